@@ -1,0 +1,283 @@
+"""CLIPSeg: a FiLM-conditioned transformer decoder on the tokens of a CLIP image tower.
+
+Lüddecke & Ecker, *Image Segmentation Using Text and Image Prompts*, CVPR 2022, section 3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from clipseg_model.attention import attend
+from clipseg_model.backbone import Backbone, build_backbone
+
+
+@dataclass(frozen=True)
+class ImageFeatures:
+    """What a decoder needs to know of one or more images, computed once for all prompts.
+
+    Attributes:
+        taps: Token activations, each (B, 1 + gh·gw, C), CLS first, in the order of the model's
+            layers.
+        grid: Token grid (gh, gw).
+        height: Height of the model's input, pixels.
+        width: Width of the model's input, pixels.
+    """
+
+    taps: list[Tensor]
+    grid: tuple[int, int]
+    height: int
+    width: int
+
+
+class DecoderBlock(nn.Module):
+    """A post-norm transformer encoder layer with ReLU, as both public implementations use."""
+
+    def __init__(self, dim: int, num_heads: int, feedforward: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.in_proj = nn.Linear(dim, 3 * dim)
+        self.out_proj = nn.Linear(dim, dim)
+        self.norm1 = nn.LayerNorm(dim)
+        self.linear1 = nn.Linear(dim, feedforward)
+        self.linear2 = nn.Linear(feedforward, dim)
+        self.norm2 = nn.LayerNorm(dim)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Maps (M, N, D) to (M, N, D)."""
+        sequences, length, dim = tokens.shape
+        qkv = self.in_proj(tokens).view(sequences, length, 3, self.num_heads, dim // self.num_heads)
+        query, key, value = qkv.permute(2, 0, 3, 1, 4)
+        attended = attend(query, key, value).transpose(1, 2)
+        attended = attended.reshape(sequences, length, dim)
+        tokens = self.norm1(tokens + self.out_proj(attended))
+        hidden = self.linear2(functional.relu(self.linear1(tokens)))
+        return self.norm2(tokens + hidden)
+
+
+class PlainHead(nn.Module):
+    """One transposed convolution from tokens to pixels."""
+
+    def __init__(self, dim: int, patch_size: int) -> None:
+        super().__init__()
+        self.deconv = nn.ConvTranspose2d(dim, 1, patch_size, stride=patch_size)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Maps (M, D, gh, gw) to logits (M, 1, gh·P, gw·P)."""
+        return self.deconv(tokens)
+
+
+class RefinedHead(nn.Module):
+    """A 3 × 3 convolution and two transposed convolutions (the released "refined" weights)."""
+
+    def __init__(self, dim: int, patch_size: int) -> None:
+        super().__init__()
+        if patch_size % 4:
+            raise ValueError(f'the refined head needs a patch size divisible by 4, not {patch_size}')
+        step = patch_size // 4
+        self.conv = nn.Conv2d(dim, dim, 3, padding=1)
+        self.deconv1 = nn.ConvTranspose2d(dim, dim // 2, step, stride=step)
+        self.deconv2 = nn.ConvTranspose2d(dim // 2, 1, 4, stride=4)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Maps (M, D, gh, gw) to logits (M, 1, gh·P, gw·P)."""
+        hidden = functional.relu(self.conv(tokens))
+        return self.deconv2(functional.relu(self.deconv1(hidden)))
+
+
+class CLIPSegDecoder(nn.Module):
+    """The decoder of the paper (section 3.1): reduce, FiLM, transformer blocks, head.
+
+    The deepest tap enters first. Each further tap is reduced to D and added before its block;
+    FiLM (Dumoulin et al. 2018) modulates the sum at the conditioning layer.
+
+    Args:
+        token_width: Channels C of the taps.
+        embed_dim: Size E of the conditional vector.
+        dim: Width D of the decoder.
+        num_layers: Number of taps and of blocks.
+        cond_layer: Block before which FiLM is applied, counted from 0.
+        num_heads: Attention heads.
+        feedforward: Hidden width of the blocks' two-layer network.
+        head: ``plain`` or ``refined``.
+        patch_size: Pixels a token covers in each direction.
+
+    Raises:
+        ValueError: If the sizes do not fit together.
+    """
+
+    def __init__(
+        self,
+        token_width: int,
+        embed_dim: int,
+        dim: int = 64,
+        num_layers: int = 3,
+        cond_layer: int = 0,
+        num_heads: int = 4,
+        feedforward: int = 2048,
+        head: str = 'plain',
+        patch_size: int = 16,
+    ) -> None:
+        super().__init__()
+        if dim % num_heads:
+            raise ValueError(f'dim {dim} is not divisible by num_heads {num_heads}')
+        if not 0 <= cond_layer < num_layers:
+            raise ValueError(f'cond_layer must be in 0…{num_layers - 1}, not {cond_layer}')
+        heads = {'plain': PlainHead, 'refined': RefinedHead}
+        if head not in heads:
+            raise ValueError(f'head must be one of {sorted(heads)}, not {head!r}')
+        self.cond_layer = cond_layer
+        self.options = {
+            'dim': dim,
+            'num_layers': num_layers,
+            'cond_layer': cond_layer,
+            'num_heads': num_heads,
+            'feedforward': feedforward,
+            'head': head,
+        }
+        self.film_mul = nn.Linear(embed_dim, dim)
+        self.film_add = nn.Linear(embed_dim, dim)
+        self.reduces = nn.ModuleList(nn.Linear(token_width, dim) for _ in range(num_layers))
+        self.blocks = nn.ModuleList(
+            DecoderBlock(dim, num_heads, feedforward) for _ in range(num_layers)
+        )
+        self.head = heads[head](dim, patch_size)
+
+    def forward(self, taps: Sequence[Tensor], grid: tuple[int, int], condition: Tensor) -> Tensor:
+        """Decodes P prompts on each of B images.
+
+        Args:
+            taps: Activations (B, 1 + gh·gw, C), CLS first, shallowest first.
+            grid: Token grid (gh, gw).
+            condition: Conditional vectors (B, P, E).
+
+        Returns:
+            Logits (B, P, gh·patch, gw·patch).
+        """
+        batch, prompts, _ = condition.shape
+        # What comes before FiLM does not depend on the prompt, so it keeps a prompt axis of 1.
+        state: Tensor | None = None
+        for index, (tap, reduce, block) in enumerate(
+            zip(reversed(taps), self.reduces, self.blocks, strict=True)
+        ):
+            reduced = reduce(tap).unsqueeze(1)
+            state = reduced if state is None else state + reduced
+            if index == self.cond_layer:
+                scale = self.film_mul(condition).unsqueeze(2)
+                shift = self.film_add(condition).unsqueeze(2)
+                state = scale * state + shift
+            shape = state.shape
+            state = block(state.reshape(-1, *shape[2:])).view(shape)
+        assert state is not None
+        patches = state[:, :, 1:].reshape(batch * prompts, grid[0], grid[1], -1)
+        logits = self.head(patches.permute(0, 3, 1, 2))
+        return logits.view(batch, prompts, *logits.shape[-2:])
+
+
+class CLIPSeg(nn.Module):
+    """A frozen backbone and the CLIPSeg decoder on its tokens.
+
+    Args:
+        backbone: Gives tokens and embeddings.
+        layers: Blocks after which tokens are tapped, 0-based, ascending (paper: 3, 7, 9; the
+            released weights: 3, 6, 9).
+        **decoder: Options of :class:`CLIPSegDecoder`.
+
+    Raises:
+        ValueError: If a layer does not exist or the layers are not ascending.
+    """
+
+    #: Image tokens do not depend on the prompt, so one encoding serves every prompt.
+    shares_image_features = True
+
+    def __init__(self, backbone: Backbone, layers: Sequence[int], **decoder: Any) -> None:
+        super().__init__()
+        if list(layers) != sorted(set(layers)) or not layers:
+            raise ValueError(f'layers must be ascending and distinct, not {list(layers)}')
+        if layers[0] < 0 or layers[-1] >= backbone.num_blocks:
+            raise ValueError(
+                f'layers {list(layers)} are not all in 0…{backbone.num_blocks - 1}, '
+                'the blocks of this backbone'
+            )
+        self.backbone = backbone
+        self.layers = tuple(layers)
+        self.decoder = CLIPSegDecoder(
+            backbone.token_width,
+            backbone.embed_dim,
+            num_layers=len(self.layers),
+            patch_size=backbone.patch_size,
+            **decoder,
+        )
+
+    def encode_image(self, pixels: Tensor) -> ImageFeatures:
+        """Runs the image tower up to the deepest tap.
+
+        Args:
+            pixels: Normalised images (B, 3, H, W); H and W multiples of the patch size.
+        """
+        taps, grid = self.backbone.image_tokens(pixels, self.layers)
+        return ImageFeatures(taps, grid, pixels.shape[-2], pixels.shape[-1])
+
+    def embed_texts(self, texts: Sequence[str]) -> Tensor:
+        """Embeds P texts as conditional vectors (P, E)."""
+        return self.backbone.embed_texts(texts)
+
+    def embed_images(self, pixels: Tensor) -> Tensor:
+        """Embeds normalised prompt images (P, 3, H, W) as conditional vectors (P, E)."""
+        return self.backbone.embed_images(pixels)
+
+    def decode(self, features: ImageFeatures, condition: Tensor) -> Tensor:
+        """Decodes prompts on encoded images.
+
+        Args:
+            features: Features of B images.
+            condition: (B, P, E), or (P, E) when B is 1.
+
+        Returns:
+            Logits (B, P, H, W), or (P, H, W) for a two-dimensional condition; H and W are those
+            of the model's input.
+
+        Raises:
+            ValueError: If ``condition`` is two-dimensional and there is more than one image.
+        """
+        if condition.dim() == 3:
+            return self.decoder(features.taps, features.grid, condition)
+        batch = features.taps[0].shape[0]
+        if batch != 1:
+            raise ValueError(
+                f'a condition of shape {tuple(condition.shape)} is for one image, but the '
+                f'features hold {batch}: give (B, P, E)'
+            )
+        return self.decoder(features.taps, features.grid, condition.unsqueeze(0))[0]
+
+    def forward(self, pixels: Tensor, condition: Tensor) -> Tensor:
+        """Encodes and decodes: (B, 3, H, W) and (B, P, E) to logits (B, P, H, W)."""
+        return self.decode(self.encode_image(pixels), condition)
+
+    def config(self) -> dict[str, Any]:
+        """Returns what :func:`build_clipseg` needs to rebuild this model, as plain JSON types."""
+        decoder = {k: v for k, v in self.decoder.options.items() if k != 'num_layers'}
+        return {
+            'architecture': 'clipseg',
+            'backbone': self.backbone.config(),
+            'layers': list(self.layers),
+            'decoder': decoder,
+        }
+
+
+def build_clipseg(config: dict[str, Any]) -> CLIPSeg:
+    """Builds a randomly initialised model from :meth:`CLIPSeg.config`.
+
+    Raises:
+        ValueError: If the configuration is not one of a CLIPSeg model.
+    """
+    if config.get('architecture') != 'clipseg':
+        raise ValueError(f"architecture must be 'clipseg', not {config.get('architecture')!r}")
+    with torch.device('cpu'):
+        backbone = build_backbone(config['backbone'])
+    return CLIPSeg(backbone, config['layers'], **config['decoder'])

