@@ -1,0 +1,16 @@
+"""What can be wrong with a message."""
+
+from __future__ import annotations
+
+
+class ImageConversionError(ValueError):
+    """An image message that cannot be read.
+
+    Attributes:
+        kind: What was wrong, in one of a few words: ``encoding``, ``size``, ``step``, ``data``,
+            ``values`` or ``format``. Errors of a kind are reported together.
+    """
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind

@@ -1,0 +1,56 @@
+"""Whether the package's own messages were built, asked in one place.
+
+``colcon build`` generates ``clipseg_ros.msg`` and ``clipseg_ros.srv``; a plain ``pip install``
+cannot. Without them the nodes work on standard messages alone.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from dataclasses import dataclass
+from typing import Any
+
+MISSING = (
+    'the messages of clipseg_ros are not built (plain pip install): running without ~/prompts, '
+    '~/segments and ~/set_prompts. Remedy: `colcon build` and source its install/setup file'
+)
+
+
+@dataclass(frozen=True)
+class Interfaces:
+    """The generated classes.
+
+    Attributes:
+        Prompt: ``clipseg_ros/msg/Prompt``.
+        PromptArray: ``clipseg_ros/msg/PromptArray``.
+        Segment: ``clipseg_ros/msg/Segment``.
+        SegmentArray: ``clipseg_ros/msg/SegmentArray``.
+        SetPrompts: ``clipseg_ros/srv/SetPrompts``.
+    """
+
+    Prompt: Any
+    PromptArray: Any
+    Segment: Any
+    SegmentArray: Any
+    SetPrompts: Any
+
+
+def load_interfaces() -> Interfaces | None:
+    """Returns the generated interfaces, or None where they were not built.
+
+    Raises:
+        ImportError: If they were built but cannot be imported (another Python, another ROS
+            distribution): broken is not the same as absent.
+    """
+    if importlib.util.find_spec('clipseg_ros.msg') is None:
+        return None
+    messages = importlib.import_module('clipseg_ros.msg')
+    services = importlib.import_module('clipseg_ros.srv')
+    return Interfaces(
+        Prompt=messages.Prompt,
+        PromptArray=messages.PromptArray,
+        Segment=messages.Segment,
+        SegmentArray=messages.SegmentArray,
+        SetPrompts=services.SetPrompts,
+    )
