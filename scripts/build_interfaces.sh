@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# Builds the ROS 2 package into build/ and install/ with colcon, for the messages of its own
+# (`~/prompts`, `~/segments`, `~/set_prompts`). Does nothing where that was done for these files.
+#
+#     scripts/build_interfaces.sh [FOLDER]   (FOLDER of the environment: .venv unless given)
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+venv="$(cd "${1:-.venv}" && pwd -P)"
+stamp="install/.built-$( (echo "$venv"; pwd -P; cat msg/*.msg srv/*.srv package.xml CMakeLists.txt; ls launch config) \
+    | sha256sum | cut -c1-16)"
+[ ! -e "$stamp" ] || exit 0
+
+echo 'clipseg_ros: building the messages with colcon (half a minute)'
+rm -rf build install log
+# shellcheck disable=SC1091
+source "$venv/bin/activate"
+export AMENT_PREFIX_PATH="$venv" CMAKE_PREFIX_PATH="$venv"
+if ! colcon --log-base log build --base-paths . --symlink-install --event-handlers console_direct- \
+    --cmake-args -DBUILD_TESTING=OFF >build.log 2>&1; then
+    cat build.log >&2
+    rm -f build.log
+    exit 1
+fi
+rm -f build.log
+touch "$stamp"

