@@ -1,0 +1,62 @@
+"""Segmentation of images by text and image prompts, without ROS.
+
+``create_model('tabletop').segment(image, ['the mug'])`` is all that most programs need.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from clipseg_model.errors import (
+    CheckpointError,
+    ClipsegError,
+    DeviceError,
+    ImageError,
+    ModelNotFoundError,
+    PromptError,
+)
+
+if TYPE_CHECKING:
+    from clipseg_model.model_card import ModelCard
+    from clipseg_model.prompts import Prompt, parse_prompts
+    from clipseg_model.registry import create_model, get_card, list_models
+    from clipseg_model.segmentation import PromptResult, Segmentation
+    from clipseg_model.segmenter import Segmenter
+
+__all__ = [
+    'CheckpointError',
+    'ClipsegError',
+    'DeviceError',
+    'ImageError',
+    'ModelCard',
+    'ModelNotFoundError',
+    'Prompt',
+    'PromptError',
+    'PromptResult',
+    'Segmentation',
+    'Segmenter',
+    'create_model',
+    'get_card',
+    'list_models',
+    'parse_prompts',
+]
+
+# torch takes seconds to import, so these come when they are first used.
+_LAZY = {
+    'ModelCard': 'model_card',
+    'Prompt': 'prompts',
+    'PromptResult': 'segmentation',
+    'Segmentation': 'segmentation',
+    'Segmenter': 'segmenter',
+    'create_model': 'registry',
+    'get_card': 'registry',
+    'list_models': 'registry',
+    'parse_prompts': 'prompts',
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+    return getattr(importlib.import_module(f'{__name__}.{_LAZY[name]}'), name)

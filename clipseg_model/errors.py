@@ -1,0 +1,40 @@
+"""The errors that a caller can mend, each with a message that says how."""
+
+from __future__ import annotations
+
+__all__ = [
+    'CheckpointError',
+    'ClipsegError',
+    'DeviceError',
+    'ImageError',
+    'ModelNotFoundError',
+    'PromptError',
+]
+
+
+class ClipsegError(Exception):
+    """Base of every error that this package raises on purpose.
+
+    Its message names what was wrong, the value seen, and the remedy, so that a program may
+    show it to its user as it is.
+    """
+
+
+class PromptError(ClipsegError):
+    """A prompt is blank, too long, contradictory, or not representable by the model."""
+
+
+class ImageError(ClipsegError):
+    """An image has the wrong type, shape or content, or none was given where one is needed."""
+
+
+class CheckpointError(ClipsegError):
+    """A file of weights is missing, damaged, or does not fit the model that it describes."""
+
+
+class DeviceError(ClipsegError):
+    """A device was asked for that this machine does not have."""
+
+
+class ModelNotFoundError(ClipsegError):
+    """No model of that name is registered."""

@@ -1,0 +1,95 @@
+"""Images as this package takes them, and files of images and videos on disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from clipseg_model.errors import ImageError
+
+__all__ = ['IMAGE_SUFFIXES', 'VIDEO_SUFFIXES', 'check_image', 'read_image', 'read_mask']
+
+IMAGE_SUFFIXES = frozenset(['.bmp', '.jpeg', '.jpg', '.png', '.ppm', '.tif', '.tiff', '.webp'])
+VIDEO_SUFFIXES = frozenset(['.avi', '.m4v', '.mkv', '.mov', '.mp4', '.mpeg', '.mpg', '.webm'])
+
+
+def check_image(image: object, what: str = 'The image') -> None:
+    """Make sure that an image is what all of this package takes.
+
+    Args:
+        image: Anything.
+        what: How the message calls it.
+
+    Raises:
+        ImageError: It is not a numpy array (H, W, 3) of uint8 with at least one pixel.
+    """
+    if not isinstance(image, np.ndarray):
+        raise ImageError(
+            f'{what} must be a numpy array (H, W, 3) of uint8 RGB, not {type(image).__name__}; '
+            'numpy.asarray converts a PIL image'
+        )
+    seen = f'not {image.dtype} of shape {image.shape}'
+    if image.ndim != 3 or image.shape[2] != 3:
+        remedy = ''
+        if image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 1):
+            remedy = '; cv2.cvtColor(image, cv2.COLOR_GRAY2RGB) makes a gray image RGB'
+        elif image.ndim == 3 and image.shape[2] == 4:
+            remedy = '; image[:, :, :3] drops the alpha channel'
+        elif image.ndim == 3 and image.shape[0] == 3:
+            remedy = '; image.transpose(1, 2, 0) moves the channels last'
+        elif image.ndim == 4:
+            remedy = '; give the images of a batch one by one'
+        raise ImageError(f'{what} must be (H, W, 3) uint8 RGB, {seen}{remedy}')
+    if not image.size:
+        raise ImageError(f'{what} has no pixels: its shape is {image.shape}')
+    if image.dtype != np.uint8:
+        remedy = '; scale it to 0…255 and convert it with .astype(numpy.uint8)'
+        if np.issubdtype(image.dtype, np.floating):
+            if not np.isfinite(image).all():
+                seen += ', and it holds NaN or infinity'
+            elif image.min() >= 0 and image.max() <= 1:
+                remedy = '; (image * 255).round().astype(numpy.uint8) converts 0…1'
+        raise ImageError(f'{what} must be (H, W, 3) uint8 RGB, {seen}{remedy}')
+
+
+def read_image(path: str | Path) -> NDArray[np.uint8]:
+    """Read an image file, turned upright as its EXIF orientation says.
+
+    Returns:
+        (H, W, 3) uint8 RGB; gray images are repeated, an alpha channel is dropped.
+
+    Raises:
+        ImageError: The file is missing, damaged, truncated or has more than 8 bits a channel.
+    """
+    image = _open(path)
+    if image.mode.startswith(('I', 'F')):
+        raise ImageError(
+            f'{path} has more than 8 bits a channel (mode {image.mode}): convert it to an 8-bit '
+            'image first, since the range that matters is not known here'
+        )
+    return np.array(image.convert('RGB'))
+
+
+def read_mask(path: str | Path) -> NDArray[np.bool_]:
+    """Read a mask file: (H, W), true where any channel of the image is brighter than half.
+
+    Raises:
+        ImageError: The file is missing, damaged or truncated.
+    """
+    return read_image(path).max(axis=2) > 127
+
+
+def _open(path: str | Path) -> Image.Image:
+    path = Path(path)
+    if not path.is_file():
+        raise ImageError(f'There is no image file {path}')
+    try:
+        with Image.open(path) as opened:
+            image = ImageOps.exif_transpose(opened)
+            image.load()
+            return image
+    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+        raise ImageError(f'{path} cannot be read as an image: {error}') from error

@@ -1,0 +1,149 @@
+"""What a model found in one image, at that image's own height and width.
+
+The mask of a prompt is defined as resize(logits) > logit(threshold), which equals thresholding the
+probability and needs no full-size sigmoid. All full-size arrays are made when they are asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from clipseg_model.calibration import logit, sigmoid
+from clipseg_model.errors import PromptError
+from clipseg_model.prompts import MAX_PROMPTS, Prompt
+
+__all__ = ['PromptResult', 'Segmentation']
+
+
+@dataclass(frozen=True, eq=False)
+class PromptResult:
+    """What was found for one prompt.
+
+    Attributes:
+        prompt: What was looked for.
+        threshold: Probability in (0, 1) above which a pixel is on.
+        score: How sure the model is that the thing is there at all, 0…1: the mean of its highest
+            probabilities (:func:`clipseg_model.calibration.top_scores`).
+        presence: Whether the score reaches the model's presence threshold; where it does not, the
+            mask is empty.
+        logits: (h, w) float32 at the model's resolution.
+        height: Of the input image, pixels.
+        width: Of the input image, pixels.
+    """
+
+    prompt: Prompt
+    threshold: float
+    score: float
+    presence: bool
+    logits: NDArray[np.float32]
+    height: int
+    width: int
+
+    def resized_logits(self) -> NDArray[np.float32]:
+        """The logits (H, W) float32 at the image's own size, bilinear, made afresh."""
+        size = (self.width, self.height)
+        return np.asarray(cv2.resize(self.logits, size, interpolation=cv2.INTER_LINEAR))
+
+    @cached_property
+    def probability(self) -> NDArray[np.float32]:
+        """Probability (H, W) float32 in 0…1, of an absent prompt too."""
+        return sigmoid(self.resized_logits())
+
+    @cached_property
+    def mask(self) -> NDArray[np.bool_]:
+        """Mask (H, W) bool: where the probability is above the threshold; empty if absent."""
+        if not self.presence:
+            return np.zeros((self.height, self.width), bool)
+        return self.resized_logits() > self.cut
+
+    @property
+    def cut(self) -> np.float32:
+        """The logit that a pixel must exceed to be on."""
+        return np.float32(logit(self.threshold))
+
+
+@dataclass(frozen=True, eq=False)
+class Segmentation:
+    """What was found in one image.
+
+    Where masks overlap, the prompt with the highest probability wins, the earlier one of equals.
+
+    Attributes:
+        height: Of the input image, pixels.
+        width: Of the input image, pixels.
+        results: One for each prompt, in their order.
+        model: Name of the model that made it.
+    """
+
+    height: int
+    width: int
+    results: list[PromptResult]
+    model: str
+
+    def mask(self) -> NDArray[np.uint8]:
+        """Where any prompt matches: (H, W) uint8, 0 or 255."""
+        union = np.zeros((self.height, self.width), bool)
+        for result in self.results:
+            if result.presence:
+                union |= result.mask
+        return union.view(np.uint8) * np.uint8(255)
+
+    def labels(self, ids: Sequence[int] | None = None) -> NDArray[np.uint8]:
+        """Which prompt matches: (H, W) uint8, 0 for none, else the winning prompt's id.
+
+        Args:
+            ids: Id of each prompt, 1…254; 1, 2, 3 and so on where None.
+
+        Raises:
+            PromptError: There are not as many ids as prompts, or one is out of range.
+        """
+        index, _ = self._winner
+        if ids is None:
+            return index.copy()
+        if len(ids) != len(self.results):
+            raise PromptError(f'{len(self.results)} prompts need as many ids, not {len(ids)}')
+        if not all(1 <= value <= MAX_PROMPTS for value in ids):
+            raise PromptError(f'The ids of prompts must be in 1…{MAX_PROMPTS}, not {list(ids)}')
+        table = np.zeros(256, np.uint8)
+        table[1 : 1 + len(ids)] = ids
+        return np.asarray(cv2.LUT(index, table))
+
+    def confidence(self) -> NDArray[np.uint8]:
+        """Probability of the winning prompt: (H, W) uint8, round(255 · p), 0 where no label is."""
+        _, best = self._winner
+        scaled = sigmoid(best)
+        scaled *= 255
+        return np.rint(scaled, out=scaled).astype(np.uint8)
+
+    def probability(self) -> NDArray[np.float32]:
+        """Probability of the winning prompt everywhere: (H, W) float32.
+
+        Where no mask is on, that is the highest probability of all prompts.
+        """
+        index, best = self._winner
+        peak = self.results[0].resized_logits()
+        for result in self.results[1:]:
+            np.maximum(peak, result.resized_logits(), out=peak)
+        return sigmoid(np.where(index > 0, best, peak))
+
+    @cached_property
+    def _winner(self) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+        """Number of the winning prompt from 1, or 0, and its logit, or -inf: each (H, W)."""
+        shape = (self.height, self.width)
+        index = np.zeros(shape, np.uint8)
+        best = np.full(shape, -np.inf, np.float32)
+        for number, result in enumerate(self.results, start=1):
+            if not result.presence:
+                continue
+            logits = result.resized_logits()
+            wins = (logits > result.cut) & (logits > best)
+            # Numbers ascend, so the latest winner is also the highest.
+            np.maximum(index, wins.view(np.uint8) * np.uint8(number), out=index)
+            cv2.copyTo(logits, wins.view(np.uint8), best)
+        return index, best

@@ -1,0 +1,259 @@
+"""From an image and prompts to masks: preprocessing, encoding once, decoding, postprocessing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from clipseg_model.calibration import top_scores
+from clipseg_model.clipseg import CLIPSeg, ImageFeatures
+from clipseg_model.devices import resolve_device
+from clipseg_model.errors import CheckpointError, ClipsegError, ImageError
+from clipseg_model.images import check_image
+from clipseg_model.model_card import ModelCard
+from clipseg_model.prompts import (
+    EmbeddingCache,
+    Prompt,
+    as_prompts,
+    check_probability,
+    fill_template,
+)
+from clipseg_model.segmentation import PromptResult, Segmentation
+from clipseg_model.visual_prompt import DEFAULT_METHOD, visual_prompt
+
+__all__ = ['PromptResult', 'Segmentation', 'Segmenter', 'input_shape']
+
+CPU_CHUNK = 8
+"""Prompts decoded at once on a CPU: large batches lose to page faults, not to arithmetic."""
+
+
+def input_shape(
+    height: int, width: int, input_size: int, patch_size: int, resize: str = 'square'
+) -> tuple[int, int]:
+    """The size that an image is resized to before it enters a model.
+
+    Args:
+        height: Of the image.
+        width: Of the image.
+        input_size: Side of the square.
+        patch_size: What both sides must be multiples of.
+        resize: ``square``, or ``aspect`` for about the same area at about the image's proportions
+            (at least two patches a side).
+
+    Returns:
+        (height, width).
+    """
+    if resize == 'square':
+        return input_size, input_size
+    proportion = math.sqrt(width / height)
+
+    def side(length: float) -> int:
+        return max(2, round(length / patch_size)) * patch_size
+
+    return side(input_size / proportion), side(input_size * proportion)
+
+
+class Segmenter:
+    """A model at work on numpy images. Not for use by two threads at once.
+
+    Args:
+        model: The model.
+        card: What its output means and its input must be.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        visual_method: How example images with masks become prompt images, a key of
+            :data:`clipseg_model.visual_prompt.METHODS`.
+
+    Attributes:
+        model: The model, in evaluation mode on ``device``.
+        card: Its card.
+        device: Where it runs.
+
+    Raises:
+        DeviceError: The device is not there.
+        CheckpointError: The card's input size does not fit the model's patches.
+    """
+
+    def __init__(
+        self,
+        model: CLIPSeg,
+        card: ModelCard,
+        device: str | torch.device = 'auto',
+        visual_method: str = DEFAULT_METHOD,
+    ) -> None:
+        self.device = resolve_device(device)
+        self.model = model.to(self.device).eval()
+        self.card = card
+        self.visual_method = visual_method
+        backbone = model.backbone
+        if card.input_size % backbone.patch_size:
+            raise CheckpointError(
+                f'The card of {card.name!r} has input_size {card.input_size}, which is not a '
+                f'multiple of the patch size {backbone.patch_size}'
+            )
+        mean = torch.tensor(backbone.mean, dtype=torch.float64).view(1, 3, 1, 1)
+        std = torch.tensor(backbone.std, dtype=torch.float64).view(1, 3, 1, 1)
+        self._scale = (1 / (255 * std)).float().to(self.device)
+        self._shift = (-mean / std).float().to(self.device)
+        self._texts = EmbeddingCache()
+        self._images = EmbeddingCache()
+        self._features: ImageFeatures | None = None
+        self._size = (0, 0)
+
+    @torch.inference_mode()
+    def set_image(self, image: NDArray[np.uint8]) -> None:
+        """Encode an image, once for all prompts that follow.
+
+        Args:
+            image: (H, W, 3) uint8 RGB of any size.
+
+        Raises:
+            ImageError: It is something else; an image that was set before is then forgotten.
+        """
+        self._features = None
+        check_image(image)
+        height, width = image.shape[:2]
+        shape = input_shape(
+            height,
+            width,
+            self.card.input_size,
+            self.model.backbone.patch_size,
+            self.card.resize,
+        )
+        self._features = self.model.encode_image(self._pixels(image, shape))
+        self._size = (height, width)
+
+    @torch.inference_mode()
+    def predict(
+        self, prompts: Sequence[str | Prompt], threshold: float | None = None
+    ) -> Segmentation:
+        """Segment the image that was set.
+
+        Args:
+            prompts: Phrases or :class:`~clipseg_model.prompts.Prompt`, 1 to 254 of them.
+            threshold: Probability in (0, 1) for the prompts that have none of their own; the
+                model's where None.
+
+        Raises:
+            PromptError: The prompts are empty, too many, or not representable by the model.
+            ImageError: No image was set.
+        """
+        wanted = as_prompts(prompts)
+        if threshold is not None:
+            check_probability(threshold, 'The threshold')
+        if self._features is None:
+            raise ImageError('There is no image to predict on: call set_image() first')
+        logits = self._decode(self._features, self._conditions(wanted))
+        scores = top_scores(logits)
+        arrays = logits.cpu().numpy()
+        default = self.card.threshold if threshold is None else threshold
+        height, width = self._size
+        results = [
+            PromptResult(
+                prompt=prompt,
+                threshold=default if prompt.threshold is None else prompt.threshold,
+                score=score,
+                presence=score >= self.card.presence_threshold,
+                logits=array,
+                height=height,
+                width=width,
+            )
+            for prompt, score, array in zip(wanted, scores, arrays, strict=True)
+        ]
+        return Segmentation(height, width, results, self.card.name)
+
+    def segment(
+        self,
+        image: NDArray[np.uint8],
+        prompts: Sequence[str | Prompt],
+        threshold: float | None = None,
+    ) -> Segmentation:
+        """:meth:`set_image` and :meth:`predict` in one call."""
+        wanted = as_prompts(prompts)
+        self.set_image(image)
+        return self.predict(wanted, threshold)
+
+    @torch.inference_mode()
+    def warm_up(self, height: int = 480, width: int = 640, prompts: int = 1) -> None:
+        """Run once on a black image, so that the first real one is not slow.
+
+        Args:
+            height: Of the images that will come.
+            width: Of the images that will come.
+            prompts: How many prompts there will be.
+        """
+        self.set_image(np.zeros((height, width, 3), np.uint8))
+        assert self._features is not None
+        condition = self.model.embed_texts(['a']).expand(prompts, -1)
+        top_scores(self._decode(self._features, condition))
+        self._features = None
+
+    def _pixels(self, image: NDArray[np.uint8], shape: tuple[int, int]) -> Tensor:
+        """Resized and normalised, (1, 3, h, w) float32 on the device.
+
+        Resized as uint8 with antialiasing, bit for bit as Hugging Face's CLIPSeg processor does.
+        """
+        # torch cannot share memory that is read-only or runs backwards.
+        if not image.flags.writeable or not image.flags.c_contiguous:
+            image = np.array(image, order='C')
+        pixels = torch.from_numpy(image).permute(2, 0, 1)[None]
+        if tuple(pixels.shape[2:]) != shape:
+            pixels = F.interpolate(pixels, size=shape, mode='bilinear', antialias=True)
+        return pixels.to(self.device).float().mul_(self._scale).add_(self._shift)
+
+    def _conditions(self, prompts: list[Prompt]) -> Tensor:
+        """Conditional vectors (P, E)."""
+        with_text = [index for index, prompt in enumerate(prompts) if prompt.text is not None]
+        with_image = [index for index, prompt in enumerate(prompts) if prompt.image is not None]
+        texts = self._embed_texts([prompts[index] for index in with_text])
+        images = self._embed_images([prompts[index] for index in with_image])
+        vectors: dict[int, Tensor] = dict(zip(with_text, texts, strict=True))
+        for index, image in zip(with_image, images, strict=True):
+            text = vectors.get(index)
+            # lerp(a, b, w) is a + w · (b - a), so w is the share of the text.
+            mixed = image if text is None else torch.lerp(image, text, prompts[index].weight)
+            vectors[index] = mixed
+        return torch.stack([vectors[index] for index in range(len(prompts))])
+
+    def _embed_texts(self, prompts: list[Prompt]) -> list[Tensor]:
+        texts = [fill_template(self.card.template, prompt.text or '') for prompt in prompts]
+
+        def embed(positions: list[int]) -> Sequence[Tensor]:
+            return self.model.embed_texts([texts[position] for position in positions]).unbind()
+
+        return self._texts.get(texts, embed)
+
+    def _embed_images(self, prompts: list[Prompt]) -> list[Tensor]:
+        size = self.card.input_size
+        keys: list[Hashable] = [(prompt.image_key, self.visual_method) for prompt in prompts]
+
+        def embed(positions: list[int]) -> Sequence[Tensor]:
+            return [self._embed_image(prompts[position], size) for position in positions]
+
+        return self._images.get(keys, embed)
+
+    def _embed_image(self, prompt: Prompt, size: int) -> Tensor:
+        assert prompt.image is not None
+        image = visual_prompt(prompt.image, prompt.mask, size, self.visual_method)
+        return self.model.embed_images(self._pixels(image, (size, size)))[0]
+
+    def _decode(self, features: ImageFeatures, condition: Tensor) -> Tensor:
+        """Logits (P, h, w) float32.
+
+        Raises:
+            ClipsegError: They are not finite.
+        """
+        size = CPU_CHUNK if self.device.type == 'cpu' else len(condition)
+        parts = [self.model.decode(features, chunk) for chunk in condition.split(size)]
+        logits = (parts[0] if len(parts) == 1 else torch.cat(parts)).float()
+        if not math.isfinite(float(logits.sum())):
+            raise ClipsegError(
+                f'The model {self.card.name!r} gave logits that are not finite: its weights are '
+                'damaged, or its precision is too low for them'
+            )
+        return logits
