@@ -6,7 +6,7 @@
 # Each makes the environment $(VENV) first, if there is none for requirements.lock.
 
 SHELL := /bin/bash
-.SHELLFLAGS := -eu -o pipefail -c
+.SHELLFLAGS := -e -o pipefail -c
 MAKEFLAGS += --no-print-directory
 
 VENV ?= .venv

@@ -44,7 +44,9 @@ ROS_BUILD = [
 def tree(folder: str, *patterns: str) -> list[str]:
     """Returns the files of a folder that match, relative to the repository's root, sorted."""
     return sorted(
-        str(path.relative_to(ROOT)) for pattern in patterns for path in (ROOT / folder).glob(pattern)
+        str(path.relative_to(ROOT))
+        for pattern in patterns
+        for path in (ROOT / folder).glob(pattern)
     )
 
 

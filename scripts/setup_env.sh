@@ -79,7 +79,7 @@ stamp="$venv/.lock-$(sha256sum <requirements.lock | cut -c1-16)"
 if [ ! -e "$stamp" ]; then
     echo 'clipseg_ros: installing requirements.lock (about 6 GB; two minutes on a fast connection)'
     rm -f "$venv"/.lock-*
-    "$python" -m pip install --quiet --no-input --disable-pip-version-check \
+    "$python" -m pip install -qq --no-input --disable-pip-version-check \
         --requirement requirements.lock || fail 'pip could not install requirements.lock.'
     touch "$stamp"
 fi
@@ -88,7 +88,7 @@ fi
 link="$venv/.checkout-$( (pwd -P; cat setup.py pyproject.toml package.xml) | sha256sum | cut -c1-16)"
 if [ ! -e "$link" ]; then
     rm -f "$venv"/.checkout-*
-    "$python" -m pip install --quiet --no-input --disable-pip-version-check \
+    "$python" -m pip install -qq --no-input --disable-pip-version-check \
         --no-deps --no-build-isolation --editable . || fail 'pip could not install this checkout.'
     touch "$link"
 fi

@@ -1,0 +1,40 @@
+"""Settings that every test runs under; made before anything reads them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# The tests' own ROS 2: no traffic with a robot on the network, nor with another run of the tests.
+os.environ['ROS_DOMAIN_ID'] = str(1 + os.getpid() % 100)
+os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
+# Messages check the types of their fields.
+os.environ['ROS_PYTHON_CHECK_FIELDS'] = '1'
+# Images are larger than the shared memory that Fast DDS takes without a profile.
+os.environ['FASTDDS_DEFAULT_PROFILES_FILE'] = str(ROOT / 'config' / 'fastdds.xml')
+# Software rendering without a display; MuJoCo reads this when it is first imported.
+os.environ.setdefault('MUJOCO_GL', 'egl')
+# Threads of torch that wait may not take the cores from other processes.
+os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
+# What a test needs is in the repository; nothing may be downloaded.
+os.environ['HF_HUB_OFFLINE'] = '1'
+
+
+@pytest.fixture(scope='session')
+def repository() -> Path:
+    """Root of the repository."""
+    return ROOT
+
+
+@pytest.fixture(scope='session', autouse=True)
+def _clean_shared_memory() -> Iterator[None]:
+    """Removes what nodes that a test killed have left in shared memory."""
+    yield
+    from clipseg_ros.shared_memory import remove_orphans
+
+    remove_orphans()
