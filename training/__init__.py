@@ -1,0 +1,1 @@
+"""Offline scripts: data, training, evaluation, benchmarks and export. Run from the checkout."""

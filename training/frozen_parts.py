@@ -89,6 +89,7 @@ def word_table(dim: int = 64, batch: int = 512) -> dict[str, np.ndarray]:
 
 
 def main() -> None:
+    """Runs the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('output', type=Path, help='safetensors file to write')
     output: Path = parser.parse_args().output

@@ -1,0 +1,1 @@
+"""Datasets, one file each, each reading its publisher's own format."""

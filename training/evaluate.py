@@ -1,0 +1,224 @@
+"""Measures a model on held-out scenes of the tabletop world, as its users run it.
+
+    python -m training.evaluate tabletop --data runs/tabletop --calibrate val --split test
+
+Masks come from :class:`clipseg_model.Segmenter`, so preprocessing, threshold and presence are the
+shipped ones. ``--calibrate`` chooses the threshold (best IoU_FG) and the presence threshold (the
+lowest that keeps the wanted share of absent prompts empty) on one split; ``--save`` writes a
+copy of the checkpoint that has them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections import defaultdict
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+from tqdm import tqdm
+
+from clipseg_model import Prompt, Segmenter, create_model
+from training.datasets.tabletop import TabletopViews
+from training.metrics import BINS, PixelStatistics
+
+#: An absent prompt counts as kept out when less than this share of the image is on.
+ABSENT_SHARE = 0.001
+#: Prompts asked of each view, at most, by group.
+PRESENT_PROMPTS = 10
+ABSENT_PROMPTS = 6
+UNSEEN_WORDS_PRESENT = 8
+
+
+@dataclass
+class Group:
+    """What was measured of one group of prompts."""
+
+    pixels: PixelStatistics = field(default_factory=PixelStatistics)
+    intersection: int = 0
+    union: int = 0
+    sample_ious: list[float] = field(default_factory=list)
+    scores: list[float] = field(default_factory=list)
+    areas: list[float] = field(default_factory=list)
+
+    def row(self) -> dict[str, float]:
+        """Returns the group's figures."""
+        row = {
+            'prompts': self.pixels.samples,
+            'iou_fg': self.intersection / max(self.union, 1),
+            'ap': self.pixels.average_precision(),
+        }
+        if self.sample_ious:
+            row['miou'] = float(np.mean(self.sample_ious))
+        return row
+
+
+@dataclass
+class Query:
+    """A prompt asked of a view, the ids of the objects it is true of, and its group."""
+
+    prompt: Prompt
+    object_ids: list[int]
+    group: str
+
+
+def queries(views: TabletopViews, view: int, rng: np.random.Generator) -> list[Query]:
+    """Draws the prompts of a view: of every kind, absent ones, unseen words, a support image."""
+    record = views.records[view]
+    drawn: list[Query] = []
+
+    def draw(phrases: list[Any], count: int, group: str | None = None) -> None:
+        for index in rng.permutation(len(phrases))[:count]:
+            text, kind, ids = phrases[index]
+            drawn.append(Query(Prompt(text=text), ids, group or kind))
+
+    draw(record['present'], PRESENT_PROMPTS)
+    draw(record['absent'], ABSENT_PROMPTS, 'absent')
+    words = record.get('unseen_words', [])
+    draw([word for word in words if word[2]], UNSEEN_WORDS_PRESENT, 'unseen_word')
+    groups = views.kinds_of_thing(view, 0.003)
+    keys = list(groups)
+    if keys and record['present'] and words:
+        key = keys[rng.integers(len(keys))]
+        support = views.support_example(key, view, rng)
+        if support is not None:
+            image, mask = support
+            drawn.append(Query(Prompt(image=image, mask=mask), groups[key], 'support_image'))
+    return drawn
+
+
+def measure(
+    segmenter: Segmenter, views: TabletopViews, count: int, seed: int
+) -> tuple[dict[str, Group], dict[str, Group]]:
+    """Runs the model over views.
+
+    Returns:
+        Figures by group of prompts, and by word outside the grammar.
+    """
+    rng = np.random.default_rng(seed)
+    groups: dict[str, Group] = defaultdict(Group)
+    words: dict[str, Group] = defaultdict(Group)
+    for view in tqdm(range(min(count, len(views))), unit='view', mininterval=10):
+        drawn = queries(views, view, rng)
+        if not drawn:
+            continue
+        segmentation = segmenter.segment(
+            np.ascontiguousarray(views.rgb(view)), [query.prompt for query in drawn]
+        )
+        for query, result in zip(drawn, segmentation.results, strict=True):
+            truth = views.mask(view, query.object_ids)
+            targets = [groups[query.group]]
+            if query.group == 'unseen_word':
+                targets.append(words[query.prompt.text or ''])
+            elif query.group not in ('absent', 'support_image'):
+                targets.append(groups['all_text'])
+            intersection = int(np.count_nonzero(result.mask & truth))
+            union = int(np.count_nonzero(result.mask | truth))
+            for group in targets:
+                group.pixels.add(result.probability, truth)
+                group.intersection += intersection
+                group.union += union
+                group.scores.append(result.score)
+                group.areas.append(float(result.mask.mean()))
+                if query.object_ids:
+                    group.sample_ious.append(intersection / max(union, 1))
+    return dict(groups), dict(words)
+
+
+def calibrate(
+    segmenter: Segmenter, views: TabletopViews, count: int, seed: int, empty: float
+) -> dict[str, float]:
+    """Chooses both thresholds on a split.
+
+    Args:
+        segmenter: The model; its own thresholds do not matter.
+        views: The split.
+        count: Views used.
+        seed: Seed of the prompts drawn.
+        empty: Share of absent prompts whose mask shall be empty.
+    """
+    groups, _ = measure(segmenter, views, count, seed)
+    curve = groups['all_text'].pixels.iou_foreground()[1:BINS]
+    threshold = float((1 + int(np.argmax(curve))) / BINS)
+    presence = float(np.quantile(groups['absent'].scores, empty))
+    return {'threshold': threshold, 'presence_threshold': round(presence, 4)}
+
+
+def absent_row(group: Group) -> dict[str, float]:
+    """Returns the figures of prompts whose object is not there."""
+    areas = np.array(group.areas)
+    return {
+        'prompts': len(areas),
+        'area_on': float(areas.mean()),
+        'kept_out': float((areas < ABSENT_SHARE).mean()),
+    }
+
+
+def print_report(report: dict[str, Any]) -> None:
+    """Prints the figures as tables."""
+    console = Console()
+    for title, rows in (('Prompts', report['groups']), ('Words outside', report['words'])):
+        table = Table(title=title)
+        for column in ('group', 'prompts', 'IoU_FG', 'AP', 'mean IoU'):
+            table.add_column(column, justify='left' if column == 'group' else 'right')
+        for name, row in sorted(rows.items()):
+            cells = (f'{row.get(key, float("nan")):.3f}' for key in ('iou_fg', 'ap', 'miou'))
+            table.add_row(name, str(row['prompts']), *cells)
+        if rows:
+            console.print(table)
+    if 'absent' in report:
+        row = report['absent']
+        console.print(
+            f'absent prompts ({row["prompts"]}): {row["area_on"]:.2%} of the image on; '
+            f'{row["kept_out"]:.1%} of them under {ABSENT_SHARE:.1%}'
+        )
+
+
+def main() -> None:
+    """Runs the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('model', help='name of a model, or a checkpoint')
+    parser.add_argument('--data', type=Path, required=True, help='folder of the rendered splits')
+    parser.add_argument('--split', action='append', default=[], help='split to report on')
+    parser.add_argument('--calibrate', metavar='SPLIT', help='choose thresholds on this split')
+    parser.add_argument('--empty', type=float, default=0.9, help='absent prompts to keep empty')
+    parser.add_argument('--views', type=int, default=10**9, help='views of each split, at most')
+    parser.add_argument('--seed', type=int, default=0, help='seed of the prompts drawn')
+    parser.add_argument('--device', default='auto')
+    parser.add_argument('--threads', type=int, help='threads of the model on a CPU')
+    parser.add_argument('--output', type=Path, help='JSON file for the figures')
+    args = parser.parse_args()
+    segmenter = create_model(args.model, device=args.device, threads=args.threads)
+    report: dict[str, Any] = {'model': args.model}
+    if args.calibrate:
+        views = TabletopViews(args.data / args.calibrate)
+        chosen = calibrate(segmenter, views, args.views, args.seed, args.empty)
+        report['calibration'] = {'split': args.calibrate, 'views': len(views), **chosen}
+        print(json.dumps(report['calibration']))
+        segmenter = Segmenter(segmenter.model, replace(segmenter.card, **chosen), args.device)
+    for split in args.split:
+        views = TabletopViews(args.data / split)
+        groups, words = measure(segmenter, views, args.views, args.seed + 1)
+        absent = groups.pop('absent', None)
+        part: dict[str, Any] = {
+            'views': min(len(views), args.views),
+            'scenes': len({record['seed'] for record in views.records[: args.views]}),
+            'groups': {name: group.row() for name, group in groups.items()},
+            'words': {name: group.row() for name, group in words.items()},
+        }
+        if absent is not None:
+            part['absent'] = absent_row(absent)
+        report[split] = part
+        Console().rule(f'{split}: {part["scenes"]} scenes, {part["views"]} views')
+        print_report(part)
+    if args.output:
+        args.output.parent.mkdir(parents=True, exist_ok=True)
+        args.output.write_text(json.dumps(report, indent=2) + '\n')
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,250 @@
+"""Trains the bundled model on rendered scenes.
+
+    accelerate launch --cpu --num_processes 2 -m training.train training/configs/tabletop.yaml
+    accelerate launch --multi_gpu -m training.train training/configs/tabletop.yaml
+
+A run writes a folder: its settings, git commit and environment, ``log.jsonl``, and the newest
+state, from which ``--resume`` goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import os
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn import functional
+from tqdm import tqdm
+
+from clipseg_model.clipseg import build_clipseg
+from clipseg_model.segmenter import input_shape
+from training.datasets.tabletop import Batch, TabletopViews, endless_rows, make_batch
+from training.losses import JointTraining, noisy_words
+from training.settings import Settings, load_settings
+
+
+def git_commit() -> str:
+    """Returns the commit of the checkout, marked where the tree differs from it."""
+    command = ['git', 'describe', '--always', '--dirty', '--abbrev=40', '--exclude', '*']
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def write_atomically(path: Path, write: Any) -> None:
+    """Calls ``write(temporary path)``, then renames into place."""
+    partial = path.with_name(path.name + '.part')
+    write(partial)
+    partial.replace(path)
+
+
+def normalise(images: Tensor, backbone: Any, shape: tuple[int, int]) -> Tensor:
+    """Maps uint8 (B, H, W, 3) to normalised float (B, 3, *shape)."""
+    pixels = images.permute(0, 3, 1, 2)
+    if pixels.shape[-2:] != shape:
+        pixels = functional.interpolate(pixels, shape, mode='bilinear', antialias=True)
+    mean = torch.tensor(backbone.mean, device=images.device).view(3, 1, 1)
+    std = torch.tensor(backbone.std, device=images.device).view(3, 1, 1)
+    return (pixels.float() / 255 - mean) / std
+
+
+def resize_masks(masks: Tensor, shape: tuple[int, int]) -> Tensor:
+    """Resizes bool masks (B, P, H, W) to (B, P, *shape), a pixel set where half of it is."""
+    if masks.shape[-2:] == shape:
+        return masks
+    return functional.interpolate(masks.float(), shape, mode='area') >= 0.5
+
+
+def draw_window(
+    side: int, input_size: int, wide_share: float, rng: np.random.Generator
+) -> tuple[slice, tuple[int, int]]:
+    """Draws the part of a square picture that is shown, and the size it is shown at.
+
+    Cameras are mostly wider than high, so some steps see a 4:3 strip of the pictures, at an
+    input of about the same area.
+
+    Returns:
+        Rows of the picture, and the input's (height, width), multiples of 16.
+    """
+    if rng.random() >= wide_share:
+        return slice(0, side), (input_size, input_size)
+    rows = side * 3 // 4
+    top = int(rng.integers(side - rows + 1))
+    return slice(top, top + rows), input_shape(3, 4, input_size, 16, 'aspect')
+
+
+def compute_losses(
+    module: nn.Module,
+    inner: JointTraining,
+    batch: Batch,
+    settings: Settings,
+    window: tuple[slice, tuple[int, int]],
+    generator: torch.Generator,
+    device: torch.device,
+) -> dict[str, Tensor]:
+    """Prepares a batch on the device and runs the module (wrapped for several processes)."""
+    backbone = inner.model.backbone
+    pieces, word_mask = backbone.text.tokenize(batch.texts + batch.support_texts)
+    words = backbone.text.words(pieces.to(device))
+    words = noisy_words(words, settings.word_noise, settings.word_dropout, generator)
+    rows, shape = window
+    support_shape = (batch.supports.shape[1], batch.supports.shape[2])
+    same = torch.tensor([[a == b for b in batch.support_texts] for a in batch.support_texts])
+    return module(
+        normalise(batch.images[:, rows].to(device), backbone, shape),
+        normalise(batch.supports.to(device), backbone, support_shape),
+        words,
+        word_mask.to(device),
+        resize_masks(batch.masks[:, :, rows].to(device), shape),
+        batch.known.to(device),
+        same.to(device),
+    )
+
+
+class Average:
+    """An exponential moving average of a module's trainable weights."""
+
+    def __init__(self, module: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.module = copy.deepcopy(module).requires_grad_(False)
+
+    @torch.no_grad()
+    def update(self, module: nn.Module, iteration: int) -> None:
+        """Moves towards the module; early iterations move faster."""
+        decay = min(self.decay, (1 + iteration) / (10 + iteration))
+        pairs = zip(self.module.parameters(), module.parameters(), strict=True)
+        for mine, theirs in pairs:
+            if theirs.requires_grad:
+                mine.lerp_(theirs, 1 - decay)
+
+
+def main() -> None:
+    """Runs the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('settings', type=Path, help='YAML file of the run')
+    parser.add_argument('--output', type=Path, help='folder of the run (default: runs/NAME)')
+    parser.add_argument('--resume', action='store_true', help='go on from the newest state')
+    args = parser.parse_args()
+    settings = load_settings(args.settings)
+    output: Path = args.output or Path('runs') / settings.name / 'train'
+    state_path = output / 'state.pt'
+    if state_path.exists() and not args.resume:
+        raise SystemExit(f'{state_path} exists: give --resume to go on, or another --output')
+
+    accelerator = Accelerator(mixed_precision='bf16')
+    rank, processes = accelerator.process_index, accelerator.num_processes
+    set_seed(settings.seed)
+    inner = JointTraining(build_clipseg(settings.model))
+    frozen = load_file(settings.frozen)
+    _, surplus = inner.model.backbone.load_state_dict(frozen, strict=False)
+    if surplus:
+        raise SystemExit(f'{settings.frozen} does not fit the model: surplus keys {surplus}')
+    trainable = [p for p in inner.parameters() if p.requires_grad]
+    decayed = [p for p in trainable if p.dim() > 1]
+    plain = [p for p in trainable if p.dim() <= 1]
+    optimizer = torch.optim.AdamW(
+        [{'params': decayed, 'weight_decay': settings.weight_decay}, {'params': plain}],
+        lr=settings.learning_rate,
+        betas=(0.9, 0.98),
+        weight_decay=0.0,
+    )
+    average = Average(inner, settings.average)
+    start = 0
+    if args.resume:
+        state = torch.load(state_path, map_location='cpu', weights_only=True)
+        inner.load_state_dict(state['module'])
+        average.module.load_state_dict(state['average'])
+        optimizer.load_state_dict(state['optimizer'])
+        start = state['iteration']
+    if settings.compile:
+        parts = [inner.model.decoder, inner.model.backbone.stem, *inner.model.backbone.blocks]
+        for part in parts:
+            part.compile(dynamic=False)
+    module, optimizer = accelerator.prepare(inner, optimizer)
+    average.module.to(accelerator.device)
+    views = TabletopViews(settings.data.folder / 'train')
+
+    if accelerator.is_main_process:
+        output.mkdir(parents=True, exist_ok=True)
+        record = {
+            'settings': settings.model_dump(mode='json'),
+            'commit': git_commit(),
+            'torch': torch.__version__,
+            'processes': processes,
+            'views': len(views),
+            'start': start,
+        }
+        (output / f'run_{start:06d}.json').write_text(json.dumps(record, indent=2))
+        print(f'{len(views)} views, {sum(p.numel() for p in trainable):,} trainable parameters')
+
+    rng = np.random.default_rng([settings.seed, rank, start])
+    generator = torch.Generator().manual_seed(settings.seed + 1000 * rank + start)
+    rows = endless_rows(len(views), settings.batch, rng)
+    weights = settings.losses.model_dump()
+    log_path = output / 'log.jsonl'
+    sums: dict[str, float] = {}
+    began = time.monotonic()
+    progress = tqdm(
+        range(start, settings.iterations),
+        initial=start,
+        total=settings.iterations,
+        disable=not accelerator.is_main_process,
+        mininterval=10,
+    )
+    for iteration in progress:
+        for group in optimizer.param_groups:
+            group['lr'] = settings.rate(iteration)
+        row = next(rows)
+        data = settings.data
+        batch = make_batch(views, row, data.texts, data.absent_share, data.support_size, rng)
+        size = settings.input_size(iteration)
+        window = draw_window(views.size, size, settings.data.wide_share, rng)
+        with accelerator.autocast():
+            losses = compute_losses(
+                module, inner, batch, settings, window, generator, accelerator.device
+            )
+        total = sum((weights[name] * loss for name, loss in losses.items()), torch.tensor(0.0))
+        if not torch.isfinite(total):
+            seeds = [views.records[view]['seed'] for view in row]
+            (output / f'non_finite_{iteration}_{rank}.json').write_text(json.dumps(seeds))
+            raise SystemExit(f'the loss is not finite at iteration {iteration}, scenes {seeds}')
+        accelerator.backward(total)
+        accelerator.clip_grad_norm_(trainable, settings.clip_norm)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        if not accelerator.is_main_process:
+            continue
+        average.update(inner, iteration)
+        for name, loss in losses.items():
+            sums[name] = sums.get(name, 0.0) + loss.item()
+        done = iteration + 1
+        if done % 50 == 0:
+            line = {'iteration': done, 'seconds': round(time.monotonic() - began, 1)}
+            line |= {name: round(value / 50, 4) for name, value in sums.items()}
+            sums.clear()
+            with log_path.open('a') as log:
+                log.write(json.dumps(line) + '\n')
+            progress.set_postfix({k: line[k] for k in weights})
+        if done % settings.save_every == 0 or done == settings.iterations:
+            snapshot = {
+                'module': inner.state_dict(),
+                'average': average.module.state_dict(),
+                'optimizer': optimizer.state_dict(),
+                'iteration': done,
+            }
+            write_atomically(state_path, lambda path: torch.save(snapshot, path))  # noqa: B023
+    accelerator.end_training()
+
+
+if __name__ == '__main__':
+    os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
+    main()
