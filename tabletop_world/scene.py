@@ -8,9 +8,13 @@ World coordinates are metres, right-handed, z up (REP 103).
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from .blueprint import Blueprint
 
 Vector = tuple[float, float, float]
 
@@ -76,7 +80,7 @@ class Scene:
         kind: ``tabletop`` or ``floor``.
         objects: All objects, surfaces included; ids are unique.
         cameras: At least one camera.
-        model_xml: The scene as MuJoCo XML (meshes inline), renderable by itself.
+        blueprint: The geometry to render, or None for a scene that is only described.
     """
 
     seed: int
@@ -84,7 +88,12 @@ class Scene:
     kind: str
     objects: tuple[SceneObject, ...]
     cameras: tuple[Camera, ...]
-    model_xml: str = field(default='', repr=False)
+    blueprint: Blueprint | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def model_xml(self) -> str:
+        """The scene as MuJoCo XML with the meshes inline; ``''`` without a blueprint."""
+        return '' if self.blueprint is None else self.blueprint.xml()
 
     def object(self, object_id: int) -> SceneObject:
         """Returns the object with this id.

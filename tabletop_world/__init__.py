@@ -1,0 +1,1 @@
+"""A procedural household world rendered with MuJoCo, with exact truth for every pixel."""
