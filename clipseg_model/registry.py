@@ -131,6 +131,6 @@ def _rd64_card() -> ModelCard:
             },
         },
         input_size=352,
-        licence='that of the weights that you give',
+        licence='as the weights given',
         description=_DESCRIPTIONS['clipseg-rd64'],
     )

@@ -129,6 +129,23 @@ class Segmenter:
         self._size = (height, width)
 
     @torch.inference_mode()
+    def prepare(self, prompts: Sequence[str | Prompt]) -> list[Prompt]:
+        """Embed prompts ahead of the first image, which also tells whether the model takes them.
+
+        Args:
+            prompts: As :meth:`predict` takes them.
+
+        Returns:
+            The same as prompts.
+
+        Raises:
+            PromptError: They are empty, too many, or not representable by the model.
+        """
+        wanted = as_prompts(prompts)
+        self._conditions(wanted)
+        return wanted
+
+    @torch.inference_mode()
     def predict(
         self, prompts: Sequence[str | Prompt], threshold: float | None = None
     ) -> Segmentation:

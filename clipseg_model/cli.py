@@ -1,0 +1,223 @@
+"""The command ``clipseg``: segment files, list models."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from clipseg_model.errors import ClipsegError, PromptError
+
+if TYPE_CHECKING:
+    from clipseg_model.file_runner import FileRunner, PromptSummary
+    from clipseg_model.model_card import ModelCard
+    from clipseg_model.prompts import Prompt
+
+__all__ = ['app']
+
+app = typer.Typer(
+    help='Segment images and videos by what you ask for.',
+    no_args_is_help=True,
+    add_completion=False,
+)
+
+_out = Console()
+_err = Console(stderr=True)
+
+
+@app.command()
+def segment(
+    inputs: Annotated[
+        list[Path], typer.Argument(help='Images, folders of images, or videos.', metavar='INPUT...')
+    ],
+    prompt: Annotated[
+        list[str] | None,
+        typer.Option(
+            '--prompt',
+            '-p',
+            help='What to look for; ";" separates several, "name: phrase" names one. Repeatable.',
+        ),
+    ] = None,
+    output: Annotated[
+        Path, typer.Option('--output', '-o', help='Folder for the results.', file_okay=False)
+    ] = Path('out'),
+    model: Annotated[
+        str, typer.Option('--model', '-m', help='Name of a model, or a .safetensors checkpoint.')
+    ] = 'tabletop',
+    device: Annotated[str, typer.Option(help='auto, cpu, cuda or cuda:N.')] = 'auto',
+    threshold: Annotated[
+        float | None,
+        typer.Option(help="Probability between 0 and 1 above which a pixel is on; the model's."),
+    ] = None,
+    prompt_image: Annotated[
+        Path | None, typer.Option(help='An example image of what to look for.')
+    ] = None,
+    prompt_mask: Annotated[
+        Path | None, typer.Option(help='Mask of the example in it, white on the object.')
+    ] = None,
+    frame_masks: Annotated[
+        bool, typer.Option('--frame-masks', help='Write the masks of every frame of a video.')
+    ] = False,
+) -> None:
+    """Write masks, an overlay and scores for each image or video.
+
+    A file that cannot be read is reported, the others are done, and the exit code is then 1.
+    """
+    # torch takes seconds to import: not before the arguments are understood.
+    from clipseg_model.file_runner import FileRunner, find_files
+    from clipseg_model.registry import create_model
+
+    try:
+        prompts = _prompts(prompt or [], prompt_image, prompt_mask)
+        files, problems = find_files(inputs)
+        for path, reason in problems:
+            _report(path, reason)
+        if not files:
+            _fail('There is nothing to segment')
+        segmenter = create_model(model, device)
+        if segmenter.card.notice:
+            _err.print(f'[yellow]Note:[/] {escape(segmenter.card.notice)}', soft_wrap=True)
+        runner = FileRunner(segmenter, prompts, output, threshold, frame_masks)
+    except ClipsegError as error:
+        _fail(str(error))
+    failed = _run(runner, files) + len(problems)
+    if failed:
+        _fail(f'{failed} of {len(files) + len(problems)} inputs failed')
+
+
+@app.command()
+def models(
+    as_json: Annotated[bool, typer.Option('--json', help='For machines.')] = False,
+) -> None:
+    """List the models that are known by name."""
+    from clipseg_model.registry import get_card, list_models
+
+    try:
+        cards = [get_card(name) for name in list_models()]
+    except ClipsegError as error:
+        _fail(str(error))
+    if as_json:
+        typer.echo(json.dumps([_describe(card) for card in cards], indent=2, ensure_ascii=False))
+        return
+    table = Table(title='Models')
+    for heading in ('name', 'weights', 'size', 'input', 'taps', 'threshold', 'licence'):
+        table.add_column(heading)
+    for card in cards:
+        size = _size_mb(card)
+        table.add_row(
+            escape(card.name),
+            '[green]present[/]' if card.present else '[red]not present[/]',
+            '–' if size is None else f'{size:.1f} MB',
+            f'{card.input_size} px',
+            ' '.join(map(str, card.layers)) or '–',
+            f'{card.threshold:g}',
+            escape(card.licence) or '–',
+        )
+    _out.print(table)
+    for card in cards:
+        _out.print(f'[bold]{escape(card.name)}[/]: {escape(card.description)}', soft_wrap=True)
+
+
+def _prompts(lines: list[str], image_path: Path | None, mask_path: Path | None) -> list[Prompt]:
+    from clipseg_model.images import read_image, read_mask
+    from clipseg_model.prompts import Prompt, parse_prompts
+
+    prompts = parse_prompts('\n'.join(lines))
+    if image_path is not None:
+        image = read_image(image_path)
+        mask = None if mask_path is None else read_mask(mask_path)
+        prompts.append(Prompt(image=image, mask=mask, name=image_path.stem))
+    elif mask_path is not None:
+        raise PromptError('--prompt-mask belongs to a --prompt-image: give both')
+    if not prompts:
+        raise PromptError('There is nothing to look for: give --prompt, --prompt-image, or both')
+    return prompts
+
+
+def _run(runner: FileRunner, files: list[Path]) -> int:
+    """Segment every file with a progress bar, and print a table; returns how many failed."""
+    from clipseg_model.file_runner import count_frames
+
+    table = Table()
+    for heading in ('file', 'prompt', 'score', 'present', 'area'):
+        table.add_column(heading, justify='left' if heading in ('file', 'prompt') else 'right')
+    failed = 0
+    progress = Progress(
+        TextColumn('{task.description}'),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=_err,
+        transient=True,
+        disable=not _err.is_terminal,
+    )
+    with progress:
+        task = progress.add_task('Segmenting', total=sum(map(count_frames, files)))
+        for path in files:
+            progress.update(task, description=escape(path.name))
+            try:
+                summaries = runner.run(path, lambda: progress.advance(task))
+            except (ClipsegError, OSError) as error:
+                _report(path, str(error))
+                failed += 1
+                continue
+            _add_rows(table, path, summaries)
+    if table.row_count:
+        _out.print(table)
+        _out.print(f'Written to {escape(str(runner.output))}')
+    return failed
+
+
+def _add_rows(table: Table, path: Path, summaries: list[PromptSummary]) -> None:
+    for row, summary in enumerate(summaries):
+        if summary.frames == 1:
+            present = 'yes' if summary.present else 'no'
+        else:
+            present = f'{summary.present} of {summary.frames}'
+        table.add_row(
+            '' if row else escape(path.name),
+            escape(summary.label),
+            f'{summary.score:.3f}',
+            present,
+            f'{100 * summary.share:.2f} %',
+        )
+
+
+def _describe(card: ModelCard) -> dict[str, Any]:
+    return {
+        'name': card.name,
+        'present': card.present,
+        'weights': None if card.weights is None else str(card.weights),
+        'size_mb': _size_mb(card),
+        'architecture': card.architecture,
+        'input_size': card.input_size,
+        'resize': card.resize,
+        'layers': list(card.layers),
+        'threshold': card.threshold,
+        'presence_threshold': card.presence_threshold,
+        'licence': card.licence,
+        'description': card.description,
+        'notice': card.notice,
+        'details': dict(card.details),
+    }
+
+
+def _size_mb(card: ModelCard) -> float | None:
+    if card.weights is None or not card.present:
+        return None
+    return round(card.weights.stat().st_size / 1e6, 2)
+
+
+def _report(path: Path, reason: str) -> None:
+    _err.print(f'[red]{escape(str(path))}:[/] {escape(reason)}', highlight=False, soft_wrap=True)
+
+
+def _fail(message: str) -> NoReturn:
+    _err.print(f'[bold red]Error:[/] {escape(message)}', highlight=False, soft_wrap=True)
+    raise typer.Exit(1)
