@@ -160,8 +160,8 @@ def fill_image(message: Image, pixels: NDArray[Any], encoding: str, header: Head
     if encoding not in _OUTPUT_ENCODINGS:
         raise ValueError(f'encoding {encoding!r} is not one of {sorted(_OUTPUT_ENCODINGS)}')
     dtype, channels = _OUTPUT_ENCODINGS[encoding]
-    dimensions = 2 if channels == 1 else 3
-    if pixels.dtype != dtype or pixels.ndim != dimensions or pixels.shape[2:] != (3,)[: dimensions - 2]:
+    shape = pixels.shape[:2] if channels == 1 else (*pixels.shape[:2], channels)
+    if pixels.dtype != dtype or pixels.ndim < 2 or pixels.shape != shape:
         raise ValueError(f'{pixels.dtype} array of shape {pixels.shape} is no {encoding} image')
     # A numpy array assigned to `data` is converted byte by byte (230 ms at 720p); an
     # array.array is taken as it is.
@@ -210,8 +210,8 @@ def _pixels(message: Image, encoding: Encoding) -> NDArray[Any]:
     if encoding.dtype.itemsize == 1:
         values = lines
     else:
-        order = '>' if message.is_bigendian else '<'
-        values = lines.view(encoding.dtype.newbyteorder(order)).astype(encoding.dtype)
+        stored = encoding.dtype.newbyteorder('>' if message.is_bigendian else '<')
+        values = lines.view(stored).astype(encoding.dtype)
     if encoding.channels == 1:
         return values
     return values.reshape(rows, width, encoding.channels)

@@ -1,0 +1,143 @@
+"""What ``/diagnostics`` says: how fast, how late, how much was lost, and why nothing comes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+from builtin_interfaces.msg import Time
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+
+
+class Level(IntEnum):
+    """Levels of ``diagnostic_msgs/DiagnosticStatus``."""
+
+    OK = 0
+    WARN = 1
+    ERROR = 2
+    STALE = 3
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How the node is, in one sentence.
+
+    Attributes:
+        level: How bad it is.
+        message: The sentence; where nothing is published, the reason and the remedy.
+    """
+
+    level: Level
+    message: str
+
+
+@dataclass(frozen=True)
+class Situation:
+    """Everything that decides whether masks flow.
+
+    Attributes:
+        node: Fully qualified name of the node.
+        state: Lifecycle state.
+        failure: Why configuring or activating failed last; empty otherwise.
+        enabled: Whether ~/enable is on.
+        prompts: Names of the enabled prompts.
+        image_topic: Resolved name of the image topic.
+        camera_count: Publishers on it.
+        outputs: Outputs that somebody subscribes to.
+        idle: Seconds since the last image.
+        busy: Seconds that the model has spent on the image in work.
+        watchdog: Seconds after which idle or busy is a fault; 0 is never.
+        rate: Frames a second.
+        frame_error: What was wrong with the last frames, if the newest was bad.
+        mismatches: Peers whose QoS does not fit.
+    """
+
+    node: str
+    state: str
+    failure: str = ''
+    enabled: bool = True
+    prompts: tuple[str, ...] = ()
+    image_topic: str = ''
+    camera_count: int = 0
+    outputs: tuple[str, ...] = ()
+    idle: float = 0.0
+    busy: float = 0.0
+    watchdog: float = 0.0
+    rate: float = 0.0
+    frame_error: str = ''
+    mismatches: tuple[str, ...] = field(default=())
+
+
+def judge(now: Situation) -> Verdict:
+    """Says how the node is; of several reasons for silence, the one to mend first."""
+    if now.state != 'active':
+        if now.failure:
+            return Verdict(Level.ERROR, f'{now.state}: {now.failure}')
+        step = 'configure' if now.state == 'unconfigured' else 'activate'
+        return Verdict(
+            Level.WARN, f'{now.state}: nothing is published. ros2 lifecycle set {now.node} {step}'
+        )
+    if not now.enabled:
+        return Verdict(Level.OK, f'disabled: call {now.node}/enable with true')
+    if not now.prompts:
+        return Verdict(Level.WARN, no_prompt(now.node))
+    if now.watchdog and now.busy > now.watchdog:
+        return Verdict(Level.ERROR, f'the model has been busy on one image for {now.busy:.0f} s')
+    if now.frame_error:
+        return Verdict(Level.ERROR, f'bad image: {now.frame_error}')
+    if now.watchdog and now.idle > now.watchdog:
+        return Verdict(Level.ERROR, no_images(now))
+    if now.mismatches:
+        return Verdict(Level.WARN, now.mismatches[0])
+    if not now.outputs:
+        return Verdict(Level.OK, 'nobody subscribes to an output, so nothing is computed')
+    return Verdict(Level.OK, f'{", ".join(now.prompts)[:200]} at {now.rate:.1f} frames a second')
+
+
+def no_prompt(node: str) -> str:
+    """The sentence for a node without prompts."""
+    return f'no prompt set: publish a string on {node}/prompt'
+
+
+def no_images(now: Situation) -> str:
+    """The sentence for a node without images."""
+    if now.camera_count == 0:
+        return (
+            f'nobody publishes on {now.image_topic}: start the camera, or remap the topic '
+            '(--ros-args -r image:=/its/topic)'
+        )
+    for mismatch in now.mismatches:
+        if now.image_topic in mismatch:
+            return mismatch
+    return (
+        f'no image on {now.image_topic} for {now.idle:.0f} s, though it has '
+        f'{now.camera_count} publisher(s): is the camera running? Large images between processes '
+        'need a large shared-memory segment on its side (config/fastdds.xml)'
+    )
+
+
+def diagnostic_array(
+    name: str, hardware: str, verdict: Verdict, values: Mapping[str, str], stamp: Time
+) -> DiagnosticArray:
+    """Returns the message.
+
+    Args:
+        name: Name of the status.
+        hardware: What it is about: the device.
+        verdict: Level and sentence.
+        values: Further facts, shown in this order.
+        stamp: Time of now.
+    """
+    array = DiagnosticArray()
+    array.header.stamp = stamp
+    array.status = [
+        DiagnosticStatus(
+            level=bytes([verdict.level]),
+            name=name,
+            message=verdict.message,
+            hardware_id=hardware,
+            values=[KeyValue(key=key, value=value) for key, value in values.items()],
+        )
+    ]
+    return array

@@ -1,0 +1,240 @@
+"""Newest frame wins: the threads behind a node that must never queue.
+
+A camera at 30 Hz in front of a model at 12 Hz would fill any queue with the past. So there is one
+slot; the camera's callback overwrites it, a worker thread takes what is newest, and a second
+thread makes the outputs that can wait, again of the newest result only. No ROS in here.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+ItemT = TypeVar('ItemT')
+FrameT = TypeVar('FrameT')
+ResultT = TypeVar('ResultT')
+
+_WINDOW = 50
+_RATE_SECONDS = 5.0
+
+
+class NewestSlot(Generic[ItemT]):
+    """Holds the newest item until someone takes it; closing wakes whoever waits."""
+
+    def __init__(self) -> None:
+        self._condition = threading.Condition()
+        self._items: deque[ItemT] = deque(maxlen=1)
+        self._closed = False
+
+    def put(self, item: ItemT) -> bool:
+        """Overwrites the slot.
+
+        Returns:
+            Whether an item that nobody had taken was lost.
+        """
+        with self._condition:
+            lost = bool(self._items)
+            self._items.append(item)
+            self._condition.notify()
+        return lost
+
+    def take(self) -> ItemT | None:
+        """Waits for an item; None once the slot is closed."""
+        with self._condition:
+            self._condition.wait_for(lambda: self._items or self._closed)
+            return None if self._closed else self._items.pop()
+
+    def close(self) -> None:
+        """Lets every :meth:`take` return None."""
+        with self._condition:
+            self._closed = True
+            self._items.clear()
+            self._condition.notify_all()
+
+
+@dataclass(frozen=True)
+class WorkerStatistics:
+    """What happened so far.
+
+    Attributes:
+        received: Frames put.
+        processed: Frames that gave a result.
+        dropped: Frames overwritten before they were taken.
+        failed: Frames whose processing raised.
+        rate: Results per second over the last seconds.
+        latency: Mean seconds from put to result over the last frames; 0 before the first.
+        latency_max: Largest of those.
+        busy: Seconds that the frame now in work has taken so far; 0 where there is none.
+        idle: Seconds since the last frame was put (since the start where there was none).
+    """
+
+    received: int
+    processed: int
+    dropped: int
+    failed: int
+    rate: float
+    latency: float
+    latency_max: float
+    busy: float
+    idle: float
+
+
+class FrameWorker(Generic[FrameT, ResultT]):
+    """Runs ``process`` on the newest frame in one thread and ``finish`` in another.
+
+    Args:
+        process: From a frame to a result for ``finish``, or None where nothing follows.
+        finish: Makes of the newest result what can wait.
+        on_error: Told of what ``process`` and ``finish`` raise; both threads live on.
+        max_rate: Most frames a second that are processed; 0 is no limit.
+    """
+
+    def __init__(
+        self,
+        process: Callable[[FrameT], ResultT | None],
+        finish: Callable[[ResultT], None],
+        on_error: Callable[[Exception], None],
+        max_rate: float = 0.0,
+    ) -> None:
+        self.max_rate = max_rate
+        self._process, self._finish, self._on_error = process, finish, on_error
+        self._frames: NewestSlot[tuple[FrameT, float]] = NewestSlot()
+        self._results: NewestSlot[ResultT] = NewestSlot()
+        self._stopping = threading.Event()
+        self._threads: list[threading.Thread] = []
+        self._lock = threading.Lock()
+        self._received = self._processed = self._dropped = self._failed = 0
+        self._done: deque[tuple[float, float]] = deque(maxlen=_WINDOW)
+        self._busy_since: float | None = None
+        self._last_put = time.monotonic()
+
+    def start(self, setup: Callable[[], None] | None = None) -> None:
+        """Starts the threads.
+
+        Args:
+            setup: Run first, in the thread that runs ``process`` (a model's thread pool belongs
+                to the thread that first ran it). Waited for.
+
+        Raises:
+            RuntimeError: If it was started before; a worker is used once.
+            Exception: What ``setup`` raised; no thread is left running then.
+        """
+        if self._threads:
+            raise RuntimeError('a FrameWorker is started once; make a new one')
+        ready = threading.Event()
+        errors: list[Exception] = []
+
+        def work() -> None:
+            try:
+                if setup is not None:
+                    setup()
+            except Exception as error:
+                errors.append(error)
+                return
+            finally:
+                ready.set()
+            self._work()
+
+        self._threads = [
+            threading.Thread(target=work, name='frame_worker', daemon=True),
+            threading.Thread(target=self._work_on_results, name='frame_finisher', daemon=True),
+        ]
+        for thread in self._threads:
+            thread.start()
+        ready.wait()
+        if errors:
+            self.stop()
+            raise errors[0]
+
+    def put(self, frame: FrameT) -> None:
+        """Hands over a frame; an older one that still waits is dropped."""
+        now = time.monotonic()
+        lost = self._frames.put((frame, now))
+        with self._lock:
+            self._received += 1
+            self._dropped += lost
+            self._last_put = now
+
+    def stop(self, timeout: float = 10.0) -> bool:
+        """Stops both threads after the frame in work.
+
+        Args:
+            timeout: Seconds to wait for that frame.
+
+        Returns:
+            Whether they ended; if not, they end with the process.
+        """
+        self._stopping.set()
+        self._frames.close()
+        self._results.close()
+        deadline = time.monotonic() + timeout
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+        return not any(thread.is_alive() for thread in self._threads)
+
+    def statistics(self) -> WorkerStatistics:
+        """Returns the counts and times of now."""
+        now = time.monotonic()
+        with self._lock:
+            recent = [end for end, _ in self._done if end > now - _RATE_SECONDS]
+            latencies = [latency for _, latency in self._done]
+            # Over the time that they span, so that a rate below one in five seconds is no zero
+            # at once and a full window of 50 does not cap it.
+            span = now - recent[0] if recent else 0.0
+            return WorkerStatistics(
+                received=self._received,
+                processed=self._processed,
+                dropped=self._dropped,
+                failed=self._failed,
+                rate=len(recent) / span if span > 0 else 0.0,
+                latency=sum(latencies) / len(latencies) if latencies else 0.0,
+                latency_max=max(latencies, default=0.0),
+                busy=now - self._busy_since if self._busy_since is not None else 0.0,
+                idle=now - self._last_put,
+            )
+
+    def _work(self) -> None:
+        due = 0.0
+        while True:
+            # Waiting before taking, not after: what is taken is the newest when its turn comes.
+            if self._stopping.wait(max(0.0, due - time.monotonic())):
+                return
+            taken = self._frames.take()
+            if taken is None:
+                return
+            frame, put_at = taken
+            started = time.monotonic()
+            if self.max_rate > 0:
+                due = max(due, started - 1.0 / self.max_rate) + 1.0 / self.max_rate
+            with self._lock:
+                self._busy_since = started
+            try:
+                result = self._process(frame)
+            except Exception as error:
+                with self._lock:
+                    self._busy_since = None
+                    self._failed += 1
+                self._on_error(error)
+                continue
+            ended = time.monotonic()
+            with self._lock:
+                self._busy_since = None
+                if result is not None:
+                    self._processed += 1
+                    self._done.append((ended, ended - put_at))
+            if result is not None:
+                self._results.put(result)
+
+    def _work_on_results(self) -> None:
+        while True:
+            result = self._results.take()
+            if result is None:
+                return
+            try:
+                self._finish(result)
+            except Exception as error:
+                self._on_error(error)

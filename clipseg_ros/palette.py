@@ -1,0 +1,88 @@
+"""Colours of prompts, and the picture for people."""
+
+from __future__ import annotations
+
+import colorsys
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+# Steps of the golden angle spread any number of hues evenly and keep neighbours far apart.
+_GOLDEN = 0.6180339887498949
+_FIRST_HUE = 0.97
+
+
+def _palette() -> NDArray[np.uint8]:
+    colours = np.zeros((256, 3), dtype=np.uint8)
+    for number in range(1, 256):
+        hue = (_FIRST_HUE + (number - 1) * _GOLDEN) % 1.0
+        # Every dozen colours look alike in hue alone, so brightness and saturation go round too.
+        saturation = (0.85, 0.6, 1.0)[(number - 1) // 12 % 3]
+        value = (1.0, 0.75, 0.88)[(number - 1) // 36 % 3]
+        colours[number] = [round(255 * c) for c in colorsys.hsv_to_rgb(hue, saturation, value)]
+    return colours
+
+
+PALETTE: NDArray[np.uint8] = _palette()
+"""RGB colour of every label, uint8 of shape (256, 3); the same in every process, 0 is black."""
+
+_TABLE = PALETTE.reshape(256, 1, 3)
+
+
+def colour_of(label: int) -> tuple[int, int, int]:
+    """Returns the RGB colour of a label, 0…255 each."""
+    red, green, blue = PALETTE[label].tolist()
+    return red, green, blue
+
+
+def render_overlay(
+    rgb: NDArray[np.uint8],
+    labels: NDArray[np.uint8],
+    alpha: float,
+    legend: Sequence[tuple[int, str]] = (),
+) -> NDArray[np.uint8]:
+    """Tints an image by its labels.
+
+    Args:
+        rgb: RGB uint8 of shape (H, W, 3).
+        labels: uint8 of shape (H, W); 0 stays as it is.
+        alpha: Share of the tint, 0…1.
+        legend: (label, text) of the lines of a legend in the upper left corner.
+
+    Returns:
+        RGB uint8 of shape (H, W, 3), a new array.
+    """
+    tint = cv2.applyColorMap(labels, _TABLE)
+    overlay = np.asarray(cv2.addWeighted(rgb, 1.0 - alpha, tint, alpha, 0.0), dtype=np.uint8)
+    untouched = cv2.inRange(labels, np.zeros(1), np.zeros(1))
+    cv2.copyTo(rgb, untouched, overlay)
+    if legend:
+        _draw_legend(overlay, legend)
+    return overlay
+
+
+def _draw_legend(image: NDArray[np.uint8], legend: Sequence[tuple[int, str]]) -> None:
+    """Draws as many lines as fit, in a size that goes with the image's."""
+    height, width = image.shape[:2]
+    scale = max(0.3, min(height, width) / 900.0)
+    line = max(10, round(30 * scale))
+    for row, (label, text) in enumerate(legend[: max(0, height // line - 1)]):
+        top = row * line + line // 3
+        corner = (line // 3, top), (line // 3 + line * 2 // 3, top + line * 2 // 3)
+        cv2.rectangle(image, *corner, colour_of(label), cv2.FILLED)
+        origin = (corner[1][0] + line // 4, corner[1][1])
+        # A shadow of the same weight, since a heavier one has wider letters.
+        shift = max(1, round(scale * 2))
+        for colour, offset in (((0, 0, 0), shift), ((255, 255, 255), 0)):
+            cv2.putText(
+                image,
+                text[:40],
+                (origin[0] + offset, origin[1] + offset),
+                cv2.FONT_HERSHEY_SIMPLEX,
+                scale,
+                colour,
+                max(1, round(scale)),
+                cv2.LINE_AA,
+            )

@@ -1,0 +1,132 @@
+"""The outputs of the node ``segment``. One costs nothing while nobody subscribes to it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from sensor_msgs.msg import Image, RegionOfInterest
+from std_msgs.msg import Header
+
+from clipseg_model.segmenter import PromptResult, Segmentation
+from clipseg_ros.conversion import fill_image
+from clipseg_ros.interfaces import Interfaces
+from clipseg_ros.prompt_set import ActivePrompt
+from clipseg_ros.qos import QosWatch, image_output, latched_output, overridable
+
+IMAGE_OUTPUTS: dict[str, str] = {
+    'mask': 'mono8',
+    'labels': 'mono8',
+    'confidence': 'mono8',
+    'probability': '32FC1',
+    'overlay': 'rgb8',
+}
+"""Topic (private) → encoding."""
+
+
+class SegmentOutputs:
+    """Publishers of everything that the node says about images and prompts.
+
+    An image output has one message whose memory is used again for every frame: publishing copies.
+    So a topic is published from one thread at a time.
+
+    Args:
+        node: The lifecycle node; its image publishers work while it is active.
+        watch: Watches the QoS of peers.
+        interfaces: The package's own messages, where they are built.
+    """
+
+    def __init__(self, node: Any, watch: QosWatch, interfaces: Interfaces | None) -> None:
+        self._node, self._interfaces = node, interfaces
+        self._images: dict[str, tuple[Any, Image]] = {}
+        self._segments: Any = None
+        self._prompts: Any = None
+        for name in IMAGE_OUTPUTS:
+            self._images[name] = (self._create(watch, Image, f'~/{name}'), Image())
+        if interfaces is not None:
+            self._segments = self._create(watch, interfaces.SegmentArray, '~/segments')
+            profile = latched_output()
+            self._prompts = node.create_publisher(
+                interfaces.PromptArray,
+                '~/prompts',
+                profile,
+                event_callbacks=watch.publisher_events('~/prompts', profile),
+                qos_overriding_options=overridable(),
+            )
+
+    def wants(self, name: str) -> bool:
+        """Whether anybody subscribes to an output (``mask``, … or ``segments``)."""
+        publisher = self._segments if name == 'segments' else self._images[name][0]
+        return publisher is not None and publisher.get_subscription_count() > 0
+
+    def wanted(self) -> list[str]:
+        """The outputs that somebody subscribes to."""
+        return [name for name in (*IMAGE_OUTPUTS, 'segments') if self.wants(name)]
+
+    def publish_image(self, name: str, pixels: NDArray[Any], header: Header) -> None:
+        """Publishes one of :data:`IMAGE_OUTPUTS`."""
+        publisher, message = self._images[name]
+        fill_image(message, pixels, IMAGE_OUTPUTS[name], header)
+        publisher.publish(message)
+
+    def publish_segments(
+        self, segmentation: Segmentation, prompts: Sequence[ActivePrompt], header: Header
+    ) -> None:
+        """Publishes what each prompt found."""
+        if self._interfaces is None:
+            return
+        message = self._interfaces.SegmentArray(
+            header=header,
+            height=segmentation.height,
+            width=segmentation.width,
+            model=segmentation.model,
+            segments=[
+                _segment(self._interfaces, entry, result)
+                for entry, result in zip(prompts, segmentation.results, strict=True)
+            ],
+        )
+        self._segments.publish(message)
+
+    def publish_prompts(self, messages: list[Any], model: str, header: Header) -> None:
+        """Publishes what is active now, latched."""
+        if self._interfaces is not None:
+            self._prompts.publish(
+                self._interfaces.PromptArray(header=header, model=model, prompts=messages)
+            )
+
+    def destroy(self) -> None:
+        """Takes all topics away."""
+        for publisher, _ in self._images.values():
+            self._node.destroy_lifecycle_publisher(publisher)
+        if self._segments is not None:
+            self._node.destroy_lifecycle_publisher(self._segments)
+            self._node.destroy_publisher(self._prompts)
+
+    def _create(self, watch: QosWatch, message_type: Any, topic: str) -> Any:
+        profile = image_output()
+        return self._node.create_lifecycle_publisher(
+            message_type,
+            topic,
+            profile,
+            event_callbacks=watch.publisher_events(topic, profile),
+            qos_overriding_options=overridable(),
+        )
+
+
+def _segment(interfaces: Interfaces, entry: ActivePrompt, result: PromptResult) -> Any:
+    segment = interfaces.Segment(
+        id=entry.id, name=entry.name, score=float(result.score), presence=bool(result.presence)
+    )
+    mask = np.ascontiguousarray(result.mask).view(np.uint8)
+    moments = cv2.moments(mask, binaryImage=True)
+    area = round(moments['m00'])
+    if area:
+        x, y, width, height = cv2.boundingRect(mask)
+        segment.area = area
+        segment.box = RegionOfInterest(x_offset=x, y_offset=y, width=width, height=height)
+        segment.centroid.x = moments['m10'] / moments['m00']
+        segment.centroid.y = moments['m01'] / moments['m00']
+    return segment

@@ -1,0 +1,153 @@
+"""Quality of service of every topic (REP 2003), and a report where a peer's does not fit.
+
+Subscribe with sensor-data QoS, publish reliably: then every kind of peer connects. Every profile
+can be overridden by parameters (``qos_overrides.<topic>.publisher.reliability`` and so on).
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
+from rclpy.qos import (
+    QoSCompatibility,
+    QoSDurabilityPolicy,
+    QoSHistoryPolicy,
+    QoSPolicyKind,
+    QoSProfile,
+    QoSReliabilityPolicy,
+    qos_check_compatible,
+)
+from rclpy.qos_overriding_options import QoSOverridingOptions
+
+Direction = Literal['publisher', 'subscription']
+
+
+def sensor_input() -> QoSProfile:
+    """Best effort, the newest only: a camera's image."""
+    return _profile(QoSReliabilityPolicy.BEST_EFFORT, QoSDurabilityPolicy.VOLATILE, 1)
+
+
+def command_input() -> QoSProfile:
+    """Reliable, a few deep: what people and programs ask for."""
+    return _profile(QoSReliabilityPolicy.RELIABLE, QoSDurabilityPolicy.VOLATILE, 10)
+
+
+def image_output() -> QoSProfile:
+    """Reliable, the newest only; connects to best-effort subscribers too."""
+    return _profile(QoSReliabilityPolicy.RELIABLE, QoSDurabilityPolicy.VOLATILE, 1)
+
+
+def latched_output() -> QoSProfile:
+    """Reliable, and a late subscriber gets the last message."""
+    return _profile(QoSReliabilityPolicy.RELIABLE, QoSDurabilityPolicy.TRANSIENT_LOCAL, 1)
+
+
+def overridable() -> QoSOverridingOptions:
+    """Parameters for history, depth, reliability and durability of a topic."""
+    return QoSOverridingOptions(
+        (
+            QoSPolicyKind.HISTORY,
+            QoSPolicyKind.DEPTH,
+            QoSPolicyKind.RELIABILITY,
+            QoSPolicyKind.DURABILITY,
+        )
+    )
+
+
+def _profile(
+    reliability: QoSReliabilityPolicy, durability: QoSDurabilityPolicy, depth: int
+) -> QoSProfile:
+    return QoSProfile(
+        history=QoSHistoryPolicy.KEEP_LAST,
+        depth=depth,
+        reliability=reliability,
+        durability=durability,
+    )
+
+
+class QosWatch:
+    """Finds the peers that asked for a connection and cannot have one.
+
+    The middleware only says that something was incompatible, and says so before the graph knows
+    who it was. So its event marks the topic, and :meth:`mismatches`, called now and then, looks
+    the peer up.
+
+    Args:
+        node: The node whose topics are watched.
+    """
+
+    def __init__(self, node: Any) -> None:
+        self._node = node
+        self._profiles: dict[tuple[str, Direction], QoSProfile] = {}
+        self._suspects: set[tuple[str, Direction]] = set()
+
+    def publisher_events(self, topic: str, profile: QoSProfile) -> PublisherEventCallbacks:
+        """Returns the callbacks to create a watched publisher with.
+
+        Args:
+            topic: Its name as written in ``create_publisher``.
+            profile: The object given there too: overrides are written into it.
+        """
+        key = self._watch(topic, 'publisher', profile)
+        return PublisherEventCallbacks(incompatible_qos=lambda _: self._suspects.add(key))
+
+    def subscription_events(self, topic: str, profile: QoSProfile) -> SubscriptionEventCallbacks:
+        """Returns the callbacks to create a watched subscription with; arguments as above."""
+        key = self._watch(topic, 'subscription', profile)
+        return SubscriptionEventCallbacks(incompatible_qos=lambda _: self._suspects.add(key))
+
+    def mismatches(self) -> list[str]:
+        """Returns one sentence for each peer that does not fit now: both sides and the remedy."""
+        sentences = []
+        for topic, direction in sorted(self._suspects):
+            own = self._profiles[topic, direction]
+            if direction == 'publisher':
+                peers = self._node.get_subscriptions_info_by_topic(topic)
+            else:
+                peers = self._node.get_publishers_info_by_topic(topic)
+            for peer in peers:
+                offered, requested = own, peer.qos_profile
+                if direction == 'subscription':
+                    offered, requested = requested, offered
+                compatibility, _ = qos_check_compatible(offered, requested)
+                if compatibility == QoSCompatibility.ERROR:
+                    name = f'{peer.node_namespace.rstrip("/")}/{peer.node_name}'
+                    sentences.append(_explain(topic, direction, name, offered, requested))
+        return sentences
+
+    def _watch(
+        self, topic: str, direction: Direction, profile: QoSProfile
+    ) -> tuple[str, Direction]:
+        key = (self._node.resolve_topic_name(topic), direction)
+        self._profiles[key] = profile
+        return key
+
+
+def _explain(
+    topic: str, direction: Direction, peer: str, offered: QoSProfile, requested: QoSProfile
+) -> str:
+    """Names what the publisher offers and the subscriber asks for, where these differ."""
+    policies = [
+        policy
+        for policy in ('reliability', 'durability', 'liveliness')
+        if getattr(offered, policy) != getattr(requested, policy)
+    ] or ['deadline', 'lifespan']
+    publisher, subscriber = ('this node', peer) if direction == 'publisher' else (peer, 'this node')
+    offers = ', '.join(f'{policy} {_name(getattr(offered, policy))}' for policy in policies)
+    asks = ', '.join(f'{policy} {_name(getattr(requested, policy))}' for policy in policies)
+    if direction == 'publisher':
+        remedies = [f'qos_overrides.{topic}.publisher.{p}:={_name(getattr(requested, p))}'
+                    for p in policies]  # fmt: skip
+    else:
+        remedies = [f'qos_overrides.{topic}.subscription.{p}:={_name(getattr(offered, p))}'
+                    for p in policies]  # fmt: skip
+    return (
+        f'QoS mismatch on {topic}: {publisher} offers {offers} and {subscriber} asks for {asks}, '
+        f'so nothing passes between them. Remedy: change the QoS of {peer}, or start this node '
+        f'with {" ".join(f"-p {remedy}" for remedy in remedies)}'
+    )
+
+
+def _name(value: Any) -> str:
+    return str(getattr(value, 'name', value)).lower()

@@ -1,0 +1,367 @@
+"""The managed node that segments a camera's images by prompts.
+
+One thread runs ROS callbacks, and the image callback only overwrites a slot; the frame worker's
+two threads do the rest. Loading happens in *configure*, warming up in *activate*, freeing in
+*cleanup*; ``autostart`` walks the first two at start.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from diagnostic_msgs.msg import DiagnosticArray
+from rcl_interfaces.msg import SetParametersResult
+from rclpy.clock import Clock, ClockType
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.parameter import Parameter
+from sensor_msgs.msg import CompressedImage, Image
+from std_srvs.srv import SetBool
+
+from clipseg_model.errors import ClipsegError
+from clipseg_model.prompts import Prompt
+from clipseg_model.registry import create_model
+from clipseg_model.segmenter import Segmenter
+from clipseg_ros.diagnostics import Situation, diagnostic_array, judge, no_images, no_prompt
+from clipseg_ros.errors import ImageConversionError
+from clipseg_ros.frame_worker import FrameWorker
+from clipseg_ros.interfaces import MISSING, load_interfaces
+from clipseg_ros.parameters import declare
+from clipseg_ros.pipeline import SegmentationPipeline, SegmentedFrame, check_representable
+from clipseg_ros.process_tuning import release_freed_memory
+from clipseg_ros.prompt_server import PromptServer, header_of_now
+from clipseg_ros.prompt_set import read_prompts
+from clipseg_ros.publishers import SegmentOutputs
+from clipseg_ros.qos import QosWatch, overridable, sensor_input
+from clipseg_ros.segment_parameters import DECLARATIONS, Settings, find_problem
+from clipseg_ros.throttled_log import ThrottledLog
+
+_SUCCESS = TransitionCallbackReturn.SUCCESS
+_FAILURE = TransitionCallbackReturn.FAILURE
+
+
+class SegmentNode(LifecycleNode):
+    """The node ``clipseg``.
+
+    Raises:
+        rclpy.exceptions.InvalidParameterValueException: A parameter given at start is refused.
+    """
+
+    def __init__(self, name: str = 'clipseg', **options: Any) -> None:
+        super().__init__(name, **options)
+        self._segmenter: Segmenter | None = None
+        self._pipeline: SegmentationPipeline | None = None
+        self._outputs: SegmentOutputs | None = None
+        self._subscription: Any = None
+        self._worker: FrameWorker[Any, SegmentedFrame] | None = None
+        self._enabled = True
+        self._failure = ''
+        self._frame_error = ''
+        self._told: set[str] = set()
+        self._log = ThrottledLog(self.get_logger())
+        self._interfaces = load_interfaces()
+        if self._interfaces is None:
+            self.get_logger().info(MISSING)
+        self._watch = QosWatch(self)
+        self._prompt_server = PromptServer(
+            self, self._interfaces, self._check_prompts, self._announce_prompts, self._log
+        )
+        self.add_on_set_parameters_callback(self._validate_parameters)
+        declare(self, DECLARATIONS.values())
+        self._settings = Settings.of(self)
+        self.add_post_set_parameters_callback(self._apply_parameters)
+        self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
+        self._enable_service = self.create_service(SetBool, '~/enable', self._on_enable)
+        # Steady clocks: with use_sim_time and no clock yet, the node still starts and reports.
+        self._steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self._diagnostics_timer = self.create_timer(1.0, self._diagnose, clock=self._steady)
+        self._start_timer: Any = None
+        if self.get_parameter('autostart').value:
+            self._start_timer = self.create_timer(0.0, self._autostart, clock=self._steady)
+
+    @property
+    def full_name(self) -> str:
+        """The node's name with its namespace."""
+        return str(self.get_fully_qualified_name())
+
+    def threshold(self) -> float:
+        """Returns the threshold in force for prompts without one of their own."""
+        if self._settings.threshold is not None:
+            return self._settings.threshold
+        return self._segmenter.card.threshold if self._segmenter is not None else 0.5
+
+    def close(self) -> None:
+        """Stops the threads and takes the topics away; the node may be destroyed then."""
+        self._stop_worker()
+        self._release()
+
+    # Transitions. rclpy drops what they raise, so each reports its failure itself.
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Loads the model and creates the topics."""
+        return self._attempt('configure', self._configure, self._release)
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Warms the model up and starts to segment."""
+        return self._attempt('activate', lambda: self._activate(state), self._stop_worker)
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Stops segmenting; the model stays loaded."""
+        self._stop_worker()
+        super().on_deactivate(state)
+        self.get_logger().info('inactive')
+        return _SUCCESS
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Frees the model's memory and takes the topics away."""
+        self._release()
+        self.get_logger().info('cleaned up, memory freed')
+        return _SUCCESS
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Ends everything, from any state."""
+        self.close()
+        return _SUCCESS
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Falls back to unconfigured, from where the node can be configured again."""
+        self.close()
+        return _SUCCESS
+
+    def _autostart(self) -> None:
+        self.destroy_timer(self._start_timer)
+        if self.trigger_configure() == _SUCCESS:
+            self.trigger_activate()
+
+    def _attempt(
+        self, step: str, act: Callable[[], None], undo: Callable[[], None]
+    ) -> TransitionCallbackReturn:
+        try:
+            act()
+        except Exception as error:
+            undo()
+            named = isinstance(error, ClipsegError)
+            self._failure = str(error) if named else f'{type(error).__name__}: {error}'
+            self.get_logger().error(
+                f'{step} failed: {self._failure}. The node lives on; mend it and call '
+                f'`ros2 lifecycle set {self.full_name} {step}`'
+            )
+            return _FAILURE
+        self._failure = ''
+        return _SUCCESS
+
+    def _configure(self) -> None:
+        threads = self.get_parameter('threads').value
+        self._segmenter = create_model(
+            self.get_parameter('model').value, self.get_parameter('device').value, threads or None
+        )
+        card = self._segmenter.card
+        if card.notice and card.name not in self._told:
+            self._told.add(card.name)
+            self.get_logger().warning(f'{card.name}: {card.notice}')
+        self._watch = QosWatch(self)
+        self._outputs = SegmentOutputs(self, self._watch, self._interfaces)
+        compressed = self.get_parameter('image_transport').value == 'compressed'
+        self._pipeline = SegmentationPipeline(
+            self._segmenter,
+            self._prompt_server.prompts,
+            self._outputs,
+            lambda: self._settings,
+            lambda: int(self.get_clock().now().nanoseconds),
+            compressed,
+        )
+        profile = sensor_input()
+        topic = self.resolve_topic_name('image') + ('/compressed' if compressed else '')
+        self._subscription = self.create_subscription(
+            CompressedImage if compressed else Image,
+            topic,
+            self._on_image,
+            profile,
+            event_callbacks=self._watch.subscription_events(topic, profile),
+            qos_overriding_options=overridable(),
+        )
+        self._prompt_server.open(self._watch)
+        value = self.get_parameter('prompt').value
+        problem = self._prompt_server.find_problem(value)
+        if problem:
+            self.get_logger().error(f'parameter prompt refused, going on without one: {problem}')
+            self.set_parameters([Parameter('prompt', value='')])
+        elif not self._prompt_server.prompts.active and read_prompts(value):
+            self._prompt_server.apply(value)
+        self._announce_prompts()
+
+    def _activate(self, state: LifecycleState) -> None:
+        assert self._pipeline is not None
+        assert self._segmenter is not None
+        super().on_activate(state)
+        worker: FrameWorker[Any, SegmentedFrame] = FrameWorker(
+            self._process,
+            self._pipeline.finish,
+            self._on_frame_error,
+            self._settings.max_rate,
+        )
+        worker.start(setup=self._pipeline.warm_up)
+        self._frame_error = ''
+        self._worker = worker
+        self.get_logger().info(
+            f'active: {self._segmenter.card.name} on {self._segmenter.device}, images from '
+            f'{self._subscription.topic_name}'
+        )
+        if not self._prompt_server.prompts.enabled:
+            self.get_logger().warning(no_prompt(self.full_name))
+
+    def _stop_worker(self) -> None:
+        worker, self._worker = self._worker, None
+        if worker is not None and not worker.stop():
+            self.get_logger().error(
+                'the model is still busy on an image after 10 s; its thread ends with the process'
+            )
+
+    def _release(self) -> None:
+        self._prompt_server.close()
+        if self._subscription is not None:
+            self.destroy_subscription(self._subscription)
+        if self._outputs is not None:
+            self._outputs.destroy()
+        self._subscription = self._outputs = self._pipeline = self._segmenter = None
+        gc.collect()
+        if torch.cuda.is_initialized():
+            torch.cuda.empty_cache()
+        release_freed_memory()
+
+    # Frames.
+
+    def _on_image(self, message: Any) -> None:
+        worker = self._worker
+        if worker is not None and self._enabled:
+            worker.put(message)
+
+    def _process(self, message: Any) -> SegmentedFrame | None:
+        assert self._pipeline is not None
+        frame = self._pipeline.process(message)
+        self._frame_error = ''
+        return frame
+
+    def _on_frame_error(self, error: Exception) -> None:
+        if not self.context.ok():
+            return  # The process is ending, and publishing failed for that reason.
+        if isinstance(error, ImageConversionError):
+            self._frame_error = str(error)
+            self._log.warning(f'image {error.kind}', f'image dropped: {error}')
+        elif isinstance(error, ClipsegError):
+            self._frame_error = str(error)
+            self._log.error(type(error).__name__, f'image not segmented: {error}')
+        else:
+            self._frame_error = f'{type(error).__name__}: {error}'
+            self._log.error(type(error).__name__, f'image not segmented: {self._frame_error}')
+
+    # Parameters, prompts, enable.
+
+    def _validate_parameters(self, parameters: Sequence[Parameter]) -> SetParametersResult:
+        for parameter in parameters:
+            problem = find_problem(
+                parameter.name, parameter.value, configured=self._segmenter is not None
+            )
+            if not problem and parameter.name == 'prompt':
+                problem = self._prompt_server.find_problem(parameter.value)
+            if problem:
+                return SetParametersResult(successful=False, reason=problem)
+        return SetParametersResult(successful=True)
+
+    def _apply_parameters(self, parameters: Sequence[Parameter]) -> None:
+        self._settings = Settings.of(self)
+        if self._worker is not None:
+            self._worker.max_rate = self._settings.max_rate
+        names = {parameter.name: parameter.value for parameter in parameters}
+        if 'prompt' in names:
+            self._prompt_server.apply(names['prompt'])
+        elif 'threshold' in names:
+            self._announce_prompts()
+
+    def _check_prompts(self, prompts: Sequence[Prompt]) -> None:
+        if self._segmenter is not None:
+            check_representable(self._segmenter, prompts)
+
+    def _announce_prompts(self) -> None:
+        if self._outputs is not None and self._segmenter is not None:
+            self._outputs.publish_prompts(
+                self._prompt_server.messages(self.threshold()),
+                self._segmenter.card.name,
+                header_of_now(self),
+            )
+
+    def _on_enable(self, request: Any, response: Any) -> Any:
+        self._enabled = request.data
+        response.success = True
+        response.message = 'enabled' if self._enabled else 'disabled: no image is segmented'
+        self.get_logger().info(response.message)
+        return response
+
+    # Once a second.
+
+    def _diagnose(self) -> None:
+        mismatches = self._watch.mismatches()
+        for mismatch in mismatches:
+            if mismatch not in self._told:
+                self._told.add(mismatch)
+                self.get_logger().warning(mismatch)
+        situation, values = self._observe(mismatches)
+        verdict = judge(situation)
+        waiting = situation.state == 'active' and situation.enabled and situation.prompts
+        if waiting and situation.watchdog and situation.idle > situation.watchdog:
+            self._log.warning('no images', no_images(situation))
+        else:
+            self._log.forget('no images')
+        device = str(self._segmenter.device) if self._segmenter is not None else ''
+        self._diagnostics.publish(
+            diagnostic_array(
+                f'{self.full_name.lstrip("/")}: segmentation',
+                device,
+                verdict,
+                values,
+                self.get_clock().now().to_msg(),
+            )
+        )
+
+    def _observe(self, mismatches: Sequence[str]) -> tuple[Situation, dict[str, str]]:
+        state = str(self._state_machine.current_state[1])
+        topic = self._subscription.topic_name if self._subscription is not None else ''
+        enabled = self._prompt_server.prompts.enabled
+        values = {'state': state, 'model': '', 'device': '', 'prompts': str(len(enabled))}
+        if self._segmenter is not None:
+            values['model'] = self._segmenter.card.name
+            values['device'] = str(self._segmenter.device)
+        idle = busy = rate = 0.0
+        if self._worker is not None and self._pipeline is not None:
+            counts = self._worker.statistics()
+            idle, busy, rate = counts.idle, counts.busy, counts.rate
+            values |= {
+                'fps': f'{counts.rate:.2f}',
+                'latency_ms': f'{counts.latency * 1e3:.1f}',
+                'latency_max_ms': f'{counts.latency_max * 1e3:.1f}',
+                'age_ms': f'{self._pipeline.age * 1e3:.1f}',
+                'received': str(counts.received),
+                'processed': str(counts.processed),
+                'dropped': str(counts.dropped),
+                'failed': str(counts.failed),
+                'last_error': self._frame_error,
+            }
+        situation = Situation(
+            node=self.full_name,
+            state=state,
+            failure=self._failure,
+            enabled=self._enabled,
+            prompts=tuple(entry.name for entry in enabled),
+            image_topic=topic,
+            camera_count=self.count_publishers(topic) if topic else 0,
+            outputs=tuple(self._outputs.wanted()) if self._outputs is not None else (),
+            idle=idle,
+            busy=busy,
+            watchdog=self._settings.watchdog,
+            rate=rate,
+            frame_error=self._frame_error,
+            mismatches=tuple(mismatches),
+        )
+        return situation, values

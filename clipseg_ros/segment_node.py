@@ -1,0 +1,26 @@
+"""Executable ``segment``: runs the node ``clipseg`` until SIGINT or SIGTERM."""
+
+from __future__ import annotations
+
+from clipseg_ros.process_tuning import tune_process
+from clipseg_ros.runner import run_node
+
+
+def main(args: list[str] | None = None) -> int:
+    """Runs the node.
+
+    Args:
+        args: Command line; that of the process where None.
+
+    Returns:
+        Exit status: 0 after a signal, 1 where the node could not be made.
+    """
+    tune_process()
+    # Imported here: what it imports brings torch, and torch reads its settings only once.
+    from clipseg_ros.segment_lifecycle import SegmentNode
+
+    return run_node(SegmentNode, args)
+
+
+if __name__ == '__main__':
+    raise SystemExit(main())

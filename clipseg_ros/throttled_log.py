@@ -1,0 +1,49 @@
+"""A log in which a camera that sends rubbish at 30 Hz is one line every few seconds."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+
+class ThrottledLog:
+    """Logs what is new at once, and what repeats at most once a period, with its count.
+
+    rclpy throttles by the line of code that logs; what matters here is what happened: a wrong
+    encoding must not hide behind a wrong step that was reported a second ago. Thread-safe.
+
+    Args:
+        logger: The node's logger.
+        period: Seconds between two lines about the same thing.
+    """
+
+    def __init__(self, logger: Any, period: float = 5.0) -> None:
+        self._logger, self._period = logger, period
+        self._lock = threading.Lock()
+        self._seen: dict[str, tuple[float, int]] = {}
+
+    def warning(self, key: str, message: str) -> None:
+        """Logs a warning; messages of one key are about the same thing."""
+        self._log(key, message, self._logger.warning)
+
+    def error(self, key: str, message: str) -> None:
+        """Logs an error; messages of one key are about the same thing."""
+        self._log(key, message, self._logger.error)
+
+    def forget(self, key: str) -> None:
+        """Lets the next message of this key be logged at once."""
+        with self._lock:
+            self._seen.pop(key, None)
+
+    def _log(self, key: str, message: str, write: Callable[[str], Any]) -> None:
+        now = time.monotonic()
+        with self._lock:
+            last, repeats = self._seen.get(key, (-self._period, 0))
+            if now - last < self._period:
+                self._seen[key] = (last, repeats + 1)
+                return
+            self._seen = {k: v for k, v in self._seen.items() if now - v[0] < 60 * self._period}
+            self._seen[key] = (now, 0)
+        write(f'{message} ({repeats} more like it in between)' if repeats else message)
