@@ -32,7 +32,18 @@ from tabletop_world.queries import (
     bits_to_ids,
     view_of,
 )
-from tabletop_world.relations import CONTACT, ON, RELATIONS, SPATIAL, Related, Relation, extreme
+from tabletop_world.relations import (
+    CONTACT,
+    HOLDING,
+    IN,
+    ON,
+    RELATIONS,
+    SPATIAL,
+    UNDER,
+    Related,
+    Relation,
+    extreme,
+)
 from tabletop_world.scene import Frame, SceneObject
 from tabletop_world.vocabulary import (
     COLOUR_WORDS,
@@ -432,9 +443,7 @@ class _Positive(_Speaker):
         for thing in self.draw.sample(carried, min(len(carried), 5)):
             support = self.view.objects[thing.support]
             for relation in self.draw.sample(CONTACT, 2):
-                below, above = (
-                    (thing, support) if relation in CONTACT[:2] else (support, thing)
-                )
+                below, above = (thing, support) if relation in (ON, IN) else (support, thing)
                 if not below.surface:
                     self._say_relation(self.subject(below), relation, self.reference(above))
         said = 0
@@ -567,6 +576,22 @@ def describe_unseen_pairs(
     return list(speaker.phrases.values())
 
 
+def _plausible_relations(subject: str, reference: str) -> tuple[Relation, ...]:
+    """Returns the relations that things of two categories could stand in."""
+    found: list[Relation] = []
+    if reference in SURFACES or CATEGORIES[reference].support:
+        found.append(ON)
+    if reference not in SURFACES:
+        found.extend(SPATIAL)
+        if CATEGORIES[reference].container:
+            found.extend([IN] * 2)
+        if CATEGORIES[subject].support:
+            found.extend([UNDER] * 2)
+        if CATEGORIES[subject].container:
+            found.extend([HOLDING] * 2)
+    return tuple(found)
+
+
 class _Negative(_Speaker):
     """Draws phrases that are true of nothing in view."""
 
@@ -624,7 +649,10 @@ class _Negative(_Speaker):
         ]
         options.extend(_STATE_MODIFIERS.get(category, {}).values())
         if 'glass' not in category:
-            options.append(self.draw.choice(tuple(_MATERIAL_MODIFIERS.values())))
+            usual = [m for m in CATEGORIES[category].materials if m in _MATERIAL_MODIFIERS]
+            any_one = self.draw.random() < 0.3 or not usual
+            material = self.draw.choice(tuple(_MATERIAL_MODIFIERS) if any_one else usual)
+            options.append(_MATERIAL_MODIFIERS[material])
         if not options:
             return None
         chosen = self.draw.choice(options)
@@ -643,25 +671,34 @@ class _Negative(_Speaker):
 
     def other_relation(self) -> Phrase | None:
         """Draws a relation that does not hold: of things in view, or of something that is not."""
-        if len(self.shown) < 2:
+        if not self.shown:
             return None
-        first, second = self.draw.sample(self.shown, 2)
-        subject, reference = self.subject(first), self.reference(second)
+        subject_category = self.draw.choice(self.shown).category
+        reference_category = self.draw.choice(self.shown).category
         luck = self.draw.random()
         if luck < 0.2:
-            subject = _noun(self.name(self.draw.choice(self.categories)))
+            subject_category = self.draw.choice(self.categories)
         elif luck < 0.4:
-            reference = _noun(self.name(self.draw.choice(self.categories)))
+            reference_category = self.draw.choice(self.categories)
         elif luck < 0.5:
-            reference = _noun(names_of(self.draw.choice(('table', 'floor')))[0])
-        contact = self.draw.random() < 0.45 or luck > 0.4 and luck < 0.5
-        relation = self.draw.choice(CONTACT if contact else SPATIAL)
-        if luck > 0.4 and luck < 0.5:
-            relation = ON
-        query, wording, structure = self.relate(subject, relation, reference)
+            reference_category = self.draw.choice(SURFACES[:2])
+        options = _plausible_relations(subject_category, reference_category)
+        if not options:
+            return None
+        subject, reference = self._some(subject_category), self._some(reference_category)
+        if self.draw.random() < 0.15:
+            subject = _Noun(None, (), Items())
+        query, wording, structure = self.relate(subject, self.draw.choice(options), reference)
         if not self.holds_nowhere(query):
             return None
         return Phrase(wording(1), 'relation', frozenset(), structure)
+
+    def _some(self, category: str) -> _Noun:
+        """Returns a name of a category, with the colour of one in view half of the time."""
+        bits = self.view.by_category.get(category, 0) & self.view.visible
+        if not bits:
+            return _noun(self.name(category))
+        return self.reference(self.view.objects[self.draw.choice(bits_to_ids(bits))])
 
     def other_surface(self) -> Phrase | None:
         """Draws a surface that is out of view."""

@@ -399,8 +399,8 @@ class Sized(_PerObject):
 class InState(Query):
     """True of the objects that show a state (``open``, ``lit``).
 
-    Doubtful are things that show neither the state nor its opposite, and things called empty that
-    something rests in.
+    Doubtful are things that show neither the state nor its opposite, and things that
+    something rests in, which are neither clearly full nor empty.
     """
 
     state: str
@@ -411,14 +411,12 @@ class InState(Query):
         opposite = _OPPOSITE.get(self.state)
         for object_id, thing in view.objects.items():
             if self.state in thing.states:
-                if self.state == 'empty' and view.occupied >> object_id & 1:
-                    maybe |= 1 << object_id
-                else:
-                    yes |= 1 << object_id
+                yes |= 1 << object_id
             elif opposite is not None and opposite not in thing.states:
                 maybe |= 1 << object_id
-            elif self.state == 'full' and view.occupied >> object_id & 1:
-                maybe |= 1 << object_id
+        if self.state in ('full', 'empty'):
+            maybe |= (yes | maybe) & view.occupied
+            yes &= ~maybe
         return Answer(yes, maybe)
 
 

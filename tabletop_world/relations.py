@@ -2,8 +2,8 @@
 
 Every relation compares one thing with another and says yes, no or doubtful. Left and right are
 those of the picture, from the centroids of the visible masks. In front and behind are those of the
-camera, from world positions. A relation to several references ("left of the books") holds if it
-holds for one of them, and is doubtful where it would matter which one was meant.
+camera, from world positions. These and nearness are asked of one reference in plain view only;
+resting on, in and under hold if they hold for any of the references.
 """
 
 from __future__ import annotations
@@ -29,12 +29,10 @@ class Relation:
         key: Short name (``left_of``).
         words: Ways to say it, the plainest first; ``{}`` marks where the reference goes, at the
             end if it is not there.
-        many: Whether several references are allowed; else the reference must be one thing.
     """
 
     key: str
     words: tuple[str, ...]
-    many: bool = True
 
 
 ON = Relation('on', ('on', 'on top of', 'resting on', 'that is on', 'placed on'))
@@ -42,14 +40,14 @@ IN = Relation('in', ('in', 'inside', 'that is in', 'inside of'))
 UNDER = Relation('under', ('under', 'underneath', 'beneath', 'with {} on it', 'with {} on top'))
 HOLDING = Relation('holding', ('with {} in it', 'with {} inside', 'holding', 'containing'))
 LEFT_OF = Relation(
-    'left_of', ('left of', 'to the left of', 'on the left of', 'on the left side of'), many=False
+    'left_of', ('left of', 'to the left of', 'on the left of', 'on the left side of')
 )
 RIGHT_OF = Relation(
-    'right_of', ('right of', 'to the right of', 'on the right of', 'on the right side of'), many=False
+    'right_of', ('right of', 'to the right of', 'on the right of', 'on the right side of')
 )
-IN_FRONT_OF = Relation('in_front_of', ('in front of',), many=False)
-BEHIND = Relation('behind', ('behind', 'in back of'), many=False)
-BESIDE = Relation('beside', ('next to', 'beside', 'near', 'close to', 'by'), many=False)
+IN_FRONT_OF = Relation('in_front_of', ('in front of',))
+BEHIND = Relation('behind', ('behind', 'in back of'))
+BESIDE = Relation('beside', ('next to', 'beside', 'near', 'close to', 'by'))
 
 CONTACT: tuple[Relation, ...] = (ON, IN, UNDER, HOLDING)
 SPATIAL: tuple[Relation, ...] = (LEFT_OF, RIGHT_OF, IN_FRONT_OF, BEHIND, BESIDE)
@@ -183,11 +181,7 @@ def _side(view: SceneView, subject: int, reference: int, sign: int) -> bool | No
     box, other = view.boxes[subject], view.boxes[reference]
     overlap = min(box[2], other[2]) - max(box[0], other[0])
     narrower = min(box[2] - box[0], other[2] - other[0])
-    if (
-        across >= 0.05 * view.frame_width
-        and along <= 1.2 * across
-        and overlap <= narrower / 3
-    ):
+    if across >= 0.05 * view.frame_width and along <= 1.2 * across and overlap <= narrower / 3:
         return True
     return None
 
@@ -223,9 +217,7 @@ def _half_sizes(thing: SceneObject) -> tuple[float, float]:
 
 def _stacked(view: SceneView, subject: int, reference: int) -> bool:
     """Returns whether one carries the other."""
-    return bool(
-        _below(view, subject) >> reference & 1 or _below(view, reference) >> subject & 1
-    )
+    return bool(_below(view, subject) >> reference & 1 or _below(view, reference) >> subject & 1)
 
 
 def _depth_order(view: SceneView, subject: int, reference: int, sign: int) -> bool | None:
@@ -256,7 +248,7 @@ def _in_front(view: SceneView, subject: int, reference: int) -> bool | None:
 
 
 def _beside(view: SceneView, subject: int, reference: int) -> bool | None:
-    """Judges nearness by the gap between two bounding boxes, relative to the larger thing."""
+    """Judges nearness by the gap between two bounding boxes, relative to the things' sizes."""
     if _stacked(view, subject, reference):
         return None
     p, q = view.objects[subject], view.objects[reference]
@@ -265,11 +257,11 @@ def _beside(view: SceneView, subject: int, reference: int) -> bool | None:
         max(abs(p.position[0] - q.position[0]) - ax - bx, 0.0),
         max(abs(p.position[1] - q.position[1]) - ay - by, 0.0),
     )
-    scale = max(ax, ay, bx, by, 0.03)
+    scale = math.sqrt(max(ax, ay, 0.03) * max(bx, by, 0.03))
     level = abs(p.position[2] - q.position[2])
-    if gap <= 0.6 * scale and level <= scale:
+    if gap <= 0.35 * scale and level <= scale:
         return True
-    return False if gap >= 2.5 * scale else None
+    return False if gap >= 1.8 * scale else None
 
 
 _JUDGES: dict[str, Callable[[SceneView, int, int], bool | None]] = {
@@ -314,9 +306,7 @@ def extreme(view: SceneView, candidates: int, key: str) -> int:
         return 1 << first if gap > 0.08 * view.frame_width else 0
     if key == 'nearest':
         eye = view.camera_pose[:3, 3]
-        distance = {
-            i: math.dist(view.objects[i].position, (eye[0], eye[1], eye[2])) for i in ids
-        }
+        distance = {i: math.dist(view.objects[i].position, (eye[0], eye[1], eye[2])) for i in ids}
         ranked = sorted(ids, key=lambda i: distance[i])
         first, second = ranked[0], ranked[1]
         return 1 << first if distance[first] < 0.85 * distance[second] else 0

@@ -202,9 +202,7 @@ CATEGORY_NAMES: dict[str, tuple[Name, ...]] = {
         pair=True,
     )
     + _names('scissors', 'pair of scissors'),
-    'hammer': _names(
-        'hammer', 'hammer, claw hammer, nail hammer, workshop hammer, hand hammer'
-    ),
+    'hammer': _names('hammer', 'hammer, claw hammer, nail hammer, workshop hammer, hand hammer'),
     'screwdriver': _names(
         'screwdriver',
         'screwdriver, screw driver, hand screwdriver, workshop screwdriver, '
@@ -278,7 +276,9 @@ HYPERNYMS: tuple[Name, ...] = (
     *_fixed('apple orange lemon banana carrot', 'food', hypernym=True, mass=True),
     *_names('apple orange lemon banana carrot', 'food item, healthy snack', hypernym=True),
     *_fixed('spoon fork knife', 'cutlery', 'spatula scissors', hypernym=True, mass=True),
-    *_names('spoon fork knife spatula', 'utensil, kitchen utensil', 'pan pot scissors', hypernym=True),
+    *_names(
+        'spoon fork knife spatula', 'utensil, kitchen utensil', 'pan pot scissors', hypernym=True
+    ),
     *_fixed('pot pan', 'cookware', 'kettle bowl spatula', hypernym=True, mass=True),
     *_fixed(
         'plate bowl mug',
@@ -373,6 +373,10 @@ _FILLED: dict[str, Wording] = {
     'empty': (('empty',), ('that is empty', 'with nothing in it')),
 }
 
+_LYING: dict[str, Wording] = {
+    'lying': (('toppled', 'fallen'), ('lying on its side', 'on its side', 'lying down')),
+}
+
 # States worth saying, by category: those that a picture shows and that differ between specimens.
 STATE_WORDS: dict[str, dict[str, Wording]] = {
     'mug': _FILLED,
@@ -382,6 +386,8 @@ STATE_WORDS: dict[str, dict[str, Wording]] = {
         'full': ((), ('with flowers', 'with flowers in it', 'holding flowers')),
         'empty': (('empty',), ('without flowers', 'with nothing in it')),
     },
+    'bottle': _LYING,
+    'can': _LYING,
     'pot': _LIDDED,
     'bin': _LIDDED,
     'book': _OPENED,
