@@ -32,6 +32,8 @@ class ModelCard:
             empty; 0 switches this off.
         resize: ``square``, or ``aspect`` to keep the proportions of the image (nearly: sides are
             multiples of the patch size).
+        prompt_image_size: Side of the square prompt images made of example images, pixels;
+            ``input_size`` where None.
         template: Caption that phrases are put into; ``{}`` alone for none.
         licence: Terms of the weights.
         description: One sentence.
@@ -51,6 +53,7 @@ class ModelCard:
     threshold: float = 0.5
     presence_threshold: float = 0.0
     resize: str = 'square'
+    prompt_image_size: int | None = None
     template: str = '{}'
     licence: str = ''
     description: str = ''
@@ -68,8 +71,10 @@ class ModelCard:
             raise self._wrong('name', 'a name that is not blank')
         if self.template.count('{}') != 1:
             raise self._wrong('template', 'a caption with one {}')
-        if not isinstance(self.input_size, int) or not 16 <= self.input_size <= 4096:
+        if not _is_side(self.input_size):
             raise self._wrong('input_size', 'an integer in 16…4096')
+        if self.prompt_image_size is not None and not _is_side(self.prompt_image_size):
+            raise self._wrong('prompt_image_size', 'an integer in 16…4096, or none')
         if not _is_number(self.threshold) or not 0 < self.threshold < 1:
             raise self._wrong('threshold', 'a number strictly between 0 and 1')
         if not _is_number(self.presence_threshold) or not 0 <= self.presence_threshold <= 1:
@@ -124,6 +129,10 @@ class ModelCard:
 
     def _wrong(self, key: str, wanted: str) -> CheckpointError:
         return CheckpointError(f"A model card's {key} must be {wanted}, not {getattr(self, key)!r}")
+
+
+def _is_side(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 16 <= value <= 4096
 
 
 def _is_number(value: object) -> bool:

@@ -52,7 +52,7 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
         'a photo of the {}.',
     ),
 }
-"""Captions that a phrase may be put into. CLIPSeg trains on these sets, and infers with ``plain``."""
+"""Captions that phrases may be put into: CLIPSeg trains on these, and infers with ``plain``."""
 
 # A colon between digits belongs to the phrase (a clock that shows 12:30).
 _NAME_COLON = re.compile(r'(?<!\d):|:(?!\d)')

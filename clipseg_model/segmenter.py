@@ -76,7 +76,7 @@ class Segmenter:
 
     Raises:
         DeviceError: The device is not there.
-        CheckpointError: The card's input size does not fit the model's patches.
+        CheckpointError: The card's sizes do not fit the model's patches.
     """
 
     def __init__(
@@ -91,10 +91,12 @@ class Segmenter:
         self.card = card
         self.visual_method = visual_method
         backbone = model.backbone
-        if card.input_size % backbone.patch_size:
+        self._prompt_size = card.prompt_image_size or card.input_size
+        if card.input_size % backbone.patch_size or self._prompt_size % backbone.patch_size:
             raise CheckpointError(
-                f'The card of {card.name!r} has input_size {card.input_size}, which is not a '
-                f'multiple of the patch size {backbone.patch_size}'
+                f'The card of {card.name!r} has input_size {card.input_size} and '
+                f'prompt_image_size {self._prompt_size}, which are not both multiples of the '
+                f'patch size {backbone.patch_size}'
             )
         mean = torch.tensor(backbone.mean, dtype=torch.float64).view(1, 3, 1, 1)
         std = torch.tensor(backbone.std, dtype=torch.float64).view(1, 3, 1, 1)
@@ -246,16 +248,16 @@ class Segmenter:
         return self._texts.get(texts, embed)
 
     def _embed_images(self, prompts: list[Prompt]) -> list[Tensor]:
-        size = self.card.input_size
         keys: list[Hashable] = [(prompt.image_key, self.visual_method) for prompt in prompts]
 
         def embed(positions: list[int]) -> Sequence[Tensor]:
-            return [self._embed_image(prompts[position], size) for position in positions]
+            return [self._embed_image(prompts[position]) for position in positions]
 
         return self._images.get(keys, embed)
 
-    def _embed_image(self, prompt: Prompt, size: int) -> Tensor:
+    def _embed_image(self, prompt: Prompt) -> Tensor:
         assert prompt.image is not None
+        size = self._prompt_size
         image = visual_prompt(prompt.image, prompt.mask, size, self.visual_method)
         return self.model.embed_images(self._pixels(image, (size, size)))[0]
 
