@@ -82,7 +82,7 @@ def shelf(m: Maker) -> None:
 
 def cabinet(m: Maker) -> None:
     depth, y, h = m.between(0.35, 0.42), m.between(0.42, 0.7), m.between(0.55, 0.85)
-    m.add(box(depth, y, h - 0.05, period=0.3).moved(z=0.05))
+    m.add(box(depth, y, h - 0.07, period=0.3).moved(z=0.05))
     m.add(box(depth * 0.9, y * 0.95, 0.05), DARK)
     m.add(box(depth + 0.02, y + 0.02, 0.02, period=0.3).moved(z=h - 0.02), m.body)
     knob = METAL if m.chance(0.6) else DARK

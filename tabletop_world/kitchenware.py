@@ -24,11 +24,11 @@ _DRINKS = (
     Finish((0.94, 0.92, 0.86), specular=0.3),
 )
 _JUICES = (
-    Finish((0.95, 0.55, 0.10), 0.9),
-    Finish((0.75, 0.10, 0.10), 0.9),
-    Finish((0.80, 0.88, 0.92), 0.5),
+    Finish((0.95, 0.55, 0.10)),
+    Finish((0.75, 0.10, 0.10)),
+    Finish((0.72, 0.83, 0.90)),
 )
-_WINES = (Finish((0.38, 0.03, 0.08), 0.95), Finish((0.90, 0.82, 0.42), 0.8))
+_WINES = (Finish((0.38, 0.03, 0.08)), Finish((0.90, 0.82, 0.42)))
 
 
 def _side_handle(m: Maker, radius: float, middle: float, reach: float, height: float) -> None:
@@ -69,7 +69,7 @@ def glass(m: Maker) -> None:
         m.states.add('full')
     else:
         m.states.add('empty')
-    m.add(lathe([(0, 0), (foot, 0), (r, h), (r - w, h), (foot - w, 0.01), (0, 0.01)], 20))
+    m.add(lathe([(0, 0), (foot, 0), (r, h), (r - w, h)], 20))
 
 
 def wine_glass(m: Maker) -> None:
@@ -82,7 +82,6 @@ def wine_glass(m: Maker) -> None:
         (r * 0.92, stem + h * 0.4),
         (r * 0.8, h),
     ]
-    inside = [(max(x - 0.003, 0.0), z + 0.003) for x, z in bowl[-2::-1]]
     foot = [(0, 0), (r * 0.85, 0), (r * 0.85, 0.003), (0.006, 0.008), (0.004, 0.02)]
     if m.chance(0.6):
         wine = [(0.0, stem + 0.004), (r * 0.7, stem + h * 0.1), (r * 0.9, stem + h * 0.22), (0, stem + h * 0.22)]
@@ -90,7 +89,7 @@ def wine_glass(m: Maker) -> None:
         m.states.add('full')
     else:
         m.states.add('empty')
-    m.add(lathe([*foot, *bowl, (r * 0.8 - 0.003, h), *inside, (0, stem + 0.003)], 20))
+    m.add(lathe([*foot, *bowl, (r * 0.8 - 0.003, h)], 20))
 
 
 def bowl(m: Maker) -> None:

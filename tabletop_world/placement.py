@@ -149,6 +149,9 @@ def put_on(
     low, high = item.bounds()
     if float(high[2] - low[2]) > shelf.headroom:
         return False
+    if not CATEGORIES[item.name].faces and 'lying' not in item.states:
+        quarter = int(rng.integers(4)) * np.pi / 2
+        pose(item, support.yaw + quarter + float(rng.normal(0.0, 0.15)))
     level = float(support.place[2]) + shelf.height
     same = [g for g in support.guests if abs(float(g.bounds()[0][2]) - level) < 1e-6]
     flat = support.turn[:2, :2]

@@ -74,6 +74,8 @@ def _make(rng: np.random.Generator, wish: _Wish, on_floor: bool) -> Item:
     look = wish.pattern or 'plain'
     if not wish.pattern and len(set(category.patterns)) > 1 and rng.random() < 0.42:
         look = category.patterns[int(rng.integers(len(category.patterns)))]
+    if look == 'checked' and wish.colour in ('black', 'white', 'grey'):
+        look = 'striped'  # half black and half white would go by either name
     size = ('small', 'medium', 'medium', 'large')[int(rng.integers(4))]
     scale = float(rng.uniform(*SIZES[size]))
     if 'floor' in category.places and len(category.places) == 1:
@@ -171,7 +173,8 @@ def _furnish_tabletop(
     count = int(rng.integers(3, 10))
     held_out = split == 'unseen_pairs'
     wishes = _wishes(rng, names, count, held_out, first)
-    if count >= 4 and first is None and rng.random() < 0.5:
+    guided = count >= 4 and first is None and bool(rng.random() < 0.65)
+    if guided:
         host, guest = (
             ('bowl', 'round'), ('basket', 'round'), ('mug', 'long'), ('book', ''), ('box', ''),
             ('plate', 'food'), ('pan', 'round'),
@@ -196,7 +199,7 @@ def _furnish_tabletop(
         item.id = _FIRST_ITEM_ID + len(items)
         item.support = room.top_id
         forced = k == 0 and first is not None
-        if not forced and _try_on_or_in(rng, item, items, 0.45):
+        if not forced and _try_on_or_in(rng, item, items, 1.0 if guided and k == count - 1 else 0.6):
             items.append(item)
             continue
         centre = (0.0, 0.0)
@@ -259,41 +262,81 @@ def _furnish_floor(
 
 
 def _cameras(
-    rng: np.random.Generator, items: list[Item], room: Room, towards: float, kind: str
+    rng: np.random.Generator, items: list[Item], room: Room, towards: float, kind: str, star: bool
 ) -> tuple[Camera, ...]:
     """Two cameras: one that takes in the group, one that may be a close-up."""
     boxes = np.array([item.bounds() for item in items])
     middles, sizes = boxes.mean(axis=1), np.linalg.norm(boxes[:, 1] - boxes[:, 0], axis=1)
     cameras = []
     for k in range(2):
-        fovy = float(rng.uniform(35, 60))
-        azimuth = towards + float(rng.uniform(-0.9, 0.9))
-        low, high = (20, 70) if kind == 'tabletop' else (12, 50)
-        elevation = np.radians(rng.uniform(low, high))
-        narrow = float(np.tan(np.radians(fovy) / 2))
-        if k == 1 and rng.random() < 0.6:
-            chosen = int(rng.integers(len(items)))
-            target = middles[chosen].copy()
-            radius = max(float(sizes[chosen]) * float(rng.uniform(0.75, 1.5)), 0.09)
-        else:
-            low_corner, high_corner = boxes[:, 0].min(axis=0), boxes[:, 1].max(axis=0)
-            target = 0.5 * (low_corner + high_corner) * 0.5 + 0.5 * middles.mean(axis=0)
-            radius = float(np.linalg.norm(middles[:, :2] - target[:2], axis=1).max())
-            radius = (radius + 0.3 * float(np.median(sizes))) * float(rng.uniform(0.75, 1.0))
-        nearest, farthest = (0.42, 1.3) if kind == 'tabletop' else (1.1, 3.2)
-        distance = float(np.clip(radius / narrow, nearest, farthest))
-        target = target + rng.normal(0, 0.12, 3) * distance * narrow
-        away = np.array(
-            [
-                np.cos(azimuth) * np.cos(elevation),
-                np.sin(azimuth) * np.cos(elevation),
-                np.sin(elevation),
-            ]
-        )
-        position = target + away * distance
-        position[:2] = np.clip(position[:2], -room.half + 0.15, room.half - 0.15)
-        cameras.append(Camera(_vector(position), _vector(target), fovy))
+        camera = _camera(rng, boxes, middles, sizes, room, towards, kind, k == 1, star)
+        for _ in range(8):
+            if not _blocked(camera, boxes):
+                break
+            camera = _camera(rng, boxes, middles, sizes, room, towards, kind, k == 1, star)
+        cameras.append(camera)
     return tuple(cameras)
+
+
+def _blocked(camera: Camera, boxes: Array) -> bool:
+    """Whether some item stands right before the camera."""
+    position, target = np.array(camera.position), np.array(camera.target)
+    nearest = np.clip(position, boxes[:, 0], boxes[:, 1])
+    closest = float(np.linalg.norm(nearest - position, axis=1).min())
+    return closest < 0.45 * float(np.linalg.norm(target - position))
+
+
+def _camera(
+    rng: np.random.Generator,
+    boxes: Array,
+    middles: Array,
+    sizes: Array,
+    room: Room,
+    towards: float,
+    kind: str,
+    close: bool,
+    star: bool,
+) -> Camera:
+    """Draws one camera.
+
+    Args:
+        rng: Source of the view.
+        boxes: The items' bounding boxes (N, 2, 3).
+        middles: Their middles (N, 3).
+        sizes: Their diagonals (N,).
+        room: The room to stay in.
+        towards: Azimuth about which cameras are drawn, radians.
+        kind: Kind of the scene.
+        close: Whether it may be a close-up.
+        star: Whether a close-up must show the first item.
+    """
+    fovy = float(rng.uniform(35, 60))
+    azimuth = towards + float(rng.uniform(-0.9, 0.9))
+    low, high = (20, 70) if kind == 'tabletop' else (12, 50)
+    elevation = np.radians(rng.uniform(low, high))
+    narrow = float(np.tan(np.radians(fovy) / 2))
+    if close and rng.random() < 0.6:
+        chosen = 0 if star else int(rng.integers(len(boxes)))
+        target = middles[chosen].copy()
+        radius = max(float(sizes[chosen]) * float(rng.uniform(0.75, 1.5)), 0.09)
+    else:
+        target = 0.25 * (boxes[:, 0].min(axis=0) + boxes[:, 1].max(axis=0))
+        target = target + 0.5 * middles.mean(axis=0)
+        radius = float(np.linalg.norm(middles[:, :2] - target[:2], axis=1).max())
+        radius = (radius + 0.3 * float(np.median(sizes))) * float(rng.uniform(0.75, 1.0))
+    nearest, farthest = (0.42, 1.3) if kind == 'tabletop' else (1.1, 3.2)
+    distance = float(np.clip(radius / narrow, nearest, farthest))
+    target = target + rng.normal(0, 0.09, 3) * distance * narrow
+    away = np.array(
+        [
+            np.cos(azimuth) * np.cos(elevation),
+            np.sin(azimuth) * np.cos(elevation),
+            np.sin(elevation),
+        ]
+    )
+    position = target + away * distance
+    position[:2] = np.clip(position[:2], -room.half + 0.15, room.half - 0.15)
+    return Camera(_vector(position), _vector(target), fovy)
 
 
 def _vector(values: Array) -> tuple[float, float, float]:
@@ -304,16 +347,16 @@ def _lights(rng: np.random.Generator, towards: float) -> tuple[tuple[Light, ...]
     """A key light with shadows and a weaker one without; and the ambient strength."""
     tint = 1.0 + rng.uniform(-0.05, 0.05) * np.array([1.0, 0.1, -1.0])
     lights = []
-    for strength, shadows in ((rng.uniform(0.42, 0.6), True), (rng.uniform(0.15, 0.28), False)):
-        azimuth = towards + float(rng.uniform(-2.4, 2.4))
-        elevation = float(rng.uniform(0.75, 1.35))
+    for strength, shadows in ((rng.uniform(0.34, 0.48), True), (rng.uniform(0.18, 0.28), False)):
+        azimuth = towards + float(rng.uniform(-2.4, 2.4) if shadows else rng.uniform(-0.8, 0.8))
+        elevation = float(rng.uniform(0.75, 1.35) if shadows else rng.uniform(0.25, 0.7))
         down = (
             -float(np.cos(azimuth) * np.cos(elevation)),
             -float(np.sin(azimuth) * np.cos(elevation)),
             -float(np.sin(elevation)),
         )
         lights.append(Light(down, _vector(tint * strength), shadows))
-    return tuple(lights), float(rng.uniform(0.30, 0.42))
+    return tuple(lights), float(rng.uniform(0.40, 0.52))
 
 
 def _describe(item: Item) -> SceneObject:
@@ -363,7 +406,7 @@ def generate_scene(seed: int, split: str = 'train', kind: str | None = None) -> 
     room = build_room(rng, kind)
     furnish = _furnish_tabletop if kind == 'tabletop' else _furnish_floor
     items = furnish(rng, room, towards, split, first)
-    cameras = _cameras(rng, items, room, towards, kind)
+    cameras = _cameras(rng, items, room, towards, kind, first is not None)
     lights, ambient = _lights(rng, towards)
     parts = list(room.parts)
     for item in items:
@@ -376,7 +419,7 @@ def generate_scene(seed: int, split: str = 'train', kind: str | None = None) -> 
         lights=lights,
         ambient=(ambient, ambient, ambient),
         centre=(0.0, 0.0, room.level + 0.1),
-        reach=1.0 if kind == 'tabletop' else 2.0,
+        reach=1.7 if kind == 'tabletop' else 3.0,
     )
     objects = (*room.objects, *(_describe(item) for item in items))
     return Scene(seed, split, kind, objects, cameras, blueprint)
