@@ -1,0 +1,54 @@
+"""The environment of all tests with topics, and the processes that they share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+# Read by the middleware and by every message, here and in the processes started from here.
+os.environ['FASTDDS_DEFAULT_PROFILES_FILE'] = str(
+    Path(__file__).parents[2] / 'config' / 'fastdds.xml'
+)
+os.environ['ROS_PYTHON_CHECK_FIELDS'] = '1'
+os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
+os.environ['RCUTILS_COLORIZED_OUTPUT'] = '0'
+
+from ros_peers import NodeProcess, Peer, claimed_domain, write_tiny_model  # noqa: E402
+
+
+@pytest.fixture(scope='session')
+def domain() -> Iterator[int]:
+    with claimed_domain() as number:
+        os.environ['ROS_DOMAIN_ID'] = str(number)
+        yield number
+
+
+@pytest.fixture(scope='session')
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp('model') / 'tiny.safetensors'
+    write_tiny_model(path)
+    return path
+
+
+@pytest.fixture(scope='module')
+def peer(domain: int) -> Iterator[Peer]:
+    made = Peer(domain)
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope='module')
+def segment(domain: int, tiny_model: Path) -> Iterator[NodeProcess]:
+    """The node, active, in a process that the tests of a module share."""
+    node = NodeProcess(
+        'clipseg_ros.segment_node',
+        {'model': tiny_model, 'device': 'cpu', 'threads': 1, 'prompt': "'the mug; red bowl'"},
+    )
+    node.wait_for('active: tiny')
+    yield node
+    status = node.stop()
+    assert status == 0, node.output
+    assert 'Traceback' not in node.output, node.output

@@ -1,0 +1,253 @@
+"""What the topic tests share: a tiny model, nodes in processes of their own, and plain peers."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import rclpy
+import torch
+from numpy.typing import NDArray
+from rclpy.context import Context
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.parameter import Parameter
+from rcl_interfaces.srv import GetParameters, SetParameters
+from sensor_msgs.msg import Image
+from std_msgs.msg import Header
+
+from clipseg_model.checkpoints import save_checkpoint
+from clipseg_model.clipseg import CLIPSeg
+from clipseg_model.small_clip import SmallClip
+from clipseg_ros.conversion import array_to_image
+
+ROOT = Path(__file__).parents[2]
+PROFILE = ROOT / 'config' / 'fastdds.xml'
+WORDS = '[PAD] [UNK] [CLS] [SEP] a the red blue mug bowl chair book to sit on'.split()
+NOTICE = 'Random weights: its masks mean nothing.'
+
+
+def write_tiny_model(path: Path) -> None:
+    """Writes a checkpoint with random weights that knows :data:`WORDS` and answers at once."""
+    torch.manual_seed(0)
+    packed = zlib.compress('\n'.join(WORDS).encode())
+    towers = SmallClip(
+        vocabulary_size=len(WORDS),
+        vocabulary_bytes=len(packed),
+        word_dim=8,
+        width=32,
+        num_blocks=3,
+        grid=4,
+        embed_dim=16,
+        text_width=32,
+        text_blocks=1,
+        max_pieces=12,
+    )
+    towers.text.vocabulary.copy_(torch.frombuffer(bytearray(packed), dtype=torch.uint8))
+    towers.text.table.copy_(torch.randint(-127, 128, towers.text.table.shape, dtype=torch.int8))
+    towers.text.scale.fill_(1 / 64)
+    model = CLIPSeg(towers, [0, 2], dim=16, num_heads=4, feedforward=32, head='refined')
+    with torch.no_grad():
+        # Random heads answer near 0 everywhere: stretch them, so that masks have both values.
+        model.decoder.head.deconv2.weight *= 20
+    card = {'name': 'tiny', 'input_size': 64, 'description': 'For tests.', 'notice': NOTICE}
+    save_checkpoint(path, model.eval(), card)
+
+
+@contextmanager
+def claimed_domain() -> Iterator[int]:
+    """A ROS_DOMAIN_ID that no other test process of this machine uses meanwhile."""
+    for domain in range(1, 101):
+        lock = open(Path(tempfile.gettempdir()) / f'clipseg_ros_domain_{domain}.lock', 'w')  # noqa: SIM115
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.close()
+            continue
+        with lock:
+            yield domain
+        return
+    raise RuntimeError('all domains from 1 to 100 are in use')
+
+
+def wait_until(condition: Callable[[], Any], timeout: float = 10.0, what: str = '') -> Any:
+    """Returns the first true value of a condition.
+
+    Raises:
+        AssertionError: There is none in time.
+    """
+    deadline = time.monotonic() + timeout
+    while True:
+        value = condition()
+        if value:
+            return value
+        assert time.monotonic() < deadline, f'not within {timeout} s: {what or condition}'
+        time.sleep(0.01)
+
+
+class NodeProcess:
+    """A node in a process of its own; its output is kept in memory.
+
+    Args:
+        module: Run with ``python -m``.
+        parameters: ROS parameters.
+        arguments: Further ROS arguments, such as remappings.
+        environment: Variables that it gets beside those of this process.
+    """
+
+    def __init__(
+        self,
+        module: str,
+        parameters: dict[str, Any] | None = None,
+        arguments: Sequence[str] = (),
+        environment: dict[str, str] | None = None,
+    ) -> None:
+        command = [sys.executable, '-u', '-m', module, '--ros-args', *arguments]
+        for name, value in (parameters or {}).items():
+            command += ['-p', f'{name}:={value}']
+        self.lines: list[str] = []
+        self.process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env={**os.environ, **(environment or {})},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        assert self.process.stdout is not None
+        self._reader = threading.Thread(
+            target=self._read, args=(self.process.stdout,), daemon=True
+        )
+        self._reader.start()
+
+    @property
+    def output(self) -> str:
+        return '\n'.join(list(self.lines))
+
+    def wait_for(self, text: str, timeout: float = 40.0, since: int = 0) -> str:
+        """Returns the first line from ``since`` on that holds a text."""
+
+        def found() -> str | None:
+            matching = [line for line in list(self.lines)[since:] if text in line]
+            if not matching and self.process.poll() is not None:
+                raise AssertionError(f'{text!r} never came, the process ended:\n{self.output}')
+            return matching[0] if matching else None
+
+        try:
+            return str(wait_until(found, timeout, repr(text)))
+        except AssertionError as error:
+            raise AssertionError(f'{error}\n{self.output}') from None
+
+    def count(self, text: str, since: int = 0) -> int:
+        return sum(text in line for line in list(self.lines)[since:])
+
+    def stop(self, number: int = signal.SIGINT, timeout: float = 15.0) -> int:
+        """Ends the process as a user would; returns its exit status."""
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        try:
+            status = self.process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            raise AssertionError(f'still running {timeout} s after a signal:\n{self.output}') from None
+        self._reader.join(5)
+        return status
+
+    def _read(self, stream: IO[str]) -> None:
+        for line in stream:
+            self.lines.append(line.rstrip('\n'))
+
+
+class Peer:
+    """A plain node of this process, spun by a thread."""
+
+    def __init__(self, domain: int, name: str = 'peer') -> None:
+        self.context = Context()
+        rclpy.init(context=self.context, domain_id=domain)
+        self.node = rclpy.create_node(name, context=self.context)
+        self._executor = SingleThreadedExecutor(context=self.context)
+        self._executor.add_node(self.node)
+        self._thread = threading.Thread(target=self._spin, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._executor.shutdown()
+        self._thread.join(5)
+        self.node.destroy_node()
+        self.context.try_shutdown()
+
+    def collect(self, message_type: Any, topic: str, qos: Any) -> list[Any]:
+        """Subscribes; returns the list that messages are appended to."""
+        received: list[Any] = []
+        self.node.create_subscription(message_type, topic, received.append, qos)
+        self._executor.wake()
+        return received
+
+    def publisher(self, message_type: Any, topic: str, qos: Any, matched: int = 1) -> Any:
+        """A publisher, once it has found its subscribers."""
+        publisher = self.node.create_publisher(message_type, topic, qos)
+        wait_until(
+            lambda: publisher.get_subscription_count() >= matched, what=f'subscriber of {topic}'
+        )
+        return publisher
+
+    def call(self, service_type: Any, name: str, request: Any, timeout: float = 30.0) -> Any:
+        client = self.node.create_client(service_type, name)
+        try:
+            assert client.wait_for_service(timeout), f'no service {name}'
+            future = client.call_async(request)
+            self._executor.wake()
+            wait_until(future.done, timeout, f'answer of {name}')
+            return future.result()
+        finally:
+            self.node.destroy_client(client)
+
+    def set_parameter(self, node: str, name: str, value: Any) -> Any:
+        request = SetParameters.Request(parameters=[Parameter(name, value=value).to_parameter_msg()])
+        return self.call(SetParameters, f'{node}/set_parameters', request).results[0]
+
+    def get_parameter(self, node: str, name: str) -> Any:
+        answer = self.call(
+            GetParameters, f'{node}/get_parameters', GetParameters.Request(names=[name])
+        )
+        return rclpy.parameter.parameter_value_to_python(answer.values[0])
+
+    def stamped(self, pixels: NDArray[Any], encoding: str = 'rgb8', frame: str = 'camera') -> Image:
+        """An image of now."""
+        header = Header(stamp=self.node.get_clock().now().to_msg(), frame_id=frame)
+        return array_to_image(pixels, encoding, header)
+
+    def _spin(self) -> None:
+        try:
+            self._executor.spin()
+        except ExternalShutdownException:
+            pass
+
+
+def picture(height: int = 120, width: int = 160, seed: int = 0) -> NDArray[np.uint8]:
+    """Some RGB picture with structure."""
+    generator = np.random.default_rng(seed)
+    rgb = generator.integers(0, 60, (height, width, 3), dtype=np.uint8)
+    rgb[height // 4 : height // 2, width // 4 : width // 2] = (220, 40, 40)
+    return rgb
+
+
+def shared_memory_files() -> set[str]:
+    """Names of Fast DDS's files in shared memory."""
+    return {path.name for path in Path('/dev/shm').glob('*fastdds*')}
+
+
+def stamp_of(message: Any) -> tuple[int, int]:
+    return message.header.stamp.sec, message.header.stamp.nanosec
