@@ -270,8 +270,8 @@ def _cameras(
     cameras = []
     for k in range(2):
         camera = _camera(rng, boxes, middles, sizes, room, towards, kind, k == 1, star)
-        for _ in range(8):
-            if not _blocked(camera, boxes):
+        for _ in range(40 if star else 8):
+            if not _blocked(camera, boxes) and (not star or _sees(camera, boxes, 0)):
                 break
             camera = _camera(rng, boxes, middles, sizes, room, towards, kind, k == 1, star)
         cameras.append(camera)
@@ -284,6 +284,26 @@ def _blocked(camera: Camera, boxes: Array) -> bool:
     nearest = np.clip(position, boxes[:, 0], boxes[:, 1])
     closest = float(np.linalg.norm(nearest - position, axis=1).min())
     return closest < 0.45 * float(np.linalg.norm(target - position))
+
+
+def _sees(camera: Camera, boxes: Array, index: int) -> bool:
+    """Whether an item is large, near the middle of the view and behind no other item's box."""
+    position, target = np.array(camera.position), np.array(camera.target)
+    forward = (target - position) / np.linalg.norm(target - position)
+    middle, size = boxes[index].mean(axis=0), np.linalg.norm(boxes[index, 1] - boxes[index, 0])
+    ray = middle - position
+    along = float(ray @ forward)
+    half = along * float(np.tan(np.radians(camera.fovy) / 2))
+    if along <= 0 or np.linalg.norm(ray - along * forward) > 0.75 * half:
+        return False
+    if size < 0.24 * half:
+        return False
+    with np.errstate(divide='ignore', invalid='ignore'):
+        slabs = (boxes - position[None, None]) / ray  # where the ray enters and leaves each slab
+    enter, leave = slabs.min(axis=1).max(axis=1), slabs.max(axis=1).min(axis=1)
+    before = (enter < leave) & (leave > 0) & (enter < 0.95)
+    before[index] = False
+    return not before.any()
 
 
 def _camera(
