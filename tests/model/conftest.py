@@ -16,9 +16,27 @@ from clipseg_model.clipseg import CLIPSeg
 from clipseg_model.segmenter import Segmenter
 from clipseg_model.small_clip import SmallClip
 
-WORDS = (
-    '[PAD] [UNK] [CLS] [SEP] a the mug red blue cup something to sit on drink from chair of left'
-).split()
+WORDS = [
+    '[PAD]',
+    '[UNK]',
+    '[CLS]',
+    '[SEP]',
+    'a',
+    'the',
+    'mug',
+    'red',
+    'blue',
+    'cup',
+    'something',
+    'to',
+    'sit',
+    'on',
+    'drink',
+    'from',
+    'chair',
+    'of',
+    'left',
+]
 CARD = {
     'name': 'tiny',
     'input_size': 64,
