@@ -14,3 +14,7 @@ class ImageConversionError(ValueError):
     def __init__(self, kind: str, message: str) -> None:
         super().__init__(message)
         self.kind = kind
+
+
+class SourceError(RuntimeError):
+    """A camera's source cannot be opened, or gives no frame."""

@@ -14,6 +14,8 @@ from rclpy.exceptions import (
 )
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 
+from clipseg_ros.errors import SourceError
+
 
 def run_node(make_node: Callable[[], Any], args: list[str] | None = None) -> int:
     """Spins a node in this thread until SIGINT or SIGTERM, then ends it in order.
@@ -36,6 +38,7 @@ def run_node(make_node: Callable[[], Any], args: list[str] | None = None) -> int
             InvalidParameterException,
             InvalidParameterTypeException,
             InvalidParameterValueException,
+            SourceError,
         ) as error:
             print(f'cannot start: {error}', file=sys.stderr)
             return 1

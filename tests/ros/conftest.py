@@ -16,7 +16,7 @@ os.environ['ROS_PYTHON_CHECK_FIELDS'] = '1'
 os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
 os.environ['RCUTILS_COLORIZED_OUTPUT'] = '0'
 
-from ros_peers import NodeProcess, Peer, claimed_domain, write_tiny_model  # noqa: E402
+from ros_peers import NodeProcess, Peer, claimed_domain, write_tiny_model
 
 
 @pytest.fixture(scope='session')

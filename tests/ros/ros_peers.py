@@ -12,7 +12,7 @@ import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -20,10 +20,10 @@ import numpy as np
 import rclpy
 import torch
 from numpy.typing import NDArray
+from rcl_interfaces.srv import GetParameters, SetParameters
 from rclpy.context import Context
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.parameter import Parameter
-from rcl_interfaces.srv import GetParameters, SetParameters
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
@@ -34,7 +34,7 @@ from clipseg_ros.conversion import array_to_image
 
 ROOT = Path(__file__).parents[2]
 PROFILE = ROOT / 'config' / 'fastdds.xml'
-WORDS = '[PAD] [UNK] [CLS] [SEP] a the red blue mug bowl chair book to sit on'.split()
+WORDS = ('[PAD]', '[UNK]', '[CLS]', '[SEP]', 'a', 'the', 'red', 'blue', 'mug', 'bowl', 'chair')
 NOTICE = 'Random weights: its masks mean nothing.'
 
 
@@ -126,9 +126,7 @@ class NodeProcess:
             text=True,
         )
         assert self.process.stdout is not None
-        self._reader = threading.Thread(
-            target=self._read, args=(self.process.stdout,), daemon=True
-        )
+        self._reader = threading.Thread(target=self._read, args=(self.process.stdout,), daemon=True)
         self._reader.start()
 
     @property
@@ -161,7 +159,7 @@ class NodeProcess:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
-            raise AssertionError(f'still running {timeout} s after a signal:\n{self.output}') from None
+            raise AssertionError(f'still running after {timeout} s:\n{self.output}') from None
         self._reader.join(5)
         return status
 
@@ -215,7 +213,8 @@ class Peer:
             self.node.destroy_client(client)
 
     def set_parameter(self, node: str, name: str, value: Any) -> Any:
-        request = SetParameters.Request(parameters=[Parameter(name, value=value).to_parameter_msg()])
+        message = Parameter(name, value=value).to_parameter_msg()
+        request = SetParameters.Request(parameters=[message])
         return self.call(SetParameters, f'{node}/set_parameters', request).results[0]
 
     def get_parameter(self, node: str, name: str) -> Any:
@@ -230,10 +229,8 @@ class Peer:
         return array_to_image(pixels, encoding, header)
 
     def _spin(self) -> None:
-        try:
+        with suppress(ExternalShutdownException):
             self._executor.spin()
-        except ExternalShutdownException:
-            pass
 
 
 def picture(height: int = 120, width: int = 160, seed: int = 0) -> NDArray[np.uint8]:

@@ -1,0 +1,221 @@
+"""Executable ``camera``: publishes pictures of a simulated world, of files or of a real camera."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rcl_interfaces.msg import SetParametersResult
+from rclpy.clock import Clock, ClockType
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+from sensor_msgs.msg import CameraInfo, Image
+from std_msgs.msg import Header
+
+from clipseg_ros.camera_sources import MOTIONS, TABLETOP, CameraFrame, Source, open_source
+from clipseg_ros.conversion import fill_image
+from clipseg_ros.errors import SourceError
+from clipseg_ros.parameters import Declaration, declare, one_of
+from clipseg_ros.process_tuning import keep_large_buffers
+from clipseg_ros.qos import QosWatch, image_output, overridable
+from clipseg_ros.runner import run_node
+from clipseg_ros.throttled_log import ThrottledLog
+
+
+def _check_frame(value: Any) -> str:
+    return 'it is empty; give the name of an optical frame' if not value.strip() else ''
+
+
+DECLARATIONS: dict[str, Declaration] = {
+    declaration.name: declaration
+    for declaration in (
+        Declaration(
+            'source',
+            TABLETOP,
+            'tabletop, a folder of pictures, a picture, a video, /dev/videoN or N.',
+            fixed=True,
+        ),
+        Declaration('rate', 10.0, 'Frames a second.', low=0.01, high=240.0),
+        Declaration(
+            'width', 0, "Pixels; 0 is the source's own (640).", low=0, high=8192, fixed=True
+        ),
+        Declaration(
+            'height', 0, "Pixels; 0 is the source's own (480).", low=0, high=8192, fixed=True
+        ),
+        Declaration('seed', 0, 'Scene of the tabletop world.', low=0, high=2**31 - 1),
+        Declaration(
+            'motion',
+            'still',
+            'Of the camera in the tabletop world: still or orbit.',
+            constraints='still or orbit.',
+            check=one_of(*MOTIONS),
+        ),
+        Declaration(
+            'frame_id',
+            'camera_optical_frame',
+            'Frame of all messages: x right, y down, z forward (REP 103).',
+            fixed=True,
+            check=_check_frame,
+        ),
+        Declaration('loop', True, 'Whether files start again after the last.', fixed=True),
+    )
+}
+
+
+class CameraNode(Node):
+    """The node ``camera``.
+
+    Raises:
+        SourceError: The source cannot be opened.
+    """
+
+    def __init__(self, name: str = 'camera', **options: Any) -> None:
+        super().__init__(name, **options)
+        self._log = ThrottledLog(self.get_logger())
+        self._source: Source | None = None
+        self.add_on_set_parameters_callback(self._validate)
+        declare(self, DECLARATIONS.values())
+        self._open()
+        self._watch = QosWatch(self)
+        self._told: set[str] = set()
+        self._images = {
+            topic: (self._create(Image, topic), Image())
+            for topic in ('image', 'depth', '~/instances')
+        }
+        self._info = self._create(CameraInfo, 'camera_info')
+        self._started = time.monotonic()
+        # Steady: a camera is the source of time, it does not wait for simulated time.
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self._timer = self.create_timer(1.0 / self._value('rate'), self._tick, clock=steady)
+        self._watch_timer = self.create_timer(1.0, self._report, clock=steady)
+        self.add_post_set_parameters_callback(self._apply)
+        self.get_logger().info(
+            f'{self._value("source")} at {self._value("rate"):g} Hz on {self._info.topic_name}, '
+            f'{self._images["image"][0].topic_name} and {self._images["depth"][0].topic_name}'
+        )
+
+    def close(self) -> None:
+        """Frees the source."""
+        self._timer.cancel()
+        if self._source is not None:
+            self._source.close()
+            self._source = None
+
+    def _value(self, name: str) -> Any:
+        return self.get_parameter(name).value
+
+    def _create(self, message_type: Any, topic: str) -> Any:
+        profile = image_output()
+        return self.create_publisher(
+            message_type,
+            topic,
+            profile,
+            event_callbacks=self._watch.publisher_events(topic, profile),
+            qos_overriding_options=overridable(),
+        )
+
+    def _open(self) -> None:
+        if self._source is not None:
+            self._source.close()
+            self._source = None
+        self._source = open_source(
+            self._value('source'),
+            width=self._value('width'),
+            height=self._value('height'),
+            seed=self._value('seed'),
+            motion=self._value('motion'),
+            loop=self._value('loop'),
+        )
+
+    def _tick(self) -> None:
+        publishers = (self._info, *(publisher for publisher, _ in self._images.values()))
+        if self._source is None or not any(p.get_subscription_count() for p in publishers):
+            return
+        try:
+            frame = self._source.frame(time.monotonic() - self._started)
+        except SourceError as error:
+            self._log.error('source', str(error))
+            return
+        if frame is None:
+            self.get_logger().info(f'{self._value("source")} is at its end; loop:=true repeats it')
+            self.close()
+            return
+        self._publish(frame)
+
+    def _publish(self, frame: CameraFrame) -> None:
+        header = Header(stamp=self.get_clock().now().to_msg(), frame_id=self._value('frame_id'))
+        height, width = frame.rgb.shape[:2]
+        self._info.publish(camera_info(header, width, height, frame.intrinsics))
+        # What explains the image leaves before it, so that who gets it has the rest.
+        for topic, pixels, encoding in (
+            ('~/instances', frame.instances, 'mono8'),
+            ('depth', frame.depth, '32FC1'),
+            ('image', frame.rgb, 'rgb8'),
+        ):
+            publisher, message = self._images[topic]
+            if pixels is not None and publisher.get_subscription_count():
+                fill_image(message, pixels, encoding, header)
+                publisher.publish(message)
+
+    def _report(self) -> None:
+        for mismatch in self._watch.mismatches():
+            if mismatch not in self._told:
+                self._told.add(mismatch)
+                self.get_logger().warning(mismatch)
+
+    def _validate(self, parameters: Sequence[Parameter]) -> SetParametersResult:
+        for parameter in parameters:
+            declaration = DECLARATIONS.get(parameter.name)
+            problem = '' if declaration is None else declaration.problem(parameter.value)
+            if problem:
+                return SetParametersResult(successful=False, reason=problem)
+        return SetParametersResult(successful=True)
+
+    def _apply(self, parameters: Sequence[Parameter]) -> None:
+        names = {parameter.name for parameter in parameters}
+        if 'rate' in names:
+            self._timer.timer_period_ns = round(1e9 / self._value('rate'))
+        if names & {'seed', 'motion'} and self._value('source') == TABLETOP:
+            self._open()
+            self.get_logger().info(f'scene {self._value("seed")}, {self._value("motion")}')
+
+
+def camera_info(
+    header: Header, width: int, height: int, intrinsics: NDArray[np.float64] | None
+) -> CameraInfo:
+    """Returns the calibration of a camera without distortion.
+
+    Args:
+        header: Of the image.
+        width: Of the image, pixels.
+        height: Of the image, pixels.
+        intrinsics: 3 × 3 matrix K; None leaves it zero, which means not calibrated (REP 104).
+    """
+    info = CameraInfo(header=header, width=width, height=height)
+    if intrinsics is not None:
+        info.distortion_model = 'plumb_bob'
+        info.d = [0.0] * 5
+        info.k = [float(value) for value in intrinsics.ravel()]
+        info.r = [float(value) for value in np.eye(3).ravel()]
+        info.p = [float(value) for value in np.hstack((intrinsics, np.zeros((3, 1)))).ravel()]
+    return info
+
+
+def main(args: list[str] | None = None) -> int:
+    """Runs the node.
+
+    Args:
+        args: Command line; that of the process where None.
+
+    Returns:
+        Exit status: 0 after a signal, 1 where the source cannot be opened.
+    """
+    keep_large_buffers()
+    return run_node(CameraNode, args)
+
+
+if __name__ == '__main__':
+    raise SystemExit(main())
