@@ -120,7 +120,7 @@ def test_no_texts_make_no_embeddings(towers: OpenClipBackbone) -> None:
 
 def test_a_prompt_beyond_the_context_is_refused_not_cut(towers: OpenClipBackbone) -> None:
     assert towers.embed_texts(['mug ' * 75]).shape == (1, 16)
-    with pytest.raises(PromptError, match='77 tokens.*shorten'):
+    with pytest.raises(PromptError, match=r'77 tokens.*shorten'):
         towers.embed_texts(['a cup', 'mug ' * 76])
 
 

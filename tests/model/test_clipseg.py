@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import make_model, make_small_clip
+from tiny_models import make_model, make_small_clip
 from torch import Tensor, nn
 
 from clipseg_model.clipseg import CLIPSeg, CLIPSegDecoder, ImageFeatures, build_clipseg
@@ -112,7 +112,7 @@ class TestDecoder:
         if not path.is_file():
             pytest.skip('the released rd16 weights are not here')
         renamed = {}
-        for key, value in torch.load(path, weights_only=True).items():
+        for key, value in torch.load(path, 'cpu', weights_only=True).items():
             if not key.startswith('reduce.'):  # the projection that nothing uses
                 key = key.replace('self_attn.in_proj_', 'in_proj.')
                 key = key.replace('self_attn.', '').replace('trans_conv', 'head.deconv')

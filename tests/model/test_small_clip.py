@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from conftest import WORDS, make_small_clip
+from tiny_models import WORDS, make_small_clip
 
 from clipseg_model.backbone import Backbone, build_backbone, interpolate_positions
 from clipseg_model.clipseg import CLIPSeg
@@ -94,7 +94,7 @@ class TestImageTower:
 class TestTextTower:
     def test_vocabulary_travels_in_the_weights(self, towers: SmallClip) -> None:
         packed = towers.state_dict()['text.vocabulary'].numpy().tobytes()
-        assert zlib.decompress(packed).decode().split('\n') == WORDS
+        assert zlib.decompress(packed).decode().split('\n') == list(WORDS)
         pieces, mask = towers.text.tokenize(['The RED mug', 'a cup'])
         red = [WORDS.index(word) for word in ('the', 'red', 'mug')]
         assert pieces[0].tolist() == red
