@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from .catalogue import CATEGORIES, Built
+from .catalogue import CATEGORIES
 from .making import Shelf
 from .shapes import Array, rotation
+from .specimens import Built
 
 
 @dataclass(eq=False)

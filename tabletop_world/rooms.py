@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .blueprint import Part
-from .catalogue import draw_rgb
+from .specimens import draw_rgb
 from .making import Finish
 from .scene import SceneObject
 from .shapes import box, merge, sheet
