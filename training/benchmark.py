@@ -80,7 +80,7 @@ def transformers_subject(prompts: list[str]) -> Subject:
 def main() -> None:
     """Runs the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('model', nargs='+', help='names of models, or checkpoints')
+    parser.add_argument('model', nargs='*', default=['tabletop'], help='models or checkpoints')
     parser.add_argument('--prompts', type=int, default=4, choices=range(1, len(PROMPTS) + 1))
     parser.add_argument('--frames', type=int, default=50, help='frames timed')
     parser.add_argument('--height', type=int, default=480)
