@@ -82,7 +82,7 @@ class Phrase:
     """A phrase and the objects of one frame for which it is true.
 
     Attributes:
-        text: The phrase in lower case.
+        text: The phrase, in lower case but for "I".
         kind: One of :data:`KINDS`.
         object_ids: Ids of *all* visible objects for which it is true; empty if it is absent.
         structure: How it is built; None for a phrase from elsewhere.
@@ -411,9 +411,9 @@ class _Positive(_Speaker):
             if not stateful and self.draw.random() < 0.25:
                 name = None
             modifiers = [chosen]
-            if thing.colour and name and self.draw.random() < 0.25:
-                if self.allowed(thing.colour, name):
-                    modifiers.append(_COLOUR_MODIFIERS[thing.colour])
+            tinted = name is not None and thing.colour and self.allowed(thing.colour, name)
+            if tinted and self.draw.random() < 0.25:
+                modifiers.append(_COLOUR_MODIFIERS[thing.colour])
             self.offer_noun(_noun(name, modifiers))
         several = [
             category
@@ -683,7 +683,7 @@ class _Negative(_Speaker):
         elif luck < 0.5:
             reference_category = self.draw.choice(SURFACES[:2])
         options = _plausible_relations(subject_category, reference_category)
-        if not options:
+        if not options or subject_category == reference_category:
             return None
         subject, reference = self._some(subject_category), self._some(reference_category)
         if self.draw.random() < 0.15:

@@ -63,7 +63,6 @@ _ALSO_SHOWN: dict[str, frozenset[str]] = {
     'lamp': frozenset({'grey', 'white'}),
     'can': frozenset({'grey'}),
     'carrot': frozenset({'green'}),
-    'apple': frozenset({'green', 'red'}),
     'banana': frozenset({'brown'}),
     'knife': frozenset({'grey'}),
     'scissors': frozenset({'grey'}),
@@ -81,6 +80,11 @@ _ALSO_SHOWN: dict[str, frozenset[str]] = {
 
 # The second colour of a pattern is one of these.
 _PATTERN_COLOURS = frozenset({'white', 'black'})
+# What things without a nameable colour may be called, by pattern: beige walls, tiled floors.
+_NAMELESS: dict[str, frozenset[str]] = {
+    'plain': frozenset({'white', 'yellow', 'orange', 'brown', 'pink', 'grey'}),
+    'checked': frozenset({'white', 'black', 'grey', 'brown', 'blue', 'red'}),
+}
 # What clear glass, and what is poured into it, may look like.
 _CLEAR = frozenset({'white', 'grey'})
 _DRINKS = frozenset({'white', 'grey', 'orange', 'red', 'yellow', 'purple', 'brown', 'pink'})
@@ -346,7 +350,8 @@ class Coloured(_PerObject):
             shown = _DRINKS if 'full' in thing.states else _CLEAR
             return None if colour in shown else False
         if not thing.colour:
-            return None
+            shown = _NAMELESS.get(thing.pattern)
+            return None if shown is None or colour in shown else False
         return None if colour in _ALSO_SHOWN.get(thing.category, ()) else False
 
 
