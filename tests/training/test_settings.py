@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import pytest
@@ -49,5 +50,5 @@ def test_rate_warms_up_holds_and_falls_to_zero(tmp_path):
     assert rates[0] == pytest.approx(1e-4)
     assert rates[10:80] == pytest.approx([1e-3] * 70)
     falling = rates[80:]
-    assert all(a > b for a, b in zip(falling, falling[1:], strict=False))
+    assert all(a > b for a, b in itertools.pairwise(falling))
     assert rates[100] == pytest.approx(0)
