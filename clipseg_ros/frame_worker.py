@@ -209,7 +209,7 @@ class FrameWorker(Generic[FrameT, ResultT]):
             frame, put_at = taken
             started = time.monotonic()
             if self.max_rate > 0:
-                due = max(due, started - 1.0 / self.max_rate) + 1.0 / self.max_rate
+                due = started + 1.0 / self.max_rate
             with self._lock:
                 self._busy_since = started
             try:
