@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,19 +16,58 @@ from .blueprint import mujoco
 from .scene import Camera, Frame, Scene
 
 _GL_SIDE = 64
-_gl = threading.local()
+
+_Result = TypeVar('_Result')
 
 
-def _make_current() -> None:
-    """Makes this thread's OpenGL context current, creating it on first use.
+class _Graphics:
+    """The thread that owns this process's only OpenGL context.
 
-    One context serves all renderers of a thread: its surface is never drawn on (pictures go to
-    MuJoCo's off-screen buffer), so its size does not matter.
+    A context belongs to the thread that it was made current in. With all drawing done in one
+    thread, renderers can be made, used and closed from any thread, and share the context. Its
+    own surface is never drawn on (pictures go to MuJoCo's off-screen buffers), so its size does
+    not matter.
     """
-    context = getattr(_gl, 'context', None)
-    if context is None:
-        context = _gl.context = mujoco.GLContext(_GL_SIDE, _GL_SIDE)
-    context.make_current()
+
+    def __init__(self) -> None:
+        self.process = os.getpid()
+        self._thread = ThreadPoolExecutor(1, 'tabletop_world')
+        self._context: mujoco.GLContext | None = None
+
+    def _open(self) -> None:
+        try:
+            self._context = mujoco.GLContext(_GL_SIDE, _GL_SIDE)
+            self._context.make_current()
+        except Exception as error:
+            raise RuntimeError(
+                f'cannot draw with MUJOCO_GL={os.environ.get("MUJOCO_GL")} ({error}); install '
+                'software OpenGL (libegl1 libegl-mesa0 libgl1-mesa-dri, or libosmesa6 with '
+                'MUJOCO_GL=osmesa)'
+            ) from error
+
+    def run(self, task: Callable[[], _Result]) -> _Result:
+        """Runs a task in the thread and returns its result."""
+
+        def with_context() -> _Result:
+            if self._context is None:
+                self._open()
+            return task()
+
+        return self._thread.submit(with_context).result()
+
+
+_graphics: _Graphics | None = None
+_graphics_lock = threading.Lock()
+
+
+def _on_graphics(task: Callable[[], _Result]) -> _Result:
+    """Runs a task where OpenGL is at hand; a forked process gets a thread of its own."""
+    global _graphics
+    with _graphics_lock:
+        if _graphics is None or _graphics.process != os.getpid():
+            _graphics = _Graphics()
+        graphics = _graphics
+    return graphics.run(task)
 
 
 def camera_axes(camera: Camera) -> NDArray[np.float64]:
@@ -87,12 +130,12 @@ class Renderer:
 
     def close(self) -> None:
         """Frees the scene on the graphics side; the renderer cannot be used afterwards."""
-        self._release()
+        if self._context is not None:
+            _on_graphics(self._release)
         self._closed = True
 
     def _release(self) -> None:
         if self._context is not None:
-            _make_current()
             self._context.free()
         self._context = self._view = self._model = self._scene = None
 
@@ -109,7 +152,6 @@ class Renderer:
         data = mujoco.MjData(model)
         mujoco.mj_kinematics(model, data)
         mujoco.mj_camlight(model, data)
-        _make_current()
         context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_50)
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, context)
         context.readDepthMap = mujoco.mjtDepthMap.mjDEPTH_ZEROFAR
@@ -139,7 +181,7 @@ class Renderer:
             depth: Whether to measure depth; if not, ``Frame.depth`` is all 0.
 
         Raises:
-            RuntimeError: If the renderer is closed.
+            RuntimeError: If the renderer is closed, or there is no OpenGL to draw with.
             IndexError: If the scene has no such camera.
             ValueError: If the scene has no blueprint or the camera looks nowhere.
         """
@@ -152,11 +194,13 @@ class Renderer:
                     f'not {camera}'
                 )
             camera = scene.cameras[camera]
+        chosen = camera
+        return _on_graphics(lambda: self._draw(scene, chosen, depth))
+
+    def _draw(self, scene: Scene, camera: Camera, depth: bool) -> Frame:
         axes = camera_axes(camera)
         if scene is not self._scene:
             self._load(scene)
-        else:
-            _make_current()
         model, view, context = self._model, self._view, self._context
         assert model is not None and view is not None and context is not None
         near, far = float(model.vis.map.znear), float(model.vis.map.zfar)  # extent is 1
