@@ -50,7 +50,7 @@ def instance_polygons(mask: NDArray[np.bool_]) -> list[Polygon]:
     )
     polygons: list[Polygon] = []
     for contour in contours:
-        points: Polygon = contour.reshape(-1, 2).tolist()
+        points = [[int(x), int(y)] for x, y in contour.reshape(-1, 2)]
         # Parts of one or two pixels: repeat a point, readers want three.
         polygons.append(points + [points[-1]] * max(0, 3 - len(points)))
     return polygons
@@ -210,7 +210,7 @@ def write_coco(out_dir: str | os.PathLike[str], split: str, frames: Iterable[Fra
     target = annotations / f'instances_{split}.json'
     if target.exists():
         raise FileExistsError(f'{target} exists already; remove it or choose another folder')
-    categories = [
+    categories: list[dict[str, Any]] = [
         {
             'id': number,
             'name': name,

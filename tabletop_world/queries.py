@@ -350,8 +350,7 @@ class Coloured(_PerObject):
             shown = _DRINKS if 'full' in thing.states else _CLEAR
             return None if colour in shown else False
         if not thing.colour:
-            shown = _NAMELESS.get(thing.pattern)
-            return None if shown is None or colour in shown else False
+            return None if colour in _NAMELESS.get(thing.pattern, (colour,)) else False
         return None if colour in _ALSO_SHOWN.get(thing.category, ()) else False
 
 

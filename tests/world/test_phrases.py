@@ -104,7 +104,9 @@ def test_resting_on_and_in(kitchen: Frame) -> None:
     assert phrases['the book under the mug'].object_ids == ids(10)
     # The apple rests in the bowl on the table: whether it is on the table is not clear.
     assert not [text for text in phrases if text.endswith('apple on the table')]
-    assert phrases['the bowl on the table'].object_ids == ids(13)
+    bowls = [p for text, p in phrases.items() if text.endswith('bowl on the table')]
+    assert bowls
+    assert all(phrase.object_ids == ids(13) for phrase in bowls)
 
 
 def test_left_and_right_are_those_of_the_picture() -> None:
