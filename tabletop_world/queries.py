@@ -18,82 +18,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tabletop_world.affordances import Affordance
+from tabletop_world.looks import (
+    ALSO_SHOWN,
+    CLEAR,
+    DRINKS,
+    HANDLED,
+    HARD_TO_TELL,
+    NAMELESS,
+    OPPOSITE,
+    PATTERN_COLOURS,
+)
 from tabletop_world.scene import Frame, SceneObject
 from tabletop_world.vocabulary import SURFACES, Name
-
-# Categories whose main material cannot be told from a picture (a ceramic bowl from a plastic one).
-_HARD_TO_TELL: dict[str, frozenset[str]] = {
-    'bowl': frozenset({'ceramic', 'plastic'}),
-    'jug': frozenset({'ceramic', 'plastic'}),
-    'bottle': frozenset({'plastic', 'glass', 'metal'}),
-    'kettle': frozenset({'metal', 'ceramic'}),
-    'block': frozenset({'wood', 'plastic'}),
-    'lamp': frozenset({'fabric', 'metal', 'plastic', 'glass'}),
-    'clock': frozenset({'metal', 'plastic', 'glass'}),
-    'bucket': frozenset({'metal', 'plastic'}),
-    'bin': frozenset({'metal', 'plastic'}),
-    'stool': frozenset({'wood', 'metal', 'plastic'}),
-    'chair': frozenset({'wood', 'plastic'}),
-    # Things of several materials.
-    'hammer': frozenset({'metal', 'wood', 'plastic'}),
-    'screwdriver': frozenset({'metal', 'plastic'}),
-    'scissors': frozenset({'metal', 'plastic'}),
-    'knife': frozenset({'metal', 'wood', 'plastic'}),
-    'spatula': frozenset({'wood', 'plastic', 'metal'}),
-    'laptop': frozenset({'metal', 'plastic', 'glass'}),
-    'phone': frozenset({'metal', 'plastic', 'glass'}),
-    'pen': frozenset({'metal', 'plastic'}),
-    'plant': frozenset({'ceramic', 'plastic'}),
-    'spoon': frozenset({'wood', 'metal', 'plastic'}),
-    'fork': frozenset({'metal', 'plastic'}),
-    'basket': frozenset({'wood', 'plastic', 'fabric'}),
-    'tape': frozenset({'plastic', 'paper', 'wood'}),
-    'candle': frozenset({'metal'}),
-    'pan': frozenset({'plastic', 'wood'}),
-    'pot': frozenset({'ceramic', 'plastic'}),
-}
-
-# Colours that things of a category show beside their dominant one (the blade of a red knife).
-_ALSO_SHOWN: dict[str, frozenset[str]] = {
-    'book': frozenset({'white'}),
-    'laptop': frozenset({'black', 'blue', 'white', 'grey'}),
-    'keyboard': frozenset({'grey', 'black'}),
-    'phone': frozenset({'black'}),
-    'clock': frozenset({'white'}),
-    'lamp': frozenset({'grey', 'white'}),
-    'can': frozenset({'grey'}),
-    'carrot': frozenset({'green'}),
-    'banana': frozenset({'brown'}),
-    'knife': frozenset({'grey'}),
-    'scissors': frozenset({'grey'}),
-    'hammer': frozenset({'grey'}),
-    'screwdriver': frozenset({'grey'}),
-    'spatula': frozenset({'brown'}),
-    'pan': frozenset({'black', 'grey'}),
-    'pot': frozenset({'black', 'grey'}),
-    'kettle': frozenset({'black'}),
-    'tape': frozenset({'brown'}),
-    'plant': frozenset({'brown', 'white', 'grey', 'black', 'orange'}),
-    'cabinet': frozenset({'grey', 'black'}),
-    'bucket': frozenset({'grey'}),
-}
-
-# The second colour of a pattern is one of these.
-_PATTERN_COLOURS = frozenset({'white', 'black'})
-# What things without a nameable colour may be called, by pattern: beige walls, tiled floors.
-_NAMELESS: dict[str, frozenset[str]] = {
-    'plain': frozenset({'white', 'yellow', 'orange', 'brown', 'pink', 'grey'}),
-    'checked': frozenset({'white', 'black', 'grey', 'brown', 'blue', 'red'}),
-}
-# What clear glass, and what is poured into it, may look like.
-_CLEAR = frozenset({'white', 'grey'})
-_DRINKS = frozenset({'white', 'grey', 'orange', 'red', 'yellow', 'purple', 'brown', 'pink'})
-
-# Things with a handle or a pole: a hand finds a hold on them at any size.
-_HANDLED = frozenset({'bucket', 'basket', 'lamp'})
-
-# States of which a thing shows exactly one, if it shows either.
-_OPPOSITE = {'open': 'closed', 'closed': 'open', 'full': 'empty', 'empty': 'full'}
 
 
 def ids_to_bits(ids: Iterable[int]) -> int:
@@ -304,7 +240,7 @@ class Affords(Query):
         if limit:
             for object_id in bits_to_ids(yes):
                 thing = view.objects[object_id]
-                if min(thing.extent) > limit and thing.category not in _HANDLED:
+                if min(thing.extent) > limit and thing.category not in HANDLED:
                     maybe |= 1 << object_id
             yes &= ~maybe
         return Answer(yes, maybe)
@@ -344,14 +280,14 @@ class Coloured(_PerObject):
         colour = self.colour
         if thing.colour == colour:
             return True
-        if thing.pattern != 'plain' and colour in _PATTERN_COLOURS:
+        if thing.pattern != 'plain' and colour in PATTERN_COLOURS:
             return None
         if thing.material == 'glass' and thing.category != 'bottle':
-            shown = _DRINKS if 'full' in thing.states else _CLEAR
+            shown = DRINKS if 'full' in thing.states else CLEAR
             return None if colour in shown else False
         if not thing.colour:
-            return None if colour in _NAMELESS.get(thing.pattern, (colour,)) else False
-        return None if colour in _ALSO_SHOWN.get(thing.category, ()) else False
+            return None if colour in NAMELESS.get(thing.pattern, (colour,)) else False
+        return None if colour in ALSO_SHOWN.get(thing.category, ()) else False
 
 
 @dataclass(frozen=True)
@@ -368,7 +304,7 @@ class MadeOf(_PerObject):
         """Returns whether the object is made of the material."""
         if thing.material == self.material == 'wood' and thing.colour == 'brown':
             return True
-        if self.material in _HARD_TO_TELL.get(thing.category, ()):
+        if self.material in HARD_TO_TELL.get(thing.category, ()):
             return None
         if thing.material != self.material:
             return False
@@ -412,7 +348,7 @@ class InState(Query):
     def answer(self, view: SceneView) -> Answer:
         """Returns the objects in the state."""
         yes = maybe = 0
-        opposite = _OPPOSITE.get(self.state)
+        opposite = OPPOSITE.get(self.state)
         for object_id, thing in view.objects.items():
             if self.state in thing.states:
                 yes |= 1 << object_id

@@ -35,8 +35,8 @@ class Relation:
     words: tuple[str, ...]
 
 
-ON = Relation('on', ('on', 'on top of', 'resting on', 'that is on', 'placed on'))
-IN = Relation('in', ('in', 'inside', 'that is in', 'inside of'))
+ON = Relation('on', ('on', 'on top of', 'resting on', 'placed on'))
+IN = Relation('in', ('in', 'inside', 'inside of'))
 UNDER = Relation('under', ('under', 'underneath', 'beneath', 'with {} on it', 'with {} on top'))
 HOLDING = Relation('holding', ('with {} in it', 'with {} inside', 'holding', 'containing'))
 LEFT_OF = Relation(
