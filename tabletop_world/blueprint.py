@@ -12,7 +12,7 @@ from .shapes import Mesh
 
 os.environ.setdefault('MUJOCO_GL', 'egl')  # MuJoCo picks its OpenGL when it is first imported
 
-import mujoco  # noqa: E402
+import mujoco
 
 Vector = tuple[float, float, float]
 

@@ -12,8 +12,22 @@ from .rooms import Room
 from .specimens import build
 
 _FIRST_ITEM_ID = 4
-_TOP_FOODS = ('apple', 'orange', 'lemon', 'banana', 'carrot')
-_ON_PLATE = (*_TOP_FOODS, 'mug', 'candle', 'glass')
+_FOODS = ('apple', 'orange', 'lemon', 'banana', 'carrot')
+_ON_FLAT = (
+    *('mug', 'phone', 'candle', 'apple', 'book', 'block'),
+    *('glass', 'remote', 'tape', 'can', 'clock'),
+)
+_FILLED_WITH = {'bowl': 'round', 'basket': 'round', 'pan': 'round', 'mug': 'long'}
+_PAIRINGS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ('bowl', ()),
+    ('basket', ()),
+    ('mug', ()),
+    ('book', _ON_FLAT),
+    ('box', _ON_FLAT),
+    ('plate', _FOODS),
+    ('pan', ()),
+)  # a thing that holds others, and what is put on it (if empty: whatever fills it)
+_ON_PLATE = (*_FOODS, 'mug', 'candle', 'glass')
 _WOODEN = ('spoon', 'spatula')
 _LYING = ('bottle', 'can')
 
@@ -33,7 +47,10 @@ def _draw_category(rng: np.random.Generator, names: list[str]) -> str:
 
 
 def _draw_colour(
-    rng: np.random.Generator, category: Category, held_out: bool, avoid: frozenset[str] = frozenset()
+    rng: np.random.Generator,
+    category: Category,
+    held_out: bool,
+    avoid: frozenset[str] = frozenset(),
 ) -> str:
     """Draws a colour of a category, not a held-out pair unless those are allowed."""
     allowed = [
@@ -71,9 +88,7 @@ def _make(rng: np.random.Generator, wish: _Wish, on_floor: bool) -> Item:
     if on_floor:
         scale *= category.floor_scale
     material = _material(rng, category, wish.colour)
-    built = build(
-        wish.name, rng, colour=wish.colour, look=look, material=material, scale=scale
-    )
+    built = build(wish.name, rng, colour=wish.colour, look=look, material=material, scale=scale)
     item = Item(wish.name, wish.colour, look, material, size, built)
     item.states.update(built.states)
     return item
@@ -126,9 +141,7 @@ def _yaw(rng: np.random.Generator, category: Category, towards: float) -> float:
     return float(rng.uniform(-np.pi, np.pi))
 
 
-def _try_on_or_in(
-    rng: np.random.Generator, item: Item, placed: list[Item], chance: float
-) -> bool:
+def _try_on_or_in(rng: np.random.Generator, item: Item, placed: list[Item], chance: float) -> bool:
     """Puts an item into or onto one that stands already, if chance and room allow."""
     fills = CATEGORIES[item.name].fills
     if fills and rng.random() < max(chance, 0.7):
@@ -157,21 +170,26 @@ def furnish_tabletop(
     split: str,
     first: tuple[str, str] | None,
 ) -> list[Item]:
+    """Chooses three to nine things and puts them on the big table.
+
+    Args:
+        rng: Source of everything drawn.
+        room: The room, made for this kind of scene.
+        towards: Azimuth of the viewers, radians; fronts are turned to them.
+        split: Held-out pairs may be drawn in ``unseen_pairs`` alone.
+        first: (colour, category) of an item that must be there and in front, or None.
+
+    Returns:
+        The items that found a place, the one asked for first.
+    """
     names = [c.name for c in CATEGORIES.values() if 'tabletop' in c.places]
     count = int(rng.integers(3, 10))
     held_out = split == 'unseen_pairs'
     wishes = _wishes(rng, names, count, held_out, first)
     guided = count >= 4 and first is None and bool(rng.random() < 0.65)
     if guided:
-        host, guest = (
-            ('bowl', 'round'), ('basket', 'round'), ('mug', 'long'), ('book', ''), ('box', ''),
-            ('plate', 'food'), ('pan', 'round'),
-        )[int(rng.integers(7))]  # fmt: skip
-        fitting = [n for n in names if guest and CATEGORIES[n].fills == guest]
-        if guest == 'food':
-            fitting = list(_TOP_FOODS)
-        elif not guest:
-            fitting = ['mug', 'phone', 'candle', 'apple', 'book', 'block', 'glass', 'remote', 'tape', 'can', 'clock']
+        host, guests = _PAIRINGS[int(rng.integers(len(_PAIRINGS)))]
+        fitting = list(guests) or [n for n in names if CATEGORIES[n].fills == _FILLED_WITH[host]]
         wishes[-2] = _Wish(host, _draw_colour(rng, CATEGORIES[host], held_out))
         guest_name = _draw_category(rng, fitting)
         wishes[-1] = _Wish(guest_name, _draw_colour(rng, CATEGORIES[guest_name], held_out))
@@ -187,14 +205,14 @@ def furnish_tabletop(
         item.id = _FIRST_ITEM_ID + len(items)
         item.support = room.top_id
         forced = k == 0 and first is not None
-        if not forced and _try_on_or_in(rng, item, items, 1.0 if guided and k == count - 1 else 0.6):
+        chance = 1.0 if guided and k == count - 1 else 0.6
+        if not forced and _try_on_or_in(rng, item, items, chance):
             items.append(item)
             continue
         centre = (0.0, 0.0)
         if forced:  # in front of the others, as seen from the cameras
             near = spread * 0.55
             centre = (near * float(np.cos(towards)), near * float(np.sin(towards)))
-            item.place = np.array([*centre, level])
             rest_at(item, *centre, level)
             items.append(item)
             on_top.append(item)
@@ -212,6 +230,18 @@ def furnish_floor(
     split: str,
     first: tuple[str, str] | None,
 ) -> list[Item]:
+    """Chooses furniture, things on the floor and small things on and in them.
+
+    Args:
+        rng: Source of everything drawn.
+        room: The room, made for this kind of scene.
+        towards: Azimuth of the viewers, radians; fronts are turned to them.
+        split: Held-out pairs may be drawn in ``unseen_pairs`` alone.
+        first: (colour, category) of an item that must be there and in front, or None.
+
+    Returns:
+        The items that found a place, the one asked for first.
+    """
     held_out = split == 'unseen_pairs'
     names = [c.name for c in CATEGORIES.values() if 'floor' in c.places]
     pieces = [n for n in names if CATEGORIES[n].support and len(CATEGORIES[n].places) == 1]

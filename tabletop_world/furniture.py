@@ -16,6 +16,7 @@ def _legs(m: Maker, x: float, y: float, height: float, radius: float, splay: flo
 
 
 def chair(m: Maker) -> None:
+    """A chair, its seat open towards +x."""
     x, seat, back = m.between(0.19, 0.22), m.between(0.42, 0.46), m.between(0.82, 0.92)
     _legs(m, x - 0.02, x - 0.02, seat, 0.016, m.between(0.0, 0.03))
     m.add(box(2 * x, 2 * x, 0.035, period=0.12).moved(z=seat))
@@ -36,6 +37,7 @@ def chair(m: Maker) -> None:
 
 
 def stool(m: Maker) -> None:
+    """A round stool with three or four legs."""
     r, h = m.between(0.15, 0.18), m.between(0.42, 0.62)
     m.add(cylinder(r, 0.04, 24).moved(z=h - 0.04))
     count = 3 if m.chance(0.4) else 4
@@ -51,6 +53,7 @@ def stool(m: Maker) -> None:
 
 
 def table(m: Maker) -> None:
+    """A small table: round on a column, or rectangular on four legs."""
     h = m.between(0.45, 0.72)
     if m.chance(0.4):
         r = m.between(0.26, 0.34)
@@ -66,6 +69,7 @@ def table(m: Maker) -> None:
 
 
 def shelf(m: Maker) -> None:
+    """A bookcase, open towards +x."""
     depth, y, h = m.between(0.24, 0.3), m.between(0.5, 0.75), m.between(0.7, 1.15)
     t = 0.022
     boards = int(m.rng.integers(3, 5))
@@ -81,6 +85,7 @@ def shelf(m: Maker) -> None:
 
 
 def cabinet(m: Maker) -> None:
+    """A cabinet with drawers or two doors towards +x."""
     depth, y, h = m.between(0.35, 0.42), m.between(0.42, 0.7), m.between(0.55, 0.85)
     m.add(box(depth, y, h - 0.07, period=0.3).moved(z=0.05))
     m.add(box(depth * 0.9, y * 0.95, 0.05), DARK)
@@ -105,11 +110,18 @@ def cabinet(m: Maker) -> None:
 
 
 def bin_(m: Maker) -> None:
+    """A waste bin: open, or with a lid and a pedal."""
     r, h = m.between(0.12, 0.15), m.between(0.28, 0.40)
     foot, w = r * m.between(0.75, 0.95), 0.006
     if m.chance(0.45):
         m.add(lathe([(0, 0), (foot, 0), (r, h)], 24, 6))
-        lid = [(r + 0.006, h), (r + 0.006, h + 0.02), (r * 0.85, h + 0.05), (r * 0.5, h + 0.07), (0, h + 0.075)]
+        lid = [
+            (r + 0.006, h),
+            (r + 0.006, h + 0.02),
+            (r * 0.85, h + 0.05),
+            (r * 0.5, h + 0.07),
+            (0, h + 0.075),
+        ]
         m.add(lathe(lid, 24), m.dark)
         m.add(box(0.06, 0.08, 0.02).moved(foot + 0.01, 0, 0.0), RUBBER)
         m.states.add('closed')

@@ -34,16 +34,15 @@ _WINES = (Finish((0.38, 0.03, 0.08)), Finish((0.90, 0.82, 0.42)))
 def _side_handle(m: Maker, radius: float, middle: float, reach: float, height: float) -> None:
     """A handle on the +x side of a vessel."""
     path = arc(1.0, -1.75, 1.75, 10) * (reach, 1.0, height)
-    m.add(tube(path + (radius - 0.002, 0, middle), 0.0065, 8, flat=1.25), m.body)
+    m.add(tube(path, 0.0065, 8, flat=1.25).moved(radius - 0.002, 0, middle), m.body)
 
 
 def mug(m: Maker) -> None:
+    """A mug with a handle at +x, full of coffee, tea or milk, or empty."""
     r, h = m.between(0.037, 0.044), m.between(0.085, 0.105)
     foot = r * m.between(0.78, 1.0)
     w = 0.004
-    m.add(
-        lathe([(0, 0), (foot, 0), (r, h * 0.35), (r, h), (r - w, h), (r - w, h * 0.35)], 22, 6)
-    )
+    m.add(lathe([(0, 0), (foot, 0), (r, h * 0.35), (r, h), (r - w, h), (r - w, h * 0.35)], 22, 6))
     m.add(lathe([(r - w, h * 0.35), (foot - w, 0.006), (0, 0.006)], 22), m.body)
     _side_handle(m, r, h * 0.52, r * 0.62, h * 0.32)
     m.opening = Opening(foot - w, r - w, 0.006, h)
@@ -57,6 +56,7 @@ def mug(m: Maker) -> None:
 
 
 def glass(m: Maker) -> None:
+    """A tumbler, full of juice or water, or empty."""
     r, h = m.between(0.032, 0.039), m.between(0.10, 0.14)
     foot, w = r * m.between(0.75, 0.95), 0.003
     if m.chance(0.5):
@@ -73,6 +73,7 @@ def glass(m: Maker) -> None:
 
 
 def wine_glass(m: Maker) -> None:
+    """A stemmed glass, with red or white wine, or empty."""
     r, h = m.between(0.036, 0.044), m.between(0.17, 0.21)
     stem = h * 0.45
     bowl = [
@@ -84,7 +85,12 @@ def wine_glass(m: Maker) -> None:
     ]
     foot = [(0, 0), (r * 0.85, 0), (r * 0.85, 0.003), (0.006, 0.008), (0.004, 0.02)]
     if m.chance(0.6):
-        wine = [(0.0, stem + 0.004), (r * 0.7, stem + h * 0.1), (r * 0.9, stem + h * 0.22), (0, stem + h * 0.22)]
+        wine = [
+            (0.0, stem + 0.004),
+            (r * 0.7, stem + h * 0.1),
+            (r * 0.9, stem + h * 0.22),
+            (0, stem + h * 0.22),
+        ]
         m.add(lathe(wine, 18), _WINES[int(m.rng.integers(2))])
         m.states.add('full')
     else:
@@ -93,6 +99,7 @@ def wine_glass(m: Maker) -> None:
 
 
 def bowl(m: Maker) -> None:
+    """A bowl on a narrow foot."""
     r, h, w = m.between(0.07, 0.085), m.between(0.05, 0.07), 0.005
     foot = r * 0.45
     outer = [(0, 0), (foot, 0), (r * 0.75, h * 0.3), (r * 0.94, h * 0.65), (r, h)]
@@ -103,6 +110,7 @@ def bowl(m: Maker) -> None:
 
 
 def plate(m: Maker) -> None:
+    """A flat plate whose rim carries the pattern."""
     r, h = m.between(0.10, 0.125), 0.018
     under = [(0, 0), (r * 0.6, 0), (r, h - 0.004), (r, h)]
     m.add(lathe(under, 28), m.body)
@@ -112,10 +120,17 @@ def plate(m: Maker) -> None:
 
 
 def bottle(m: Maker) -> None:
+    """A bottle with a cap, most often with a label."""
     r, h = m.between(0.030, 0.038), m.between(0.21, 0.27)
     neck = r * m.between(0.32, 0.42)
     shoulder, throat = h * m.between(0.55, 0.65), h * 0.78
-    profile = [(0, 0), (r * 0.95, 0), (r, 0.008), (r, shoulder), (r * 0.75, (shoulder + throat) / 2)]
+    profile = [
+        (0, 0),
+        (r * 0.95, 0),
+        (r, 0.008),
+        (r, shoulder),
+        (r * 0.75, (shoulder + throat) / 2),
+    ]
     m.add(lathe([*profile, (neck, throat), (neck, h - 0.01), (0, h - 0.01)], 20, 5))
     cap = DARK if m.chance(0.4) else m.accent
     m.add(cylinder(neck * 1.25, 0.022, 14).moved(z=h - 0.022), cap)
@@ -125,6 +140,7 @@ def bottle(m: Maker) -> None:
 
 
 def can(m: Maker) -> None:
+    """A drinks can with metal ends, at times with a band."""
     r, h = m.between(0.031, 0.036), m.between(0.10, 0.125)
     lid = [(r * 0.86, h), (r * 0.84, h - 0.004), (0, h - 0.004)]
     m.add(lathe([(0, 0), (r * 0.85, 0), (r, 0.008)], 20), METAL)
@@ -136,6 +152,7 @@ def can(m: Maker) -> None:
 
 
 def vase(m: Maker) -> None:
+    """A bellied vase, at times with flowers."""
     h = m.between(0.17, 0.24)
     r = h * m.between(0.24, 0.32)
     neck, lip = r * m.between(0.35, 0.55), r * m.between(0.6, 0.8)
@@ -151,11 +168,14 @@ def vase(m: Maker) -> None:
     ]
     m.add(lathe([*outer, (lip - 0.004, h), (neck - 0.004, h * 0.86), (0, h * 0.8)], 22, 6))
     if m.chance(0.3):
-        petals = Finish(((0.95, 0.75, 0.1), (0.92, 0.92, 0.9), (0.85, 0.3, 0.5))[int(m.rng.integers(3))])
+        petals = Finish(
+            ((0.95, 0.75, 0.1), (0.92, 0.92, 0.9), (0.85, 0.3, 0.5))[int(m.rng.integers(3))]
+        )
         for _ in range(int(m.rng.integers(2, 5))):
             lean, turn = m.between(0.02, 0.05), m.between(0, 6.28)
             tip = np.array([lean * np.cos(turn), lean * np.sin(turn), h * m.between(1.25, 1.45)])
-            m.add(tube([(0, 0, h * 0.82), tip * (0.4, 0.4, 0.8), tip], 0.002, 5), LEAF)
+            stem = np.stack([np.array([0, 0, h * 0.82]), tip * (0.4, 0.4, 0.8), tip])
+            m.add(tube(stem, 0.002, 5), LEAF)
             m.add(sphere(0.013, 10, 6).moved(*tip), petals)
         m.states.add('full')
     else:
@@ -163,14 +183,17 @@ def vase(m: Maker) -> None:
 
 
 def pot(m: Maker) -> None:
+    """A cooking pot with two dark handles, with or without its lid."""
     r, h, w = m.between(0.085, 0.105), m.between(0.09, 0.12), 0.004
     m.add(lathe([(0, 0), (r * 0.95, 0), (r, 0.01), (r, h)], 26, 8))
     m.add(lathe([(r, h), (r - w, h), (r - w, w), (0, w)], 26), METAL if m.chance(0.4) else m.body)
     for side in (-1, 1):
         path = arc(0.03, -1.57, 1.57, 8)[:, [2, 0, 1]] * (1, side, 1)
-        m.add(tube(path + (0, side * (r - 0.003), h * 0.78), 0.006, 7), DARK)
+        m.add(tube(path, 0.006, 7).moved(0, side * (r - 0.003), h * 0.78), DARK)
     if m.chance(0.5):
-        m.add(lathe([(r, h), (r * 1.02, h + 0.005), (r * 0.6, h + 0.018), (0, h + 0.022)], 24), m.body)
+        m.add(
+            lathe([(r, h), (r * 1.02, h + 0.005), (r * 0.6, h + 0.018), (0, h + 0.022)], 24), m.body
+        )
         m.add(lathe([(0.006, h + 0.02), (0.016, h + 0.04), (0, h + 0.043)], 12), DARK)
         m.states.add('closed')
     else:
@@ -179,15 +202,21 @@ def pot(m: Maker) -> None:
 
 
 def pan(m: Maker) -> None:
+    """A frying pan with a long handle towards +x."""
     r, h, w = m.between(0.095, 0.115), m.between(0.035, 0.045), 0.004
     m.add(lathe([(0, 0), (r * 0.84, 0), (r, h)], 28), m.body)
     m.add(lathe([(r, h), (r - w, h), (r * 0.84 - w, w), (0, w)], 28), m.body)
-    path = [(r - 0.004, 0, h * 0.8), (r + 0.05, 0, h * 0.95), (r + m.between(0.14, 0.17), 0, h * 1.2)]
+    path = [
+        (r - 0.004, 0, h * 0.8),
+        (r + 0.05, 0, h * 0.95),
+        (r + m.between(0.14, 0.17), 0, h * 1.2),
+    ]
     m.add(tube(path, (0.006, 0.009, 0.010), 8, flat=0.6), DARK if m.chance(0.5) else m.body)
     m.opening = Opening(r * 0.8, r - w, w, h)
 
 
 def kettle(m: Maker) -> None:
+    """A kettle with a spout, a handle over the top and a knob."""
     r, h = m.between(0.075, 0.088), m.between(0.11, 0.14)
     body = [(0, 0), (r * 0.9, 0), (r, h * 0.25), (r * 0.92, h * 0.6), (r * 0.6, h * 0.93), (0, h)]
     m.add(lathe(body, 24, 6))
@@ -195,10 +224,11 @@ def kettle(m: Maker) -> None:
     spout = [(r * 0.85, 0, h * 0.35), (r * 1.2, 0, h * 0.55), (r * 1.42, 0, h * 0.98)]
     m.add(tube(spout, (0.02, 0.014, 0.009), 10), m.body)
     handle = arc(1.0, 0.12, np.pi - 0.12, 12) * (r * 0.8, 1, h * 0.62)
-    m.add(tube(handle + (0, 0, h * 0.75), 0.007, 8), DARK if m.chance(0.5) else m.body)
+    m.add(tube(handle, 0.007, 8).moved(0, 0, h * 0.75), DARK if m.chance(0.5) else m.body)
 
 
 def jug(m: Maker) -> None:
+    """A tall jug with a handle at +x and a lip opposite."""
     r, h, w = m.between(0.045, 0.055), m.between(0.17, 0.21), 0.004
     outer = [(0, 0), (r * 0.85, 0), (r, h * 0.3), (r * 0.75, h * 0.75), (r * 0.88, h)]
     m.add(lathe([*outer, (r * 0.88 - w, h), (r * 0.75 - w, h * 0.75)], 22, 6))
@@ -216,6 +246,7 @@ def _handle(m: Maker, start: float, end: float, height: float, width: float) -> 
 
 
 def spoon(m: Maker) -> None:
+    """A spoon, its bowl towards +x."""
     wooden = m.material == 'wood'
     length = m.between(0.20, 0.25) if wooden else m.between(0.15, 0.18)
     wide = 0.021 if not wooden else 0.026
@@ -227,9 +258,17 @@ def spoon(m: Maker) -> None:
 
 
 def fork(m: Maker) -> None:
+    """A fork with four tines towards +x."""
     length = m.between(0.16, 0.19)
     _handle(m, length / 2 - 0.065, -length / 2, 0.006, 0.0055)
-    neck = [(-0.012, -0.006), (0.0, -0.012), (0.018, -0.013), (0.018, 0.013), (0.0, 0.012), (-0.012, 0.006)]
+    neck = [
+        (-0.012, -0.006),
+        (0.0, -0.012),
+        (0.018, -0.013),
+        (0.018, 0.013),
+        (0.0, 0.012),
+        (-0.012, 0.006),
+    ]
     m.add(prism(neck, 0.003).moved(length / 2 - 0.06, 0, 0.004), m.body)
     for k in range(4):
         tine = tube([(0, 0, 0), (0.025, 0, 0.001), (0.046, 0, 0.006)], (0.0024, 0.0024, 0.001), 5)
@@ -237,16 +276,21 @@ def fork(m: Maker) -> None:
 
 
 def knife(m: Maker) -> None:
+    """A kitchen knife, its blade towards +x."""
     length = m.between(0.20, 0.26)
     tip = length / 2
     blade = [(-0.01, -0.014), (tip * 0.7, -0.014), (tip, 0.011), (-0.01, 0.014)]
-    m.add(prism(blade, 0.003).moved(z=0.006), METAL if m.colour in ('black', 'brown', 'grey') else m.body)
+    m.add(
+        prism(blade, 0.003).moved(z=0.006),
+        METAL if m.colour in ('black', 'brown', 'grey') else m.body,
+    )
     m.add(box(length / 2 - 0.005, 0.024, 0.015).moved(-length / 4 - 0.003), m.body)
     for x in (-length * 0.16, -length * 0.34):
         m.add(cylinder(0.003, 0.016, 8).moved(x), METAL)
 
 
 def spatula(m: Maker) -> None:
+    """A slotted spatula, its blade towards +x."""
     length = m.between(0.26, 0.31)
     grip = TIMBER if m.chance(0.4) and m.material != 'wood' else m.body
     m.add(tube([(-length / 2, 0, 0.009), (length * 0.2, 0, 0.009)], 0.0085, 8), grip)
@@ -254,12 +298,16 @@ def spatula(m: Maker) -> None:
     slots = 3
     bar = 0.07 / (2 * slots + 1)
     for k in range(slots + 1):
-        m.add(box(0.085, bar * 1.25, 0.005).moved(front - 0.0425, (k - slots / 2) * bar * 2, 0.005), m.body)
+        m.add(
+            box(0.085, bar * 1.25, 0.005).moved(front - 0.0425, (k - slots / 2) * bar * 2, 0.005),
+            m.body,
+        )
     for x in (front - 0.085, front - 0.008):
         m.add(box(0.016, 0.07, 0.006).moved(x, 0, 0.0045), m.body)
 
 
 def bucket(m: Maker) -> None:
+    """A bucket with a wire handle, up or folded down."""
     r, h, w = m.between(0.12, 0.14), m.between(0.22, 0.27), 0.005
     foot = r * 0.75
     m.add(lathe([(0, 0), (foot, 0), (r, h), (r + 0.008, h), (r - w, h + 0.002)], 24, 6))
@@ -272,6 +320,7 @@ def bucket(m: Maker) -> None:
 
 
 def basket(m: Maker) -> None:
+    """A round wickerwork basket, most often with a handle over it."""
     r, h, w = m.between(0.10, 0.13), m.between(0.09, 0.13), 0.007
     foot = r * 0.8
     m.add(lathe([(0, 0), (foot, 0), (r, h)], 22, 10))
@@ -279,21 +328,22 @@ def basket(m: Maker) -> None:
     m.add(ring(r - w / 2, w, 24, 6).moved(z=h), m.body)
     if m.chance(0.7):
         path = arc(1.0, 0.0, np.pi, 14)[:, [1, 0, 2]] * (1, r, h * 1.05)
-        m.add(tube(path + (0, 0, h), 0.007, 6), m.body)
+        m.add(tube(path, 0.007, 6).moved(0, 0, h), m.body)
     m.opening = Opening(foot - w, r - w, w, h)
 
 
 def candle(m: Maker) -> None:
+    """A candle, at times on a metal dish, at times lit."""
     r, h = m.between(0.018, 0.034), m.between(0.07, 0.15)
     base = 0.0
     if m.chance(0.4):
         base = 0.006
-        m.add(lathe([(0, 0), (r * 1.7, 0), (r * 1.9, 0.012), (r * 1.5, base), (0, base)], 18), METAL)
+        m.add(
+            lathe([(0, 0), (r * 1.7, 0), (r * 1.9, 0.012), (r * 1.5, base), (0, base)], 18), METAL
+        )
     m.add(lathe([(0, 0), (r, 0), (r, h), (r * 0.8, h), (0, h - 0.005)], 18, 4).moved(z=base))
     m.add(cylinder(0.0018, 0.018, 6).moved(z=base + h - 0.006), DARK)
     if m.chance(0.5):
         flame = [(0, 0), (0.006, 0.008), (0.005, 0.016), (0, 0.032)]
         m.add(lathe(flame, 10).moved(z=base + h + 0.008), FLAME)
         m.states.add('lit')
-
-

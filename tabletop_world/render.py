@@ -202,7 +202,9 @@ class Renderer:
         if scene is not self._scene:
             self._load(scene)
         model, view, context = self._model, self._view, self._context
-        assert model is not None and view is not None and context is not None
+        assert model is not None
+        assert view is not None
+        assert context is not None
         near, far = float(model.vis.map.znear), float(model.vis.map.zfar)  # extent is 1
         half = near * float(np.tan(np.radians(camera.fovy) / 2))
         for eye in view.camera:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from .blueprint import Part
-from .specimens import draw_rgb
 from .making import Finish
 from .scene import SceneObject
 from .shapes import box, merge, sheet
+from .specimens import draw_rgb
 from .textures import RGB, bands, pattern, speckle, tiles, wood
 
 FLOOR_ID, WALL_ID, TOP_ID = 1, 2, 3
@@ -81,7 +81,9 @@ def _wall(rng: np.random.Generator) -> tuple[str, str, Finish]:
     if draw < 0.62:
         beige = (0.86, 0.80, 0.68)
         return '', 'plain', _picture(speckle(rng, beige, 0.03), 0.0)
-    colour = _pick(rng, 'yellow', 'blue', 'green', 'pink', 'purple', 'orange', 'red', 'blue', 'green')
+    colour = _pick(
+        rng, 'yellow', 'blue', 'green', 'pink', 'purple', 'orange', 'red', 'blue', 'green'
+    )
     rgb = _soft(draw_rgb(colour, rng), float(rng.uniform(0.1, 0.35)))
     if draw < 0.75:
         return colour, 'striped', _picture(bands(rgb, draw_rgb('white', rng), 0.35), 0.0)
@@ -120,15 +122,12 @@ def build_room(rng: np.random.Generator, kind: str) -> Room:
     up = (0.0, 0.0, _WALL_HEIGHT)
     walls = merge(
         [
-            sheet((-h, h, 0), (side, 0, 0), up, 8, 0.25).moved(),
+            sheet((-h, h, 0), (side, 0, 0), up, 8, 0.25),
             sheet((h, -h, 0), (-side, 0, 0), up, 8, 0.25),
             sheet((-h, -h, 0), (0, side, 0), up, 8, 0.25),
             sheet((h, h, 0), (0, -side, 0), up, 8, 0.25),
         ]
     )
-    inward = walls.normals * walls.vertices
-    if float(inward[:, :2].sum()) > 0:
-        walls = type(walls)(walls.vertices, -walls.normals, walls.uv, walls.faces[:, ::-1])
     parts = [Part(FLOOR_ID, ground, floor_finish), Part(WALL_ID, walls, wall_finish)]
     objects = [
         SceneObject(
@@ -136,8 +135,9 @@ def build_room(rng: np.random.Generator, kind: str) -> Room:
             (0.0, 0.0, 0.0), (side, side, 0.0), surface=True,
         ),
         SceneObject(
-            WALL_ID, 'wall', wall_colour, wall_pattern, 'paper' if wall_pattern == 'striped' else '',
-            'medium', (0.0, 0.0, 0.0), (side, side, _WALL_HEIGHT), surface=True,
+            WALL_ID, 'wall', wall_colour, wall_pattern,
+            'paper' if wall_pattern == 'striped' else '', 'medium',
+            (0.0, 0.0, 0.0), (side, side, _WALL_HEIGHT), surface=True,
         ),
     ]  # fmt: skip
     if kind == 'floor':
@@ -145,8 +145,10 @@ def build_room(rng: np.random.Generator, kind: str) -> Room:
     x, y, z = float(rng.uniform(1.1, 1.7)), float(rng.uniform(0.9, 1.2)), 0.74
     thick = 0.04
     colour, look, material, finish = _top(rng)
-    slab = box(x, y, thick, period=0.12 if look != 'plain' else 0.5).moved(z=z - thick)
-    lid = sheet((-x / 2, -y / 2, z + 1e-4), (x, 0, 0), (0, y, 0), 10, 0.12 if look != 'plain' else 0.5)
+    repeat = 0.12 if look != 'plain' else 0.5
+    slab = box(x, y, thick, period=repeat).moved(z=z - thick)
+    level = z + 1e-4  # a finer sheet over the slab, so that light varies over the top
+    lid = sheet((-x / 2, -y / 2, level), (x, 0, 0), (0, y, 0), 10, repeat)
     legs = [
         box(0.06, 0.06, z - thick, period=0.5).moved(sx * (x / 2 - 0.06), sy * (y / 2 - 0.06))
         for sx in (-1, 1)
@@ -156,7 +158,7 @@ def build_room(rng: np.random.Generator, kind: str) -> Room:
     objects.append(
         SceneObject(
             TOP_ID, 'tabletop', colour, look, material, 'medium',
-            (0.0, 0.0, 0.0), (x, y, z), support=FLOOR_ID, surface=True,
+            (0.0, 0.0, 0.0), (x, y, level), support=FLOOR_ID, surface=True,
         )
     )  # fmt: skip
-    return Room(tuple(objects), tuple(parts), half, z + 1e-4, FLOOR_ID, TOP_ID)
+    return Room(tuple(objects), tuple(parts), half, level, FLOOR_ID, TOP_ID)

@@ -36,7 +36,7 @@ class Mesh:
 
     def moved(self, x: float = 0.0, y: float = 0.0, z: float = 0.0) -> Mesh:
         """Returns the mesh translated by (x, y, z) metres."""
-        return Mesh(self.vertices + (x, y, z), self.normals, self.uv, self.faces)
+        return Mesh(self.vertices + np.array([x, y, z]), self.normals, self.uv, self.faces)
 
     def turned(self, rotation: ArrayLike) -> Mesh:
         """Returns the mesh rotated by a 3 × 3 rotation matrix."""
@@ -67,12 +67,14 @@ def merge(meshes: Sequence[Mesh]) -> Mesh:
     """Returns one mesh made of several."""
     if len(meshes) == 1:
         return meshes[0]
-    offsets = np.cumsum([0] + [len(m.vertices) for m in meshes[:-1]])
+    offsets = np.cumsum([0, *(len(m.vertices) for m in meshes[:-1])])
     return Mesh(
         np.concatenate([m.vertices for m in meshes]),
         np.concatenate([m.normals for m in meshes]),
         np.concatenate([m.uv for m in meshes]),
-        np.concatenate([m.faces + o for m, o in zip(meshes, offsets)]).astype(np.int32),
+        np.concatenate([m.faces + o for m, o in zip(meshes, offsets, strict=True)]).astype(
+            np.int32
+        ),
     )
 
 
@@ -95,9 +97,7 @@ def _grid_faces(rows: int, columns: int) -> NDArray[np.int32]:
     return np.concatenate([np.stack([a, c, b], 1), np.stack([b, c, d], 1)]).astype(np.int32)
 
 
-def lathe(
-    profile: Sequence[tuple[float, float]], segments: int = 20, repeats: int = 4
-) -> Mesh:
+def lathe(profile: Sequence[tuple[float, float]], segments: int = 20, repeats: int = 4) -> Mesh:
     """Turns a profile about the z axis.
 
     Args:
@@ -246,16 +246,13 @@ def ring(radius: float, thickness: float, segments: int = 20, sides: int = 8) ->
     return tube(path, thickness, sides, closed=True)
 
 
-def arc(
-    radius: float, start: float, end: float, points: int = 9, squeeze: float = 1.0
-) -> Array:
+def arc(radius: float, start: float, end: float, points: int = 9, squeeze: float = 1.0) -> Array:
     """Points of a circular arc in the x-z plane around the origin, angles in radians from +x."""
     angle = np.linspace(start, end, points)
-    return np.stack(
-        [radius * np.cos(angle), np.zeros(points), radius * squeeze * np.sin(angle)], 1
-    )
+    return np.stack([radius * np.cos(angle), np.zeros(points), radius * squeeze * np.sin(angle)], 1)
 
 
+_FIRST_HALF, _SECOND_HALF = np.array([0, 1, 2]), np.array([0, 2, 3])  # of a quadrilateral
 _BOX_AXES = ((0, 1, 2), (1, 2, 0), (2, 0, 1))
 
 
@@ -292,7 +289,7 @@ def box(
     if taper != 1.0:
         points[points[:, 2] > 0, :2] *= taper
     start = np.arange(0, 24, 4)[:, None]
-    faces = np.concatenate([start + [0, 1, 2], start + [0, 2, 3]]).astype(np.int32)
+    faces = np.concatenate([start + _FIRST_HALF, start + _SECOND_HALF]).astype(np.int32)
     points[:, 2] += half[2]
     return _oriented(points, np.concatenate(normals), np.concatenate(uv), faces)
 
@@ -318,11 +315,11 @@ def prism(outline: Sequence[tuple[float, float]], height: float, period: float =
         [np.stack([a, b, b, a], 1), np.stack([zero, zero, zero + h, zero + h], 1)], -1
     ).reshape(-1, 2)
     start = np.arange(0, 4 * count, 4)[:, None]
-    faces = np.concatenate([start + [0, 1, 2], start + [0, 2, 3]]).astype(np.int32)
+    faces = np.concatenate([start + _FIRST_HALF, start + _SECOND_HALF]).astype(np.int32)
     sides = _oriented(vertices, normals, uv, faces)
     caps = []
     for level, sign in ((0.0, -1.0), (height, 1.0)):
-        cap = _fan(low + [0.0, 0.0, level], np.array([0.0, 0.0, sign]))
+        cap = _fan(low + np.array([0.0, 0.0, level]), np.array([0.0, 0.0, sign]))
         caps.append(Mesh(cap.vertices, cap.normals, cap.vertices[:, :2] / period, cap.faces))
     return merge([sides, *caps])
 

@@ -11,6 +11,7 @@ from .making import Finish, Maker, Opening, Shelf
 from .shapes import Mesh, merge
 from .textures import RGB, pattern, weave, wood
 
+
 @dataclass(frozen=True, eq=False)
 class Built:
     """A specimen in its own frame: base on z = 0, front towards +x.
@@ -64,7 +65,9 @@ _GLOSS = {
 }
 
 
-def _maker(category: Category, colour: str, look: str, material: str, rng: np.random.Generator) -> Maker:
+def _maker(
+    category: Category, colour: str, look: str, material: str, rng: np.random.Generator
+) -> Maker:
     specular, shininess = _GLOSS[material]
     rgb = draw_rgb(colour, rng) if colour else (0.80, 0.88, 0.90)
     see_through = material == 'glass'
@@ -76,17 +79,25 @@ def _maker(category: Category, colour: str, look: str, material: str, rng: np.ra
         alpha = 1.0
     body = Finish(rgb, alpha, None, specular, shininess)
     second = ('white', 'white', 'white', 'black', 'yellow')[int(rng.integers(5))]
-    if second == colour or colour in ('yellow', 'white') and second != 'black':
+    if second == colour or (colour in ('yellow', 'white') and second != 'black'):
         second = 'black' if colour == 'white' else 'white'
     if look != 'plain':
         second = 'black' if colour in ('white', 'grey', 'yellow') else 'white'
     accent_rgb = draw_rgb(second, rng)
     if category.name == 'plant':
-        accent_rgb = draw_rgb(('brown', 'white', 'grey', 'black', 'orange')[int(rng.integers(5))], rng)
+        accent_rgb = draw_rgb(
+            ('brown', 'white', 'grey', 'black', 'orange')[int(rng.integers(5))], rng
+        )
     accent = Finish(accent_rgb, 1.0, None, specular * 0.6, shininess)
     shade = np.array(rgb)
     dark_rgb = shade * 0.7 if shade.mean() > 0.12 else shade + 0.08
-    dark = Finish((float(dark_rgb[0]), float(dark_rgb[1]), float(dark_rgb[2])), alpha, None, specular, shininess)
+    dark = Finish(
+        (float(dark_rgb[0]), float(dark_rgb[1]), float(dark_rgb[2])),
+        alpha,
+        None,
+        specular,
+        shininess,
+    )
     main = body
     if look != 'plain':
         image = pattern(look, rgb, accent_rgb, bool(rng.random() < 0.5))
@@ -131,8 +142,9 @@ def build(
     low = np.min([mesh.vertices.min(axis=0) for mesh, _ in merged], axis=0)
     high = np.max([mesh.vertices.max(axis=0) for mesh, _ in merged], axis=0)
     drop = -float(low[2])
+    lift = np.array([0.0, 0.0, drop])
     parts = tuple((mesh.moved(z=drop).scaled(scale), finish) for mesh, finish in merged)
-    low, high = (low + (0, 0, drop)) * scale, (high + (0, 0, drop)) * scale
+    low, high = (low + lift) * scale, (high + lift) * scale
     opening = maker.opening
     if opening is not None:
         opening = Opening(

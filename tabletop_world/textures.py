@@ -52,9 +52,9 @@ def wood(rng: np.random.Generator, base: RGB, side: int = 64) -> Image:
     """Grain along the first texture coordinate, with the seams of a few boards."""
     boards = int(rng.integers(1, 5))
     rows = np.repeat(rng.normal(0.0, 0.05, boards), side // boards + 1)[:side]
-    grain = rng.normal(0.0, 1.0, (side, 1)) * 0.04 + rng.normal(0.0, 0.02, (side, side // 8)).repeat(
-        8, axis=1
-    )
+    grain = rng.normal(0.0, 1.0, (side, 1)) * 0.04 + rng.normal(
+        0.0, 0.02, (side, side // 8)
+    ).repeat(8, axis=1)
     tone = 1.0 + rows[:, None] + grain
     if boards > 1:
         tone[:: max(side // boards, 1)] *= 0.75

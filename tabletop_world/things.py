@@ -34,11 +34,13 @@ from .textures import keys
 
 
 def ball(m: Maker) -> None:
+    """A ball."""
     r = m.between(0.032, 0.042)
     m.add(sphere(r, 22, 13, 4).turned(rotation('x', m.between(0, 1.5))).moved(z=r))
 
 
 def apple(m: Maker) -> None:
+    """An apple with a stalk, at times with a leaf."""
     r = m.between(0.036, 0.042)
     path = [
         (0, 0.12), (0.35, 0.0), (0.75, 0.25), (0.97, 0.75), (1.0, 1.1), (0.85, 1.5), (0.5, 1.72),
@@ -52,30 +54,50 @@ def apple(m: Maker) -> None:
 
 
 def orange(m: Maker) -> None:
+    """An orange."""
     r = m.between(0.036, 0.042)
     m.add(sphere(r, 20, 12).scaled(1, 1, 0.95).moved(z=r * 0.95), m.body)
     m.add(cylinder(0.004, 0.002, 8).moved(z=r * 1.89), LEAF)
 
 
 def lemon(m: Maker) -> None:
+    """A lemon lying on its side."""
     r = m.between(0.025, 0.030)
-    path = [(0, -1.5), (0.22, -1.4), (0.4, -1.15), (0.85, -0.6), (1, 0), (0.85, 0.6), (0.4, 1.15), (0.22, 1.4), (0, 1.5)]
-    m.add(lathe([(x * r, z * r) for x, z in path], 18).turned(rotation('y', 1.571)).moved(z=r), m.body)
+    path = [
+        (0, -1.5),
+        (0.22, -1.4),
+        (0.4, -1.15),
+        (0.85, -0.6),
+        (1, 0),
+        (0.85, 0.6),
+        (0.4, 1.15),
+        (0.22, 1.4),
+        (0, 1.5),
+    ]
+    m.add(
+        lathe([(x * r, z * r) for x, z in path], 18).turned(rotation('y', 1.571)).moved(z=r), m.body
+    )
 
 
 def banana(m: Maker) -> None:
+    """A bent banana lying flat."""
     angle = np.linspace(-0.95, 0.95, 11)
     bend = m.between(0.075, 0.09)
     path = np.stack([bend * np.sin(angle), bend * np.cos(angle) - bend * 0.8, np.zeros(11)], 1)
-    radius = np.array([0.004, 0.006, 0.013, 0.016, 0.0175, 0.018, 0.0175, 0.016, 0.013, 0.007, 0.004])
+    radius = np.array(
+        [0.004, 0.006, 0.013, 0.016, 0.0175, 0.018, 0.0175, 0.016, 0.013, 0.007, 0.004]
+    )
     m.add(tube(path, radius, 7).moved(z=0.0175), m.body)
     ends = tube(path[-2:] * 1.0, (0.0075, 0.0045), 6)
     m.add(ends.moved(z=0.0175), STALK)
 
 
 def carrot(m: Maker) -> None:
+    """A carrot with its greens towards +x."""
     length, r = m.between(0.14, 0.18), m.between(0.016, 0.020)
-    root = lathe([(0, 0), (r * 0.25, 0.01), (r * 0.7, length * 0.5), (r, length * 0.92), (0, length)], 12)
+    root = lathe(
+        [(0, 0), (r * 0.25, 0.01), (r * 0.7, length * 0.5), (r, length * 0.92), (0, length)], 12
+    )
     m.add(root.turned(rotation('y', 1.571)).moved(-length / 2, 0, r), m.body)
     for k in range(5):
         turn = (k - 2) * 0.35
@@ -84,6 +106,7 @@ def carrot(m: Maker) -> None:
 
 
 def book(m: Maker) -> None:
+    """A book lying flat, closed with a title, or open."""
     x, y, h = m.between(0.13, 0.17), m.between(0.19, 0.24), m.between(0.018, 0.045)
     if m.chance(0.15):
         for side in (-1, 1):
@@ -105,10 +128,16 @@ def book(m: Maker) -> None:
 
 
 def carton(m: Maker) -> None:
+    """A cardboard box, closed with a band of tape, or open with its flaps up."""
     x, y, h = m.between(0.10, 0.16), m.between(0.08, 0.12), m.between(0.06, 0.12)
     if m.chance(0.4):
         w = 0.004
-        for sx, sy, px, py in ((x, w, 0, y / 2), (x, w, 0, -y / 2), (w, y, x / 2, 0), (w, y, -x / 2, 0)):
+        for sx, sy, px, py in (
+            (x, w, 0, y / 2),
+            (x, w, 0, -y / 2),
+            (w, y, x / 2, 0),
+            (w, y, -x / 2, 0),
+        ):
             m.add(box(sx, sy, h).moved(px, py))
         m.add(box(x, y, w), m.body)
         for side in (-1, 1):
@@ -125,6 +154,7 @@ def carton(m: Maker) -> None:
 
 
 def block(m: Maker) -> None:
+    """A toy block: a cube, a brick or a slab."""
     s = m.between(0.038, 0.05)
     style = int(m.rng.integers(3))
     if style == 0:
@@ -146,6 +176,7 @@ def _keys(m: Maker, columns: int, rows: int) -> Finish:
 
 
 def laptop(m: Maker) -> None:
+    """An open laptop, its keys towards +x, its screen dark or on."""
     x, y, t = m.between(0.20, 0.24), m.between(0.29, 0.34), 0.014
     m.add(box(x, y, t), m.body)
     m.add(box(x * 0.5, y * 0.9, 0.0012, fit=True).moved(-x * 0.14, 0, t), _keys(m, 6, 14))
@@ -162,12 +193,14 @@ def laptop(m: Maker) -> None:
 
 
 def keyboard(m: Maker) -> None:
+    """A keyboard, its near side towards +x."""
     x, y = m.between(0.12, 0.14), m.between(0.34, 0.42)
     m.add(box(x, y, 0.016), m.body)
     m.add(box(x * 0.88, y * 0.96, 0.006, fit=True).moved(0, 0, 0.015), _keys(m, 5, 16))
 
 
 def phone(m: Maker) -> None:
+    """A phone lying on its face, showing its back and cameras; a black one lies face up."""
     x, y, t = m.between(0.145, 0.165), m.between(0.070, 0.078), 0.009
     corner = [(x / 2, y / 2 - 0.008), (x / 2 - 0.008, y / 2)]
     outline = [*corner, *[(-a, b) for a, b in corner[::-1]], *[(-a, -b) for a, b in corner]]
@@ -186,6 +219,7 @@ def phone(m: Maker) -> None:
 
 
 def remote(m: Maker) -> None:
+    """A remote control with rows of buttons."""
     x, y, t = m.between(0.16, 0.20), m.between(0.044, 0.052), 0.018
     m.add(box(x, y, t, taper=0.94), m.body)
     light = np.mean(m.body.rgb) < 0.35
@@ -199,10 +233,13 @@ def remote(m: Maker) -> None:
 
 
 def scissors(m: Maker) -> None:
+    """A pair of scissors, its points towards +x."""
     length = m.between(0.15, 0.19)
     cross = 0.14
     for side in (-1, 1):
-        blade = prism([(0, -0.007), (length * 0.48, -0.001), (length * 0.52, 0.004), (0, 0.007)], 0.0025)
+        blade = prism(
+            [(0, -0.007), (length * 0.48, -0.001), (length * 0.52, 0.004), (0, 0.007)], 0.0025
+        )
         grip = tube([(0.004, 0, 0.004), (-length * 0.22, 0, 0.004)], 0.005, 6, flat=0.8)
         loop = ring(1.0, 0.26, 16, 6).scaled(length * 0.155, length * 0.105, length * 0.07)
         turn = rotation('z', side * cross)
@@ -215,20 +252,34 @@ def scissors(m: Maker) -> None:
 
 
 def hammer(m: Maker) -> None:
+    """A claw hammer, its head towards +x."""
     length = m.between(0.24, 0.29)
     path = [(-length / 2, 0, 0.014), (0, 0, 0.014), (length * 0.46, 0, 0.014)]
     m.add(tube(path, (0.0165, 0.0145, 0.0125), 10), m.body)
     head = cylinder(0.015, 0.035, 14).turned(rotation('x', -1.571))
     m.add(head.moved(length * 0.44, 0.01, 0.015), METAL)
     m.add(box(0.024, 0.03, 0.024).moved(length * 0.44, 0.0, 0.003), METAL)
-    claw = [(length * 0.44, -0.01, 0.018), (length * 0.43, -0.035, 0.017), (length * 0.40, -0.055, 0.01)]
+    claw = [
+        (length * 0.44, -0.01, 0.018),
+        (length * 0.43, -0.035, 0.017),
+        (length * 0.40, -0.055, 0.01),
+    ]
     m.add(tube(claw, (0.012, 0.009, 0.003), 8, flat=0.9), METAL)
 
 
 def screwdriver(m: Maker) -> None:
+    """A screwdriver, its tip towards +x."""
     length = m.between(0.19, 0.23)
     r = 0.0155
-    grip = [(0, 0), (r * 0.8, 0.004), (r, 0.03), (r * 0.85, 0.055), (r, 0.08), (r * 0.6, 0.1), (0, 0.1)]
+    grip = [
+        (0, 0),
+        (r * 0.8, 0.004),
+        (r, 0.03),
+        (r * 0.85, 0.055),
+        (r, 0.08),
+        (r * 0.6, 0.1),
+        (0, 0.1),
+    ]
     lay = rotation('y', 1.571)
     m.add(lathe(grip, 12).turned(lay).moved(-length / 2, 0, r), m.body)
     m.add(cylinder(0.0038, length - 0.1, 8).turned(lay).moved(-length / 2 + 0.1, 0, r), METAL)
@@ -236,15 +287,24 @@ def screwdriver(m: Maker) -> None:
 
 
 def pen(m: Maker) -> None:
+    """A ballpoint pen, its tip towards +x."""
     length, r = m.between(0.13, 0.15), m.between(0.0055, 0.0075)
     lay = rotation('y', 1.571)
-    shaft = [(0, 0), (r * 0.9, 0.001), (r, 0.006), (r, length - 0.018), (r * 0.25, length), (0, length)]
+    shaft = [
+        (0, 0),
+        (r * 0.9, 0.001),
+        (r, 0.006),
+        (r, length - 0.018),
+        (r * 0.25, length),
+        (0, length),
+    ]
     m.add(lathe(shaft, 10).turned(lay).moved(-length / 2, 0, r), m.body)
     m.add(cylinder(r * 1.06, 0.004, 10).turned(lay).moved(length * 0.1, 0, r), m.dark)
     m.add(box(length * 0.28, 0.003, 0.0025).moved(-length * 0.34, 0, r * 1.9), m.dark)
 
 
 def tape(m: Maker) -> None:
+    """A roll of tape lying flat."""
     r, h = m.between(0.04, 0.052), m.between(0.02, 0.035)
     inner = r * m.between(0.6, 0.7)
     m.add(lathe([(inner + 0.003, 0), (r, 0), (r, h), (inner + 0.003, h)], 26), m.body)
@@ -252,6 +312,7 @@ def tape(m: Maker) -> None:
 
 
 def clock(m: Maker) -> None:
+    """A round clock on two feet, its face towards +x, at times with bells."""
     r, depth = m.between(0.055, 0.075), m.between(0.035, 0.05)
     up = rotation('y', 1.571)
     lift = r + 0.012
@@ -281,6 +342,7 @@ def clock(m: Maker) -> None:
 
 
 def lamp(m: Maker) -> None:
+    """A lamp with a shade on a stem, at times lit."""
     h, r = m.between(0.32, 0.40), m.between(0.075, 0.095)
     base = m.dark if m.chance(0.5) else METAL
     m.add(lathe([(0, 0), (0.06, 0), (0.058, 0.012), (0.012, 0.022), (0, 0.022)], 20), base)
@@ -294,10 +356,14 @@ def lamp(m: Maker) -> None:
     top = r * m.between(0.55, 0.75)
     m.add(lathe([(r, low), (top, low + tall)], 22, 6), shade)
     m.add(lathe([(top - 0.002, low + tall), (r - 0.002, low)], 22, 6), shade)
-    m.add(sphere(0.022, 12, 8).moved(z=low + 0.04), Finish((1, 0.95, 0.75), emission=0.9 if lit else 0.0))
+    m.add(
+        sphere(0.022, 12, 8).moved(z=low + 0.04),
+        Finish((1, 0.95, 0.75), emission=0.9 if lit else 0.0),
+    )
 
 
 def plant(m: Maker) -> None:
+    """A potted plant with upright or spreading leaves."""
     r, h = m.between(0.045, 0.06), m.between(0.07, 0.09)
     soil = Finish((0.18, 0.11, 0.06), specular=0.0)
     m.add(lathe([(0, 0), (r * 0.72, 0), (r, h), (r * 1.06, h), (r * 0.9, h)], 20), m.accent)
