@@ -36,3 +36,15 @@ def remove_orphans(folder: Path = SHARED_MEMORY) -> list[str]:
             continue
         removed.append(name)
     return removed
+
+
+def main() -> None:
+    """Removes the orphans of this machine and says which."""
+    removed = remove_orphans()
+    print(f'{len(removed)} file(s) without an owner removed from {SHARED_MEMORY}')
+    for name in removed:
+        print(f'  {name}')
+
+
+if __name__ == '__main__':
+    main()

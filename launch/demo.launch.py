@@ -1,5 +1,7 @@
 """Starts a camera that looks at the simulated household, and the node `segment` on its image.
 
+For example::
+
     ros2 launch clipseg_ros demo.launch.py prompt:='the mug; something to cut with' rviz:=true
 """
 
@@ -27,7 +29,8 @@ CONFIG = LAUNCH.parent / 'config'
 
 ARGUMENTS = {
     'namespace': ('', 'Namespace of the nodes.'),
-    'params_file': (str(CONFIG / 'demo.yaml'), 'Parameters of the nodes, a YAML file.'),
+    'params_file': (str(CONFIG / 'segment.yaml'), 'Parameters of the node, a YAML file.'),
+    'camera_params_file': (str(CONFIG / 'camera.yaml'), 'Parameters of the camera, likewise.'),
     'use_sim_time': ('false', 'Whether time comes from /clock: true in a simulation.'),
     'autostart': ('true', 'Whether the nodes configure and activate themselves.'),
     'log_level': ('info', 'Least severe messages to log: debug, info, warn, error or fatal.'),
@@ -49,7 +52,7 @@ def start_camera(context: LaunchContext) -> list[LaunchDescriptionEntity]:
             name='camera',
             namespace=value['namespace'],
             parameters=[
-                value['params_file'],
+                value['camera_params_file'],
                 {'use_sim_time': ParameterValue(value['use_sim_time'], value_type=bool)},
             ],
             remappings=[('image', value['image'])],
@@ -75,14 +78,16 @@ def generate_launch_description() -> LaunchDescription:
     segment = IncludeLaunchDescription(
         PythonLaunchDescriptionSource(str(LAUNCH / 'segment.launch.py')),
         launch_arguments={
-            name: LaunchConfiguration(name) for name in ARGUMENTS if name != 'rviz'
+            name: LaunchConfiguration(name)
+            for name in ARGUMENTS
+            if name not in ('camera_params_file', 'rviz')
         }.items(),
     )
     rviz = Node(
         package='rviz2',
         executable='rviz2',
         namespace=LaunchConfiguration('namespace'),
-        arguments=['-d', str(CONFIG / 'demo.rviz')],
+        arguments=['-d', str(CONFIG / 'clipseg.rviz')],
         condition=IfCondition(LaunchConfiguration('rviz')),
     )
     return LaunchDescription([*entities, OpaqueFunction(function=start_camera), segment, rviz])

@@ -1,5 +1,7 @@
 """Starts the node `segment`: masks of whatever the prompt names, from a camera.
 
+For example::
+
     ros2 launch clipseg_ros segment.launch.py image:=/camera/image_raw prompt:='the mug; a chair'
 """
 

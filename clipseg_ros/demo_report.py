@@ -1,0 +1,111 @@
+"""What came of the demo: an answer for each prompt, what is wrong with them, and a table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.table import Table
+
+MIN_MEAN_IOU = 0.6
+"""Least mean intersection over union of the prompts for things that are there."""
+MAX_ABSENT_SHARE = 0.01
+"""Largest share of the picture that the mask of something absent may cover."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back for one prompt.
+
+    Attributes:
+        scene: Seed of the scene.
+        prompt: The prompt.
+        kind: Kind of the phrase, or ``absent``.
+        iou: Intersection over union with the truth, 0…1; None for something absent.
+        share: Share of the picture that the mask covers, 0…1.
+        score: How sure the node is that the thing is there, 0…1; None without ``~/segments``.
+        latency_ms: Median milliseconds from the camera's stamp to the mask's arrival.
+        fps: Masks a second.
+    """
+
+    scene: int
+    prompt: str
+    kind: str
+    iou: float | None
+    share: float
+    score: float | None
+    latency_ms: float
+    fps: float
+
+    @property
+    def wrong(self) -> bool:
+        """Whether the mask of something absent is too large."""
+        return self.iou is None and self.share > MAX_ABSENT_SHARE
+
+
+def intersection_over_union(mask: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
+    """Returns the share of two masks of one shape that they have in common, 0…1.
+
+    Raises:
+        ValueError: If both are empty.
+    """
+    union = int((mask | truth).sum())
+    if union == 0:
+        raise ValueError('two empty masks have no intersection over union')
+    return int((mask & truth).sum()) / union
+
+
+def mean_iou(answers: list[Answer]) -> float:
+    """Returns the mean over the prompts for things that are there."""
+    return float(np.mean([answer.iou for answer in answers if answer.iou is not None]))
+
+
+def find_faults(answers: list[Answer]) -> list[str]:
+    """Returns what is not good enough, one sentence each; nothing if all is well."""
+    faults = [
+        f'scene {answer.scene}: {answer.prompt!r} is not there, and its mask covers '
+        f'{answer.share:.1%} of the picture (at most {MAX_ABSENT_SHARE:.0%})'
+        for answer in answers
+        if answer.wrong
+    ]
+    if (mean := mean_iou(answers)) < MIN_MEAN_IOU:
+        faults.insert(0, f'the mean IoU is {mean:.2f} (at least {MIN_MEAN_IOU})')
+    return faults
+
+
+def make_table(answers: list[Answer]) -> Table:
+    """Returns the answers as a table for people."""
+    table = Table(title='masks over ROS topics, against the renderer', title_justify='left')
+    for heading in ('scene', 'prompt', 'kind'):
+        table.add_column(heading)
+    for heading in ('IoU', 'score', 'latency', 'frames/s'):
+        table.add_column(heading, justify='right')
+    for previous, answer in zip([None, *answers], answers, strict=False):
+        new_scene = previous is None or previous.scene != answer.scene
+        if new_scene and previous is not None:
+            table.add_section()
+        colour = 'red' if answer.wrong else 'green'
+        table.add_row(
+            str(answer.scene) if new_scene else '',
+            answer.prompt,
+            answer.kind,
+            f'[{colour}]{answer.share:.1%} on' if answer.iou is None else f'{answer.iou:.2f}',
+            '–' if answer.score is None else f'{answer.score:.2f}',
+            f'{answer.latency_ms:.0f} ms',
+            f'{answer.fps:.1f}',
+        )
+    table.add_section()
+    latency = float(np.median([answer.latency_ms for answer in answers]))
+    fps = float(np.median([answer.fps for answer in answers]))
+    present = sum(answer.iou is not None for answer in answers)
+    table.add_row(
+        '',
+        f'mean of {present}; medians',
+        '',
+        f'{mean_iou(answers):.2f}',
+        '',
+        f'{latency:.0f} ms',
+        f'{fps:.1f}',
+    )
+    return table
