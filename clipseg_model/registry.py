@@ -99,7 +99,7 @@ def _find_weights(name_or_path: str) -> Path:
             )
         return weights
     path = Path(name_or_path).expanduser()
-    if path.suffix or path.exists() or len(path.parts) > 1:
+    if path.suffix or os.sep in name_or_path or path.is_file():
         return path
     raise _not_found(name_or_path)
 

@@ -1,0 +1,359 @@
+from __future__ import annotations
+
+import warnings
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from PIL import Image
+from tiny_models import CARD, make_model
+
+from clipseg_model.checkpoints import load_card, save_checkpoint
+from clipseg_model.errors import CheckpointError, ClipsegError, ImageError, PromptError
+from clipseg_model.prompts import Prompt
+from clipseg_model.segmenter import Segmenter, input_shape
+from clipseg_model.visual_prompt import visual_prompt
+
+PROMPTS = ['a mug', 'the red chair', 'blue cup']
+
+
+def with_card(segmenter: Segmenter, **changes: Any) -> Segmenter:
+    return Segmenter(segmenter.model, replace(segmenter.card, **changes), 'cpu')
+
+
+class Calls:
+    """Counts what a model is asked to do."""
+
+    def __init__(self, segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.images: list[tuple[int, ...]] = []
+        self.texts: list[list[str]] = []
+        self.prompt_images = 0
+        self.decoded: list[int] = []
+        model = segmenter.model
+        encode, embed_texts = model.encode_image, model.embed_texts
+        embed_images, decode = model.embed_images, model.decode
+
+        def spy_encode(pixels: torch.Tensor) -> Any:
+            self.images.append(tuple(pixels.shape))
+            return encode(pixels)
+
+        def spy_texts(texts: list[str]) -> torch.Tensor:
+            self.texts.append(list(texts))
+            return embed_texts(texts)
+
+        def spy_images(pixels: torch.Tensor) -> torch.Tensor:
+            self.prompt_images += len(pixels)
+            return embed_images(pixels)
+
+        def spy_decode(features: Any, condition: torch.Tensor) -> torch.Tensor:
+            self.decoded.append(len(condition))
+            return decode(features, condition)
+
+        monkeypatch.setattr(model, 'encode_image', spy_encode)
+        monkeypatch.setattr(model, 'embed_texts', spy_texts)
+        monkeypatch.setattr(model, 'embed_images', spy_images)
+        monkeypatch.setattr(model, 'decode', spy_decode)
+
+
+@pytest.fixture
+def calls(segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch) -> Calls:
+    return Calls(segmenter, monkeypatch)
+
+
+class TestInputShape:
+    @pytest.mark.parametrize('size', [(480, 640), (1, 1), (2000, 10)])
+    def test_square(self, size: tuple[int, int]) -> None:
+        assert input_shape(*size, 352, 16) == (352, 352)
+
+    @pytest.mark.parametrize(
+        ('size', 'expected'),
+        [
+            ((480, 640), (304, 400)),
+            ((640, 480), (400, 304)),
+            ((500, 500), (352, 352)),
+            ((720, 1280), (256, 464)),
+            ((10, 10_000), (32, 11136)),
+            ((1, 1), (352, 352)),
+        ],
+    )
+    def test_aspect(self, size: tuple[int, int], expected: tuple[int, int]) -> None:
+        assert input_shape(*size, 352, 16, 'aspect') == expected
+
+    def test_aspect_keeps_about_the_area(self) -> None:
+        for height, width in [(480, 640), (1080, 1920), (900, 300), (333, 777)]:
+            h, w = input_shape(height, width, 352, 16, 'aspect')
+            assert h % 16 == w % 16 == 0
+            assert h * w == pytest.approx(352 * 352, rel=0.1)
+            assert w / h == pytest.approx(width / height, rel=0.1)
+
+
+class TestPreprocessing:
+    @pytest.mark.parametrize('size', [(90, 120), (480, 640), (20, 33)])
+    def test_is_antialiased_bilinear_on_uint8(
+        self, segmenter: Segmenter, size: tuple[int, int]
+    ) -> None:
+        picture = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+        tensor = torch.from_numpy(picture).permute(2, 0, 1)[None]
+        resized = F.interpolate(tensor, (64, 64), mode='bilinear', antialias=True)
+        backbone = segmenter.model.backbone
+        mean = torch.tensor(backbone.mean).view(3, 1, 1)
+        std = torch.tensor(backbone.std).view(3, 1, 1)
+        expected = (resized / 255 - mean) / std
+        pixels = segmenter._pixels(picture, (64, 64))
+        torch.testing.assert_close(pixels, expected, rtol=0, atol=2e-6)
+
+    def test_agrees_with_pillow(self, segmenter: Segmenter) -> None:
+        """Another implementation of the same filter, to within rounding."""
+        picture = np.random.default_rng(0).integers(0, 256, (200, 301, 3), dtype=np.uint8)
+        pillow = Image.fromarray(picture).resize((64, 64), Image.Resampling.BILINEAR)
+        backbone = segmenter.model.backbone
+        pixels = segmenter._pixels(picture, (64, 64))[0].permute(1, 2, 0)
+        levels = (pixels * torch.tensor(backbone.std) + torch.tensor(backbone.mean)) * 255
+        assert np.abs(levels.numpy() - np.asarray(pillow, np.float32)).max() < 1.01
+
+    def test_an_image_of_the_models_size_is_not_resampled(self, segmenter: Segmenter) -> None:
+        picture = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+        pixels = segmenter._pixels(picture, (64, 64))[0].permute(1, 2, 0)
+        backbone = segmenter.model.backbone
+        levels = (pixels * torch.tensor(backbone.std) + torch.tensor(backbone.mean)) * 255
+        assert np.array_equal(levels.round().numpy().astype(np.uint8), picture)
+
+    def test_any_layout_in_memory(self, segmenter: Segmenter, image: NDArray[np.uint8]) -> None:
+        expected = segmenter.segment(image, ['a mug']).results[0].logits
+        frozen = np.frombuffer(image.tobytes(), np.uint8).reshape(image.shape)
+        backwards = np.ascontiguousarray(image[:, :, ::-1])[:, :, ::-1]
+        padded = np.zeros((90, 130, 3), np.uint8)
+        padded[:, :120] = image
+        with warnings.catch_warnings():
+            warnings.simplefilter('error')
+            for same in (frozen, backwards, padded[:, :120], np.asfortranarray(image)):
+                found = segmenter.segment(same, ['a mug']).results[0].logits
+                np.testing.assert_array_equal(found, expected)
+
+    def test_the_image_is_not_changed(self, segmenter: Segmenter, image: NDArray[np.uint8]) -> None:
+        before = image.copy()
+        segmenter.segment(image, ['a mug'])
+        assert np.array_equal(image, before)
+
+    def test_aspect_gives_the_model_an_oblong(
+        self, segmenter: Segmenter, image: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        oblong = with_card(segmenter, resize='aspect')
+        calls = Calls(oblong, monkeypatch)
+        found = oblong.segment(image, ['a mug'])
+        assert calls.images == [(1, 3, 48, 80)]
+        assert found.results[0].logits.shape == (48, 80)
+        assert found.results[0].mask.shape == (90, 120)
+
+
+class TestSharing:
+    def test_an_image_is_encoded_once(
+        self, segmenter: Segmenter, calls: Calls, image: NDArray[np.uint8]
+    ) -> None:
+        segmenter.set_image(image)
+        segmenter.predict(PROMPTS)
+        segmenter.predict(['a mug'])
+        assert calls.images == [(1, 3, 64, 64)]
+        assert calls.decoded == [3, 1]
+
+    def test_prompts_are_embedded_once(
+        self, segmenter: Segmenter, calls: Calls, image: NDArray[np.uint8]
+    ) -> None:
+        segmenter.segment(image, PROMPTS)
+        segmenter.segment(image, [PROMPTS[2], 'a cup', PROMPTS[0], 'a cup'])
+        assert calls.texts == [PROMPTS, ['a cup']]
+
+    def test_example_images_are_embedded_once(
+        self, segmenter: Segmenter, calls: Calls, image: NDArray[np.uint8]
+    ) -> None:
+        mask = np.zeros(image.shape[:2], bool)
+        mask[20:60, 30:80] = True
+        for _ in range(2):
+            segmenter.segment(image, [Prompt(image=image.copy(), mask=mask.copy())])
+        assert calls.prompt_images == 1
+        segmenter.segment(image, [Prompt(image=image, mask=~mask), Prompt(image=image)])
+        assert calls.prompt_images == 3
+
+    def test_results_do_not_depend_on_the_other_prompts(
+        self, segmenter: Segmenter, image: NDArray[np.uint8]
+    ) -> None:
+        together = segmenter.segment(image, PROMPTS)
+        for prompt, result in zip(PROMPTS, together.results, strict=True):
+            alone = segmenter.segment(image, [prompt]).results[0]
+            np.testing.assert_allclose(result.logits, alone.logits, atol=1e-5)
+            assert result.score == pytest.approx(alone.score, abs=1e-6)
+
+    def test_two_hundred_prompts(
+        self, segmenter: Segmenter, calls: Calls, image: NDArray[np.uint8]
+    ) -> None:
+        prompts = [f'a mug {"cup " * number}' for number in range(200)]
+        found = segmenter.segment(image, prompts)
+        assert len(found.results) == 200
+        assert sum(calls.decoded) == 200
+        assert max(calls.decoded) <= 8
+        alone = segmenter.segment(image, prompts[150:151]).results[0]
+        np.testing.assert_allclose(found.results[150].logits, alone.logits, atol=1e-5)
+
+    def test_nothing_needs_gradients(self, segmenter: Segmenter, image: NDArray[np.uint8]) -> None:
+        segmenter.set_image(image)
+        assert segmenter._features is not None
+        assert not any(tap.requires_grad for tap in segmenter._features.taps)
+
+
+class TestPrompts:
+    def test_image_prompts_go_through_the_prompt_image(
+        self, segmenter: Segmenter, image: NDArray[np.uint8]
+    ) -> None:
+        mask = np.zeros(image.shape[:2], bool)
+        mask[20:60, 30:80] = True
+        found = segmenter.segment(image, [Prompt(image=image, mask=mask)]).results[0]
+        prompt_image = visual_prompt(image, mask, 64)
+        with torch.inference_mode():
+            vector = segmenter.model.embed_images(segmenter._pixels(prompt_image, (64, 64)))
+            segmenter.set_image(image)
+            assert segmenter._features is not None
+            expected = segmenter.model.decode(segmenter._features, vector)
+        np.testing.assert_allclose(found.logits, expected[0].numpy(), atol=1e-6)
+
+    def test_prompt_images_have_the_cards_size(
+        self, segmenter: Segmenter, image: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        other = with_card(segmenter, prompt_image_size=96)
+        sizes: list[tuple[int, ...]] = []
+        embed = other.model.embed_images
+
+        def spy(pixels: torch.Tensor) -> torch.Tensor:
+            sizes.append(tuple(pixels.shape))
+            return embed(pixels)
+
+        monkeypatch.setattr(other.model, 'embed_images', spy)
+        other.segment(image, [Prompt(image=image)])
+        assert sizes == [(1, 3, 96, 96)]
+
+    @pytest.mark.parametrize('weight', [0.0, 0.25, 1.0])
+    def test_mixed_prompts(
+        self, segmenter: Segmenter, image: NDArray[np.uint8], weight: float
+    ) -> None:
+        with torch.inference_mode():
+            text, example, mixed = segmenter._conditions(
+                [
+                    Prompt('a mug'),
+                    Prompt(image=image),
+                    Prompt('a mug', image=image, weight=weight),
+                ]
+            )
+        torch.testing.assert_close(mixed, weight * text + (1 - weight) * example)
+
+    def test_the_cards_template(self, segmenter: Segmenter, monkeypatch: Any) -> None:
+        templated = with_card(segmenter, template='a {} to sit on')
+        calls = Calls(templated, monkeypatch)
+        templated.prepare(['red chair'])
+        assert calls.texts == [['a red chair to sit on']]
+
+    def test_prepare_embeds_ahead(
+        self, segmenter: Segmenter, calls: Calls, image: NDArray[np.uint8]
+    ) -> None:
+        prompts = segmenter.prepare(PROMPTS)
+        assert [prompt.text for prompt in prompts] == PROMPTS
+        segmenter.segment(image, prompts)
+        assert len(calls.texts) == 1
+
+    def test_a_prompt_that_the_model_cannot_read(
+        self, segmenter: Segmenter, image: NDArray[np.uint8]
+    ) -> None:
+        segmenter.set_image(image)
+        for attempt in (segmenter.predict, segmenter.prepare):
+            with pytest.raises(PromptError, match='茶碗'):
+                attempt(['a mug', '茶碗'])
+        assert segmenter.predict(['a mug']).results[0].prompt.text == 'a mug'
+
+    @pytest.mark.parametrize('prompts', [[], 'a mug', [''], [None], ['a mug'] * 255])
+    def test_what_is_no_list_of_prompts(
+        self, segmenter: Segmenter, calls: Calls, image: NDArray[np.uint8], prompts: Any
+    ) -> None:
+        with pytest.raises(PromptError):
+            segmenter.segment(image, prompts)
+        assert calls.images == []
+
+
+class TestThresholds:
+    def test_prompts_before_call_before_card(
+        self, segmenter: Segmenter, image: NDArray[np.uint8]
+    ) -> None:
+        prompts = [Prompt('a mug', threshold=0.3), 'blue cup']
+        card = with_card(segmenter, threshold=0.4)
+        assert [x.threshold for x in card.segment(image, prompts).results] == [0.3, 0.4]
+        assert [x.threshold for x in card.segment(image, prompts, 0.6).results] == [0.3, 0.6]
+
+    @pytest.mark.parametrize('threshold', [0, 1, -1, float('nan'), 'high'])
+    def test_out_of_range(
+        self, segmenter: Segmenter, image: NDArray[np.uint8], threshold: Any
+    ) -> None:
+        with pytest.raises(PromptError, match='between 0 and 1'):
+            segmenter.segment(image, ['a mug'], threshold)
+
+    def test_presence(self, segmenter: Segmenter, image: NDArray[np.uint8]) -> None:
+        scores = [result.score for result in segmenter.segment(image, PROMPTS).results]
+        between = (min(scores) + max(scores)) / 2
+        found = with_card(segmenter, presence_threshold=between).segment(image, PROMPTS)
+        assert [result.score for result in found.results] == pytest.approx(scores)
+        assert [result.presence for result in found.results] == [s >= between for s in scores]
+        assert any(result.mask.any() for result in found.results if result.presence)
+        assert not any(result.mask.any() for result in found.results if not result.presence)
+
+
+class TestOrder:
+    def test_predict_before_set_image(self, segmenter: Segmenter) -> None:
+        with pytest.raises(ImageError, match='set_image'):
+            segmenter.predict(['a mug'])
+
+    def test_a_bad_image_does_not_leave_the_last_one(
+        self, segmenter: Segmenter, image: NDArray[np.uint8]
+    ) -> None:
+        segmenter.set_image(image)
+        with pytest.raises(ImageError, match='float64'):
+            segmenter.set_image(image.astype(float))  # type: ignore[arg-type]
+        with pytest.raises(ImageError, match='set_image'):
+            segmenter.predict(['a mug'])
+        assert segmenter.segment(image, ['a mug']).results
+
+    def test_warming_up_leaves_no_image(self, segmenter: Segmenter, calls: Calls) -> None:
+        segmenter.warm_up(height=48, width=64, prompts=3)
+        assert calls.images == [(1, 3, 64, 64)]
+        assert calls.decoded == [3]
+        with pytest.raises(ImageError, match='set_image'):
+            segmenter.predict(['a mug'])
+
+    @pytest.mark.parametrize('size', [(1, 1), (1, 700), (37, 5), (64, 64), (601, 399)])
+    def test_results_have_the_size_of_the_image(
+        self, segmenter: Segmenter, size: tuple[int, int]
+    ) -> None:
+        found = segmenter.segment(np.full((*size, 3), 80, np.uint8), PROMPTS)
+        assert (found.height, found.width) == size
+        for array in (found.mask(), found.labels(), found.confidence(), found.probability()):
+            assert array.shape == size
+        for result in found.results:
+            assert result.mask.shape == result.probability.shape == size
+        assert found.model == 'tiny'
+
+
+class TestDamage:
+    def test_logits_that_are_not_finite(
+        self, segmenter: Segmenter, image: NDArray[np.uint8]
+    ) -> None:
+        with torch.no_grad():
+            segmenter.model.decoder.film_add.bias[0] = torch.nan
+        with pytest.raises(ClipsegError, match=r"'tiny' gave logits that are not finite"):
+            segmenter.segment(image, ['a mug'])
+
+    @pytest.mark.parametrize('sizes', [{'input_size': 100}, {'prompt_image_size': 100}])
+    def test_sizes_that_do_not_fit_the_patches(self, tmp_path: Path, sizes: dict[str, int]) -> None:
+        model = make_model()
+        save_checkpoint(tmp_path / 'a.safetensors', model, {**CARD, **sizes})
+        with pytest.raises(CheckpointError, match=r'100.*patch size 16'):
+            Segmenter(model, load_card(tmp_path / 'a.safetensors'), 'cpu')
