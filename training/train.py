@@ -1,6 +1,6 @@
 """Trains the bundled model on rendered scenes.
 
-    accelerate launch --cpu --num_processes 2 -m training.train training/configs/tabletop.yaml
+    torchrun --nproc_per_node 2 -m training.train training/configs/tabletop.yaml
     accelerate launch --multi_gpu -m training.train training/configs/tabletop.yaml
 
 A run writes a folder: its settings, git commit and environment, ``log.jsonl``, and the newest
@@ -131,17 +131,21 @@ def main() -> None:
     """Runs the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('settings', type=Path, help='YAML file of the run')
-    parser.add_argument('--output', type=Path, help='folder of the run (default: runs/NAME)')
+    parser.add_argument('--output', type=Path, help='folder of the run (default: runs/train/NAME)')
     parser.add_argument('--resume', action='store_true', help='go on from the newest state')
     args = parser.parse_args()
     settings = load_settings(args.settings)
-    output: Path = args.output or Path('runs') / settings.name / 'train'
+    output: Path = args.output or Path('runs/train') / settings.name
     state_path = output / 'state.pt'
     if state_path.exists() and not args.resume:
         raise SystemExit(f'{state_path} exists: give --resume to go on, or another --output')
 
-    accelerator = Accelerator(mixed_precision='bf16')
+    # Without cpu=True, processes on a machine without a GPU would not find each other.
+    accelerator = Accelerator(cpu=not torch.cuda.is_available(), mixed_precision='bf16')
     rank, processes = accelerator.process_index, accelerator.num_processes
+    expected = int(os.environ.get('WORLD_SIZE', 1))
+    if processes != expected:
+        raise SystemExit(f'{expected} processes were started, but {processes} work together')
     set_seed(settings.seed)
     inner = JointTraining(build_clipseg(settings.model))
     frozen = load_file(settings.frozen)
