@@ -59,8 +59,12 @@ class Blueprint:
     centre: Vector
     reach: float
 
-    def spec(self) -> mujoco.MjSpec:
-        """Returns the scene as an editable MuJoCo model."""
+    def spec(self, textures: bool = True) -> mujoco.MjSpec:
+        """Returns the scene as an editable MuJoCo model.
+
+        Args:
+            textures: Whether patterns and grain are kept; if not, their mean colour is taken.
+        """
         spec = mujoco.MjSpec()
         spec.compiler.usethread = 0
         spec.stat.extent = 1.0
@@ -88,7 +92,9 @@ class Blueprint:
         for index, part in enumerate(self.parts):
             finish = part.finish
             if finish not in materials:
-                materials[finish] = self._add_material(spec, finish, f'finish{len(materials)}')
+                materials[finish] = self._add_material(
+                    spec, finish, f'finish{len(materials)}', textures
+                )
             name = f'mesh{index}'
             spec.add_mesh(
                 name=name,
@@ -109,15 +115,18 @@ class Blueprint:
         return spec
 
     @staticmethod
-    def _add_material(spec: mujoco.MjSpec, finish: Finish, name: str) -> str:
+    def _add_material(spec: mujoco.MjSpec, finish: Finish, name: str, textures: bool) -> str:
+        rgb = np.array(finish.rgb)
+        if finish.image is not None and not textures:
+            rgb = rgb * finish.image.mean(axis=(0, 1)) / 255.0
         material = spec.add_material(
             name=name,
-            rgba=(*finish.rgb, finish.alpha),
+            rgba=(*rgb, finish.alpha),
             specular=finish.specular,
             shininess=finish.shininess,
             emission=finish.emission,
         )
-        if finish.image is not None:
+        if finish.image is not None and textures:
             height, width = finish.image.shape[:2]
             texture = spec.add_texture(
                 name=name,
@@ -128,9 +137,9 @@ class Blueprint:
             )
             texture.data = finish.image.tobytes()
             role = int(mujoco.mjtTextureRole.mjTEXROLE_RGB)
-            textures = [''] * int(mujoco.mjtTextureRole.mjNTEXROLE)
-            textures[role] = name
-            material.textures = textures
+            slots = [''] * int(mujoco.mjtTextureRole.mjNTEXROLE)
+            slots[role] = name
+            material.textures = slots
         return name
 
     def compile(self) -> mujoco.MjModel:
@@ -138,7 +147,10 @@ class Blueprint:
         return self.spec().compile()
 
     def xml(self) -> str:
-        """Returns the scene as MuJoCo XML with the meshes inline."""
-        spec = self.spec()
+        """Returns the scene as MuJoCo XML with the meshes inline.
+
+        MuJoCo's XML cannot hold pictures: what is patterned has its mean colour there.
+        """
+        spec = self.spec(textures=False)
         spec.compile()
         return str(spec.to_xml())

@@ -153,7 +153,6 @@ class Renderer:
         mujoco.mj_kinematics(model, data)
         mujoco.mj_camlight(model, data)
         context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_50)
-        mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, context)
         context.readDepthMap = mujoco.mjtDepthMap.mjDEPTH_ZEROFAR
         view = mujoco.MjvScene(model, maxgeom=model.ngeom + 8)
         mujoco.mjv_updateScene(
@@ -215,6 +214,7 @@ class Renderer:
             eye.frustum_width = half * self.width / self.height
             eye.frustum_bottom, eye.frustum_top = -half, half
             eye.frustum_near, eye.frustum_far = near, far
+        mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, context)
         mujoco.mjr_render(self._rect, view, context)
         mujoco.mjr_readPixels(self._raw, None, self._rect, context)
         flags = view.flags

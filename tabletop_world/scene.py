@@ -92,7 +92,10 @@ class Scene:
 
     @property
     def model_xml(self) -> str:
-        """The scene as MuJoCo XML with the meshes inline; ``''`` without a blueprint."""
+        """The scene as MuJoCo XML, meshes inline, patterns as their mean colour.
+
+        ``''`` without a blueprint. Made anew each time it is asked for.
+        """
         return '' if self.blueprint is None else self.blueprint.xml()
 
     def object(self, object_id: int) -> SceneObject:

@@ -44,13 +44,17 @@ class Mesh:
         return Mesh(self.vertices @ transposed, self.normals @ transposed, self.uv, self.faces)
 
     def scaled(self, x: float, y: float | None = None, z: float | None = None) -> Mesh:
-        """Returns the mesh scaled along the axes (uniformly if only ``x`` is given)."""
+        """Returns the mesh scaled along the axes (uniformly if only ``x`` is given).
+
+        A negative factor mirrors.
+        """
         if y is None or z is None:
             return Mesh(self.vertices * x, self.normals, self.uv, self.faces)
         factors = np.array([x, y, z])
         normals = self.normals / factors
         normals /= np.linalg.norm(normals, axis=1, keepdims=True)
-        return Mesh(self.vertices * factors, normals, self.uv, self.faces)
+        faces = self.faces if factors.prod() > 0 else self.faces[:, ::-1]
+        return Mesh(self.vertices * factors, normals, self.uv, faces)
 
 
 def rotation(axis: str, angle: float) -> Array:
