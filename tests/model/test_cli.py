@@ -143,6 +143,21 @@ class TestImages:
         assert masks == {'photo_red-mug_mask.png', 'photo_red-mug-2_mask.png'}
 
 
+class TestPhotographs:
+    @pytest.mark.parametrize('name', ['coffee', 'cat', 'astronaut'])
+    def test_at_their_own_size(self, checkpoint: Path, work: Path, name: str) -> None:
+        data = pytest.importorskip('skimage.data')
+        photograph = getattr(data, name)()
+        Image.fromarray(photograph).save(f'{name}.jpg')
+        model = 'tabletop' if registry.get_card('tabletop').present else checkpoint
+        prompts = 'the mug; something to sit on'
+        result = clipseg('segment', f'{name}.jpg', '-p', prompts, '-m', model, '--device', 'cpu')
+        assert result.exit_code == 0, result.output
+        assert result.stderr.count('Note:') == 1
+        for part in ('the-mug_mask', 'something-to-sit-on_mask', 'overlay'):
+            assert read_image(f'out/{name}_{part}.png').shape == photograph.shape
+
+
 class TestFolders:
     def test_a_bad_file_does_not_stop_the_others(self, checkpoint: Path, photo: Path) -> None:
         Path('pictures').mkdir()

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+import clipseg_model.segmentation as segmentation_module
 from clipseg_model.errors import PromptError
 from clipseg_model.prompts import Prompt
 from clipseg_model.segmentation import PromptResult, Segmentation
@@ -82,6 +83,38 @@ class TestOnePrompt:
         assert np.count_nonzero(one.mask ^ expected) < 0.03 * np.count_nonzero(expected)
         rows, columns = np.flatnonzero(one.mask.any(axis=1)), np.flatnonzero(one.mask.any(axis=0))
         assert (rows[0], rows[-1], columns[0], columns[-1]) == (20, 39, 80, 159)
+
+
+class TestCost:
+    """What a consumer did not ask for is not made."""
+
+    @pytest.fixture(autouse=True)
+    def _count(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.sigmoids = self.resizes = 0
+        resize, real = PromptResult.resized_logits, segmentation_module.sigmoid
+
+        def counted_resize(one: PromptResult) -> NDArray[np.float32]:
+            self.resizes += 1
+            return resize(one)
+
+        def counted_sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+            self.sigmoids += 1
+            return real(logits)
+
+        monkeypatch.setattr(PromptResult, 'resized_logits', counted_resize)
+        monkeypatch.setattr(segmentation_module, 'sigmoid', counted_sigmoid)
+
+    def test_masks_and_labels_need_no_sigmoid(self) -> None:
+        found = segmentation(result(0), result(1), result(2, presence=False))
+        assert self.resizes == 0
+        found.mask()
+        found.mask()
+        assert self.resizes == 2
+        found.labels()
+        found.labels([3, 4, 5])
+        assert (self.resizes, self.sigmoids) == (4, 0)
+        found.confidence()
+        assert (self.resizes, self.sigmoids) == (4, 1)
 
 
 class TestManyPrompts:

@@ -342,6 +342,18 @@ class TestOrder:
         assert found.model == 'tiny'
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA device')
+class TestCuda:
+    def test_agrees_with_the_cpu(self, segmenter: Segmenter, image: NDArray[np.uint8]) -> None:
+        expected = segmenter.segment(image, PROMPTS)
+        fast = Segmenter(make_model(), segmenter.card, 'cuda')
+        found = fast.segment(image, PROMPTS)
+        assert fast.device.type == 'cuda'
+        for ours, its in zip(found.results, expected.results, strict=True):
+            np.testing.assert_allclose(ours.logits, its.logits, atol=2e-2)
+            assert ours.score == pytest.approx(its.score, abs=5e-3)
+
+
 class TestDamage:
     def test_logits_that_are_not_finite(
         self, segmenter: Segmenter, image: NDArray[np.uint8]
