@@ -112,7 +112,7 @@ def book(m: Maker) -> None:
         for side in (-1, 1):
             cover = box(x, y, 0.004).moved(side * x / 2)
             m.add(cover.turned(rotation('y', -side * 0.06)).moved(z=0.006), m.main)
-            pages = box(x - 0.008, y - 0.012, h * 0.4).moved(side * (x / 2 - 0.003), 0, 0.004)
+            pages = box(x - 0.026, y - 0.044, h * 0.4).moved(side * (x / 2 - 0.013), 0, 0.004)
             m.add(pages.turned(rotation('y', -side * 0.06)).moved(z=0.006), PAPER)
         m.states.add('open')
         return

@@ -17,7 +17,7 @@ NAMES = (
     *('lemon', 'banana', 'carrot', 'book', 'box', 'block', 'laptop', 'keyboard', 'phone'),
     *('remote', 'scissors', 'hammer', 'screwdriver', 'pen', 'lamp', 'plant', 'candle'),
     *('tape', 'clock', 'bucket', 'basket', 'chair', 'stool', 'table', 'shelf', 'cabinet'),
-    *('bin'),
+    'bin',
 )
 
 
