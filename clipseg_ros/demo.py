@@ -24,9 +24,10 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 from rich.console import Console
+from rich.markup import escape
 
 from clipseg_ros.child_process import ChildEnded, ChildProcess
-from clipseg_ros.demo_peer import DemoPeer, DemoTimeout, Received
+from clipseg_ros.demo_peer import DemoFailure, DemoPeer, Received
 from clipseg_ros.demo_picture import Tile, contact_sheet, draw_mask
 from clipseg_ros.demo_report import (
     Answer,
@@ -98,12 +99,12 @@ def start_nodes(stack: ExitStack, output: Path, model: str, device: str) -> list
 
 @contextmanager
 def explained(children: list[ChildProcess]) -> Iterator[None]:
-    """Adds what the nodes said last to a :class:`DemoTimeout`."""
+    """Adds what the nodes said last to a :class:`DemoFailure`."""
     try:
         yield
-    except DemoTimeout as error:
+    except DemoFailure as error:
         logs = [f'The end of {child.log}:\n{child.tail(5)}' for child in children]
-        raise DemoTimeout('\n'.join([f'{error}.', *logs])) from error
+        raise DemoFailure('\n'.join([f'{error}.', *logs])) from error
 
 
 def ask_scene(
@@ -175,7 +176,7 @@ def run_demo(
 
     Raises:
         ChildEnded: If a node ends early.
-        DemoTimeout: If something does not come.
+        DemoFailure: If something does not come, or is refused.
     """
     answers: list[Answer] = []
     rows: list[list[Tile]] = []
@@ -240,14 +241,14 @@ def demo(
     except KeyboardInterrupt:
         console.print('stopped')
         raise typer.Exit(130) from None
-    except (ChildEnded, DemoTimeout) as error:
-        console.print(f'[red]failed:[/red] {error}', markup=True, highlight=False)
+    except (ChildEnded, DemoFailure) as error:
+        console.print(f'[red]failed:[/red] {escape(str(error))}', highlight=False)
         raise typer.Exit(1) from None
     console.print(make_table(answers))
     console.print(f'{output / "contact_sheet.png"} shows all of it')
     faults = find_faults(answers)
     for fault in faults:
-        console.print(f'[red]wrong:[/red] {fault}', highlight=False)
+        console.print(f'[red]wrong:[/red] {escape(fault)}', highlight=False)
     if faults:
         raise typer.Exit(1)
     console.print('[green]all masks are good enough')

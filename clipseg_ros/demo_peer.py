@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import rclpy
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from lifecycle_msgs.msg import State
 from lifecycle_msgs.srv import GetState
 from numpy.typing import NDArray
@@ -25,8 +26,8 @@ from clipseg_ros.conversion import image_to_rgb
 from clipseg_ros.interfaces import load_interfaces
 
 
-class DemoTimeout(RuntimeError):
-    """Something that should have come over a topic or from a service did not."""
+class DemoFailure(RuntimeError):
+    """A node refused something, or what should have come from it did not."""
 
 
 @dataclass(frozen=True)
@@ -65,13 +66,19 @@ class DemoPeer:
         self._executor.add_node(self._node)
         self._prompt = self._node.create_publisher(String, '/clipseg/prompt', 1)
         self._clients: dict[str, Any] = {}
+        self._trouble = ''
+        self._node.create_subscription(DiagnosticArray, '/diagnostics', self._on_diagnostics, 10)
         self._scores: dict[int, dict[str, float]] = {}
         interfaces = load_interfaces()
         if interfaces is not None:
             self._node.create_subscription(
                 interfaces.SegmentArray, '/clipseg/segments', self._on_segments, 10
             )
-        self.has_scores = interfaces is not None
+
+    @property
+    def has_scores(self) -> bool:
+        """Whether the node says scores: it needs messages that a plain pip install lacks."""
+        return bool(self._node.count_publishers('/clipseg/segments'))
 
     def close(self) -> None:
         """Takes the node away."""
@@ -83,15 +90,17 @@ class DemoPeer:
         """Waits until the node has loaded its model.
 
         Raises:
-            DemoTimeout: If it has not after so many seconds.
+            DemoFailure: If it says that it cannot, or has not after so many seconds.
         """
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:
+            if self._trouble:
+                raise DemoFailure(self._trouble)
             answer = self._call(GetState, '/clipseg/get_state', GetState.Request(), timeout)
             if answer.current_state.id == State.PRIMARY_STATE_ACTIVE:
                 return
             self._spin(0.2)
-        raise DemoTimeout(f'the node is not active after {timeout:.0f} s')
+        raise DemoFailure(f'the node is not active after {timeout:.0f} s')
 
     def show(self, seed: int, picture: NDArray[np.uint8], timeout: float = 30.0) -> None:
         """Has the camera show a scene, and waits until its picture arrives.
@@ -102,13 +111,13 @@ class DemoPeer:
             timeout: Seconds to wait for it.
 
         Raises:
-            DemoTimeout: If the camera refuses, or shows something else.
+            DemoFailure: If the camera refuses, or shows something else.
         """
         value = ParameterValue(type=ParameterType.PARAMETER_INTEGER, integer_value=seed)
         request = SetParameters.Request(parameters=[Parameter(name='seed', value=value)])
         result = self._call(SetParameters, '/camera/set_parameters', request, timeout).results[0]
         if not result.successful:
-            raise DemoTimeout(f'the camera refuses scene {seed}: {result.reason}')
+            raise DemoFailure(f'the camera refuses scene {seed}: {result.reason}')
 
         def is_shown(image: Received) -> bool:
             if image.pixels.shape != picture.shape:
@@ -129,7 +138,7 @@ class DemoPeer:
             The time from which on images are segmented by it, nanoseconds of system time.
 
         Raises:
-            DemoTimeout: If the node does not take them.
+            DemoFailure: If the node does not take them.
         """
         self._until(
             lambda: self._prompt.get_subscription_count() > 0, timeout, 'a subscriber of prompts'
@@ -142,7 +151,7 @@ class DemoPeer:
             if answer.values[0].string_value == prompt:
                 return time.time_ns()
             self._spin(0.02)
-        raise DemoTimeout(f'the node did not take the prompt {prompt!r} within {timeout:.0f} s')
+        raise DemoFailure(f'the node did not take the prompt {prompt!r} within {timeout:.0f} s')
 
     def receive(
         self,
@@ -165,7 +174,7 @@ class DemoPeer:
             what: What the message calls them if they do not come.
 
         Raises:
-            DemoTimeout: If they do not come.
+            DemoFailure: If they do not come.
         """
         images: list[Received] = []
 
@@ -187,10 +196,14 @@ class DemoPeer:
         """Returns the score of each prompt for the image of a stamp.
 
         Raises:
-            DemoTimeout: If the node does not say it.
+            DemoFailure: If the node does not say it.
         """
         self._until(lambda: stamp in self._scores, timeout, 'the scores of a mask')
         return self._scores[stamp]
+
+    def _on_diagnostics(self, message: DiagnosticArray) -> None:
+        errors = [s.message for s in message.status if s.level >= DiagnosticStatus.ERROR]
+        self._trouble = errors[0] if errors else ''
 
     def _on_segments(self, message: Any) -> None:
         stamp = Time.from_msg(message.header.stamp).nanoseconds
@@ -212,7 +225,7 @@ class DemoPeer:
         while not condition():
             self._spin(0.02)
             if time.monotonic() > deadline:
-                raise DemoTimeout(f'waited {timeout:.0f} s for {what}, and it did not come')
+                raise DemoFailure(f'waited {timeout:.0f} s for {what}, and it did not come')
 
     def _spin(self, seconds: float) -> None:
         self._check()

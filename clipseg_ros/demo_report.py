@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from rich.markup import escape
 from rich.table import Table
 
 MIN_MEAN_IOU = 0.6
@@ -88,7 +89,7 @@ def make_table(answers: list[Answer]) -> Table:
         colour = 'red' if answer.wrong else 'green'
         table.add_row(
             str(answer.scene) if new_scene else '',
-            answer.prompt,
+            escape(answer.prompt),
             answer.kind,
             f'[{colour}]{answer.share:.1%} on' if answer.iou is None else f'{answer.iou:.2f}',
             '–' if answer.score is None else f'{answer.score:.2f}',

@@ -1,0 +1,64 @@
+"""Stands in for the node `segment` in the tests of the demo: it knows the truth of the scenes.
+
+Its answers are right, or as wrong as the parameter `answer` says: `right`, `everything`
+(the whole picture), or `crash` (it ends when it is asked).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import numpy as np
+import rclpy
+from lifecycle_msgs.msg import State
+from lifecycle_msgs.srv import GetState
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+from sensor_msgs.msg import Image
+from std_msgs.msg import String
+
+from clipseg_ros.conversion import array_to_image, image_to_rgb
+from clipseg_ros.demo_scenes import make_scene
+
+
+class Oracle(Node):
+    def __init__(self, answer: str, seeds: list[int], width: int, height: int) -> None:
+        super().__init__('clipseg')
+        self.answer = answer
+        scenes = [make_scene(seed, width, height) for seed in seeds]
+        self.truths = {q.text: q.truth for scene in scenes for q in scene.questions}
+        self.declare_parameter('prompt', '')
+        self.mask = self.create_publisher(Image, '~/mask', 1)
+        self.overlay = self.create_publisher(Image, '~/overlay', 1)
+        self.create_subscription(String, '~/prompt', self.on_prompt, 1)
+        self.create_subscription(Image, 'image', self.on_image, 1)
+        self.create_service(GetState, '~/get_state', self.on_get_state)
+        print('oracle ready', flush=True)
+
+    def on_get_state(self, request: GetState.Request, response: GetState.Response) -> object:
+        response.current_state = State(id=State.PRIMARY_STATE_ACTIVE, label='active')
+        return response
+
+    def on_prompt(self, message: String) -> None:
+        if self.answer == 'crash':
+            print('the oracle has had enough', flush=True)
+            os._exit(3)
+        self.set_parameters([Parameter('prompt', value=message.data)])
+
+    def on_image(self, message: Image) -> None:
+        prompts = str(self.get_parameter('prompt').value).split('; ')
+        rgb = image_to_rgb(message)
+        mask = np.zeros(rgb.shape[:2], dtype=bool)
+        for prompt in filter(None, prompts):
+            mask |= self.truths[prompt]
+        if self.answer == 'everything':
+            mask[:] = True
+        self.mask.publish(array_to_image(np.uint8(255) * mask, 'mono8', message.header))
+        self.overlay.publish(array_to_image(rgb, 'rgb8', message.header))
+
+
+if __name__ == '__main__':
+    wish, width, height, *seeds = sys.argv[1:]
+    rclpy.init(args=[])
+    rclpy.spin(Oracle(wish, [int(seed) for seed in seeds], int(width), int(height)))
