@@ -1,0 +1,146 @@
+"""What the launch files declare, name, pass and start, tested without launch itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import fake_launch
+import pytest
+import yaml
+from fake_launch import Launched, Node, ParameterValue
+
+from clipseg_ros import camera_node, segment_parameters
+
+NAV2_ARGUMENTS = {'namespace', 'params_file', 'use_sim_time', 'autostart', 'log_level'}
+OWN_ARGUMENTS = {'image', 'prompt', 'model', 'device'}
+DECLARED = {
+    'segment': {*segment_parameters.DECLARATIONS, 'use_sim_time'},
+    'camera': {*camera_node.DECLARATIONS, 'use_sim_time'},
+}
+FILES = ('segment.launch.py', 'demo.launch.py')
+
+
+@pytest.fixture
+def launch_folder(repository: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    fake_launch.install(monkeypatch)
+    monkeypatch.delenv('FASTDDS_DEFAULT_PROFILES_FILE', raising=False)
+    return repository / 'launch'
+
+
+def overrides_of(node: Node) -> dict[str, Any]:
+    """The parameters that a node is given beside its file."""
+    (overrides,) = [entry for entry in node.parameters if isinstance(entry, dict)]
+    return dict(overrides)
+
+
+def files_of(node: Node) -> list[Path]:
+    """The parameter files of a node."""
+    return [Path(entry) for entry in node.parameters if isinstance(entry, str)]
+
+
+def the_node(launched: Launched, executable: str) -> Node:
+    (node,) = [node for node in launched.nodes if node.executable == executable]
+    return node
+
+
+@pytest.mark.parametrize('file', FILES)
+def test_the_arguments_are_navs_and_our_own(launch_folder: Path, file: str) -> None:
+    launched = fake_launch.run(launch_folder / file, {})
+    assert set(launched.arguments) >= NAV2_ARGUMENTS | OWN_ARGUMENTS
+    assert all(argument.description.endswith('.') for argument in launched.arguments.values())
+
+
+@pytest.mark.parametrize('file', FILES)
+def test_files_that_are_named_exist(launch_folder: Path, file: str) -> None:
+    launched = fake_launch.run(launch_folder / file, {'rviz': 'true'})
+    files = [Path(value) for name, value in launched.values.items() if name.endswith('params_file')]
+    files += [Path(value) for value in launched.environment.values()]
+    files += [Path(location) for location in launched.includes]
+    words = [str(word) for node in launched.nodes for word in node.arguments]
+    files += [Path(word) for word in words if word.endswith('.rviz')]
+    assert len(files) >= 2
+    assert all(path.is_file() for path in files), files
+
+
+@pytest.mark.parametrize(('file', 'executable'), [(FILES[0], 'segment'), (FILES[1], 'camera')])
+def test_executables_and_parameters_exist(
+    launch_folder: Path, repository: Path, file: str, executable: str
+) -> None:
+    launched = fake_launch.run(launch_folder / file, {'prompt': 'the mug', 'model': 'a'})
+    node = the_node(launched, executable)
+    assert node.package == 'clipseg_ros'
+    assert (repository / 'scripts' / executable).is_file()
+    assert set(overrides_of(node)) <= DECLARED[executable]
+    for path in files_of(node):
+        (parameters,) = [
+            entry['ros__parameters'] for entry in yaml.safe_load(path.read_text()).values()
+        ]
+        assert set(parameters) <= DECLARED[executable], path
+        assert node.name in next(iter(yaml.safe_load(path.read_text()))).split('/')
+
+
+def test_the_node_gets_what_was_asked_for(launch_folder: Path) -> None:
+    given = {
+        'namespace': 'robot1',
+        'use_sim_time': 'true',
+        'autostart': 'false',
+        'log_level': 'debug',
+        'image': '/camera/image_raw',
+        # YAML would read these as a truth value, a number, and a mapping.
+        'prompt': 'no',
+        'model': '7',
+        'device': 'cuda:1',
+    }
+    node = the_node(fake_launch.run(launch_folder / 'segment.launch.py', given), 'segment')
+    assert node.name == 'clipseg'
+    assert node.namespace == 'robot1'
+    assert node.remappings == [('image', '/camera/image_raw')]
+    assert node.arguments == ['--ros-args', '--log-level', 'debug']
+    assert overrides_of(node) == {
+        'use_sim_time': ParameterValue('true', bool),
+        'autostart': ParameterValue('false', bool),
+        'prompt': ParameterValue('no', str),
+        'model': ParameterValue('7', str),
+        'device': ParameterValue('cuda:1', str),
+    }
+
+
+def test_what_was_not_given_stays_as_in_the_file(launch_folder: Path) -> None:
+    node = the_node(fake_launch.run(launch_folder / 'segment.launch.py', {}), 'segment')
+    assert set(overrides_of(node)) == {'use_sim_time', 'autostart'}
+    assert files_of(node) == [launch_folder.parent / 'config' / 'segment.yaml']
+    # A later entry wins in ROS 2: the arguments come after the file.
+    assert isinstance(node.parameters[-1], dict)
+
+
+@pytest.mark.parametrize('file', FILES)
+def test_the_fast_dds_profile_is_set_unless_the_user_has(
+    launch_folder: Path, file: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    profile = str(launch_folder.parent / 'config' / 'fastdds.xml')
+    variable = 'FASTDDS_DEFAULT_PROFILES_FILE'
+    assert fake_launch.run(launch_folder / file, {}).environment == {variable: profile}
+    monkeypatch.setenv(variable, '/mine.xml')
+    assert fake_launch.run(launch_folder / file, {}).environment == {}
+
+
+def test_the_demo_hands_everything_on(launch_folder: Path) -> None:
+    given = {'namespace': 'robot1', 'image': 'front', 'prompt': 'a chair', 'log_level': 'warn'}
+    launched = fake_launch.run(launch_folder / 'demo.launch.py', given)
+    camera = the_node(launched, 'camera')
+    assert camera.namespace == 'robot1'
+    assert camera.remappings == [('image', 'front')]
+    ((location, passed),) = launched.includes.items()
+    assert Path(location) == launch_folder / 'segment.launch.py'
+    segment = fake_launch.run(Path(location), passed)
+    assert set(passed) == set(segment.arguments)
+    assert {name: segment.values[name] for name in given} == given
+    assert segment.values['params_file'].endswith('segment.yaml')
+
+
+def test_rviz_starts_only_when_asked_for(launch_folder: Path) -> None:
+    path = launch_folder / 'demo.launch.py'
+    assert [node.executable for node in fake_launch.run(path, {}).nodes] == ['camera']
+    executables = [node.executable for node in fake_launch.run(path, {'rviz': 'true'}).nodes]
+    assert executables == ['camera', 'rviz2']
