@@ -48,8 +48,8 @@ def image_to_rgb(message: Image) -> NDArray[np.uint8]:
     if encoding is None:
         raise ImageConversionError(
             'encoding',
-            f'image encoding {_shorten(message.encoding)!r} is not known; publish one of '
-            f'{", ".join(sorted(ENCODINGS))}',
+            f'image encoding {_shorten(message.encoding)!r} is not known; publish rgb8, bgr8, '
+            'mono8 or another one of docs/nodes.md',
         )
     pixels = _pixels(message, encoding)
     try:

@@ -6,21 +6,26 @@ can be overridden by parameters (``qos_overrides.<topic>.publisher.reliability``
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
+from rclpy.duration import Duration
 from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
 from rclpy.qos import (
-    QoSCompatibility,
     QoSDurabilityPolicy,
     QoSHistoryPolicy,
+    QoSLivelinessPolicy,
     QoSPolicyKind,
     QoSProfile,
     QoSReliabilityPolicy,
-    qos_check_compatible,
 )
 from rclpy.qos_overriding_options import QoSOverridingOptions
 
 Direction = Literal['publisher', 'subscription']
+
+_OVERRIDABLE = {'reliability', 'durability'}
+# What the middleware reports for an endless duration is some 292 years.
+_INFINITE_SECONDS = 2.0**31 - 1
 
 
 def sensor_input() -> QoSProfile:
@@ -110,10 +115,10 @@ class QosWatch:
                 offered, requested = own, peer.qos_profile
                 if direction == 'subscription':
                     offered, requested = requested, offered
-                compatibility, _ = qos_check_compatible(offered, requested)
-                if compatibility == QoSCompatibility.ERROR:
+                policies = incompatible_policies(offered, requested)
+                if policies:
                     name = f'{peer.node_namespace.rstrip("/")}/{peer.node_name}'
-                    sentences.append(_explain(topic, direction, name, offered, requested))
+                    sentences.append(_explain(topic, direction, name, offered, requested, policies))
         return sentences
 
     def _watch(
@@ -124,30 +129,68 @@ class QosWatch:
         return key
 
 
+def incompatible_policies(offered: QoSProfile, requested: QoSProfile) -> list[str]:
+    """Returns the policies in which a publisher offers less than a subscriber asks for.
+
+    The middleware's own check takes a peer's infinite durations for demands, which they are not.
+    """
+    policies = []
+    if (
+        offered.reliability == QoSReliabilityPolicy.BEST_EFFORT
+        and requested.reliability == QoSReliabilityPolicy.RELIABLE
+    ):
+        policies.append('reliability')
+    if (
+        offered.durability == QoSDurabilityPolicy.VOLATILE
+        and requested.durability == QoSDurabilityPolicy.TRANSIENT_LOCAL
+    ):
+        policies.append('durability')
+    if (
+        offered.liveliness != QoSLivelinessPolicy.MANUAL_BY_TOPIC
+        and requested.liveliness == QoSLivelinessPolicy.MANUAL_BY_TOPIC
+    ):
+        policies.append('liveliness')
+    policies += [
+        name
+        for name in ('deadline', 'liveliness_lease_duration')
+        if _seconds(getattr(offered, name)) > _seconds(getattr(requested, name))
+    ]
+    return policies
+
+
+def _seconds(duration: Duration) -> float:
+    """A duration; zero, which nobody has set, and the middleware's largest are infinite."""
+    seconds = float(duration.nanoseconds) * 1e-9
+    return seconds if 0.0 < seconds < _INFINITE_SECONDS else math.inf
+
+
 def _explain(
-    topic: str, direction: Direction, peer: str, offered: QoSProfile, requested: QoSProfile
+    topic: str,
+    direction: Direction,
+    peer: str,
+    offered: QoSProfile,
+    requested: QoSProfile,
+    policies: list[str],
 ) -> str:
-    """Names what the publisher offers and the subscriber asks for, where these differ."""
-    policies = [
-        policy
-        for policy in ('reliability', 'durability', 'liveliness')
-        if getattr(offered, policy) != getattr(requested, policy)
-    ] or ['deadline', 'lifespan']
+    """Names what the publisher offers, what the subscriber asks for, and the remedy."""
     publisher, subscriber = ('this node', peer) if direction == 'publisher' else (peer, 'this node')
     offers = ', '.join(f'{policy} {_name(getattr(offered, policy))}' for policy in policies)
     asks = ', '.join(f'{policy} {_name(getattr(requested, policy))}' for policy in policies)
-    if direction == 'publisher':
-        remedies = [f'qos_overrides.{topic}.publisher.{p}:={_name(getattr(requested, p))}'
-                    for p in policies]  # fmt: skip
-    else:
-        remedies = [f'qos_overrides.{topic}.subscription.{p}:={_name(getattr(offered, p))}'
-                    for p in policies]  # fmt: skip
+    remedy = f'change the QoS of {peer}'
+    if set(policies) <= _OVERRIDABLE:
+        wanted = requested if direction == 'publisher' else offered
+        overrides = ' '.join(
+            f'-p qos_overrides.{topic}.{direction}.{policy}:={_name(getattr(wanted, policy))}'
+            for policy in policies
+        )
+        remedy += f', or start this node with {overrides}'
     return (
         f'QoS mismatch on {topic}: {publisher} offers {offers} and {subscriber} asks for {asks}, '
-        f'so nothing passes between them. Remedy: change the QoS of {peer}, or start this node '
-        f'with {" ".join(f"-p {remedy}" for remedy in remedies)}'
+        f'so nothing passes between them. Remedy: {remedy}'
     )
 
 
 def _name(value: Any) -> str:
+    if isinstance(value, Duration):
+        return f'{_seconds(value):g} s'
     return str(getattr(value, 'name', value)).lower()

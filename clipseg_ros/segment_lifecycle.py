@@ -59,6 +59,7 @@ class SegmentNode(LifecycleNode):
         self._enabled = True
         self._failure = ''
         self._frame_error = ''
+        self._silent = False
         self._told: set[str] = set()
         self._log = ThrottledLog(self.get_logger())
         self._interfaces = load_interfaces()
@@ -310,10 +311,13 @@ class SegmentNode(LifecycleNode):
         situation, values = self._observe(mismatches)
         verdict = judge(situation)
         waiting = situation.state == 'active' and situation.enabled and situation.prompts
-        if waiting and situation.watchdog and situation.idle > situation.watchdog:
-            self._log.warning('no images', no_images(situation))
-        else:
-            self._log.forget('no images')
+        silent = bool(waiting and situation.watchdog and situation.idle > situation.watchdog)
+        if silent != self._silent:
+            self._silent = silent
+            if silent:
+                self.get_logger().warning(no_images(situation))
+            elif waiting:
+                self.get_logger().info(f'images arrive on {situation.image_topic}')
         device = str(self._segmenter.device) if self._segmenter is not None else ''
         self._diagnostics.publish(
             diagnostic_array(

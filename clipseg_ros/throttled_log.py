@@ -32,11 +32,6 @@ class ThrottledLog:
         """Logs an error; messages of one key are about the same thing."""
         self._log(key, message, self._logger.error)
 
-    def forget(self, key: str) -> None:
-        """Lets the next message of this key be logged at once."""
-        with self._lock:
-            self._seen.pop(key, None)
-
     def _log(self, key: str, message: str, write: Callable[[str], Any]) -> None:
         now = time.monotonic()
         with self._lock:

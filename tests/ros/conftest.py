@@ -40,9 +40,9 @@ def peer(domain: int) -> Iterator[Peer]:
     made.close()
 
 
-@pytest.fixture(scope='module')
+@pytest.fixture(scope='session')
 def segment(domain: int, tiny_model: Path) -> Iterator[NodeProcess]:
-    """The node, active, in a process that the tests of a module share."""
+    """The node, active, in a process that all tests share; each leaves it as it found it."""
     node = NodeProcess(
         'clipseg_ros.segment_node',
         {'model': tiny_model, 'device': 'cpu', 'threads': 1, 'prompt': "'the mug; red bowl'"},

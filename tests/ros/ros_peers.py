@@ -96,6 +96,14 @@ def wait_until(condition: Callable[[], Any], timeout: float = 10.0, what: str = 
         time.sleep(0.01)
 
 
+def ros_arguments(parameters: dict[str, Any], arguments: Sequence[str] = ()) -> list[str]:
+    """A command line with ROS parameters."""
+    command = ['--ros-args', *arguments]
+    for name, value in parameters.items():
+        command += ['-p', f'{name}:={value}']
+    return command
+
+
 class NodeProcess:
     """A node in a process of its own; its output is kept in memory.
 
@@ -103,6 +111,7 @@ class NodeProcess:
         module: Run with ``python -m``.
         parameters: ROS parameters.
         arguments: Further ROS arguments, such as remappings.
+        script: Arguments of ``module``, which is a file then, in place of those.
         environment: Variables that it gets beside those of this process.
     """
 
@@ -112,15 +121,16 @@ class NodeProcess:
         parameters: dict[str, Any] | None = None,
         arguments: Sequence[str] = (),
         environment: dict[str, str] | None = None,
+        script: Sequence[str] | None = None,
     ) -> None:
-        command = [sys.executable, '-u', '-m', module, '--ros-args', *arguments]
-        for name, value in (parameters or {}).items():
-            command += ['-p', f'{name}:={value}']
+        command = [sys.executable, '-u', '-m', module, *ros_arguments(parameters or {}, arguments)]
+        if script is not None:
+            command = [sys.executable, '-u', module, *script]
         self.lines: list[str] = []
         self.process = subprocess.Popen(
             command,
             cwd=ROOT,
-            env={**os.environ, **(environment or {})},
+            env={**os.environ, 'PYTHONPATH': str(ROOT), **(environment or {})},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -241,9 +251,11 @@ def picture(height: int = 120, width: int = 160, seed: int = 0) -> NDArray[np.ui
     return rgb
 
 
-def shared_memory_files() -> set[str]:
-    """Names of Fast DDS's files in shared memory."""
-    return {path.name for path in Path('/dev/shm').glob('*fastdds*')}
+def shared_memory_files(process: int | str = 'self') -> set[str]:
+    """Names of Fast DDS's shared-memory files that a process has mapped."""
+    lines = Path(f'/proc/{process}/maps').read_text().splitlines()
+    paths = {line.split(maxsplit=5)[-1] for line in lines if '/dev/shm/' in line}
+    return {Path(path).name for path in paths if 'fastdds' in path}
 
 
 def stamp_of(message: Any) -> tuple[int, int]:
