@@ -91,6 +91,7 @@ setup(
         'numpy>=1.24',
         'open_clip_torch>=3.3,<4',
         'opencv-python-headless>=4.8',
+        'Pillow>=10.1',
         'regex>=2023.0',
         'rich>=13.0',
         'safetensors>=0.4',
@@ -125,6 +126,7 @@ setup(
         'test': [
             'import-linter>=2.1',
             'mypy>=1.11',
+            'packaging>=23.0',
             'pooch>=1.8',
             'psutil>=5.9',
             'pytest>=8.0',
