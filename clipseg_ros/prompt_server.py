@@ -217,7 +217,10 @@ class PromptServer:
             if mark in written:
                 raise PromptError(f'{written[:60]!r} holds {mark!r}, which separates prompts')
         parsed = read_prompts(written)
-        if len(parsed) != 1 or (message.name and parsed[0].label != ' '.join(message.name.split())):
+        # Reading splits at a colon; name and phrase have to come out as they went in.
+        name = ' '.join(message.name.split()) or None
+        phrase = ' '.join(message.phrase.split())
+        if len(parsed) != 1 or (parsed[0].name, parsed[0].text) != (name, phrase):
             raise PromptError(
                 f'prompt with name {message.name[:60]!r} and phrase {message.phrase[:60]!r}: a '
                 'phrase may not be blank, and a colon stands between name and phrase only'

@@ -1,4 +1,4 @@
-"""The environment of all tests with topics, and the processes that they share."""
+"""The processes that all tests with topics share."""
 
 from __future__ import annotations
 
@@ -7,16 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-# Read by the middleware and by every message, here and in the processes started from here.
-os.environ['FASTDDS_DEFAULT_PROFILES_FILE'] = str(
-    Path(__file__).parents[2] / 'config' / 'fastdds.xml'
-)
-os.environ['ROS_PYTHON_CHECK_FIELDS'] = '1'
-os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
-os.environ['RCUTILS_COLORIZED_OUTPUT'] = '0'
-
 from ros_peers import NodeProcess, Peer, claimed_domain, write_tiny_model
+
+# Lines of the nodes' logs are compared with plain text.
+os.environ['RCUTILS_COLORIZED_OUTPUT'] = '0'
 
 
 @pytest.fixture(scope='session')

@@ -1,0 +1,147 @@
+"""The package's own messages: there after a colcon build, and not missed without one."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from ros_peers import ROOT, NodeProcess, Peer, claimed_domain, picture, wait_until
+
+from clipseg_model.registry import create_model
+from clipseg_ros.interfaces import MISSING, load_interfaces
+
+
+@pytest.fixture(scope='session')
+def built() -> dict[str, str]:
+    """Variables with which a process finds the generated messages."""
+    if load_interfaces() is not None:
+        return {'PYTHONPATH': f'{os.environ.get("PYTHONPATH", "")}:{Path(__file__).parent}'}
+    for tool in ('colcon', 'cmake', 'g++'):
+        if shutil.which(tool, path=f'{sys.prefix}/bin:{os.environ["PATH"]}') is None:
+            pytest.skip(f'{tool} is needed to build the messages, and is not here')
+    subprocess.run([ROOT / 'scripts' / 'build_interfaces.sh', sys.prefix], check=True)
+    prefix = ROOT / 'install' / 'clipseg_ros'
+    version = f'python{sys.version_info.major}.{sys.version_info.minor}'
+    packages = prefix / 'lib' / version / 'site-packages'
+    before = os.environ.get('LD_LIBRARY_PATH', '')
+    return {
+        'PYTHONPATH': f'{ROOT}:{packages}:{Path(__file__).parent}',
+        'LD_LIBRARY_PATH': f'{prefix / "lib"}:{before}',
+        'AMENT_PREFIX_PATH': f'{prefix}:{sys.prefix}',
+    }
+
+
+@pytest.fixture(scope='module')
+def seen(built: dict[str, str], tiny_model: Path) -> Iterator[dict[str, Any]]:
+    """What a peer saw of a node, both with the messages, in a domain of their own."""
+    with claimed_domain() as domain:
+        environment = {**built, 'ROS_DOMAIN_ID': str(domain)}
+        node = NodeProcess(
+            'clipseg_ros.segment_node',
+            {'model': tiny_model, 'device': 'cpu', 'threads': 1, 'prompt': "'the mug; red bowl'"},
+            environment=environment,
+        )
+        try:
+            node.wait_for('active: tiny')
+            assert MISSING not in node.output
+            answer = subprocess.run(
+                [sys.executable, Path(__file__).with_name('interface_peer.py'), str(domain)],
+                env={**os.environ, **environment},
+                capture_output=True,
+                text=True,
+                timeout=90,
+                check=False,
+            )
+            assert answer.returncode == 0, answer.stderr + node.output
+            yield json.loads(answer.stdout)
+        finally:
+            status = node.stop()
+        assert status == 0, node.output
+        assert 'Traceback' not in node.output, node.output
+
+
+def test_prompts_are_latched(seen: dict[str, Any]) -> None:
+    assert seen['model'] == 'tiny'
+    assert seen['at start'] == [
+        [1, 'the mug', 'the mug', 0.5, True, 1.0],
+        [2, 'red bowl', 'red bowl', 0.5, True, 1.0],
+    ]
+
+
+def test_segments_are_those_of_the_model(seen: dict[str, Any], tiny_model: Path) -> None:
+    expected = create_model(tiny_model, 'cpu').segment(
+        picture(100, 140, seed=3), ['the mug', 'red bowl']
+    )
+    assert seen['header'] is True
+    assert seen['size'] == [100, 140]
+    assert [entry[:2] for entry in seen['segments']] == [[1, 'the mug'], [2, 'red bowl']]
+    for (_, _, score, presence, area, box, centroid), result in zip(
+        seen['segments'], expected.results, strict=True
+    ):
+        rows, columns = np.nonzero(result.mask)
+        assert score == pytest.approx(result.score, abs=1e-6)
+        assert presence == result.presence
+        assert area == len(rows) > 0
+        left, top = columns.min(), rows.min()
+        assert box == [left, top, columns.max() - left + 1, rows.max() - top + 1, False]
+        np.testing.assert_allclose(centroid, [columns.mean(), rows.mean(), 0.0], atol=1e-6)
+
+
+def test_set_prompts(seen: dict[str, Any]) -> None:
+    success, message, prompts = seen['set']
+    assert success, message
+    assert "9 'seat' (disabled)" in message
+    assert prompts == [
+        [2, 'red bowl', 'red bowl', 0.7, True, 1.0],
+        [9, 'seat', 'a chair', 0.5, False, 1.0],
+    ]
+    assert seen['latched after'] == prompts
+    assert seen['parameter after'] == 'red bowl; seat: a chair'
+    assert seen['names after'] == ['red bowl']
+
+
+@pytest.mark.parametrize(
+    ('name', 'words'),
+    [
+        ('blank', ['blank']),
+        ('separator', ["';'"]),
+        ('colon', ['colon']),
+        ('name', ['colon']),
+        ('threshold', ['2.0', 'between 0 and 1']),
+        ('not a number', ['nan']),
+        ('taken id', ['id 9', 'seat']),
+        ('weight', ['0.5', '~/prompt_image']),
+        ('script', ['no word']),
+        ('twice', ["'Mug'"]),
+        ('many', ['255', '254']),
+    ],
+)
+def test_set_prompts_refuses(seen: dict[str, Any], name: str, words: list[str]) -> None:
+    success, message = seen['refused'][name]
+    assert success is False
+    for word in words:
+        assert word in message
+    assert seen['parameter still'] == 'red bowl; seat: a chair'
+
+
+def test_no_prompts_stop(seen: dict[str, Any]) -> None:
+    assert seen['stopped'] == [True, 'no prompt active', []]
+    assert seen['parameter stopped'] == ''
+
+
+def test_without_a_build_the_node_says_so_once(segment: NodeProcess, peer: Peer) -> None:
+    assert segment.count('the messages of clipseg_ros are not built') == 1
+    wait_until(lambda: 'clipseg' in peer.node.get_node_names())
+    services = {name for name, _ in peer.node.get_service_names_and_types_by_node('clipseg', '/')}
+    assert '/clipseg/enable' in services
+    assert '/clipseg/set_prompts' not in services
+    assert peer.node.count_publishers('/clipseg/prompts') == 0
+    assert peer.node.count_publishers('/clipseg/mask') == 1
