@@ -98,9 +98,18 @@ class DemoPeer:
                 raise DemoFailure(self._trouble)
             answer = self._call(GetState, '/clipseg/get_state', GetState.Request(), timeout)
             if answer.current_state.id == State.PRIMARY_STATE_ACTIVE:
+                self._check_alone()
                 return
             self._spin(0.2)
         raise DemoFailure(f'the node is not active after {timeout:.0f} s')
+
+    def _check_alone(self) -> None:
+        for topic in ('/image', '/clipseg/mask'):
+            if (count := self._node.count_publishers(topic)) > 1:
+                raise DemoFailure(
+                    f'{count} nodes publish {topic} on this ROS_DOMAIN_ID: end the other ones, or '
+                    'choose another domain (--domain)'
+                )
 
     def show(self, seed: int, picture: NDArray[np.uint8], timeout: float = 30.0) -> None:
         """Has the camera show a scene, and waits until its picture arrives.

@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from ros_peers import claimed_domain
 
 from clipseg_ros.child_process import ChildProcess
 
@@ -51,7 +52,14 @@ def ament_prefix_path() -> str:
 
 
 @pytest.fixture(scope='module')
-def workspace(tmp_path_factory: pytest.TempPathFactory, domain: int) -> Path:
+def own_domain() -> Iterator[int]:
+    """A domain without the nodes of other tests, which have the names of those started here."""
+    with claimed_domain() as number:
+        yield number
+
+
+@pytest.fixture(scope='module')
+def workspace(tmp_path_factory: pytest.TempPathFactory, own_domain: int) -> Path:
     """A workspace with a built copy of the package."""
     root = Path(__file__).parents[2]
     folder = tmp_path_factory.mktemp('workspace')
@@ -59,7 +67,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory, domain: int) -> Path:
     done = subprocess.run(
         ['colcon', 'build', '--event-handlers', 'console_direct+'],
         cwd=folder,
-        env=clean_environment(domain),
+        env=clean_environment(own_domain),
         capture_output=True,
         text=True,
         check=False,
@@ -70,12 +78,12 @@ def workspace(tmp_path_factory: pytest.TempPathFactory, domain: int) -> Path:
 
 
 @pytest.fixture(scope='module')
-def built_environment(workspace: Path, domain: int) -> dict[str, str]:
+def built_environment(workspace: Path, own_domain: int) -> dict[str, str]:
     """The variables after sourcing what colcon wrote."""
     listing = subprocess.run(
         ['bash', '-c', 'source install/local_setup.bash && env -0'],
         cwd=workspace,
-        env=clean_environment(domain),
+        env=clean_environment(own_domain),
         capture_output=True,
         text=True,
         check=True,

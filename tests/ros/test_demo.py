@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -17,6 +18,7 @@ import numpy as np
 import psutil
 import pytest
 from rich.console import Console
+from ros_peers import claimed_domain
 
 from clipseg_model.prompts import parse_prompts
 from clipseg_ros import demo, demo_scenes
@@ -174,9 +176,19 @@ def test_the_profile_is_found_in_the_checkout(repository: Path) -> None:
     assert demo.find_fastdds_profile() == repository / 'config' / 'fastdds.xml'
 
 
+@pytest.fixture(scope='module')
+def own_domain() -> Iterator[int]:
+    """A domain without the nodes of other tests, which have the names that the demo's have."""
+    with claimed_domain() as number:
+        yield number
+
+
 @pytest.fixture
-def oracle(monkeypatch: pytest.MonkeyPatch, repository: Path, domain: int) -> pytest.MonkeyPatch:
+def oracle(
+    monkeypatch: pytest.MonkeyPatch, repository: Path, own_domain: int
+) -> pytest.MonkeyPatch:
     """Puts the oracle in the place of the node; the parameter `model` says how it answers."""
+    monkeypatch.setenv('ROS_DOMAIN_ID', str(own_domain))
     monkeypatch.setattr(demo, 'WIDTH', SIZE[0])
     monkeypatch.setattr(demo, 'HEIGHT', SIZE[1])
     monkeypatch.setattr(demo, 'FRAMES', 3)
@@ -232,10 +244,12 @@ def run_command(output: Path, repository: Path, domain: int, *arguments: str) ->
     return [sys.executable, '-m', 'clipseg_ros.demo', *words]
 
 
-def test_an_unknown_model_is_told_at_once(tmp_path: Path, repository: Path, domain: int) -> None:
+def test_an_unknown_model_is_told_at_once(
+    tmp_path: Path, repository: Path, own_domain: int
+) -> None:
     begin = time.monotonic()
     done = subprocess.run(
-        run_command(tmp_path, repository, domain, '--model', 'tabeltop'),
+        run_command(tmp_path, repository, own_domain, '--model', 'tabeltop'),
         cwd=repository,
         capture_output=True,
         text=True,
@@ -248,10 +262,10 @@ def test_an_unknown_model_is_told_at_once(tmp_path: Path, repository: Path, doma
     assert time.monotonic() - begin < demo.START_TIMEOUT
 
 
-def test_ctrl_c_ends_it_and_its_nodes(tmp_path: Path, repository: Path, domain: int) -> None:
+def test_ctrl_c_ends_it_and_its_nodes(tmp_path: Path, repository: Path, own_domain: int) -> None:
     before = {path.name for path in Path('/dev/shm').glob('*fastdds*')}
     process = subprocess.Popen(
-        run_command(tmp_path, repository, domain, '--model', 'tabletop'),
+        run_command(tmp_path, repository, own_domain, '--model', 'tabletop'),
         cwd=repository,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -277,9 +291,9 @@ def test_ctrl_c_ends_it_and_its_nodes(tmp_path: Path, repository: Path, domain: 
 @pytest.mark.slow
 @pytest.mark.ci
 @pytest.mark.skipif(not WEIGHTS.is_file(), reason='the bundled weights are not in this checkout')
-def test_the_bundled_model_passes(tmp_path: Path, repository: Path, domain: int) -> None:
+def test_the_bundled_model_passes(tmp_path: Path, repository: Path, own_domain: int) -> None:
     done = subprocess.run(
-        run_command(tmp_path, repository, domain),
+        run_command(tmp_path, repository, own_domain),
         cwd=repository,
         capture_output=True,
         text=True,
