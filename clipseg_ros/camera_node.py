@@ -179,7 +179,11 @@ class CameraNode(Node):
         if 'rate' in names:
             self._timer.timer_period_ns = round(1e9 / self._value('rate'))
         if names & {'seed', 'motion'} and self._value('source') == TABLETOP:
-            self._open()
+            try:
+                self._open()
+            except SourceError as error:
+                self.get_logger().error(str(error))
+                return
             self.get_logger().info(f'scene {self._value("seed")}, {self._value("motion")}')
 
 

@@ -81,10 +81,15 @@ class TabletopSource:
                 f'the tabletop world needs MuJoCo, and it cannot be imported ({error}): '
                 "pip install 'clipseg_ros[world]', or give another source"
             ) from error
+        except RuntimeError as error:
+            raise SourceError(f'the tabletop world cannot be rendered: {error}') from error
 
     def frame(self, elapsed: float) -> CameraFrame:
         """Renders; see :class:`Source`."""
-        frame = self._world.frame(elapsed)
+        try:
+            frame = self._world.frame(elapsed)
+        except RuntimeError as error:
+            raise SourceError(f'the tabletop world cannot be rendered: {error}') from error
         return CameraFrame(frame.rgb, frame.depth, frame.intrinsics, frame.instances)
 
     def close(self) -> None:

@@ -30,7 +30,12 @@ def run_node(make_node: Callable[[], Any], args: list[str] | None = None) -> int
     Returns:
         Exit status: 0 after a signal, 1 where the node could not be made.
     """
-    rclpy.init(args=args)
+    try:
+        rclpy.init(args=args)
+    except RuntimeError as error:
+        # What the command line says cannot be parsed; a parameters file is missing or no YAML.
+        print(f'cannot start: {error}', file=sys.stderr)
+        return 1
     try:
         try:
             node = make_node()

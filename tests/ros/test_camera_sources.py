@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import cv2
@@ -125,6 +126,23 @@ def test_tabletop_world() -> None:
     assert first.intrinsics.shape == (3, 3)
     assert not np.array_equal(first.instances, later.instances), 'the camera moves'
     source.close()
+
+
+def test_a_world_that_cannot_be_rendered(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: object, **options: object) -> None:
+        raise RuntimeError('cannot draw: install libegl1')
+
+    monkeypatch.setattr('tabletop_world.live.LiveWorld.frame', fail)
+    source = open_source('tabletop', width=32, height=32)
+    with pytest.raises(SourceError, match='install libegl1'):
+        source.frame(0.0)
+    source.close()
+    monkeypatch.setattr('tabletop_world.live.LiveWorld.__init__', fail)
+    with pytest.raises(SourceError, match='install libegl1'):
+        open_source('tabletop')
+    monkeypatch.setitem(sys.modules, 'tabletop_world.live', None)
+    with pytest.raises(SourceError, match=r"pip install 'clipseg_ros\[world\]'"):
+        open_source('tabletop')
 
 
 def test_camera_info() -> None:

@@ -136,9 +136,18 @@ def test_a_folder_until_its_end_and_a_signal(domain: int, peer: Peer, tmp_path: 
     assert not used & set(os.listdir('/dev/shm'))
 
 
-def test_a_source_that_is_not_there(domain: int) -> None:
-    node = NodeProcess('clipseg_ros.camera_node', {'source': '/nowhere/at/all'})
+@pytest.mark.parametrize(
+    ('arguments', 'words'),
+    [
+        (['-p', 'source:=/nowhere/at/all'], "source '/nowhere/at/all' is neither"),
+        (['-p', 'prompt:=the', 'mug'], "['mug']"),
+        (['--params-file', '/nowhere.yaml'], '/nowhere.yaml'),
+    ],
+)
+def test_what_cannot_start_says_why(domain: int, arguments: list[str], words: str) -> None:
+    node = NodeProcess('clipseg_ros.camera_node', arguments=arguments)
     wait_until(lambda: node.process.poll() is not None, 20)
     assert node.stop() == 1
-    assert "cannot start: source '/nowhere/at/all' is neither" in node.output
+    assert 'cannot start: ' in node.output
+    assert words in node.output
     assert 'Traceback' not in node.output

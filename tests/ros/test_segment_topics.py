@@ -115,10 +115,12 @@ def test_outputs_are_what_the_model_says(camera: Camera, tiny_model: Path) -> No
     found = {name: pixels_of(message) for name, message in
              camera.ask(camera.peer.stamped(rgb)).items()}  # fmt: skip
     expected = create_model(tiny_model, 'cpu').segment(rgb, ['the mug', 'red bowl'])
-    np.testing.assert_array_equal(found['mask'], expected.mask())
-    np.testing.assert_array_equal(found['labels'], expected.labels())
-    np.testing.assert_array_equal(found['confidence'], expected.confidence())
-    np.testing.assert_allclose(found['probability'], expected.probability(), atol=1e-6)
+    # Another number of threads may sum in another order: a pixel on the very edge may differ.
+    assert np.mean(found['mask'] != expected.mask()) < 1e-3
+    assert np.mean(found['labels'] != expected.labels()) < 1e-3
+    difference = np.abs(found['confidence'].astype(int) - expected.confidence())
+    assert np.mean(difference > 1) < 1e-3
+    np.testing.assert_allclose(found['probability'], expected.probability(), atol=1e-4)
     assert set(np.unique(found['mask'])) == {0, 255}, 'the test model answers both ways'
     assert set(np.unique(found['labels'])) <= {0, 1, 2}
     np.testing.assert_array_equal(found['labels'] > 0, found['mask'] > 0)
