@@ -73,7 +73,9 @@ class SegmentNode(LifecycleNode):
         declare(self, DECLARATIONS.values())
         self._settings = Settings.of(self)
         self.add_post_set_parameters_callback(self._apply_parameters)
-        self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
+        self._diagnostics = self.create_publisher(
+            DiagnosticArray, '/diagnostics', 10, qos_overriding_options=overridable()
+        )
         self._enable_service = self.create_service(SetBool, '~/enable', self._on_enable)
         # Steady clocks: with use_sim_time and no clock yet, the node still starts and reports.
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
@@ -147,7 +149,7 @@ class SegmentNode(LifecycleNode):
             self._failure = str(error) if named else f'{type(error).__name__}: {error}'
             self.get_logger().error(
                 f'{step} failed: {self._failure}. The node lives on; mend it and call '
-                f'`ros2 lifecycle set {self.full_name} {step}`'
+                f'`ros2 lifecycle set {self.full_name} {step}`, or restart it'
             )
             return _FAILURE
         self._failure = ''
