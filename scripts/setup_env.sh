@@ -12,7 +12,9 @@ venv="${1:-.venv}"
 python="${PYTHON:-python3}"
 
 fail() {
-    printf '\nclipseg_ros: %s\n' "$@" >&2
+    printf '\nclipseg_ros: %s\n' "$1" >&2
+    shift
+    printf '%s\n' "$@" >&2
     exit 1
 }
 
@@ -65,7 +67,7 @@ if [ "${#missing[@]}" -gt 0 ]; then
     fi
     echo "clipseg_ros: installing system packages: ${missing[*]}"
     "${runner[@]}" env DEBIAN_FRONTEND=noninteractive sh -c "$install" >/dev/null </dev/null \
-        || fail "could not install them. The command was: $install"
+        || fail 'apt-get could not install them.' "The command was: $install"
 fi
 
 # ---- Python packages, once for each content of the lock file --------------------------------------
@@ -80,7 +82,8 @@ if [ ! -e "$stamp" ]; then
     echo 'clipseg_ros: installing requirements.lock (about 6 GB; two minutes on a fast connection)'
     rm -f "$venv"/.lock-*
     "$python" -m pip install -qq --no-input --disable-pip-version-check \
-        --requirement requirements.lock || fail 'pip could not install requirements.lock.'
+        --requirement requirements.lock \
+        || fail 'pip could not install requirements.lock.' 'What it said stands above.'
     touch "$stamp"
 fi
 
@@ -89,6 +92,7 @@ link="$venv/.checkout-$( (pwd -P; cat setup.py pyproject.toml package.xml) | sha
 if [ ! -e "$link" ]; then
     rm -f "$venv"/.checkout-*
     "$python" -m pip install -qq --no-input --disable-pip-version-check \
-        --no-deps --no-build-isolation --editable . || fail 'pip could not install this checkout.'
+        --no-deps --no-build-isolation --editable . \
+        || fail 'pip could not install this checkout.' 'What it said stands above.'
     touch "$link"
 fi
