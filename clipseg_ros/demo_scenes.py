@@ -76,9 +76,10 @@ def make_scene(seed: int, width: int, height: int) -> DemoScene:
 def choose_questions(frame: Frame, seed: int) -> tuple[Question, ...]:
     """Chooses prompts by rule, not by how well a model does on them.
 
-    One of each of :data:`PRESENT_KINDS`, as drawn, of a share between :data:`MIN_SHARE` and
-    :data:`MAX_SHARE` of the picture, about something not asked for yet where there is a choice;
-    kinds that the scene does not offer are made up for by others. Then an absent name.
+    One of each of :data:`PRESENT_KINDS`, of a share between :data:`MIN_SHARE` and
+    :data:`MAX_SHARE` of the picture: about something not asked for yet where there is a choice,
+    and then the shortest. Kinds that the scene does not offer are made up for by others. Then
+    the shortest absent name.
 
     Args:
         frame: The rendered scene.
@@ -96,14 +97,20 @@ def choose_questions(frame: Frame, seed: int) -> tuple[Question, ...]:
             break
         asked = {phrase.object_ids for phrase in chosen}
         candidates = [p for p in fitting if p.kind == kind or (kind is None and p not in chosen)]
-        candidates.sort(key=lambda phrase: phrase.object_ids in asked)
+        candidates.sort(key=lambda phrase: (phrase.object_ids in asked, len(phrase.text)))
         chosen.extend(candidates[:1])
     if len(chosen) < len(PRESENT_KINDS):
         raise ValueError(
             f'scene {seed} offers {len(chosen)} prompt(s) of the {len(PRESENT_KINDS)} that are '
             'asked: choose another seed'
         )
-    missing = next(p for p in absent(frame, rng, 24) if p.kind == 'name')
+    missing = min(
+        (p for p in absent(frame, rng, 24) if p.kind == 'name'),
+        key=lambda phrase: len(phrase.text),
+        default=None,
+    )
+    if missing is None:
+        raise ValueError(f'scene {seed} offers nothing absent to ask for: choose another seed')
     return (
         *(Question(p.text, p.kind, truths[p]) for p in chosen),
         Question(missing.text, 'absent', np.zeros(frame.instances.shape, dtype=np.bool_)),
