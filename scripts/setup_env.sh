@@ -39,8 +39,8 @@ missing=()
 command -v g++ >/dev/null || missing+=(g++)
 command -v cmake >/dev/null || missing+=(cmake)
 command -v make >/dev/null || missing+=(make)
-has_library() { ldconfig -p 2>/dev/null | grep -q "$1"; }
-PATH="$PATH:/usr/sbin:/sbin"
+administration="$PATH:/usr/sbin:/sbin"
+has_library() { PATH="$administration" ldconfig -p 2>/dev/null | grep -q "$1"; }
 has_library 'libEGL\.so\.1' || missing+=(libegl1)
 compgen -G '/usr/share/glvnd/egl_vendor.d/*.json' >/dev/null \
     || compgen -G '/etc/glvnd/egl_vendor.d/*.json' >/dev/null \
@@ -66,7 +66,7 @@ if [ "${#missing[@]}" -gt 0 ]; then
             "    sudo sh -c '$install'" '' 'then try again.'
     fi
     echo "clipseg_ros: installing system packages: ${missing[*]}"
-    "${runner[@]}" env DEBIAN_FRONTEND=noninteractive sh -c "$install" >/dev/null </dev/null \
+    "${runner[@]}" env DEBIAN_FRONTEND=noninteractive PATH="$administration" sh -c "$install" >/dev/null </dev/null \
         || fail 'apt-get could not install them.' "The command was: $install"
 fi
 
