@@ -7,8 +7,10 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 venv="$(cd "${1:-.venv}" && pwd -P)"
-stamp="install/.built-$( (echo "$venv"; pwd -P; cat msg/*.msg srv/*.srv package.xml CMakeLists.txt; ls launch config) \
-    | sha256sum | cut -c1-16)"
+stamp="install/.built-$( (echo "$venv"; pwd -P; ls launch config; \
+    cat msg/*.msg srv/*.srv package.xml CMakeLists.txt) | sha256sum | cut -c1-16)"
+exec 9>"$venv/.busy"
+flock 9  # Another make may be at it.
 [ ! -e "$stamp" ] || exit 0
 
 echo 'clipseg_ros: building the messages with colcon (half a minute)'

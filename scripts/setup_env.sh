@@ -66,11 +66,15 @@ if [ "${#missing[@]}" -gt 0 ]; then
             "    sudo sh -c '$install'" '' 'then try again.'
     fi
     echo "clipseg_ros: installing system packages: ${missing[*]}"
-    "${runner[@]}" env DEBIAN_FRONTEND=noninteractive PATH="$administration" sh -c "$install" >/dev/null </dev/null \
+    "${runner[@]}" env DEBIAN_FRONTEND=noninteractive PATH="$administration" \
+        sh -c "$install" >/dev/null </dev/null \
         || fail 'apt-get could not install them.' "The command was: $install"
 fi
 
 # ---- Python packages, once for each content of the lock file --------------------------------------
+mkdir -p "$venv"
+exec 9>"$venv/.busy"
+flock 9  # Another make, of this checkout or of one that shares the environment, may be at it.
 if [ ! -x "$venv/bin/python" ]; then
     echo "clipseg_ros: making the environment $venv with $("$python" --version)"
     "$python" -m venv "$venv"
