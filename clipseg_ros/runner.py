@@ -16,6 +16,23 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 
 from clipseg_ros.errors import SourceError
 
+# rclpy's signal handler can wake the executor before the context is shut down; the executor then
+# waits again, for ever if nothing else happens.
+_LONGEST_WAIT = 0.5
+
+
+def spin(executor: Any) -> None:
+    """Runs callbacks until a signal shuts the context down, and returns soon after it in any case.
+
+    Args:
+        executor: With its nodes.
+    """
+    try:
+        while rclpy.ok():
+            executor.spin_once(timeout_sec=_LONGEST_WAIT)
+    except (KeyboardInterrupt, ExternalShutdownException):
+        return
+
 
 def run_node(make_node: Callable[[], Any], args: list[str] | None = None) -> int:
     """Spins a node in this thread until SIGINT or SIGTERM, then ends it in order.
@@ -50,9 +67,7 @@ def run_node(make_node: Callable[[], Any], args: list[str] | None = None) -> int
         executor = SingleThreadedExecutor()
         executor.add_node(node)
         try:
-            executor.spin()
-        except (KeyboardInterrupt, ExternalShutdownException):
-            pass
+            spin(executor)
         finally:
             node.close()
             executor.shutdown()

@@ -5,7 +5,6 @@ python node_host.py '{"namespace": ["--ros-args", "-p", "model:=..."], ...}'
 
 from __future__ import annotations
 
-import contextlib
 import json
 import sys
 
@@ -15,8 +14,9 @@ from clipseg_ros.process_tuning import tune_process
 def main() -> int:
     tune_process()
     import rclpy
-    from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+    from rclpy.executors import SingleThreadedExecutor
 
+    from clipseg_ros.runner import spin
     from clipseg_ros.segment_lifecycle import SegmentNode
 
     rclpy.init()
@@ -27,8 +27,7 @@ def main() -> int:
     ]
     for node in nodes:
         executor.add_node(node)
-    with contextlib.suppress(KeyboardInterrupt, ExternalShutdownException):
-        executor.spin()
+    spin(executor)
     for node in nodes:
         node.close()
         node.destroy_node()

@@ -9,7 +9,6 @@ The model is replaced by one that answers at once. Times are of one frame, in mi
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 import subprocess
 import sys
@@ -28,6 +27,7 @@ tune_process()
 import cv2
 import numpy as np
 import rclpy
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState
 from ros_peers import claimed_domain, wait_until
 from sensor_msgs.msg import Image
@@ -40,6 +40,7 @@ from clipseg_ros.pipeline import SegmentationPipeline
 from clipseg_ros.prompt_set import PromptRequest, PromptSet
 from clipseg_ros.publishers import SegmentOutputs
 from clipseg_ros.qos import QosWatch, image_output
+from clipseg_ros.runner import spin
 from clipseg_ros.segment_parameters import Settings
 
 CASES = (
@@ -72,8 +73,9 @@ def listen(topics: list[str]) -> None:
     node = rclpy.create_node('listener')
     for topic in topics:
         node.create_subscription(Image, f'/clipseg/{topic}', lambda message: None, image_output())
-    with contextlib.suppress(KeyboardInterrupt, rclpy.executors.ExternalShutdownException):
-        rclpy.spin(node)
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    spin(executor)
     rclpy.try_shutdown()
 
 
