@@ -7,13 +7,19 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 venv="$(cd "${1:-.venv}" && pwd -P)"
-stamp="install/.built-$( (echo "$venv"; pwd -P; ls launch config; \
-    cat msg/*.msg srv/*.srv package.xml CMakeLists.txt) | sha256sum | cut -c1-16)"
+# Python modules are linked, not copied: only a new or a removed one needs another build.
+fingerprint() {
+    echo "$venv" "$PWD"
+    find clipseg_model clipseg_ros tabletop_world launch config -name '*.*' -not -name '*.pyc' -type f \
+        | sort
+    cat msg/*.msg srv/*.srv package.xml CMakeLists.txt
+}
+stamp="install/.built-$(fingerprint | sha256sum | cut -c1-16)"
 exec 9>"$venv/.busy"
 flock 9  # Another make may be at it.
 [ ! -e "$stamp" ] || exit 0
 
-echo 'clipseg_ros: building the messages with colcon (half a minute)'
+echo 'clipseg_ros: building the package with colcon, for its messages (half a minute)'
 rm -rf build install log
 # shellcheck disable=SC1091
 source "$venv/bin/activate"
