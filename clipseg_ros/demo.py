@@ -41,6 +41,8 @@ from clipseg_ros.shared_memory import remove_orphans
 
 SEEDS = (1, 5, 9, 10)
 WIDTH, HEIGHT = 640, 480
+CAMERA_RATE = 10.0
+"""Frames a second: rendering takes its share of the processor too."""
 FRAMES = 10
 """Masks per prompt, for latency and frame rate."""
 START_TIMEOUT = 120.0
@@ -86,7 +88,8 @@ def start_nodes(stack: ExitStack, output: Path, model: str, device: str) -> list
         model: Parameter of the node.
         device: Parameter of the node.
     """
-    camera = ['source:=tabletop', 'motion:=still', f'width:={WIDTH}', f'height:={HEIGHT}']
+    camera = ['source:=tabletop', 'motion:=still', f'rate:={CAMERA_RATE}']
+    camera += [f'width:={WIDTH}', f'height:={HEIGHT}']
     segment = [f"model:='{model}'", f'device:={device}']
     children = []
     for name, parameters in (('camera', camera), ('segment', segment)):
@@ -244,7 +247,7 @@ def demo(
     except (ChildEnded, DemoFailure) as error:
         console.print(f'[red]failed:[/red] {escape(str(error))}', highlight=False)
         raise typer.Exit(1) from None
-    console.print(make_table(answers))
+    console.print(make_table(answers, CAMERA_RATE))
     console.print(f'{output / "contact_sheet.png"} shows all of it')
     faults = find_faults(answers)
     for fault in faults:

@@ -75,9 +75,15 @@ def find_faults(answers: list[Answer]) -> list[str]:
     return faults
 
 
-def make_table(answers: list[Answer]) -> Table:
-    """Returns the answers as a table for people."""
-    table = Table(title='masks over ROS topics, against the renderer', title_justify='left')
+def make_table(answers: list[Answer], camera_rate: float) -> Table:
+    """Returns the answers as a table for people.
+
+    Args:
+        answers: In the order they are shown; those of a scene together.
+        camera_rate: Frames a second that the camera made, more than which cannot come.
+    """
+    title = f'masks over ROS topics against the renderer; the camera makes {camera_rate:g} frames/s'
+    table = Table(title=title, title_justify='left')
     for heading in ('scene', 'prompt', 'kind'):
         table.add_column(heading)
     for heading in ('IoU', 'score', 'latency', 'frames/s'):

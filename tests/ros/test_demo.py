@@ -73,7 +73,7 @@ class TestJudgement:
     def test_the_table_shows_every_prompt_and_marks_the_wrong_one(self) -> None:
         console = Console(record=True, width=110, file=io.StringIO())
         answers = [make_answer(0.875), make_answer(None, 0.25, '[a] kettle')]
-        console.print(make_table(answers))
+        console.print(make_table(answers, 10.0))
         text = as_text(console)
         assert 'the mug' in text
         assert '0.88' in text
