@@ -2,20 +2,23 @@
 
 Fast DDS keeps the messages between processes of one machine in files of ``/dev/shm``: with this
 package's profile some 32 MB a process. A process that is killed cannot remove its own, and no
-other process does. Each file has a companion ``…_el`` that its owner holds an exclusive lock on
-for as long as it lives, so orphans can be told from files in use.
+other process does. The owner of such a file holds an exclusive lock on its companion ``…_el`` for
+as long as it lives; a port that others still wrote to after its owner's end is there again, without
+a companion. A file is an orphan if nobody holds that lock and no process has it mapped.
 """
 
 from __future__ import annotations
 
 import fcntl
+import re
+from contextlib import suppress
 from pathlib import Path
 
 SHARED_MEMORY = Path('/dev/shm')
 
 
 def remove_orphans(folder: Path = SHARED_MEMORY) -> list[str]:
-    """Removes Fast DDS files whose owner is gone; files in use, or of other users, stay.
+    """Removes Fast DDS files without an owner; files in use, or of other users, stay.
 
     Args:
         folder: Where the files are.
@@ -23,19 +26,39 @@ def remove_orphans(folder: Path = SHARED_MEMORY) -> list[str]:
     Returns:
         Names of the segments and ports that were removed, sorted.
     """
+    names = {path.name.removesuffix('_el') for path in folder.glob('fastdds_*')}
+    mapped = _mapped_files(folder)
     removed = []
-    for lock in sorted(folder.glob('fastdds_*_el')):
-        name = lock.name.removesuffix('_el')
+    for name in sorted(names - mapped):
+        lock = folder / f'{name}_el'
         try:
-            with lock.open() as file:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                for path in (folder / name, folder / f'sem.{name}_mutex', lock):
-                    path.unlink(missing_ok=True)
+            if lock.exists():
+                with lock.open() as file:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    _remove(folder, name)
+            else:
+                _remove(folder, name)
         except (BlockingIOError, PermissionError, FileNotFoundError):
             # In use, somebody else's, or removed by its owner between the listing and now.
             continue
         removed.append(name)
     return removed
+
+
+def _remove(folder: Path, name: str) -> None:
+    for path in (folder / name, folder / f'sem.{name}_mutex', folder / f'{name}_el'):
+        path.unlink(missing_ok=True)
+
+
+def _mapped_files(folder: Path) -> set[str]:
+    """Names of the Fast DDS files of a folder that a process of this user has mapped."""
+    pattern = re.compile(rf' {re.escape(str(folder))}/(fastdds_\w+)$', re.MULTILINE)
+    names: set[str] = set()
+    for maps in Path('/proc').glob('[0-9]*/maps'):
+        # Processes of other users cannot be looked into, nor their files be removed.
+        with suppress(PermissionError, FileNotFoundError, ProcessLookupError):
+            names.update(pattern.findall(maps.read_text(errors='replace')))
+    return names
 
 
 def main() -> None:

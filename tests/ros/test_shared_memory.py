@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import mmap
 import os
 import signal
 import subprocess
@@ -34,6 +35,17 @@ def test_orphans_go_and_the_rest_stays(tmp_path: Path) -> None:
         assert all(file.exists() for file in [*used, other])
     assert remove_orphans(tmp_path) == ['fastdds_0123456789abcdef']
     assert list(tmp_path.iterdir()) == [other]
+
+
+def test_a_port_without_a_companion_goes_unless_it_is_mapped(tmp_path: Path) -> None:
+    ports = [make_segment(tmp_path, f'fastdds_port{number}') for number in (7000, 7001)]
+    for _, lock, _ in ports:
+        lock.unlink()
+    with ports[0][0].open('r+b') as file, mmap.mmap(file.fileno(), 0):
+        assert remove_orphans(tmp_path) == ['fastdds_port7001']
+        assert ports[0][0].exists()
+    assert remove_orphans(tmp_path) == ['fastdds_port7000']
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_killed_node_leaves_files_that_are_recognised() -> None:
