@@ -78,7 +78,9 @@ class RefinedHead(nn.Module):
     def __init__(self, dim: int, patch_size: int) -> None:
         super().__init__()
         if patch_size % 4:
-            raise ValueError(f'the refined head needs a patch size divisible by 4, not {patch_size}')
+            raise ValueError(
+                f'the refined head needs a patch size divisible by 4, not {patch_size}'
+            )
         step = patch_size // 4
         self.conv = nn.Conv2d(dim, dim, 3, padding=1)
         self.deconv1 = nn.ConvTranspose2d(dim, dim // 2, step, stride=step)

@@ -57,9 +57,7 @@ class _SameConv(nn.Conv2d):
 class _Lite0Block(nn.Module):
     """An inverted residual without squeeze-and-excitation; batch norm is folded in."""
 
-    def __init__(
-        self, inputs: int, kernel: int, stride: int, expansion: int, outputs: int
-    ) -> None:
+    def __init__(self, inputs: int, kernel: int, stride: int, expansion: int, outputs: int) -> None:
         super().__init__()
         hidden = inputs * expansion
         self.expand = nn.Conv2d(inputs, hidden, 1) if expansion > 1 else None
@@ -139,7 +137,7 @@ class TextTower(nn.Module):
         width: Width of the transformer.
         num_blocks: Its depth.
         embed_dim: Size of the embedding.
-        max_pieces: Word pieces read of a text; the rest is cut off.
+        max_pieces: Most word pieces that a text may have.
     """
 
     def __init__(
@@ -188,13 +186,19 @@ class TextTower(nn.Module):
             Piece ids (P, T), zero-padded to the longest, and a mask (P, T) that is true on pieces.
 
         Raises:
-            PromptError: If no piece of a text is known (another script, say).
+            PromptError: If no piece of a text is known (another script, say), or there are too
+                many.
         """
         tokenizer = self.tokenizer()
         unknown = tokenizer.token_to_id('[UNK]')
         rows: list[list[int]] = []
         for text in texts:
-            ids = tokenizer.encode(text, add_special_tokens=False).ids[: self.max_pieces]
+            ids = tokenizer.encode(text, add_special_tokens=False).ids
+            if len(ids) > self.max_pieces:
+                raise PromptError(
+                    f'the prompt {text[:60]!r} has {len(ids)} word pieces, and this model reads '
+                    f'{self.max_pieces} at most: say it in fewer words'
+                )
             if not any(piece != unknown for piece in ids):
                 raise PromptError(
                     f'no word of the prompt {text[:60]!r} is in the vocabulary of this model, '
@@ -273,7 +277,13 @@ class SmallClip(nn.Module):
             'max_pieces': max_pieces,
         }
         self.stem = Lite0Stem()
-        self.stem_norm = nn.LayerNorm(_STEM_CHANNELS)
+        # The stem's channels differ in mean by hundreds and are strongly correlated: colour, for
+        # one, lies in directions of little variance. Whitening them, with fixed statistics, is
+        # what lets the layers behind learn in minutes.
+        self.feature_mean: Tensor
+        self.whitening: Tensor
+        self.register_buffer('feature_mean', torch.zeros(_STEM_CHANNELS))
+        self.register_buffer('whitening', torch.eye(_STEM_CHANNELS))
         self.stem_proj = nn.Linear(_STEM_CHANNELS, width)
         self.cls = nn.Parameter(torch.randn(width) * 0.02)
         self.positions = nn.Parameter(torch.randn(1 + grid * grid, width) * 0.02)
@@ -316,10 +326,13 @@ class SmallClip(nn.Module):
                 f'the image tower needs a height and width divisible by {self.patch_size}, '
                 f'not {height} × {width}'
             )
-        features = self.stem(pixels)
-        grid = (features.shape[-2], features.shape[-1])
-        patches = features.permute(0, 2, 3, 1).reshape(len(features), -1, features.shape[1])
-        patches = self.stem_proj(self.stem_norm(patches))
+        # Whitening magnifies rounding errors, so none of this runs in a reduced precision.
+        with torch.autocast(pixels.device.type, enabled=False):
+            features = self.stem(pixels)
+            grid = (features.shape[-2], features.shape[-1])
+            patches = features.permute(0, 2, 3, 1).reshape(len(features), -1, features.shape[1])
+            patches = (patches - self.feature_mean) @ self.whitening
+        patches = self.stem_proj(patches)
         tokens = torch.cat([self.cls.to(patches.dtype).expand(len(patches), 1, -1), patches], 1)
         tokens = tokens + self._position_embedding(grid)
         taps = []

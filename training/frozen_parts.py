@@ -1,8 +1,9 @@
 """Makes the frozen parts of the bundled model from published weights, once.
 
-    python -m training.frozen_parts runs/frozen.safetensors
+    python -m training.frozen_parts runs/frozen.safetensors --views runs/tabletop/train
 
-The image stem is EfficientNet-Lite0 with batch norm folded into its convolutions. The word table
+The image stem is EfficientNet-Lite0 with batch norm folded into its convolutions; its
+features are whitened by statistics of rendered views. The word table
 is distilled from all-MiniLM-L6-v2: each word piece passes through the encoder by itself, and the
 mean-pooled outputs are centred, reduced by PCA and stored as int8.
 """
@@ -19,7 +20,13 @@ import torch
 from safetensors.numpy import save_file
 from torch import Tensor
 
+from clipseg_model.small_clip import Lite0Stem, SmallClip
+from training.datasets.tabletop import TabletopViews
+from training.train import normalise
+
 BATCH_NORM_EPS = 1e-3
+#: Added to the eigenvalues of the correlation matrix, whose mean is 1.
+WHITENING_FLOOR = 0.02
 
 
 def fold(weights: dict[str, Tensor], conv: str, norm: str) -> tuple[Tensor, Tensor]:
@@ -48,6 +55,40 @@ def stem_weights(num_blocks: int = 11) -> dict[str, np.ndarray]:
         put(f'blocks.{index}.depthwise', f'{block}._depthwise_conv', f'{block}._bn1')
         put(f'blocks.{index}.project', f'{block}._project_conv', f'{block}._bn2')
     return {key: value.numpy() for key, value in state.items()}
+
+
+def whitening(
+    state: dict[str, np.ndarray], views: TabletopViews, count: int = 512, size: int = 224
+) -> dict[str, np.ndarray]:
+    """Measures the features of the stem over views.
+
+    Args:
+        state: As :func:`stem_weights` returns it.
+        views: Rendered views.
+        count: Views to measure.
+        size: Side of the stem's input, pixels.
+
+    Returns:
+        Mean of the features, and the matrix that makes their covariance the identity, but for
+        directions that hardly vary.
+    """
+    stem = Lite0Stem()
+    stem.load_state_dict({k.removeprefix('stem.'): torch.from_numpy(v) for k, v in state.items()})
+    rows = np.random.default_rng(0).integers(0, len(views), count)
+    collected = []
+    with torch.inference_mode():
+        for row in rows:
+            image = torch.from_numpy(np.array(views.rgb(int(row))))[None]
+            pixels = normalise(image, SmallClip, (size, size))
+            collected.append(stem(pixels)[0].flatten(1).T.double())
+    features = torch.cat(collected)
+    scale = 1 / features.std(0)
+    values, axes = torch.linalg.eigh(torch.cov((features * scale).T))
+    matrix = scale[:, None] * axes * (values + WHITENING_FLOOR).rsqrt()
+    return {
+        'feature_mean': features.mean(0).float().numpy(),
+        'whitening': matrix.float().numpy(),
+    }
 
 
 def keep(piece: str) -> bool:
@@ -92,8 +133,11 @@ def main() -> None:
     """Runs the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('output', type=Path, help='safetensors file to write')
-    output: Path = parser.parse_args().output
-    state = {**stem_weights(), **word_table()}
+    parser.add_argument('--views', type=Path, required=True, help='folder of a rendered split')
+    args = parser.parse_args()
+    output: Path = args.output
+    stem = stem_weights()
+    state = {**stem, **whitening(stem, TabletopViews(args.views)), **word_table()}
     sizes = {
         'vocabulary_size': int(state['text.table'].shape[0]),
         'vocabulary_bytes': int(state['text.vocabulary'].size),

@@ -7,6 +7,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from clipseg_model.clipseg import CLIPSeg
+from training.datasets.tabletop import (
+    CATEGORY_CLASSES,
+    COLOUR_CLASSES,
+    NO_CLASS,
+    SURFACES,
+)
 
 
 def mask_loss(logits: Tensor, masks: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
@@ -48,23 +54,16 @@ class Alignment(nn.Module):
         return self.scale.exp() * left @ right.transpose(-2, -1) + self.bias
 
     def forward(
-        self,
-        patches: Tensor,
-        grid: tuple[int, int],
-        condition: Tensor,
-        masks: Tensor,
-        known: Tensor,
+        self, patches: Tensor, condition: Tensor, share: Tensor, known: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Returns the patch–prompt and the region–prompt loss.
 
         Args:
-            patches: Patch embeddings (B, gh·gw, E).
-            grid: (gh, gw).
+            patches: Patch embeddings (B, N, E).
             condition: Prompt embeddings (B, P, E).
-            masks: Truth, bool (B, P, H, W).
+            share: Share of each patch that each prompt is true of, (B, P, N), 0…1.
             known: bool (B, P).
         """
-        share = functional.adaptive_avg_pool2d(masks.float(), grid).flatten(2)
         weight = known.float().unsqueeze(2)
         scores = self.similarity(condition, patches)
         pixelwise = functional.binary_cross_entropy_with_logits(
@@ -109,6 +108,41 @@ def noisy_words(words: Tensor, noise: float, dropout: float, generator: torch.Ge
     return (words + noise * drawn) * keep.unsqueeze(2)
 
 
+class TokenClasses(nn.Module):
+    """Says of each token which category and colour it shows.
+
+    These losses are of no use to the model that is shipped; they make its image tower learn
+    faster than text alone does.
+
+    Args:
+        width: Channels of the tokens.
+    """
+
+    #: Weight of tokens that show a surface: they are many and easy.
+    SURFACE_WEIGHT = 0.1
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.category = nn.Linear(width, len(CATEGORY_CLASSES))
+        self.colour = nn.Linear(width, len(COLOUR_CLASSES))
+
+    def forward(self, tokens: Tensor, classes: Tensor) -> Tensor:
+        """Returns the sum of both cross-entropies of tokens (B, N, C) with classes (B, N, 2)."""
+        surface = torch.zeros(len(CATEGORY_CLASSES), dtype=torch.bool, device=tokens.device)
+        surface[[CATEGORY_CLASSES[name] for name in SURFACES]] = True
+        total = tokens.new_zeros((), dtype=torch.float32)
+        for index, head in enumerate((self.category, self.colour)):
+            truth = classes[..., index]
+            weight = torch.where(surface[classes[..., 0].clamp(min=0)], self.SURFACE_WEIGHT, 1.0)
+            weight = weight * (truth != NO_CLASS)
+            scores = head(tokens).float().flatten(0, 1)
+            loss = functional.cross_entropy(
+                scores, truth.flatten(), ignore_index=NO_CLASS, reduction='none'
+            )
+            total = total + (loss * weight.flatten()).sum() / weight.sum().clamp(min=1)
+        return total
+
+
 class JointTraining(nn.Module):
     """Towers, decoder and alignment as one module whose forward gives every loss by name.
 
@@ -126,6 +160,7 @@ class JointTraining(nn.Module):
             )
         self.model = model
         self.alignment = Alignment()
+        self.classes = TokenClasses(model.backbone.token_width)
 
     def forward(
         self,
@@ -135,6 +170,8 @@ class JointTraining(nn.Module):
         word_mask: Tensor,
         masks: Tensor,
         known: Tensor,
+        more_share: Tensor,
+        classes: Tensor,
         same: Tensor,
     ) -> dict[str, Tensor]:
         """Computes the losses of a batch.
@@ -142,28 +179,40 @@ class JointTraining(nn.Module):
         Args:
             images: Normalised pictures (B, 3, S, S).
             supports: Normalised prompt images (B, 3, s, s).
-            words: Word vectors (B·T + B, L, D): the texts row by row, then for each support
-                image a text that names what it shows.
-            word_mask: bool (B·T + B, L).
+            words: Word vectors (B·T + B·X + B, L, D): the texts row by row, further texts for
+                the alignment losses row by row, then for each support image a text that names
+                what it shows.
+            word_mask: bool, the same without D.
             masks: Truth, bool (B, T + 1, S, S): of the texts, then of the support image.
             known: bool (B, T + 1): false where there is no such prompt.
+            more_share: Share of each patch that the further texts are true of, (B, X, N).
+            classes: Category and colour of each token, int64 (B, N, 2).
             same: bool (B, B): which support images show the same kind of thing.
         """
         model, backbone = self.model, self.model.backbone
-        batch = len(images)
+        batch, texts = len(images), masks.shape[1] - 1
         features = model.encode_image(images)
         embedded = backbone.text(words, word_mask)
+        prompts, more, named = embedded.split([batch * texts, more_share[..., 0].numel(), batch])
+        prompts = prompts.view(batch, texts, -1)
+        more = more.view(batch, more_share.shape[1], -1)
         support = backbone.embed_images(supports)
-        condition = embedded[:-batch].view(batch, -1, backbone.embed_dim)
-        condition = torch.cat([condition, support.unsqueeze(1)], 1)
+        condition = torch.cat([prompts, support.unsqueeze(1)], 1)
         logits = model.decode(features, condition).float()
-        patches = backbone.project(features.taps[-1][:, 1:])
         bce, dice = mask_loss(logits, masks, known)
-        patch, region = self.alignment(patches, features.grid, condition, masks, known)
+        share = functional.adaptive_avg_pool2d(masks.float(), features.grid).flatten(2)
+        patches = features.taps[-1][:, 1:]
+        patch, region = self.alignment(
+            backbone.project(patches),
+            torch.cat([condition, more], 1),
+            torch.cat([share, more_share], 1),
+            torch.cat([known, known.new_ones(more.shape[:2])], 1),
+        )
         return {
             'bce': bce,
             'dice': dice,
             'patch': patch,
             'region': region,
-            'support': self.alignment.supports(support, embedded[-batch:], same, known[:, -1]),
+            'support': self.alignment.supports(support, named, same, known[:, -1]),
+            'classes': self.classes(backbone.norm(patches), classes),
         }

@@ -18,6 +18,7 @@ class DataSettings(_Strict):
 
     folder: Path
     texts: int = Field(6, ge=1, description='text prompts of a view and step')
+    more_texts: int = Field(24, ge=1, description='texts of a view for the alignment losses alone')
     absent_share: float = Field(0.45, ge=0, le=1, description='share that is true of nothing')
     wide_share: float = Field(0.5, ge=0, le=1, description='share of steps with 4:3 pictures')
     support_size: int = Field(192, ge=32, multiple_of=16, description='side of prompt images')
@@ -31,6 +32,7 @@ class LossWeights(_Strict):
     patch: float = 2.0
     region: float = 0.5
     support: float = 0.1
+    classes: float = 0.5
 
 
 class Stage(_Strict):
@@ -38,6 +40,7 @@ class Stage(_Strict):
 
     iterations: int = Field(gt=0)
     input_size: int = Field(ge=64, multiple_of=16)
+    batch: int = Field(8, ge=1, description='views of a step and process')
 
 
 class Settings(_Strict):
@@ -49,7 +52,6 @@ class Settings(_Strict):
     data: DataSettings
     losses: LossWeights = LossWeights()
     stages: list[Stage] = Field(min_length=1)
-    batch: int = Field(8, ge=1, description='views of a step and process')
     learning_rate: float = Field(1e-3, gt=0)
     weight_decay: float = Field(0.02, ge=0)
     warmup: int = Field(200, ge=0, description='iterations of linear warm-up')
@@ -67,13 +69,13 @@ class Settings(_Strict):
         """Iterations of all stages together."""
         return sum(stage.iterations for stage in self.stages)
 
-    def input_size(self, iteration: int) -> int:
-        """Returns the input size at an iteration, counted from 0."""
+    def stage(self, iteration: int) -> Stage:
+        """Returns the stage of an iteration, counted from 0."""
         for stage in self.stages:
             if iteration < stage.iterations:
-                return stage.input_size
+                return stage
             iteration -= stage.iterations
-        return self.stages[-1].input_size
+        return self.stages[-1]
 
     def rate(self, iteration: int) -> float:
         """Returns the learning rate: linear warm-up, constant, then 1 − √x down to zero."""

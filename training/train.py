@@ -29,7 +29,14 @@ from tqdm import tqdm
 
 from clipseg_model.clipseg import build_clipseg
 from clipseg_model.segmenter import input_shape
-from training.datasets.tabletop import Batch, TabletopViews, endless_rows, make_batch
+from training.datasets.tabletop import (
+    Batch,
+    TabletopViews,
+    endless_rows,
+    make_batch,
+    object_share,
+    token_classes,
+)
 from training.losses import JointTraining, noisy_words
 from training.settings import Settings, load_settings
 
@@ -93,10 +100,13 @@ def compute_losses(
 ) -> dict[str, Tensor]:
     """Prepares a batch on the device and runs the module (wrapped for several processes)."""
     backbone = inner.model.backbone
-    pieces, word_mask = backbone.text.tokenize(batch.texts + batch.support_texts)
+    texts = batch.texts + batch.more_texts + batch.support_texts
+    pieces, word_mask = backbone.text.tokenize(texts)
     words = backbone.text.words(pieces.to(device))
     words = noisy_words(words, settings.word_noise, settings.word_dropout, generator)
     rows, shape = window
+    share = object_share(batch.ids[:, rows], (shape[0] // 16, shape[1] // 16))
+    more_share = batch.more_objects.float() @ share.transpose(1, 2)
     support_shape = (batch.supports.shape[1], batch.supports.shape[2])
     same = torch.tensor([[a == b for b in batch.support_texts] for a in batch.support_texts])
     return module(
@@ -106,6 +116,8 @@ def compute_losses(
         word_mask.to(device),
         resize_masks(batch.masks[:, :, rows].to(device), shape),
         batch.known.to(device),
+        more_share.to(device),
+        token_classes(share, batch.classes).to(device),
         same.to(device),
     )
 
@@ -192,7 +204,7 @@ def main() -> None:
 
     rng = np.random.default_rng([settings.seed, rank, start])
     generator = torch.Generator().manual_seed(settings.seed + 1000 * rank + start)
-    rows = endless_rows(len(views), settings.batch, rng)
+    rows = endless_rows(len(views), rng)
     weights = settings.losses.model_dump()
     log_path = output / 'log.jsonl'
     sums: dict[str, float] = {}
@@ -207,11 +219,18 @@ def main() -> None:
     for iteration in progress:
         for group in optimizer.param_groups:
             group['lr'] = settings.rate(iteration)
-        row = next(rows)
-        data = settings.data
-        batch = make_batch(views, row, data.texts, data.absent_share, data.support_size, rng)
-        size = settings.input_size(iteration)
-        window = draw_window(views.size, size, settings.data.wide_share, rng)
+        data, stage = settings.data, settings.stage(iteration)
+        row = [next(rows) for _ in range(stage.batch)]
+        batch = make_batch(
+            views,
+            row,
+            data.texts,
+            data.more_texts,
+            data.absent_share,
+            data.support_size,
+            rng,
+        )
+        window = draw_window(views.size, stage.input_size, data.wide_share, rng)
         with accelerator.autocast():
             losses = compute_losses(
                 module, inner, batch, settings, window, generator, accelerator.device

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from training.losses import Alignment, mask_loss, noisy_words
+from training.datasets.tabletop import NO_CLASS
+from training.losses import Alignment, TokenClasses, mask_loss, noisy_words
 
 
 def test_mask_loss_is_small_for_the_truth_and_large_for_its_opposite():
@@ -39,14 +40,27 @@ def test_alignment_rewards_patches_that_agree_with_their_prompt():
     alignment = Alignment()
     condition = torch.eye(4)[None, :2]
     patches = torch.eye(4)[[0, 0, 1, 1]][None]
-    masks = torch.zeros(1, 2, 4, 4, dtype=torch.bool)
-    masks[0, 0, :2] = True
-    masks[0, 1, 2:] = True
+    share = torch.tensor([[[1.0, 1, 0, 0], [0, 0, 1, 1]]])
     known = torch.ones(1, 2, dtype=torch.bool)
-    right = alignment(patches, (2, 2), condition, masks, known)
-    wrong = alignment(patches, (2, 2), condition.flip(1), masks, known)
+    right = alignment(patches, condition, share, known)
+    wrong = alignment(patches, condition.flip(1), share, known)
     assert right[0] < wrong[0]
     assert right[1] < wrong[1]
+
+
+def test_classes_of_tokens_are_learned_from_tokens_that_have_one():
+    torch.manual_seed(0)
+    losses = TokenClasses(8)
+    tokens = torch.randn(1, 3, 8)
+    classes = torch.tensor([[[0, 1], [2, NO_CLASS], [NO_CLASS, NO_CLASS]]])
+    loss = losses(tokens, classes)
+    changed = tokens.clone()
+    changed[0, 2] += 10
+    assert losses(changed, classes) == loss
+    changed[0, 1] += 10
+    assert losses(changed, classes) != loss
+    nothing = torch.full_like(classes, NO_CLASS)
+    assert losses(tokens, nothing) == 0
 
 
 def test_support_loss_ignores_rows_without_a_support_image():

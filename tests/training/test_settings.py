@@ -41,7 +41,7 @@ def test_unknown_keys_are_errors(tmp_path):
 def test_stages_follow_each_other(tmp_path):
     settings = load_settings(write(tmp_path, MINIMAL))
     assert settings.iterations == 100
-    assert [settings.input_size(i) for i in (0, 59, 60, 99)] == [64, 64, 96, 96]
+    assert [settings.stage(i).input_size for i in (0, 59, 60, 99)] == [64, 64, 96, 96]
 
 
 def test_rate_warms_up_holds_and_falls_to_zero(tmp_path):

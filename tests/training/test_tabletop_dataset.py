@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from collections import Counter
-
 import numpy as np
 import pytest
+import torch
 
 from tabletop_world.catalogue import HELD_OUT_PAIRS
-from training.datasets.tabletop import TabletopViews, draw_texts, endless_rows, make_batch
+from training.datasets.tabletop import (
+    CATEGORY_CLASSES,
+    COLOUR_CLASSES,
+    NO_CLASS,
+    TabletopViews,
+    draw_texts,
+    endless_rows,
+    make_batch,
+    object_share,
+    token_classes,
+)
 from training.datasets.tabletop_render import render_shard
 
 
@@ -49,7 +58,7 @@ def test_held_out_pairs_are_only_where_they_belong(rendered):
 def test_batches_hold_the_truth_of_their_prompts(views):
     rng = np.random.default_rng(0)
     rows = [0, 5, 9]
-    batch = make_batch(views, rows, 6, 0.45, 64, rng)
+    batch = make_batch(views, rows, 6, 9, 0.45, 64, rng)
     assert batch.images.shape == (3, 96, 96, 3)
     assert batch.masks.shape == (3, 7, 96, 96)
     assert batch.supports.shape == (3, 64, 64, 3)
@@ -61,6 +70,13 @@ def test_batches_hold_the_truth_of_their_prompts(views):
             expected = views.mask(view, phrases[batch.texts[6 * b + p]])
             assert (batch.masks[b, p].numpy() == expected).all()
         assert batch.masks[b, 6].any() == batch.known[b, 6]
+        assert (batch.ids[b].numpy() == views.ids(view)).all()
+        for p in range(9):
+            named = phrases[batch.more_texts[9 * b + p]]
+            assert batch.more_objects[b, p].nonzero().flatten().tolist() == sorted(named)
+        for object_id, category, colour, _ in views.records[view]['objects']:
+            expected = [CATEGORY_CLASSES[category], COLOUR_CLASSES.get(colour, NO_CLASS)]
+            assert batch.classes[b, object_id].tolist() == expected
 
 
 def test_share_of_absent_prompts(views):
@@ -91,8 +107,29 @@ def test_support_comes_from_another_scene_and_shows_the_same_kind(views):
 
 
 def test_rows_cover_the_data_each_epoch():
-    rows = endless_rows(10, 5, np.random.default_rng(0))
-    assert Counter(next(rows) + next(rows)) == Counter(range(10))
+    rows = endless_rows(10, np.random.default_rng(0))
+    assert sorted(next(rows) for _ in range(10)) == list(range(10))
+    assert sorted(next(rows) for _ in range(10)) == list(range(10))
+
+
+def test_share_of_objects_in_tokens(views):
+    ids = torch.from_numpy(np.array(views.ids(0)))[None]
+    share = object_share(ids, (6, 6))
+    assert share.sum(2).numpy() == pytest.approx(np.ones((1, 36)))
+    cell = ids[0, 16:32, 32:48].numpy()
+    expected = np.bincount(cell.ravel(), minlength=256) / cell.size
+    assert share[0, 1 * 6 + 2].numpy() == pytest.approx(expected)
+
+
+def test_classes_of_tokens_are_those_of_their_objects():
+    share = torch.zeros(1, 3, 256)
+    share[0, 0, 7], share[0, 0, 9] = 0.7, 0.3
+    share[0, 1, 7], share[0, 1, 9] = 0.5, 0.5
+    share[0, 2, 0] = 1.0
+    classes = torch.full((1, 256, 2), NO_CLASS)
+    classes[0, 7] = torch.tensor([4, 2])
+    classes[0, 9] = torch.tensor([5, NO_CLASS])
+    assert token_classes(share, classes)[0].tolist() == [[4, 2], [NO_CLASS] * 2, [NO_CLASS] * 2]
 
 
 def test_a_folder_without_views_says_how_to_make_them(tmp_path):

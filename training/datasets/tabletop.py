@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from clipseg_model.visual_prompt import visual_prompt
+from tabletop_world.catalogue import CATEGORIES, COLOURS
 
 #: Relative frequency of each kind among the true phrases that are drawn.
 KIND_WEIGHTS = {
@@ -25,6 +26,12 @@ KIND_WEIGHTS = {
     'affordance': 1.0,
     'surface': 0.4,
 }
+SURFACES = ('tabletop', 'floor', 'wall')
+#: Classes of the auxiliary losses.
+CATEGORY_CLASSES = {name: index for index, name in enumerate((*CATEGORIES, *SURFACES))}
+COLOUR_CLASSES = {name: index for index, name in enumerate(COLOURS)}
+#: Label of what has no class.
+NO_CLASS = -100
 #: Smallest share of its picture that an object fills where it serves as support.
 SUPPORT_FRACTION = 0.01
 
@@ -84,7 +91,7 @@ class TabletopViews:
         groups: dict[tuple[str, str], list[int]] = defaultdict(list)
         pixels: dict[tuple[str, str], int] = defaultdict(int)
         for object_id, category, colour, count in self.records[view]['objects']:
-            if colour and category not in ('tabletop', 'floor', 'wall'):
+            if colour and category not in SURFACES:
                 groups[colour, category].append(object_id)
                 pixels[colour, category] = max(pixels[colour, category], count)
         least = fraction * self.size**2
@@ -132,7 +139,10 @@ class Batch:
         known: bool (B, T + 1): false where a sample has no support image.
         supports: uint8 (B, s, s, 3) prompt images.
         support_texts: B texts that name what the support images show.
-        objects: B lists of T sets of object ids.
+        ids: uint8 (B, S, S), object ids.
+        more_texts: B × X further texts, for the alignment losses alone.
+        more_objects: bool (B, X, 256): which object ids those are true of.
+        classes: int64 (B, 256, 2): category and colour of each object id.
     """
 
     images: Tensor
@@ -141,7 +151,10 @@ class Batch:
     known: Tensor
     supports: Tensor
     support_texts: list[str]
-    objects: list[list[frozenset[int]]]
+    ids: Tensor
+    more_texts: list[str]
+    more_objects: Tensor
+    classes: Tensor
 
 
 def draw_texts(
@@ -166,22 +179,43 @@ def make_batch(
     views: TabletopViews,
     rows: list[int],
     texts: int,
+    more_texts: int,
     absent_share: float,
     support_size: int,
     rng: np.random.Generator,
 ) -> Batch:
-    """Draws prompts for these views and gathers truth."""
+    """Draws prompts for these views and gathers truth.
+
+    Args:
+        views: The data.
+        rows: Indices of B views.
+        texts: T, texts of a view that are decoded to masks.
+        more_texts: X, texts of a view that only the alignment losses see; they cost little.
+        absent_share: Share of the texts that is true of nothing in the view.
+        support_size: Side of the prompt images, pixels.
+        rng: Source of the draws.
+    """
     size = views.size
     images = np.empty((len(rows), size, size, 3), np.uint8)
     masks = np.zeros((len(rows), texts + 1, size, size), bool)
     known = np.ones((len(rows), texts + 1), bool)
     supports = np.zeros((len(rows), support_size, support_size, 3), np.uint8)
-    words, support_texts, objects = [], [], []
+    ids = np.empty((len(rows), size, size), np.uint8)
+    more_objects = np.zeros((len(rows), more_texts, 256), bool)
+    classes = np.full((len(rows), 256, 2), NO_CLASS, np.int64)
+    words, support_texts, more_words = [], [], []
     for b, view in enumerate(rows):
         images[b] = views.rgb(view)
         phrases = draw_texts(views.records[view], texts, absent_share, rng)
         words += [phrase[0] for phrase in phrases]
-        objects.append([frozenset(phrase[2]) for phrase in phrases])
+        ids[b] = views.ids(view)
+        for object_id, category, colour, _ in views.records[view]['objects']:
+            classes[b, object_id, 0] = CATEGORY_CLASSES[category]
+            classes[b, object_id, 1] = COLOUR_CLASSES.get(colour, NO_CLASS)
+        more = draw_texts(views.records[view], more_texts, absent_share, rng)
+        more_words += [phrase[0] for phrase in more]
+        for p, phrase in enumerate(more):
+            more_objects[b, p, phrase[2]] = True
         for p, phrase in enumerate(phrases):
             if phrase[2]:
                 masks[b, p] = views.mask(view, phrase[2])
@@ -201,13 +235,50 @@ def make_batch(
         torch.from_numpy(known),
         torch.from_numpy(supports),
         support_texts,
-        objects,
+        torch.from_numpy(ids),
+        more_words,
+        torch.from_numpy(more_objects),
+        torch.from_numpy(classes),
     )
 
 
-def endless_rows(count: int, batch: int, rng: np.random.Generator) -> Iterator[list[int]]:
-    """Yields batches of shuffled indices for ever; each index once an epoch."""
+def object_share(ids: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Returns how much of each token's cell each object covers.
+
+    Args:
+        ids: uint8 (B, H, W).
+        grid: Token grid (gh, gw).
+
+    Returns:
+        float32 (B, gh·gw, 256); sums to one over the last axis.
+    """
+    batch, height, width = ids.shape
+    rows = torch.arange(height) * grid[0] // height
+    columns = torch.arange(width) * grid[1] // width
+    cells = rows[:, None] * grid[1] + columns
+    index = (cells + torch.arange(batch)[:, None, None] * grid[0] * grid[1]) * 256 + ids.long()
+    counts = torch.bincount(index.flatten(), minlength=batch * grid[0] * grid[1] * 256)
+    counts = counts.view(batch, -1, 256).float()
+    return counts / counts.sum(2, keepdim=True)
+
+
+def token_classes(share: Tensor, classes: Tensor, least: float = 0.6) -> Tensor:
+    """Returns category and colour of each token that one object fills most of.
+
+    Args:
+        share: What :func:`object_share` returns, (B, N, 256).
+        classes: ``Batch.classes``.
+        least: Share of its cell that the object must fill.
+
+    Returns:
+        int64 (B, N, 2), :data:`NO_CLASS` elsewhere.
+    """
+    most = share[..., 1:].max(2)
+    found = torch.gather(classes, 1, (most.indices + 1).unsqueeze(2).expand(-1, -1, 2))
+    return torch.where((most.values > least).unsqueeze(2), found, NO_CLASS)
+
+
+def endless_rows(count: int, rng: np.random.Generator) -> Iterator[int]:
+    """Yields shuffled indices for ever; each index once an epoch."""
     while True:
-        order = rng.permutation(count)
-        for first in range(0, count - batch + 1, batch):
-            yield [int(i) for i in order[first : first + batch]]
+        yield from rng.permutation(count).tolist()
