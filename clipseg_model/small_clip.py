@@ -1,7 +1,7 @@
 """The bundled model's own little CLIP-like towers.
 
-Image side: the first stages of EfficientNet-Lite0, frozen with their ImageNet weights, then a
-small ViT. Text side: a frozen table of word-piece vectors distilled from a sentence encoder, then
+Image side: the first stages of EfficientNet-Lite0, which start from ImageNet weights, then a small
+ViT. Text side: a frozen table of word-piece vectors distilled from a sentence encoder, then
 a small transformer. Both end in one embedding space of ``embed_dim`` dimensions.
 """
 
@@ -74,8 +74,9 @@ class _Lite0Block(nn.Module):
 
 
 class Lite0Stem(nn.Module):
-    """EfficientNet-Lite0 up to stride 16 (Tan & Le 2019; Lite variants: Liu 2020), frozen.
+    """EfficientNet-Lite0 up to stride 16 (Tan & Le 2019; Lite variants: Liu 2020).
 
+    Frozen as built; training may thaw blocks of it.
     The features at stride 8 are added by space-to-depth, so that a token keeps some detail.
     """
 
@@ -326,12 +327,12 @@ class SmallClip(nn.Module):
                 f'the image tower needs a height and width divisible by {self.patch_size}, '
                 f'not {height} × {width}'
             )
-        # Whitening magnifies rounding errors, so none of this runs in a reduced precision.
+        features = self.stem(pixels)
+        grid = (features.shape[-2], features.shape[-1])
+        patches = features.permute(0, 2, 3, 1).reshape(len(features), -1, features.shape[1])
+        # Whitening takes differences of large numbers, so it runs in full precision.
         with torch.autocast(pixels.device.type, enabled=False):
-            features = self.stem(pixels)
-            grid = (features.shape[-2], features.shape[-1])
-            patches = features.permute(0, 2, 3, 1).reshape(len(features), -1, features.shape[1])
-            patches = (patches - self.feature_mean) @ self.whitening
+            patches = (patches.float() - self.feature_mean) @ self.whitening
         patches = self.stem_proj(patches)
         tokens = torch.cat([self.cls.to(patches.dtype).expand(len(patches), 1, -1), patches], 1)
         tokens = tokens + self._position_embedding(grid)

@@ -60,6 +60,7 @@ class Settings(_Strict):
     average: float = Field(0.999, ge=0, lt=1, description='decay of the weights moving average')
     word_noise: float = Field(0.5, ge=0)
     word_dropout: float = Field(0.1, ge=0, lt=1)
+    stem_from: int = Field(1, ge=0, le=11, description='first block of the stem that is trained')
     compile: bool = Field(False, description='compile the image path (slow start, faster steps)')
     seed: int = 0
     save_every: int = Field(500, gt=0)

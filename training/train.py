@@ -145,6 +145,7 @@ def main() -> None:
     parser.add_argument('settings', type=Path, help='YAML file of the run')
     parser.add_argument('--output', type=Path, help='folder of the run (default: runs/train/NAME)')
     parser.add_argument('--resume', action='store_true', help='go on from the newest state')
+    parser.add_argument('--init-from', type=Path, help='state.pt of another run: take its weights')
     args = parser.parse_args()
     settings = load_settings(args.settings)
     output: Path = args.output or Path('runs/train') / settings.name
@@ -164,6 +165,10 @@ def main() -> None:
     _, surplus = inner.model.backbone.load_state_dict(frozen, strict=False)
     if surplus:
         raise SystemExit(f'{settings.frozen} does not fit the model: surplus keys {surplus}')
+    inner.model.backbone.stem.blocks[settings.stem_from :].requires_grad_(True)
+    if args.init_from:
+        earlier = torch.load(args.init_from, map_location='cpu', weights_only=True)
+        inner.load_state_dict(earlier['module'])
     trainable = [p for p in inner.parameters() if p.requires_grad]
     decayed = [p for p in trainable if p.dim() > 1]
     plain = [p for p in trainable if p.dim() <= 1]
@@ -198,6 +203,7 @@ def main() -> None:
             'processes': processes,
             'views': len(views),
             'start': start,
+            'init_from': str(args.init_from) if args.init_from else None,
         }
         (output / f'run_{start:06d}.json').write_text(json.dumps(record, indent=2))
         print(f'{len(views)} views, {sum(p.numel() for p in trainable):,} trainable parameters')
