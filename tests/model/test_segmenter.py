@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -191,7 +192,8 @@ class TestSharing:
     def test_two_hundred_prompts(
         self, segmenter: Segmenter, calls: Calls, image: NDArray[np.uint8]
     ) -> None:
-        prompts = [f'a mug {"cup " * number}' for number in range(200)]
+        words = ('red', 'blue', 'cup', 'mug', 'chair', 'a')
+        prompts = [f'the {" ".join(some)}' for some in product(words, repeat=3)][:200]
         found = segmenter.segment(image, prompts)
         assert len(found.results) == 200
         assert sum(calls.decoded) == 200

@@ -119,6 +119,12 @@ class TestTextTower:
         with pytest.raises(PromptError, match=text):
             towers.embed_texts(['a mug', text])
 
+    def test_a_prompt_of_too_many_pieces_is_refused(self, towers: SmallClip) -> None:
+        most = towers.text.max_pieces
+        assert towers.embed_texts(['mug ' * most]).shape == (1, towers.embed_dim)
+        with pytest.raises(PromptError, match=f'{most + 1} word pieces.* {most} at most'):
+            towers.embed_texts(['mug ' * (most + 1)])
+
     def test_one_known_word_is_enough(self, towers: SmallClip) -> None:
         assert torch.isfinite(towers.embed_texts(['茶碗 mug'])).all()
 

@@ -41,7 +41,7 @@ def make_small_clip(seed: int = 0) -> SmallClip:
         embed_dim=16,
         text_width=32,
         text_blocks=1,
-        max_pieces=12,
+        max_pieces=16,
     )
     text = towers.text
     text.vocabulary.copy_(torch.frombuffer(bytearray(packed), dtype=torch.uint8))
