@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import ctypes
 import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
+
+_PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None)
+
+
+def _end_with_parent() -> None:
+    """Asks Linux to interrupt this process when its parent ends, however it does."""
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGINT)
 
 
 class ChildEnded(RuntimeError):
@@ -40,6 +49,7 @@ class ChildProcess:
                 stderr=subprocess.STDOUT,
                 env=dict(environment),
                 start_new_session=True,
+                preexec_fn=_end_with_parent,
             )
 
     def __enter__(self) -> ChildProcess:
@@ -52,6 +62,11 @@ class ChildProcess:
         trace: TracebackType | None,
     ) -> None:
         self.stop()
+
+    @property
+    def pid(self) -> int:
+        """Its number among the processes."""
+        return self._process.pid
 
     @property
     def running(self) -> bool:

@@ -101,13 +101,16 @@ def start_nodes(stack: ExitStack, output: Path, model: str, device: str) -> list
 
 
 @contextmanager
-def explained(children: list[ChildProcess]) -> Iterator[None]:
-    """Adds what the nodes said last to a :class:`DemoFailure`."""
+def told(console: Console, children: list[ChildProcess]) -> Iterator[None]:
+    """Says why the demo fails; where both nodes live, with what they said last."""
     try:
         yield
-    except DemoFailure as error:
-        logs = [f'The end of {child.log}:\n{child.tail(5)}' for child in children]
-        raise DemoFailure('\n'.join([f'{error}.', *logs])) from error
+    except (ChildEnded, DemoFailure) as error:
+        lines = [str(error)]
+        if isinstance(error, DemoFailure):
+            lines += [f'The end of {child.log}:\n{child.tail(5)}' for child in children]
+        console.print(f'[red]failed:[/red] {escape(chr(10).join(lines))}', highlight=False)
+        raise
 
 
 def ask_scene(
@@ -175,7 +178,7 @@ def write_picture(path: Path, rgb: NDArray[np.uint8]) -> None:
 def run_demo(
     console: Console, seeds: list[int], model: str, device: str, output: Path
 ) -> list[Answer]:
-    """Runs the demo and writes its files.
+    """Runs the demo and writes its files; says why where it fails.
 
     Raises:
         ChildEnded: If a node ends early.
@@ -194,10 +197,11 @@ def run_demo(
 
             peer = DemoPeer(check)
             stack.callback(peer.close)
-            with explained(children):
-                peer.wait_until_active(START_TIMEOUT)
+            # Told before anything is closed: the middleware may not survive the end of a peer.
+            stack.enter_context(told(console, children))
+            peer.wait_until_active(START_TIMEOUT)
         for number, seed in enumerate(seeds, start=1):
-            with console.status(f'scene {number} of {len(seeds)}'), explained(children):
+            with console.status(f'scene {number} of {len(seeds)}'):
                 scene = make_scene(seed, WIDTH, HEIGHT)
                 given, masks = ask_scene(peer, scene, output)
             answers += given
@@ -244,8 +248,7 @@ def demo(
     except KeyboardInterrupt:
         console.print('stopped')
         raise typer.Exit(130) from None
-    except (ChildEnded, DemoFailure) as error:
-        console.print(f'[red]failed:[/red] {escape(str(error))}', highlight=False)
+    except (ChildEnded, DemoFailure):
         raise typer.Exit(1) from None
     console.print(make_table(answers, CAMERA_RATE))
     console.print(f'{output / "contact_sheet.png"} shows all of it')

@@ -81,10 +81,13 @@ class DemoPeer:
         return bool(self._node.count_publishers('/clipseg/segments'))
 
     def close(self) -> None:
-        """Takes the node away."""
+        """Takes the node away, and its shared memory."""
         self._executor.shutdown()
         self._node.destroy_node()
         rclpy.shutdown(context=self._context)
+        # The executor holds on to entities between two spins; while it does, nothing is freed.
+        del self._executor, self._node
+        self._context.destroy()
 
     def wait_until_active(self, timeout: float) -> None:
         """Waits until the node has loaded its model.

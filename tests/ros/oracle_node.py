@@ -1,18 +1,18 @@
 """Stands in for the node `segment` in the tests of the demo: it knows the truth of the scenes.
 
 Its answers are right, or as wrong as the parameter `answer` says: `right`, `everything`
-(the whole picture), or `crash` (it ends when it is asked).
+(the whole picture), or `end` (it ends when it is asked).
 """
 
 from __future__ import annotations
 
-import os
 import sys
 
 import numpy as np
 import rclpy
 from lifecycle_msgs.msg import State
 from lifecycle_msgs.srv import GetState
+from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from sensor_msgs.msg import Image
@@ -41,9 +41,8 @@ class Oracle(Node):
         return response
 
     def on_prompt(self, message: String) -> None:
-        if self.answer == 'crash':
-            print('the oracle has had enough', flush=True)
-            os._exit(3)
+        if self.answer == 'end':
+            raise SystemExit('the oracle has had enough')
         self.set_parameters([Parameter('prompt', value=message.data)])
 
     def on_image(self, message: Image) -> None:
@@ -61,4 +60,11 @@ class Oracle(Node):
 if __name__ == '__main__':
     wish, width, height, *seeds = sys.argv[1:]
     rclpy.init(args=[])
-    rclpy.spin(Oracle(wish, [int(seed) for seed in seeds], int(width), int(height)))
+    oracle = Oracle(wish, [int(seed) for seed in seeds], int(width), int(height))
+    try:
+        rclpy.spin(oracle)
+    except ExternalShutdownException:
+        pass
+    finally:
+        oracle.destroy_node()
+        rclpy.try_shutdown()
