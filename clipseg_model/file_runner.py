@@ -189,7 +189,8 @@ class FileRunner:
             f'{result.prompt.label}  {result.score:.2f}' + ('' if result.presence else '  absent')
             for result in found.results
         ]
-        return render_overlay(image, found.labels(), names)
+        legend = list(enumerate(names, start=1))
+        return render_overlay(image, found.labels(), 0.5, legend, outlines=True)
 
     def _claim(self, stem: str) -> str:
         """A stem that no earlier file of this run has."""

@@ -1,76 +1,96 @@
-"""A picture for people: the image tinted by its labels, with outlines and a legend."""
+"""Colours of prompts, and the picture for people."""
 
 from __future__ import annotations
 
 import colorsys
 from collections.abc import Sequence
-from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ['label_colours', 'render_overlay']
+# Steps of the golden angle spread any number of hues evenly and keep neighbours far apart.
+_GOLDEN = 0.6180339887498949
+_FIRST_HUE = 0.97
 
-_GOLDEN_RATIO = 0.618034
+
+def _palette() -> NDArray[np.uint8]:
+    colours = np.zeros((256, 3), dtype=np.uint8)
+    for number in range(1, 256):
+        hue = (_FIRST_HUE + (number - 1) * _GOLDEN) % 1.0
+        # Every dozen colours look alike in hue alone, so brightness and saturation go round too.
+        saturation = (0.85, 0.6, 1.0)[(number - 1) // 12 % 3]
+        value = (1.0, 0.75, 0.88)[(number - 1) // 36 % 3]
+        colours[number] = [round(255 * c) for c in colorsys.hsv_to_rgb(hue, saturation, value)]
+    return colours
 
 
-def label_colours(count: int) -> NDArray[np.uint8]:
-    """Colours (count, 3) uint8 RGB; the golden ratio keeps the hues of neighbours far apart."""
-    hues = (0.97 + _GOLDEN_RATIO * np.arange(count)) % 1.0
-    colours = [colorsys.hsv_to_rgb(hue, 0.85, 1.0) for hue in hues]
-    return np.round(255 * np.array(colours).reshape(count, 3)).astype(np.uint8)
+PALETTE: NDArray[np.uint8] = _palette()
+"""RGB colour of every label, uint8 of shape (256, 3); the same in every process, 0 is black."""
+
+_TABLE = PALETTE.reshape(256, 1, 3)
+
+
+def colour_of(label: int) -> tuple[int, int, int]:
+    """Returns the RGB colour of a label, 0…255 each."""
+    red, green, blue = PALETTE[label].tolist()
+    return red, green, blue
 
 
 def render_overlay(
-    image: NDArray[np.uint8], labels: NDArray[np.uint8], names: Sequence[str], alpha: float = 0.5
+    rgb: NDArray[np.uint8],
+    labels: NDArray[np.uint8],
+    alpha: float,
+    legend: Sequence[tuple[int, str]] = (),
+    outlines: bool = False,
 ) -> NDArray[np.uint8]:
-    """Tint an image by its labels.
+    """Tints an image by its labels.
 
     Args:
-        image: (H, W, 3) uint8 RGB.
-        labels: (H, W) uint8, 0 for none, else the number of a name, from 1.
-        names: What the legend says of each number.
+        rgb: RGB uint8 of shape (H, W, 3).
+        labels: uint8 of shape (H, W); 0 stays as it is.
         alpha: Share of the tint, 0…1.
+        legend: (label, text) of the lines of a legend in the upper left corner.
+        outlines: Whether shapes get an outline in their full colour, which costs more.
 
     Returns:
-        A new (H, W, 3) uint8 RGB.
+        RGB uint8 of shape (H, W, 3), a new array.
     """
-    colours = label_colours(len(names))
-    table = np.zeros((256, 1, 3), np.uint8)
-    table[1 : 1 + len(names), 0] = colours
-    tint = cv2.applyColorMap(labels, table)
-    overlay: NDArray[Any] = cv2.addWeighted(image, 1 - alpha, tint, alpha, 0)
-    cv2.copyTo(image, (labels == 0).view(np.uint8), overlay)
-    scale = max(min(image.shape[:2]) / 480, 0.4)
-    line = max(1, round(scale))
-    for number, colour in enumerate(colours, start=1):
-        shape = (labels == number).view(np.uint8)
-        outlines, _ = cv2.findContours(shape, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
-        cv2.drawContours(overlay, outlines, -1, colour.tolist(), line)
-    _draw_legend(overlay, names, colours, scale)
+    tint = cv2.applyColorMap(labels, _TABLE)
+    overlay = np.asarray(cv2.addWeighted(rgb, 1.0 - alpha, tint, alpha, 0.0), dtype=np.uint8)
+    untouched = cv2.inRange(labels, np.zeros(1), np.zeros(1))
+    cv2.copyTo(rgb, untouched, overlay)
+    if outlines:
+        line = max(1, round(min(labels.shape) / 480))
+        for label in np.unique(labels[labels > 0]).tolist():
+            shape = (labels == label).view(np.uint8)
+            contours, _ = cv2.findContours(shape, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+            cv2.drawContours(overlay, contours, -1, colour_of(label), line)
+    if legend:
+        _draw_legend(overlay, legend)
     return overlay
 
 
-def _draw_legend(
-    picture: NDArray[np.uint8], names: Sequence[str], colours: NDArray[np.uint8], scale: float
-) -> None:
-    height = round(22 * scale)
-    for row, (name, colour) in enumerate(zip(names, colours, strict=True)):
-        bottom = (row + 1) * height
-        if bottom > picture.shape[0]:
-            return
-        text = name if len(name) <= 48 else name[:47] + '…'
-        at = (round(6 * scale), bottom - round(6 * scale))
-        # A dark rim keeps the colour legible on any background.
-        for tint, thickness in (((0, 0, 0), 3), (colour.tolist(), 1)):
+def _draw_legend(image: NDArray[np.uint8], legend: Sequence[tuple[int, str]]) -> None:
+    """Draws as many lines as fit, in a size that goes with the image's."""
+    height, width = image.shape[:2]
+    scale = max(0.3, min(height, width) / 900.0)
+    line = max(10, round(30 * scale))
+    for row, (label, text) in enumerate(legend[: max(0, height // line - 1)]):
+        top = row * line + line // 3
+        corner = (line // 3, top), (line // 3 + line * 2 // 3, top + line * 2 // 3)
+        cv2.rectangle(image, *corner, colour_of(label), cv2.FILLED)
+        origin = (corner[1][0] + line // 4, corner[1][1])
+        # A shadow of the same weight, since a heavier one has wider letters.
+        shift = max(1, round(scale * 2))
+        for colour, offset in (((0, 0, 0), shift), ((255, 255, 255), 0)):
             cv2.putText(
-                picture,
-                text,
-                at,
+                image,
+                text[:40],
+                (origin[0] + offset, origin[1] + offset),
                 cv2.FONT_HERSHEY_SIMPLEX,
-                0.5 * scale,
-                tint,
-                max(1, round(thickness * scale)),
+                scale,
+                colour,
+                max(1, round(scale)),
                 cv2.LINE_AA,
             )

@@ -11,10 +11,10 @@ import torch
 from numpy.typing import NDArray
 from std_msgs.msg import Header
 
+from clipseg_model.overlay import render_overlay
 from clipseg_model.prompts import Prompt, fill_template
 from clipseg_model.segmenter import Segmentation, Segmenter
 from clipseg_ros.conversion import compressed_to_rgb, image_to_rgb
-from clipseg_ros.palette import render_overlay
 from clipseg_ros.prompt_set import ActivePrompt, PromptSet
 from clipseg_ros.publishers import SegmentOutputs
 from clipseg_ros.segment_parameters import Settings

@@ -53,6 +53,7 @@ class Settings(_Strict):
     losses: LossWeights = LossWeights()
     stages: list[Stage] = Field(min_length=1)
     learning_rate: float = Field(1e-3, gt=0)
+    stem_rate: float = Field(0.1, gt=0, description="the stem's learning rate, relative")
     weight_decay: float = Field(0.02, ge=0)
     warmup: int = Field(200, ge=0, description='iterations of linear warm-up')
     decay: int = Field(ge=0, description='last iterations, over which the rate falls to zero')

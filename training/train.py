@@ -42,9 +42,10 @@ from training.settings import Settings, load_settings
 
 
 def git_commit() -> str:
-    """Returns the commit of the checkout, marked where the tree differs from it."""
+    """Returns the commit of the checkout, marked where the tree differs; says if there is none."""
     command = ['git', 'describe', '--always', '--dirty', '--abbrev=40', '--exclude', '*']
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    return found.stdout.strip() if found.returncode == 0 else 'not in a git checkout'
 
 
 def write_atomically(path: Path, write: Any) -> None:
@@ -122,6 +123,28 @@ def compute_losses(
     )
 
 
+def parameter_groups(module: JointTraining, settings: Settings) -> list[dict[str, Any]]:
+    """Groups the trainable parameters by weight decay and by learning rate.
+
+    The stem comes with good weights and learns slowly: at the others' rate it diverges. Vectors
+    (biases, norms, embeddings of one token) are not decayed.
+    """
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for name, parameter in module.named_parameters():
+        if parameter.requires_grad:
+            key = (name.startswith('model.backbone.stem.'), parameter.dim() > 1)
+            groups.setdefault(key, []).append(parameter)
+    return [
+        {
+            'params': parameters,
+            'lr': settings.learning_rate,
+            'relative': settings.stem_rate if stem else 1.0,
+            'weight_decay': settings.weight_decay if matrix else 0.0,
+        }
+        for (stem, matrix), parameters in groups.items()
+    ]
+
+
 class Average:
     """An exponential moving average of a module's trainable weights."""
 
@@ -170,14 +193,7 @@ def main() -> None:
         earlier = torch.load(args.init_from, map_location='cpu', weights_only=True)
         inner.load_state_dict(earlier['module'])
     trainable = [p for p in inner.parameters() if p.requires_grad]
-    decayed = [p for p in trainable if p.dim() > 1]
-    plain = [p for p in trainable if p.dim() <= 1]
-    optimizer = torch.optim.AdamW(
-        [{'params': decayed, 'weight_decay': settings.weight_decay}, {'params': plain}],
-        lr=settings.learning_rate,
-        betas=(0.9, 0.98),
-        weight_decay=0.0,
-    )
+    optimizer = torch.optim.AdamW(parameter_groups(inner, settings), betas=(0.9, 0.98))
     average = Average(inner, settings.average)
     start = 0
     if args.resume:
@@ -224,7 +240,7 @@ def main() -> None:
     )
     for iteration in progress:
         for group in optimizer.param_groups:
-            group['lr'] = settings.rate(iteration)
+            group['lr'] = group['relative'] * settings.rate(iteration)
         data, stage = settings.data, settings.stage(iteration)
         row = [next(rows) for _ in range(stage.batch)]
         batch = make_batch(

@@ -16,9 +16,9 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import String
 from std_srvs.srv import SetBool
 
+from clipseg_model.overlay import PALETTE
 from clipseg_model.registry import create_model
 from clipseg_ros.conversion import image_to_rgb
-from clipseg_ros.palette import PALETTE
 from clipseg_ros.qos import command_input, image_output, sensor_input
 
 OUTPUTS = {
