@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -36,10 +36,15 @@ class LossWeights(_Strict):
 
 
 class Stage(_Strict):
-    """A stretch of training at one input size."""
+    """A stretch of training at one input size.
+
+    The task ``classes`` trains the image tower alone, on what its tokens show; ``joint`` trains
+    everything.
+    """
 
     iterations: int = Field(gt=0)
     input_size: int = Field(ge=64, multiple_of=16)
+    task: Literal['classes', 'joint'] = 'joint'
     batch: int = Field(8, ge=1, description='views of a step and process')
 
 

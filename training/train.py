@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.utils import set_seed
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -96,6 +96,7 @@ def compute_losses(
     batch: Batch,
     settings: Settings,
     window: tuple[slice, tuple[int, int]],
+    classes_only: bool,
     generator: torch.Generator,
     device: torch.device,
 ) -> dict[str, Tensor]:
@@ -120,6 +121,7 @@ def compute_losses(
         more_share.to(device),
         token_classes(share, batch.classes).to(device),
         same.to(device),
+        classes_only,
     )
 
 
@@ -177,7 +179,12 @@ def main() -> None:
         raise SystemExit(f'{state_path} exists: give --resume to go on, or another --output')
 
     # Without cpu=True, processes on a machine without a GPU would not find each other.
-    accelerator = Accelerator(cpu=not torch.cuda.is_available(), mixed_precision='bf16')
+    accelerator = Accelerator(
+        cpu=not torch.cuda.is_available(),
+        mixed_precision='bf16',
+        # The stages of the task `classes` leave most parameters without a gradient.
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+    )
     rank, processes = accelerator.process_index, accelerator.num_processes
     expected = int(os.environ.get('WORLD_SIZE', 1))
     if processes != expected:
@@ -255,7 +262,14 @@ def main() -> None:
         window = draw_window(views.size, stage.input_size, data.wide_share, rng)
         with accelerator.autocast():
             losses = compute_losses(
-                module, inner, batch, settings, window, generator, accelerator.device
+                module,
+                inner,
+                batch,
+                settings,
+                window,
+                stage.task == 'classes',
+                generator,
+                accelerator.device,
             )
         total = sum((weights[name] * loss for name, loss in losses.items()), torch.tensor(0.0))
         if not torch.isfinite(total):
@@ -278,7 +292,7 @@ def main() -> None:
             sums.clear()
             with log_path.open('a') as log:
                 log.write(json.dumps(line) + '\n')
-            progress.set_postfix({k: line[k] for k in weights})
+            progress.set_postfix({name: line[name] for name in losses})
         if done % settings.save_every == 0 or done == settings.iterations:
             snapshot = {
                 'module': inner.state_dict(),

@@ -30,7 +30,10 @@ def settings(rendered: Path, frozen: tuple[Path, dict[str, int]], iterations: in
         },
         'frozen': str(path),
         'data': {'folder': str(rendered), 'support_size': 64},
-        'stages': [{'iterations': iterations, 'input_size': 96, 'batch': 2}],
+        'stages': [
+            {'iterations': 2, 'input_size': 96, 'batch': 2, 'task': 'classes'},
+            {'iterations': iterations - 2, 'input_size': 96, 'batch': 2},
+        ],
         'warmup': 2,
         'decay': 2,
         'save_every': 2,
@@ -46,10 +49,10 @@ def run(module: str, *arguments: object) -> str:
 
 @pytest.fixture(scope='module')
 def trained(rendered, frozen, tmp_path_factory) -> Path:
-    """Folder of a run of two iterations that was resumed for two more."""
+    """Folder of a run of four iterations that was resumed for two more."""
     folder = tmp_path_factory.mktemp('runs')
     config = folder / 'tiny.yaml'
-    for iterations, resume in ((2, []), (4, ['--resume'])):
+    for iterations, resume in ((4, []), (6, ['--resume'])):
         config.write_text(yaml.safe_dump(settings(rendered, frozen, iterations)))
         run('training.train', config, '--output', folder / 'run', *resume)
     return folder / 'run'
@@ -57,9 +60,9 @@ def trained(rendered, frozen, tmp_path_factory) -> Path:
 
 def test_a_run_records_itself_and_resumes(trained):
     state = torch.load(trained / 'state.pt', weights_only=True)
-    assert state['iteration'] == 4
+    assert state['iteration'] == 6
     records = [json.loads(p.read_text()) for p in sorted(trained.glob('run_*.json'))]
-    assert [record['start'] for record in records] == [0, 2]
+    assert [record['start'] for record in records] == [0, 4]
     assert len(records[0]['commit'].removesuffix('-dirty')) == 40
 
 
@@ -76,9 +79,26 @@ def test_frozen_parts_stay_and_the_rest_learns(trained, frozen):
     assert not torch.equal(module[weight], average[weight])
 
 
+def test_a_stage_of_classes_trains_the_image_tower_alone(rendered, frozen, tmp_path):
+    config = tmp_path / 'tiny.yaml'
+    only = settings(rendered, frozen, 4)
+    only['stages'] = only['stages'][:1]
+    config.write_text(yaml.safe_dump(only))
+    run('training.train', config, '--output', tmp_path / 'run')
+    state = torch.load(tmp_path / 'run/state.pt', weights_only=True)
+    changed = {
+        key
+        for key, value in state['module'].items()
+        if not torch.equal(value, state['average'][key])
+    }
+    assert 'model.backbone.blocks.0.in_proj.weight' in changed
+    assert 'classes.colour.weight' in changed
+    assert not any(key.startswith(('model.decoder', 'model.backbone.text')) for key in changed)
+
+
 def test_a_run_is_not_overwritten(trained, rendered, frozen, tmp_path):
     config = tmp_path / 'tiny.yaml'
-    config.write_text(yaml.safe_dump(settings(rendered, frozen, 2)))
+    config.write_text(yaml.safe_dump(settings(rendered, frozen, 4)))
     command = [sys.executable, '-m', 'training.train', config, '--output', trained]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode != 0
