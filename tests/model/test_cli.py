@@ -9,6 +9,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+import skimage.data
 import torch
 from click.testing import Result
 from numpy.typing import NDArray
@@ -146,8 +147,7 @@ class TestImages:
 class TestPhotographs:
     @pytest.mark.parametrize('name', ['coffee', 'cat', 'astronaut'])
     def test_at_their_own_size(self, checkpoint: Path, work: Path, name: str) -> None:
-        data = pytest.importorskip('skimage.data')
-        photograph = getattr(data, name)()
+        photograph = getattr(skimage.data, name)()
         Image.fromarray(photograph).save(f'{name}.jpg')
         model = 'tabletop' if registry.get_card('tabletop').present else checkpoint
         prompts = 'the mug; something to sit on'

@@ -34,7 +34,6 @@ from clipseg_ros.demo_report import (
 
 SIZE = (320, 240)
 SEEDS = [1, 2]
-WEIGHTS = Path(__file__).parents[2] / 'clipseg_model' / 'weights' / 'tabletop.safetensors'
 
 
 def make_answer(iou: float | None, share: float = 0.1, prompt: str = 'the mug') -> Answer:
@@ -318,7 +317,9 @@ def test_ctrl_c_ends_it_and_its_nodes(tmp_path: Path, repository: Path, own_doma
 
 @pytest.mark.slow
 @pytest.mark.ci
-@pytest.mark.skipif(not WEIGHTS.is_file(), reason='the bundled weights are not in this checkout')
+@pytest.mark.xfail(
+    strict=True, reason='the bundled weights are an early state of training: see docs/training.md'
+)
 def test_the_bundled_model_passes(tmp_path: Path, repository: Path, own_domain: int) -> None:
     done = subprocess.run(
         run_command(tmp_path, repository, own_domain),

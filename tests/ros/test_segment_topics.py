@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import skimage.data
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.qos import QoSProfile, QoSReliabilityPolicy
 from ros_peers import NodeProcess, Peer, picture, stamp_of, wait_until
@@ -108,6 +109,14 @@ def test_outputs_have_the_input_geometry_and_header(camera: Camera, size: tuple[
         assert message.step == size[1] * width_bytes, name
         assert len(message.data) == message.step * message.height, name
         assert message.is_bigendian == 0
+
+
+@pytest.mark.parametrize('name', ['coffee', 'cat', 'astronaut'])
+def test_photographs_at_their_own_size(camera: Camera, name: str) -> None:
+    photograph = getattr(skimage.data, name)()
+    answers = camera.ask(camera.peer.stamped(photograph))
+    for message in answers.values():
+        assert (message.height, message.width) == photograph.shape[:2]
 
 
 def test_outputs_are_what_the_model_says(camera: Camera, tiny_model: Path) -> None:
