@@ -197,7 +197,8 @@ def main() -> None:
     if args.calibrate:
         views = TabletopViews(args.data / args.calibrate)
         chosen = calibrate(segmenter, views, args.views, args.seed, args.empty)
-        report['calibration'] = {'split': args.calibrate, 'views': len(views), **chosen}
+        used = min(len(views), args.views)
+        report['calibration'] = {'split': args.calibrate, 'views': used, **chosen}
         print(json.dumps(report['calibration']))
         segmenter = Segmenter(segmenter.model, replace(segmenter.card, **chosen), args.device)
     for split in args.split:
