@@ -32,6 +32,10 @@ def spin(executor: Any) -> None:
             executor.spin_once(timeout_sec=_LONGEST_WAIT)
     except (KeyboardInterrupt, ExternalShutdownException):
         return
+    except Exception:
+        # A signal may shut the context down while the executor sets up its wait, which then fails.
+        if rclpy.ok():
+            raise
 
 
 def run_node(make_node: Callable[[], Any], args: list[str] | None = None) -> int:
