@@ -245,8 +245,9 @@ class SmallClip(nn.Module):
     """
 
     patch_size = 16
-    mean = (0.485, 0.456, 0.406)
-    std = (0.229, 0.224, 0.225)
+    # What EfficientNet-Lite was trained with: (pixel - 127) / 128, on 0…255.
+    mean = (127 / 255,) * 3
+    std = (128 / 255,) * 3
 
     def __init__(
         self,

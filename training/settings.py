@@ -31,7 +31,7 @@ class LossWeights(_Strict):
     dice: float = 1.0
     patch: float = 2.0
     region: float = 0.5
-    support: float = 0.1
+    support: float = 0.2
     classes: float = 0.5
 
 
