@@ -173,7 +173,6 @@ class JointTraining(nn.Module):
         more_share: Tensor,
         classes: Tensor,
         same: Tensor,
-        classes_only: bool = False,
     ) -> dict[str, Tensor]:
         """Computes the losses of a batch.
 
@@ -189,15 +188,11 @@ class JointTraining(nn.Module):
             more_share: Share of each patch that the further texts are true of, (B, X, N).
             classes: Category and colour of each token, int64 (B, N, 2).
             same: bool (B, B): which support images show the same kind of thing.
-            classes_only: Whether only the loss ``classes`` is computed.
         """
         model, backbone = self.model, self.model.backbone
         batch, texts = len(images), masks.shape[1] - 1
         features = model.encode_image(images)
         patches = features.taps[-1][:, 1:]
-        class_loss = self.classes(backbone.norm(patches), classes)
-        if classes_only:
-            return {'classes': class_loss}
         embedded = backbone.text(words, word_mask)
         prompts, more, named = embedded.split([batch * texts, more_share[..., 0].numel(), batch])
         prompts = prompts.view(batch, texts, -1)
@@ -219,5 +214,5 @@ class JointTraining(nn.Module):
             'patch': patch,
             'region': region,
             'support': self.alignment.supports(support, named, same, known[:, -1]),
-            'classes': class_loss,
+            'classes': self.classes(backbone.norm(patches), classes),
         }

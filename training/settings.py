@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -36,15 +36,10 @@ class LossWeights(_Strict):
 
 
 class Stage(_Strict):
-    """A stretch of training at one input size.
-
-    The task ``classes`` trains the image tower alone, on what its tokens show; ``joint`` trains
-    everything.
-    """
+    """A stretch of training at one input size."""
 
     iterations: int = Field(gt=0)
     input_size: int = Field(ge=64, multiple_of=16)
-    task: Literal['classes', 'joint'] = 'joint'
     batch: int = Field(8, ge=1, description='views of a step and process')
 
 
@@ -66,7 +61,7 @@ class Settings(_Strict):
     average: float = Field(0.999, ge=0, lt=1, description='decay of the weights moving average')
     word_noise: float = Field(0.5, ge=0)
     word_dropout: float = Field(0.1, ge=0, lt=1)
-    stem_from: int = Field(1, ge=0, le=11, description='first block of the stem that is trained')
+    stem_from: int = Field(11, ge=0, le=11, description='first block of the stem that is trained')
     compile: bool = Field(False, description='compile the image path (slow start, faster steps)')
     seed: int = 0
     save_every: int = Field(500, gt=0)

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate import Accelerator
 from accelerate.utils import set_seed
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -96,7 +96,6 @@ def compute_losses(
     batch: Batch,
     settings: Settings,
     window: tuple[slice, tuple[int, int]],
-    classes_only: bool,
     generator: torch.Generator,
     device: torch.device,
 ) -> dict[str, Tensor]:
@@ -121,7 +120,6 @@ def compute_losses(
         more_share.to(device),
         token_classes(share, batch.classes).to(device),
         same.to(device),
-        classes_only,
     )
 
 
@@ -199,8 +197,6 @@ def main() -> None:
     accelerator = Accelerator(
         cpu=not torch.cuda.is_available(),
         mixed_precision='bf16',
-        # The stages of the task `classes` leave most parameters without a gradient.
-        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
     )
     rank, processes = accelerator.process_index, accelerator.num_processes
     expected = int(os.environ.get('WORLD_SIZE', 1))
@@ -286,7 +282,6 @@ def main() -> None:
                 batch,
                 settings,
                 window,
-                stage.task == 'classes',
                 generator,
                 accelerator.device,
             )

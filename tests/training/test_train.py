@@ -31,9 +31,10 @@ def settings(rendered: Path, frozen: tuple[Path, dict[str, int]], iterations: in
         'frozen': str(path),
         'data': {'folder': str(rendered), 'support_size': 64},
         'stages': [
-            {'iterations': 2, 'input_size': 96, 'batch': 2, 'task': 'classes'},
+            {'iterations': 2, 'input_size': 64, 'batch': 2},
             {'iterations': iterations - 2, 'input_size': 96, 'batch': 2},
         ],
+        'stem_from': 9,
         'warmup': 2,
         'decay': 2,
         'save_every': 2,
@@ -71,7 +72,7 @@ def test_frozen_parts_stay_and_the_rest_learns(trained, frozen):
 
     state = torch.load(trained / 'state.pt', weights_only=True)
     module, average = state['module'], state['average']
-    trained_blocks = tuple(f'stem.blocks.{index}.' for index in range(1, 11))
+    trained_blocks = tuple(f'stem.blocks.{index}.' for index in range(9, 11))
     for key, value in load_file(frozen[0]).items():
         stays = torch.equal(module[f'model.backbone.{key}'], value)
         assert stays != key.startswith(trained_blocks), key
@@ -79,21 +80,17 @@ def test_frozen_parts_stay_and_the_rest_learns(trained, frozen):
     assert not torch.equal(module[weight], average[weight])
 
 
-def test_a_stage_of_classes_trains_the_image_tower_alone(rendered, frozen, tmp_path):
+def test_two_processes_train_together(rendered, frozen, tmp_path):
     config = tmp_path / 'tiny.yaml'
-    only = settings(rendered, frozen, 4)
-    only['stages'] = only['stages'][:1]
-    config.write_text(yaml.safe_dump(only))
-    run('training.train', config, '--output', tmp_path / 'run')
+    config.write_text(yaml.safe_dump(settings(rendered, frozen, 4)))
+    run(
+        'torch.distributed.run', '--standalone', '--nproc_per_node', 2,
+        '-m', 'training.train', config, '--output', tmp_path / 'run',
+    )  # fmt: skip
+    record = json.loads((tmp_path / 'run/run_000000.json').read_text())
+    assert record['processes'] == 2
     state = torch.load(tmp_path / 'run/state.pt', weights_only=True)
-    changed = {
-        key
-        for key, value in state['module'].items()
-        if not torch.equal(value, state['average'][key])
-    }
-    assert 'model.backbone.blocks.0.in_proj.weight' in changed
-    assert 'classes.colour.weight' in changed
-    assert not any(key.startswith(('model.decoder', 'model.backbone.text')) for key in changed)
+    assert state['iteration'] == 4
 
 
 def test_a_run_is_not_overwritten(trained, rendered, frozen, tmp_path):
