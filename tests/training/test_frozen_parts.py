@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from clipseg_model.small_clip import Lite0Stem, SmallClip
-from training.frozen_parts import save, stem_weights
+from training.frozen_parts import physical_nouns, save, stem_weights
 from training.train import normalise
 
 
@@ -68,3 +68,23 @@ def test_strides_do_not_change_what_is_saved(tmp_path: Path):
     loaded = load_file(path)
     assert torch.equal(loaded['convolution'], convolution)
     assert torch.equal(loaded['transposed'], transposed)
+
+
+NOUNS = """  1 Lines of the licence begin with two spaces.
+00000001 06 n 02 teacup 0 Wedgwood 0 001 @ 00000009 n 0000 | a cup
+00000002 06 n 03 pail 0 milk_pail 0 bucket 0 000 | a vessel
+00000003 13 n 01 tangerine 0 000 | a fruit
+00000004 07 n 01 timidity 0 000 | not a thing
+00000005 06 n 01 wickup 0 000 | a rare word
+"""
+
+
+def test_nouns_are_single_common_words_for_things(tmp_path: Path):
+    (tmp_path / 'data.noun').write_text(NOUNS)
+    assert set(physical_nouns(tmp_path, ['bucket'], 3)) == {'teacup', 'pail', 'tangerine'}
+    assert physical_nouns(tmp_path, [], 1) == ['bucket']
+
+
+def test_a_missing_wordnet_is_named_with_the_remedy(tmp_path: Path):
+    with pytest.raises(SystemExit, match='wordnet-base'):
+        physical_nouns(tmp_path, [], 3)
