@@ -11,7 +11,7 @@ from torch import Tensor
 
 __all__ = ['logit', 'sigmoid', 'top_scores']
 
-TOP_SHARE = 0.001
+TOP_SHARE = 0.003
 TOP_PIXELS = 16
 
 
