@@ -19,6 +19,7 @@ from clipseg_model.errors import (
 
 if TYPE_CHECKING:
     from clipseg_model.model_card import ModelCard
+    from clipseg_model.models import SegmentationModel, build_model
     from clipseg_model.prompts import Prompt, parse_prompts
     from clipseg_model.registry import create_model, get_card, list_models
     from clipseg_model.segmentation import PromptResult, Segmentation
@@ -35,7 +36,9 @@ __all__ = [
     'PromptError',
     'PromptResult',
     'Segmentation',
+    'SegmentationModel',
     'Segmenter',
+    'build_model',
     'create_model',
     'get_card',
     'list_models',
@@ -48,7 +51,9 @@ _LAZY = {
     'Prompt': 'prompts',
     'PromptResult': 'segmentation',
     'Segmentation': 'segmentation',
+    'SegmentationModel': 'models',
     'Segmenter': 'segmenter',
+    'build_model': 'models',
     'create_model': 'registry',
     'get_card': 'registry',
     'list_models': 'registry',

@@ -66,6 +66,14 @@ class Backbone(Protocol):
         """
         ...
 
+    def tokens_before(self, pixels: Tensor, block: int) -> tuple[Tensor, tuple[int, int]]:
+        """Tokens (B, 1 + gh · gw, C) as they enter a block, 0-based, and the token grid."""
+        ...
+
+    def run_blocks(self, tokens: Tensor, start: int, stop: int) -> Tensor:
+        """Run tokens (M, N, C), any number N of them, through the blocks start ≤ i < stop."""
+        ...
+
     def embed_images(self, pixels: Tensor) -> Tensor:
         """Joint embeddings (B, E), not normalised, of pixels as in :meth:`image_tokens`."""
         ...
@@ -201,6 +209,28 @@ class OpenClipBackbone(nn.Module):
             if number in wanted:
                 taps[number] = tokens
         return [taps[layer] for layer in layers], grid
+
+    def tokens_before(self, pixels: Tensor, block: int) -> tuple[Tensor, tuple[int, int]]:
+        """Tokens as they enter a block.
+
+        Args:
+            pixels: (B, 3, H, W), normalised, H and W multiples of the patch size.
+            block: Number of the block, 0-based; the number of blocks stands for the end.
+
+        Returns:
+            Tokens (B, 1 + gh · gw, C), CLS first, and the grid (gh, gw).
+
+        Raises:
+            ImageError: A side is no multiple of the patch size.
+        """
+        tokens, grid = self._embed_patches(pixels)
+        return self.run_blocks(tokens, 0, block), grid
+
+    def run_blocks(self, tokens: Tensor, start: int, stop: int) -> Tensor:
+        """Run tokens (M, N, C), any number N of them, through the blocks start ≤ i < stop."""
+        for block in self.model.visual.transformer.resblocks[start:stop]:
+            tokens = block(tokens)
+        return tokens
 
     def embed_images(self, pixels: Tensor) -> Tensor:
         """Embed images with every block, the final LayerNorm and the projection.

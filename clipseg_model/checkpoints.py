@@ -18,9 +18,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from clipseg_model.clipseg import CLIPSeg, build_clipseg
 from clipseg_model.errors import CheckpointError
 from clipseg_model.model_card import ModelCard, to_json
+from clipseg_model.models import SegmentationModel, build_model
 
 __all__ = ['load_card', 'load_checkpoint', 'save_checkpoint']
 
@@ -31,7 +31,7 @@ _BACKBONE = 'backbone.'
 
 def save_checkpoint(
     path: str | Path,
-    model: CLIPSeg,
+    model: SegmentationModel,
     card_fields: Mapping[str, Any],
     *,
     dtype: torch.dtype | None = None,
@@ -80,7 +80,7 @@ def save_checkpoint(
 
 def load_checkpoint(
     path: str | Path, *, backbone_weights: str | Path | None = None
-) -> tuple[CLIPSeg, ModelCard]:
+) -> tuple[SegmentationModel, ModelCard]:
     """Read a model from a file that :func:`save_checkpoint` wrote.
 
     Args:
@@ -112,7 +112,7 @@ def load_checkpoint(
             (key, value) for key, value in _read_tensors(others).items() if key.startswith(without)
         )
     try:
-        model = build_clipseg(dict(card.config))
+        model = build_model(dict(card.config))
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f'The configuration in {path} is wrong: {error!r}') from error
     _fill(model, tensors, path)
@@ -207,7 +207,7 @@ def _card(metadata: Mapping[str, str], path: Path) -> ModelCard:
         raise CheckpointError(f'{path}: {error}') from error
 
 
-def _fill(model: CLIPSeg, tensors: Mapping[str, Tensor], path: Path) -> None:
+def _fill(model: SegmentationModel, tensors: Mapping[str, Tensor], path: Path) -> None:
     wanted = model.state_dict()
     problems = [f'{key} is missing' for key in wanted if key not in tensors]
     problems += [f'{key} is unknown' for key in tensors if key not in wanted]

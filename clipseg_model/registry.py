@@ -12,6 +12,7 @@ from clipseg_model.checkpoints import load_card, load_checkpoint
 from clipseg_model.errors import CheckpointError, ClipsegError, ModelNotFoundError
 from clipseg_model.model_card import ModelCard
 from clipseg_model.segmenter import Segmenter
+from clipseg_model.untrained import UNTRAINED, how_to_train
 
 __all__ = ['DEFAULT_MODEL', 'ModelCard', 'create_model', 'get_card', 'list_models']
 
@@ -22,6 +23,7 @@ WEIGHTS_FOLDER = Path(__file__).parent / 'weights'
 _DESCRIPTIONS = {
     'tabletop': 'Demonstration model of this project: tiny, and knows rendered scenes only.',
     'clipseg-rd64': 'CLIPSeg on CLIP ViT-B/16, D = 64, plain head, taps 3, 6, 9.',
+    **{name: card.description for name, card in UNTRAINED.items()},
 }
 
 
@@ -47,6 +49,8 @@ def get_card(name: str) -> ModelCard:
     weights = WEIGHTS_FOLDER / f'{name}.safetensors'
     if weights.is_file():
         return load_card(weights)
+    if name in UNTRAINED:
+        return UNTRAINED[name]
     return ModelCard(
         name=name,
         architecture='clipseg',
@@ -86,6 +90,8 @@ def create_model(
 def _find_weights(name_or_path: str) -> Path:
     if name_or_path in _DESCRIPTIONS:
         weights = get_card(name_or_path).weights
+        if weights is None and name_or_path in UNTRAINED:
+            raise CheckpointError(how_to_train(name_or_path))
         if weights is None:
             raise CheckpointError(
                 f'The weights of {name_or_path!r} are not part of this package, and nothing is '

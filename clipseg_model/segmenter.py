@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from clipseg_model.calibration import top_scores
-from clipseg_model.clipseg import CLIPSeg, ImageFeatures
 from clipseg_model.devices import resolve_device
 from clipseg_model.errors import CheckpointError, ClipsegError, ImageError
 from clipseg_model.images import check_image
 from clipseg_model.model_card import ModelCard
+from clipseg_model.models import ImageFeatures, SegmentationModel
 from clipseg_model.prompts import (
     EmbeddingCache,
     Prompt,
@@ -81,7 +81,7 @@ class Segmenter:
 
     def __init__(
         self,
-        model: CLIPSeg,
+        model: SegmentationModel,
         card: ModelCard,
         device: str | torch.device = 'auto',
         visual_method: str = DEFAULT_METHOD,

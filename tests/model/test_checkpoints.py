@@ -210,7 +210,7 @@ class TestDamage:
             ({'config': '{'}, 'config .* damaged'),
             ({'config': '[]'}, 'config .* not a dict'),
             ({'config': None}, 'config .* missing'),
-            ({'config': '{"architecture": "vitseg"}'}, 'vitseg'),
+            ({'config': '{"architecture": "sam"}'}, "'clsclip', not 'sam'"),
             ({'config': '{"architecture": "clipseg"}'}, "KeyError\\('backbone'\\)"),
             ({'card': '{}'}, 'lacks'),
             ({'card': 'null'}, 'card .* not a dict'),
