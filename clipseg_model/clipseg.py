@@ -73,18 +73,19 @@ class PlainHead(nn.Module):
 
 
 class RefinedHead(nn.Module):
-    """A 3 × 3 convolution and two transposed convolutions (the released "refined" weights)."""
+    """A 3 × 3 convolution and two transposed convolutions (the released "refined" weights).
+
+    The released weights have patches of 16 pixels, 4 from each transposed convolution. The second
+    makes the largest divisor of a patch that is 4 at most, the first the rest: 7 and 2 of 14.
+    """
 
     def __init__(self, dim: int, patch_size: int) -> None:
         super().__init__()
-        if patch_size % 4:
-            raise ValueError(
-                f'the refined head needs a patch size divisible by 4, not {patch_size}'
-            )
-        step = patch_size // 4
+        last = next(step for step in (4, 3, 2, 1) if patch_size % step == 0)
+        first = patch_size // last
         self.conv = nn.Conv2d(dim, dim, 3, padding=1)
-        self.deconv1 = nn.ConvTranspose2d(dim, dim // 2, step, stride=step)
-        self.deconv2 = nn.ConvTranspose2d(dim // 2, 1, 4, stride=4)
+        self.deconv1 = nn.ConvTranspose2d(dim, dim // 2, first, stride=first)
+        self.deconv2 = nn.ConvTranspose2d(dim // 2, 1, last, stride=last)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Maps (M, D, gh, gw) to logits (M, 1, gh·P, gw·P)."""
@@ -248,14 +249,22 @@ class CLIPSeg(nn.Module):
             ValueError: If ``condition`` is two-dimensional and there is more than one image.
         """
         if condition.dim() == 3:
-            return self.decoder(features.taps, features.grid, condition)
+            return self._decode(features, condition)
         batch = features.taps[0].shape[0]
         if batch != 1:
             raise ValueError(
                 f'a condition of shape {tuple(condition.shape)} is for one image, but the '
                 f'features hold {batch}: give (B, P, E)'
             )
-        return self.decoder(features.taps, features.grid, condition.unsqueeze(0))[0]
+        return self._decode(features, condition.unsqueeze(0))[0]
+
+    def _decode(self, features: ImageFeatures, condition: Tensor) -> Tensor:
+        logits = self.decoder(features.taps, features.grid, condition)
+        size = (features.height, features.width)
+        if logits.shape[-2:] == size:
+            return logits
+        # Patches of another size than those of the head (n_tokens): as the official code does.
+        return functional.interpolate(logits, size, mode='bilinear', align_corners=True)
 
     def forward(self, pixels: Tensor, condition: Tensor) -> Tensor:
         """Encodes and decodes: (B, 3, H, W) and (B, P, E) to logits (B, P, H, W)."""
