@@ -373,7 +373,7 @@ def _missing_parts(configuration: Mapping[str, Any]) -> list[str]:
         missing.append(f"text tower of CLIP's kind: it is {text['hf_model_name']!r}")
     tokenizer = text.get('hf_tokenizer_name')
     if tokenizer or 'tokenizer_kwargs' in text:
-        missing.append(f"tokenizer that comes with open_clip: it needs {tokenizer or 'options'!r}")
+        missing.append(f'tokenizer that comes with open_clip: it needs {tokenizer or "options"!r}')
     if text.get('no_causal_mask') or text.get('pool_type', 'argmax') != 'argmax':
         missing.append('causal text tower that is read at its end token')
     return missing

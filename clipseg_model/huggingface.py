@@ -31,7 +31,7 @@ from clipseg_model.huggingface_config import (
 from clipseg_model.model_card import ModelCard
 from clipseg_model.weight_files import check_fit, read_pickled, read_tensors
 
-__all__ = ['WEIGHT_FILES', 'load_huggingface', 'read_towers', 'save_huggingface']
+__all__ = ['WEIGHT_FILES', 'load_huggingface', 'read_card', 'save_huggingface']
 
 WEIGHT_FILES = ('model.safetensors', 'pytorch_model.bin')
 """Files of weights in a folder, the one that is preferred first."""
@@ -105,44 +105,38 @@ def load_huggingface(path: str | Path) -> tuple[CLIPSeg, ModelCard]:
         CheckpointError: A file is missing or damaged, a setting is one that this model does not
             have, or the weights are not exactly those that the configuration describes.
     """
+    card = read_card(path)
+    assert card.weights is not None
+    try:
+        model = build_clipseg(dict(card.config))
+    except (TypeError, ValueError) as error:
+        settings = card.weights.with_name('config.json')
+        raise CheckpointError(f'The settings in {settings} do not fit together: {error}') from error
+    ours = model.state_dict()
+    tensors = _read(card.weights)
+    check_fit(_to_theirs(ours), tensors, card.weights)
+    model.load_state_dict(_to_ours(tensors, ours), strict=True)
+    return model.eval(), card
+
+
+def read_card(path: str | Path) -> ModelCard:
+    """The card of a folder as :func:`load_huggingface` reads it, without its weights.
+
+    Raises:
+        CheckpointError: A file is missing or damaged, or a setting is one that this model does
+            not have.
+    """
     path = Path(path)
     folder = path if path.is_dir() else path.parent
     weights = _find_weights(folder) if path.is_dir() else path
     config, size = to_our_config(read_config(folder), find_processor(folder), folder)
-    try:
-        model = build_clipseg(config)
-    except (TypeError, ValueError) as error:
-        raise CheckpointError(f'The settings in {folder / "config.json"} do not fit: {error}') from (
-            error
-        )
-    ours = model.state_dict()
-    tensors = _read(weights)
-    check_fit(_to_theirs(ours), tensors, weights)
-    model.load_state_dict(_to_ours(tensors, ours), strict=True)
-    return model.eval(), _card(folder, weights, config, size)
-
-
-def read_towers(path: str | Path, wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The towers of a Hugging Face folder of CLIPSeg or CLIP.
-
-    Args:
-        path: The folder, or the file of weights in it.
-        wanted: The towers' part of a model's ``state_dict``, keys from ``backbone.`` on.
-
-    Returns:
-        Tensors of exactly those keys.
-
-    Raises:
-        CheckpointError: A file is missing or damaged, or its towers are others.
-    """
-    path = Path(path)
-    weights = _find_weights(path) if path.is_dir() else path
-    tensors = _read(weights)
-    if not any(key.startswith('clip.') for key in tensors):  # CLIPModel, which has no decoder
-        tensors = {f'clip.{key}': value for key, value in tensors.items()}
-    tensors = {key: value for key, value in tensors.items() if key.startswith('clip.')}
-    check_fit(_to_theirs(wanted), tensors, weights)
-    return _to_ours(tensors, wanted)
+    stored: dict[str, Any] = {
+        'name': folder.resolve().name.rpartition('--')[2],
+        'description': "A CLIPSeg in Hugging Face's format.",
+    }
+    if (folder / CARD_FILE).is_file():
+        stored = read_json(folder / CARD_FILE)
+    return ModelCard.from_stored({**stored, 'input_size': size}, config, weights)
 
 
 def save_huggingface(folder: str | Path, model: CLIPSeg, card: ModelCard) -> None:
@@ -164,7 +158,7 @@ def save_huggingface(folder: str | Path, model: CLIPSeg, card: ModelCard) -> Non
     if not isinstance(model, CLIPSeg) or not isinstance(model.backbone, OpenClipBackbone):
         raise CheckpointError(
             f"{card.name!r} cannot be written for Hugging Face: transformers' CLIPSeg has plain "
-            f"CLIP towers, and this model is {type(model).__name__} on other ones. A "
+            f'CLIP towers, and this model is {type(model).__name__} on other ones. A '
             '.safetensors checkpoint holds any model'
         )
     if folder.exists():
@@ -205,21 +199,9 @@ def _find_weights(folder: Path) -> Path:
 
 
 def _read(weights: Path) -> dict[str, Tensor]:
-    if weights.suffix == '.safetensors':
-        tensors = read_tensors(weights)
-    else:
-        tensors = read_pickled(weights)
+    read = read_tensors if weights.suffix == '.safetensors' else read_pickled
+    tensors = read(weights)
     return {key: value for key, value in tensors.items() if not key.endswith('.position_ids')}
-
-
-def _card(folder: Path, weights: Path, config: Mapping[str, Any], size: int) -> ModelCard:
-    stored: dict[str, Any] = {
-        'name': folder.resolve().name.rpartition('--')[2],
-        'description': "A CLIPSeg in Hugging Face's format.",
-    }
-    if (folder / CARD_FILE).is_file():
-        stored = read_json(folder / CARD_FILE)
-    return ModelCard.from_stored({**stored, 'input_size': size}, config, weights)
 
 
 def _names(key: str) -> list[str]:

@@ -94,7 +94,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     config = read_json(folder / 'config.json')
     if config.get('model_type') != 'clipseg':
         raise CheckpointError(
-            f"{folder / 'config.json'} is of a {config.get('model_type')!r} model, and only "
+            f'{folder / "config.json"} is of a {config.get("model_type")!r} model, and only '
             "'clipseg' can be read here"
         )
     return config
@@ -232,9 +232,7 @@ def settings_files(model: CLIPSeg, card: ModelCard) -> dict[str, str]:
     }
 
 
-def _section(
-    config: Mapping[str, Any], name: str, defaults: Mapping[str, Any]
-) -> dict[str, Any]:
+def _section(config: Mapping[str, Any], name: str, defaults: Mapping[str, Any]) -> dict[str, Any]:
     # Files of 2022 have the same once more as vision_config_dict, which then prevails.
     return {
         **defaults,
@@ -256,7 +254,7 @@ def _overrides(
         [activation, text['hidden_act']],
         f'one of {sorted(_ACTIVATIONS)}, the same in both towers',
     )
-    wanted = {
+    wanted: dict[str, Any] = {
         'embed_dim': embed_dim,
         'quick_gelu': _ACTIVATIONS[activation],
         'vision_cfg': {
