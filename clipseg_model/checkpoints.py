@@ -193,7 +193,7 @@ def load_towers(path: str | Path, config: Mapping[str, Any] | None = None) -> Ba
 
 def _locate(path: str | Path) -> tuple[Path, store.Source | None]:
     """The path of a checkpoint, and the source of one that was named and not given by path."""
-    if isinstance(path, str) and not Path(path).exists():
+    if isinstance(path, str) and (path in store.SOURCES or not Path(path).exists()):
         source = store.source_of(path)
         if source is not None and not path.endswith(('.safetensors', *_PICKLED)):
             return store.required(source), source

@@ -127,7 +127,8 @@ def _find_weights(name_or_path: str) -> str | Path:
             )
         return weights
     path = Path(name_or_path).expanduser()
-    if path.suffix or os.sep in name_or_path or path.exists() or store.source_of(name_or_path):
+    known = name_or_path in store.SOURCES
+    if known or path.suffix or os.sep in name_or_path or (name_or_path and path.exists()):
         return name_or_path
     raise _not_found(name_or_path)
 
