@@ -155,10 +155,11 @@ def save_huggingface(folder: str | Path, model: CLIPSeg, card: ModelCard) -> Non
         CheckpointError: The folder is there, transformers has no such model, or the disk refuses.
     """
     folder = Path(folder)
-    if not isinstance(model, CLIPSeg) or not isinstance(model.backbone, OpenClipBackbone):
+    backbone = getattr(model, 'backbone', None)
+    if not isinstance(model, CLIPSeg) or not isinstance(backbone, OpenClipBackbone):
         raise CheckpointError(
             f"{card.name!r} cannot be written for Hugging Face: transformers' CLIPSeg has plain "
-            f'CLIP towers, and this model is {type(model).__name__} on other ones. A '
+            f'CLIP towers, and this is a {type(model).__name__} on a {type(backbone).__name__}. A '
             '.safetensors checkpoint holds any model'
         )
     if folder.exists():

@@ -299,7 +299,7 @@ def test_other_architectures(architecture: str, size: int, patch: int) -> None:
     assert towers.patch_size == patch
     native = pixels(size, size, 1)
     with torch.no_grad():
-        taps, grid = towers.image_tokens(native, [0, 1])
+        _, grid = towers.image_tokens(native, [0, 1])
         expected = towers.model.encode_image(native)
         torch.testing.assert_close(towers.embed_images(native), expected, rtol=0, atol=1e-5)
         tokens = open_clip.SimpleTokenizer()(PROMPTS)

@@ -262,7 +262,7 @@ class TestGenuine:
             'feedforward': 2048,
             'head': 'plain',
         }
-        state = torch.load(genuine, weights_only=True)
+        state = torch.load(genuine, 'cpu', weights_only=True)
         assert is_official(state)
         left_out = sum(state[key].numel() for key in unused)
         assert sum(value.numel() for value in tensors.values()) == 275_985 - left_out == 263_681
@@ -274,7 +274,7 @@ class TestGenuine:
 
         config = transformers.CLIPSegConfig(vision_config={'patch_size': 16}, reduce_dim=16)
         theirs = Theirs(config).eval()
-        theirs.load_state_dict(for_transformers(torch.load(genuine, weights_only=True)))
+        theirs.load_state_dict(for_transformers(torch.load(genuine, 'cpu', weights_only=True)))
         generator = torch.Generator().manual_seed(0)
         taps = [torch.randn(2, 1 + 49, 768, generator=generator) for _ in range(3)]
         condition = torch.randn(2, 512, generator=generator)
