@@ -55,18 +55,19 @@ class PlainHead(nn.Module):
 
 
 class RefinedHead(nn.Module):
-    """A 3 × 3 convolution and two transposed convolutions (the released "refined" weights)."""
+    """A 3 × 3 convolution and two transposed convolutions (the released "refined" weights).
+
+    The released weights have patches of 16 pixels, 4 from each transposed convolution. The second
+    makes the largest divisor of a patch that is 4 at most, the first the rest: 7 and 2 of 14.
+    """
 
     def __init__(self, dim: int, patch_size: int) -> None:
         super().__init__()
-        if patch_size % 4:
-            raise ValueError(
-                f'the refined head needs a patch size divisible by 4, not {patch_size}'
-            )
-        step = patch_size // 4
+        last = next(step for step in (4, 3, 2, 1) if patch_size % step == 0)
+        first = patch_size // last
         self.conv = nn.Conv2d(dim, dim, 3, padding=1)
-        self.deconv1 = nn.ConvTranspose2d(dim, dim // 2, step, stride=step)
-        self.deconv2 = nn.ConvTranspose2d(dim // 2, 1, 4, stride=4)
+        self.deconv1 = nn.ConvTranspose2d(dim, dim // 2, first, stride=first)
+        self.deconv2 = nn.ConvTranspose2d(dim // 2, 1, last, stride=last)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Maps (M, D, gh, gw) to logits (M, 1, gh·P, gw·P)."""

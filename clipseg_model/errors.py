@@ -6,6 +6,7 @@ __all__ = [
     'CheckpointError',
     'ClipsegError',
     'DeviceError',
+    'DownloadError',
     'ImageError',
     'ModelNotFoundError',
     'PromptError',
@@ -34,6 +35,10 @@ class CheckpointError(ClipsegError):
 
 class DeviceError(ClipsegError):
     """A device was asked for that this machine does not have."""
+
+
+class DownloadError(ClipsegError):
+    """A download was refused, broke off, or did not arrive as it was published."""
 
 
 class ModelNotFoundError(ClipsegError):

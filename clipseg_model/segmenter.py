@@ -98,10 +98,9 @@ class Segmenter:
                 f'prompt_image_size {self._prompt_size}, which are not both multiples of the '
                 f'patch size {backbone.patch_size}'
             )
-        mean = torch.tensor(backbone.mean, dtype=torch.float64).view(1, 3, 1, 1)
-        std = torch.tensor(backbone.std, dtype=torch.float64).view(1, 3, 1, 1)
-        self._scale = (1 / (255 * std)).float().to(self.device)
-        self._shift = (-mean / std).float().to(self.device)
+        # Of 0…255. In this order and precision, Hugging Face's numbers come out bit for bit.
+        self._mean = (255 * torch.tensor(backbone.mean)).view(1, 3, 1, 1).to(self.device)
+        self._std = (255 * torch.tensor(backbone.std)).view(1, 3, 1, 1).to(self.device)
         self._texts = EmbeddingCache()
         self._images = EmbeddingCache()
         self._features: ImageFeatures | None = None
@@ -215,7 +214,8 @@ class Segmenter:
     def _pixels(self, image: NDArray[np.uint8], shape: tuple[int, int]) -> Tensor:
         """Resized and normalised, (1, 3, h, w) float32 on the device.
 
-        Resized as uint8 with antialiasing, bit for bit as Hugging Face's CLIPSeg processor does.
+        Resized as uint8 with antialiasing, then normalised, bit for bit as Hugging Face's CLIPSeg
+        processor does on a CPU.
         """
         # torch cannot share memory that is read-only or runs backwards.
         if not image.flags.writeable or not image.flags.c_contiguous:
@@ -223,7 +223,7 @@ class Segmenter:
         pixels = torch.from_numpy(image).permute(2, 0, 1)[None]
         if tuple(pixels.shape[2:]) != shape:
             pixels = F.interpolate(pixels, size=shape, mode='bilinear', antialias=True)
-        return pixels.to(self.device).float().mul_(self._scale).add_(self._shift)
+        return pixels.to(self.device).float().sub_(self._mean).div_(self._std)
 
     def _conditions(self, prompts: list[Prompt]) -> Tensor:
         """Conditional vectors (P, E)."""

@@ -31,7 +31,6 @@ GOAL = 0.9
 DECODER = {'dim': 64, 'num_heads': 4, 'feedforward': 256, 'head': 'plain'}
 
 
-
 def clsclip(guidance: str, blocks: list[int], learned_tokens: int = 0) -> dict[str, Any]:
     return {
         'architecture': 'clsclip',
