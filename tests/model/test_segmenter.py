@@ -323,13 +323,8 @@ class TestTemplates:
         phrases = ['red mug', 'blue cup']
         segmenter.template = 'ensemble'
         found = segmenter.embed(phrases)
-        assert calls.texts == [
-            [
-                fill_template(caption, phrase)
-                for phrase in phrases
-                for caption in TEMPLATES['shuffle+']
-            ]
-        ]
+        nine = TEMPLATES['shuffle+']
+        assert calls.texts == [[fill_template(c, phrase) for phrase in phrases for c in nine]]
         for vector, phrase in zip(found, phrases, strict=True):
             each = segmenter.model.embed_texts([fill_template(caption, phrase) for caption in nine])
             torch.testing.assert_close(vector, each.mean(0), rtol=1e-4, atol=1e-5)
