@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -71,6 +72,33 @@ def segment(
     prompt_mask: Annotated[
         Path | None, typer.Option(help='Mask of the example in it, white on the object.')
     ] = None,
+    prompt_box: Annotated[
+        str | None,
+        typer.Option(
+            help='Bounding box of the example, in place of a mask: X,Y,WIDTH,HEIGHT in pixels.'
+        ),
+    ] = None,
+    visual_prompt: Annotated[
+        str,
+        typer.Option(
+            help='How example and mask are combined: crop_blur_10, crop, background_10, blur, '
+            'red_outline, attention_cls …; a name that is unknown lists them all.'
+        ),
+    ] = 'crop_blur_10',
+    text_weight: Annotated[
+        float | None,
+        typer.Option(
+            help='Mix the example with the one --prompt; the share of the text, 0 to 1. Without '
+            'it they are prompts of their own.'
+        ),
+    ] = None,
+    template: Annotated[
+        str | None,
+        typer.Option(
+            help='What phrases are put into: none, fixed, ensemble (the average over the nine '
+            "captions of CLIPSeg), or a caption such as 'a photo of a {}.'; the model's."
+        ),
+    ] = None,
     frame_masks: Annotated[
         bool, typer.Option('--frame-masks', help='Write the masks of every frame of a video.')
     ] = False,
@@ -84,13 +112,15 @@ def segment(
     from clipseg_model.registry import create_model
 
     try:
-        prompts = _prompts(prompt or [], prompt_image, prompt_mask)
+        prompts = _prompts(prompt or [], prompt_image, prompt_mask, prompt_box, text_weight)
         files, problems = find_files(inputs)
         for path, reason in problems:
             _report(path, reason)
         if not files:
             _fail('There is nothing to segment')
         segmenter = create_model(model, device)
+        segmenter.visual_method = visual_prompt
+        segmenter.template = template
         if segmenter.card.notice:
             _err.print(f'[yellow]Note:[/] {escape(segmenter.card.notice)}', soft_wrap=True)
         runner = FileRunner(segmenter, prompts, output, threshold, frame_masks)
@@ -242,20 +272,52 @@ def convert(
     _out.print(escape(f'Written to {target}'), soft_wrap=True)
 
 
-def _prompts(lines: list[str], image_path: Path | None, mask_path: Path | None) -> list[Prompt]:
+def _prompts(
+    lines: list[str],
+    image_path: Path | None,
+    mask_path: Path | None,
+    box: str | None,
+    text_weight: float | None,
+) -> list[Prompt]:
     from clipseg_model.images import read_image, read_mask
     from clipseg_model.prompts import Prompt, parse_prompts
+    from clipseg_model.visual_prompt import box_mask
 
     prompts = parse_prompts('\n'.join(lines))
-    if image_path is not None:
-        image = read_image(image_path)
-        mask = None if mask_path is None else read_mask(mask_path)
-        prompts.append(Prompt(image=image, mask=mask, name=image_path.stem))
-    elif mask_path is not None:
-        raise PromptError('--prompt-mask belongs to a --prompt-image: give both')
-    if not prompts:
-        raise PromptError('There is nothing to look for: give --prompt, --prompt-image, or both')
-    return prompts
+    if image_path is None:
+        for option, value in (('mask', mask_path), ('box', box)):
+            if value is not None:
+                raise PromptError(f'--prompt-{option} belongs to a --prompt-image: give both')
+        if text_weight is not None:
+            raise PromptError('--text-weight mixes a --prompt with a --prompt-image: give both')
+        if not prompts:
+            raise PromptError(
+                'There is nothing to look for: give --prompt, --prompt-image, or both'
+            )
+        return prompts
+    image = read_image(image_path)
+    mask = None if mask_path is None else read_mask(mask_path)
+    if box is not None:
+        if mask is not None:
+            raise PromptError('--prompt-mask and --prompt-box say the same: give one of them')
+        mask = box_mask(_parse_box(box), *image.shape[:2])
+    if text_weight is None:
+        return [*prompts, Prompt(image=image, mask=mask, name=image_path.stem)]
+    if len(prompts) != 1:
+        raise PromptError(
+            f'--text-weight mixes the example with one --prompt, and there are {len(prompts)}'
+        )
+    return [replace(prompts[0], image=image, mask=mask, weight=text_weight)]
+
+
+def _parse_box(text: str) -> tuple[int, int, int, int]:
+    try:
+        x, y, width, height = (int(part) for part in text.split(','))
+    except ValueError as error:
+        raise PromptError(
+            f'--prompt-box is written X,Y,WIDTH,HEIGHT in whole pixels, unlike {text!r}'
+        ) from error
+    return x, y, width, height
 
 
 def _run(runner: FileRunner, files: list[Path]) -> int:

@@ -15,6 +15,7 @@ from clipseg_model.calibration import top_scores
 from clipseg_model.devices import resolve_device
 from clipseg_model.errors import CheckpointError, ClipsegError, ImageError
 from clipseg_model.images import check_image
+from clipseg_model.masked_attention import masked_attention
 from clipseg_model.model_card import ModelCard
 from clipseg_model.models import ImageFeatures, SegmentationModel
 from clipseg_model.prompts import (
@@ -23,14 +24,18 @@ from clipseg_model.prompts import (
     as_prompts,
     check_probability,
     fill_template,
+    find_captions,
 )
 from clipseg_model.segmentation import PromptResult, Segmentation
-from clipseg_model.visual_prompt import DEFAULT_METHOD, visual_prompt
+from clipseg_model.visual_prompt import DEFAULT_METHOD, find_method, visual_prompt
 
 __all__ = ['PromptResult', 'Segmentation', 'Segmenter', 'input_shape']
 
 CPU_CHUNK = 8
 """Prompts decoded at once on a CPU: large batches lose to page faults, not to arithmetic."""
+
+TEXT_CHUNK = 256
+"""Captions embedded at once: the most prompts in nine captions each would take gigabytes."""
 
 
 def input_shape(
@@ -68,6 +73,10 @@ class Segmenter:
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         visual_method: How example images with masks become prompt images, a key of
             :data:`clipseg_model.visual_prompt.METHODS`.
+        template: What phrases are put into, a key of :data:`clipseg_model.prompts.TEMPLATES` or a
+            caption with one ``{}``; the card's where None.
+        ground: What the background of a prompt image fades to: ``black``, or ``mean``, the mean
+            colour that the model subtracts, which the released CLIPSeg weights were trained with.
 
     Attributes:
         model: The model, in evaluation mode on ``device``.
@@ -77,6 +86,8 @@ class Segmenter:
     Raises:
         DeviceError: The device is not there.
         CheckpointError: The card's sizes do not fit the model's patches.
+        PromptError: There is no such visual method or template.
+        ValueError: There is no such ground.
     """
 
     def __init__(
@@ -85,12 +96,19 @@ class Segmenter:
         card: ModelCard,
         device: str | torch.device = 'auto',
         visual_method: str = DEFAULT_METHOD,
+        template: str | None = None,
+        ground: str = 'black',
     ) -> None:
         self.device = resolve_device(device)
         self.model = model.to(self.device).eval()
         self.card = card
         self.visual_method = visual_method
+        self.template = template
         backbone = model.backbone
+        if ground not in ('black', 'mean'):
+            raise ValueError(f"ground must be 'black' or 'mean', not {ground!r}")
+        red, green, blue = (255 * level for level in backbone.mean)
+        self._ground = (red, green, blue) if ground == 'mean' else (0, 0, 0)
         self._prompt_size = card.prompt_image_size or card.input_size
         if card.input_size % backbone.patch_size or self._prompt_size % backbone.patch_size:
             raise CheckpointError(
@@ -105,6 +123,35 @@ class Segmenter:
         self._images = EmbeddingCache()
         self._features: ImageFeatures | None = None
         self._size = (0, 0)
+
+    @property
+    def visual_method(self) -> str:
+        """How example images with masks become prompt images; may be set at any time.
+
+        Raises:
+            PromptError: On setting, there is no such method.
+        """
+        return self._visual_method
+
+    @visual_method.setter
+    def visual_method(self, name: str) -> None:
+        find_method(name)
+        self._visual_method = name
+
+    @property
+    def template(self) -> str:
+        """What phrases are put into; may be set at any time, None for the card's.
+
+        Raises:
+            PromptError: On setting, there is no such template.
+        """
+        return self._template
+
+    @template.setter
+    def template(self, template: str | None) -> None:
+        chosen = self.card.template if template is None else template
+        self._captions = find_captions(chosen)
+        self._template = chosen
 
     @torch.inference_mode()
     def set_image(self, image: NDArray[np.uint8]) -> None:
@@ -145,6 +192,23 @@ class Segmenter:
         wanted = as_prompts(prompts)
         self._conditions(wanted)
         return wanted
+
+    @torch.inference_mode()
+    def embed(self, prompts: Sequence[str | Prompt]) -> Tensor:
+        """The conditional vectors of prompts, as the decoder takes them.
+
+        Args:
+            prompts: As :meth:`predict` takes them.
+
+        Returns:
+            (P, E) float32 on the device, not normalised: of a phrase the average over the
+            template's captions, of an example that of its prompt image, of both the mix that
+            :attr:`Prompt.weight` says.
+
+        Raises:
+            PromptError: They are empty, too many, or not representable by the model.
+        """
+        return self._conditions(as_prompts(prompts))
 
     @torch.inference_mode()
     def predict(
@@ -240,12 +304,20 @@ class Segmenter:
         return torch.stack([vectors[index] for index in range(len(prompts))])
 
     def _embed_texts(self, prompts: list[Prompt]) -> list[Tensor]:
-        texts = [fill_template(self.card.template, prompt.text or '') for prompt in prompts]
+        filled: list[tuple[str, ...]] = [
+            tuple(fill_template(caption, prompt.text or '') for caption in self._captions)
+            for prompt in prompts
+        ]
 
         def embed(positions: list[int]) -> Sequence[Tensor]:
-            return self.model.embed_texts([texts[position] for position in positions]).unbind()
+            texts = [text for position in positions for text in filled[position]]
+            parts = [
+                self.model.embed_texts(texts[start : start + TEXT_CHUNK])
+                for start in range(0, len(texts), TEXT_CHUNK)
+            ]
+            return torch.cat(parts).unflatten(0, (len(positions), -1)).mean(1).unbind()
 
-        return self._texts.get(texts, embed)
+        return self._texts.get(filled, embed)
 
     def _embed_images(self, prompts: list[Prompt]) -> list[Tensor]:
         keys: list[Hashable] = [(prompt.image_key, self.visual_method) for prompt in prompts]
@@ -257,9 +329,16 @@ class Segmenter:
 
     def _embed_image(self, prompt: Prompt) -> Tensor:
         assert prompt.image is not None
-        size = self._prompt_size
-        image = visual_prompt(prompt.image, prompt.mask, size, self.visual_method)
-        return self.model.embed_images(self._pixels(image, (size, size)))[0]
+        shape = (self._prompt_size, self._prompt_size)
+        scope = find_method(self.visual_method).attention
+        if prompt.mask is None:
+            return self.model.embed_images(self._pixels(prompt.image, shape))[0]
+        if scope:
+            mask = torch.from_numpy(prompt.mask.copy())[None]
+            with masked_attention(self.model, mask, scope):
+                return self.model.embed_images(self._pixels(prompt.image, shape))[0]
+        image = visual_prompt(prompt.image, prompt.mask, shape[0], self.visual_method, self._ground)
+        return self.model.embed_images(self._pixels(image, shape))[0]
 
     def _decode(self, features: ImageFeatures, condition: Tensor) -> Tensor:
         """Logits (P, h, w) float32.
