@@ -15,6 +15,7 @@ from clipseg_model.errors import (
     ImageError,
     ModelNotFoundError,
     PromptError,
+    RegionError,
 )
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from clipseg_model.registry import create_model, get_card, list_models
     from clipseg_model.segmentation import PromptResult, Segmentation
     from clipseg_model.segmenter import Segmenter
+    from clipseg_model.zoom import Zoom
 
 __all__ = [
     'CheckpointError',
@@ -34,8 +36,10 @@ __all__ = [
     'Prompt',
     'PromptError',
     'PromptResult',
+    'RegionError',
     'Segmentation',
     'Segmenter',
+    'Zoom',
     'create_model',
     'get_card',
     'list_models',
@@ -49,6 +53,7 @@ _LAZY = {
     'PromptResult': 'segmentation',
     'Segmentation': 'segmentation',
     'Segmenter': 'segmenter',
+    'Zoom': 'zoom',
     'create_model': 'registry',
     'get_card': 'registry',
     'list_models': 'registry',

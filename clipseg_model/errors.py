@@ -9,6 +9,7 @@ __all__ = [
     'ImageError',
     'ModelNotFoundError',
     'PromptError',
+    'RegionError',
 ]
 
 
@@ -38,3 +39,7 @@ class DeviceError(ClipsegError):
 
 class ModelNotFoundError(ClipsegError):
     """No model of that name is registered."""
+
+
+class RegionError(ClipsegError):
+    """A box, a part of an image, or a setting of zoom or of instances is not usable."""
