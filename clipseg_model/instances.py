@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from clipseg_model.errors import RegionError
 
-__all__ = ['Instance', 'find_instances']
+__all__ = ['Instance', 'check_min_area', 'find_instances']
 
 
 @dataclass(frozen=True)
@@ -48,11 +48,7 @@ def find_instances(
     Raises:
         RegionError: ``min_area`` is less than 1, or no whole number.
     """
-    if isinstance(min_area, bool) or not isinstance(min_area, (int, np.integer)) or min_area < 1:
-        raise RegionError(
-            f'The least area of an instance must be a whole number of pixels from 1, not '
-            f'{min_area!r}'
-        )
+    check_min_area(min_area)
     pixels = np.ascontiguousarray(mask).view(np.uint8)
     count, labels, statistics, centroids = cv2.connectedComponentsWithStats(pixels, connectivity=8)
     found = []
@@ -72,3 +68,17 @@ def find_instances(
             )
         )
     return sorted(found, key=lambda one: (-one.area, one.box[1], one.box[0]))
+
+
+def check_min_area(min_area: object) -> None:
+    """Make sure that something is a least area.
+
+    Raises:
+        RegionError: It is less than 1, or no whole number.
+    """
+    whole = isinstance(min_area, (int, np.integer)) and not isinstance(min_area, bool)
+    if not whole or min_area < 1:  # type: ignore[operator]
+        raise RegionError(
+            f'The least area of an instance must be a whole number of pixels from 1, not '
+            f'{min_area!r}'
+        )

@@ -136,7 +136,7 @@ class GivenBoxes:
     """
 
     def __init__(
-        self, boxes: Sequence[Sequence[float]], confidences: Sequence[float] | None = None
+        self, boxes: Sequence[Sequence[float | str]], confidences: Sequence[float] | None = None
     ) -> None:
         # What is wrong with a box itself is told here, before there is an image.
         self.boxes = [

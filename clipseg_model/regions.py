@@ -50,7 +50,7 @@ class Box:
 
     @classmethod
     def around(
-        cls, rectangle: Sequence[float], height: int, width: int, what: str = 'The box'
+        cls, rectangle: Sequence[float | str], height: int, width: int, what: str = 'The box'
     ) -> Box:
         """The pixels that a rectangle touches, cut off at the border of the image.
 
@@ -122,12 +122,12 @@ class Box:
 
 
 def check_rectangle(
-    rectangle: Sequence[float], what: str = 'The box'
+    rectangle: Sequence[float | str], what: str = 'The box'
 ) -> tuple[float, float, float, float]:
     """Make sure that something is a rectangle, wherever it lies.
 
     Args:
-        rectangle: (x, y, width, height).
+        rectangle: (x, y, width, height), as numbers or written out.
         what: How a message calls it.
 
     Raises:

@@ -53,7 +53,9 @@ class PromptResult:
     def resized_logits(self) -> NDArray[np.float32]:
         """The logits (H, W) float32 at the image's own size, bilinear, made afresh."""
         size = (self.width, self.height)
-        resized = np.asarray(cv2.resize(self.logits, size, interpolation=cv2.INTER_LINEAR))
+        resized: NDArray[np.float32] = np.asarray(
+            cv2.resize(self.logits, size, interpolation=cv2.INTER_LINEAR), dtype=np.float32
+        )
         if self.close_ups is not None:
             self.close_ups.paste(resized)
         return resized

@@ -257,7 +257,8 @@ class Segmenter:
     def _input_shape(self, image: NDArray[np.uint8]) -> tuple[int, int]:
         """What an image is resized to."""
         return input_shape(
-            *image.shape[:2],
+            image.shape[0],
+            image.shape[1],
             self.card.input_size,
             self.model.backbone.patch_size,
             self.card.resize,
