@@ -80,8 +80,8 @@ def segment(
         bool, typer.Option('--instances', help='Write the connected parts of each mask, too.')
     ] = False,
     min_area: Annotated[
-        int, typer.Option(help='Least area of an instance, pixels.', metavar='PIXELS')
-    ] = 1,
+        int | None, typer.Option(help='Least area of an instance; 1.', metavar='PIXELS')
+    ] = None,
     zoom: Annotated[
         ZoomKind | None,
         typer.Option(
@@ -140,6 +140,8 @@ def segment(
 
     try:
         prompts = _prompts(prompt or [], prompt_image, prompt_mask)
+        if min_area is not None and not instances:
+            raise RegionError('--min-area belongs to --instances: give both')
         zoom_options = {
             '--zoom-box': zoom_box,
             '--zoom-weights': zoom_weights,
@@ -158,9 +160,8 @@ def segment(
         if segmenter.card.notice:
             _err.print(f'[yellow]Note:[/] {escape(segmenter.card.notice)}', soft_wrap=True)
         segmenter.zoom = zooming
-        runner = FileRunner(
-            segmenter, prompts, output, threshold, frame_masks, min_area if instances else None
-        )
+        least = 1 if instances and min_area is None else min_area
+        runner = FileRunner(segmenter, prompts, output, threshold, frame_masks, least)
     except ClipsegError as error:
         _fail(str(error))
     failed = _run(runner, files) + len(problems)

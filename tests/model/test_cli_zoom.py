@@ -96,6 +96,7 @@ def test_detector(checkpoint: Path, photo: Path) -> None:
         ('--zoom self --zoom-combine sum', "not by 'sum'"),
         ('--zoom self --zoom-regions 0', 'from 1, not 0'),
         ('--instances --min-area 0', 'from 1, not 0'),
+        ('--min-area 5', '--min-area belongs to --instances'),
     ],
 )
 def test_options_that_make_no_sense(

@@ -20,6 +20,18 @@ CATEGORIES = ['__background__', 'cup', 'dining table', 'chair']
 IMAGE = np.full((120, 160, 3), 20, np.uint8)
 
 
+SMALLEST = 'ssdlite320_mobilenet_v3_large'
+
+
+@pytest.fixture(scope='module')
+def state() -> dict[str, Tensor]:
+    from torchvision.models import get_model
+
+    torch.manual_seed(0)
+    model = get_model(SMALLEST, weights=None, weights_backbone=None, num_classes=4)
+    return model.state_dict()
+
+
 class FixedDetector(nn.Module):
     """Answers as torchvision's detectors do."""
 
@@ -99,16 +111,6 @@ class TestProposals:
 
 
 class TestLoading:
-    NAME = 'ssdlite320_mobilenet_v3_large'
-
-    @pytest.fixture(scope='class')
-    def state(self) -> dict[str, Tensor]:
-        from torchvision.models import get_model
-
-        torch.manual_seed(0)
-        model = get_model(self.NAME, weights=None, weights_backbone=None, num_classes=4)
-        return model.state_dict()
-
     @pytest.mark.parametrize('suffix', ['.pth', '.safetensors'])
     def test_weights_of_torchvision(
         self, state: dict[str, Tensor], tmp_path: Path, suffix: str
@@ -118,7 +120,7 @@ class TestLoading:
             torch.save(state, path)
         else:
             save_file({key: value.contiguous() for key, value in state.items()}, path)
-        detector, categories = load_detector(path, self.NAME, CATEGORIES)
+        detector, categories = load_detector(path, SMALLEST, CATEGORIES)
         assert categories == CATEGORIES
         assert not detector.training
         for key, value in detector.state_dict().items():
@@ -131,18 +133,18 @@ class TestLoading:
     def test_weights_of_another_detector(self, state: dict[str, Tensor], tmp_path: Path) -> None:
         torch.save(state, tmp_path / 'a.pth')
         with pytest.raises(CheckpointError, match=r'does not fit .* 91 categories'):
-            load_detector(tmp_path / 'a.pth', self.NAME)
+            load_detector(tmp_path / 'a.pth', SMALLEST)
 
     def test_what_cannot_be_read(self, tmp_path: Path) -> None:
         with pytest.raises(CheckpointError, match=r'no file .*none\.pth.* download'):
-            load_detector(tmp_path / 'none.pth', self.NAME)
+            load_detector(tmp_path / 'none.pth', SMALLEST)
         for name in ('bad.pth', 'bad.safetensors'):
             (tmp_path / name).write_bytes(b'not weights')
             with pytest.raises(CheckpointError, match='cannot be read as weights'):
-                load_detector(tmp_path / name, self.NAME)
+                load_detector(tmp_path / name, SMALLEST)
         torch.save([1, 2], tmp_path / 'list.pth')
         with pytest.raises(CheckpointError, match='state dict'):
-            load_detector(tmp_path / 'list.pth', self.NAME)
+            load_detector(tmp_path / 'list.pth', SMALLEST)
 
     def test_a_pickle_that_would_run_code_is_refused(self, tmp_path: Path) -> None:
         class Evil:
@@ -151,7 +153,7 @@ class TestLoading:
 
         torch.save({'weight': Evil()}, tmp_path / 'evil.pth')
         with pytest.raises(CheckpointError, match='cannot be read'):
-            load_detector(tmp_path / 'evil.pth', self.NAME)
+            load_detector(tmp_path / 'evil.pth', SMALLEST)
         assert not (tmp_path / 'ran').exists()
 
     def test_an_unknown_detector(self, tmp_path: Path) -> None:

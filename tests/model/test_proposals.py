@@ -61,9 +61,9 @@ class TestCoarse:
         logits[10:50, 10:20] = 3
         logits[30:33, 21:24] = 3  # its margin reaches into the large part
         logits[30:33, 60:63] = 3
-        given = CoarseProposals(largest=0.5).propose(IMAGE, found(logits))
-        assert [one.box for one in given] == [Box(236, 116, 256, 136)]
-        assert len(CoarseProposals(largest=1.0).propose(IMAGE, found(logits))) == 3
+        given = CoarseProposals(margin=0.5, largest=0.5).propose(IMAGE, found(logits))
+        assert [one.box for one in given] == [Box(232, 112, 260, 140)]
+        assert len(CoarseProposals(margin=0.5, largest=1.0).propose(IMAGE, found(logits))) == 3
 
     @pytest.mark.parametrize(
         'options',
