@@ -15,6 +15,7 @@ from clipseg_model.errors import (
     ImageError,
     ModelNotFoundError,
     PromptError,
+    RegionError,
 )
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from clipseg_model.registry import create_model, get_card, list_models
     from clipseg_model.segmentation import PromptResult, Segmentation
     from clipseg_model.segmenter import Segmenter
+    from clipseg_model.zoom import Zoom
 
 __all__ = [
     'CheckpointError',
@@ -35,9 +37,11 @@ __all__ = [
     'Prompt',
     'PromptError',
     'PromptResult',
+    'RegionError',
     'Segmentation',
     'SegmentationModel',
     'Segmenter',
+    'Zoom',
     'build_model',
     'create_model',
     'get_card',
@@ -54,6 +58,7 @@ _LAZY = {
     'SegmentationModel': 'models',
     'Segmenter': 'segmenter',
     'build_model': 'models',
+    'Zoom': 'zoom',
     'create_model': 'registry',
     'get_card': 'registry',
     'list_models': 'registry',

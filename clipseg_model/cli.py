@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -23,12 +24,19 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from clipseg_model.errors import CheckpointError, ClipsegError, ModelNotFoundError, PromptError
+from clipseg_model.errors import (
+    CheckpointError,
+    ClipsegError,
+    ModelNotFoundError,
+    PromptError,
+    RegionError,
+)
 
 if TYPE_CHECKING:
     from clipseg_model.file_runner import FileRunner, PromptSummary
     from clipseg_model.model_card import ModelCard
     from clipseg_model.prompts import Prompt
+    from clipseg_model.zoom import Zoom
 
 __all__ = ['app']
 
@@ -40,6 +48,16 @@ app = typer.Typer(
 
 _out = Console()
 _err = Console(stderr=True)
+
+_ZOOM = 'Zoom'
+
+
+class ZoomKind(str, Enum):
+    """Who says where to zoom in."""
+
+    self_ = 'self'
+    boxes = 'boxes'
+    detector = 'detector'
 
 
 @app.command()
@@ -102,6 +120,59 @@ def segment(
     frame_masks: Annotated[
         bool, typer.Option('--frame-masks', help='Write the masks of every frame of a video.')
     ] = False,
+    instances: Annotated[
+        bool, typer.Option('--instances', help='Write the connected parts of each mask, too.')
+    ] = False,
+    min_area: Annotated[
+        int | None, typer.Option(help='Least area of an instance; 1.', metavar='PIXELS')
+    ] = None,
+    zoom: Annotated[
+        ZoomKind | None,
+        typer.Option(
+            help='Look closely at parts of each image: those that the model itself proposes, '
+            'boxes that you give, or what a detector finds.',
+            rich_help_panel=_ZOOM,
+        ),
+    ] = None,
+    zoom_box: Annotated[
+        list[str] | None,
+        typer.Option(
+            help='A box in pixels, for --zoom boxes. Repeatable.',
+            metavar='X,Y,WIDTH,HEIGHT',
+            rich_help_panel=_ZOOM,
+        ),
+    ] = None,
+    zoom_weights: Annotated[
+        Path | None,
+        typer.Option(
+            help="File of a torchvision detector's weights, for --zoom detector.",
+            rich_help_panel=_ZOOM,
+        ),
+    ] = None,
+    zoom_detector: Annotated[
+        str | None,
+        typer.Option(
+            help="The detector's name in torchvision; fasterrcnn_resnet50_fpn_v2.",
+            rich_help_panel=_ZOOM,
+        ),
+    ] = None,
+    zoom_category: Annotated[
+        list[str] | None,
+        typer.Option(
+            help='Look only at detections of this category (of COCO). Repeatable.',
+            rich_help_panel=_ZOOM,
+        ),
+    ] = None,
+    zoom_combine: Annotated[
+        str | None,
+        typer.Option(
+            help='How close looks and the whole image are joined: mean, replace, max or or; mean.',
+            rich_help_panel=_ZOOM,
+        ),
+    ] = None,
+    zoom_regions: Annotated[
+        int | None, typer.Option(help='Most close looks at an image; 8.', rich_help_panel=_ZOOM)
+    ] = None,
 ) -> None:
     """Write masks, an overlay and scores for each image or video.
 
@@ -113,6 +184,17 @@ def segment(
 
     try:
         prompts = _prompts(prompt or [], prompt_image, prompt_mask, prompt_box, text_weight)
+        if min_area is not None and not instances:
+            raise RegionError('--min-area belongs to --instances: give both')
+        zoom_options = {
+            '--zoom-box': zoom_box,
+            '--zoom-weights': zoom_weights,
+            '--zoom-detector': zoom_detector,
+            '--zoom-category': zoom_category,
+            '--zoom-combine': zoom_combine,
+            '--zoom-regions': zoom_regions,
+        }
+        zooming = _zoom(zoom, {k: v for k, v in zoom_options.items() if v is not None}, device)
         files, problems = find_files(inputs)
         for path, reason in problems:
             _report(path, reason)
@@ -123,7 +205,9 @@ def segment(
         segmenter.template = template
         if segmenter.card.notice:
             _err.print(f'[yellow]Note:[/] {escape(segmenter.card.notice)}', soft_wrap=True)
-        runner = FileRunner(segmenter, prompts, output, threshold, frame_masks)
+        segmenter.zoom = zooming
+        least = 1 if instances and min_area is None else min_area
+        runner = FileRunner(segmenter, prompts, output, threshold, frame_masks, least)
     except ClipsegError as error:
         _fail(str(error))
     failed = _run(runner, files) + len(problems)
@@ -318,6 +402,49 @@ def _parse_box(text: str) -> tuple[int, int, int, int]:
             f'--prompt-box is written X,Y,WIDTH,HEIGHT in whole pixels, unlike {text!r}'
         ) from error
     return x, y, width, height
+
+
+def _zoom(kind: ZoomKind | None, options: dict[str, Any], device: str) -> Zoom | None:
+    """What the options of zoom that were given ask for."""
+    from clipseg_model.proposals import CoarseProposals, GivenBoxes, Proposer
+    from clipseg_model.zoom import Zoom
+
+    owners = {
+        '--zoom-box': ZoomKind.boxes,
+        '--zoom-weights': ZoomKind.detector,
+        '--zoom-detector': ZoomKind.detector,
+        '--zoom-category': ZoomKind.detector,
+    }
+    for name in options:
+        if kind is None or owners.get(name, kind) is not kind:
+            owner = owners[name].value if name in owners else ' or '.join(k.value for k in ZoomKind)
+            raise RegionError(f'{name} belongs to --zoom {owner}: give that, or leave it out')
+    if kind is None:
+        return None
+    proposer: Proposer = CoarseProposals()
+    if kind is ZoomKind.boxes:
+        if '--zoom-box' not in options:
+            raise RegionError('--zoom boxes needs a --zoom-box X,Y,WIDTH,HEIGHT, or several')
+        proposer = GivenBoxes([text.split(',') for text in options['--zoom-box']])
+    elif kind is ZoomKind.detector:
+        from clipseg_model.detectors import DEFAULT_DETECTOR, DetectorProposals, load_detector
+        from clipseg_model.devices import resolve_device
+
+        if '--zoom-weights' not in options:
+            raise RegionError(
+                "--zoom detector needs --zoom-weights, the file of a torchvision detector's "
+                'weights: nothing is downloaded; --zoom self needs no detector'
+            )
+        detector, categories = load_detector(
+            options['--zoom-weights'],
+            options.get('--zoom-detector', DEFAULT_DETECTOR),
+            device=resolve_device(device),
+        )
+        wanted = options.get('--zoom-category', [])
+        proposer = DetectorProposals(detector, categories, wanted)
+    given = {'--zoom-combine': 'combination', '--zoom-regions': 'max_regions'}
+    settings = {given[name]: value for name, value in options.items() if name in given}
+    return Zoom(proposer, **settings)
 
 
 def _run(runner: FileRunner, files: list[Path]) -> int:

@@ -10,6 +10,7 @@ __all__ = [
     'ImageError',
     'ModelNotFoundError',
     'PromptError',
+    'RegionError',
 ]
 
 
@@ -43,3 +44,7 @@ class DownloadError(ClipsegError):
 
 class ModelNotFoundError(ClipsegError):
     """No model of that name is registered."""
+
+
+class RegionError(ClipsegError):
+    """A box, a part of an image, or a setting of zoom or of instances is not usable."""

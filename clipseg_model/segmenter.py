@@ -26,8 +26,10 @@ from clipseg_model.prompts import (
     fill_template,
     find_captions,
 )
+from clipseg_model.regions import Box
 from clipseg_model.segmentation import PromptResult, Segmentation
 from clipseg_model.visual_prompt import DEFAULT_METHOD, find_method, visual_prompt
+from clipseg_model.zoom import Zoom
 
 __all__ = ['PromptResult', 'Segmentation', 'Segmenter', 'input_shape']
 
@@ -36,6 +38,8 @@ CPU_CHUNK = 8
 
 TEXT_CHUNK = 256
 """Captions embedded at once: the most prompts in nine captions each would take gigabytes."""
+VIEW_BATCH = 8
+"""Parts of an image encoded at once."""
 
 
 def input_shape(
@@ -77,11 +81,13 @@ class Segmenter:
             caption with one ``{}``; the card's where None.
         ground: What the background of a prompt image fades to: ``black``, or ``mean``, the mean
             colour that the model subtracts, which the released CLIPSeg weights were trained with.
+        zoom: How to look closely at parts of each image; None not to.
 
     Attributes:
         model: The model, in evaluation mode on ``device``.
         card: Its card.
         device: Where it runs.
+        zoom: As given; may be set at any time.
 
     Raises:
         DeviceError: The device is not there.
@@ -98,12 +104,14 @@ class Segmenter:
         visual_method: str = DEFAULT_METHOD,
         template: str | None = None,
         ground: str = 'black',
+        zoom: Zoom | None = None,
     ) -> None:
         self.device = resolve_device(device)
         self.model = model.to(self.device).eval()
         self.card = card
         self.visual_method = visual_method
         self.template = template
+        self.zoom = zoom
         backbone = model.backbone
         if ground not in ('black', 'mean'):
             raise ValueError(f"ground must be 'black' or 'mean', not {ground!r}")
@@ -122,7 +130,7 @@ class Segmenter:
         self._texts = EmbeddingCache()
         self._images = EmbeddingCache()
         self._features: ImageFeatures | None = None
-        self._size = (0, 0)
+        self._image = np.zeros((0, 0, 3), np.uint8)
 
     @property
     def visual_method(self) -> str:
@@ -158,23 +166,17 @@ class Segmenter:
         """Encode an image, once for all prompts that follow.
 
         Args:
-            image: (H, W, 3) uint8 RGB of any size.
+            image: (H, W, 3) uint8 RGB of any size. Zoom looks at it again in :meth:`predict`, so
+                do not overwrite it before.
 
         Raises:
             ImageError: It is something else; an image that was set before is then forgotten.
         """
         self._features = None
         check_image(image)
-        height, width = image.shape[:2]
-        shape = input_shape(
-            height,
-            width,
-            self.card.input_size,
-            self.model.backbone.patch_size,
-            self.card.resize,
-        )
+        shape = self._input_shape(image)
         self._features = self.model.encode_image(self._pixels(image, shape))
-        self._size = (height, width)
+        self._image = image
 
     @torch.inference_mode()
     def prepare(self, prompts: Sequence[str | Prompt]) -> list[Prompt]:
@@ -214,7 +216,7 @@ class Segmenter:
     def predict(
         self, prompts: Sequence[str | Prompt], threshold: float | None = None
     ) -> Segmentation:
-        """Segment the image that was set.
+        """Segment the image that was set, zooming in if :attr:`zoom` says how.
 
         Args:
             prompts: Phrases or :class:`~clipseg_model.prompts.Prompt`, 1 to 254 of them.
@@ -224,6 +226,7 @@ class Segmenter:
         Raises:
             PromptError: The prompts are empty, too many, or not representable by the model.
             ImageError: No image was set.
+            RegionError: A region to zoom into is not usable for this image.
         """
         wanted = as_prompts(prompts)
         if threshold is not None:
@@ -234,7 +237,7 @@ class Segmenter:
         scores = top_scores(logits)
         arrays = logits.cpu().numpy()
         default = self.card.threshold if threshold is None else threshold
-        height, width = self._size
+        height, width = self._image.shape[:2]
         results = [
             PromptResult(
                 prompt=prompt,
@@ -247,7 +250,8 @@ class Segmenter:
             )
             for prompt, score, array in zip(wanted, scores, arrays, strict=True)
         ]
-        return Segmentation(height, width, results, self.card.name)
+        found = Segmentation(height, width, results, self.card.name)
+        return found if self.zoom is None else self.zoom.refine(self, self._image, found)
 
     def segment(
         self,
@@ -259,6 +263,43 @@ class Segmenter:
         wanted = as_prompts(prompts)
         self.set_image(image)
         return self.predict(wanted, threshold)
+
+    @torch.inference_mode()
+    def segment_views(
+        self,
+        image: NDArray[np.uint8],
+        views: Sequence[Box],
+        prompts: Sequence[Sequence[Prompt]],
+    ) -> list[NDArray[np.float32]]:
+        """Segment parts of an image, each as if it were a whole one, in batches.
+
+        Args:
+            image: (H, W, 3) uint8 RGB.
+            views: The parts. They are resized to one shape, that of the whole image, so they
+                should have its proportions.
+            prompts: For each view, at least one.
+
+        Returns:
+            For each view, logits (P, h, w) float32 at the model's resolution.
+
+        Raises:
+            PromptError: A prompt is not representable by the model.
+        """
+        shape = self._input_shape(image)
+        # A batch has the same number of prompts for each of its images.
+        groups: dict[int, list[int]] = {}
+        for number, own in enumerate(prompts):
+            groups.setdefault(len(own), []).append(number)
+        logits: dict[int, NDArray[np.float32]] = {}
+        for numbers in groups.values():
+            for start in range(0, len(numbers), VIEW_BATCH):
+                batch = numbers[start : start + VIEW_BATCH]
+                crops = [self._pixels(image[views[number].slices], shape) for number in batch]
+                features = self.model.encode_image(torch.cat(crops))
+                condition = torch.stack([self._conditions(list(prompts[n])) for n in batch])
+                answers = self._decode(features, condition).cpu().numpy()
+                logits.update(zip(batch, answers, strict=True))
+        return [logits[number] for number in range(len(views))]
 
     @torch.inference_mode()
     def warm_up(self, height: int = 480, width: int = 640, prompts: int = 1) -> None:
@@ -274,6 +315,16 @@ class Segmenter:
         condition = self.model.embed_texts(['a']).expand(prompts, -1)
         top_scores(self._decode(self._features, condition))
         self._features = None
+
+    def _input_shape(self, image: NDArray[np.uint8]) -> tuple[int, int]:
+        """What an image is resized to."""
+        return input_shape(
+            image.shape[0],
+            image.shape[1],
+            self.card.input_size,
+            self.model.backbone.patch_size,
+            self.card.resize,
+        )
 
     def _pixels(self, image: NDArray[np.uint8], shape: tuple[int, int]) -> Tensor:
         """Resized and normalised, (1, 3, h, w) float32 on the device.
@@ -341,14 +392,17 @@ class Segmenter:
         return self.model.embed_images(self._pixels(image, shape))[0]
 
     def _decode(self, features: ImageFeatures, condition: Tensor) -> Tensor:
-        """Logits (P, h, w) float32.
+        """Logits, float32: (P, h, w) of a condition (P, E), or (B, P, h, w) of (B, P, E).
 
         Raises:
             ClipsegError: They are not finite.
         """
-        size = CPU_CHUNK if self.device.type == 'cpu' else len(condition)
-        parts = [self.model.decode(features, chunk) for chunk in condition.split(size)]
-        logits = (parts[0] if len(parts) == 1 else torch.cat(parts)).float()
+        prompts = condition.shape[-2]
+        size = prompts
+        if self.device.type == 'cpu':
+            size = max(1, CPU_CHUNK * prompts // condition.shape[:-1].numel())
+        parts = [self.model.decode(features, chunk) for chunk in condition.split(size, dim=-2)]
+        logits = (parts[0] if len(parts) == 1 else torch.cat(parts, dim=-3)).float()
         if not math.isfinite(float(logits.sum())):
             raise ClipsegError(
                 f'The model {self.card.name!r} gave logits that are not finite: its weights are '
