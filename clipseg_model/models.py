@@ -105,21 +105,20 @@ class SegmentationModel(nn.Module, ABC):
         Raises:
             ValueError: If ``condition`` is two-dimensional and there is more than one image.
         """
-        if condition.dim() == 2:
-            batch = features.taps[0].shape[0]
-            if batch != 1:
-                raise ValueError(
-                    f'a condition of shape {tuple(condition.shape)} is for one image, but the '
-                    f'features hold {batch}: give (B, P, E)'
-                )
-            return self.decode(features, condition.unsqueeze(0))[0]
-        logits = self._decode(features, condition)
+        single = condition.dim() == 2
+        batch = features.taps[0].shape[0]
+        if single and batch != 1:
+            raise ValueError(
+                f'a condition of shape {tuple(condition.shape)} is for one image, but the '
+                f'features hold {batch}: give (B, P, E)'
+            )
+        logits = self._decode(features, condition.unsqueeze(0) if single else condition)
         size = (features.height, features.width)
-        if logits.shape[-2:] == size:
-            return logits
-        # Patches of another size than those that the head makes (the option n_tokens of the
-        # towers): resized as the official code does.
-        return functional.interpolate(logits, size, mode='bilinear', align_corners=True)
+        if logits.shape[-2:] != size:
+            # Patches of another size than those that the head makes (the option n_tokens of the
+            # towers): resized as the official code does.
+            logits = functional.interpolate(logits, size, mode='bilinear', align_corners=True)
+        return logits[0] if single else logits
 
     def forward(self, pixels: Tensor, condition: Tensor) -> Tensor:
         """Encodes and decodes: (B, 3, H, W) and (B, P, E) to logits (B, P, H, W)."""

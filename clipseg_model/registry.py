@@ -54,14 +54,14 @@ def get_card(name: str) -> ModelCard:
     """
     if name in _PUBLISHED:
         return _published_card(name)
-    if name in UNTRAINED:
-        return UNTRAINED[name]
-    if name not in _BUNDLED:
+    if name not in _BUNDLED and name not in UNTRAINED:
         raise _not_found(name)
     weights = WEIGHTS_FOLDER / f'{name}.safetensors'
     if weights.is_file():
         card = load_card(weights)
         return replace(card, source=card.source or 'trained by this project')
+    if name in UNTRAINED:
+        return UNTRAINED[name]
     return ModelCard(
         name=name,
         architecture='clipseg',
@@ -121,16 +121,16 @@ def load_model(
 
 
 def _find_weights(name_or_path: str) -> str | Path:
-    if name_or_path in _BUNDLED:
+    if name_or_path in _BUNDLED or name_or_path in UNTRAINED:
         weights = WEIGHTS_FOLDER / f'{name_or_path}.safetensors'
+        if name_or_path in UNTRAINED and not weights.is_file():
+            raise CheckpointError(how_to_train(name_or_path))
         if not weights.is_file():
             raise CheckpointError(
                 f'The bundled weights of {name_or_path!r} are missing from this installation '
                 f'({weights}): reinstall the package'
             )
         return weights
-    if name_or_path in UNTRAINED:
-        raise CheckpointError(how_to_train(name_or_path))
     path = Path(name_or_path).expanduser()
     known = name_or_path in store.SOURCES
     if known or path.suffix or os.sep in name_or_path or (name_or_path and path.exists()):
