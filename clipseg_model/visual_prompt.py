@@ -233,7 +233,7 @@ def _outlined(square: NDArray[np.uint8], alpha: NDArray[np.float32]) -> NDArray[
         inside.view(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE
     )
     width = max(1, round(OUTLINE_WIDTH * len(square)))
-    drawn = cv2.drawContours(square.copy(), contours, -1, OUTLINE, width)
+    drawn = cv2.drawContours(square, contours, -1, OUTLINE, width)
     return np.asarray(drawn, dtype=np.uint8)
 
 
