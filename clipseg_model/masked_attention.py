@@ -16,9 +16,9 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 
+from clipseg_model.backbone import OpenClipBackbone
 from clipseg_model.errors import PromptError
 from clipseg_model.small_clip import SmallClip
 
@@ -129,8 +129,8 @@ def _fitting(mask: Tensor, tokens: Tensor) -> Tensor:
 def _image_blocks(model: nn.Module) -> tuple[list[nn.Module], str]:
     """The blocks of the image tower, and the name of their argument for a bias."""
     for module in model.modules():
-        if isinstance(module, VisionTransformer):
-            return list(module.transformer.resblocks), 'attn_mask'
+        if isinstance(module, OpenClipBackbone):
+            return list(module.model.visual.transformer.resblocks), 'attn_mask'
         if isinstance(module, SmallClip):
             return list(module.blocks), 'bias'
     raise PromptError(
