@@ -105,14 +105,17 @@ class SegmentationModel(nn.Module, ABC):
         Raises:
             ValueError: If ``condition`` is two-dimensional and there is more than one image.
         """
-        if condition.dim() == 2:
-            batch = features.taps[0].shape[0]
-            if batch != 1:
-                raise ValueError(
-                    f'a condition of shape {tuple(condition.shape)} is for one image, but the '
-                    f'features hold {batch}: give (B, P, E)'
-                )
-            return self.decode(features, condition.unsqueeze(0))[0]
+        if condition.dim() == 3:
+            return self._logits(features, condition)
+        batch = features.taps[0].shape[0]
+        if batch != 1:
+            raise ValueError(
+                f'a condition of shape {tuple(condition.shape)} is for one image, but the '
+                f'features hold {batch}: give (B, P, E)'
+            )
+        return self._logits(features, condition.unsqueeze(0))[0]
+
+    def _logits(self, features: ImageFeatures, condition: Tensor) -> Tensor:
         logits = self._decode(features, condition)
         size = (features.height, features.width)
         if logits.shape[-2:] == size:

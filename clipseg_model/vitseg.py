@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import timm
 import torch
@@ -79,7 +79,7 @@ class ImageNetViT(nn.Module):
         model.norm = nn.Identity()
         model.fc_norm = nn.Identity()
         # timm's attributes are of several types each; what was checked above is what is used.
-        self.model: Any = model
+        self.model = cast(Any, model)
         if pretrained is not None:
             self._load(Path(pretrained))
         self.token_width = int(self.model.embed_dim)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -29,7 +28,6 @@ RATE = 2e-3
 GOAL = 0.9
 
 DECODER = {'dim': 64, 'num_heads': 4, 'feedforward': 256, 'head': 'plain'}
-
 
 
 def clsclip(guidance: str, blocks: list[int], learned_tokens: int = 0) -> dict[str, Any]:
