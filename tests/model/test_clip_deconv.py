@@ -47,12 +47,15 @@ def test_a_patch_decides_over_its_own_pixels_alone() -> None:
 
 
 @torch.no_grad()
-def test_it_reads_the_block_that_it_says() -> None:
-    towers = make_small_clip()
+def test_it_decodes_the_patches_of_the_block_that_it_says() -> None:
+    towers = make_small_clip().eval()
     model = CLIPDeconv(towers, 1, dim=16)
-    pixels = torch.randn(1, 3, 48, 64)
+    pixels = torch.randn(1, 3, 48, 48)
     taps, _ = towers.image_tokens(pixels, [1])
-    assert torch.equal(model.encode_image(pixels).taps[0], taps[0])
+    text = model.embed_texts(['a mug'])
+    logits = model.decode(model.encode_image(pixels), text)[0]
+    expected = reference_decode(model.decoder, taps[0], 3, text[0])
+    torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize('layer', [-1, 3])
