@@ -95,6 +95,7 @@ setup(
         'regex>=2023.0',
         'rich>=13.0',
         'safetensors>=0.4',
+        'timm>=1.0',
         'torch>=2.4',
         'torchvision>=0.19',
         'typer>=0.12',

@@ -15,14 +15,17 @@ from clipseg_model.errors import (
     ImageError,
     ModelNotFoundError,
     PromptError,
+    RegionError,
 )
 
 if TYPE_CHECKING:
     from clipseg_model.model_card import ModelCard
+    from clipseg_model.models import SegmentationModel, build_model
     from clipseg_model.prompts import Prompt, parse_prompts
     from clipseg_model.registry import create_model, get_card, list_models
     from clipseg_model.segmentation import PromptResult, Segmentation
     from clipseg_model.segmenter import Segmenter
+    from clipseg_model.zoom import Zoom
 
 __all__ = [
     'CheckpointError',
@@ -34,8 +37,12 @@ __all__ = [
     'Prompt',
     'PromptError',
     'PromptResult',
+    'RegionError',
     'Segmentation',
+    'SegmentationModel',
     'Segmenter',
+    'Zoom',
+    'build_model',
     'create_model',
     'get_card',
     'list_models',
@@ -48,7 +55,10 @@ _LAZY = {
     'Prompt': 'prompts',
     'PromptResult': 'segmentation',
     'Segmentation': 'segmentation',
+    'SegmentationModel': 'models',
     'Segmenter': 'segmenter',
+    'build_model': 'models',
+    'Zoom': 'zoom',
     'create_model': 'registry',
     'get_card': 'registry',
     'list_models': 'registry',

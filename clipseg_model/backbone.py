@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-import open_clip
 import torch
 import torch.nn.functional as F
-from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 
 from clipseg_model.errors import CheckpointError, ImageError, PromptError
+
+# open_clip takes seconds to import, and small models do without it: where it is needed only.
+if TYPE_CHECKING:
+    import open_clip
 
 __all__ = [
     'IMAGENET_MEAN',
@@ -64,6 +66,14 @@ class Backbone(Protocol):
         Returns:
             Taps, each (B, 1 + gh · gw, C) with the CLS token first, and (gh, gw).
         """
+        ...
+
+    def tokens_before(self, pixels: Tensor, block: int) -> tuple[Tensor, tuple[int, int]]:
+        """Tokens (B, 1 + gh · gw, C) as they enter a block, 0-based, and the token grid."""
+        ...
+
+    def run_blocks(self, tokens: Tensor, start: int, stop: int) -> Tensor:
+        """Run tokens (M, N, C), any number N of them, through the blocks start ≤ i < stop."""
         ...
 
     def embed_images(self, pixels: Tensor) -> Tensor:
@@ -132,10 +142,14 @@ class OpenClipBackbone(nn.Module):
         std: The same.
         overrides: Entries that replace those of open_clip's model configuration
             (``vision_cfg``, ``text_cfg``, ``embed_dim``).
+        n_tokens: Rows of the token grid, whatever the image's height: the patch convolution is
+            resampled (bilinear, aligned corners) to patches of height / ``n_tokens`` pixels, as
+            the option of this name in the official code does. None leaves it as it was trained.
 
     Raises:
         CheckpointError: The architecture is unknown or of another kind, or ``pretrained`` is not
             a readable file.
+        ValueError: ``n_tokens`` is less than 1.
     """
 
     def __init__(
@@ -145,8 +159,14 @@ class OpenClipBackbone(nn.Module):
         mean: Sequence[float] = IMAGENET_MEAN,
         std: Sequence[float] = IMAGENET_STD,
         overrides: Mapping[str, Any] | None = None,
+        n_tokens: int | None = None,
     ) -> None:
+        import open_clip
+
         super().__init__()
+        if n_tokens is not None and n_tokens < 1:
+            raise ValueError(f'n_tokens must be at least 1, not {n_tokens}')
+        self.n_tokens = n_tokens
         self._architecture = architecture
         self._overrides = dict(overrides or {})
         self.model = _create(architecture, pretrained, self._overrides)
@@ -164,13 +184,14 @@ class OpenClipBackbone(nn.Module):
 
     def config(self) -> dict[str, Any]:
         """JSON-able description from which :func:`build_backbone` makes the same towers."""
-        return {
+        config = {
             'type': 'open_clip',
             'architecture': self._architecture,
             'mean': list(self.mean),
             'std': list(self.std),
             'overrides': self._overrides,
         }
+        return config if self.n_tokens is None else {**config, 'n_tokens': self.n_tokens}
 
     def image_tokens(
         self, pixels: Tensor, layers: Sequence[int]
@@ -201,6 +222,28 @@ class OpenClipBackbone(nn.Module):
             if number in wanted:
                 taps[number] = tokens
         return [taps[layer] for layer in layers], grid
+
+    def tokens_before(self, pixels: Tensor, block: int) -> tuple[Tensor, tuple[int, int]]:
+        """Tokens as they enter a block.
+
+        Args:
+            pixels: (B, 3, H, W), normalised, H and W multiples of the patch size.
+            block: Number of the block, 0-based; the number of blocks stands for the end.
+
+        Returns:
+            Tokens (B, 1 + gh · gw, C), CLS first, and the grid (gh, gw).
+
+        Raises:
+            ImageError: A side is no multiple of the patch size.
+        """
+        tokens, grid = self._embed_patches(pixels)
+        return self.run_blocks(tokens, 0, block), grid
+
+    def run_blocks(self, tokens: Tensor, start: int, stop: int) -> Tensor:
+        """Run tokens (M, N, C), any number N of them, through the blocks start ≤ i < stop."""
+        for block in self.model.visual.transformer.resblocks[start:stop]:
+            tokens = block(tokens)
+        return tokens
 
     def embed_images(self, pixels: Tensor) -> Tensor:
         """Embed images with every block, the final LayerNorm and the projection.
@@ -255,10 +298,26 @@ class OpenClipBackbone(nn.Module):
         embedding: Tensor = ends @ model.text_projection
         return embedding
 
+    def _patch_side(self, pixels: Tensor) -> int:
+        """Side of the patches that these images are cut into, pixels."""
+        if self.n_tokens is None:
+            return self.patch_size
+        height = int(pixels.shape[-2])
+        if not height or height % self.n_tokens:
+            raise ImageError(
+                f'The height of an image must be a multiple of n_tokens ({self.n_tokens}), '
+                f'unlike {height}: resize it first'
+            )
+        return height // self.n_tokens
+
     def _embed_patches(self, pixels: Tensor) -> tuple[Tensor, tuple[int, int]]:
         visual = self.model.visual
-        grid = token_grid(pixels, self.patch_size)
-        patches = visual.conv1(pixels).flatten(2).transpose(1, 2)
+        kernel = visual.conv1.weight
+        grid = token_grid(pixels, self._patch_side(pixels))
+        side = pixels.shape[2] // grid[0]
+        if side != self.patch_size:
+            kernel = F.interpolate(kernel, (side, side), mode='bilinear', align_corners=True)
+        patches = F.conv2d(pixels, kernel, stride=side).flatten(2).transpose(1, 2)
         cls = visual.class_embedding.expand(len(patches), 1, -1)
         positions = interpolate_positions(visual.positional_embedding, visual.grid_size, grid)
         return visual.ln_pre(torch.cat([cls, patches], dim=1) + positions), grid
@@ -300,40 +359,59 @@ def _create(
     architecture: str, pretrained: str | Path | None, overrides: dict[str, Any]
 ) -> open_clip.CLIP:
     """Make open_clip's plain CLIP by hand: its factory may reach for a network."""
+    import open_clip
+
     configuration = open_clip.get_model_config(architecture)
     if configuration is None:
         raise CheckpointError(
             f'open_clip {open_clip.__version__} knows no architecture {architecture!r}'
         )
     configuration.update(overrides)
-    text = configuration.get('text_cfg', {})
-    if 'hf_model_name' in text or 'hf_tokenizer_name' in text or 'tokenizer_kwargs' in text:
+    missing = _missing_parts(configuration)
+    if missing:
         raise CheckpointError(
-            f"{architecture!r} needs a text tower or tokenizer other than CLIP's own; use a plain "
-            "CLIP, such as 'ViT-B-16-quickgelu'"
+            f'{architecture!r} is not a plain CLIP: it has no {"; no ".join(missing)}. Use one '
+            "that has, such as 'ViT-B-16-quickgelu' or 'ViT-L-14-336-quickgelu'"
         )
+    # Set where an architecture is not a plain CLIP, or for its training alone.
+    configuration.pop('custom_text', None)
     try:
         model = open_clip.CLIP(**configuration)
-    except (TypeError, RuntimeError) as error:
+    except (TypeError, RuntimeError, AssertionError) as error:
         raise CheckpointError(f'{architecture!r} is not a plain CLIP: {error}') from error
-    visual = model.visual
-    if (
-        not isinstance(visual, VisionTransformer)
-        or visual.attn_pool is not None
-        or visual.pool_type != 'tok'
-        or model.text_pool_type != 'argmax'
-        or model.attn_mask is None
-    ):
-        raise CheckpointError(
-            f'{architecture!r} is not a plain CLIP vision transformer with a CLS token and a '
-            "causal text tower; use one, such as 'ViT-B-16-quickgelu'"
-        )
     if pretrained is not None:
         _load_open_clip(model, Path(pretrained))
     return model
 
 
+def _missing_parts(configuration: Mapping[str, Any]) -> list[str]:
+    """What a model needs of its towers, and these, by their open_clip configuration, lack."""
+    vision, text = configuration['vision_cfg'], configuration['text_cfg']
+    missing = []
+    if vision.get('timm_model_name'):
+        missing.append(
+            "image tower of open_clip's own, whose CLS token and blocks can be read: it is timm's "
+            f'{vision["timm_model_name"]!r}'
+        )
+    elif not isinstance(vision.get('layers', 12), int):
+        missing.append('vision transformer, and so no tokens: its image tower is a ResNet')
+    elif vision.get('attentional_pool') or vision.get('pool_type', 'tok') != 'tok':
+        missing.append('image embedding at a CLS token: it pools the others')
+    if 'multimodal_cfg' in configuration:
+        missing.append('text tower apart from its captioning decoder (CoCa)')
+    if text.get('hf_model_name'):
+        missing.append(f"text tower of CLIP's kind: it is {text['hf_model_name']!r}")
+    tokenizer = text.get('hf_tokenizer_name')
+    if tokenizer or 'tokenizer_kwargs' in text:
+        missing.append(f'tokenizer that comes with open_clip: it needs {tokenizer or "options"!r}')
+    if text.get('no_causal_mask') or text.get('pool_type', 'argmax') != 'argmax':
+        missing.append('causal text tower that is read at its end token')
+    return missing
+
+
 def _load_open_clip(model: open_clip.CLIP, path: Path) -> None:
+    import open_clip
+
     if not path.is_file():
         raise CheckpointError(
             f'pretrained must be a local file with weights, and {str(path)!r} is not one: '

@@ -6,7 +6,6 @@ Lüddecke & Ecker, *Image Segmentation Using Text and Image Prompts*, CVPR 2022,
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,24 +14,7 @@ from torch.nn import functional
 
 from clipseg_model.attention import attend
 from clipseg_model.backbone import Backbone, build_backbone
-
-
-@dataclass(frozen=True)
-class ImageFeatures:
-    """What a decoder needs to know of one or more images, computed once for all prompts.
-
-    Attributes:
-        taps: Token activations, each (B, 1 + gh·gw, C), CLS first, in the order of the model's
-            layers.
-        grid: Token grid (gh, gw).
-        height: Height of the model's input, pixels.
-        width: Width of the model's input, pixels.
-    """
-
-    taps: list[Tensor]
-    grid: tuple[int, int]
-    height: int
-    width: int
+from clipseg_model.models import ImageFeatures, SegmentationModel
 
 
 class DecoderBlock(nn.Module):
@@ -73,18 +55,19 @@ class PlainHead(nn.Module):
 
 
 class RefinedHead(nn.Module):
-    """A 3 × 3 convolution and two transposed convolutions (the released "refined" weights)."""
+    """A 3 × 3 convolution and two transposed convolutions (the released "refined" weights).
+
+    The released weights have patches of 16 pixels, 4 from each transposed convolution. The second
+    makes the largest divisor of a patch that is 4 at most, the first the rest: 7 and 2 of 14.
+    """
 
     def __init__(self, dim: int, patch_size: int) -> None:
         super().__init__()
-        if patch_size % 4:
-            raise ValueError(
-                f'the refined head needs a patch size divisible by 4, not {patch_size}'
-            )
-        step = patch_size // 4
+        last = next(step for step in (4, 3, 2, 1) if patch_size % step == 0)
+        first = patch_size // last
         self.conv = nn.Conv2d(dim, dim, 3, padding=1)
-        self.deconv1 = nn.ConvTranspose2d(dim, dim // 2, step, stride=step)
-        self.deconv2 = nn.ConvTranspose2d(dim // 2, 1, 4, stride=4)
+        self.deconv1 = nn.ConvTranspose2d(dim, dim // 2, first, stride=first)
+        self.deconv2 = nn.ConvTranspose2d(dim // 2, 1, last, stride=last)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Maps (M, D, gh, gw) to logits (M, 1, gh·P, gw·P)."""
@@ -181,7 +164,7 @@ class CLIPSegDecoder(nn.Module):
         return logits.view(batch, prompts, *logits.shape[-2:])
 
 
-class CLIPSeg(nn.Module):
+class CLIPSeg(SegmentationModel):
     """A frozen backbone and the CLIPSeg decoder on its tokens.
 
     Args:
@@ -194,11 +177,8 @@ class CLIPSeg(nn.Module):
         ValueError: If a layer does not exist or the layers are not ascending.
     """
 
-    #: Image tokens do not depend on the prompt, so one encoding serves every prompt.
-    shares_image_features = True
-
     def __init__(self, backbone: Backbone, layers: Sequence[int], **decoder: Any) -> None:
-        super().__init__()
+        super().__init__(backbone)
         if list(layers) != sorted(set(layers)) or not layers:
             raise ValueError(f'layers must be ascending and distinct, not {list(layers)}')
         if layers[0] < 0 or layers[-1] >= backbone.num_blocks:
@@ -206,7 +186,6 @@ class CLIPSeg(nn.Module):
                 f'layers {list(layers)} are not all in 0…{backbone.num_blocks - 1}, '
                 'the blocks of this backbone'
             )
-        self.backbone = backbone
         self.layers = tuple(layers)
         self.decoder = CLIPSegDecoder(
             backbone.token_width,
@@ -225,41 +204,9 @@ class CLIPSeg(nn.Module):
         taps, grid = self.backbone.image_tokens(pixels, self.layers)
         return ImageFeatures(taps, grid, pixels.shape[-2], pixels.shape[-1])
 
-    def embed_texts(self, texts: Sequence[str]) -> Tensor:
-        """Embeds P texts as conditional vectors (P, E)."""
-        return self.backbone.embed_texts(texts)
-
-    def embed_images(self, pixels: Tensor) -> Tensor:
-        """Embeds normalised prompt images (P, 3, H, W) as conditional vectors (P, E)."""
-        return self.backbone.embed_images(pixels)
-
-    def decode(self, features: ImageFeatures, condition: Tensor) -> Tensor:
-        """Decodes prompts on encoded images.
-
-        Args:
-            features: Features of B images.
-            condition: (B, P, E), or (P, E) when B is 1.
-
-        Returns:
-            Logits (B, P, H, W), or (P, H, W) for a two-dimensional condition; H and W are those
-            of the model's input.
-
-        Raises:
-            ValueError: If ``condition`` is two-dimensional and there is more than one image.
-        """
-        if condition.dim() == 3:
-            return self.decoder(features.taps, features.grid, condition)
-        batch = features.taps[0].shape[0]
-        if batch != 1:
-            raise ValueError(
-                f'a condition of shape {tuple(condition.shape)} is for one image, but the '
-                f'features hold {batch}: give (B, P, E)'
-            )
-        return self.decoder(features.taps, features.grid, condition.unsqueeze(0))[0]
-
-    def forward(self, pixels: Tensor, condition: Tensor) -> Tensor:
-        """Encodes and decodes: (B, 3, H, W) and (B, P, E) to logits (B, P, H, W)."""
-        return self.decode(self.encode_image(pixels), condition)
+    def _decode(self, features: ImageFeatures, condition: Tensor) -> Tensor:
+        logits: Tensor = self.decoder(features.taps, features.grid, condition)
+        return logits
 
     def config(self) -> dict[str, Any]:
         """Returns what :func:`build_clipseg` needs to rebuild this model, as plain JSON types."""

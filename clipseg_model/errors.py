@@ -6,9 +6,11 @@ __all__ = [
     'CheckpointError',
     'ClipsegError',
     'DeviceError',
+    'DownloadError',
     'ImageError',
     'ModelNotFoundError',
     'PromptError',
+    'RegionError',
 ]
 
 
@@ -36,5 +38,13 @@ class DeviceError(ClipsegError):
     """A device was asked for that this machine does not have."""
 
 
+class DownloadError(ClipsegError):
+    """A download was refused, broke off, or did not arrive as it was published."""
+
+
 class ModelNotFoundError(ClipsegError):
     """No model of that name is registered."""
+
+
+class RegionError(ClipsegError):
+    """A box, a part of an image, or a setting of zoom or of instances is not usable."""

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from clipseg_model.errors import ImageError
 from clipseg_model.images import IMAGE_SUFFIXES, VIDEO_SUFFIXES, read_image
+from clipseg_model.instances import check_min_area
 from clipseg_model.overlay import render_overlay
 from clipseg_model.prompts import Prompt
 from clipseg_model.segmentation import Segmentation
@@ -101,10 +102,13 @@ class FileRunner:
         output: Folder for what is written; made if missing.
         threshold: As :meth:`Segmenter.predict` takes it.
         frame_masks: Whether to write the masks of every frame of a video.
+        min_area: Least area of the connected parts of each mask that are written, pixels; None
+            for not writing them.
 
     Raises:
         ImageError: The folder cannot be made.
         PromptError: A prompt is not representable by the model.
+        RegionError: The least area is less than 1.
     """
 
     def __init__(
@@ -114,12 +118,16 @@ class FileRunner:
         output: Path,
         threshold: float | None = None,
         frame_masks: bool = False,
+        min_area: int | None = None,
     ) -> None:
+        if min_area is not None:
+            check_min_area(min_area)
         self.segmenter = segmenter
         self.prompts = segmenter.prepare(prompts)
         self.output = output
         self.threshold = threshold
         self.frame_masks = frame_masks
+        self.min_area = min_area
         self._slugs = list(_distinct(slug(prompt.label) for prompt in self.prompts))
         self._stems: set[str] = set()
         try:
@@ -149,7 +157,7 @@ class FileRunner:
         for result, name in zip(found.results, names, strict=True):
             _write_image(self.output / name, result.mask.view(np.uint8) * np.uint8(255))
         _write_image(self.output / f'{stem}_overlay.png', self._overlay(image, found))
-        record = {'input': str(path), **_record(found, names)}
+        record = {'input': str(path), **_record(found, names, self.min_area)}
         _write_text(self.output / f'{stem}.json', json.dumps(record, indent=2, ensure_ascii=False))
         summaries = _summaries(found)
         _count(summaries, found)
@@ -176,7 +184,7 @@ class FileRunner:
                     'input': str(path),
                     'frame': number,
                     'seconds': round(number / video.rate, 4),
-                    **_record(found, names),
+                    **_record(found, names, self.min_area),
                 }
                 lines.write(json.dumps(record, ensure_ascii=False) + '\n')
                 summaries = summaries or _summaries(found)
@@ -247,7 +255,9 @@ def count_frames(path: Path) -> int:
     return max(count, 1)
 
 
-def _record(found: Segmentation, masks: Sequence[str | None]) -> dict[str, Any]:
+def _record(
+    found: Segmentation, masks: Sequence[str | None], min_area: int | None
+) -> dict[str, Any]:
     prompts = []
     for result, mask in zip(found.results, masks, strict=True):
         entry: dict[str, Any] = {
@@ -261,6 +271,19 @@ def _record(found: Segmentation, masks: Sequence[str | None]) -> dict[str, Any]:
         }
         if mask is not None:
             entry['mask'] = mask
+        if result.close_ups is not None:
+            views = [part.view for part in result.close_ups.parts]
+            entry['looked_at'] = [[v.left, v.top, v.width, v.height] for v in views]
+        if min_area is not None:
+            entry['instances'] = [
+                {
+                    'area': one.area,
+                    'box': list(one.box),
+                    'centroid': [round(value, 2) for value in one.centroid],
+                    'probability': round(one.probability, 6),
+                }
+                for one in result.instances(min_area)
+            ]
         prompts.append(entry)
     return {
         'width': found.width,

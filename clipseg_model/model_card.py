@@ -23,8 +23,8 @@ class ModelCard:
 
     Attributes:
         name: What it is called.
-        architecture: Kind of model, ``clipseg``.
-        config: What builds it; see :meth:`clipseg_model.clipseg.CLIPSeg.config`.
+        architecture: Kind of model, a key of :data:`clipseg_model.models.ARCHITECTURES`.
+        config: What builds it; see :func:`clipseg_model.models.build_model`.
         input_size: Side of the square that images are resized to, pixels; with ``resize`` set to
             ``aspect``, the side of the square of about the same area.
         threshold: Probability in (0, 1) above which a pixel is on.
@@ -36,6 +36,7 @@ class ModelCard:
             ``input_size`` where None.
         template: Caption that phrases are put into; ``{}`` alone for none.
         licence: Terms of the weights.
+        source: Where the weights come from, a URL or a few words.
         description: One sentence.
         notice: What every user must be told once; empty for nothing.
         details: Anything else: data, recipe, seed, measured quality. JSON types.
@@ -56,6 +57,7 @@ class ModelCard:
     prompt_image_size: int | None = None
     template: str = '{}'
     licence: str = ''
+    source: str = ''
     description: str = ''
     notice: str = ''
     details: Mapping[str, Any] = field(default_factory=dict)
@@ -63,7 +65,7 @@ class ModelCard:
     sha256: str | None = None
 
     def __post_init__(self) -> None:
-        texts = ('name', 'architecture', 'template', 'licence', 'description', 'notice')
+        texts = ('name', 'architecture', 'template', 'licence', 'source', 'description', 'notice')
         for key in texts:
             if not isinstance(getattr(self, key), str):
                 raise self._wrong(key, 'text')

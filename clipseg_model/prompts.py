@@ -17,6 +17,7 @@ from torch import Tensor
 
 from clipseg_model.errors import PromptError
 from clipseg_model.images import check_image
+from clipseg_model.visual_prompt import check_mask
 
 __all__ = [
     'MAX_PROMPTS',
@@ -27,6 +28,7 @@ __all__ = [
     'as_prompts',
     'check_probability',
     'fill_template',
+    'find_captions',
     'parse_prompts',
 ]
 
@@ -52,7 +54,14 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
         'a photo of the {}.',
     ),
 }
-"""Captions that phrases may be put into: CLIPSeg trains on these, and infers with ``plain``."""
+"""Captions that phrases may be put into, by the names of the paper's published configurations.
+
+Training draws one of ``shuffle+``, the paper's nine, for each phrase; both public implementations
+then infer with ``plain``. Where a :class:`~clipseg_model.segmenter.Segmenter` is given several, a
+phrase's conditional vector is the average over them (an ensemble, as CLIP's authors do)."""
+
+TEMPLATES['none'] = TEMPLATES['plain']
+TEMPLATES['ensemble'] = TEMPLATES['shuffle+']
 
 # A colon between digits belongs to the phrase (a clock that shows 12:30).
 _NAME_COLON = re.compile(r'(?<!\d):|:(?!\d)')
@@ -70,8 +79,9 @@ class Prompt:
         name: What consumers call it; the phrase where None.
         threshold: Probability in (0, 1) above which a pixel is on; the model's where None.
         weight: Share of the text in 0…1 where both text and image are given: the conditional
-            vector is weight · text + (1 - weight) · image (CLIPSeg, "Image-Text
-            Interpolation").
+            vector is weight · text + (1 - weight) · image. The paper ("Image-Text
+            Interpolation") writes a · image + (1 - a) · text, so its a is 1 - weight; its
+            published code draws the share of the text, as here.
 
     Raises:
         PromptError: A field is missing, blank, too long, out of range or of the wrong type.
@@ -96,11 +106,16 @@ class Prompt:
             check_image(self.image, 'The image of a prompt')
             object.__setattr__(self, 'image', _frozen_copy(self.image))
         if self.mask is not None:
-            object.__setattr__(self, 'mask', _frozen_copy(_check_mask(self.mask, self.image)))
+            object.__setattr__(self, 'mask', _frozen_copy(self._checked_mask()))
         if self.threshold is not None:
             check_probability(self.threshold, "A prompt's threshold")
         if not isinstance(self.weight, (int, float)) or not 0 <= self.weight <= 1:
             raise PromptError(f"A prompt's weight must be in 0…1, not {self.weight!r}")
+
+    def _checked_mask(self) -> NDArray[np.bool_]:
+        if self.image is None:
+            raise PromptError('A prompt has a mask and no image: give the image that it belongs to')
+        return check_mask(self.mask, self.image)
 
     @property
     def label(self) -> str:
@@ -201,6 +216,25 @@ def fill_template(template: str, phrase: str) -> str:
     return template.replace('{}', phrase)
 
 
+def find_captions(template: str) -> tuple[str, ...]:
+    """The captions of a template.
+
+    Args:
+        template: A key of :data:`TEMPLATES`, or a caption of one's own with one ``{}``.
+
+    Raises:
+        PromptError: It is neither.
+    """
+    if isinstance(template, str) and template in TEMPLATES:
+        return TEMPLATES[template]
+    if not isinstance(template, str) or template.count('{}') != 1:
+        raise PromptError(
+            f'There is no template {template!r}; there are {", ".join(TEMPLATES)}, or give a '
+            "caption that holds {} exactly once, such as 'a photo of a {}.'"
+        )
+    return (template,)
+
+
 def check_probability(value: float, what: str) -> None:
     """Make sure that a threshold lies strictly between 0 and 1.
 
@@ -296,22 +330,6 @@ def _clean(text: object, what: str) -> str:
             f"A prompt's {what} holds control characters or broken Unicode: {cleaned[:60]!r}"
         )
     return cleaned
-
-
-def _check_mask(mask: object, image: NDArray[np.uint8] | None) -> NDArray[np.bool_]:
-    if image is None:
-        raise PromptError('A prompt has a mask and no image: give the image that it belongs to')
-    if not isinstance(mask, np.ndarray) or mask.dtype not in (np.bool_, np.uint8):
-        kind = mask.dtype if isinstance(mask, np.ndarray) else type(mask).__name__
-        raise PromptError(f"A prompt's mask must be a bool or uint8 array, not {kind}")
-    if mask.shape != image.shape[:2]:
-        raise PromptError(
-            f"A prompt's mask must have its image's height and width {image.shape[:2]}, "
-            f'not {mask.shape}'
-        )
-    if not mask.any():
-        raise PromptError("A prompt's mask is empty: it must be non-zero on the example object")
-    return mask.astype(bool)
 
 
 def _check_count(count: int) -> None:

@@ -4,30 +4,42 @@ from __future__ import annotations
 
 import difflib
 import os
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
+from clipseg_model import store
+from clipseg_model.backbone import IMAGENET_MEAN, IMAGENET_STD
 from clipseg_model.checkpoints import load_card, load_checkpoint
 from clipseg_model.errors import CheckpointError, ClipsegError, ModelNotFoundError
 from clipseg_model.model_card import ModelCard
+from clipseg_model.models import SegmentationModel
 from clipseg_model.segmenter import Segmenter
+from clipseg_model.untrained import UNTRAINED, how_to_train
 
-__all__ = ['DEFAULT_MODEL', 'ModelCard', 'create_model', 'get_card', 'list_models']
+__all__ = ['DEFAULT_MODEL', 'ModelCard', 'create_model', 'get_card', 'list_models', 'load_model']
 
 DEFAULT_MODEL = 'tabletop'
 
 WEIGHTS_FOLDER = Path(__file__).parent / 'weights'
 
-_DESCRIPTIONS = {
+_BUNDLED = {
     'tabletop': 'Demonstration model of this project: tiny, and knows rendered scenes only.',
-    'clipseg-rd64': 'CLIPSeg on CLIP ViT-B/16, D = 64, plain head, taps 3, 6, 9.',
+}
+
+# What the configuration files of the published models say of their decoders.
+_PUBLISHED = {
+    'clipseg-rd64-refined': (64, 'refined'),
+    'clipseg-rd64': (64, 'plain'),
+    'clipseg-rd16': (16, 'plain'),
 }
 
 
 def list_models() -> list[str]:
     """The names that :func:`create_model` knows, the default first."""
-    return list(_DESCRIPTIONS)
+    return [*_BUNDLED, *_PUBLISHED, *UNTRAINED]
 
 
 def get_card(name: str) -> ModelCard:
@@ -40,19 +52,22 @@ def get_card(name: str) -> ModelCard:
         ModelNotFoundError: There is no model of that name.
         CheckpointError: Its file is here and damaged.
     """
-    if name not in _DESCRIPTIONS:
+    if name in _PUBLISHED:
+        return _published_card(name)
+    if name not in _BUNDLED and name not in UNTRAINED:
         raise _not_found(name)
-    if name == 'clipseg-rd64':
-        return _rd64_card()
     weights = WEIGHTS_FOLDER / f'{name}.safetensors'
     if weights.is_file():
-        return load_card(weights)
+        card = load_card(weights)
+        return replace(card, source=card.source or 'trained by this project')
+    if name in UNTRAINED:
+        return UNTRAINED[name]
     return ModelCard(
         name=name,
         architecture='clipseg',
         config={},
         input_size=256,
-        description=_DESCRIPTIONS[name],
+        description=_BUNDLED[name],
         weights=weights,
     )
 
@@ -65,7 +80,9 @@ def create_model(
     """Load a model, ready to segment.
 
     Args:
-        name_or_path: One of :func:`list_models`, or a ``.safetensors`` checkpoint.
+        name_or_path: One of :func:`list_models`, ``owner/name`` of a CLIPSeg that was downloaded
+            from the Hugging Face hub, or a path in any format of
+            :func:`~clipseg_model.checkpoints.load_checkpoint`.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         threads: Threads of torch's CPU operations, for the whole process; None leaves them.
 
@@ -79,19 +96,35 @@ def create_model(
         if threads < 1:
             raise ValueError(f'threads must be at least 1, not {threads}')
         torch.set_num_threads(threads)
-    model, card = load_checkpoint(_find_weights(os.fspath(name_or_path)))
+    model, card = load_model(name_or_path)
     return Segmenter(model, card, device)
 
 
-def _find_weights(name_or_path: str) -> Path:
-    if name_or_path in _DESCRIPTIONS:
-        weights = get_card(name_or_path).weights
-        if weights is None:
-            raise CheckpointError(
-                f'The weights of {name_or_path!r} are not part of this package, and nothing is '
-                'downloaded: give the path of a .safetensors checkpoint with them in place of '
-                f'the name, or use {DEFAULT_MODEL!r}, which is bundled'
-            )
+def load_model(
+    name_or_path: str | os.PathLike[str],
+    backbone_weights: str | Path | None = None,
+    layers: Sequence[int] | None = None,
+) -> tuple[SegmentationModel, ModelCard]:
+    """As :func:`~clipseg_model.checkpoints.load_checkpoint`, with the bundled names too.
+
+    Args:
+        name_or_path: As :func:`create_model` takes it.
+        backbone_weights: Towers for a file without them.
+        layers: Taps of an official decoder.
+
+    Raises:
+        ModelNotFoundError: It is neither a name that is known nor a path.
+        CheckpointError: The weights are missing or damaged.
+    """
+    weights = _find_weights(os.fspath(name_or_path))
+    return load_checkpoint(weights, backbone_weights=backbone_weights, layers=layers)
+
+
+def _find_weights(name_or_path: str) -> str | Path:
+    if name_or_path in _BUNDLED or name_or_path in UNTRAINED:
+        weights = WEIGHTS_FOLDER / f'{name_or_path}.safetensors'
+        if name_or_path in UNTRAINED and not weights.is_file():
+            raise CheckpointError(how_to_train(name_or_path))
         if not weights.is_file():
             raise CheckpointError(
                 f'The bundled weights of {name_or_path!r} are missing from this installation '
@@ -99,8 +132,9 @@ def _find_weights(name_or_path: str) -> Path:
             )
         return weights
     path = Path(name_or_path).expanduser()
-    if path.suffix or os.sep in name_or_path or path.is_file():
-        return path
+    known = name_or_path in store.SOURCES
+    if known or path.suffix or os.sep in name_or_path or (name_or_path and path.exists()):
+        return name_or_path
     raise _not_found(name_or_path)
 
 
@@ -110,27 +144,38 @@ def _not_found(name: str) -> ClipsegError:
     hint = f'Did you mean {" or ".join(map(repr, close))}? ' if close else ''
     return ModelNotFoundError(
         f'There is no model {name!r}. {hint}There are {", ".join(names)}; '
-        'or give the path of a .safetensors checkpoint'
+        'or give the path of a checkpoint'
     )
 
 
-def _rd64_card() -> ModelCard:
+def _published_card(name: str) -> ModelCard:
+    source = store.SOURCES[name]
+    dim, head = _PUBLISHED[name]
     return ModelCard(
-        name='clipseg-rd64',
+        name=name,
         architecture='clipseg',
         config={
             'architecture': 'clipseg',
-            'backbone': {'type': 'open_clip', 'architecture': 'ViT-B-16-quickgelu'},
+            'backbone': {
+                'type': 'open_clip',
+                'architecture': 'ViT-B-16-quickgelu',
+                'mean': list(IMAGENET_MEAN),
+                'std': list(IMAGENET_STD),
+                'overrides': {},
+            },
             'layers': [3, 6, 9],
             'decoder': {
-                'dim': 64,
+                'dim': dim,
                 'cond_layer': 0,
                 'num_heads': 4,
                 'feedforward': 2048,
-                'head': 'plain',
+                'head': head,
             },
         },
         input_size=352,
-        licence='as the weights given',
-        description=_DESCRIPTIONS['clipseg-rd64'],
+        licence=source.licence,
+        source=source.url,
+        description=source.description,
+        details={'parameters': source.parameters},
+        weights=store.find_downloaded(source),
     )

@@ -2,6 +2,7 @@
 
 The mask of a prompt is defined as resize(logits) > logit(threshold), which equals thresholding the
 probability and needs no full-size sigmoid. All full-size arrays are made when they are asked for.
+Where parts of the image were looked at closely, their logits join the resized ones.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ from numpy.typing import NDArray
 
 from clipseg_model.calibration import logit, sigmoid
 from clipseg_model.errors import PromptError
+from clipseg_model.instances import Instance, find_instances
 from clipseg_model.prompts import MAX_PROMPTS, Prompt
+from clipseg_model.regions import CloseUps
 
 __all__ = ['PromptResult', 'Segmentation']
 
@@ -32,9 +35,10 @@ class PromptResult:
             probabilities (:func:`clipseg_model.calibration.top_scores`).
         presence: Whether the score reaches the model's presence threshold; where it does not, the
             mask is empty.
-        logits: (h, w) float32 at the model's resolution.
+        logits: (h, w) float32 of the whole image, at the model's resolution.
         height: Of the input image, pixels.
         width: Of the input image, pixels.
+        close_ups: What was found in parts of the image (:mod:`clipseg_model.zoom`), if any.
     """
 
     prompt: Prompt
@@ -44,11 +48,28 @@ class PromptResult:
     logits: NDArray[np.float32]
     height: int
     width: int
+    close_ups: CloseUps | None = None
 
     def resized_logits(self) -> NDArray[np.float32]:
         """The logits (H, W) float32 at the image's own size, bilinear, made afresh."""
         size = (self.width, self.height)
-        return np.asarray(cv2.resize(self.logits, size, interpolation=cv2.INTER_LINEAR))
+        resized: NDArray[np.float32] = np.asarray(
+            cv2.resize(self.logits, size, interpolation=cv2.INTER_LINEAR), dtype=np.float32
+        )
+        if self.close_ups is not None:
+            self.close_ups.paste(resized)
+        return resized
+
+    def instances(self, min_area: int = 1) -> list[Instance]:
+        """The connected parts of the mask, the largest first; none of an absent prompt.
+
+        Args:
+            min_area: Least area of what is returned, pixels.
+
+        Raises:
+            RegionError: ``min_area`` is less than 1, or no whole number.
+        """
+        return find_instances(self.mask, self.probability, min_area)
 
     @cached_property
     def probability(self) -> NDArray[np.float32]:

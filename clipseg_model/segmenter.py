@@ -12,25 +12,34 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from clipseg_model.calibration import top_scores
-from clipseg_model.clipseg import CLIPSeg, ImageFeatures
 from clipseg_model.devices import resolve_device
 from clipseg_model.errors import CheckpointError, ClipsegError, ImageError
 from clipseg_model.images import check_image
+from clipseg_model.masked_attention import masked_attention
 from clipseg_model.model_card import ModelCard
+from clipseg_model.models import ImageFeatures, SegmentationModel
 from clipseg_model.prompts import (
     EmbeddingCache,
     Prompt,
     as_prompts,
     check_probability,
     fill_template,
+    find_captions,
 )
+from clipseg_model.regions import Box
 from clipseg_model.segmentation import PromptResult, Segmentation
-from clipseg_model.visual_prompt import DEFAULT_METHOD, visual_prompt
+from clipseg_model.visual_prompt import DEFAULT_METHOD, find_method, visual_prompt
+from clipseg_model.zoom import Zoom
 
 __all__ = ['PromptResult', 'Segmentation', 'Segmenter', 'input_shape']
 
 CPU_CHUNK = 8
 """Prompts decoded at once on a CPU: large batches lose to page faults, not to arithmetic."""
+
+TEXT_CHUNK = 256
+"""Captions embedded at once: the most prompts in nine captions each would take gigabytes."""
+VIEW_BATCH = 8
+"""Parts of an image encoded at once."""
 
 
 def input_shape(
@@ -68,29 +77,46 @@ class Segmenter:
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         visual_method: How example images with masks become prompt images, a key of
             :data:`clipseg_model.visual_prompt.METHODS`.
+        template: What phrases are put into, a key of :data:`clipseg_model.prompts.TEMPLATES` or a
+            caption with one ``{}``; the card's where None.
+        ground: What the background of a prompt image fades to: ``black``, or ``mean``, the mean
+            colour that the model subtracts, which the released CLIPSeg weights were trained with.
+        zoom: How to look closely at parts of each image; None not to.
 
     Attributes:
         model: The model, in evaluation mode on ``device``.
         card: Its card.
         device: Where it runs.
+        zoom: As given; may be set at any time.
 
     Raises:
         DeviceError: The device is not there.
         CheckpointError: The card's sizes do not fit the model's patches.
+        PromptError: There is no such visual method or template.
+        ValueError: There is no such ground.
     """
 
     def __init__(
         self,
-        model: CLIPSeg,
+        model: SegmentationModel,
         card: ModelCard,
         device: str | torch.device = 'auto',
         visual_method: str = DEFAULT_METHOD,
+        template: str | None = None,
+        ground: str = 'black',
+        zoom: Zoom | None = None,
     ) -> None:
         self.device = resolve_device(device)
         self.model = model.to(self.device).eval()
         self.card = card
         self.visual_method = visual_method
+        self.template = template
+        self.zoom = zoom
         backbone = model.backbone
+        if ground not in ('black', 'mean'):
+            raise ValueError(f"ground must be 'black' or 'mean', not {ground!r}")
+        red, green, blue = (255 * level for level in backbone.mean)
+        self._ground = (red, green, blue) if ground == 'mean' else (0, 0, 0)
         self._prompt_size = card.prompt_image_size or card.input_size
         if card.input_size % backbone.patch_size or self._prompt_size % backbone.patch_size:
             raise CheckpointError(
@@ -98,37 +124,59 @@ class Segmenter:
                 f'prompt_image_size {self._prompt_size}, which are not both multiples of the '
                 f'patch size {backbone.patch_size}'
             )
-        mean = torch.tensor(backbone.mean, dtype=torch.float64).view(1, 3, 1, 1)
-        std = torch.tensor(backbone.std, dtype=torch.float64).view(1, 3, 1, 1)
-        self._scale = (1 / (255 * std)).float().to(self.device)
-        self._shift = (-mean / std).float().to(self.device)
+        # Of 0…255. In this order and precision, Hugging Face's numbers come out bit for bit.
+        self._mean = (255 * torch.tensor(backbone.mean)).view(1, 3, 1, 1).to(self.device)
+        self._std = (255 * torch.tensor(backbone.std)).view(1, 3, 1, 1).to(self.device)
         self._texts = EmbeddingCache()
         self._images = EmbeddingCache()
         self._features: ImageFeatures | None = None
-        self._size = (0, 0)
+        self._image = np.zeros((0, 0, 3), np.uint8)
+
+    @property
+    def visual_method(self) -> str:
+        """How example images with masks become prompt images; may be set at any time.
+
+        Raises:
+            PromptError: On setting, there is no such method.
+        """
+        return self._visual_method
+
+    @visual_method.setter
+    def visual_method(self, name: str) -> None:
+        find_method(name)
+        self._visual_method = name
+
+    @property
+    def template(self) -> str:
+        """What phrases are put into; may be set at any time, None for the card's.
+
+        Raises:
+            PromptError: On setting, there is no such template.
+        """
+        return self._template
+
+    @template.setter
+    def template(self, template: str | None) -> None:
+        chosen = self.card.template if template is None else template
+        self._captions = find_captions(chosen)
+        self._template = chosen
 
     @torch.inference_mode()
     def set_image(self, image: NDArray[np.uint8]) -> None:
         """Encode an image, once for all prompts that follow.
 
         Args:
-            image: (H, W, 3) uint8 RGB of any size.
+            image: (H, W, 3) uint8 RGB of any size. Zoom looks at it again in :meth:`predict`, so
+                do not overwrite it before.
 
         Raises:
             ImageError: It is something else; an image that was set before is then forgotten.
         """
         self._features = None
         check_image(image)
-        height, width = image.shape[:2]
-        shape = input_shape(
-            height,
-            width,
-            self.card.input_size,
-            self.model.backbone.patch_size,
-            self.card.resize,
-        )
+        shape = self._input_shape(image)
         self._features = self.model.encode_image(self._pixels(image, shape))
-        self._size = (height, width)
+        self._image = image
 
     @torch.inference_mode()
     def prepare(self, prompts: Sequence[str | Prompt]) -> list[Prompt]:
@@ -148,10 +196,27 @@ class Segmenter:
         return wanted
 
     @torch.inference_mode()
+    def embed(self, prompts: Sequence[str | Prompt]) -> Tensor:
+        """The conditional vectors of prompts, as the decoder takes them.
+
+        Args:
+            prompts: As :meth:`predict` takes them.
+
+        Returns:
+            (P, E) float32 on the device, not normalised: of a phrase the average over the
+            template's captions, of an example that of its prompt image, of both the mix that
+            :attr:`Prompt.weight` says.
+
+        Raises:
+            PromptError: They are empty, too many, or not representable by the model.
+        """
+        return self._conditions(as_prompts(prompts))
+
+    @torch.inference_mode()
     def predict(
         self, prompts: Sequence[str | Prompt], threshold: float | None = None
     ) -> Segmentation:
-        """Segment the image that was set.
+        """Segment the image that was set, zooming in if :attr:`zoom` says how.
 
         Args:
             prompts: Phrases or :class:`~clipseg_model.prompts.Prompt`, 1 to 254 of them.
@@ -161,6 +226,7 @@ class Segmenter:
         Raises:
             PromptError: The prompts are empty, too many, or not representable by the model.
             ImageError: No image was set.
+            RegionError: A region to zoom into is not usable for this image.
         """
         wanted = as_prompts(prompts)
         if threshold is not None:
@@ -171,7 +237,7 @@ class Segmenter:
         scores = top_scores(logits)
         arrays = logits.cpu().numpy()
         default = self.card.threshold if threshold is None else threshold
-        height, width = self._size
+        height, width = self._image.shape[:2]
         results = [
             PromptResult(
                 prompt=prompt,
@@ -184,7 +250,8 @@ class Segmenter:
             )
             for prompt, score, array in zip(wanted, scores, arrays, strict=True)
         ]
-        return Segmentation(height, width, results, self.card.name)
+        found = Segmentation(height, width, results, self.card.name)
+        return found if self.zoom is None else self.zoom.refine(self, self._image, found)
 
     def segment(
         self,
@@ -196,6 +263,43 @@ class Segmenter:
         wanted = as_prompts(prompts)
         self.set_image(image)
         return self.predict(wanted, threshold)
+
+    @torch.inference_mode()
+    def segment_views(
+        self,
+        image: NDArray[np.uint8],
+        views: Sequence[Box],
+        prompts: Sequence[Sequence[Prompt]],
+    ) -> list[NDArray[np.float32]]:
+        """Segment parts of an image, each as if it were a whole one, in batches.
+
+        Args:
+            image: (H, W, 3) uint8 RGB.
+            views: The parts. They are resized to one shape, that of the whole image, so they
+                should have its proportions.
+            prompts: For each view, at least one.
+
+        Returns:
+            For each view, logits (P, h, w) float32 at the model's resolution.
+
+        Raises:
+            PromptError: A prompt is not representable by the model.
+        """
+        shape = self._input_shape(image)
+        # A batch has the same number of prompts for each of its images.
+        groups: dict[int, list[int]] = {}
+        for number, own in enumerate(prompts):
+            groups.setdefault(len(own), []).append(number)
+        logits: dict[int, NDArray[np.float32]] = {}
+        for numbers in groups.values():
+            for start in range(0, len(numbers), VIEW_BATCH):
+                batch = numbers[start : start + VIEW_BATCH]
+                crops = [self._pixels(image[views[number].slices], shape) for number in batch]
+                features = self.model.encode_image(torch.cat(crops))
+                condition = torch.stack([self._conditions(list(prompts[n])) for n in batch])
+                answers = self._decode(features, condition).cpu().numpy()
+                logits.update(zip(batch, answers, strict=True))
+        return [logits[number] for number in range(len(views))]
 
     @torch.inference_mode()
     def warm_up(self, height: int = 480, width: int = 640, prompts: int = 1) -> None:
@@ -212,10 +316,21 @@ class Segmenter:
         top_scores(self._decode(self._features, condition))
         self._features = None
 
+    def _input_shape(self, image: NDArray[np.uint8]) -> tuple[int, int]:
+        """What an image is resized to."""
+        return input_shape(
+            image.shape[0],
+            image.shape[1],
+            self.card.input_size,
+            self.model.backbone.patch_size,
+            self.card.resize,
+        )
+
     def _pixels(self, image: NDArray[np.uint8], shape: tuple[int, int]) -> Tensor:
         """Resized and normalised, (1, 3, h, w) float32 on the device.
 
-        Resized as uint8 with antialiasing, bit for bit as Hugging Face's CLIPSeg processor does.
+        Resized as uint8 with antialiasing, then normalised, bit for bit as Hugging Face's CLIPSeg
+        processor does on a CPU.
         """
         # torch cannot share memory that is read-only or runs backwards.
         if not image.flags.writeable or not image.flags.c_contiguous:
@@ -223,7 +338,7 @@ class Segmenter:
         pixels = torch.from_numpy(image).permute(2, 0, 1)[None]
         if tuple(pixels.shape[2:]) != shape:
             pixels = F.interpolate(pixels, size=shape, mode='bilinear', antialias=True)
-        return pixels.to(self.device).float().mul_(self._scale).add_(self._shift)
+        return pixels.to(self.device).float().sub_(self._mean).div_(self._std)
 
     def _conditions(self, prompts: list[Prompt]) -> Tensor:
         """Conditional vectors (P, E)."""
@@ -240,12 +355,20 @@ class Segmenter:
         return torch.stack([vectors[index] for index in range(len(prompts))])
 
     def _embed_texts(self, prompts: list[Prompt]) -> list[Tensor]:
-        texts = [fill_template(self.card.template, prompt.text or '') for prompt in prompts]
+        filled: list[tuple[str, ...]] = [
+            tuple(fill_template(caption, prompt.text or '') for caption in self._captions)
+            for prompt in prompts
+        ]
 
         def embed(positions: list[int]) -> Sequence[Tensor]:
-            return self.model.embed_texts([texts[position] for position in positions]).unbind()
+            texts = [text for position in positions for text in filled[position]]
+            parts = [
+                self.model.embed_texts(texts[start : start + TEXT_CHUNK])
+                for start in range(0, len(texts), TEXT_CHUNK)
+            ]
+            return torch.cat(parts).unflatten(0, (len(positions), -1)).mean(1).unbind()
 
-        return self._texts.get(texts, embed)
+        return self._texts.get(filled, embed)
 
     def _embed_images(self, prompts: list[Prompt]) -> list[Tensor]:
         keys: list[Hashable] = [(prompt.image_key, self.visual_method) for prompt in prompts]
@@ -257,19 +380,29 @@ class Segmenter:
 
     def _embed_image(self, prompt: Prompt) -> Tensor:
         assert prompt.image is not None
-        size = self._prompt_size
-        image = visual_prompt(prompt.image, prompt.mask, size, self.visual_method)
-        return self.model.embed_images(self._pixels(image, (size, size)))[0]
+        shape = (self._prompt_size, self._prompt_size)
+        scope = find_method(self.visual_method).attention
+        if prompt.mask is None:
+            return self.model.embed_images(self._pixels(prompt.image, shape))[0]
+        if scope:
+            mask = torch.from_numpy(prompt.mask.copy())[None]
+            with masked_attention(self.model, mask, scope):
+                return self.model.embed_images(self._pixels(prompt.image, shape))[0]
+        image = visual_prompt(prompt.image, prompt.mask, shape[0], self.visual_method, self._ground)
+        return self.model.embed_images(self._pixels(image, shape))[0]
 
     def _decode(self, features: ImageFeatures, condition: Tensor) -> Tensor:
-        """Logits (P, h, w) float32.
+        """Logits, float32: (P, h, w) of a condition (P, E), or (B, P, h, w) of (B, P, E).
 
         Raises:
             ClipsegError: They are not finite.
         """
-        size = CPU_CHUNK if self.device.type == 'cpu' else len(condition)
-        parts = [self.model.decode(features, chunk) for chunk in condition.split(size)]
-        logits = (parts[0] if len(parts) == 1 else torch.cat(parts)).float()
+        prompts = condition.shape[-2]
+        size = prompts
+        if self.device.type == 'cpu':
+            size = max(1, CPU_CHUNK * prompts // condition.shape[:-1].numel())
+        parts = [self.model.decode(features, chunk) for chunk in condition.split(size, dim=-2)]
+        logits = (parts[0] if len(parts) == 1 else torch.cat(parts, dim=-3)).float()
         if not math.isfinite(float(logits.sum())):
             raise ClipsegError(
                 f'The model {self.card.name!r} gave logits that are not finite: its weights are '

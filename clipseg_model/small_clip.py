@@ -322,6 +322,27 @@ class SmallClip(nn.Module):
         Raises:
             ValueError: If H or W is not a multiple of 16.
         """
+        tokens, grid = self.tokens_before(pixels, 0)
+        taps = []
+        for index, block in enumerate(self.blocks[: max(layers) + 1]):
+            tokens = block(tokens)
+            if index in layers:
+                taps.append(tokens)
+        return taps, grid
+
+    def tokens_before(self, pixels: Tensor, block: int) -> tuple[Tensor, tuple[int, int]]:
+        """Encodes images up to where a block begins.
+
+        Args:
+            pixels: As :meth:`image_tokens` takes them.
+            block: Number of the block, 0-based; the number of blocks stands for the end.
+
+        Returns:
+            Tokens (B, 1 + gh·gw, C), CLS first, and the grid (gh, gw).
+
+        Raises:
+            ValueError: If H or W is not a multiple of 16.
+        """
         height, width = pixels.shape[-2:]
         if height % self.patch_size or width % self.patch_size:
             raise ValueError(
@@ -337,12 +358,13 @@ class SmallClip(nn.Module):
         patches = self.stem_proj(patches)
         tokens = torch.cat([self.cls.to(patches.dtype).expand(len(patches), 1, -1), patches], 1)
         tokens = tokens + self._position_embedding(grid)
-        taps = []
-        for index, block in enumerate(self.blocks[: max(layers) + 1]):
+        return self.run_blocks(tokens, 0, block), grid
+
+    def run_blocks(self, tokens: Tensor, start: int, stop: int) -> Tensor:
+        """Runs tokens (M, N, C), any number N of them, through the blocks start ≤ i < stop."""
+        for block in self.blocks[start:stop]:
             tokens = block(tokens)
-            if index in layers:
-                taps.append(tokens)
-        return taps, grid
+        return tokens
 
     def _position_embedding(self, grid: tuple[int, int]) -> Tensor:
         """Returns the position embeddings (1 + gh·gw, C) interpolated to a grid."""

@@ -15,6 +15,16 @@ from clipseg_model.clipseg import CLIPSeg
 from clipseg_model.segmenter import Segmenter
 
 
+@pytest.fixture(autouse=True)
+def _no_downloaded_models(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever this machine has downloaded, a test finds nothing of it."""
+    empty = tmp_path_factory.mktemp('models')
+    monkeypatch.setenv('CLIPSEG_MODELS', str(empty / 'own'))
+    monkeypatch.setattr('huggingface_hub.constants.HF_HUB_CACHE', str(empty / 'hub'))
+
+
 @pytest.fixture
 def model() -> CLIPSeg:
     return make_model()

@@ -18,6 +18,7 @@ from clipseg_model.backbone import (
     build_backbone,
     interpolate_positions,
 )
+from clipseg_model.clipseg import CLIPSeg
 from clipseg_model.errors import CheckpointError, ImageError, PromptError
 
 SMALL = {
@@ -252,9 +253,138 @@ def test_configurations_that_are_wrong(config: dict[str, object], message: str) 
         build_backbone(config)
 
 
+@pytest.mark.parametrize(
+    ('architecture', 'missing'),
+    [
+        ('RN50', 'no vision transformer, and so no tokens'),
+        ('coca_ViT-B-32', 'no text tower apart from its captioning decoder'),
+        ('xlm-roberta-base-ViT-B-32', "it is 'xlm-roberta-base'"),
+        ('ViT-L-14-CLIPA', "it needs 'bert-base-uncased'"),
+        ('ViT-L-14-CLIPA', 'no image embedding at a CLS token'),
+        ('ViT-B-16-SigLIP', "whose CLS token and blocks can be read: it is timm's"),
+        ('ViT-B-16-SigLIP', "it needs 'timm/ViT-B-16-SigLIP'"),
+        ('ViT-B-16-SigLIP', 'no causal text tower'),
+        ('EVA02-B-16', "it is timm's 'eva02_base_patch16_clip_224'"),
+    ],
+)
+def test_what_towers_lack_is_named(architecture: str, missing: str) -> None:
+    with pytest.raises(CheckpointError) as caught:
+        OpenClipBackbone(architecture)
+    assert missing in str(caught.value)
+    assert 'ViT-L-14-336-quickgelu' in str(caught.value)
+
+
+# open_clip's configurations at a fraction of their width and depth.
+@pytest.mark.parametrize(
+    ('architecture', 'size', 'patch'),
+    [
+        ('ViT-L-14', 224, 14),
+        ('ViT-L-14-336-quickgelu', 336, 14),
+        ('ViT-B-32', 224, 32),
+        ('ViT-L-16-320', 320, 16),
+        ('ViT-M-16-alt', 224, 16),
+        ('ViT-g-14', 224, 14),
+    ],
+)
+def test_other_architectures(architecture: str, size: int, patch: int) -> None:
+    config = open_clip.get_model_config(architecture)
+    vision, text = config['vision_cfg'], config['text_cfg']
+    heads = vision['width'] // vision.get('head_width', 64)
+    small = {
+        'vision_cfg': {**vision, 'layers': 2, 'width': 8 * heads, 'head_width': 8},
+        'text_cfg': {**text, 'layers': 1, 'width': 4 * text['heads']},
+    }
+    torch.manual_seed(0)
+    towers = OpenClipBackbone(architecture, overrides=small)
+    assert towers.patch_size == patch
+    native = pixels(size, size, 1)
+    with torch.no_grad():
+        _, grid = towers.image_tokens(native, [0, 1])
+        expected = towers.model.encode_image(native)
+        torch.testing.assert_close(towers.embed_images(native), expected, rtol=0, atol=1e-5)
+        tokens = open_clip.SimpleTokenizer()(PROMPTS)
+        expected = towers.model.encode_text(tokens)
+        torch.testing.assert_close(towers.embed_texts(PROMPTS), expected, rtol=0, atol=1e-5)
+        assert grid == (size // patch, size // patch)
+        model = CLIPSeg(towers, [0, 1], dim=16, feedforward=32, head='refined')
+        oblong = pixels(3 * patch, 5 * patch, 2)
+        assert model(oblong, torch.randn(2, 3, towers.embed_dim)).shape == (2, 3, *oblong.shape[2:])
+    rebuilt = build_backbone(towers.config())
+    assert isinstance(rebuilt, OpenClipBackbone)
+    rebuilt.load_state_dict(towers.state_dict(), strict=True)
+
+
+class TestTokensPerSide:
+    """`n_tokens` of the official code: the patches fit the image, not the other way round."""
+
+    def towers(self, n_tokens: int | None) -> OpenClipBackbone:
+        torch.manual_seed(0)
+        return OpenClipBackbone(overrides=SMALL, n_tokens=n_tokens)
+
+    def test_the_grid(self) -> None:
+        for size, n_tokens in (((64, 64), 8), ((96, 96), 3), ((40, 60), 4)):
+            taps, grid = self.towers(n_tokens).image_tokens(pixels(*size), [1])
+            assert grid == (n_tokens, n_tokens * size[1] // size[0])
+            assert taps[0].shape == (2, 1 + grid[0] * grid[1], 128)
+
+    def test_patches_of_the_size_that_they_were_trained_at(self) -> None:
+        images = pixels(64, 64)
+        taps, _ = self.towers(4).image_tokens(images, [1])
+        expected, _ = self.towers(None).image_tokens(images, [1])
+        assert torch.equal(taps[0], expected[0])
+        embedding = self.towers(4).embed_images(images)
+        assert torch.equal(embedding, self.towers(None).embed_images(images))
+
+    def test_the_convolution_is_resampled_with_aligned_corners(self) -> None:
+        """The corners of a kernel stay, whatever its size, and so does a plane."""
+        towers = self.towers(8)
+        kernel = towers.model.visual.conv1.weight
+        with torch.no_grad():
+            ramp = torch.arange(16.0)
+            kernel.copy_((ramp + 100 * ramp[:, None]).expand_as(kernel))
+            towers.model.visual.positional_embedding.zero_()
+            towers.model.visual.class_embedding.zero_()
+            towers.model.visual.ln_pre = torch.nn.Identity()
+            image = torch.zeros(1, 3, 64, 64)
+            image[0, 0, 0, 0], image[0, 0, 15, 8 + 7] = 1, 1  # corners of two patches of 8 × 8
+            tokens = towers._embed_patches(image)[0][0, 1:, 0].view(8, 8)
+        assert tokens[0, 0] == 0
+        assert tokens[1, 1] == 15 + 1500
+        assert tokens.count_nonzero() == 1
+
+    def test_the_logits_have_the_size_of_the_image(self) -> None:
+        model = CLIPSeg(self.towers(8), [0, 1], dim=16, feedforward=32)
+        with torch.no_grad():
+            features = model.encode_image(pixels(64, 64, 1))
+            logits = model.decode(features, torch.randn(3, 16))
+            assert logits.shape == (3, 64, 64)
+            condition = torch.randn(1, 3, 16)
+            raw = model.decoder(features.taps, features.grid, condition)
+            assert raw.shape == (1, 3, 128, 128)
+            expected = F.interpolate(raw, (64, 64), mode='bilinear', align_corners=True)
+            assert torch.equal(model.decode(features, condition), expected)
+
+    def test_configuration(self) -> None:
+        towers = self.towers(8)
+        rebuilt = build_backbone(towers.config())
+        assert isinstance(rebuilt, OpenClipBackbone)
+        assert rebuilt.n_tokens == 8
+        assert 'n_tokens' not in self.towers(None).config()
+
+    def test_sizes_that_do_not_fit(self) -> None:
+        for shape in ((1, 3, 60, 64), (1, 3, 0, 64), (1, 3, 4, 4)):
+            with pytest.raises(ImageError, match=r'multiple of n_tokens \(8\)'):
+                self.towers(8).image_tokens(torch.zeros(shape), [0])
+        with pytest.raises(ImageError, match='multiples of 8 px, not 60'):
+            self.towers(8).image_tokens(torch.zeros(1, 3, 64, 60), [0])
+        with pytest.raises(CheckpointError, match='at least 1, not 0'):
+            build_backbone({'type': 'open_clip', 'overrides': SMALL, 'n_tokens': 0})
+
+
 def test_the_architecture_of_the_paper() -> None:
     towers = OpenClipBackbone('ViT-B-16-quickgelu')
     assert (towers.token_width, towers.embed_dim, towers.num_blocks) == (768, 512, 12)
+    assert sum(value.numel() for value in towers.parameters()) == 149_620_737
     assert towers.model.visual.grid_size == (14, 14)
     block = towers.model.visual.transformer.resblocks[0]
     assert type(block.mlp.gelu).__name__ == 'QuickGELU'

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,16 @@ from click.testing import Result
 from numpy.typing import NDArray
 from PIL import Image
 from rich.console import Console
+from safetensors.torch import load_file
+from tiny_models import CARD
 from typer.testing import CliRunner
 
 from clipseg_model import cli, registry
 from clipseg_model.cli import app
 from clipseg_model.file_runner import count_frames, find_files, slug
 from clipseg_model.images import read_image, read_mask
+from clipseg_model.prompts import Prompt
+from clipseg_model.untrained import UNTRAINED
 
 CODEC = cv2.VideoWriter.fourcc(*'mp4v')
 
@@ -235,6 +240,61 @@ class TestVideos:
         assert Path('out/photo.json').is_file()
 
 
+class TestPromptOptions:
+    def scores(self, photo: Path) -> list[float]:
+        record = json.loads(Path(f'out/{photo.stem}.json').read_text())
+        return [entry['score'] for entry in record['prompts']]
+
+    def test_template(self, checkpoint: Path, photo: Path) -> None:
+        segmenter = registry.create_model(checkpoint, 'cpu')
+        found = []
+        for template in ('none', 'ensemble', 'the red {}'):
+            result = segment(checkpoint, photo, '-p', 'mug', '--template', template)
+            assert result.exit_code == 0, result.output
+            segmenter.template = template
+            expected = segmenter.segment(read_image(photo), ['mug']).results[0]
+            found += self.scores(photo)
+            assert found[-1] == pytest.approx(expected.score, abs=1e-6)
+        assert len(set(found)) == 3
+
+    def test_visual_prompt(self, checkpoint: Path, photo: Path) -> None:
+        cv2.imwrite('mask.png', cv2.rectangle(np.zeros((90, 120)), (30, 20), (79, 59), 255, -1))
+        segmenter = registry.create_model(checkpoint, 'cpu')
+        example = Prompt(image=read_image(photo), mask=read_mask('mask.png'))
+        found = []
+        for method in ('crop_blur_10', 'red_outline', 'attention_all'):
+            options = ('--prompt-mask', 'mask.png', '--visual-prompt', method)
+            result = segment(checkpoint, photo, '--prompt-image', photo, *options)
+            assert result.exit_code == 0, result.output
+            segmenter.visual_method = method
+            expected = segmenter.segment(read_image(photo), [example]).results[0]
+            found += self.scores(photo)
+            assert found[-1] == pytest.approx(expected.score, abs=1e-6)
+        assert len(set(found)) == 3
+
+    def test_a_box_in_place_of_a_mask(self, checkpoint: Path, photo: Path) -> None:
+        cv2.imwrite('mask.png', cv2.rectangle(np.zeros((90, 120)), (30, 20), (79, 59), 255, -1))
+        both = []
+        for option in (('--prompt-mask', 'mask.png'), ('--prompt-box', '30,20,50,40')):
+            result = segment(checkpoint, photo, '--prompt-image', photo, *option)
+            assert result.exit_code == 0, result.output
+            both += self.scores(photo)
+        segment(checkpoint, photo, '--prompt-image', photo)
+        assert both[0] == both[1] != self.scores(photo)[0]
+
+    def test_text_weight_makes_one_prompt_of_both(self, checkpoint: Path, photo: Path) -> None:
+        segmenter = registry.create_model(checkpoint, 'cpu')
+        image = read_image(photo)
+        for weight in (0.0, 0.3):
+            options = ('-p', 'cup: mug', '--prompt-image', photo, '--text-weight', weight)
+            result = segment(checkpoint, photo, *options)
+            assert result.exit_code == 0, result.output
+            mixed = Prompt('mug', image=image, weight=weight)
+            expected = segmenter.segment(image, [mixed]).results[0].score
+            assert self.scores(photo) == [pytest.approx(expected, abs=1e-6)]
+        assert json.loads(Path('out/photo.json').read_text())['prompts'][0]['name'] == 'cup'
+
+
 class TestUserErrors:
     @pytest.mark.parametrize(
         ('arguments', 'message'),
@@ -248,11 +308,40 @@ class TestUserErrors:
             (['-p', 'mug', '--prompt-mask', 'photo.png'], 'belongs to a --prompt-image'),
             (['-p', 'mug', '--prompt-image', 'none.png'], 'no image file none.png'),
             (['-p', 'mug', '-o', 'photo.png/out'], 'cannot be made'),
+            (['-p', 'mug', '--template', 'nine'], "no template 'nine'; there are plain, fixed"),
+            (['-p', 'mug', '--visual-prompt', 'glow'], "no method 'glow' for visual prompts"),
+            (['-p', 'mug', '--prompt-box', '1,1,5,5'], '--prompt-box belongs to a --prompt-image'),
+            (['-p', 'mug', '--text-weight', '0.5'], 'mixes a --prompt with a --prompt-image'),
+            (['--prompt-image', 'photo.png', '--text-weight', '0.5'], 'and there are 0'),
+            (
+                ['-p', 'mug', '--prompt-image', 'photo.png', '--text-weight', '2'],
+                'weight must be in 0…1, not 2.0',
+            ),
+            (['--prompt-image', 'photo.png', '--prompt-box', '1,1,0,5'], 'has no area'),
+            (['--prompt-image', 'photo.png', '--prompt-box', '500,1,5,5'], 'outside of its image'),
+            (['--prompt-image', 'photo.png', '--prompt-box', '1,1,5'], "unlike '1,1,5'"),
+            (
+                ['--prompt-image', 'photo.png', '--prompt-mask', 'black.png'],
+                'mask is empty: it must be non-zero',
+            ),
+            (
+                ['--prompt-image', 'photo.png', '--prompt-mask', 'small.png'],
+                '(90, 120), not (9, 12): resize it',
+            ),
+            (
+                [
+                    *('--prompt-image', 'photo.png', '--prompt-mask', 'black.png'),
+                    *('--prompt-box', '1,1,5,5'),
+                ],
+                'give one of them',
+            ),
         ],
     )
     def test_one_message_and_exit_code_1(
         self, checkpoint: Path, photo: Path, arguments: list[str], message: str
     ) -> None:
+        cv2.imwrite('black.png', np.zeros((90, 120)))
+        cv2.imwrite('small.png', np.full((9, 12), 255.0))
         result = segment(checkpoint, photo, *arguments)
         assert result.exit_code == 1
         assert result.stderr.count('Error:') == 1
@@ -263,7 +352,7 @@ class TestUserErrors:
         ('arguments', 'message'),
         [
             (['--model', 'tabeltop'], "Did you mean 'tabletop'"),
-            (['--model', 'clipseg-rd64'], 'path of a .safetensors checkpoint'),
+            (['--model', 'clipseg-rd64'], 'clipseg download clipseg-rd64'),
             (['--model', 'none.safetensors'], 'no checkpoint none.safetensors'),
             (['--model', 'bad.safetensors'], 'not a readable safetensors file'),
         ],
@@ -299,7 +388,19 @@ class TestModels:
         assert result.exit_code == 0
         for name in registry.list_models():
             assert f'{name}: {registry.get_card(name).description}' in squeezed(result.stdout)
-        assert '352 px' in squeezed(result.stdout)
+        text = squeezed(result.stdout)
+        assert '352 px' in text
+        assert 'Source: https://huggingface.co/CIDAS/clipseg-rd64-refined.' in text
+        assert 'clipseg download NAME' in text
+
+    def test_what_a_threshold_is_worth(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """0.5 is what everybody takes; other values are calibrated, and say on what."""
+        monkeypatch.setattr(cli, '_out', Console(width=200))
+        rows = clipseg('models').stdout.splitlines()
+        row = next(row for row in rows if ' clipseg-rd64 ' in row)
+        assert '0.5 (usual)' in row
+        assert 'about 603 MB' in row
+        assert 'not present' in row
 
     def test_for_machines(
         self, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -309,15 +410,22 @@ class TestModels:
         result = clipseg('models', '--json')
         assert result.exit_code == 0
         entries: list[dict[str, Any]] = json.loads(result.stdout)
-        bundled, other = entries
+        bundled, *others = entries
         assert bundled['present'] is True
         assert bundled['size_mb'] > 0
         assert bundled['licence'] == 'Apache-2.0'
         assert bundled['layers'] == [0, 2]
         assert bundled['threshold'] == 0.5
-        assert other['name'] == 'clipseg-rd64'
-        assert other['present'] is False
-        assert other['layers'] == [3, 6, 9]
+        assert bundled['calibrated'] is False
+        assert bundled['source'] == 'trained by this project'
+        names = ['clipseg-rd64-refined', 'clipseg-rd64', 'clipseg-rd16']
+        assert [other['name'] for other in others] == [*names, *UNTRAINED]
+        assert not any(other['present'] for other in others)
+        for other in others[: len(names)]:
+            assert other['layers'] == [3, 6, 9]
+            assert other['input_size'] == 352
+            assert other['source'] == f'https://huggingface.co/CIDAS/{other["name"]}'
+            assert 'not MIT' in other['licence']
 
     def test_a_damaged_bundle(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(registry, 'WEIGHTS_FOLDER', tmp_path)
@@ -325,6 +433,55 @@ class TestModels:
         result = clipseg('models')
         assert result.exit_code == 1
         assert 'damaged' in result.stderr
+
+
+class TestConvert:
+    def test_a_checkpoint_to_half_the_size(self, checkpoint: Path, work: Path) -> None:
+        result = clipseg('convert', checkpoint, 'half.safetensors', '--half')
+        assert result.exit_code == 0, result.output
+        assert 'Written to half.safetensors' in squeezed(result.stdout)
+        assert Path('half.safetensors').stat().st_size < 0.6 * checkpoint.stat().st_size
+        card = registry.create_model('half.safetensors', 'cpu').card
+        assert (card.name, card.threshold, card.notice) == ('tiny', 0.5, CARD['notice'])
+
+    def test_there_and_back(self, work: Path) -> None:
+        theirs = pytest.importorskip('huggingface_models')
+        theirs.save(theirs.make(), work / 'hf')
+        for source, target in (('hf', 'own.safetensors'), ('own.safetensors', 'back')):
+            result = clipseg('convert', source, target)
+            assert result.exit_code == 0, result.output
+        before, after = (load_file(f'{folder}/model.safetensors') for folder in ('hf', 'back'))
+        assert before.keys() == after.keys()
+        assert all(torch.equal(after[key], value) for key, value in before.items())
+
+    def test_a_decoder_and_its_towers(self, checkpoint: Path, work: Path) -> None:
+        result = clipseg('convert', checkpoint, 'part.safetensors', '--without-towers')
+        assert result.exit_code == 0, result.output
+        assert clipseg('convert', 'part.safetensors', 'a.safetensors').exit_code == 1
+        result = clipseg('convert', 'part.safetensors', 'a.safetensors', '--towers', checkpoint)
+        assert result.exit_code == 0, result.output
+        before, after = load_file(checkpoint), load_file('a.safetensors')
+        assert all(torch.equal(after[key], value) for key, value in before.items())
+
+    @pytest.mark.parametrize(
+        ('arguments', 'message'),
+        [
+            (['clipseg-rd64', 'a.safetensors'], 'clipseg download clipseg-rd64'),
+            (['none.safetensors', 'a.safetensors'], 'no checkpoint none.safetensors'),
+            (['tiny.safetensors', 'folder'], 'plain CLIP towers'),
+            (['tiny.safetensors', 'folder', '--half'], '--half and --without-towers are for'),
+            (['tiny.safetensors', 'a.safetensors', '--layers', '3,6'], 'layers is for .pth files'),
+            (['tiny.safetensors', 'a.safetensors', '--layers', '3;6'], "unlike '3;6'"),
+        ],
+    )
+    def test_one_message_and_exit_code_1(
+        self, checkpoint: Path, work: Path, arguments: list[str], message: str
+    ) -> None:
+        checkpoint.rename(work / 'tiny.safetensors')
+        result = clipseg('convert', *arguments)
+        assert result.exit_code == 1
+        assert message in squeezed(result.stderr)
+        assert os.listdir(work) == ['tiny.safetensors']
 
 
 @pytest.mark.parametrize(

@@ -147,7 +147,6 @@ class TestDecoder:
             ({'dim': 30, 'num_heads': 4}, 'divisible'),
             ({'cond_layer': 3}, 'cond_layer'),
             ({'head': 'fancy'}, "'fancy'"),
-            ({'head': 'refined', 'patch_size': 14}, '14'),
         ],
     )
     def test_sizes_that_do_not_fit(self, options: dict[str, Any], message: str) -> None:

@@ -13,6 +13,7 @@ from clipseg_model.prompts import (
     Prompt,
     as_prompts,
     fill_template,
+    find_captions,
     parse_prompts,
 )
 
@@ -62,7 +63,7 @@ class TestPrompt:
             ({'text': 'mug', 'weight': 1.5}, 'weight must be in 0…1'),
             ({'text': 'mug', 'weight': float('nan')}, 'weight'),
             ({'text': 'mug', 'mask': MASK}, 'mask and no image'),
-            ({'image': IMAGE, 'mask': MASK[:2]}, r'\(4, 5\), not \(2, 5\)'),
+            ({'image': IMAGE, 'mask': MASK[:2]}, r'\(4, 5\), not \(2, 5\): resize it'),
             ({'image': IMAGE, 'mask': MASK.astype(float)}, 'not float64'),
             ({'image': IMAGE, 'mask': MASK.tolist()}, 'not list'),
             ({'image': IMAGE, 'mask': np.zeros_like(MASK)}, 'empty'),
@@ -197,6 +198,28 @@ class TestTemplates:
 
     def test_fixed(self) -> None:
         assert fill_template(TEMPLATES['fixed'][0], 'mug') == 'a photo of a mug.'
+
+    @pytest.mark.parametrize(
+        ('template', 'count', 'first'),
+        [
+            ('none', 1, '{}'),
+            ('plain', 1, '{}'),
+            ('fixed', 1, 'a photo of a {}.'),
+            ('shuffle', 4, 'a photo of a {}.'),
+            ('shuffle+', 9, 'a photo of a {}.'),
+            ('ensemble', 9, 'a photo of a {}.'),
+            ('{} on the table', 1, '{} on the table'),
+        ],
+    )
+    def test_by_name_or_in_full(self, template: str, count: int, first: str) -> None:
+        captions = find_captions(template)
+        assert (len(captions), captions[0]) == (count, first)
+        assert len(set(captions)) == count
+
+    @pytest.mark.parametrize('template', ['enssemble', '{} and {}', '', None, ['{}']])
+    def test_neither_a_name_nor_a_caption(self, template: object) -> None:
+        with pytest.raises(PromptError, match=r'no template.*none, ensemble.*\{\} exactly once'):
+            find_captions(template)  # type: ignore[arg-type]
 
     @pytest.mark.parametrize('template', ['a photo', '{} and {}', ''])
     def test_without_its_place(self, template: str) -> None:

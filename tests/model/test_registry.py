@@ -9,9 +9,10 @@ import pytest
 import torch
 
 import clipseg_model
-from clipseg_model import registry
-from clipseg_model.clipseg import build_clipseg
+from clipseg_model import registry, store
+from clipseg_model.clipseg import CLIPSegDecoder, build_clipseg
 from clipseg_model.errors import CheckpointError, DeviceError, ModelNotFoundError
+from clipseg_model.untrained import UNTRAINED
 
 
 @pytest.fixture
@@ -55,9 +56,55 @@ def test_a_bundled_file_that_is_damaged(weights: Path) -> None:
 
 
 def test_weights_that_are_not_bundled() -> None:
-    assert not registry.get_card('clipseg-rd64').present
-    with pytest.raises(CheckpointError, match=r'path of a \.safetensors checkpoint'):
-        registry.create_model('clipseg-rd64')
+    for name in registry.list_models()[1:]:
+        assert not registry.get_card(name).present
+        remedy = 'train it' if name in UNTRAINED else f'run "clipseg download {name}"'
+        with pytest.raises(CheckpointError, match=remedy):
+            registry.create_model(name)
+    for name in ('CIDAS/clipseg-rd16', 'somebody/clipseg-garden'):
+        with pytest.raises(CheckpointError, match='clipseg download'):
+            registry.create_model(name)
+    with pytest.raises(CheckpointError, match=r"no file or folder 'models/mug'"):
+        registry.create_model('models/mug')
+
+
+def test_cards_of_published_weights() -> None:
+    towers = store.SOURCES[store.TOWERS].parameters
+    assert towers == 149_620_737  # which the test of the backbone counts
+    for name, dim, head in (
+        ('clipseg-rd64-refined', 64, 'refined'),
+        ('clipseg-rd64', 64, 'plain'),
+        ('clipseg-rd16', 16, 'plain'),
+    ):
+        card = registry.get_card(name)
+        assert (card.layers, card.input_size) == ((3, 6, 9), 352)
+        assert card.source == f'https://huggingface.co/CIDAS/{name}'
+        assert 'not MIT' in card.licence
+        assert (card.config['decoder']['dim'], card.config['decoder']['head']) == (dim, head)
+        decoder = CLIPSegDecoder(768, 512, **card.config['decoder'])
+        count = sum(value.numel() for value in decoder.parameters())
+        assert card.details['parameters'] == towers + count
+
+
+def test_a_downloaded_model_by_name(tmp_path: Path) -> None:
+    """By this project's name and by the hub's; its card says whose it is."""
+    theirs = pytest.importorskip('huggingface_models')
+    source = store.SOURCES['clipseg-rd16']
+    theirs.save(theirs.make(), source.folder, size=96)
+    assert registry.get_card('clipseg-rd16').present
+    image = torch.zeros(48, 64, 3, dtype=torch.uint8).numpy()
+    for name in ('clipseg-rd16', 'CIDAS/clipseg-rd16'):
+        segmenter = registry.create_model(name, 'cpu')
+        card = segmenter.card
+        assert (card.name, card.licence, card.source) == (
+            'clipseg-rd16',
+            source.licence,
+            source.url,
+        )
+        assert (card.input_size, card.layers) == (96, (0, 2, 3))
+        assert segmenter.segment(image, ['a mug']).model == 'clipseg-rd16'
+    theirs.save(theirs.make(), store.models_folder() / 'somebody--clipseg-garden')
+    assert registry.create_model('somebody/clipseg-garden', 'cpu').card.name == 'clipseg-garden'
 
 
 def test_the_architecture_of_the_papers_model_builds() -> None:
@@ -101,12 +148,6 @@ def test_a_path_in_the_current_folder(checkpoint: Path, monkeypatch: pytest.Monk
     assert registry.create_model(checkpoint.name, 'cpu').card.name == 'tiny'
 
 
-def test_pickled_weights_are_refused(tmp_path: Path) -> None:
-    torch.save({}, tmp_path / 'rd64-uni.pth')
-    with pytest.raises(CheckpointError, match=r'\.safetensors'):
-        registry.create_model(tmp_path / 'rd64-uni.pth')
-
-
 def test_device_and_threads(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
     assert registry.create_model(checkpoint, 'auto').device == torch.device('cpu')
@@ -135,6 +176,17 @@ def test_importing_the_package_does_not_import_torch() -> None:
         'clipseg_model.parse_prompts; assert "rclpy" not in sys.modules'
     )
     subprocess.run([sys.executable, '-c', script], check=True, timeout=60)
+
+
+def test_a_small_model_does_without_open_clip(checkpoint: Path) -> None:
+    script = (
+        'import sys, clipseg_model; clipseg_model.create_model(sys.argv[1], "cpu"); '
+        'loaded = {"open_clip", "timm", "transformers", "huggingface_hub"} & set(sys.modules); '
+        'assert not loaded, loaded'
+    )
+    bundled = registry.get_card('tabletop').present
+    model = 'tabletop' if bundled else str(checkpoint)
+    subprocess.run([sys.executable, '-c', script, model], check=True, timeout=120)
 
 
 def test_the_bundled_model() -> None:

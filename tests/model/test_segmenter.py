@@ -16,9 +16,10 @@ from tiny_models import CARD, make_model
 
 from clipseg_model.checkpoints import load_card, save_checkpoint
 from clipseg_model.errors import CheckpointError, ClipsegError, ImageError, PromptError
-from clipseg_model.prompts import Prompt
+from clipseg_model.masked_attention import SCOPES, masked_attention
+from clipseg_model.prompts import TEMPLATES, Prompt, fill_template
 from clipseg_model.segmenter import Segmenter, input_shape
-from clipseg_model.visual_prompt import visual_prompt
+from clipseg_model.visual_prompt import METHODS, visual_prompt
 
 PROMPTS = ['a mug', 'the red chair', 'blue cup']
 
@@ -251,11 +252,23 @@ class TestPrompts:
             )
         torch.testing.assert_close(mixed, weight * text + (1 - weight) * example)
 
-    def test_the_cards_template(self, segmenter: Segmenter, monkeypatch: Any) -> None:
-        templated = with_card(segmenter, template='a {} to sit on')
-        calls = Calls(templated, monkeypatch)
-        templated.prepare(['red chair'])
-        assert calls.texts == [['a red chair to sit on']]
+    def test_weight_is_the_share_of_the_text(
+        self, segmenter: Segmenter, image: NDArray[np.uint8]
+    ) -> None:
+        """The paper's x = a s + (1 - a) t, with s of the image, t of the text, a = 1 - weight."""
+        mixed = Prompt('a mug', image=image, weight=0.7)
+        t, s, x = segmenter.embed([Prompt('a mug'), Prompt(image=image), mixed])
+        a = 1 - mixed.weight
+        torch.testing.assert_close(x, a * s + (1 - a) * t)
+        assert (x - ((1 - a) * s + a * t)).abs().max() > 1e-3
+
+    def test_an_example_without_a_mask_is_preprocessed_as_any_image(
+        self, segmenter: Segmenter
+    ) -> None:
+        picture = np.random.default_rng(0).integers(0, 256, (150, 201, 3), dtype=np.uint8)
+        with torch.inference_mode():
+            expected = segmenter.model.embed_images(segmenter._pixels(picture, (64, 64)))
+        assert torch.equal(segmenter.embed([Prompt(image=picture)]), expected)
 
     def test_prepare_embeds_ahead(
         self, segmenter: Segmenter, calls: Calls, image: NDArray[np.uint8]
@@ -281,6 +294,130 @@ class TestPrompts:
         with pytest.raises(PromptError):
             segmenter.segment(image, prompts)
         assert calls.images == []
+
+
+class TestTemplates:
+    def test_the_cards(self, segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch) -> None:
+        templated = with_card(segmenter, template='a {} to sit on')
+        calls = Calls(templated, monkeypatch)
+        templated.prepare(['red chair'])
+        assert calls.texts == [['a red chair to sit on']]
+        assert templated.template == 'a {} to sit on'
+
+    def test_chosen_before_the_cards(
+        self, segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        card = replace(segmenter.card, template='a {} to sit on')
+        chosen = Segmenter(segmenter.model, card, 'cpu', template='the red {}')
+        calls = Calls(chosen, monkeypatch)
+        chosen.prepare(['cup'])
+        chosen.template = 'none'
+        chosen.prepare(['cup'])
+        chosen.template = None
+        chosen.prepare(['cup'])
+        assert calls.texts == [['the red cup'], ['cup'], ['a cup to sit on']]
+
+    def test_an_ensemble_is_the_average_over_its_captions(
+        self, segmenter: Segmenter, calls: Calls
+    ) -> None:
+        phrases = ['red mug', 'blue cup']
+        segmenter.template = 'ensemble'
+        found = segmenter.embed(phrases)
+        nine = TEMPLATES['shuffle+']
+        assert calls.texts == [[fill_template(c, phrase) for phrase in phrases for c in nine]]
+        for vector, phrase in zip(found, phrases, strict=True):
+            each = segmenter.model.embed_texts([fill_template(caption, phrase) for caption in nine])
+            torch.testing.assert_close(vector, each.mean(0), rtol=1e-4, atol=1e-5)
+            assert (each - each.mean(0)).abs().max() > 1e-3
+
+    def test_each_is_cached(self, segmenter: Segmenter, calls: Calls) -> None:
+        vectors = {}
+        for template in ('ensemble', 'none', 'fixed', 'none', 'shuffle+', 'fixed'):
+            segmenter.template = template
+            vector = segmenter.embed(['red mug'])
+            assert torch.equal(vectors.setdefault(template, vector), vector)
+        assert [len(texts) for texts in calls.texts] == [9, 1, 1]
+        assert torch.equal(vectors['shuffle+'], vectors['ensemble'])
+        assert not torch.equal(vectors['none'], vectors['ensemble'])
+
+    def test_many_captions_are_embedded_in_parts(self, segmenter: Segmenter, calls: Calls) -> None:
+        words = ('red', 'blue', 'cup', 'mug', 'chair', 'a')
+        phrases = [' '.join(some) for some in product(words, repeat=2)]
+        segmenter.template = 'ensemble'
+        found = segmenter.embed(phrases)
+        assert [len(texts) for texts in calls.texts] == [256, 9 * 36 - 256]
+        alone = Segmenter(segmenter.model, segmenter.card, 'cpu', template='ensemble')
+        torch.testing.assert_close(found[[30]], alone.embed(phrases[30:31]), rtol=1e-4, atol=1e-5)
+
+    def test_what_is_none(self, segmenter: Segmenter) -> None:
+        with pytest.raises(PromptError, match="no template 'nine'"):
+            segmenter.template = 'nine'
+        with pytest.raises(PromptError, match="no template 'nine'"):
+            Segmenter(segmenter.model, segmenter.card, 'cpu', template='nine')
+        assert segmenter.template == '{}'
+
+
+class TestVisualMethods:
+    @pytest.fixture
+    def example(self, image: NDArray[np.uint8]) -> Prompt:
+        mask = np.zeros(image.shape[:2], bool)
+        mask[20:60, 30:80] = True
+        return Prompt(image=image, mask=mask)
+
+    @pytest.mark.parametrize('name', [name for name, m in METHODS.items() if not m.attention])
+    def test_of_pixels(self, segmenter: Segmenter, example: Prompt, name: str) -> None:
+        assert example.image is not None
+        assert example.mask is not None
+        chosen = Segmenter(segmenter.model, segmenter.card, 'cpu', visual_method=name)
+        prompt_image = visual_prompt(example.image, example.mask, 64, name)
+        with torch.inference_mode():
+            expected = segmenter.model.embed_images(segmenter._pixels(prompt_image, (64, 64)))
+        assert torch.equal(chosen.embed([example]), expected)
+
+    @pytest.mark.parametrize('scope', SCOPES)
+    def test_of_attention(self, segmenter: Segmenter, example: Prompt, scope: str) -> None:
+        assert example.image is not None
+        segmenter.visual_method = f'attention_{scope}'
+        found = segmenter.embed([example])
+        mask = torch.from_numpy(np.array(example.mask))[None]
+        with torch.inference_mode():
+            pixels = segmenter._pixels(example.image, (64, 64))
+            with masked_attention(segmenter.model, mask, scope):
+                expected = segmenter.model.embed_images(pixels)
+            plain = segmenter.model.embed_images(pixels)
+        assert torch.equal(found, expected)
+        assert (found - plain).abs().max() > 1e-4
+
+    def test_each_is_another_and_is_cached(
+        self, segmenter: Segmenter, calls: Calls, example: Prompt
+    ) -> None:
+        vectors = []
+        for name in [*METHODS, *METHODS]:
+            segmenter.visual_method = name
+            vectors.append(segmenter.embed([example])[0])
+        assert calls.prompt_images == len(METHODS)
+        distinct = {tuple(vector.tolist()) for vector in vectors}
+        assert len(distinct) == len(METHODS)
+
+    def test_the_ground(self, segmenter: Segmenter, example: Prompt) -> None:
+        assert example.image is not None
+        assert example.mask is not None
+        fading = Segmenter(segmenter.model, segmenter.card, 'cpu', ground='mean')
+        mean = tuple(255 * level for level in segmenter.model.backbone.mean)
+        picture = visual_prompt(example.image, example.mask, 64, ground=mean)
+        with torch.inference_mode():
+            expected = segmenter.model.embed_images(segmenter._pixels(picture, (64, 64)))
+        assert torch.equal(fading.embed([example]), expected)
+        assert not torch.equal(segmenter.embed([example]), expected)
+        with pytest.raises(ValueError, match="'black' or 'mean', not 'white'"):
+            Segmenter(segmenter.model, segmenter.card, 'cpu', ground='white')
+
+    def test_what_is_none(self, segmenter: Segmenter) -> None:
+        with pytest.raises(PromptError, match=r"no method 'glow'.*crop_blur_10"):
+            segmenter.visual_method = 'glow'
+        with pytest.raises(PromptError, match="no method 'glow'"):
+            Segmenter(segmenter.model, segmenter.card, 'cpu', visual_method='glow')
+        assert segmenter.visual_method == 'crop_blur_10'
 
 
 class TestThresholds:

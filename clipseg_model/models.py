@@ -1,0 +1,148 @@
+"""What every model has in common, and how one is built from its configuration."""
+
+from __future__ import annotations
+
+import importlib
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from clipseg_model.backbone import Backbone
+
+__all__ = ['ARCHITECTURES', 'ImageFeatures', 'SegmentationModel', 'build_model']
+
+#: Architectures by name: the module that holds each, and the function in it that builds one.
+#: Modules are imported when they are needed: some need packages that are slow to import.
+ARCHITECTURES = {
+    'clipseg': ('clipseg', 'build_clipseg'),
+    'clip-deconv': ('clip_deconv', 'build_clip_deconv'),
+    'vitseg': ('vitseg', 'build_vitseg'),
+    'clsclip': ('clsclip', 'build_clsclip'),
+}
+
+
+@dataclass(frozen=True)
+class ImageFeatures:
+    """What a decoder needs to know of one or more images, computed once for all prompts.
+
+    Attributes:
+        taps: Token activations, each (B, N, C), CLS first and the gh · gw patches last, in the
+            order of the model's layers.
+        grid: Token grid (gh, gw).
+        height: Height of the model's input, pixels.
+        width: Width of the model's input, pixels.
+    """
+
+    taps: list[Tensor]
+    grid: tuple[int, int]
+    height: int
+    width: int
+
+
+class SegmentationModel(nn.Module, ABC):
+    """A network that gives one logit a pixel for each prompt; what a ``Segmenter`` works with.
+
+    A prompt enters as a conditional vector of the joint embedding space of a CLIP, whatever it
+    was made of: :meth:`embed_texts` and :meth:`embed_images` make them.
+
+    Args:
+        backbone: The CLIP towers.
+
+    Attributes:
+        backbone: The CLIP towers; ``backbone.mean``, ``backbone.std`` and ``backbone.patch_size``
+            say what pixels the model takes.
+        shares_image_features: Whether :meth:`encode_image` does all the work on the image, so
+            that one encoding serves every prompt; if not, a part of the image tower runs again
+            for each prompt.
+    """
+
+    backbone: Backbone
+    shares_image_features: bool = True
+
+    def __init__(self, backbone: Backbone) -> None:
+        super().__init__()
+        self.backbone = backbone
+
+    @abstractmethod
+    def encode_image(self, pixels: Tensor) -> ImageFeatures:
+        """Does what no prompt is needed for.
+
+        Args:
+            pixels: Normalised images (B, 3, H, W); H and W multiples of the patch size.
+        """
+
+    @abstractmethod
+    def config(self) -> dict[str, Any]:
+        """Returns what :func:`build_model` needs to rebuild this model, as plain JSON types."""
+
+    @abstractmethod
+    def _decode(self, features: ImageFeatures, condition: Tensor) -> Tensor:
+        """Logits (B, P, h, w) of conditional vectors (B, P, E)."""
+
+    def embed_texts(self, texts: Sequence[str]) -> Tensor:
+        """Embeds P texts as conditional vectors (P, E)."""
+        return self.backbone.embed_texts(texts)
+
+    def embed_images(self, pixels: Tensor) -> Tensor:
+        """Embeds normalised prompt images (P, 3, H, W) as conditional vectors (P, E)."""
+        return self.backbone.embed_images(pixels)
+
+    def decode(self, features: ImageFeatures, condition: Tensor) -> Tensor:
+        """Decodes prompts on encoded images.
+
+        Args:
+            features: Features of B images.
+            condition: (B, P, E), or (P, E) when B is 1.
+
+        Returns:
+            Logits (B, P, H, W), or (P, H, W) for a two-dimensional condition; H and W are those
+            of the model's input.
+
+        Raises:
+            ValueError: If ``condition`` is two-dimensional and there is more than one image.
+        """
+        single = condition.dim() == 2
+        batch = features.taps[0].shape[0]
+        if single and batch != 1:
+            raise ValueError(
+                f'a condition of shape {tuple(condition.shape)} is for one image, but the '
+                f'features hold {batch}: give (B, P, E)'
+            )
+        logits = self._decode(features, condition.unsqueeze(0) if single else condition)
+        size = (features.height, features.width)
+        if logits.shape[-2:] != size:
+            # Patches of another size than those that the head makes (the option n_tokens of the
+            # towers): resized as the official code does.
+            logits = functional.interpolate(logits, size, mode='bilinear', align_corners=True)
+        return logits[0] if single else logits
+
+    def forward(self, pixels: Tensor, condition: Tensor) -> Tensor:
+        """Encodes and decodes: (B, 3, H, W) and (B, P, E) to logits (B, P, H, W)."""
+        return self.decode(self.encode_image(pixels), condition)
+
+
+def build_model(config: Mapping[str, Any]) -> SegmentationModel:
+    """Builds the model that a configuration describes, with random weights.
+
+    Args:
+        config: What :meth:`SegmentationModel.config` returned; its ``architecture`` is a key of
+            :data:`ARCHITECTURES`.
+
+    Raises:
+        ValueError: If there is no such architecture, or its options do not fit together.
+        KeyError: If an entry is missing.
+        TypeError: If an option is unknown.
+        CheckpointError: If the towers cannot be built.
+    """
+    name = config.get('architecture')
+    if name not in ARCHITECTURES:
+        raise ValueError(
+            f'architecture must be one of {", ".join(map(repr, ARCHITECTURES))}, not {name!r}'
+        )
+    module, function = ARCHITECTURES[name]
+    build = getattr(importlib.import_module(f'clipseg_model.{module}'), function)
+    return cast(SegmentationModel, build(dict(config)))

@@ -1,0 +1,179 @@
+"""Published weights by name, and where they lie once they are downloaded. Touches no network."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from clipseg_model.errors import CheckpointError
+
+__all__ = [
+    'SOURCES',
+    'TOWERS',
+    'Source',
+    'find_downloaded',
+    'models_folder',
+    'required',
+    'source_of',
+]
+
+_HUB_NAME = re.compile(r'[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*')
+
+_CLIPSEG_FILES = ('config.json', 'preprocessor_config.json')
+_CLIPSEG_WEIGHTS = ('model.safetensors', 'pytorch_model.bin')
+_LICENCE = 'see the source; not MIT'
+
+
+@dataclass(frozen=True)
+class Source:
+    """Weights that somebody published on the Hugging Face hub.
+
+    Attributes:
+        name: What they are called here.
+        repository: ``owner/name`` at the hub.
+        files: Needed beside the weights.
+        weights: Names that the file of weights may have, the one that is preferred first.
+        sha256: Digests of files by name, where they are known beforehand. Where not, that which
+            the hub's own index states (Git LFS) is what a download is checked against.
+        licence: Terms, in a few words.
+        description: One sentence.
+        parameters: How many values the weights have; None where that is not known.
+    """
+
+    name: str
+    repository: str
+    files: tuple[str, ...] = _CLIPSEG_FILES
+    weights: tuple[str, ...] = _CLIPSEG_WEIGHTS
+    sha256: Mapping[str, str] = field(default_factory=dict)
+    licence: str = ''
+    description: str = ''
+    parameters: int | None = None
+
+    @property
+    def url(self) -> str:
+        """The page that says whose they are and under which terms."""
+        return f'https://huggingface.co/{self.repository}'
+
+    @property
+    def folder(self) -> Path:
+        """Where a download of them lies."""
+        return models_folder() / self.repository.replace('/', '--')
+
+
+TOWERS = 'clip-vit-b-16'
+"""Name of the towers that the official decoders (``.pth``) work on."""
+
+SOURCES: dict[str, Source] = {
+    source.name: source
+    for source in (
+        Source(
+            'clipseg-rd64-refined',
+            'CIDAS/clipseg-rd64-refined',
+            licence=_LICENCE,
+            description='CLIPSeg on CLIP ViT-B/16, D = 64, refined head, taps 3, 6, 9: the one '
+            'to use on photographs.',
+            parameters=150_747_746,
+        ),
+        Source(
+            'clipseg-rd64',
+            'CIDAS/clipseg-rd64',
+            licence=_LICENCE,
+            description='CLIPSeg on CLIP ViT-B/16, D = 64, plain head, taps 3, 6, 9.',
+            parameters=150_693_890,
+        ),
+        Source(
+            'clipseg-rd16',
+            'CIDAS/clipseg-rd16',
+            licence=_LICENCE,
+            description='CLIPSeg on CLIP ViT-B/16, D = 16, plain head, taps 3, 6, 9.',
+            parameters=149_884_418,
+        ),
+        Source(
+            TOWERS,
+            'timm/vit_base_patch16_clip_224.openai',
+            files=(),
+            weights=('open_clip_model.safetensors', 'open_clip_pytorch_model.bin'),
+            licence='see the source',
+            description="OpenAI's CLIP ViT-B/16 as open_clip reads it: the towers that the "
+            'official decoders (.pth) need.',
+            parameters=149_620_737,
+        ),
+    )
+}
+"""What ``clipseg download`` knows by name; any other CLIPSeg at the hub goes by owner/name."""
+
+
+def models_folder() -> Path:
+    """Where downloads lie: ``$CLIPSEG_MODELS``, or ``clipseg`` in the user's cache folder."""
+    chosen = os.environ.get('CLIPSEG_MODELS')
+    if chosen:
+        return Path(chosen).expanduser()
+    cache = os.environ.get('XDG_CACHE_HOME') or '~/.cache'
+    return Path(cache).expanduser() / 'clipseg'
+
+
+def source_of(name: str) -> Source | None:
+    """The source of a name of this project or of the hub (``owner/name``); None for others."""
+    if name in SOURCES:
+        return SOURCES[name]
+    for source in SOURCES.values():
+        if source.repository == name:
+            return source
+    if _HUB_NAME.fullmatch(name):
+        return Source(name.partition('/')[2], name, description=f'{name} at the Hugging Face hub.')
+    return None
+
+
+def find_downloaded(source: Source) -> Path | None:
+    """The file of weights of a source on this machine, or None.
+
+    Looked for where ``clipseg download`` puts it, then where Hugging Face's own tools do.
+
+    Args:
+        source: The source; its other files are beside the weights.
+    """
+    for name in source.weights:
+        weights = source.folder / name
+        if weights.is_file() and all((source.folder / file).is_file() for file in source.files):
+            return weights
+    return _find_in_hub_cache(source)
+
+
+def required(source: Source) -> Path:
+    """As :func:`find_downloaded`, for weights that are needed.
+
+    Raises:
+        CheckpointError: They are not on this machine.
+    """
+    weights = find_downloaded(source)
+    if weights is None:
+        known = source.name in SOURCES
+        name = source.name if known else source.repository
+        there = '' if known else f'There is no file or folder {name!r}. '
+        raise CheckpointError(
+            f'{there}The weights of {name!r} are not on this machine, and only a download fetches '
+            f'them: run "clipseg download {name}" where there is a network ({source.url} has their '
+            'terms), or give the path of a checkpoint in place of the name'
+        )
+    return weights
+
+
+def _find_in_hub_cache(source: Source) -> Path | None:
+    from huggingface_hub import try_to_load_from_cache
+
+    def cached(name: str) -> Path | None:
+        found = try_to_load_from_cache(source.repository, name)
+        return Path(found) if isinstance(found, str) else None
+
+    others = [cached(name) for name in source.files]
+    for name in source.weights:
+        weights = cached(name)
+        # Files of different revisions, one of them half downloaded, do not belong together.
+        if weights is not None and all(
+            other is not None and other.parent == weights.parent for other in others
+        ):
+            return weights
+    return None

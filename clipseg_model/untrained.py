@@ -1,0 +1,96 @@
+"""Cards of the papers' models whose authors published no weights: to be trained, then used."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from clipseg_model.model_card import ModelCard
+
+__all__ = ['UNTRAINED', 'how_to_train']
+
+_BACKBONE = {'type': 'open_clip', 'architecture': 'ViT-B-16-quickgelu'}
+
+_CLSCLIP_DECODER = {
+    'dim': 64,
+    'num_layers': 2,
+    'num_heads': 4,
+    'feedforward': 2048,
+    'head': 'plain',
+}
+
+
+def _card(name: str, description: str, **config: Any) -> ModelCard:
+    return ModelCard(
+        name=name,
+        architecture=config['architecture'],
+        config={'backbone': dict(_BACKBONE), **config},
+        input_size=352,
+        licence='as the weights given',
+        description=f'{description} No trained weights are published: docs/models.md tells how '
+        'to train it.',
+    )
+
+
+def _clsclip(name: str, description: str, **config: Any) -> ModelCard:
+    whole = {'blocks': [2, 3, 4], 'guidance': 'cls', 'learned_tokens': 0, **config}
+    return _card(name, description, architecture='clsclip', decoder=dict(_CLSCLIP_DECODER), **whole)
+
+
+#: By name.
+UNTRAINED = {
+    card.name: card
+    for card in (
+        _card(
+            'clip-deconv',
+            "CLIPSeg's baseline without a transformer: FiLM, projection and transposed "
+            'convolution on CLIP ViT-B/16 after block 9.',
+            architecture='clip-deconv',
+            layers=[9],
+            decoder={'dim': 64, 'hidden': 64},
+        ),
+        _card(
+            'vitseg',
+            "CLIPSeg's decoder on an ImageNet ViT-B/16, taps 3, 6, 9; prompts through CLIP.",
+            architecture='vitseg',
+            image_tower={'architecture': 'vit_base_patch16_384', 'overrides': {}},
+            layers=[3, 6, 9],
+            decoder={
+                'dim': 64,
+                'cond_layer': 0,
+                'num_heads': 4,
+                'feedforward': 2048,
+                'head': 'plain',
+            },
+        ),
+        _clsclip(
+            'clsclip',
+            'ClsCLIP: the prompt replaces the CLS token in blocks 2, 3, 4 of CLIP ViT-B/16.',
+        ),
+        _clsclip(
+            'clsclip-channel',
+            'Ablation of ClsCLIP: the prompt weighs the channels in blocks 2, 3, 4.',
+            guidance='channel',
+        ),
+        _clsclip(
+            'clsclip-spatial',
+            'Ablation of ClsCLIP: the prompt weighs the tokens in blocks 2, 3, 4.',
+            guidance='spatial',
+        ),
+        _clsclip(
+            'clsclip-vpt',
+            'Ablation of ClsCLIP: 50 learned tokens, the prompt weighs the channels at the end.',
+            blocks=[12],
+            guidance='channel',
+            learned_tokens=50,
+        ),
+    )
+}
+
+
+def how_to_train(name: str) -> str:
+    """The remedy where the weights of one of these models are asked for."""
+    return (
+        f'No trained weights of {name!r} are published. Build it with random weights with '
+        f'build_model(get_card({name!r}).config), train it (docs/models.md), and give the path of '
+        'its .safetensors checkpoint in place of the name'
+    )
