@@ -11,6 +11,9 @@ from scipy.integrate import simpson
 #: Thresholds run over 0, 1 / BINS, …, 1.
 BINS = 200
 
+#: Steps of recall at which the precision-recall curve is read for its integral.
+RECALLS = 1001
+
 
 @dataclass
 class PixelStatistics:
@@ -73,17 +76,23 @@ class PixelStatistics:
         return (self.iou_foreground() + self.iou_background()) / 2
 
     def average_precision(self) -> float:
-        """Area under precision over recall, integrated by Simpson's rule."""
+        """Area under precision over recall, 0…1, integrated by Simpson's rule.
+
+        The rule is applied at equal steps of recall, between which the curve is taken as linear.
+        On the uneven steps that thresholds give, its weights turn negative, and a curve with one
+        long step (all that is found is found above one threshold) would come out below zero.
+        """
         positives = self.true_positives()
         predicted = positives + self.false_positives()
         used = predicted > 0
-        precision = np.append(positives[used] / predicted[used], 1.0)
-        recall = np.append(positives[used] / max(self.foreground.sum(), 1), 0.0)
-        # Simpson's rule needs distinct abscissae; of thresholds with equal recall keep the best.
-        recall, precision = recall[::-1], precision[::-1]
+        precision = np.append(positives[used] / predicted[used], 1.0)[::-1]
+        recall = np.append(positives[used] / max(self.foreground.sum(), 1), 0.0)[::-1]
+        # Of thresholds with equal recall keep the best.
         distinct, first = np.unique(recall, return_index=True)
         best = np.maximum.reduceat(precision, first)
-        return float(simpson(best, x=distinct))
+        # What no threshold reaches has no precision.
+        grid = np.linspace(0, 1, RECALLS)
+        return float(simpson(np.interp(grid, distinct, best, right=0.0), x=grid))
 
 
 def index_of(threshold: float) -> int:

@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from tiny_models import CARD
 from typer.testing import CliRunner
 
-from clipseg_model import cli, registry
+from clipseg_model import cli, registry, weight_commands
 from clipseg_model.cli import app
 from clipseg_model.file_runner import count_frames, find_files, slug
 from clipseg_model.images import read_image, read_mask
@@ -219,7 +219,7 @@ class TestVideos:
         self, checkpoint: Path, video: Path, photo: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         shown = io.StringIO()
-        monkeypatch.setattr(cli, '_err', Console(file=shown, force_terminal=True, width=100))
+        monkeypatch.setattr(cli, 'err', Console(file=shown, force_terminal=True, width=100))
         assert segment(checkpoint, video, photo, '-p', 'mug').exit_code == 0
         assert '5/5' in shown.getvalue()
 
@@ -395,7 +395,7 @@ class TestModels:
 
     def test_what_a_threshold_is_worth(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """0.5 is what everybody takes; other values are calibrated, and say on what."""
-        monkeypatch.setattr(cli, '_out', Console(width=200))
+        monkeypatch.setattr(weight_commands, 'out', Console(width=200))
         rows = clipseg('models').stdout.splitlines()
         row = next(row for row in rows if ' clipseg-rd64 ' in row)
         assert '0.5 (usual)' in row

@@ -73,3 +73,14 @@ def test_merge_equals_adding():
 def test_shapes_must_agree():
     with pytest.raises(ValueError, match=r'\(2, 2\).*\(2, 3\)'):
         PixelStatistics().add(np.zeros((2, 2), np.float32), np.zeros((2, 3), bool))
+
+
+def test_average_precision_of_what_is_hardly_ever_found():
+    # A few pixels found at close thresholds, the rest at threshold 0 only: one long step of recall
+    # after short and steep ones.
+    truth = np.arange(10000) < 2500
+    probability = np.zeros(10000)
+    probability[:3] = 0.995
+    probability[[3, *range(5000, 5012)]] = 0.99
+    curve = statistics(probability.reshape(100, 100), truth.reshape(100, 100))
+    assert curve.average_precision() == pytest.approx(0.25, abs=0.01)

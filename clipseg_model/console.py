@@ -1,0 +1,26 @@
+"""What the commands say and where: results to stdout; notes, progress and errors to stderr."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NoReturn
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+__all__ = ['err', 'fail', 'out', 'report']
+
+out = Console()
+err = Console(stderr=True)
+
+
+def report(path: Path, reason: str) -> None:
+    """Say what is wrong with a file, and go on."""
+    err.print(f'[red]{escape(str(path))}:[/] {escape(reason)}', highlight=False, soft_wrap=True)
+
+
+def fail(message: str) -> NoReturn:
+    """Say what is wrong, and end the command with exit code 1."""
+    err.print(f'[bold red]Error:[/] {escape(message)}', highlight=False, soft_wrap=True)
+    raise typer.Exit(1)
