@@ -281,7 +281,7 @@ class TestGenuine:
         expected = theirs(tuple(taps), condition).logits
         logits = decoder_of(genuine)(taps, (7, 7), condition[:, None])[:, 0]
         assert expected.std() > 0.1
-        torch.testing.assert_close(logits, expected, rtol=0, atol=1e-5)
+        torch.testing.assert_close(logits, expected, rtol=0, atol=5e-5)
 
     @pytest.mark.slow
     def test_it_is_a_whole_model_on_towers_of_open_clip(
