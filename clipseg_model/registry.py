@@ -58,9 +58,10 @@ def get_card(name: str) -> ModelCard:
         raise _not_found(name)
     weights = _own_weights(name)
     if weights.is_file():
-        source = 'trained by you' if name in UNTRAINED else 'trained by this project'
         card = load_card(weights)
-        return replace(card, name=name, source=card.source or source)
+        if name in UNTRAINED:
+            return replace(card, name=name, source=card.source or 'trained by you')
+        return replace(card, source=card.source or 'trained by this project')
     if name in UNTRAINED:
         return UNTRAINED[name]
     return ModelCard(
@@ -182,6 +183,7 @@ def _published_card(name: str) -> ModelCard:
             },
         },
         input_size=352,
+        prompt_ground='mean',
         licence=source.licence,
         source=source.url,
         description=source.description,
