@@ -27,6 +27,7 @@ from clipseg_model.prompts import (
     find_captions,
 )
 from clipseg_model.regions import Box
+from clipseg_model.runtime import Runtime, wrap_model
 from clipseg_model.segmentation import PromptResult, Segmentation
 from clipseg_model.visual_prompt import DEFAULT_METHOD, find_method, visual_prompt
 from clipseg_model.zoom import Zoom
@@ -72,9 +73,10 @@ class Segmenter:
     """A model at work on numpy images. Not for use by two threads at once.
 
     Args:
-        model: The model.
+        model: The model, which torch then runs in float32 on ``device``; or a runtime that executes
+            one on a device of its own, see :func:`clipseg_model.runtime.create_runtime`.
         card: What its output means and its input must be.
-        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``; a runtime's own device is what counts.
         visual_method: How example images with masks become prompt images, a key of
             :data:`clipseg_model.visual_prompt.METHODS`.
         template: What phrases are put into, a key of :data:`clipseg_model.prompts.TEMPLATES` or a
@@ -84,7 +86,8 @@ class Segmenter:
         zoom: How to look closely at parts of each image; None not to.
 
     Attributes:
-        model: The model, in evaluation mode on ``device``.
+        model: The model, in evaluation mode on ``device``; it embeds prompts.
+        runtime: What executes it on images.
         card: Its card.
         device: Where it runs.
         zoom: As given; may be set at any time.
@@ -98,7 +101,7 @@ class Segmenter:
 
     def __init__(
         self,
-        model: SegmentationModel,
+        model: SegmentationModel | Runtime,
         card: ModelCard,
         device: str | torch.device = 'auto',
         visual_method: str = DEFAULT_METHOD,
@@ -106,13 +109,16 @@ class Segmenter:
         ground: str = 'black',
         zoom: Zoom | None = None,
     ) -> None:
-        self.device = resolve_device(device)
-        self.model = model.to(self.device).eval()
+        if not isinstance(model, Runtime):
+            model = wrap_model(model, resolve_device(device))
+        self.runtime = model
+        self.model = model.model
+        self.device = model.device
         self.card = card
         self.visual_method = visual_method
         self.template = template
         self.zoom = zoom
-        backbone = model.backbone
+        backbone = self.model.backbone
         if ground not in ('black', 'mean'):
             raise ValueError(f"ground must be 'black' or 'mean', not {ground!r}")
         red, green, blue = (255 * level for level in backbone.mean)
@@ -175,7 +181,7 @@ class Segmenter:
         self._features = None
         check_image(image)
         shape = self._input_shape(image)
-        self._features = self.model.encode_image(self._pixels(image, shape))
+        self._features = self.runtime.encode_image(self._pixels(image, shape))
         self._image = image
 
     @torch.inference_mode()
@@ -295,7 +301,7 @@ class Segmenter:
             for start in range(0, len(numbers), VIEW_BATCH):
                 batch = numbers[start : start + VIEW_BATCH]
                 crops = [self._pixels(image[views[number].slices], shape) for number in batch]
-                features = self.model.encode_image(torch.cat(crops))
+                features = self.runtime.encode_image(torch.cat(crops))
                 condition = torch.stack([self._conditions(list(prompts[n])) for n in batch])
                 answers = self._decode(features, condition).cpu().numpy()
                 logits.update(zip(batch, answers, strict=True))
@@ -401,7 +407,7 @@ class Segmenter:
         size = prompts
         if self.device.type == 'cpu':
             size = max(1, CPU_CHUNK * prompts // condition.shape[:-1].numel())
-        parts = [self.model.decode(features, chunk) for chunk in condition.split(size, dim=-2)]
+        parts = [self.runtime.decode(features, chunk) for chunk in condition.split(size, dim=-2)]
         logits = (parts[0] if len(parts) == 1 else torch.cat(parts, dim=-3)).float()
         if not math.isfinite(float(logits.sum())):
             raise ClipsegError(
