@@ -104,7 +104,7 @@ def prompt_buckets(prompts: int, most: int) -> list[tuple[int, int]]:
 
 def _many_shapes() -> Any:
     """A camera, zoom and a few numbers of prompts make more shapes than torch expects."""
-    config: Any = torch._dynamo.config  # type: ignore[attr-defined]
+    config: Any = torch._dynamo.config
     return config.patch(recompile_limit=64)
 
 

@@ -6,7 +6,7 @@ import logging
 from abc import abstractmethod
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -22,6 +22,9 @@ from clipseg_model.runtime.export_files import (
     write_variant,
 )
 from clipseg_model.runtime.split import check_exportable, write_onnx
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = ['ONNX', 'ExportedRuntime', 'ensure_onnx']
 
@@ -88,6 +91,16 @@ class ExportedRuntime(Runtime):
         self.model = self.model.to(device)
         with memory_guard(self):
             self._load(variant, manifest)
+
+    @classmethod
+    def of_files(
+        cls, model: SegmentationModel, device: torch.device, precision: str, files: Path
+    ) -> Self:
+        """A runtime on files that have just been made, before they become a variant."""
+        runtime = cls.__new__(cls)
+        Runtime.__init__(runtime, model, device, precision)
+        runtime._load(files, {})
+        return runtime
 
     @classmethod
     @abstractmethod

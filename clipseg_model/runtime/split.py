@@ -105,7 +105,7 @@ class TextEncoder(nn.Module):
         backbone: Any = model.backbone
         if not isinstance(backbone, (OpenClipBackbone, SmallClip)):
             raise ExportError(f'The text tower of a {type(backbone).__name__} cannot be exported')
-        self.backbone = backbone
+        self.backbone: Any = backbone
 
     def forward(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
         """See the class."""
