@@ -155,6 +155,11 @@ def export_int8(
             model_type=nncf.ModelType.TRANSFORMER,
             target_device=nncf.TargetDevice.CPU,
             subset_size=len(inputs),
+            # Little of the work, and most of the error: 0.958 with them, 0.991 without them
+            # (bundled model, IoU with fp32 masks on 30 tabletop scenes).
+            ignored_scope=nncf.IgnoredScope(
+                types=['Convolution', 'GroupConvolution'], validate=False
+            ),
         )
     agreement: list[Agreement] = []
 

@@ -82,9 +82,9 @@ class TensorRtRuntime(ExportedRuntime):
                 channels = tap.shape[-1]
                 ranges[f'cls_{number}'] = [(1, 1, channels)] * 3
                 ranges[f'patches_{number}'] = [(1, *grid, channels)] * 3
-            pixels = {'pixels': [(1, 3, height, width)] * 3}
+            image: list[tuple[int, ...]] = [(1, 3, height, width)] * 3
             with torch.cuda.device(device):
-                _build(onnx / ENCODER, made / 'encoder.engine', pixels, precision)
+                _build(onnx / ENCODER, made / 'encoder.engine', {'pixels': image}, precision)
                 _build(onnx / DECODER, made / 'decoder.engine', ranges, precision)
             return {'height': height, 'width': width, 'gpu': torch.cuda.get_device_name(device)}
 

@@ -140,7 +140,7 @@ def assert_agrees(reference: Segmenter, other: Segmenter, picture: Any, toleranc
             assert error <= tolerance * scale, (count, error, scale)
 
 
-@pytest.mark.parametrize(('name', 'precision', 'device', 'tolerance'), map(as_parameter, RUNS))
+@pytest.mark.parametrize(('name', 'precision', 'device', 'tolerance'), list(map(as_parameter, RUNS)))
 class TestAgreement:
     def test_tiny_vit(
         self,
