@@ -99,7 +99,7 @@ def token_grid(pixels: Tensor, patch_size: int) -> tuple[int, int]:
     """
     if pixels.ndim != 4 or pixels.shape[1] != 3:
         raise ImageError(f'The towers take pixels of shape (B, 3, H, W), not {tuple(pixels.shape)}')
-    height, width = int(pixels.shape[2]), int(pixels.shape[3])
+    height, width = pixels.shape[2:]
     if height % patch_size or width % patch_size or not height or not width:
         raise ImageError(
             f'The towers take images whose sides are multiples of {patch_size} px, '
@@ -316,8 +316,8 @@ class OpenClipBackbone(nn.Module):
     def _embed_patches(self, pixels: Tensor) -> tuple[Tensor, tuple[int, int]]:
         visual = self.model.visual
         kernel = visual.conv1.weight
-        grid = token_grid(pixels, self._patch_side(pixels))
-        side = pixels.shape[2] // grid[0]
+        side = self._patch_side(pixels)
+        grid = token_grid(pixels, side)
         if side != self.patch_size:
             kernel = F.interpolate(kernel, (side, side), mode='bilinear', align_corners=True)
         patches = F.conv2d(pixels, kernel, stride=side).flatten(2).transpose(1, 2)

@@ -20,6 +20,7 @@ from rich.table import Table
 
 from clipseg_model.console import err, fail, out, report
 from clipseg_model.errors import ClipsegError, PromptError, RegionError
+from clipseg_model.export_command import export
 from clipseg_model.weight_commands import convert, download, models
 
 if TYPE_CHECKING:
@@ -66,6 +67,17 @@ def segment(
         str, typer.Option('--model', '-m', help='Name of a model, or path of a checkpoint.')
     ] = 'tabletop',
     device: Annotated[str, typer.Option(help='auto, cpu, cuda or cuda:N.')] = 'auto',
+    runtime: Annotated[
+        str,
+        typer.Option(help='eager, compile, onnxruntime, openvino, tensorrt, or auto.'),
+    ] = 'eager',
+    precision: Annotated[
+        str, typer.Option(help='fp32, bf16, fp16 or int8, as far as the runtime has it.')
+    ] = 'fp32',
+    exports: Annotated[
+        Path | None,
+        typer.Option(help="Folder of clipseg export; the user's cache.", file_okay=False),
+    ] = None,
     threshold: Annotated[
         float | None,
         typer.Option(help="Probability between 0 and 1 above which a pixel is on; the model's."),
@@ -186,13 +198,17 @@ def segment(
             report(path, reason)
         if not files:
             fail('There is nothing to segment')
-        segmenter = create_model(model, device)
+        segmenter = create_model(
+            model, device, runtime=runtime, precision=precision, exports=exports
+        )
         segmenter.visual_method = visual_prompt
         segmenter.template = template
         if segmenter.card.notice:
             err.print(f'[yellow]Note:[/] {escape(segmenter.card.notice)}', soft_wrap=True)
         segmenter.zoom = zooming
         least = 1 if instances and min_area is None else min_area
+        if (runtime, precision) != ('eager', 'fp32'):
+            err.print(f'Runtime: {escape(segmenter.runtime.describe())}', soft_wrap=True)
         runner = FileRunner(segmenter, prompts, output, threshold, frame_masks, least)
     except ClipsegError as error:
         fail(str(error))
@@ -201,7 +217,7 @@ def segment(
         fail(f'{failed} of {len(files) + len(problems)} inputs failed')
 
 
-for _command in (models, download, convert):
+for _command in (models, download, convert, export):
     app.command()(_command)
 
 

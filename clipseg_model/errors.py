@@ -6,11 +6,15 @@ __all__ = [
     'CheckpointError',
     'ClipsegError',
     'DeviceError',
+    'DeviceMemoryError',
     'DownloadError',
+    'ExportError',
     'ImageError',
     'ModelNotFoundError',
+    'PrecisionError',
     'PromptError',
     'RegionError',
+    'RuntimeMissingError',
 ]
 
 
@@ -48,3 +52,19 @@ class ModelNotFoundError(ClipsegError):
 
 class RegionError(ClipsegError):
     """A box, a part of an image, or a setting of zoom or of instances is not usable."""
+
+
+class RuntimeMissingError(ClipsegError):
+    """There is no runtime of that name, or what it needs is not installed."""
+
+
+class PrecisionError(ClipsegError):
+    """A runtime or the device has no such precision, or the model does not bear it."""
+
+
+class ExportError(ClipsegError):
+    """An exported model is missing, damaged, foreign or of other sizes, or cannot be made."""
+
+
+class DeviceMemoryError(ClipsegError):
+    """There was not enough memory to run a model."""

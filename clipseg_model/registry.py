@@ -16,6 +16,7 @@ from clipseg_model.checkpoints import load_card, load_checkpoint
 from clipseg_model.errors import CheckpointError, ClipsegError, ModelNotFoundError
 from clipseg_model.model_card import ModelCard
 from clipseg_model.models import SegmentationModel
+from clipseg_model.runtime import create_runtime
 from clipseg_model.segmenter import Segmenter
 from clipseg_model.untrained import UNTRAINED, how_to_train
 
@@ -78,6 +79,9 @@ def create_model(
     name_or_path: str | os.PathLike[str] = DEFAULT_MODEL,
     device: str | torch.device = 'auto',
     threads: int | None = None,
+    runtime: str = 'eager',
+    precision: str = 'fp32',
+    exports: str | os.PathLike[str] | None = None,
 ) -> Segmenter:
     """Load a model, ready to segment.
 
@@ -87,11 +91,20 @@ def create_model(
             :func:`~clipseg_model.checkpoints.load_checkpoint`.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         threads: Threads of torch's CPU operations, for the whole process; None leaves them.
+        runtime: What executes the model, a key of :data:`clipseg_model.runtime.RUNTIMES`, or
+            ``auto``.
+        precision: What it computes in: ``fp32``, ``bf16``, ``fp16`` or ``int8``, as far as the
+            runtime and the device can.
+        exports: Folder that ``clipseg export`` wrote the model to, for a runtime that needs one;
+            a folder in the user's cache where None.
 
     Raises:
         ModelNotFoundError: It is neither a name that is known nor a path.
         CheckpointError: The weights are missing or damaged.
-        DeviceError: The device is not there.
+        DeviceError: The device is not there, or is none of the runtime's.
+        RuntimeMissingError: There is no such runtime, or its package is not installed.
+        PrecisionError: The runtime or the device has no such precision.
+        ExportError: The model cannot be exported, or its export is of no use.
         ValueError: ``threads`` is less than 1.
     """
     if threads is not None:
@@ -99,7 +112,8 @@ def create_model(
             raise ValueError(f'threads must be at least 1, not {threads}')
         torch.set_num_threads(threads)
     model, card = load_model(name_or_path)
-    return Segmenter(model, card, device)
+    chosen = create_runtime(model, card, device, runtime, precision, exports)
+    return Segmenter(chosen, card)
 
 
 def load_model(

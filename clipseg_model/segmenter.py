@@ -28,6 +28,7 @@ from clipseg_model.prompts import (
     find_captions,
 )
 from clipseg_model.regions import Box
+from clipseg_model.runtime import Runtime, wrap_model
 from clipseg_model.segmentation import PromptResult, Segmentation
 from clipseg_model.visual_prompt import DEFAULT_METHOD, find_method, visual_prompt
 from clipseg_model.zoom import Zoom
@@ -73,9 +74,10 @@ class Segmenter:
     """A model at work on numpy images. Not for use by two threads at once.
 
     Args:
-        model: The model.
+        model: The model, which torch then runs in float32 on ``device``; or a runtime that executes
+            one on a device of its own, see :func:`clipseg_model.runtime.create_runtime`.
         card: What its output means and its input must be.
-        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``; a runtime's own device is what counts.
         visual_method: How example images with masks become prompt images, a key of
             :data:`clipseg_model.visual_prompt.METHODS`.
         template: What phrases are put into, a key of :data:`clipseg_model.prompts.TEMPLATES` or a
@@ -83,7 +85,8 @@ class Segmenter:
         zoom: How to look closely at parts of each image; None not to.
 
     Attributes:
-        model: The model, in evaluation mode on ``device``.
+        model: The model, in evaluation mode on ``device``; it embeds prompts.
+        runtime: What executes it on images.
         card: Its card.
         device: Where it runs.
         zoom: As given; may be set at any time.
@@ -97,21 +100,24 @@ class Segmenter:
 
     def __init__(
         self,
-        model: SegmentationModel,
+        model: SegmentationModel | Runtime,
         card: ModelCard,
         device: str | torch.device = 'auto',
         visual_method: str = DEFAULT_METHOD,
         template: str | None = None,
         zoom: Zoom | None = None,
     ) -> None:
-        self.device = resolve_device(device)
-        _check_weights(model, card.name)
-        self.model = model.to(self.device).eval()
+        if not isinstance(model, Runtime):
+            model = wrap_model(model, resolve_device(device))
+        self.runtime = model
+        self.model = model.model
+        self.device = model.device
+        _check_weights(self.model, card.name)
         self.card = card
         self.visual_method = visual_method
         self.template = template
         self.zoom = zoom
-        backbone = model.backbone
+        backbone = self.model.backbone
         red, green, blue = (255 * level for level in backbone.mean)
         self._ground = (red, green, blue) if card.prompt_ground == 'mean' else (0, 0, 0)
         self._prompt_size = card.prompt_image_size or card.input_size
@@ -173,7 +179,7 @@ class Segmenter:
         self._features = None
         check_image(image)
         shape = self._input_shape(image)
-        self._features = self.model.encode_image(self._pixels(image, shape))
+        self._features = self.runtime.encode_image(self._pixels(image, shape))
         self._image = image
 
     @torch.inference_mode()
@@ -293,9 +299,9 @@ class Segmenter:
             for start in range(0, len(numbers), VIEW_BATCH):
                 batch = numbers[start : start + VIEW_BATCH]
                 crops = [self._pixels(image[views[number].slices], shape) for number in batch]
-                features = self.model.encode_image(torch.cat(crops))
+                features = self.runtime.encode_image(torch.cat(crops))
                 condition = torch.stack([self._conditions(list(prompts[n])) for n in batch])
-                known = self.model.encode_prompts(condition)
+                known = self.runtime.encode_prompts(condition)
                 answers = self._decode(features, known).cpu().numpy()
                 logits.update(zip(batch, answers, strict=True))
         return [logits[number] for number in range(len(views))]
@@ -312,7 +318,7 @@ class Segmenter:
         self.set_image(np.zeros((height, width, 3), np.uint8))
         assert self._features is not None
         condition = self.model.embed_texts(['a']).expand(prompts, -1)
-        top_scores(self._decode(self._features, self.model.encode_prompts(condition)))
+        top_scores(self._decode(self._features, self.runtime.encode_prompts(condition)))
         self._features = None
 
     def _input_shape(self, image: NDArray[np.uint8]) -> tuple[int, int]:
@@ -348,7 +354,7 @@ class Segmenter:
         )
         features = self._sets.get(key)
         if features is None:
-            features = self.model.encode_prompts(self._conditions(prompts))
+            features = self.runtime.encode_prompts(self._conditions(prompts))
             self._sets[key] = features
             if len(self._sets) > PROMPT_SETS:
                 self._sets.popitem(last=False)
@@ -413,7 +419,7 @@ class Segmenter:
         Raises:
             ClipsegError: They are not finite.
         """
-        logits = self.model.decode(features, prompts).float()
+        logits = self.runtime.decode(features, prompts).float()
         if not math.isfinite(float(logits.sum())):
             raise ClipsegError(
                 f'The model {self.card.name!r} gave logits that are not finite: its weights are '

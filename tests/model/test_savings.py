@@ -289,8 +289,14 @@ class TestDense:
         assert not onednn_serves(inputs[:0], layer.weight)
         with torch.enable_grad():
             assert not onednn_serves(inputs, layer.weight)
+        expected = layer(inputs)
         with torch.autocast('cpu', torch.bfloat16):
+            assert not onednn_serves(inputs, layer.weight)
             assert layer(inputs).dtype == torch.bfloat16
+            layer.bfloat16()
+            assert onednn_serves(inputs, layer.weight) == dense._HAS_ONEDNN
+            assert layer(inputs).dtype == torch.bfloat16
+            torch.testing.assert_close(layer(inputs).float(), expected, rtol=2e-2, atol=2e-2)
 
     def test_an_exported_layer_is_of_torchs_own_operators(self) -> None:
         program = torch.export.export(Dense(24, 40).eval(), (torch.randn(3, 24),))

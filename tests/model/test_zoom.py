@@ -11,6 +11,7 @@ from clipseg_model.errors import RegionError
 from clipseg_model.prompts import Prompt
 from clipseg_model.proposals import CoarseProposals, GivenBoxes, Proposal
 from clipseg_model.regions import Box
+from clipseg_model.runtime.eager import EagerRuntime
 from clipseg_model.segmentation import Segmentation
 from clipseg_model.segmenter import Segmenter
 from clipseg_model.zoom import Zoom
@@ -208,7 +209,7 @@ class TestJoining:
                 )
 
         segmenter = pixel_segmenter(None, 32, presence_threshold=0.5)
-        segmenter.model = Wrong()  # type: ignore[assignment]
+        segmenter.runtime = EagerRuntime(Wrong(), segmenter.device)  # type: ignore[arg-type]
         assert segmenter.segment(dark(60, 80), ['red']).results[0].presence
         segmenter.zoom = Zoom(GivenBoxes([(0, 0, 80, 60)]), 'replace')
         result = segmenter.segment(dark(60, 80), ['red']).results[0]

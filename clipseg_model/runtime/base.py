@@ -1,0 +1,205 @@
+"""What every runtime has in common: it executes a model's image side on one device."""
+
+from __future__ import annotations
+
+import importlib
+import platform
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from clipseg_model.errors import (
+    DeviceError,
+    DeviceMemoryError,
+    PrecisionError,
+    RuntimeMissingError,
+)
+from clipseg_model.models import ImageFeatures, PromptFeatures, SegmentationModel
+
+__all__ = ['PRECISIONS', 'Runtime', 'memory_guard', 'require']
+
+PRECISIONS = ('fp32', 'bf16', 'fp16', 'int8')
+"""What a model may compute in; each runtime has some of them."""
+
+_NO_MEMORY = re.compile(
+    r"out of memory|can't allocate memory|bad_alloc|bad allocation|failed to allocate", re.I
+)
+
+
+class Runtime(ABC):
+    """A model, and what executes it: the operations that a ``Segmenter`` calls.
+
+    Images are encoded and prompts decoded here. Prompts are embedded by torch in every runtime,
+    since an embedding is computed once and kept.
+
+    Args:
+        model: The model; the runtime may change it (move it, cast its weights).
+        device: Where the runtime works.
+        precision: One of :attr:`precisions`.
+
+    Attributes:
+        name: What it is called.
+        precisions: The precisions that it has.
+        device_types: The kinds of device that it works on.
+        package: What must be importable beyond torch, or None.
+        extra: The extra of this project that installs it, or None.
+        model: The torch model, in evaluation mode on ``device``.
+
+    Raises:
+        DeviceError: The runtime does not work on this kind of device.
+        PrecisionError: The runtime or the device does not have the precision.
+        RuntimeMissingError: Its package is not installed.
+    """
+
+    name: ClassVar[str]
+    precisions: ClassVar[tuple[str, ...]]
+    device_types: ClassVar[tuple[str, ...]] = ('cpu', 'cuda')
+    package: ClassVar[str | None] = None
+    extra: ClassVar[str | None] = None
+
+    def __init__(
+        self, model: SegmentationModel, device: torch.device, precision: str = 'fp32'
+    ) -> None:
+        if self.package is not None:
+            require(self.package, self.name, self.extra)
+        self.check(device, precision)
+        self.device = device
+        self.precision = precision
+        with memory_guard(self):
+            self.model = model.to(device).eval()
+
+    @classmethod
+    def check(cls, device: torch.device, precision: str) -> None:
+        """Make sure that the runtime has a precision on a device; nothing is loaded for it.
+
+        Raises:
+            DeviceError: The runtime does not work on this kind of device.
+            PrecisionError: The runtime or the device does not have the precision.
+        """
+        if device.type not in cls.device_types:
+            raise DeviceError(
+                f'The runtime {cls.name!r} works on {" and ".join(cls.device_types)}, not on '
+                f'{device}: choose that device, or another runtime'
+            )
+        if precision not in cls.precisions:
+            raise PrecisionError(
+                f'The runtime {cls.name!r} has the precisions {", ".join(cls.precisions)}, '
+                f'not {precision!r}'
+            )
+        if precision == 'fp16' and device.type == 'cpu':
+            raise PrecisionError(
+                'CPUs compute fp16 more slowly than fp32: choose precision bf16 or fp32, or a CUDA '
+                'device'
+            )
+        if precision == 'bf16':
+            _check_bf16(device)
+
+    @abstractmethod
+    def encode_image(self, pixels: Tensor) -> ImageFeatures:
+        """Does what no prompt is needed for.
+
+        Args:
+            pixels: Normalised images (B, 3, H, W), float32 on :attr:`device`.
+
+        Returns:
+            Features that :meth:`decode` of the same runtime takes; what they hold is its own.
+        """
+
+    def encode_prompts(self, condition: Tensor) -> PromptFeatures:
+        """Does what no image is needed for, once for all images.
+
+        Args:
+            condition: (B, P, E) or (P, E) on :attr:`device`.
+        """
+        return PromptFeatures(condition)
+
+    @abstractmethod
+    def decode(self, features: ImageFeatures, prompts: Tensor | PromptFeatures) -> Tensor:
+        """Decodes prompts on encoded images.
+
+        Args:
+            features: Of :meth:`encode_image`, of B images.
+            prompts: Of :meth:`encode_prompts`, or conditional vectors (B, P, E) on
+                :attr:`device`, or (P, E) when B is 1.
+
+        Returns:
+            Logits (B, P, H, W), or (P, H, W), float32 on :attr:`device`.
+        """
+
+    def embed_texts(self, texts: Sequence[str]) -> Tensor:
+        """Embeds P texts as conditional vectors (P, E)."""
+        return self.model.embed_texts(texts)
+
+    def embed_images(self, pixels: Tensor) -> Tensor:
+        """Embeds normalised prompt images (P, 3, H, W) as conditional vectors (P, E)."""
+        return self.model.embed_images(pixels)
+
+    def describe(self) -> str:
+        """What runs, for people: ``eager fp32 on cpu``."""
+        return f'{self.name} {self.precision} on {self.device}'
+
+
+def require(package: str, runtime: str, extra: str | None) -> ModuleType:
+    """Import what a runtime needs.
+
+    Raises:
+        RuntimeMissingError: It is not installed, or broken.
+    """
+    try:
+        return importlib.import_module(package)
+    except ImportError as error:
+        remedy = f'install it with: pip install "clipseg_ros[{extra}]"' if extra else 'install it'
+        raise RuntimeMissingError(
+            f'The runtime {runtime!r} needs the package {package!r}, which cannot be imported '
+            f'({error}): {remedy}; or choose the runtime eager'
+        ) from error
+
+
+@contextmanager
+def memory_guard(runtime: Runtime) -> Iterator[None]:
+    """While this lasts, running out of memory is told as such.
+
+    Raises:
+        DeviceMemoryError: There was not enough memory.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and not _NO_MEMORY.search(str(error)):
+            raise
+        raise DeviceMemoryError(
+            f'There is not enough memory for {runtime.describe()}: end other programs, ask for '
+            'fewer prompts at once, or choose a smaller model or input, a precision of 16 or 8 '
+            f'bits, or another device. {str(error).splitlines()[0] if str(error) else ""}'.rstrip()
+        ) from error
+
+
+def _check_bf16(device: torch.device) -> None:
+    if device.type == 'cuda':
+        if not torch.cuda.is_bf16_supported(including_emulation=False):
+            raise PrecisionError(
+                f'{torch.cuda.get_device_name(device)} does not compute in bf16: choose precision '
+                'fp16 or fp32'
+            )
+    elif not cpu_flags() & {'avx512_bf16', 'amx_bf16', 'bf16'}:
+        raise PrecisionError(
+            f'This CPU ({platform.machine()}) has no instructions for bf16 (AVX512_BF16, AMX or '
+            "Arm's BF16), without which it is slower than fp32: choose precision fp32 or int8"
+        )
+
+
+def cpu_flags() -> frozenset[str]:
+    """The instruction sets of this CPU as Linux names them; empty where it does not say."""
+    try:
+        text = Path('/proc/cpuinfo').read_text()
+    except OSError:
+        return frozenset()
+    found = re.search(r'^(?:flags|Features)\s*:(.*)$', text, re.M)
+    return frozenset(found[1].split()) if found else frozenset()

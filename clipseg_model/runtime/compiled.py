@@ -1,0 +1,121 @@
+"""torch.compile: fused kernels, and on a GPU the whole network as a CUDA graph."""
+
+from __future__ import annotations
+
+import shutil
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from clipseg_model.errors import RuntimeMissingError
+from clipseg_model.models import ImageFeatures, PromptFeatures, SegmentationModel
+from clipseg_model.runtime.base import memory_guard
+from clipseg_model.runtime.eager import EagerRuntime
+
+__all__ = ['CompiledRuntime', 'prompt_buckets']
+
+_CPU_PROMPTS = 4
+_GPU_PROMPTS = 64
+
+
+class CompiledRuntime(EagerRuntime):
+    """PyTorch, compiled for each shape when it first comes, which takes half a minute or more.
+
+    On a CUDA device the compiled network is recorded as CUDA graphs (``mode='reduce-overhead'``),
+    whose buffers the next call overwrites, so results are copied out of them. A graph is fixed to
+    a number of prompts: prompts are padded to the next of a few numbers, see
+    :func:`prompt_buckets`.
+    """
+
+    name = 'compile'
+    precisions = ('fp32', 'bf16', 'fp16')
+
+    def __init__(
+        self, model: SegmentationModel, device: torch.device, precision: str = 'fp32'
+    ) -> None:
+        _check_compiler(device)
+        super().__init__(model, device, precision)
+        self._graphs = device.type == 'cuda'
+        options: dict[str, Any] = {'mode': 'reduce-overhead'} if self._graphs else {}
+        self._encoder = torch.compile(self._taps, dynamic=False, **options)
+        self._decoder = torch.compile(self._logits, dynamic=False, **options)
+
+    def encode_image(self, pixels: Tensor) -> ImageFeatures:
+        """See :meth:`Runtime.encode_image`."""
+        with memory_guard(self), self._cast(), _many_shapes():
+            taps = self._own(self._encoder(pixels))
+        height, width = pixels.shape[-2:]
+        patch = self.model.backbone.patch_size
+        return ImageFeatures(taps, (height // patch, width // patch), height, width)
+
+    def decode(self, features: ImageFeatures, prompts: Tensor | PromptFeatures) -> Tensor:
+        """See :meth:`Runtime.decode`."""
+        condition = prompts if isinstance(prompts, Tensor) else prompts.condition
+        batched = condition if condition.dim() == 3 else condition[None]
+        size = (features.height, features.width)
+        parts, start = [], 0
+        with memory_guard(self), self._cast(), _many_shapes():
+            for taken, run in prompt_buckets(
+                batched.shape[1], _GPU_PROMPTS if self._graphs else _CPU_PROMPTS
+            ):
+                chunk = batched[:, start : start + taken]
+                if taken < run:
+                    chunk = torch.cat([chunk, chunk[:, -1:].expand(-1, run - taken, -1)], 1)
+                logits = self._decoder(features.taps, features.grid, size, chunk.contiguous())
+                parts.append(self._own([logits])[0][:, :taken].float())
+                start += taken
+        joined = parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+        return joined if condition.dim() == 3 else joined[0]
+
+    def _taps(self, pixels: Tensor) -> list[Tensor]:
+        return self.model.encode_image(pixels).taps
+
+    def _logits(
+        self,
+        taps: list[Tensor],
+        grid: tuple[int, int],
+        size: tuple[int, int],
+        condition: Tensor,
+    ) -> Tensor:
+        return self.model.decode(ImageFeatures(taps, grid, *size), condition)
+
+    def _own(self, tensors: list[Tensor]) -> list[Tensor]:
+        """Tensors that the next call does not overwrite."""
+        return [tensor.clone() for tensor in tensors] if self._graphs else tensors
+
+
+def prompt_buckets(prompts: int, most: int) -> list[tuple[int, int]]:
+    """How many prompts are run at once, so that few different numbers occur.
+
+    Args:
+        prompts: How many there are.
+        most: Most at once, a power of two.
+
+    Returns:
+        For each run, how many prompts are in it and the power of two that they are padded to.
+    """
+    runs = []
+    while prompts > 0:
+        taken = min(prompts, most)
+        runs.append((taken, 1 << (taken - 1).bit_length()))
+        prompts -= taken
+    return runs
+
+
+def _many_shapes() -> Any:
+    """A camera, zoom and a few numbers of prompts make more shapes than torch expects."""
+    config: Any = torch._dynamo.config
+    return config.patch(recompile_limit=64)
+
+
+def _check_compiler(device: torch.device) -> None:
+    if device.type == 'cuda':
+        from clipseg_model.runtime.base import require
+
+        require('triton', 'compile', None)
+    elif not any(map(shutil.which, ('g++', 'clang++', 'c++'))):
+        raise RuntimeMissingError(
+            "The runtime 'compile' needs a C++ compiler on a CPU, and there is none: install one "
+            '(apt install g++), or choose another runtime'
+        )

@@ -1,0 +1,166 @@
+"""Exported models on disk: folders with a manifest that says what they were made of and by.
+
+``FOLDER/VARIANT/`` holds the files of one variant (``onnx``, ``openvino``, ``openvino-int8``, an
+engine of TensorRT) and ``manifest.json``: the model, the digest of its weights, what wrote it, and
+the digest of every file. A variant appears under its name only once it is complete.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from clipseg_model.errors import ExportError
+from clipseg_model.model_card import ModelCard
+from clipseg_model.models import SegmentationModel
+
+__all__ = ['exports_folder', 'read_variant', 'weights_digest', 'write_variant']
+
+MANIFEST = 'manifest.json'
+_FORMAT = 'clipseg_ros export'
+_VERSION = 1
+_REMEDY = 'export the model again (clipseg export)'
+
+
+def exports_folder(card: ModelCard, digest: str) -> Path:
+    """Where a model's exports lie that nobody chose a folder for.
+
+    In ``$CLIPSEG_EXPORTS``, or ``clipseg/exports`` in the user's cache folder.
+    """
+    chosen = os.environ.get('CLIPSEG_EXPORTS')
+    if chosen:
+        root = Path(chosen).expanduser()
+    else:
+        cache = os.environ.get('XDG_CACHE_HOME') or '~/.cache'
+        root = Path(cache).expanduser() / 'clipseg' / 'exports'
+    name = re.sub(r'[^\w.-]', '-', card.name)
+    return root / f'{name}-{digest[:16]}'
+
+
+def weights_digest(model: SegmentationModel) -> str:
+    """SHA-256 of a model's configuration and weights as they are loaded.
+
+    It tells checkpoints apart by what they hold, whatever files they came from.
+    """
+    digest = hashlib.sha256(json.dumps(model.config(), sort_keys=True).encode())
+    for key, value in sorted(model.state_dict().items()):
+        digest.update(f'{key} {value.dtype} {tuple(value.shape)}'.encode())
+        flat = value.detach().cpu().contiguous().view(-1)
+        digest.update(memoryview(flat.view(torch.uint8).numpy()))
+    return digest.hexdigest()
+
+
+def write_variant(
+    folder: Path,
+    card: ModelCard,
+    digest: str,
+    versions: Mapping[str, str],
+    write: Callable[[Path], Mapping[str, Any]],
+) -> None:
+    """Write a variant, which replaces an older one only once it is complete.
+
+    Args:
+        folder: The variant's own folder.
+        card: Of the model.
+        digest: Of the model's weights.
+        versions: Of the packages that the files depend on.
+        write: Writes the files into the folder that it is given, and returns what else the
+            manifest shall say.
+
+    Raises:
+        ExportError: The folder cannot be written.
+    """
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        made = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f'.{folder.name}-'))
+    except OSError as error:
+        raise ExportError(f'{folder} cannot be written: {error}') from error
+    try:
+        more = write(made)
+        manifest = {
+            'format': _FORMAT,
+            'version': _VERSION,
+            'model': card.name,
+            'architecture': card.architecture,
+            'input_size': card.input_size,
+            'weights_sha256': digest,
+            'versions': dict(versions),
+            **more,
+            'files': {path.name: _file_digest(path) for path in sorted(made.iterdir())},
+        }
+        (made / MANIFEST).write_text(json.dumps(manifest, indent=2) + '\n')
+        made.chmod(0o755)
+        if folder.exists():
+            shutil.rmtree(folder)
+        made.replace(folder)
+    except OSError as error:
+        raise ExportError(f'{folder} cannot be written: {error}') from error
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+
+
+def read_variant(folder: Path, digest: str, versions: Mapping[str, str]) -> dict[str, Any]:
+    """Check a variant and return its manifest.
+
+    Args:
+        folder: The variant's own folder.
+        digest: Of the weights of the model that it shall be of.
+        versions: Of packages that it must have been made with.
+
+    Raises:
+        ExportError: It is missing, damaged, or of another model or version.
+    """
+    path = folder / MANIFEST
+    try:
+        manifest = json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise ExportError(f'There is no export in {folder}: {_REMEDY}') from error
+    except (OSError, ValueError) as error:
+        raise ExportError(f'{path} is damaged ({error}): {_REMEDY}') from error
+    if not isinstance(manifest, dict) or manifest.get('format') != _FORMAT:
+        raise ExportError(f'{path} is no manifest of an export of this project: {_REMEDY}')
+    if manifest.get('version') != _VERSION:
+        raise ExportError(
+            f'{folder} is of version {manifest.get("version")!r} and this program reads version '
+            f'{_VERSION}: {_REMEDY}'
+        )
+    if manifest.get('weights_sha256') != digest:
+        raise ExportError(
+            f'{folder} was made of other weights ({manifest.get("model")!r}, digest '
+            f'{str(manifest.get("weights_sha256"))[:12]}) than those given (digest {digest[:12]}): '
+            f'{_REMEDY}, or name the folder of its own export'
+        )
+    made_with = manifest.get('versions')
+    files = manifest.get('files')
+    if not isinstance(made_with, dict) or not isinstance(files, dict) or not files:
+        raise ExportError(f'{path} is damaged (versions or files are missing): {_REMEDY}')
+    for package, version in versions.items():
+        if made_with.get(package) != version:
+            raise ExportError(
+                f'{folder} was made for {package} {made_with.get(package)}, and here is {version}: '
+                f'{_REMEDY}'
+            )
+    for name, expected in files.items():
+        file = folder / name
+        if Path(name).name != name or not file.is_file():
+            raise ExportError(f'{file} is missing: {_REMEDY}')
+        if _file_digest(file) != expected:
+            raise ExportError(f'{file} is truncated or was changed: {_REMEDY}')
+    return manifest
+
+
+def _file_digest(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open('rb') as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,220 @@
+"""A model in three parts for other runtimes: image encoder, decoder and text encoder, as ONNX.
+
+All sizes are dynamic: images, their height and width (multiples of the patch size), prompts and
+the length of texts. Encoder and decoder are the model's own ``encode_image`` and ``decode``, so
+what those share between prompts is shared here, too.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from clipseg_model.backbone import OpenClipBackbone
+from clipseg_model.errors import ExportError
+from clipseg_model.models import ImageFeatures, SegmentationModel
+from clipseg_model.runtime.base import require
+from clipseg_model.small_clip import SmallClip
+
+__all__ = ['Decoder', 'ImageEncoder', 'TextEncoder', 'check_exportable', 'write_onnx']
+
+OPSET = 18
+
+ENCODER, DECODER, TEXT = 'encoder.onnx', 'decoder.onnx', 'text.onnx'
+
+
+def check_exportable(model: SegmentationModel) -> None:
+    """Make sure that a model can be split.
+
+    Raises:
+        ExportError: Its image encoding depends on the prompt, or its patches on the image.
+    """
+    if not model.shares_image_features:
+        raise ExportError(
+            f'A {type(model).__name__} cannot be exported: its image tower runs again for each '
+            'prompt, so there is no image encoder apart from the decoder. Use the runtime eager or '
+            'compile'
+        )
+    if getattr(model.backbone, 'n_tokens', None) is not None:
+        raise ExportError(
+            'A model with the option n_tokens cannot be exported: its patches are resampled for '
+            'each height. Use the runtime eager or compile'
+        )
+
+
+class ImageEncoder(nn.Module):
+    """From normalised pixels (B, 3, H, W) to what the decoder needs.
+
+    The outputs are, for each tap of the model, the CLS token (B, 1, C) and the patches
+    (B, H / patch, W / patch, C).
+    """
+
+    def __init__(self, model: SegmentationModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
+        """See the class."""
+        features = self.model.encode_image(pixels)
+        batch, _, height, width = pixels.shape
+        patch = self.model.backbone.patch_size
+        parts: list[Tensor] = []
+        for tap in features.taps:
+            parts.append(tap[:, :1])
+            parts.append(tap[:, 1:].reshape(batch, height // patch, width // patch, tap.shape[2]))
+        return tuple(parts)
+
+
+class Decoder(nn.Module):
+    """From the encoder's outputs and conditional vectors (B, P, E) to logits (B, P, H, W)."""
+
+    def __init__(self, model: SegmentationModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, condition: Tensor, parts: Sequence[Tensor]) -> Tensor:
+        """See the class."""
+        patch = self.model.backbone.patch_size
+        height, width = parts[1].shape[1:3]
+        taps = [
+            torch.cat([cls, patches.flatten(1, 2)], 1)
+            for cls, patches in zip(parts[::2], parts[1::2], strict=True)
+        ]
+        features = ImageFeatures(taps, (height, width), height * patch, width * patch)
+        return self.model.decode(features, condition)
+
+
+class TextEncoder(nn.Module):
+    """From the tokens of P texts to conditional vectors (P, E).
+
+    Args:
+        model: Its backbone is one of this project's: of open_clip, whose ``tokens`` (P, T) are
+            zero-padded behind the end token, or the bundled model's, whose tokens come with a
+            ``mask`` (P, T) that is true on them.
+    """
+
+    def __init__(self, model: SegmentationModel) -> None:
+        super().__init__()
+        backbone: Any = model.backbone
+        if not isinstance(backbone, (OpenClipBackbone, SmallClip)):
+            raise ExportError(f'The text tower of a {type(backbone).__name__} cannot be exported')
+        self.backbone: Any = backbone
+
+    def forward(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
+        """See the class."""
+        if mask is not None:
+            embedding: Tensor = self.backbone.text(self.backbone.text.words(tokens), mask)
+            return embedding
+        model = self.backbone.model
+        length = tokens.shape[1]
+        states = model.token_embedding(tokens) + model.positional_embedding[:length]
+        states = model.transformer(states, attn_mask=model.attn_mask[:length, :length])
+        ends = tokens.argmax(-1)[:, None, None].expand(-1, 1, states.shape[-1])
+        projected: Tensor = model.ln_final(states.gather(1, ends)[:, 0]) @ model.text_projection
+        return projected
+
+    def example(self) -> tuple[Tensor, ...]:
+        """Inputs of two texts of six tokens."""
+        tokens = torch.arange(12).view(2, 6)
+        if isinstance(self.backbone, SmallClip):
+            return tokens, torch.ones(2, 6, dtype=torch.bool)
+        return (tokens,)
+
+
+def write_onnx(model: SegmentationModel, folder: Path) -> dict[str, Any]:
+    """Write ``encoder.onnx``, ``decoder.onnx`` and ``text.onnx``.
+
+    Args:
+        model: The model in float32; it is exported as it is, on the CPU.
+        folder: Where to.
+
+    Returns:
+        For each file the names of its inputs and outputs, as JSON types.
+
+    Raises:
+        ExportError: The model cannot be exported.
+        RuntimeMissingError: The packages onnx or onnxscript are not installed.
+    """
+    check_exportable(model)
+    for package in ('onnx', 'onnxscript'):
+        require(package, 'onnxruntime', 'onnx')
+    patch = model.backbone.patch_size
+    dynamic = torch.export.Dim.DYNAMIC
+    encoder, decoder, text = ImageEncoder(model), Decoder(model), TextEncoder(model)
+    pixels = torch.zeros(2, 3, 6 * patch, 4 * patch)
+    with torch.inference_mode(False), torch.no_grad():
+        # Contiguous: the strides of slices would be dynamic, which the exporter has no words for.
+        parts = [part.contiguous() for part in encoder(pixels)]
+        names = [f'{kind}_{tap}' for tap in range(len(parts) // 2) for kind in ('cls', 'patches')]
+        condition = torch.zeros(2, 3, model.backbone.embed_dim)
+        tokens = text.example()
+        signature = {
+            ENCODER: (['pixels'], names),
+            DECODER: (['condition', *names], ['logits']),
+            TEXT: (['tokens', 'mask'][: len(tokens)], ['embedding']),
+        }
+        shapes = [
+            {0: dynamic} if part.dim() == 3 else dict.fromkeys((0, 1, 2), dynamic) for part in parts
+        ]
+        jobs: dict[str, tuple[nn.Module, tuple[Any, ...], tuple[Any, ...]]] = {
+            ENCODER: (encoder, (pixels,), (dict.fromkeys((0, 2, 3), dynamic),)),
+            DECODER: (decoder, (condition, parts), (dict.fromkeys((0, 1), dynamic), shapes)),
+            TEXT: (text, tokens, tuple(dict.fromkeys((0, 1), dynamic) for _ in tokens)),
+        }
+        for file, (module, inputs, dynamics) in jobs.items():
+            _export(module.eval(), inputs, dynamics, folder / file, *signature[file])
+    return {
+        file: {'inputs': inputs, 'outputs': outputs}
+        for file, (inputs, outputs) in signature.items()
+    }
+
+
+def _export(
+    module: nn.Module,
+    inputs: tuple[Any, ...],
+    dynamic_shapes: tuple[Any, ...],
+    path: Path,
+    input_names: list[str],
+    output_names: list[str],
+) -> None:
+    try:
+        with _quiet():
+            program = torch.onnx.export(
+                module,
+                inputs,
+                dynamo=True,
+                dynamic_shapes=dynamic_shapes,
+                opset_version=OPSET,
+                input_names=input_names,
+                output_names=output_names,
+                verbose=False,
+            )
+            assert program is not None
+            program.save(path)
+    except (torch.onnx.errors.OnnxExporterError, OSError, RuntimeError) as error:
+        raise ExportError(
+            f'{path.name} could not be exported with torch {torch.__version__}: {error}'
+        ) from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporter's notes, hundreds of them, out of the user's log."""
+    loggers = [logging.getLogger(name) for name in ('torch.onnx', 'onnxscript', 'onnx_ir')]
+    levels = [each.level for each in loggers]
+    try:
+        for each in loggers:
+            each.setLevel(logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            yield
+    finally:
+        for each, level in zip(loggers, levels, strict=True):
+            each.setLevel(level)
