@@ -158,7 +158,7 @@ def write_onnx(model: SegmentationModel, folder: Path) -> dict[str, Any]:
         signature = {
             ENCODER: (['pixels'], names),
             DECODER: (['condition', *names], ['logits']),
-            TEXT: (['tokens', 'mask'][: len(tokens)], ['embedding']),
+            TEXT: (['tokens', 'mask'][: len(tokens)], ['condition']),
         }
         shapes = [
             {0: dynamic} if part.dim() == 3 else dict.fromkeys((0, 1, 2), dynamic) for part in parts
