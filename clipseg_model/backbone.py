@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from clipseg_model.attention import ImageAttention
+from clipseg_model.dense import FeedForward
 from clipseg_model.errors import CheckpointError, ImageError, PromptError
 
 # open_clip takes seconds to import, and small models do without it: where it is needed only.
@@ -171,6 +173,7 @@ class OpenClipBackbone(nn.Module):
         self._overrides = dict(overrides or {})
         self.model = _create(architecture, pretrained, self._overrides)
         visual = self.model.visual
+        _speed_up(visual.transformer.resblocks)
         self.token_width = int(visual.transformer.width)
         self.embed_dim = int(visual.output_dim)
         self.patch_size = int(visual.patch_size[0])
@@ -382,6 +385,21 @@ def _create(
     if pretrained is not None:
         _load_open_clip(model, Path(pretrained))
     return model
+
+
+def _speed_up(blocks: Any) -> None:
+    """Give open_clip's ordinary blocks faster attention and feed-forward layers, same weights."""
+    from open_clip.transformer import QuickGELU, ResidualAttentionBlock
+
+    names = {QuickGELU: 'quick_gelu', nn.GELU: 'gelu'}
+    for block in blocks:
+        if type(block) is not ResidualAttentionBlock:
+            continue
+        if block.attn.batch_first and type(block.attn) is nn.MultiheadAttention:
+            ImageAttention.adopt(block.attn)
+        activation = names.get(type(block.mlp.gelu))
+        if activation is not None:
+            FeedForward.adopt(block.mlp, activation)
 
 
 def _missing_parts(configuration: Mapping[str, Any]) -> list[str]:

@@ -7,13 +7,15 @@ token hears of another after the image tower.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from clipseg_model.backbone import Backbone, build_backbone
-from clipseg_model.clipseg import PlainHead
-from clipseg_model.models import ImageFeatures, SegmentationModel
+from clipseg_model.clipseg import PlainHead, pairs_that_fit
+from clipseg_model.models import ImageFeatures, PromptFeatures, SegmentationModel
 
 __all__ = ['CLIPDeconv', 'CLIPDeconvDecoder', 'build_clip_deconv']
 
@@ -56,11 +58,20 @@ class CLIPDeconvDecoder(nn.Module):
         Returns:
             Logits (B, P, gh·patch, gw·patch).
         """
-        batch, prompts, _ = condition.shape
-        reduced = self.reduce(patches).unsqueeze(1)
-        scale = self.film_mul(condition).unsqueeze(2)
-        shift = self.film_add(condition).unsqueeze(2)
-        state = self.project(scale * reduced + shift)
+        return self.decode(self.reduce(patches), grid, self.modulate(condition))
+
+    def modulate(self, condition: Tensor) -> tuple[Tensor, Tensor]:
+        """FiLM's scale and shift, (…, D) each, of conditional vectors (…, E)."""
+        return self.film_mul(condition), self.film_add(condition)
+
+    def decode(
+        self, reduced: Tensor, grid: tuple[int, int], modulation: Sequence[Tensor]
+    ) -> Tensor:
+        """Decodes patches (B, gh·gw, D) with what :meth:`modulate` made of P prompts each."""
+        scale, shift = modulation
+        batch, prompts, _ = scale.shape
+        state = torch.addcmul(shift.unsqueeze(2), scale.unsqueeze(2), reduced.unsqueeze(1))
+        state = self.project(state)
         state = state.reshape(batch * prompts, *grid, -1).permute(0, 3, 1, 2)
         logits = self.head(state)
         return logits.view(batch, prompts, *logits.shape[-2:])
@@ -92,11 +103,27 @@ class CLIPDeconv(SegmentationModel):
     def encode_image(self, pixels: Tensor) -> ImageFeatures:
         """Runs the image tower up to the tap: (B, 3, H, W) to features."""
         taps, grid = self.backbone.image_tokens(pixels, [self.layer])
-        return ImageFeatures(taps, grid, pixels.shape[-2], pixels.shape[-1])
+        projected = None if torch.is_grad_enabled() else (self._reduced(taps),)
+        return ImageFeatures(taps, grid, pixels.shape[-2], pixels.shape[-1], projected)
 
-    def _decode(self, features: ImageFeatures, condition: Tensor) -> Tensor:
-        logits: Tensor = self.decoder(features.taps[0][:, 1:], features.grid, condition)
-        return logits
+    def encode_prompts(self, condition: Tensor) -> PromptFeatures:
+        """Computes FiLM's scale and shift of conditional vectors (P, E) or (B, P, E)."""
+        return PromptFeatures(condition, self.decoder.modulate(condition))
+
+    def _reduced(self, taps: Sequence[Tensor]) -> Tensor:
+        reduced: Tensor = self.decoder.reduce(taps[0][:, 1:])
+        return reduced
+
+    def _decode(self, features: ImageFeatures, prompts: PromptFeatures) -> Tensor:
+        # Made without gradients: the projection would not learn.
+        if features.projected is None or torch.is_grad_enabled():
+            reduced = self._reduced(features.taps)
+        else:
+            (reduced,) = features.projected
+        return self.decoder.decode(reduced, features.grid, prompts.modulation)
+
+    def _pairs_at_once(self, features: ImageFeatures) -> int:
+        return pairs_that_fit(features, self.decoder.options['hidden'])
 
     def config(self) -> dict[str, Any]:
         """Returns what :func:`build_clip_deconv` needs to rebuild this model, as JSON types."""

@@ -14,7 +14,38 @@ from torch.nn import functional
 
 from clipseg_model.attention import attend
 from clipseg_model.backbone import Backbone, build_backbone
-from clipseg_model.models import ImageFeatures, SegmentationModel
+from clipseg_model.dense import Dense, convolve
+from clipseg_model.models import ImageFeatures, PromptFeatures, SegmentationModel
+
+__all__ = [
+    'CLIPSeg',
+    'CLIPSegDecoder',
+    'DecoderBlock',
+    'ImageFeatures',
+    'PlainHead',
+    'RefinedHead',
+    'TransformerDecoding',
+    'build_clipseg',
+    'pairs_that_fit',
+    'upscale',
+]
+
+CACHE_BYTES = 8 << 20
+"""Of hidden activations decoded at once on a CPU: more no longer lies in its caches, and from
+32 MiB on every allocation costs a page fault each 4 KiB."""
+
+
+def pairs_that_fit(features: ImageFeatures, feedforward: int) -> int:
+    """How many pairs of image and prompt a transformer decodes at once.
+
+    Args:
+        features: Of the images.
+        feedforward: Width of the decoder's widest layer.
+    """
+    tap = features.taps[0]
+    if tap.device.type != 'cpu':
+        return 64
+    return max(1, CACHE_BYTES // (tap.shape[1] * feedforward * tap.element_size()))
 
 
 class DecoderBlock(nn.Module):
@@ -23,11 +54,11 @@ class DecoderBlock(nn.Module):
     def __init__(self, dim: int, num_heads: int, feedforward: int) -> None:
         super().__init__()
         self.num_heads = num_heads
-        self.in_proj = nn.Linear(dim, 3 * dim)
-        self.out_proj = nn.Linear(dim, dim)
+        self.in_proj = Dense(dim, 3 * dim)
+        self.out_proj = Dense(dim, dim)
         self.norm1 = nn.LayerNorm(dim)
-        self.linear1 = nn.Linear(dim, feedforward)
-        self.linear2 = nn.Linear(feedforward, dim)
+        self.linear1 = Dense(dim, feedforward)
+        self.linear2 = Dense(feedforward, dim)
         self.norm2 = nn.LayerNorm(dim)
 
     def forward(self, tokens: Tensor) -> Tensor:
@@ -38,8 +69,29 @@ class DecoderBlock(nn.Module):
         attended = attend(query, key, value).transpose(1, 2)
         attended = attended.reshape(sequences, length, dim)
         tokens = self.norm1(tokens + self.out_proj(attended))
-        hidden = self.linear2(functional.relu(self.linear1(tokens)))
+        hidden = self.linear2(self.linear1(tokens, 'relu'))
         return self.norm2(tokens + hidden)
+
+
+def upscale(tokens: Tensor, deconv: nn.ConvTranspose2d) -> Tensor:
+    """A transposed convolution whose stride is its kernel, as one matrix product.
+
+    No two of its outputs overlap, so each token meets the whole kernel at once.
+
+    Args:
+        tokens: (…, D).
+        deconv: From D to O channels with kernels of k × k.
+
+    Returns:
+        The pixels of each token, (…, k, k, O).
+    """
+    side = deconv.kernel_size[0]
+    # Channels last, so that what belongs together lies together.
+    weight = deconv.weight.permute(0, 2, 3, 1).flatten(1)
+    assert deconv.bias is not None
+    bias = deconv.bias.repeat(side * side)
+    pixels = torch.addmm(bias, tokens.flatten(0, -2), weight)
+    return pixels.view(*tokens.shape[:-1], side, side, deconv.out_channels)
 
 
 class PlainHead(nn.Module):
@@ -50,8 +102,10 @@ class PlainHead(nn.Module):
         self.deconv = nn.ConvTranspose2d(dim, 1, patch_size, stride=patch_size)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Maps (M, D, gh, gw) to logits (M, 1, gh·P, gw·P)."""
-        return self.deconv(tokens)
+        """Maps (M, D, gh, gw), best channels last, to logits (M, 1, gh·P, gw·P)."""
+        pixels = upscale(tokens.permute(0, 2, 3, 1), self.deconv)
+        batch, height, width, side, _, _ = pixels.shape
+        return pixels.permute(0, 5, 1, 3, 2, 4).reshape(batch, 1, height * side, width * side)
 
 
 class RefinedHead(nn.Module):
@@ -70,9 +124,16 @@ class RefinedHead(nn.Module):
         self.deconv2 = nn.ConvTranspose2d(dim // 2, 1, last, stride=last)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Maps (M, D, gh, gw) to logits (M, 1, gh·P, gw·P)."""
-        hidden = functional.relu(self.conv(tokens))
-        return self.deconv2(functional.relu(self.deconv1(hidden)))
+        """Maps (M, D, gh, gw), best channels last, to logits (M, 1, gh·P, gw·P)."""
+        # Not fused: oneDNN's ReLU makes NaN 0, and damage shall show in the logits.
+        hidden = functional.relu(convolve(tokens, self.conv)).permute(0, 2, 3, 1)
+        # The second works on each pixel of the first alone, wherever that lies in memory: they
+        # are put in their places once, at the end.
+        pixels = upscale(functional.relu(upscale(hidden, self.deconv1)), self.deconv2)
+        batch, height, width, first, _, last, _, _ = pixels.shape
+        side = first * last
+        pixels = pixels.permute(0, 7, 1, 3, 5, 2, 4, 6)
+        return pixels.reshape(batch, 1, height * side, width * side)
 
 
 class CLIPSegDecoder(nn.Module):
@@ -117,7 +178,7 @@ class CLIPSegDecoder(nn.Module):
         if head not in heads:
             raise ValueError(f'head must be one of {sorted(heads)}, not {head!r}')
         self.cond_layer = cond_layer
-        self.options = {
+        self.options: dict[str, Any] = {
             'dim': dim,
             'num_layers': num_layers,
             'cond_layer': cond_layer,
@@ -127,7 +188,7 @@ class CLIPSegDecoder(nn.Module):
         }
         self.film_mul = nn.Linear(embed_dim, dim)
         self.film_add = nn.Linear(embed_dim, dim)
-        self.reduces = nn.ModuleList(nn.Linear(token_width, dim) for _ in range(num_layers))
+        self.reduces = nn.ModuleList(Dense(token_width, dim) for _ in range(num_layers))
         self.blocks = nn.ModuleList(
             DecoderBlock(dim, num_heads, feedforward) for _ in range(num_layers)
         )
@@ -144,18 +205,37 @@ class CLIPSegDecoder(nn.Module):
         Returns:
             Logits (B, P, gh·patch, gw·patch).
         """
-        batch, prompts, _ = condition.shape
+        return self.decode(self.project(taps), grid, self.modulate(condition))
+
+    def project(self, taps: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Reduces taps as :meth:`forward` takes them to (B, 1 + gh·gw, D), deepest first."""
+        pairs = zip(reversed(taps), self.reduces, strict=True)
+        return tuple(reduce(tap) for tap, reduce in pairs)
+
+    def modulate(self, condition: Tensor) -> tuple[Tensor, Tensor]:
+        """FiLM's scale and shift, (…, D) each, of conditional vectors (…, E)."""
+        return self.film_mul(condition), self.film_add(condition)
+
+    def decode(
+        self,
+        projected: Sequence[Tensor],
+        grid: tuple[int, int],
+        modulation: Sequence[Tensor],
+    ) -> Tensor:
+        """Decodes what :meth:`project` made of B images and :meth:`modulate` of P prompts each.
+
+        Returns:
+            Logits (B, P, gh·patch, gw·patch).
+        """
+        scale, shift = modulation
+        batch, prompts, _ = scale.shape
         # What comes before FiLM does not depend on the prompt, so it keeps a prompt axis of 1.
         state: Tensor | None = None
-        for index, (tap, reduce, block) in enumerate(
-            zip(reversed(taps), self.reduces, self.blocks, strict=True)
-        ):
-            reduced = reduce(tap).unsqueeze(1)
+        for index, (tap, block) in enumerate(zip(projected, self.blocks, strict=True)):
+            reduced = tap.unsqueeze(1)
             state = reduced if state is None else state + reduced
             if index == self.cond_layer:
-                scale = self.film_mul(condition).unsqueeze(2)
-                shift = self.film_add(condition).unsqueeze(2)
-                state = scale * state + shift
+                state = torch.addcmul(shift.unsqueeze(2), scale.unsqueeze(2), state)
             shape = state.shape
             state = block(state.reshape(-1, *shape[2:])).view(shape)
         assert state is not None
@@ -164,7 +244,35 @@ class CLIPSegDecoder(nn.Module):
         return logits.view(batch, prompts, *logits.shape[-2:])
 
 
-class CLIPSeg(SegmentationModel):
+class TransformerDecoding(SegmentationModel):
+    """What models with a :class:`CLIPSegDecoder` have in common.
+
+    Attributes:
+        decoder: The decoder.
+    """
+
+    decoder: CLIPSegDecoder
+
+    def encode_prompts(self, condition: Tensor) -> PromptFeatures:
+        """Computes FiLM's scale and shift of conditional vectors (P, E) or (B, P, E)."""
+        return PromptFeatures(condition, self.decoder.modulate(condition))
+
+    def _features(self, taps: list[Tensor], grid: tuple[int, int], pixels: Tensor) -> ImageFeatures:
+        projected = None if torch.is_grad_enabled() else self.decoder.project(taps)
+        return ImageFeatures(taps, grid, pixels.shape[-2], pixels.shape[-1], projected)
+
+    def _decode(self, features: ImageFeatures, prompts: PromptFeatures) -> Tensor:
+        projected = features.projected
+        # Made without gradients: the projections would not learn.
+        if projected is None or torch.is_grad_enabled():
+            projected = self.decoder.project(features.taps)
+        return self.decoder.decode(projected, features.grid, prompts.modulation)
+
+    def _pairs_at_once(self, features: ImageFeatures) -> int:
+        return pairs_that_fit(features, self.decoder.options['feedforward'])
+
+
+class CLIPSeg(TransformerDecoding):
     """A frozen backbone and the CLIPSeg decoder on its tokens.
 
     Args:
@@ -202,11 +310,7 @@ class CLIPSeg(SegmentationModel):
             pixels: Normalised images (B, 3, H, W); H and W multiples of the patch size.
         """
         taps, grid = self.backbone.image_tokens(pixels, self.layers)
-        return ImageFeatures(taps, grid, pixels.shape[-2], pixels.shape[-1])
-
-    def _decode(self, features: ImageFeatures, condition: Tensor) -> Tensor:
-        logits: Tensor = self.decoder(features.taps, features.grid, condition)
-        return logits
+        return self._features(taps, grid, pixels)
 
     def config(self) -> dict[str, Any]:
         """Returns what :func:`build_clipseg` needs to rebuild this model, as plain JSON types."""

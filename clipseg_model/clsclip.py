@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from clipseg_model.backbone import Backbone, build_backbone
 from clipseg_model.clipseg import DecoderBlock, PlainHead, RefinedHead
 from clipseg_model.clsclip_ablations import ChannelAttention, Guide, SpatialAttention
-from clipseg_model.models import ImageFeatures, SegmentationModel
+from clipseg_model.models import ImageFeatures, PromptFeatures, SegmentationModel
 
 __all__ = ['ClsCLIP', 'ClsCLIPDecoder', 'ClsReplacement', 'build_clsclip']
 
@@ -166,15 +166,14 @@ class ClsCLIP(SegmentationModel):
             tokens = self.backbone.run_blocks(tokens, 0, first)
         return ImageFeatures([tokens], grid, pixels.shape[-2], pixels.shape[-1])
 
-    def _decode(self, features: ImageFeatures, condition: Tensor) -> Tensor:
-        batch, prompts, _ = condition.shape
-        images = torch.arange(batch, device=condition.device).repeat_interleave(prompts)
-        pairs = condition.flatten(0, 1)
-        # Gradients keep every activation anyway.
-        size = max(len(pairs), 1) if torch.is_grad_enabled() else PROMPT_CHUNK
-        chunks = zip(images.split(size), pairs.split(size), strict=True)
-        logits = torch.cat([self._decode_pairs(features, *chunk) for chunk in chunks])
-        return logits.view(batch, prompts, *logits.shape[-2:])
+    def _decode(self, features: ImageFeatures, prompts: PromptFeatures) -> Tensor:
+        batch, count, _ = prompts.condition.shape
+        images = torch.arange(batch, device=prompts.condition.device).repeat_interleave(count)
+        logits = self._decode_pairs(features, images, prompts.condition.flatten(0, 1))
+        return logits.view(batch, count, *logits.shape[-2:])
+
+    def _pairs_at_once(self, features: ImageFeatures) -> int:
+        return PROMPT_CHUNK
 
     def _decode_pairs(self, features: ImageFeatures, images: Tensor, condition: Tensor) -> Tensor:
         """Logits (M, h, w) of M pairs of an image's number and a prompt's vector (M, E)."""

@@ -8,12 +8,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from clipseg_model.backbone import Backbone
 
-__all__ = ['ARCHITECTURES', 'ImageFeatures', 'SegmentationModel', 'build_model']
+__all__ = [
+    'ARCHITECTURES',
+    'ImageFeatures',
+    'PromptFeatures',
+    'SegmentationModel',
+    'build_model',
+]
 
 #: Architectures by name: the module that holds each, and the function in it that builds one.
 #: Modules are imported when they are needed: some need packages that are slow to import.
@@ -35,12 +42,32 @@ class ImageFeatures:
         grid: Token grid (gh, gw).
         height: Height of the model's input, pixels.
         width: Width of the model's input, pixels.
+        projected: What the decoder makes of the taps before it hears of a prompt, where the
+            features were made without gradients; gradients need it made afresh.
     """
 
     taps: list[Tensor]
     grid: tuple[int, int]
     height: int
     width: int
+    projected: tuple[Tensor, ...] | None = None
+
+
+@dataclass(frozen=True)
+class PromptFeatures:
+    """What a decoder needs to know of some prompts, computed once for all images.
+
+    Attributes:
+        condition: Conditional vectors, (P, E) or (B, P, E).
+        modulation: What the decoder makes of them before it sees an image (of FiLM: scale and
+            shift), each with the prompts at the same axis.
+    """
+
+    condition: Tensor
+    modulation: tuple[Tensor, ...] = ()
+
+    def __len__(self) -> int:
+        return self.condition.shape[-2]
 
 
 class SegmentationModel(nn.Module, ABC):
@@ -67,6 +94,14 @@ class SegmentationModel(nn.Module, ABC):
         super().__init__()
         self.backbone = backbone
 
+    def encode_prompts(self, condition: Tensor) -> PromptFeatures:
+        """Does what no image is needed for.
+
+        Args:
+            condition: Conditional vectors (P, E) or (B, P, E).
+        """
+        return PromptFeatures(condition)
+
     @abstractmethod
     def encode_image(self, pixels: Tensor) -> ImageFeatures:
         """Does what no prompt is needed for.
@@ -80,8 +115,12 @@ class SegmentationModel(nn.Module, ABC):
         """Returns what :func:`build_model` needs to rebuild this model, as plain JSON types."""
 
     @abstractmethod
-    def _decode(self, features: ImageFeatures, condition: Tensor) -> Tensor:
-        """Logits (B, P, h, w) of conditional vectors (B, P, E)."""
+    def _decode(self, features: ImageFeatures, prompts: PromptFeatures) -> Tensor:
+        """Logits (B, P, h, w) of prompts whose tensors have the axes B and P first."""
+
+    def _pairs_at_once(self, features: ImageFeatures) -> int:
+        """How many pairs of image and prompt are best decoded together, without gradients."""
+        return 2**31
 
     def embed_texts(self, texts: Sequence[str]) -> Tensor:
         """Embeds P texts as conditional vectors (P, E)."""
@@ -91,34 +130,63 @@ class SegmentationModel(nn.Module, ABC):
         """Embeds normalised prompt images (P, 3, H, W) as conditional vectors (P, E)."""
         return self.backbone.embed_images(pixels)
 
-    def decode(self, features: ImageFeatures, condition: Tensor) -> Tensor:
+    def decode(self, features: ImageFeatures, prompts: Tensor | PromptFeatures) -> Tensor:
         """Decodes prompts on encoded images.
 
         Args:
             features: Features of B images.
-            condition: (B, P, E), or (P, E) when B is 1.
+            prompts: Conditional vectors (B, P, E), or (P, E) when B is 1; or what
+                :meth:`encode_prompts` made of them.
 
         Returns:
             Logits (B, P, H, W), or (P, H, W) for a two-dimensional condition; H and W are those
             of the model's input.
 
         Raises:
-            ValueError: If ``condition`` is two-dimensional and there is more than one image.
+            ValueError: If the condition is two-dimensional and there is more than one image.
         """
-        single = condition.dim() == 2
+        if isinstance(prompts, Tensor):
+            prompts = self.encode_prompts(prompts)
+        single = prompts.condition.dim() == 2
         batch = features.taps[0].shape[0]
-        if single and batch != 1:
-            raise ValueError(
-                f'a condition of shape {tuple(condition.shape)} is for one image, but the '
-                f'features hold {batch}: give (B, P, E)'
+        if single:
+            if batch != 1:
+                raise ValueError(
+                    f'a condition of shape {tuple(prompts.condition.shape)} is for one image, but '
+                    f'the features hold {batch}: give (B, P, E)'
+                )
+            prompts = PromptFeatures(
+                prompts.condition[None], tuple(one[None] for one in prompts.modulation)
             )
-        logits = self._decode(features, condition.unsqueeze(0) if single else condition)
+        logits = self._decode_in_chunks(features, prompts)
         size = (features.height, features.width)
         if logits.shape[-2:] != size:
             # Patches of another size than those that the head makes (the option n_tokens of the
             # towers): resized as the official code does.
             logits = functional.interpolate(logits, size, mode='bilinear', align_corners=True)
         return logits[0] if single else logits
+
+    def _decode_in_chunks(self, features: ImageFeatures, prompts: PromptFeatures) -> Tensor:
+        # Gradients keep every activation anyway.
+        if torch.is_grad_enabled():
+            return self._decode(features, prompts)
+        size = max(1, self._pairs_at_once(features) // len(prompts.condition))
+        count = len(prompts)
+        if count <= size:
+            return self._decode(features, prompts)
+        logits: Tensor | None = None
+        for start in range(0, count, size):
+            stop = min(start + size, count)
+            part = slice(start, stop)
+            chunk = PromptFeatures(
+                prompts.condition[:, part], tuple(one[:, part] for one in prompts.modulation)
+            )
+            decoded = self._decode(features, chunk)
+            if logits is None:
+                logits = decoded.new_empty(decoded.shape[0], count, *decoded.shape[2:])
+            logits[:, part] = decoded
+        assert logits is not None
+        return logits
 
     def forward(self, pixels: Tensor, condition: Tensor) -> Tensor:
         """Encodes and decodes: (B, 3, H, W) and (B, P, E) to logits (B, P, H, W)."""

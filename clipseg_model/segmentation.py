@@ -50,11 +50,18 @@ class PromptResult:
     width: int
     close_ups: CloseUps | None = None
 
-    def resized_logits(self) -> NDArray[np.float32]:
-        """The logits (H, W) float32 at the image's own size, bilinear, made afresh."""
+    def resized_logits(self, out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
+        """The logits (H, W) float32 at the image's own size, bilinear, made afresh.
+
+        Args:
+            out: Where to put them, C-contiguous; a new array where None.
+        """
+        if out is None:
+            # Arrays of this size come from the kernel, page by page: one is enough.
+            out = np.empty((self.height, self.width), np.float32)
         size = (self.width, self.height)
         resized: NDArray[np.float32] = np.asarray(
-            cv2.resize(self.logits, size, interpolation=cv2.INTER_LINEAR), dtype=np.float32
+            cv2.resize(self.logits, size, dst=out, interpolation=cv2.INTER_LINEAR)
         )
         if self.close_ups is not None:
             self.close_ups.paste(resized)
@@ -79,9 +86,20 @@ class PromptResult:
     @cached_property
     def mask(self) -> NDArray[np.bool_]:
         """Mask (H, W) bool: where the probability is above the threshold; empty if absent."""
-        if not self.presence:
+        if not self.can_be_on:
             return np.zeros((self.height, self.width), bool)
         return self.resized_logits() > self.cut
+
+    @cached_property
+    def can_be_on(self) -> bool:
+        """Whether the mask may have a pixel on, from the model's own resolution.
+
+        Bilinear interpolation invents nothing above what it interpolates, up to rounding.
+        """
+        if not self.presence:
+            return False
+        peak, cut = float(self.logits.max()), float(self.cut)
+        return self.close_ups is not None or peak > cut - 1e-5 * max(1.0, abs(peak), abs(cut))
 
     @property
     def cut(self) -> np.float32:
@@ -109,11 +127,20 @@ class Segmentation:
 
     def mask(self) -> NDArray[np.uint8]:
         """Where any prompt matches: (H, W) uint8, 0 or 255."""
-        union = np.zeros((self.height, self.width), bool)
+        if '_winner' in self.__dict__:
+            # Where any mask is on, some prompt has won.
+            return (self._winner[0] > 0).view(np.uint8) * np.uint8(255)
+        shape = (self.height, self.width)
+        union, one = np.zeros(shape, bool), np.empty(shape, bool)
+        scratch = np.empty(shape, np.float32)
         for result in self.results:
-            if result.presence:
+            if 'mask' in result.__dict__:
                 union |= result.mask
-        return union.view(np.uint8) * np.uint8(255)
+            elif result.can_be_on:
+                np.greater(result.resized_logits(scratch), result.cut, out=one)
+                union |= one
+        whole = union.view(np.uint8)
+        return np.multiply(whole, np.uint8(255), out=whole)
 
     def labels(self, ids: Sequence[int] | None = None) -> NDArray[np.uint8]:
         """Which prompt matches: (H, W) uint8, 0 for none, else the winning prompt's id.
@@ -148,9 +175,9 @@ class Segmentation:
         Where no mask is on, that is the highest probability of all prompts.
         """
         index, best = self._winner
-        peak = self.results[0].resized_logits()
+        peak, scratch = self.results[0].resized_logits(), np.empty_like(best)
         for result in self.results[1:]:
-            np.maximum(peak, result.resized_logits(), out=peak)
+            np.maximum(peak, result.resized_logits(scratch), out=peak)
         return sigmoid(np.where(index > 0, best, peak))
 
     @cached_property
@@ -159,12 +186,18 @@ class Segmentation:
         shape = (self.height, self.width)
         index = np.zeros(shape, np.uint8)
         best = np.full(shape, -np.inf, np.float32)
+        scratch = np.empty(shape, np.float32)
+        wins, better = np.empty(shape, bool), np.empty(shape, bool)
         for number, result in enumerate(self.results, start=1):
-            if not result.presence:
+            if not result.can_be_on:
                 continue
-            logits = result.resized_logits()
-            wins = (logits > result.cut) & (logits > best)
+            logits = result.resized_logits(scratch)
+            np.greater(logits, result.cut, out=wins)
+            np.greater(logits, best, out=better)
+            wins &= better
+            on = wins.view(np.uint8)
+            cv2.copyTo(logits, on, best)
+            on *= np.uint8(number)
             # Numbers ascend, so the latest winner is also the highest.
-            np.maximum(index, wins.view(np.uint8) * np.uint8(number), out=index)
-            cv2.copyTo(logits, wins.view(np.uint8), best)
+            np.maximum(index, on, out=index)
         return index, best

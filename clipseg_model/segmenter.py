@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 from collections.abc import Hashable, Sequence
 
 import numpy as np
@@ -17,7 +18,7 @@ from clipseg_model.errors import CheckpointError, ClipsegError, ImageError
 from clipseg_model.images import check_image
 from clipseg_model.masked_attention import masked_attention
 from clipseg_model.model_card import ModelCard
-from clipseg_model.models import ImageFeatures, SegmentationModel
+from clipseg_model.models import ImageFeatures, PromptFeatures, SegmentationModel
 from clipseg_model.prompts import (
     EmbeddingCache,
     Prompt,
@@ -34,8 +35,8 @@ from clipseg_model.zoom import Zoom
 
 __all__ = ['PromptResult', 'Segmentation', 'Segmenter', 'input_shape']
 
-CPU_CHUNK = 8
-"""Prompts decoded at once on a CPU: large batches lose to page faults, not to arithmetic."""
+PROMPT_SETS = 32
+"""Sets of prompts whose features are kept."""
 
 TEXT_CHUNK = 256
 """Captions embedded at once: the most prompts in nine captions each would take gigabytes."""
@@ -81,8 +82,6 @@ class Segmenter:
             :data:`clipseg_model.visual_prompt.METHODS`.
         template: What phrases are put into, a key of :data:`clipseg_model.prompts.TEMPLATES` or a
             caption with one ``{}``; the card's where None.
-        ground: What the background of a prompt image fades to: ``black``, or ``mean``, the mean
-            colour that the model subtracts, which the released CLIPSeg weights were trained with.
         zoom: How to look closely at parts of each image; None not to.
 
     Attributes:
@@ -94,9 +93,9 @@ class Segmenter:
 
     Raises:
         DeviceError: The device is not there.
-        CheckpointError: The card's sizes do not fit the model's patches.
+        CheckpointError: The card's sizes do not fit the model's patches, or a weight is NaN or
+            infinite.
         PromptError: There is no such visual method or template.
-        ValueError: There is no such ground.
     """
 
     def __init__(
@@ -106,9 +105,9 @@ class Segmenter:
         device: str | torch.device = 'auto',
         visual_method: str = DEFAULT_METHOD,
         template: str | None = None,
-        ground: str = 'black',
         zoom: Zoom | None = None,
     ) -> None:
+        _check_weights(model.model if isinstance(model, Runtime) else model, card.name)
         if not isinstance(model, Runtime):
             model = wrap_model(model, resolve_device(device))
         self.runtime = model
@@ -119,10 +118,8 @@ class Segmenter:
         self.template = template
         self.zoom = zoom
         backbone = self.model.backbone
-        if ground not in ('black', 'mean'):
-            raise ValueError(f"ground must be 'black' or 'mean', not {ground!r}")
         red, green, blue = (255 * level for level in backbone.mean)
-        self._ground = (red, green, blue) if ground == 'mean' else (0, 0, 0)
+        self._ground = (red, green, blue) if card.prompt_ground == 'mean' else (0, 0, 0)
         self._prompt_size = card.prompt_image_size or card.input_size
         if card.input_size % backbone.patch_size or self._prompt_size % backbone.patch_size:
             raise CheckpointError(
@@ -135,6 +132,7 @@ class Segmenter:
         self._std = (255 * torch.tensor(backbone.std)).view(1, 3, 1, 1).to(self.device)
         self._texts = EmbeddingCache()
         self._images = EmbeddingCache()
+        self._sets: OrderedDict[Hashable, PromptFeatures] = OrderedDict()
         self._features: ImageFeatures | None = None
         self._image = np.zeros((0, 0, 3), np.uint8)
 
@@ -198,7 +196,7 @@ class Segmenter:
             PromptError: They are empty, too many, or not representable by the model.
         """
         wanted = as_prompts(prompts)
-        self._conditions(wanted)
+        self._prompt_features(wanted)
         return wanted
 
     @torch.inference_mode()
@@ -239,7 +237,7 @@ class Segmenter:
             check_probability(threshold, 'The threshold')
         if self._features is None:
             raise ImageError('There is no image to predict on: call set_image() first')
-        logits = self._decode(self._features, self._conditions(wanted))
+        logits = self._decode(self._features, self._prompt_features(wanted))
         scores = top_scores(logits)
         arrays = logits.cpu().numpy()
         default = self.card.threshold if threshold is None else threshold
@@ -303,7 +301,8 @@ class Segmenter:
                 crops = [self._pixels(image[views[number].slices], shape) for number in batch]
                 features = self.runtime.encode_image(torch.cat(crops))
                 condition = torch.stack([self._conditions(list(prompts[n])) for n in batch])
-                answers = self._decode(features, condition).cpu().numpy()
+                known = self.runtime.encode_prompts(condition)
+                answers = self._decode(features, known).cpu().numpy()
                 logits.update(zip(batch, answers, strict=True))
         return [logits[number] for number in range(len(views))]
 
@@ -319,7 +318,7 @@ class Segmenter:
         self.set_image(np.zeros((height, width, 3), np.uint8))
         assert self._features is not None
         condition = self.model.embed_texts(['a']).expand(prompts, -1)
-        top_scores(self._decode(self._features, condition))
+        top_scores(self._decode(self._features, self.runtime.encode_prompts(condition)))
         self._features = None
 
     def _input_shape(self, image: NDArray[np.uint8]) -> tuple[int, int]:
@@ -345,6 +344,23 @@ class Segmenter:
         if tuple(pixels.shape[2:]) != shape:
             pixels = F.interpolate(pixels, size=shape, mode='bilinear', antialias=True)
         return pixels.to(self.device).float().sub_(self._mean).div_(self._std)
+
+    def _prompt_features(self, prompts: list[Prompt]) -> PromptFeatures:
+        """What the decoder needs to know of a set of prompts, kept for the frames that follow."""
+        key = (
+            self._captions,
+            self.visual_method,
+            *((prompt.text, prompt.image_key, prompt.weight) for prompt in prompts),
+        )
+        features = self._sets.get(key)
+        if features is None:
+            features = self.runtime.encode_prompts(self._conditions(prompts))
+            self._sets[key] = features
+            if len(self._sets) > PROMPT_SETS:
+                self._sets.popitem(last=False)
+        else:
+            self._sets.move_to_end(key)
+        return features
 
     def _conditions(self, prompts: list[Prompt]) -> Tensor:
         """Conditional vectors (P, E)."""
@@ -397,21 +413,26 @@ class Segmenter:
         image = visual_prompt(prompt.image, prompt.mask, shape[0], self.visual_method, self._ground)
         return self.model.embed_images(self._pixels(image, shape))[0]
 
-    def _decode(self, features: ImageFeatures, condition: Tensor) -> Tensor:
-        """Logits, float32: (P, h, w) of a condition (P, E), or (B, P, h, w) of (B, P, E).
+    def _decode(self, features: ImageFeatures, prompts: PromptFeatures) -> Tensor:
+        """Logits, float32: (P, h, w) of prompts of one image, or (B, P, h, w) of those of B.
 
         Raises:
             ClipsegError: They are not finite.
         """
-        prompts = condition.shape[-2]
-        size = prompts
-        if self.device.type == 'cpu':
-            size = max(1, CPU_CHUNK * prompts // condition.shape[:-1].numel())
-        parts = [self.runtime.decode(features, chunk) for chunk in condition.split(size, dim=-2)]
-        logits = (parts[0] if len(parts) == 1 else torch.cat(parts, dim=-3)).float()
+        logits = self.runtime.decode(features, prompts).float()
         if not math.isfinite(float(logits.sum())):
             raise ClipsegError(
                 f'The model {self.card.name!r} gave logits that are not finite: its weights are '
                 'damaged, or its precision is too low for them'
             )
         return logits
+
+
+def _check_weights(model: SegmentationModel, name: str) -> None:
+    """Refuse what would not always show in the logits: a fused ReLU makes NaN 0."""
+    for key, value in model.named_parameters():
+        if value.numel() and not all(bound.isfinite() for bound in value.detach().aminmax()):
+            raise CheckpointError(
+                f'The weights of the model {name!r} are damaged: {key} holds NaN or infinity. Get '
+                'them anew'
+            )

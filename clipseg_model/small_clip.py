@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from clipseg_model.attention import attend
+from clipseg_model.dense import Dense, convolve
 from clipseg_model.errors import PromptError
 
 # kernel, stride, expansion, output channels of EfficientNet-Lite0's blocks up to stride 16.
@@ -38,20 +39,20 @@ _STEM_CHANNELS = 112 + 4 * 40
 
 
 class _SameConv(nn.Conv2d):
-    """A convolution with TensorFlow's SAME padding for inputs of even size."""
+    """A convolution with TensorFlow's SAME padding for inputs of even size, then ReLU6.
+
+    With a stride of 2 there is one more row and column of padding after the image than before. The
+    kernel gets a row and a column of zeros in front instead: a copy of it, not of the image.
+    """
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, groups: int) -> None:
         before, after = (kernel - stride) // 2, (kernel - stride + 1) // 2
-        symmetric = before == after
-        super().__init__(
-            inputs, outputs, kernel, stride, padding=before if symmetric else 0, groups=groups
-        )
-        self.pads = None if symmetric else (before, after, before, after)
+        super().__init__(inputs, outputs, kernel, stride, padding=after, groups=groups)
+        self.symmetric = before == after
 
     def forward(self, inputs: Tensor) -> Tensor:
-        if self.pads is not None:
-            inputs = functional.pad(inputs, self.pads)
-        return super().forward(inputs)
+        weight = self.weight if self.symmetric else functional.pad(self.weight, (1, 0, 1, 0))
+        return convolve(inputs, self, 'relu6', weight)
 
 
 class _Lite0Block(nn.Module):
@@ -68,8 +69,8 @@ class _Lite0Block(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         hidden = inputs
         if self.expand is not None:
-            hidden = functional.relu6(self.expand(hidden))
-        hidden = self.project(functional.relu6(self.depthwise(hidden)))
+            hidden = convolve(hidden, self.expand, 'relu6')
+        hidden = convolve(self.depthwise(hidden), self.project)
         return hidden + inputs if self.residual else hidden
 
 
@@ -92,7 +93,7 @@ class Lite0Stem(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Maps (B, 3, H, W) to features (B, 272, H / 16, W / 16)."""
-        hidden = functional.relu6(self.conv(pixels.contiguous(memory_format=torch.channels_last)))
+        hidden = self.conv(pixels.contiguous(memory_format=torch.channels_last))
         fine = hidden
         for index, block in enumerate(self.blocks):
             hidden = block(hidden)
@@ -108,11 +109,11 @@ class PreNormBlock(nn.Module):
         super().__init__()
         self.num_heads = num_heads
         self.norm1 = nn.LayerNorm(width)
-        self.in_proj = nn.Linear(width, 3 * width)
-        self.out_proj = nn.Linear(width, width)
+        self.in_proj = Dense(width, 3 * width)
+        self.out_proj = Dense(width, width)
         self.norm2 = nn.LayerNorm(width)
-        self.linear1 = nn.Linear(width, 4 * width)
-        self.linear2 = nn.Linear(4 * width, width)
+        self.linear1 = Dense(width, 4 * width)
+        self.linear2 = Dense(4 * width, width)
 
     def forward(self, tokens: Tensor, bias: Tensor | None = None) -> Tensor:
         """Maps (M, N, C) to (M, N, C); ``bias`` is added to the attention scores."""
@@ -122,7 +123,7 @@ class PreNormBlock(nn.Module):
         query, key, value = qkv.permute(2, 0, 3, 1, 4)
         attended = attend(query, key, value, bias).transpose(1, 2)
         tokens = tokens + self.out_proj(attended.reshape(sequences, length, width))
-        return tokens + self.linear2(functional.gelu(self.linear1(self.norm2(tokens))))
+        return tokens + self.linear2(self.linear1(self.norm2(tokens), 'gelu'))
 
 
 class TextTower(nn.Module):
@@ -286,7 +287,7 @@ class SmallClip(nn.Module):
         self.whitening: Tensor
         self.register_buffer('feature_mean', torch.zeros(_STEM_CHANNELS))
         self.register_buffer('whitening', torch.eye(_STEM_CHANNELS))
-        self.stem_proj = nn.Linear(_STEM_CHANNELS, width)
+        self.stem_proj = Dense(_STEM_CHANNELS, width)
         self.cls = nn.Parameter(torch.randn(width) * 0.02)
         self.positions = nn.Parameter(torch.randn(1 + grid * grid, width) * 0.02)
         self.blocks = nn.ModuleList(PreNormBlock(width, width // 32) for _ in range(num_blocks))

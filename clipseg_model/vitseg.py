@@ -19,9 +19,9 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from clipseg_model.backbone import Backbone, build_backbone, interpolate_positions, token_grid
-from clipseg_model.clipseg import CLIPSegDecoder
+from clipseg_model.clipseg import CLIPSegDecoder, TransformerDecoding
 from clipseg_model.errors import CheckpointError
-from clipseg_model.models import ImageFeatures, SegmentationModel
+from clipseg_model.models import ImageFeatures
 
 __all__ = ['ImageNetViT', 'ViTSeg', 'build_vitseg']
 
@@ -144,7 +144,7 @@ class ImageNetViT(nn.Module):
             ) from error
 
 
-class ViTSeg(SegmentationModel):
+class ViTSeg(TransformerDecoding):
     """CLIPSeg's decoder on the tokens of an ImageNet ViT, conditioned by CLIP.
 
     Prompts, texts and images alike, go through CLIP's towers. (In the official code prompt images
@@ -209,11 +209,7 @@ class ViTSeg(SegmentationModel):
         """
         own = pixels * self._scale + self._shift
         taps, grid = self.image_tower.image_tokens(own, self.layers)
-        return ImageFeatures(taps, grid, pixels.shape[-2], pixels.shape[-1])
-
-    def _decode(self, features: ImageFeatures, condition: Tensor) -> Tensor:
-        logits: Tensor = self.decoder(features.taps, features.grid, condition)
-        return logits
+        return self._features(taps, grid, pixels)
 
     def config(self) -> dict[str, Any]:
         """Returns what :func:`build_vitseg` needs to rebuild this model, as plain JSON types."""

@@ -21,7 +21,7 @@ from clipseg_model.errors import (
     PrecisionError,
     RuntimeMissingError,
 )
-from clipseg_model.models import ImageFeatures, SegmentationModel
+from clipseg_model.models import ImageFeatures, PromptFeatures, SegmentationModel
 
 __all__ = ['PRECISIONS', 'Runtime', 'memory_guard', 'require']
 
@@ -113,16 +113,21 @@ class Runtime(ABC):
         """
 
     @abstractmethod
-    def decode(self, features: ImageFeatures, condition: Tensor) -> Tensor:
+    def decode(self, features: ImageFeatures, prompts: Tensor | PromptFeatures) -> Tensor:
         """Decodes prompts on encoded images.
 
         Args:
             features: Of :meth:`encode_image`, of B images.
-            condition: (B, P, E) on :attr:`device`, or (P, E) when B is 1.
+            prompts: Conditional vectors (B, P, E) on :attr:`device`, or (P, E) when B is 1; or what
+                :meth:`encode_prompts` made of them.
 
         Returns:
             Logits (B, P, H, W), or (P, H, W), float32 on :attr:`device`.
         """
+
+    def encode_prompts(self, condition: Tensor) -> PromptFeatures:
+        """Does what no image is needed for, with conditional vectors (P, E) or (B, P, E)."""
+        return PromptFeatures(condition)
 
     def embed_texts(self, texts: Sequence[str]) -> Tensor:
         """Embeds P texts as conditional vectors (P, E)."""

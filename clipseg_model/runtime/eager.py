@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from clipseg_model.backbone import Backbone, OpenClipBackbone
-from clipseg_model.models import ImageFeatures, SegmentationModel
+from clipseg_model.models import ImageFeatures, PromptFeatures, SegmentationModel
 from clipseg_model.runtime.base import Runtime, memory_guard
 from clipseg_model.small_clip import SmallClip
 
@@ -43,10 +43,15 @@ class EagerRuntime(Runtime):
         with memory_guard(self), self._cast():
             return self.model.encode_image(pixels)
 
-    def decode(self, features: ImageFeatures, condition: Tensor) -> Tensor:
+    def encode_prompts(self, condition: Tensor) -> PromptFeatures:
+        """See :meth:`Runtime.encode_prompts`."""
+        with memory_guard(self), self._cast():
+            return self.model.encode_prompts(condition)
+
+    def decode(self, features: ImageFeatures, prompts: Tensor | PromptFeatures) -> Tensor:
         """See :meth:`Runtime.decode`."""
         with memory_guard(self), self._cast():
-            return self.model.decode(features, condition).float()
+            return self.model.decode(features, prompts).float()
 
     def embed_images(self, pixels: Tensor) -> Tensor:
         """Embeds normalised prompt images (P, 3, H, W) as conditional vectors (P, E), float32."""

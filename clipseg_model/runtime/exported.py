@@ -13,7 +13,7 @@ from torch import Tensor
 
 from clipseg_model.errors import ExportError
 from clipseg_model.model_card import ModelCard
-from clipseg_model.models import ImageFeatures, SegmentationModel
+from clipseg_model.models import ImageFeatures, PromptFeatures, SegmentationModel
 from clipseg_model.runtime.base import Runtime, memory_guard
 from clipseg_model.runtime.export_files import (
     exports_folder,
@@ -163,12 +163,13 @@ class ExportedRuntime(Runtime):
         patch = self.model.backbone.patch_size
         return ImageFeatures(parts, (height // patch, width // patch), height, width)
 
-    def decode(self, features: ImageFeatures, condition: Tensor) -> Tensor:
+    def decode(self, features: ImageFeatures, prompts: Tensor | PromptFeatures) -> Tensor:
         """See :meth:`Runtime.decode`.
 
         Raises:
-            ValueError: ``condition`` is two-dimensional and there is more than one image.
+            ValueError: The condition is two-dimensional and there is more than one image.
         """
+        condition = prompts.condition if isinstance(prompts, PromptFeatures) else prompts
         batch = features.taps[0].shape[0]
         if condition.dim() == 2:
             if batch != 1:

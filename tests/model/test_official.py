@@ -133,6 +133,7 @@ def test_on_towers_of_another_file(
     assert 'reduce.weight, reduce.bias are not used' in caplog.text
     assert card.details['unused weights'] == ['reduce.weight', 'reduce.bias']
     assert (card.name, card.input_size, card.layers) == ('rd16-tiny', 352, (3, 6, 9))
+    assert card.prompt_ground == 'mean'
     assert 'not MIT' in card.licence
     known = load_checkpoint(towers)[0].backbone.state_dict()  # type: ignore[attr-defined]
     found = model.backbone.state_dict()  # type: ignore[attr-defined]
@@ -281,7 +282,7 @@ class TestGenuine:
         expected = theirs(tuple(taps), condition).logits
         logits = decoder_of(genuine)(taps, (7, 7), condition[:, None])[:, 0]
         assert expected.std() > 0.1
-        torch.testing.assert_close(logits, expected, rtol=0, atol=1e-5)
+        torch.testing.assert_close(logits, expected, rtol=0, atol=5e-5)
 
     @pytest.mark.slow
     def test_it_is_a_whole_model_on_towers_of_open_clip(

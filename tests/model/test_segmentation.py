@@ -93,9 +93,11 @@ class TestCost:
         self.sigmoids = self.resizes = 0
         resize, real = PromptResult.resized_logits, segmentation_module.sigmoid
 
-        def counted_resize(one: PromptResult) -> NDArray[np.float32]:
+        def counted_resize(
+            one: PromptResult, out: NDArray[np.float32] | None = None
+        ) -> NDArray[np.float32]:
             self.resizes += 1
-            return resize(one)
+            return resize(one, out)
 
         def counted_sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float32]:
             self.sigmoids += 1
@@ -108,13 +110,37 @@ class TestCost:
         found = segmentation(result(0), result(1), result(2, presence=False))
         assert self.resizes == 0
         found.mask()
-        found.mask()
         assert self.resizes == 2
         found.labels()
         found.labels([3, 4, 5])
         assert (self.resizes, self.sigmoids) == (4, 0)
+        found.mask()
+        assert self.resizes == 4, 'the labels say where the mask is'
         found.confidence()
         assert (self.resizes, self.sigmoids) == (4, 1)
+
+    def test_masks_that_were_made_are_not_made_again(self) -> None:
+        found = segmentation(result(0), result(1))
+        expected = np.any([one.mask for one in found.results], axis=0)
+        assert np.array_equal(found.mask() > 0, expected)
+        assert self.resizes == 2
+
+    def test_what_is_nowhere_on_is_not_resized(self) -> None:
+        """The peak at the model's own resolution tells."""
+        on, off = result(0), result(1, 0.99999)
+        assert off.logits.max() < off.cut
+        found = segmentation(on, off)
+        assert not off.mask.any()
+        assert np.array_equal(found.mask() > 0, on.mask)
+        assert np.array_equal(found.labels() > 0, on.mask)
+        assert self.resizes == 3
+
+    def test_a_single_pixel_on_is_found(self) -> None:
+        logits = np.full((8, 8), -5, np.float32)
+        logits[3, 4] = 5
+        one = PromptResult(Prompt('a'), 0.5, 1.0, True, logits, 80, 160)
+        assert one.can_be_on
+        assert one.mask.any()
 
 
 class TestManyPrompts:
@@ -128,6 +154,7 @@ class TestManyPrompts:
         assert labels.dtype == np.uint8
         assert np.array_equal(labels, winners(found))
         assert np.array_equal(labels > 0, found.mask() > 0)
+        assert set(np.unique(found.mask())) <= {0, 255}
 
     def test_confidence_is_the_winners(self, found: Segmentation) -> None:
         labels, confidence = found.labels(), found.confidence()

@@ -197,8 +197,7 @@ class TestSharing:
         prompts = [f'the {" ".join(some)}' for some in product(words, repeat=3)][:200]
         found = segmenter.segment(image, prompts)
         assert len(found.results) == 200
-        assert sum(calls.decoded) == 200
-        assert max(calls.decoded) <= 8
+        assert calls.decoded == [200]
         alone = segmenter.segment(image, prompts[150:151]).results[0]
         np.testing.assert_allclose(found.results[150].logits, alone.logits, atol=1e-5)
 
@@ -402,15 +401,13 @@ class TestVisualMethods:
     def test_the_ground(self, segmenter: Segmenter, example: Prompt) -> None:
         assert example.image is not None
         assert example.mask is not None
-        fading = Segmenter(segmenter.model, segmenter.card, 'cpu', ground='mean')
+        fading = with_card(segmenter, prompt_ground='mean')
         mean = tuple(255 * level for level in segmenter.model.backbone.mean)
         picture = visual_prompt(example.image, example.mask, 64, ground=mean)
         with torch.inference_mode():
             expected = segmenter.model.embed_images(segmenter._pixels(picture, (64, 64)))
         assert torch.equal(fading.embed([example]), expected)
         assert not torch.equal(segmenter.embed([example]), expected)
-        with pytest.raises(ValueError, match="'black' or 'mean', not 'white'"):
-            Segmenter(segmenter.model, segmenter.card, 'cpu', ground='white')
 
     def test_what_is_none(self, segmenter: Segmenter) -> None:
         with pytest.raises(PromptError, match=r"no method 'glow'.*crop_blur_10"):
@@ -501,6 +498,25 @@ class TestDamage:
             segmenter.model.decoder.film_add.bias[0] = torch.nan
         with pytest.raises(ClipsegError, match=r"'tiny' gave logits that are not finite"):
             segmenter.segment(image, ['a mug'])
+
+    @pytest.mark.parametrize(
+        'name',
+        [
+            'backbone.stem.blocks.3.expand.weight',
+            'backbone.blocks.1.linear1.bias',
+            'decoder.blocks.0.linear1.weight',
+            'decoder.head.conv.weight',
+        ],
+    )
+    @pytest.mark.parametrize('value', [torch.nan, torch.inf])
+    def test_weights_that_are_not_finite(
+        self, segmenter: Segmenter, name: str, value: float
+    ) -> None:
+        """They would not always show in the logits: a fused ReLU makes NaN 0."""
+        with torch.no_grad():
+            segmenter.model.get_parameter(name).flatten()[3] = value
+        with pytest.raises(CheckpointError, match=f"'tiny'.*{name}"):
+            Segmenter(segmenter.model, segmenter.card, 'cpu')
 
     @pytest.mark.parametrize('sizes', [{'input_size': 100}, {'prompt_image_size': 100}])
     def test_sizes_that_do_not_fit_the_patches(self, tmp_path: Path, sizes: dict[str, int]) -> None:
