@@ -12,12 +12,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from click.testing import Result
 from numpy.typing import NDArray
+from PIL import Image
 from tiny_models import CARD, make_small_clip
+from typer.testing import CliRunner
 
 from clipseg_model import runtime as runtimes
 from clipseg_model.backbone import OpenClipBackbone
 from clipseg_model.checkpoints import save_checkpoint
+from clipseg_model.cli import app
 from clipseg_model.clipseg import CLIPSeg
 from clipseg_model.clsclip import ClsCLIP
 from clipseg_model.errors import (
@@ -43,6 +47,9 @@ SMALL = {
     'text_cfg': {'context_length': 77, 'vocab_size': 49408, 'width': 32, 'heads': 2, 'layers': 1},
 }
 PROMPTS = ['a mug', 'the red cup', 'something to sit on', 'a chair', 'a drink']
+
+#: An export takes half a minute on one core.
+NEEDS_EXPORT = [pytest.mark.slow, pytest.mark.ci]
 
 #: Runtime, precision, device, and the largest error of a logit against fp32 eager, as a share of
 #: the largest logit (1 at least). Those of fp32 are the issue's 1e-4.
@@ -75,6 +82,8 @@ def as_parameter(run: tuple[str, str, str, float]) -> Any:
         )
     if name == 'compile':
         marks.append(pytest.mark.slow)  # the compiler takes half a minute
+    elif name != 'eager':
+        marks += NEEDS_EXPORT
     return pytest.param(*run, marks=marks, id=f'{name}-{precision}-{device}')
 
 
@@ -140,7 +149,9 @@ def assert_agrees(reference: Segmenter, other: Segmenter, picture: Any, toleranc
             assert error <= tolerance * scale, (count, error, scale)
 
 
-@pytest.mark.parametrize(('name', 'precision', 'device', 'tolerance'), list(map(as_parameter, RUNS)))
+@pytest.mark.parametrize(
+    ('name', 'precision', 'device', 'tolerance'), list(map(as_parameter, RUNS))
+)
 class TestAgreement:
     def test_tiny_vit(
         self,
@@ -149,7 +160,6 @@ class TestAgreement:
         device: str,
         tolerance: float,
         vit: Path,
-        exported: Path,
         image: NDArray[np.uint8],
     ) -> None:
         other = start(vit, name, precision, device)
@@ -177,7 +187,6 @@ class TestAgreement:
         device: str,
         tolerance: float,
         vit: Path,
-        exported: Path,
     ) -> None:
         runtime = start(vit, name, precision, device).runtime
         model = make_vit()
@@ -208,8 +217,10 @@ class TestEager:
         assert types == {torch.bfloat16}
 
 
+@pytest.mark.slow
+@pytest.mark.ci
 class TestOnnxText:
-    @pytest.mark.parametrize('kind', ['open_clip', pytest.param('small', marks=pytest.mark.slow)])
+    @pytest.mark.parametrize('kind', ['open_clip', 'small'])
     def test_is_the_text_tower(self, kind: str, exported: Path, tmp_path: Path) -> None:
         ort = pytest.importorskip('onnxruntime')
         folder, model = exported / ONNX, make_vit()
@@ -234,6 +245,8 @@ class TestOnnxText:
         np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
+@pytest.mark.slow
+@pytest.mark.ci
 class TestExports:
     @pytest.fixture
     def folder(self, exported: Path, tmp_path: Path) -> Path:
@@ -307,6 +320,8 @@ class TestExports:
         with pytest.raises(ExportError, match='made for torch'):
             read_variant(folder / ONNX, weights_digest(model), {'torch': '1.0'})
 
+
+class TestWithoutExport:
     def test_digest_changes_with_one_weight_and_the_configuration(self) -> None:
         model, other = make_vit(), make_vit()
         assert weights_digest(model) == weights_digest(other)
@@ -332,11 +347,12 @@ class TestInt8:
         coarse = rng.integers(0, 256, (8, 4, 4, 3), dtype=np.uint8)
         return [np.kron(each, np.ones((16, 16, 1), np.uint8)) for each in coarse]
 
-    def test_is_not_made_without_images(self, vit: Path, exported: Path) -> None:
+    def test_is_not_made_without_images(self, vit: Path) -> None:
         with pytest.raises(ExportError, match='--precision int8 --calibration'):
             start(vit, 'openvino', 'int8')
 
     @pytest.mark.slow
+    @pytest.mark.ci
     def test_is_written_where_masks_agree(
         self, vit: Path, exported: Path, tmp_path: Path, pictures: list[NDArray[np.uint8]]
     ) -> None:
@@ -424,6 +440,8 @@ class TestChoice:
         with pytest.raises(DeviceError, match=f'{name!r} works on'):
             runtime_class(name).check(device, 'fp32')
 
+    @pytest.mark.slow
+    @pytest.mark.ci
     def test_auto_takes_what_is_installed_and_says_so(
         self, vit: Path, exported: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
@@ -480,6 +498,67 @@ class TestMemory:
         monkeypatch.setattr(segmenter.model, 'encode_image', fail)
         with pytest.raises(RuntimeError, match='shapes differ'):
             segmenter.segment(image, ['a mug'])
+
+
+def clipseg(*arguments: object) -> Result:
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result
+
+
+class TestCommands:
+    @pytest.fixture
+    def photos(self, tmp_path: Path, image: NDArray[np.uint8]) -> Path:
+        folder = tmp_path / 'photos'
+        folder.mkdir()
+        for number in range(8):
+            Image.fromarray(np.roll(image, 9 * number, 1)).save(folder / f'{number}.png')
+        return folder
+
+    @pytest.mark.slow
+    @pytest.mark.ci
+    def test_export_then_segment(self, vit: Path, photos: Path, tmp_path: Path) -> None:
+        pytest.importorskip('nncf')
+        folder, out = tmp_path / 'exports', tmp_path / 'out'
+        arguments = ['export', vit, folder, '--runtime', 'openvino', '--precision', 'int8']
+        more = ['--calibration', photos, '-p', 'a mug; a chair', '--least-iou', '0.2']
+        made = clipseg(*arguments, *more)
+        assert made.exit_code == 0, made.output
+        assert 'Masks agree with fp32 at IoU' in made.output
+        assert 'over 8 images' in made.output
+        segment = ['segment', photos / '0.png', '-p', 'a mug', '--model', vit, '-o', out]
+        done = clipseg(
+            *segment, '--runtime', 'openvino', '--precision', 'int8', '--exports', folder
+        )
+        assert done.exit_code == 0, done.output
+        assert 'Runtime: openvino int8 on cpu' in done.output
+        assert (out / '0.json').is_file()
+
+    @pytest.mark.parametrize(
+        ('arguments', 'words'),
+        [
+            (['--runtime', 'eager'], 'runs the checkpoint itself'),
+            (['--runtime', 'openvino', '--precision', 'fp16'], 'fp32, bf16, int8'),
+            (['--runtime', 'openvino', '--precision', 'int8'], 'give --calibration FOLDER'),
+            (['--runtime', 'openvino', '--least-iou', '0.5'], 'belong to --precision int8'),
+            (['--runtime', 'tensorrt', '--device', 'cpu'], "'tensorrt' works on cuda"),
+            (['--runtime', 'onnx'], "no runtime 'onnx'"),
+        ],
+    )
+    def test_what_export_refuses(
+        self, arguments: list[str], words: str, vit: Path, tmp_path: Path
+    ) -> None:
+        result = clipseg('export', vit, tmp_path / 'exports', *arguments)
+        assert result.exit_code == 1
+        assert words in ' '.join(result.output.split())
+        assert not (tmp_path / 'exports').exists()
+
+    def test_segment_refuses_a_precision(self, vit: Path, photos: Path) -> None:
+        result = clipseg(
+            'segment', photos / '0.png', '-p', 'x', '--model', vit, '--precision', 'int8'
+        )
+        assert result.exit_code == 1
+        assert 'fp32, bf16, fp16' in ' '.join(result.output.split())
 
 
 @pytest.mark.parametrize(
