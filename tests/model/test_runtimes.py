@@ -55,14 +55,14 @@ NEEDS_EXPORT = [pytest.mark.slow, pytest.mark.ci]
 #: the largest logit (1 at least). Those of fp32 are the issue's 1e-4.
 RUNS = [
     ('eager', 'fp32', 'cpu', 0.0),
-    ('eager', 'bf16', 'cpu', 0.05),
+    ('eager', 'bf16', 'cpu', 0.1),
     ('compile', 'fp32', 'cpu', 1e-4),
-    ('compile', 'bf16', 'cpu', 0.05),
+    ('compile', 'bf16', 'cpu', 0.1),
     ('onnxruntime', 'fp32', 'cpu', 1e-4),
     ('openvino', 'fp32', 'cpu', 1e-4),
-    ('openvino', 'bf16', 'cpu', 0.05),
+    ('openvino', 'bf16', 'cpu', 0.1),
     ('eager', 'fp16', 'cuda', 0.01),
-    ('eager', 'bf16', 'cuda', 0.05),
+    ('eager', 'bf16', 'cuda', 0.1),
     ('compile', 'fp32', 'cuda', 1e-3),
     ('compile', 'fp16', 'cuda', 0.01),
     ('onnxruntime', 'fp32', 'cuda', 1e-3),
