@@ -107,12 +107,12 @@ class Segmenter:
         template: str | None = None,
         zoom: Zoom | None = None,
     ) -> None:
+        _check_weights(model.model if isinstance(model, Runtime) else model, card.name)
         if not isinstance(model, Runtime):
             model = wrap_model(model, resolve_device(device))
         self.runtime = model
         self.model = model.model
         self.device = model.device
-        _check_weights(self.model, card.name)
         self.card = card
         self.visual_method = visual_method
         self.template = template

@@ -126,12 +126,16 @@ class Runtime(ABC):
 
         Args:
             features: Of :meth:`encode_image`, of B images.
-            prompts: Of :meth:`encode_prompts`, or conditional vectors (B, P, E) on
-                :attr:`device`, or (P, E) when B is 1.
+            prompts: Conditional vectors (B, P, E) on :attr:`device`, or (P, E) when B is 1; or what
+                :meth:`encode_prompts` made of them.
 
         Returns:
             Logits (B, P, H, W), or (P, H, W), float32 on :attr:`device`.
         """
+
+    def encode_prompts(self, condition: Tensor) -> PromptFeatures:
+        """Does what no image is needed for, with conditional vectors (P, E) or (B, P, E)."""
+        return PromptFeatures(condition)
 
     def embed_texts(self, texts: Sequence[str]) -> Tensor:
         """Embeds P texts as conditional vectors (P, E)."""

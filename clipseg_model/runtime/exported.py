@@ -167,9 +167,9 @@ class ExportedRuntime(Runtime):
         """See :meth:`Runtime.decode`.
 
         Raises:
-            ValueError: ``condition`` is two-dimensional and there is more than one image.
+            ValueError: The condition is two-dimensional and there is more than one image.
         """
-        condition = prompts if isinstance(prompts, Tensor) else prompts.condition
+        condition = prompts.condition if isinstance(prompts, PromptFeatures) else prompts
         batch = features.taps[0].shape[0]
         if condition.dim() == 2:
             if batch != 1:
