@@ -45,12 +45,23 @@ _FAILURE = TransitionCallbackReturn.FAILURE
 class SegmentNode(LifecycleNode):
     """The node ``clipseg``.
 
+    Args:
+        name: Of the node.
+        load: From the parameters ``model``, ``device`` and ``threads`` to a segmenter.
+        options: Those of :class:`rclpy.node.Node`.
+
     Raises:
         rclpy.exceptions.InvalidParameterValueException: A parameter given at start is refused.
     """
 
-    def __init__(self, name: str = 'clipseg', **options: Any) -> None:
+    def __init__(
+        self,
+        name: str = 'clipseg',
+        load: Callable[..., Segmenter] = create_model,
+        **options: Any,
+    ) -> None:
         super().__init__(name, **options)
+        self._load = load
         self._segmenter: Segmenter | None = None
         self._pipeline: SegmentationPipeline | None = None
         self._outputs: SegmentOutputs | None = None
@@ -157,7 +168,7 @@ class SegmentNode(LifecycleNode):
 
     def _configure(self) -> None:
         threads = self.get_parameter('threads').value
-        self._segmenter = create_model(
+        self._segmenter = self._load(
             self.get_parameter('model').value, self.get_parameter('device').value, threads or None
         )
         card = self._segmenter.card
