@@ -85,6 +85,8 @@ class FrameOutputs:
         self._winner: Bytes = np.zeros(self.shape, np.uint8)
         self._best: Floats | None = None
         self._peak: Floats | None = None
+        if not wanted:
+            return
         entries = list(zip(results, ids, strict=True))
         everywhere = 'probability' in wanted
         if not everywhere:
@@ -103,7 +105,7 @@ class FrameOutputs:
 
     def mask(self, out: Bytes) -> None:
         """Writes 255 where any prompt matches, 0 elsewhere, into uint8 (H, W)."""
-        cv2.compare(self._winner, 0, cv2.CMP_GT, dst=out)
+        cv2.threshold(self._winner, 0, 255, cv2.THRESH_BINARY, dst=out)
 
     def labels(self, out: Bytes | None = None) -> Bytes:
         """Returns the id of the winning prompt, 0 where none matches.
@@ -143,7 +145,7 @@ class FrameOutputs:
         """Finds where any prompt is on; which one is left open."""
         logits, on = scratch.floats('logits', self.shape), scratch.bytes('on', self.shape)
         for result, _ in entries:
-            cv2.compare(_resize(result, logits), float(result.cut), cv2.CMP_GT, dst=on)
+            np.greater(_resize(result, logits), result.cut, out=on.view(bool))
             cv2.bitwise_or(self._winner, on, dst=self._winner)
 
     def _find_highest(self, entries: Sequence[tuple[PromptResult, int]], scratch: Scratch) -> None:
@@ -161,8 +163,8 @@ class FrameOutputs:
             number.fill(identity)
             cv2.copyTo(number, wins, self._winner)
             cv2.max(best, logits, dst=best)
-        cv2.compare(best, float(entries[0][0].cut), cv2.CMP_GT, dst=wins)
-        cv2.bitwise_and(self._winner, wins, dst=self._winner)
+        np.greater(best, entries[0][0].cut, out=wins.view(bool))
+        np.multiply(self._winner, wins, out=self._winner)
 
     def _find_winner(self, entries: Sequence[tuple[PromptResult, int]], scratch: Scratch) -> None:
         """Finds the winners where thresholds differ or prompts are absent."""
@@ -173,7 +175,7 @@ class FrameOutputs:
             if not _may_be_on(result):
                 continue
             _resize(result, logits)
-            cv2.compare(logits, float(result.cut), cv2.CMP_GT, dst=on)
+            np.greater(logits, result.cut, out=on.view(bool))
             cv2.compare(logits, best, cv2.CMP_GT, dst=wins)
             cv2.bitwise_and(wins, on, dst=wins)
             number.fill(identity)
@@ -192,7 +194,7 @@ def _may_be_on(result: PromptResult) -> bool:
     """Whether any pixel of the mask can be on: interpolation never exceeds its highest corner."""
     if not result.presence:
         return False
-    return result.close_ups is not None or float(result.logits.max()) + _MARGIN > result.cut
+    return result.close_ups is not None or bool(result.logits.max() + _MARGIN > result.cut)
 
 
 def _resize(result: PromptResult, out: Floats) -> Floats:

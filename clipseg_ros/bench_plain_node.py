@@ -86,12 +86,12 @@ class PlainNode(Node):
             )
             probabilities = torch.sigmoid(resized)[:, 0].numpy()
         on = probabilities > 0.5
-        mask = (on.any(axis=0) * 255).astype(np.uint8)
+        mask = np.uint8(255) * on.any(axis=0).astype(np.uint8)
         labels = np.where(on.any(axis=0), probabilities.argmax(axis=0) + 1, 0).astype(np.uint8)
         self._publish(self._mask, mask, message.header)
         self._publish(self._labels, labels, message.header)
 
-    def _publish(self, publisher: Any, pixels: NDArray[np.uint8], header: Any) -> None:
+    def _publish(self, publisher: Any, pixels: NDArray[Any], header: Any) -> None:
         message = Image()
         message.header = header
         message.height, message.width = pixels.shape

@@ -111,6 +111,7 @@ def test_labels_without_memory_are_the_winners() -> None:
         ('far below', ALL[:3], 1),
         ('all far below', ('mask',), 0),
         ('none', ALL[:3], 0),
+        ('three', (), 0),
     ],
 )
 def test_logits_are_resized_once_and_only_where_they_can_matter(

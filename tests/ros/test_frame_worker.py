@@ -11,20 +11,21 @@ from ros_peers import wait_until
 
 from clipseg_ros.frame_worker import FrameWorker, NewestSlot
 
-MakeWorker = Callable[..., 'FrameWorker[Any, Any]']
+MakeWorker = Callable[..., 'FrameWorker[Any, Any, Any]']
 
 
 @pytest.fixture
 def make_worker() -> Iterator[MakeWorker]:
-    workers: list[FrameWorker[Any, Any]] = []
+    workers: list[FrameWorker[Any, Any, Any]] = []
 
     def make(
         process: Callable[[Any], Any],
         finish: Callable[[Any], None] = lambda result: None,
         on_error: Callable[[Exception], None] = lambda error: None,
         max_rate: float = 0.0,
-    ) -> FrameWorker[Any, Any]:
-        workers.append(FrameWorker(process, finish, on_error, max_rate))
+        publish: Callable[[Any], Any] = lambda found: found,
+    ) -> FrameWorker[Any, Any, Any]:
+        workers.append(FrameWorker(process, publish, finish, on_error, max_rate))
         return workers[-1]
 
     yield make
@@ -171,7 +172,9 @@ def test_failing_setup_raises_and_leaves_no_thread() -> None:
         raise RuntimeError('no memory')
 
     before = threading.active_count()
-    worker: FrameWorker[int, int] = FrameWorker(lambda f: f, lambda r: None, lambda e: None)
+    worker: FrameWorker[int, int, int] = FrameWorker(
+        lambda f: f, lambda r: r, lambda r: None, lambda e: None
+    )
     with pytest.raises(RuntimeError, match='no memory'):
         worker.start(setup)
     assert threading.active_count() == before
