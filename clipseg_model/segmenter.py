@@ -234,23 +234,7 @@ class Segmenter:
         if self._features is None:
             raise ImageError('There is no image to predict on: call set_image() first')
         logits = self._decode(self._features, self._conditions(wanted))
-        scores = top_scores(logits)
-        arrays = logits.cpu().numpy()
-        default = self.card.threshold if threshold is None else threshold
-        height, width = self._image.shape[:2]
-        results = [
-            PromptResult(
-                prompt=prompt,
-                threshold=default if prompt.threshold is None else prompt.threshold,
-                score=score,
-                presence=score >= self.card.presence_threshold,
-                logits=array,
-                height=height,
-                width=width,
-            )
-            for prompt, score, array in zip(wanted, scores, arrays, strict=True)
-        ]
-        found = Segmentation(height, width, results, self.card.name)
+        found = self._read(logits, wanted, threshold, self._image.shape[:2])
         return found if self.zoom is None else self.zoom.refine(self, self._image, found)
 
     def segment(
@@ -263,6 +247,52 @@ class Segmenter:
         wanted = as_prompts(prompts)
         self.set_image(image)
         return self.predict(wanted, threshold)
+
+    @torch.inference_mode()
+    def segment_batch(
+        self,
+        images: Sequence[NDArray[np.uint8]],
+        prompts: Sequence[str | Prompt],
+        threshold: float | None = None,
+    ) -> list[Segmentation]:
+        """Segment images of one size by the same prompts, in one call of the model.
+
+        Args:
+            images: At least one, such as the newest of each camera; (H, W, 3) uint8 RGB.
+            prompts: As :meth:`predict` takes them.
+            threshold: As :meth:`predict` takes it.
+
+        Returns:
+            One for each image, in their order.
+
+        Raises:
+            ImageError: There is no image, or one is no RGB image or of another size.
+            PromptError: As :meth:`predict`.
+        """
+        wanted = as_prompts(prompts)
+        if threshold is not None:
+            check_probability(threshold, 'The threshold')
+        sizes = []
+        for image in images:
+            check_image(image)
+            sizes.append(image.shape[:2])
+        if len(set(sizes)) != 1:
+            seen = ', '.join(f'{width} × {height}' for height, width in sizes) or 'none'
+            raise ImageError(
+                f'A batch is of one or more images of one size, not {seen}: resize them, or '
+                'segment those of each size by themselves'
+            )
+        shape = self._input_shape(images[0])
+        features = self.model.encode_image(torch.cat([self._pixels(x, shape) for x in images]))
+        condition = self._conditions(wanted).expand(len(images), -1, -1)
+        found = [
+            self._read(logits, wanted, threshold, size)
+            for logits, size in zip(self._decode(features, condition), sizes, strict=True)
+        ]
+        if self.zoom is None:
+            return found
+        pairs = zip(images, found, strict=True)
+        return [self.zoom.refine(self, image, segmentation) for image, segmentation in pairs]
 
     @torch.inference_mode()
     def segment_views(
@@ -390,6 +420,31 @@ class Segmenter:
                 return self.model.embed_images(self._pixels(prompt.image, shape))[0]
         image = visual_prompt(prompt.image, prompt.mask, shape[0], self.visual_method, self._ground)
         return self.model.embed_images(self._pixels(image, shape))[0]
+
+    def _read(
+        self,
+        logits: Tensor,
+        prompts: Sequence[Prompt],
+        threshold: float | None,
+        size: tuple[int, int],
+    ) -> Segmentation:
+        """What logits (P, h, w) mean for an image of a size (height, width)."""
+        default = self.card.threshold if threshold is None else threshold
+        height, width = size
+        answers = zip(prompts, top_scores(logits), logits.cpu().numpy(), strict=True)
+        results = [
+            PromptResult(
+                prompt=prompt,
+                threshold=default if prompt.threshold is None else prompt.threshold,
+                score=score,
+                presence=score >= self.card.presence_threshold,
+                logits=array,
+                height=height,
+                width=width,
+            )
+            for prompt, score, array in answers
+        ]
+        return Segmentation(height, width, results, self.card.name)
 
     def _decode(self, features: ImageFeatures, condition: Tensor) -> Tensor:
         """Logits, float32: (P, h, w) of a condition (P, E), or (B, P, h, w) of (B, P, E).
