@@ -1,4 +1,4 @@
-# ruff: noqa: E402 - the process is tuned before torch is imported
+
 """The node ``segment`` with a model of a known duration in place of a real one.
 
     python -m clipseg_ros.bench_stand_in --milliseconds 30 --ros-args -p prompt:='a; b'
@@ -19,7 +19,8 @@ from typing import Any
 
 from clipseg_ros.process_tuning import tune_process
 
-tune_process()
+if __name__ == '__main__':
+    tune_process()
 
 import numpy as np
 import torch
