@@ -1,4 +1,3 @@
-
 """The node ``segment`` with a model of a known duration in place of a real one.
 
     python -m clipseg_ros.bench_stand_in --milliseconds 30 --ros-args -p prompt:='a; b'
