@@ -148,11 +148,15 @@ class SegmentationPipeline:
             self.model_seconds = time.perf_counter() - started
         return FoundFrame(message.header, rgb, segmentation, prompts, started)
 
-    def publish(self, found: FoundFrame) -> SegmentedFrame:
+    def publish(self, found: FoundFrame) -> SegmentedFrame | None:
         """Publishes mask, labels, confidence and segments, and prepares the others.
 
-        The mask leaves before anything else is made.
+        Returns:
+            What :meth:`finish` takes; None where all prompts were taken back meanwhile, and
+            nothing was published.
         """
+        if not self._prompts.enabled:
+            return None
         outputs, header, segmentation = self._outputs, found.header, found.segmentation
         if isinstance(segmentation, PendingSegmentation):
             segmentation = segmentation.result()

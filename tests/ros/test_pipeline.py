@@ -70,8 +70,10 @@ class Outputs:
         self.published.append('segments')
 
 
-def make(outputs: Outputs, overlapped: Any = None) -> tuple[SegmentationPipeline, CountingModel]:
-    model, prompts = CountingModel(), PromptSet()
+def make(
+    outputs: Outputs, overlapped: Any = None, prompts: PromptSet | None = None
+) -> tuple[SegmentationPipeline, CountingModel]:
+    model, prompts = CountingModel(), prompts or PromptSet()
     prompts.replace([PromptRequest(Prompt(text)) for text in ('mug', 'bowl')])
     settings = Settings(None, 0.5, True, 0.0, 0.0)
     fakes: tuple[Any, Any] = (model, outputs)
@@ -84,7 +86,9 @@ def make(outputs: Outputs, overlapped: Any = None) -> tuple[SegmentationPipeline
 def run(pipeline: SegmentationPipeline, message: Image) -> None:
     found = pipeline.process(message)
     assert found is not None
-    pipeline.finish(pipeline.publish(found))
+    frame = pipeline.publish(found)
+    assert frame is not None
+    pipeline.finish(frame)
 
 
 @pytest.mark.parametrize(
@@ -151,6 +155,16 @@ def test_one_call_a_frame_and_no_copy_of_what_is_rgb(encoding: str) -> None:
         assert np.shares_memory(model.images[-1], memory) == (encoding == 'rgb8')
 
 
+def test_a_frame_under_way_is_kept_back_once_all_prompts_are_gone() -> None:
+    outputs, prompts = Outputs(*ALL), PromptSet()
+    pipeline, _ = make(outputs, prompts=prompts)
+    found = pipeline.process(array_to_image(RGB, 'rgb8', Header()))
+    assert found is not None
+    prompts.replace([])
+    assert pipeline.publish(found) is None
+    assert outputs.opened == outputs.published == []
+
+
 def test_age_is_from_the_stamp_to_the_first_output() -> None:
     header = Header()
     header.stamp.sec, header.stamp.nanosec = 4, 750_000_000
@@ -191,7 +205,9 @@ def test_on_a_gpu_the_next_frame_starts_before_the_last_one_is_there() -> None:
     assert isinstance(second, FoundFrame)
     assert overlapped.log == ['start 0', 'start 1']
     for number, found in enumerate((first, second)):
-        pipeline.finish(pipeline.publish(found))
+        frame = pipeline.publish(found)
+        assert frame is not None
+        pipeline.finish(frame)
         assert overlapped.log[-1] == f'wait for {number}'
         expected = 1 / (1 + np.exp(-1.0 - number))
         np.testing.assert_allclose(outputs.pixels['probability'], expected, rtol=1e-6)
