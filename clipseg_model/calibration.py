@@ -20,10 +20,17 @@ def logit(probability: float) -> float:
     return math.log(probability) - math.log1p(-probability)
 
 
-def sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Probabilities of logits, float32, without overflow; NaN stays NaN."""
+def sigmoid(
+    logits: NDArray[np.float32], out: NDArray[np.float32] | None = None
+) -> NDArray[np.float32]:
+    """Probabilities of logits, float32, without overflow; NaN stays NaN.
+
+    Args:
+        logits: Of any shape; untouched unless it is ``out``.
+        out: Where to write them; a new array where None.
+    """
     # Probabilities are 0 or 1 in float32 well before these bounds, and exp(80) still fits it.
-    clipped = np.clip(logits, -80, 80)
+    clipped = np.clip(logits, -80, 80, out=out)
     np.negative(clipped, out=clipped)
     np.exp(clipped, out=clipped)
     clipped += 1

@@ -43,6 +43,7 @@ def render_overlay(
     alpha: float,
     legend: Sequence[tuple[int, str]] = (),
     outlines: bool = False,
+    out: NDArray[np.uint8] | None = None,
 ) -> NDArray[np.uint8]:
     """Tints an image by its labels.
 
@@ -52,12 +53,14 @@ def render_overlay(
         alpha: Share of the tint, 0…1.
         legend: (label, text) of the lines of a legend in the upper left corner.
         outlines: Whether shapes get an outline in their full colour, which costs more.
+        out: Contiguous array of that shape to write to; a new one where None.
 
     Returns:
-        RGB uint8 of shape (H, W, 3), a new array.
+        RGB uint8 of shape (H, W, 3): ``out``, or the new array.
     """
     tint = cv2.applyColorMap(labels, _TABLE)
-    overlay = np.asarray(cv2.addWeighted(rgb, 1.0 - alpha, tint, alpha, 0.0), dtype=np.uint8)
+    overlay = np.empty(rgb.shape, np.uint8) if out is None else out
+    cv2.addWeighted(rgb, 1.0 - alpha, tint, alpha, 0.0, dst=overlay)
     untouched = cv2.inRange(labels, np.zeros(1), np.zeros(1))
     cv2.copyTo(rgb, untouched, overlay)
     if outlines:

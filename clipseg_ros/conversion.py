@@ -157,23 +157,50 @@ def fill_image(message: Image, pixels: NDArray[Any], encoding: str, header: Head
     Raises:
         ValueError: If array and encoding do not belong together.
     """
-    if encoding not in _OUTPUT_ENCODINGS:
-        raise ValueError(f'encoding {encoding!r} is not one of {sorted(_OUTPUT_ENCODINGS)}')
-    dtype, channels = _OUTPUT_ENCODINGS[encoding]
+    dtype, channels = _output_encoding(encoding)
     shape = pixels.shape[:2] if channels == 1 else (*pixels.shape[:2], channels)
     if pixels.dtype != dtype or pixels.ndim < 2 or pixels.shape != shape:
         raise ValueError(f'{pixels.dtype} array of shape {pixels.shape} is no {encoding} image')
+    height, width = pixels.shape[:2]
+    np.copyto(open_image(message, height, width, encoding, header), pixels)
+
+
+def open_image(
+    message: Image, height: int, width: int, encoding: str, header: Header
+) -> NDArray[Any]:
+    """Makes a message an image of a size, and gives access to its pixels.
+
+    Args:
+        message: The message; its memory is kept where the size has not changed.
+        height: Pixels.
+        width: Pixels.
+        encoding: As for :func:`array_to_image`.
+        header: Used as it is.
+
+    Returns:
+        The message's own memory to write to, (H, W) or (H, W, 3), with whatever is in it.
+
+    Raises:
+        ValueError: There is no such encoding.
+    """
+    dtype, channels = _output_encoding(encoding)
+    step = width * channels * np.dtype(dtype).itemsize
     # A numpy array assigned to `data` is converted byte by byte (230 ms at 720p); an
     # array.array is taken as it is.
-    if len(message.data) == pixels.nbytes:
-        np.copyto(np.frombuffer(message.data, dtype=dtype).reshape(pixels.shape), pixels)
-    else:
-        message.data = array.array('B', np.ascontiguousarray(pixels).tobytes())
+    if len(message.data) != step * height:
+        message.data = array.array('B', bytes(step * height))
     message.header = header
-    message.height, message.width = int(pixels.shape[0]), int(pixels.shape[1])
+    message.height, message.width, message.step = height, width, step
     message.encoding = encoding
     message.is_bigendian = 1 if np.dtype(dtype).itemsize > 1 and sys.byteorder == 'big' else 0
-    message.step = message.width * channels * np.dtype(dtype).itemsize
+    shape = (height, width) if channels == 1 else (height, width, channels)
+    return np.frombuffer(message.data, dtype=dtype).reshape(shape)
+
+
+def _output_encoding(encoding: str) -> tuple[type[np.generic], int]:
+    if encoding not in _OUTPUT_ENCODINGS:
+        raise ValueError(f'encoding {encoding!r} is not one of {sorted(_OUTPUT_ENCODINGS)}')
+    return _OUTPUT_ENCODINGS[encoding]
 
 
 def _pixels(message: Image, encoding: Encoding) -> NDArray[Any]:

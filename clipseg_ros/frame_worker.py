@@ -1,8 +1,9 @@
 """Newest frame wins: the threads behind a node that must never queue.
 
 A camera at 30 Hz in front of a model at 12 Hz would fill any queue with the past. So there is one
-slot; the camera's callback overwrites it, a worker thread takes what is newest, and a second
-thread makes the outputs that can wait, again of the newest result only. No ROS in here.
+slot; the camera's callback overwrites it and a worker thread runs the model on what is newest. A
+second thread publishes what the model found while it works on the next frame already, and a third
+makes the outputs that can wait, again of the newest result only. No ROS in here.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ from typing import Generic, TypeVar
 
 ItemT = TypeVar('ItemT')
 FrameT = TypeVar('FrameT')
+FoundT = TypeVar('FoundT')
 ResultT = TypeVar('ResultT')
+AnswerT = TypeVar('AnswerT')
 
 _WINDOW = 50
 _RATE_SECONDS = 5.0
@@ -39,14 +42,23 @@ class NewestSlot(Generic[ItemT]):
         with self._condition:
             lost = bool(self._items)
             self._items.append(item)
-            self._condition.notify()
+            self._condition.notify_all()
         return lost
 
     def take(self) -> ItemT | None:
         """Waits for an item; None once the slot is closed."""
         with self._condition:
             self._condition.wait_for(lambda: self._items or self._closed)
-            return None if self._closed else self._items.pop()
+            if self._closed:
+                return None
+            item = self._items.pop()
+            self._condition.notify_all()
+            return item
+
+    def wait_until_taken(self) -> None:
+        """Waits until the slot is empty, or closed."""
+        with self._condition:
+            self._condition.wait_for(lambda: not self._items or self._closed)
 
     def close(self) -> None:
         """Lets every :meth:`take` return None."""
@@ -62,13 +74,14 @@ class WorkerStatistics:
 
     Attributes:
         received: Frames put.
-        processed: Frames that gave a result.
+        processed: Frames that were published.
         dropped: Frames overwritten before they were taken.
-        failed: Frames whose processing raised.
-        rate: Results per second over the last seconds.
-        latency: Mean seconds from put to result over the last frames; 0 before the first.
+        failed: Frames whose processing or publishing raised.
+        rate: Frames published per second over the last seconds.
+        latency: Mean seconds from put to published over the last frames; 0 before the first.
         latency_max: Largest of those.
-        busy: Seconds that the frame now in work has taken so far; 0 where there is none.
+        busy: Seconds that the oldest frame now in work has been processed or published for so
+            far; 0 where there is none.
         idle: Seconds since the last frame was put (since the start where there was none).
     """
 
@@ -83,33 +96,41 @@ class WorkerStatistics:
     idle: float
 
 
-class FrameWorker(Generic[FrameT, ResultT]):
-    """Runs ``process`` on the newest frame in one thread and ``finish`` in another.
+class FrameWorker(Generic[FrameT, FoundT, ResultT]):
+    """Runs ``process`` on the newest frame, then ``publish``, then ``finish``: a thread each.
+
+    While a frame is published the next one is processed. No third one is begun until the first is
+    out: what is processed is never thrown away, and what waits, waits before the model, where a
+    newer frame may still replace it.
 
     Args:
-        process: From a frame to a result for ``finish``, or None where nothing follows.
+        process: From a frame to what was found, or None where nothing follows.
+        publish: From that to a result for ``finish``, or None where nothing follows.
         finish: Makes of the newest result what can wait.
-        on_error: Told of what ``process`` and ``finish`` raise; both threads live on.
+        on_error: Told of what the three raise; the threads live on.
         max_rate: Most frames a second that are processed; 0 is no limit.
     """
 
     def __init__(
         self,
-        process: Callable[[FrameT], ResultT | None],
+        process: Callable[[FrameT], FoundT | None],
+        publish: Callable[[FoundT], ResultT | None],
         finish: Callable[[ResultT], None],
         on_error: Callable[[Exception], None],
         max_rate: float = 0.0,
     ) -> None:
         self.max_rate = max_rate
-        self._process, self._finish, self._on_error = process, finish, on_error
+        self._process, self._publish, self._finish = process, publish, finish
+        self._on_error = on_error
         self._frames: NewestSlot[tuple[FrameT, float]] = NewestSlot()
+        self._found: NewestSlot[tuple[FoundT, float]] = NewestSlot()
         self._results: NewestSlot[ResultT] = NewestSlot()
         self._stopping = threading.Event()
         self._threads: list[threading.Thread] = []
         self._lock = threading.Lock()
         self._received = self._processed = self._dropped = self._failed = 0
         self._done: deque[tuple[float, float]] = deque(maxlen=_WINDOW)
-        self._busy_since: float | None = None
+        self._busy_since: dict[str, float] = {}
         self._last_put = time.monotonic()
 
     def start(self, setup: Callable[[], None] | None = None) -> None:
@@ -141,6 +162,7 @@ class FrameWorker(Generic[FrameT, ResultT]):
 
         self._threads = [
             threading.Thread(target=work, name='frame_worker', daemon=True),
+            threading.Thread(target=self._work_on_found, name='frame_publisher', daemon=True),
             threading.Thread(target=self._work_on_results, name='frame_finisher', daemon=True),
         ]
         for thread in self._threads:
@@ -160,17 +182,17 @@ class FrameWorker(Generic[FrameT, ResultT]):
             self._last_put = now
 
     def stop(self, timeout: float = 10.0) -> bool:
-        """Stops both threads after the frame in work.
+        """Stops the threads after the frames in work.
 
         Args:
-            timeout: Seconds to wait for that frame.
+            timeout: Seconds to wait for those frames.
 
         Returns:
             Whether they ended; if not, they end with the process.
         """
         self._stopping.set()
-        self._frames.close()
-        self._results.close()
+        for slot in (self._frames, self._found, self._results):
+            slot.close()
         deadline = time.monotonic() + timeout
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
@@ -193,7 +215,7 @@ class FrameWorker(Generic[FrameT, ResultT]):
                 rate=len(recent) / span if span > 0 else 0.0,
                 latency=sum(latencies) / len(latencies) if latencies else 0.0,
                 latency_max=max(latencies, default=0.0),
-                busy=now - self._busy_since if self._busy_since is not None else 0.0,
+                busy=now - min(self._busy_since.values(), default=now),
                 idle=now - self._last_put,
             )
 
@@ -207,26 +229,25 @@ class FrameWorker(Generic[FrameT, ResultT]):
             if taken is None:
                 return
             frame, put_at = taken
-            started = time.monotonic()
             if self.max_rate > 0:
-                due = started + 1.0 / self.max_rate
-            with self._lock:
-                self._busy_since = started
-            try:
-                result = self._process(frame)
-            except Exception as error:
+                due = time.monotonic() + 1.0 / self.max_rate
+            found = self._attempt('process', self._process, frame)
+            if found is not None:
+                self._found.put((found, put_at))
+                self._found.wait_until_taken()
+
+    def _work_on_found(self) -> None:
+        while True:
+            taken = self._found.take()
+            if taken is None:
+                return
+            found, put_at = taken
+            result = self._attempt('publish', self._publish, found)
+            if result is not None:
+                ended = time.monotonic()
                 with self._lock:
-                    self._busy_since = None
-                    self._failed += 1
-                self._on_error(error)
-                continue
-            ended = time.monotonic()
-            with self._lock:
-                self._busy_since = None
-                if result is not None:
                     self._processed += 1
                     self._done.append((ended, ended - put_at))
-            if result is not None:
                 self._results.put(result)
 
     def _work_on_results(self) -> None:
@@ -238,3 +259,18 @@ class FrameWorker(Generic[FrameT, ResultT]):
                 self._finish(result)
             except Exception as error:
                 self._on_error(error)
+
+    def _attempt(self, stage: str, act: Callable[[ItemT], AnswerT], item: ItemT) -> AnswerT | None:
+        """Runs a stage; an error is told and counted, and gives None."""
+        with self._lock:
+            self._busy_since[stage] = time.monotonic()
+        try:
+            return act(item)
+        except Exception as error:
+            with self._lock:
+                self._failed += 1
+            self._on_error(error)
+            return None
+        finally:
+            with self._lock:
+                del self._busy_since[stage]

@@ -1,7 +1,8 @@
-"""From an image message to the outputs: what the worker's two threads do with a frame."""
+"""From an image message to the outputs: what the worker's threads do with a frame."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,8 @@ import torch
 from numpy.typing import NDArray
 from std_msgs.msg import Header
 
+from clipseg_model.frame_outputs import FrameOutputs, Scratch
+from clipseg_model.overlap import OverlappedSegmenter, PendingSegmentation
 from clipseg_model.overlay import render_overlay
 from clipseg_model.prompts import Prompt, fill_template
 from clipseg_model.segmenter import Segmentation, Segmenter
@@ -21,22 +24,41 @@ from clipseg_ros.segment_parameters import Settings
 
 
 @dataclass(frozen=True)
-class SegmentedFrame:
-    """What the first thread leaves for the second.
+class FoundFrame:
+    """What the thread of the model leaves for the one that publishes.
 
     Attributes:
         header: The image's own.
         rgb: The image, RGB uint8 (H, W, 3).
-        segmentation: What the model found.
+        segmentation: What the model found; on a GPU what is under way there.
         prompts: The prompts that it was asked for, in the order of its results.
-        labels: Their label image, uint8 (H, W), where it was made already.
+        started: When the model got the image, seconds of ``time.perf_counter``.
     """
 
     header: Header
     rgb: NDArray[np.uint8]
-    segmentation: Segmentation
+    segmentation: Segmentation | PendingSegmentation
     prompts: tuple[ActivePrompt, ...]
-    labels: NDArray[np.uint8] | None
+    started: float
+
+
+@dataclass(frozen=True)
+class SegmentedFrame:
+    """What the thread that publishes leaves for the one that makes what can wait.
+
+    Attributes:
+        header: The image's own.
+        rgb: The image, RGB uint8 (H, W, 3).
+        prompts: The prompts that were asked for.
+        pixels: The outputs that were computed together.
+        wanted: Names of the outputs that were subscribed to then.
+    """
+
+    header: Header
+    rgb: NDArray[np.uint8]
+    prompts: tuple[ActivePrompt, ...]
+    pixels: FrameOutputs
+    wanted: frozenset[str]
 
 
 def check_representable(segmenter: Segmenter, prompts: Iterable[Prompt]) -> None:
@@ -55,6 +77,13 @@ def check_representable(segmenter: Segmenter, prompts: Iterable[Prompt]) -> None
             segmenter.model.embed_texts(texts)
 
 
+def overlap_on_gpu(segmenter: Segmenter) -> OverlappedSegmenter | None:
+    """Returns what keeps several frames under way where the model is on a CUDA device."""
+    if segmenter.device.type != 'cuda' or segmenter.zoom is not None:
+        return None
+    return OverlappedSegmenter(segmenter)
+
+
 class SegmentationPipeline:
     """Segments frames and publishes what is subscribed to.
 
@@ -65,6 +94,8 @@ class SegmentationPipeline:
         settings: Returns the settings of now.
         now: Returns the node's time, nanoseconds.
         compressed: Whether frames are CompressedImage messages.
+        overlapped: Runs the same model on a GPU with several frames under way; None to segment
+            one frame after another.
     """
 
     def __init__(
@@ -75,10 +106,15 @@ class SegmentationPipeline:
         settings: Callable[[], Settings],
         now: Callable[[], int],
         compressed: bool = False,
+        overlapped: OverlappedSegmenter | None = None,
     ) -> None:
         self.segmenter = segmenter
         self.age = 0.0
         """Seconds from the stamp of the last image to its first output."""
+        self.model_seconds = 0.0
+        """What the model took for the last image, preprocessing and all."""
+        self._scratch = Scratch()
+        self._overlapped = overlapped
         self._prompts, self._outputs = prompts, outputs
         self._settings, self._now = settings, now
         self._to_rgb: Callable[[Any], NDArray[np.uint8]] = (
@@ -89,53 +125,74 @@ class SegmentationPipeline:
         """Runs the model once, so that the first frame is as fast as the others."""
         self.segmenter.warm_up(prompts=max(1, len(self._prompts.enabled)))
 
-    def process(self, message: Any) -> SegmentedFrame | None:
-        """Segments a frame and publishes mask, labels, confidence and segments.
-
-        The mask leaves before anything else is made.
+    def process(self, message: Any) -> FoundFrame | None:
+        """Segments a frame.
 
         Returns:
-            The frame for :meth:`finish`; None where nothing was asked for or nobody listens.
+            What :meth:`publish` takes; None where nothing was asked for or nobody listens.
 
         Raises:
             ImageConversionError: The message cannot be read.
             ClipsegError: The model refuses the image or a prompt.
         """
-        prompts, outputs = self._prompts.enabled, self._outputs
-        if not prompts or not outputs.wanted():
+        prompts = self._prompts.enabled
+        if not prompts or not self._outputs.wanted():
             return None
-        rgb, header = self._to_rgb(message), message.header
-        segmentation = self.segmenter.segment(
-            rgb, [entry.prompt for entry in prompts], self._settings().threshold
-        )
-        if outputs.wants('mask'):
-            outputs.publish_image('mask', segmentation.mask(), header)
-        stamp = header.stamp.sec * 1_000_000_000 + header.stamp.nanosec
-        self.age = (self._now() - stamp) * 1e-9
-        labels = None
-        if outputs.wants('labels'):
-            labels = segmentation.labels([entry.id for entry in prompts])
-            outputs.publish_image('labels', labels, header)
-        if outputs.wants('confidence'):
-            outputs.publish_image('confidence', segmentation.confidence(), header)
-        if outputs.wants('segments'):
-            outputs.publish_segments(segmentation, prompts, header)
-        return SegmentedFrame(header, rgb, segmentation, prompts, labels)
+        rgb, threshold = self._to_rgb(message), self._settings().threshold
+        wanted, started = [entry.prompt for entry in prompts], time.perf_counter()
+        segmentation: Segmentation | PendingSegmentation
+        if self._overlapped is not None:
+            segmentation = self._overlapped.start(rgb, wanted, threshold)
+        else:
+            segmentation = self.segmenter.segment(rgb, wanted, threshold)
+            self.model_seconds = time.perf_counter() - started
+        return FoundFrame(message.header, rgb, segmentation, prompts, started)
+
+    def publish(self, found: FoundFrame) -> SegmentedFrame | None:
+        """Publishes mask, labels, confidence and segments, and prepares the others.
+
+        Returns:
+            What :meth:`finish` takes; None where all prompts were taken back meanwhile, and
+            nothing was published.
+        """
+        if not self._prompts.enabled:
+            return None
+        outputs, header, segmentation = self._outputs, found.header, found.segmentation
+        if isinstance(segmentation, PendingSegmentation):
+            segmentation = segmentation.result()
+            self.model_seconds = time.perf_counter() - found.started
+        wanted = frozenset(outputs.wanted())
+        # The overlay is made of the labels, and the segments of nothing that is made here.
+        needed = {'labels' if name == 'overlay' else name for name in wanted - {'segments'}}
+        ids = [entry.id for entry in found.prompts]
+        pixels = FrameOutputs(segmentation, ids, needed, self._scratch)
+        height, width = pixels.shape
+        for name in ('mask', 'labels', 'confidence'):
+            if name in wanted:
+                getattr(pixels, name)(outputs.open_image(name, height, width, header))
+                outputs.publish_image(name)
+            if name == 'mask':
+                stamp = header.stamp.sec * 1_000_000_000 + header.stamp.nanosec
+                self.age = (self._now() - stamp) * 1e-9
+        if 'segments' in wanted:
+            outputs.publish_segments(segmentation, found.prompts, header)
+        return SegmentedFrame(header, found.rgb, found.prompts, pixels, wanted)
 
     def finish(self, frame: SegmentedFrame) -> None:
         """Publishes what costs more and can wait: probability and overlay."""
-        outputs = self._outputs
-        if outputs.wants('probability'):
-            outputs.publish_image('probability', frame.segmentation.probability(), frame.header)
-        if outputs.wants('overlay'):
-            settings, labels = self._settings(), frame.labels
-            if labels is None:
-                labels = frame.segmentation.labels([entry.id for entry in frame.prompts])
+        outputs, pixels = self._outputs, frame.pixels
+        height, width = pixels.shape
+        if 'overlay' in frame.wanted:
+            settings = self._settings()
             legend = [(entry.id, entry.name) for entry in frame.prompts]
-            overlay = render_overlay(
+            render_overlay(
                 frame.rgb,
-                labels,
+                pixels.labels(),
                 settings.overlay_alpha,
                 legend if settings.overlay_legend else (),
+                out=outputs.open_image('overlay', height, width, frame.header),
             )
-            outputs.publish_image('overlay', overlay, frame.header)
+            outputs.publish_image('overlay')
+        if 'probability' in frame.wanted:
+            pixels.probability(outputs.open_image('probability', height, width, frame.header))
+            outputs.publish_image('probability')

@@ -12,7 +12,7 @@ from sensor_msgs.msg import Image, RegionOfInterest
 from std_msgs.msg import Header
 
 from clipseg_model.segmenter import PromptResult, Segmentation
-from clipseg_ros.conversion import fill_image
+from clipseg_ros.conversion import open_image
 from clipseg_ros.interfaces import Interfaces
 from clipseg_ros.prompt_set import ActivePrompt
 from clipseg_ros.qos import QosWatch, image_output, latched_output, overridable
@@ -66,10 +66,21 @@ class SegmentOutputs:
         """The outputs that somebody subscribes to."""
         return [name for name in (*IMAGE_OUTPUTS, 'segments') if self.wants(name)]
 
-    def publish_image(self, name: str, pixels: NDArray[Any], header: Header) -> None:
-        """Publishes one of :data:`IMAGE_OUTPUTS`."""
+    def open_image(self, name: str, height: int, width: int, header: Header) -> NDArray[Any]:
+        """Returns the memory of the next message of one of :data:`IMAGE_OUTPUTS`, to write to.
+
+        Args:
+            name: The output.
+            height: Of the image, pixels.
+            width: Of the image, pixels.
+            header: Of the image.
+        """
+        message = self._images[name][1]
+        return open_image(message, height, width, IMAGE_OUTPUTS[name], header)
+
+    def publish_image(self, name: str) -> None:
+        """Publishes what was written into :meth:`open_image`."""
         publisher, message = self._images[name]
-        fill_image(message, pixels, IMAGE_OUTPUTS[name], header)
         publisher.publish(message)
 
     def publish_segments(

@@ -1,7 +1,7 @@
 """The managed node that segments a camera's images by prompts.
 
 One thread runs ROS callbacks, and the image callback only overwrites a slot; the frame worker's
-two threads do the rest. Loading happens in *configure*, warming up in *activate*, freeing in
+threads do the rest. Loading happens in *configure*, warming up in *activate*, freeing in
 *cleanup*; ``autostart`` walks the first two at start.
 """
 
@@ -29,7 +29,13 @@ from clipseg_ros.errors import ImageConversionError
 from clipseg_ros.frame_worker import FrameWorker
 from clipseg_ros.interfaces import MISSING, load_interfaces
 from clipseg_ros.parameters import declare
-from clipseg_ros.pipeline import SegmentationPipeline, SegmentedFrame, check_representable
+from clipseg_ros.pipeline import (
+    FoundFrame,
+    SegmentationPipeline,
+    SegmentedFrame,
+    check_representable,
+    overlap_on_gpu,
+)
 from clipseg_ros.process_tuning import release_freed_memory
 from clipseg_ros.prompt_server import PromptServer, header_of_now
 from clipseg_ros.prompt_set import read_prompts
@@ -45,17 +51,28 @@ _FAILURE = TransitionCallbackReturn.FAILURE
 class SegmentNode(LifecycleNode):
     """The node ``clipseg``.
 
+    Args:
+        name: Of the node.
+        load: From the parameters ``model``, ``device`` and ``threads`` to a segmenter.
+        options: Those of :class:`rclpy.node.Node`.
+
     Raises:
         rclpy.exceptions.InvalidParameterValueException: A parameter given at start is refused.
     """
 
-    def __init__(self, name: str = 'clipseg', **options: Any) -> None:
+    def __init__(
+        self,
+        name: str = 'clipseg',
+        load: Callable[..., Segmenter] = create_model,
+        **options: Any,
+    ) -> None:
         super().__init__(name, **options)
+        self._load = load
         self._segmenter: Segmenter | None = None
         self._pipeline: SegmentationPipeline | None = None
         self._outputs: SegmentOutputs | None = None
         self._subscription: Any = None
-        self._worker: FrameWorker[Any, SegmentedFrame] | None = None
+        self._worker: FrameWorker[Any, FoundFrame, SegmentedFrame] | None = None
         self._enabled = True
         self._failure = ''
         self._frame_error = ''
@@ -157,7 +174,7 @@ class SegmentNode(LifecycleNode):
 
     def _configure(self) -> None:
         threads = self.get_parameter('threads').value
-        self._segmenter = create_model(
+        self._segmenter = self._load(
             self.get_parameter('model').value,
             self.get_parameter('device').value,
             threads or None,
@@ -180,6 +197,7 @@ class SegmentNode(LifecycleNode):
             lambda: self._settings,
             lambda: int(self.get_clock().now().nanoseconds),
             compressed,
+            overlap_on_gpu(self._segmenter),
         )
         profile = sensor_input()
         topic = self.resolve_topic_name('image') + ('/compressed' if compressed else '')
@@ -205,8 +223,9 @@ class SegmentNode(LifecycleNode):
         assert self._pipeline is not None
         assert self._segmenter is not None
         super().on_activate(state)
-        worker: FrameWorker[Any, SegmentedFrame] = FrameWorker(
+        worker: FrameWorker[Any, FoundFrame, SegmentedFrame] = FrameWorker(
             self._process,
+            self._pipeline.publish,
             self._pipeline.finish,
             self._on_frame_error,
             self._settings.max_rate,
@@ -247,7 +266,7 @@ class SegmentNode(LifecycleNode):
         if worker is not None and self._enabled:
             worker.put(message)
 
-    def _process(self, message: Any) -> SegmentedFrame | None:
+    def _process(self, message: Any) -> FoundFrame | None:
         assert self._pipeline is not None
         frame = self._pipeline.process(message)
         self._frame_error = ''
@@ -353,6 +372,7 @@ class SegmentNode(LifecycleNode):
                 'fps': f'{counts.rate:.2f}',
                 'latency_ms': f'{counts.latency * 1e3:.1f}',
                 'latency_max_ms': f'{counts.latency_max * 1e3:.1f}',
+                'model_ms': f'{self._pipeline.model_seconds * 1e3:.1f}',
                 'age_ms': f'{self._pipeline.age * 1e3:.1f}',
                 'received': str(counts.received),
                 'processed': str(counts.processed),

@@ -133,10 +133,6 @@ class Runtime(ABC):
             Logits (B, P, H, W), or (P, H, W), float32 on :attr:`device`.
         """
 
-    def encode_prompts(self, condition: Tensor) -> PromptFeatures:
-        """Does what no image is needed for, with conditional vectors (P, E) or (B, P, E)."""
-        return PromptFeatures(condition)
-
     def embed_texts(self, texts: Sequence[str]) -> Tensor:
         """Embeds P texts as conditional vectors (P, E)."""
         return self.model.embed_texts(texts)

@@ -1,0 +1,265 @@
+"""All outputs of one segmented frame in one pass over its pixels.
+
+:class:`~clipseg_model.segmentation.Segmentation` answers each question by itself, and resizes the
+logits for each. A node is asked for several outputs of every frame: here the logits of each prompt
+are resized once, the winner per pixel is found once, and what is asked for is written where it is
+wanted, such as into a message. The results are those of ``Segmentation``, bit for bit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from clipseg_model.calibration import sigmoid
+from clipseg_model.errors import PromptError
+from clipseg_model.prompts import MAX_PROMPTS
+from clipseg_model.segmentation import PromptResult, Segmentation
+
+__all__ = ['FrameOutputs', 'Scratch']
+
+Bytes = NDArray[np.uint8]
+Floats = NDArray[np.float32]
+
+_MARGIN = 1e-3
+"""Rounding may lift an interpolated logit above the highest of its neighbours, by much less."""
+
+
+_WHOLE = 0.5
+"""Share of the image from which on looking at the whole of it is cheaper than at windows."""
+
+
+class Scratch:
+    """Memory that one thread uses for every frame, so that no frame has to ask the system for it.
+
+    Not for use by two threads at once.
+    """
+
+    def __init__(self) -> None:
+        self._floats: dict[str, Floats] = {}
+        self._bytes: dict[str, Bytes] = {}
+
+    def floats(self, name: str, shape: tuple[int, int]) -> Floats:
+        """Returns float32 memory (H, W) of a name, with whatever is in it."""
+        if name not in self._floats or self._floats[name].shape != shape:
+            self._floats[name] = np.empty(shape, np.float32)
+        return self._floats[name]
+
+    def bytes(self, name: str, shape: tuple[int, int]) -> Bytes:
+        """Returns uint8 memory (H, W) of a name, with whatever is in it."""
+        if name not in self._bytes or self._bytes[name].shape != shape:
+            self._bytes[name] = np.empty(shape, np.uint8)
+        return self._bytes[name]
+
+
+class FrameOutputs:
+    """Mask, labels, confidence and probability of one frame.
+
+    Where masks overlap, the prompt with the highest probability wins, the earlier one of equals.
+
+    Args:
+        segmentation: What was found.
+        ids: Id of each prompt, 1…254.
+        wanted: Names of the outputs that will be asked for; what only others need is left out.
+        scratch: Memory of the thread that makes this object.
+
+    Raises:
+        PromptError: There are not as many ids as prompts, or one is out of range.
+    """
+
+    def __init__(
+        self,
+        segmentation: Segmentation,
+        ids: Sequence[int],
+        wanted: Collection[str],
+        scratch: Scratch,
+    ) -> None:
+        results = segmentation.results
+        if len(ids) != len(results):
+            raise PromptError(f'{len(results)} prompts need as many ids, not {len(ids)}')
+        if not all(1 <= value <= MAX_PROMPTS for value in ids):
+            raise PromptError(f'The ids of prompts must be in 1…{MAX_PROMPTS}, not {list(ids)}')
+        self.shape = (segmentation.height, segmentation.width)
+        self._winner: Bytes = np.zeros(self.shape, np.uint8)
+        self._best: Floats | None = None
+        self._peak: Floats | None = None
+        if not wanted:
+            return
+        entries = list(zip(results, ids, strict=True))
+        everywhere = 'probability' in wanted
+        if not everywhere:
+            entries = [entry for entry in entries if _may_be_on(entry[0])]
+        # One threshold and nobody absent: the highest logit of all wins.
+        alike = len({result.cut for result, _ in entries}) == 1 and all(
+            result.presence for result, _ in entries
+        )
+        if set(wanted) == {'mask'}:
+            self._find_union(entries, scratch)
+        elif alike and everywhere:
+            self._find_highest(entries, scratch)
+        else:
+            entries = [entry for entry in entries if _may_be_on(entry[0])]
+            windows = [_window(result) for result, _ in entries]
+            pixels = segmentation.height * segmentation.width
+            if alike and sum(map(_area, windows)) > _WHOLE * pixels * len(windows):
+                self._find_highest(entries, scratch)
+            else:
+                everything = everywhere or 'confidence' in wanted
+                self._find_winner(entries, windows, everything, scratch)
+            if everywhere:
+                self._find_peak(results, scratch)
+
+    def mask(self, out: Bytes) -> None:
+        """Writes 255 where any prompt matches, 0 elsewhere, into uint8 (H, W)."""
+        cv2.threshold(self._winner, 0, 255, cv2.THRESH_BINARY, dst=out)
+
+    def labels(self, out: Bytes | None = None) -> Bytes:
+        """Returns the id of the winning prompt, 0 where none matches.
+
+        Args:
+            out: uint8 (H, W) to write to; where None, what is returned must not be written to.
+        """
+        if out is None:
+            return self._winner
+        np.copyto(out, self._winner)
+        return out
+
+    def confidence(self, out: Bytes) -> None:
+        """Writes round(255 · probability of the winning prompt), 0 where there is none."""
+        if self._best is None:
+            out.fill(0)
+            return
+        scaled = sigmoid(self._best)
+        scaled *= 255
+        np.rint(scaled, out=scaled)
+        np.copyto(out, scaled, casting='unsafe')
+        np.multiply(out, self._winner > 0, out=out)
+
+    def probability(self, out: Floats) -> None:
+        """Writes the probability of the winning prompt, of the highest where none wins.
+
+        Args:
+            out: float32 (H, W).
+        """
+        assert self._best is not None, "'probability' was not among what is wanted"
+        if self._peak is not None:
+            cv2.copyTo(self._best, self._winner, self._peak)
+            self._best, self._peak = self._peak, None
+        sigmoid(self._best, out=out)
+
+    def _find_union(self, entries: Sequence[tuple[PromptResult, int]], scratch: Scratch) -> None:
+        """Finds where any prompt is on; which one is left open."""
+        logits, on = scratch.floats('logits', self.shape), scratch.bytes('on', self.shape)
+        for result, _ in entries:
+            window = _window(result)
+            here, winner = on[window], self._winner[window]
+            np.greater(_resize(result, logits)[window], result.cut, out=here.view(bool))
+            np.bitwise_or(winner, here, out=winner)
+
+    def _find_highest(self, entries: Sequence[tuple[PromptResult, int]], scratch: Scratch) -> None:
+        """Finds the winners where all prompts are present and share one threshold.
+
+        The highest logit of all wins then, if it is above the threshold: one comparison a prompt.
+        """
+        logits, wins = scratch.floats('logits', self.shape), scratch.bytes('wins', self.shape)
+        number = scratch.bytes('number', self.shape)
+        self._best = best = _resize(entries[0][0], np.empty(self.shape, np.float32))
+        self._winner.fill(entries[0][1])
+        for result, identity in entries[1:]:
+            _resize(result, logits)
+            cv2.compare(logits, best, cv2.CMP_GT, dst=wins)
+            number.fill(identity)
+            cv2.copyTo(number, wins, self._winner)
+            cv2.max(best, logits, dst=best)
+        np.greater(best, entries[0][0].cut, out=wins.view(bool))
+        np.multiply(self._winner, wins, out=self._winner)
+
+    def _find_winner(
+        self,
+        entries: Sequence[tuple[PromptResult, int]],
+        windows: Sequence[tuple[slice, slice]],
+        keep: bool,
+        scratch: Scratch,
+    ) -> None:
+        """Finds the winners where thresholds differ, prompts are absent, or masks are small.
+
+        Args:
+            entries: Results with their ids.
+            windows: For each, where it can be on.
+            keep: Whether the winners' logits are needed afterwards.
+            scratch: As for the class.
+        """
+        logits, wins = scratch.floats('logits', self.shape), scratch.bytes('wins', self.shape)
+        number, on = scratch.bytes('number', self.shape), scratch.bytes('on', self.shape)
+        if keep:
+            self._best = best = np.full(self.shape, -np.inf, np.float32)
+        else:
+            best = scratch.floats('best', self.shape)
+            for window in windows:
+                best[window].fill(-np.inf)
+        for (result, identity), window in zip(entries, windows, strict=True):
+            close, won = _resize(result, logits)[window], wins[window]
+            np.greater(close, result.cut, out=on[window].view(bool))
+            cv2.compare(close, best[window], cv2.CMP_GT, dst=won)
+            np.multiply(won, on[window], out=won)
+            number[window].fill(identity)
+            cv2.copyTo(number[window], won, self._winner[window])
+            cv2.copyTo(close, won, best[window])
+
+    def _find_peak(self, results: Sequence[PromptResult], scratch: Scratch) -> None:
+        """Finds the highest logit of all prompts, present or not."""
+        logits = scratch.floats('logits', self.shape)
+        self._peak = peak = _resize(results[0], np.empty(self.shape, np.float32))
+        for result in results[1:]:
+            cv2.max(peak, _resize(result, logits), dst=peak)
+
+
+def _may_be_on(result: PromptResult) -> bool:
+    """Whether any pixel of the mask can be on: interpolation never exceeds its highest corner."""
+    if not result.presence:
+        return False
+    return result.close_ups is not None or bool(result.logits.max() + _MARGIN > result.cut)
+
+
+def _area(window: tuple[slice, slice]) -> int:
+    rows, columns = window
+    return int(rows.stop - rows.start) * int(columns.stop - columns.start)
+
+
+def _window(result: PromptResult) -> tuple[slice, slice]:
+    """Rows and columns outside of which no pixel of the mask is on."""
+    if result.close_ups is not None:
+        return slice(0, result.height), slice(0, result.width)
+    lowest = result.cut - _MARGIN
+    rows = result.logits.max(axis=1) > lowest
+    columns = result.logits.max(axis=0) > lowest
+    return _stretch(rows, result.height), _stretch(columns, result.width)
+
+
+def _stretch(on: NDArray[Any], size: int) -> slice:
+    """What a row or column of logits can influence, from the first that is on to the last.
+
+    Pixel y lies at (y + 1/2) · n / size - 1/2 between the n logits, and takes from the two next
+    to it.
+    """
+    numbers = np.flatnonzero(on)
+    if not numbers.size:
+        return slice(0, 0)
+    scale = size / len(on)
+    first = math.floor((numbers[0] - 0.5) * scale - 0.5)
+    last = math.ceil((numbers[-1] + 1.5) * scale - 0.5)
+    return slice(max(0, first), min(size, last + 1))
+
+
+def _resize(result: PromptResult, out: Floats) -> Floats:
+    """:meth:`PromptResult.resized_logits` into given memory."""
+    size = (result.width, result.height)
+    cv2.resize(result.logits, size, dst=out, interpolation=cv2.INTER_LINEAR)
+    if result.close_ups is not None:
+        result.close_ups.paste(out)
+    return out

@@ -1,0 +1,102 @@
+"""The consumer of the node's benchmark: takes its outputs and writes down when they came.
+
+    python -m clipseg_ros.bench_receiver --output arrivals.json --topics mask labels
+
+Runs until SIGINT or SIGTERM, then writes JSON: for each topic the stamp and the arrival of each
+message (nanoseconds of system time), and the values of each of the node's diagnostics.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.executors import SingleThreadedExecutor
+from sensor_msgs.msg import Image
+
+from clipseg_ros.process_tuning import keep_large_buffers
+from clipseg_ros.qos import image_output
+from clipseg_ros.runner import spin
+
+
+class Receiver:
+    """A node that subscribes to outputs of ``/clipseg``.
+
+    Args:
+        topics: Their private names, such as ``mask``.
+
+    Attributes:
+        arrivals: For each topic (stamp, arrival) of each message, nanoseconds.
+        diagnostics: The values of each of the node's diagnostics.
+    """
+
+    def __init__(self, topics: list[str]) -> None:
+        self.node = rclpy.create_node('bench_receiver')
+        self.arrivals: dict[str, list[tuple[int, int]]] = {topic: [] for topic in topics}
+        self.diagnostics: list[dict[str, str]] = []
+        for topic, arrivals in self.arrivals.items():
+            self.node.create_subscription(
+                Image, f'/clipseg/{topic}', _recorder(arrivals), image_output()
+            )
+        self.node.create_subscription(DiagnosticArray, '/diagnostics', self._on_diagnostics, 10)
+
+    def wait_until_matched(self, timeout: float = 30.0) -> None:
+        """Waits until somebody publishes each topic.
+
+        Raises:
+            TimeoutError: Somebody does not.
+        """
+        deadline = time.monotonic() + timeout
+        while missing := [t for t in self.arrivals if not self._publishers(t)]:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f'nobody publishes {missing} within {timeout:g} s')
+            time.sleep(0.02)
+
+    def _publishers(self, topic: str) -> int:
+        return int(self.node.count_publishers(f'/clipseg/{topic}'))
+
+    def _on_diagnostics(self, message: DiagnosticArray) -> None:
+        for status in message.status:
+            self.diagnostics.append({item.key: item.value for item in status.values})
+
+
+def _recorder(arrivals: list[tuple[int, int]]) -> Callable[[Any], None]:
+    def record(message: Any) -> None:
+        arrival = time.time_ns()
+        stamp = message.header.stamp
+        arrivals.append((stamp.sec * 1_000_000_000 + stamp.nanosec, arrival))
+
+    return record
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Runs the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument('--output', type=Path, required=True, help='file to write')
+    parser.add_argument('--topics', nargs='+', required=True, help='mask, labels, …')
+    options = parser.parse_args(arguments)
+    keep_large_buffers()
+    rclpy.init(args=[])
+    try:
+        receiver = Receiver(options.topics)
+        receiver.wait_until_matched()
+        executor = SingleThreadedExecutor()
+        executor.add_node(receiver.node)
+        print('receiver ready', flush=True)
+        spin(executor)
+        executor.shutdown()
+        receiver.node.destroy_node()
+    finally:
+        rclpy.try_shutdown()
+    report = {'arrivals': receiver.arrivals, 'diagnostics': receiver.diagnostics}
+    options.output.write_text(json.dumps(report) + '\n', encoding='utf-8')
+
+
+if __name__ == '__main__':
+    main()
