@@ -501,7 +501,11 @@ class TestChoice:
 class TestMemory:
     @pytest.mark.parametrize(
         'error',
-        [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: 9 bytes")],
+        [
+            MemoryError(),
+            RuntimeError("DefaultCPUAllocator: can't allocate memory: 9 bytes"),
+            Exception('[ONNXRuntimeError] : 6 : Failed to allocate memory for requested buffer'),
+        ],
     )
     def test_running_out_is_told(
         self, error: Exception, vit: Path, image: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
