@@ -109,7 +109,7 @@ setup(
             'openvino>=2024.4',
             'torch>=2.9',
         ],
-        'tensorrt': ['onnx>=1.16', 'onnxscript>=0.5', 'tensorrt>=10.3', 'torch>=2.9'],
+        'tensorrt': ['onnx>=1.16', 'onnxscript>=0.5', 'tensorrt>=10.3,<11', 'torch>=2.9'],
         'world': ['mujoco>=3.3,<5'],
         'ros': [*ROS_RUN, 'PyYAML>=6.0'],
         'build': [
