@@ -48,7 +48,7 @@ PROMPTS = ['a mug', 'the red cup', 'something to sit on', 'a chair', 'a drink']
 #: the largest logit (1 at least). Those of fp32 are the issue's 1e-4.
 RUNS = [
     ('eager', 'fp32', 'cpu', 0.0),
-    ('eager', 'bf16', 'cpu', 0.05),
+    ('eager', 'bf16', 'cpu', 0.08),
     ('compile', 'fp32', 'cpu', 1e-4),
     ('compile', 'bf16', 'cpu', 0.05),
     ('onnxruntime', 'fp32', 'cpu', 1e-4),
