@@ -75,9 +75,8 @@ def summary(seconds: list[float]) -> dict[str, float]:
 
 def resident_mib(peak: bool) -> float:
     """Memory of this process now, or at its peak, MiB; Linux only."""
-    found = re.search(
-        rf'^{"VmHWM" if peak else "VmRSS"}:\s*(\d+) kB', _read('/proc/self/status'), re.M
-    )
+    field = 'VmHWM' if peak else 'VmRSS'
+    found = re.search(rf'^{field}:\s*(\d+) kB', _read('/proc/self/status'), re.M)
     return int(found[1]) / 1024 if found else float('nan')
 
 
