@@ -62,18 +62,24 @@ def onednn_serves(inputs: Tensor, weight: Tensor) -> bool:
     return (
         _HAS_ONEDNN
         and not torch.is_grad_enabled()
-        and inputs.dtype == weight.dtype
-        and inputs.dtype in (torch.float32, torch.bfloat16)
+        and _fitting(inputs, weight)
         and not torch.jit.is_tracing()
         # Subclasses stand for tensors that are traced, faked or wrapped.
         and type(inputs) is Tensor
         and type(weight) in (Tensor, nn.Parameter)
         and inputs.device.type == weight.device.type == 'cpu'
         and inputs.numel() > 0
-        and not torch.is_autocast_enabled('cpu')
         and not torch.compiler.is_compiling()
         and not torch.onnx.is_in_onnx_export()
     )
+
+
+def _fitting(inputs: Tensor, weight: Tensor) -> bool:
+    if torch.is_autocast_enabled('cpu'):
+        # What autocast would do, with weights that are cast already.
+        wanted = torch.get_autocast_dtype('cpu') == weight.dtype == torch.bfloat16
+        return wanted and inputs.dtype in (torch.float32, torch.bfloat16)
+    return inputs.dtype == weight.dtype and inputs.dtype in (torch.float32, torch.bfloat16)
 
 
 class Packed:
@@ -116,7 +122,7 @@ class Packed:
             self._owner, self._state = weakref.ref(weight), state
         name, scalars, algorithm = _FUSED[activation]
         output: Tensor = torch.ops.mkldnn._linear_pointwise(
-            inputs, self._weight, self._bias, name, scalars, algorithm
+            inputs.to(weight.dtype), self._weight, self._bias, name, scalars, algorithm
         )
         return output
 
@@ -188,7 +194,7 @@ def convolve(
     if onednn_serves(inputs, kernel):
         bias, *geometry = how
         output: Tensor = torch.ops.mkldnn._convolution_pointwise(
-            inputs, kernel, bias, *geometry, *_FUSED[activation]
+            inputs.to(kernel.dtype), kernel, bias, *geometry, *_FUSED[activation]
         )
         return output
     bias, padding, stride, dilation, groups = how

@@ -167,8 +167,8 @@ class SegmentationModel(nn.Module, ABC):
         return logits[0] if single else logits
 
     def _decode_in_chunks(self, features: ImageFeatures, prompts: PromptFeatures) -> Tensor:
-        # Gradients keep every activation anyway.
-        if torch.is_grad_enabled():
+        # Gradients keep every activation anyway, and an exported model leaves it to its runtime.
+        if torch.is_grad_enabled() or torch.compiler.is_compiling() or torch.jit.is_tracing():
             return self._decode(features, prompts)
         size = max(1, self._pairs_at_once(features) // len(prompts.condition))
         count = len(prompts)

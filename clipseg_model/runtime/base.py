@@ -112,6 +112,14 @@ class Runtime(ABC):
             Features that :meth:`decode` of the same runtime takes; what they hold is its own.
         """
 
+    def encode_prompts(self, condition: Tensor) -> PromptFeatures:
+        """Does what no image is needed for, once for all images.
+
+        Args:
+            condition: (B, P, E) or (P, E) on :attr:`device`.
+        """
+        return PromptFeatures(condition)
+
     @abstractmethod
     def decode(self, features: ImageFeatures, prompts: Tensor | PromptFeatures) -> Tensor:
         """Decodes prompts on encoded images.
@@ -124,10 +132,6 @@ class Runtime(ABC):
         Returns:
             Logits (B, P, H, W), or (P, H, W), float32 on :attr:`device`.
         """
-
-    def encode_prompts(self, condition: Tensor) -> PromptFeatures:
-        """Does what no image is needed for, with conditional vectors (P, E) or (B, P, E)."""
-        return PromptFeatures(condition)
 
     def embed_texts(self, texts: Sequence[str]) -> Tensor:
         """Embeds P texts as conditional vectors (P, E)."""
