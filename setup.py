@@ -101,6 +101,15 @@ setup(
         'typer>=0.12',
     ],
     extras_require={
+        'onnx': ['onnx>=1.16', 'onnxscript>=0.5', 'onnxruntime>=1.18', 'torch>=2.9'],
+        'openvino': [
+            'nncf>=2.13',
+            'onnx>=1.16',
+            'onnxscript>=0.5',
+            'openvino>=2024.4',
+            'torch>=2.9',
+        ],
+        'tensorrt': ['onnx>=1.16', 'onnxscript>=0.5', 'tensorrt>=10.3,<11', 'torch>=2.9'],
         'world': ['mujoco>=3.3,<5'],
         'ros': [*ROS_RUN, 'PyYAML>=6.0'],
         'build': [

@@ -107,12 +107,12 @@ class Segmenter:
         template: str | None = None,
         zoom: Zoom | None = None,
     ) -> None:
+        _check_weights(model.model if isinstance(model, Runtime) else model, card.name)
         if not isinstance(model, Runtime):
             model = wrap_model(model, resolve_device(device))
         self.runtime = model
         self.model = model.model
         self.device = model.device
-        _check_weights(self.model, card.name)
         self.card = card
         self.visual_method = visual_method
         self.template = template
@@ -317,7 +317,7 @@ class Segmenter:
         """
         self.set_image(np.zeros((height, width, 3), np.uint8))
         assert self._features is not None
-        condition = self.model.embed_texts(['a']).expand(prompts, -1)
+        condition = self.runtime.embed_texts(['a']).expand(prompts, -1)
         top_scores(self._decode(self._features, self.runtime.encode_prompts(condition)))
         self._features = None
 
@@ -385,7 +385,7 @@ class Segmenter:
         def embed(positions: list[int]) -> Sequence[Tensor]:
             texts = [text for position in positions for text in filled[position]]
             parts = [
-                self.model.embed_texts(texts[start : start + TEXT_CHUNK])
+                self.runtime.embed_texts(texts[start : start + TEXT_CHUNK])
                 for start in range(0, len(texts), TEXT_CHUNK)
             ]
             return torch.cat(parts).unflatten(0, (len(positions), -1)).mean(1).unbind()
@@ -405,13 +405,13 @@ class Segmenter:
         shape = (self._prompt_size, self._prompt_size)
         scope = find_method(self.visual_method).attention
         if prompt.mask is None:
-            return self.model.embed_images(self._pixels(prompt.image, shape))[0]
+            return self.runtime.embed_images(self._pixels(prompt.image, shape))[0]
         if scope:
             mask = torch.from_numpy(prompt.mask.copy())[None]
             with masked_attention(self.model, mask, scope):
-                return self.model.embed_images(self._pixels(prompt.image, shape))[0]
+                return self.runtime.embed_images(self._pixels(prompt.image, shape))[0]
         image = visual_prompt(prompt.image, prompt.mask, shape[0], self.visual_method, self._ground)
-        return self.model.embed_images(self._pixels(image, shape))[0]
+        return self.runtime.embed_images(self._pixels(image, shape))[0]
 
     def _decode(self, features: ImageFeatures, prompts: PromptFeatures) -> Tensor:
         """Logits, float32: (P, h, w) of prompts of one image, or (B, P, h, w) of those of B.

@@ -158,8 +158,14 @@ class SegmentNode(LifecycleNode):
     def _configure(self) -> None:
         threads = self.get_parameter('threads').value
         self._segmenter = create_model(
-            self.get_parameter('model').value, self.get_parameter('device').value, threads or None
+            self.get_parameter('model').value,
+            self.get_parameter('device').value,
+            threads or None,
+            self.get_parameter('runtime').value,
+            self.get_parameter('precision').value,
+            self.get_parameter('exports').value or None,
         )
+        self.get_logger().info(f'Runtime: {self._segmenter.runtime.describe()}')
         card = self._segmenter.card
         if card.notice and card.name not in self._told:
             self._told.add(card.name)

@@ -57,6 +57,28 @@ DECLARATIONS: dict[str, Declaration] = {
             check=_check_device,
         ),
         Declaration(
+            'runtime',
+            'eager',
+            'What executes the model.',
+            loads=True,
+            constraints='eager, compile, onnxruntime, openvino, tensorrt or auto.',
+            check=one_of('eager', 'compile', 'onnxruntime', 'openvino', 'tensorrt', 'auto'),
+        ),
+        Declaration(
+            'precision',
+            'fp32',
+            'What the model computes in.',
+            loads=True,
+            constraints='fp32, bf16, fp16 or int8, as far as runtime and device have it.',
+            check=one_of('fp32', 'bf16', 'fp16', 'int8'),
+        ),
+        Declaration(
+            'exports',
+            '',
+            "Folder that `clipseg export` wrote the model to; empty is the user's cache.",
+            loads=True,
+        ),
+        Declaration(
             'threads',
             0,
             "Threads of the model on a CPU; 0 leaves torch's choice.",

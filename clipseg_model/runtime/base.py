@@ -126,8 +126,8 @@ class Runtime(ABC):
 
         Args:
             features: Of :meth:`encode_image`, of B images.
-            prompts: Of :meth:`encode_prompts`, or conditional vectors (B, P, E) on
-                :attr:`device`, or (P, E) when B is 1.
+            prompts: Conditional vectors (B, P, E) on :attr:`device`, or (P, E) when B is 1; or what
+                :meth:`encode_prompts` made of them.
 
         Returns:
             Logits (B, P, H, W), or (P, H, W), float32 on :attr:`device`.
@@ -171,7 +171,7 @@ def memory_guard(runtime: Runtime) -> Iterator[None]:
     """
     try:
         yield
-    except (MemoryError, RuntimeError) as error:
+    except Exception as error:  # each runtime has kinds of its own, many without a common base
         if not isinstance(error, MemoryError) and not _NO_MEMORY.search(str(error)):
             raise
         raise DeviceMemoryError(

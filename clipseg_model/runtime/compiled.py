@@ -12,6 +12,7 @@ from clipseg_model.errors import RuntimeMissingError
 from clipseg_model.models import ImageFeatures, PromptFeatures, SegmentationModel
 from clipseg_model.runtime.base import memory_guard
 from clipseg_model.runtime.eager import EagerRuntime
+from clipseg_model.runtime.split import restore_features, shared_features
 
 __all__ = ['CompiledRuntime', 'prompt_buckets']
 
@@ -49,9 +50,17 @@ class CompiledRuntime(EagerRuntime):
         patch = self.model.backbone.patch_size
         return ImageFeatures(taps, (height // patch, width // patch), height, width)
 
+    def encode_prompts(self, condition: Tensor) -> PromptFeatures:
+        """See :meth:`Runtime.encode_prompts`; what it would share is compiled into the decoder."""
+        return PromptFeatures(condition)
+
     def decode(self, features: ImageFeatures, prompts: Tensor | PromptFeatures) -> Tensor:
         """See :meth:`Runtime.decode`."""
-        condition = prompts if isinstance(prompts, Tensor) else prompts.condition
+        condition = prompts.condition if isinstance(prompts, PromptFeatures) else prompts
+        if condition.dim() == 2 and features.taps[0].shape[0] != 1:
+            raise ValueError(
+                f'a condition (P, E) is for one image, but there are {features.taps[0].shape[0]}'
+            )
         batched = condition if condition.dim() == 3 else condition[None]
         size = (features.height, features.width)
         parts, start = [], 0
@@ -69,7 +78,7 @@ class CompiledRuntime(EagerRuntime):
         return joined if condition.dim() == 3 else joined[0]
 
     def _taps(self, pixels: Tensor) -> list[Tensor]:
-        return self.model.encode_image(pixels).taps
+        return shared_features(self.model.encode_image(pixels))
 
     def _logits(
         self,
@@ -78,7 +87,7 @@ class CompiledRuntime(EagerRuntime):
         size: tuple[int, int],
         condition: Tensor,
     ) -> Tensor:
-        return self.model.decode(ImageFeatures(taps, grid, *size), condition)
+        return self.model.decode(restore_features(taps, grid, size), condition)
 
     def _own(self, tensors: list[Tensor]) -> list[Tensor]:
         """Tensors that the next call does not overwrite."""

@@ -45,7 +45,7 @@ class EagerRuntime(Runtime):
 
     def encode_prompts(self, condition: Tensor) -> PromptFeatures:
         """See :meth:`Runtime.encode_prompts`."""
-        with self._cast():
+        with memory_guard(self), self._cast():
             return self.model.encode_prompts(condition)
 
     def decode(self, features: ImageFeatures, prompts: Tensor | PromptFeatures) -> Tensor:

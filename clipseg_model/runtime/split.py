@@ -49,26 +49,58 @@ def check_exportable(model: SegmentationModel) -> None:
         )
 
 
+def shared_features(features: ImageFeatures) -> list[Tensor]:
+    """All that a decoder reads of images: the projected taps where the model projects them."""
+    return list(features.taps if features.projected is None else features.projected)
+
+
+def restore_features(
+    shared: list[Tensor], grid: tuple[int, int], size: tuple[int, int]
+) -> ImageFeatures:
+    """Features that a model decodes, of what :func:`shared_features` kept of them."""
+    return ImageFeatures(shared, grid, *size, projected=tuple(shared))
+
+
+def _have_cls(model: SegmentationModel) -> list[bool]:
+    """Which of the model's shared features have a CLS token beside the patches."""
+    side = 2 * model.backbone.patch_size
+    with torch.no_grad():
+        shared = shared_features(model.encode_image(torch.zeros(1, 3, side, side)))
+    return [tokens.shape[1] == 5 for tokens in shared]
+
+
 class ImageEncoder(nn.Module):
     """From normalised pixels (B, 3, H, W) to what the decoder needs.
 
-    The outputs are, for each tap of the model, the CLS token (B, 1, C) and the patches
-    (B, H / patch, W / patch, C).
+    For each of the model's shared features, the outputs are the CLS token (B, 1, C), where it has
+    one, and the patches (B, H / patch, W / patch, C).
     """
 
     def __init__(self, model: SegmentationModel) -> None:
         super().__init__()
         self.model = model
+        self.have_cls = _have_cls(model)
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the outputs."""
+        names = []
+        for number, has_cls in enumerate(self.have_cls):
+            names += [f'cls_{number}'] * has_cls + [f'patches_{number}']
+        return names
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
         """See the class."""
         features = self.model.encode_image(pixels)
         batch, _, height, width = pixels.shape
         patch = self.model.backbone.patch_size
+        grid = (height // patch, width // patch)
         parts: list[Tensor] = []
-        for tap in features.taps:
-            parts.append(tap[:, :1])
-            parts.append(tap[:, 1:].reshape(batch, height // patch, width // patch, tap.shape[2]))
+        for tokens, has_cls in zip(shared_features(features), self.have_cls, strict=True):
+            if has_cls:
+                parts.append(tokens[:, :1])
+                tokens = tokens[:, 1:]
+            parts.append(tokens.reshape(batch, *grid, tokens.shape[2]))
         return tuple(parts)
 
 
@@ -78,16 +110,18 @@ class Decoder(nn.Module):
     def __init__(self, model: SegmentationModel) -> None:
         super().__init__()
         self.model = model
+        self.have_cls = _have_cls(model)
 
     def forward(self, condition: Tensor, parts: Sequence[Tensor]) -> Tensor:
         """See the class."""
         patch = self.model.backbone.patch_size
-        height, width = parts[1].shape[1:3]
-        taps = [
-            torch.cat([cls, patches.flatten(1, 2)], 1)
-            for cls, patches in zip(parts[::2], parts[1::2], strict=True)
-        ]
-        features = ImageFeatures(taps, (height, width), height * patch, width * patch)
+        height, width = parts[-1].shape[1:3]
+        left = list(parts)
+        shared: list[Tensor] = []
+        for has_cls in self.have_cls:
+            cls = [left.pop(0)] if has_cls else []
+            shared.append(torch.cat([*cls, left.pop(0).flatten(1, 2)], 1))
+        features = restore_features(shared, (height, width), (height * patch, width * patch))
         return self.model.decode(features, condition)
 
 
@@ -152,13 +186,13 @@ def write_onnx(model: SegmentationModel, folder: Path) -> dict[str, Any]:
     with torch.inference_mode(False), torch.no_grad():
         # Contiguous: the strides of slices would be dynamic, which the exporter has no words for.
         parts = [part.contiguous() for part in encoder(pixels)]
-        names = [f'{kind}_{tap}' for tap in range(len(parts) // 2) for kind in ('cls', 'patches')]
+        names = encoder.names
         condition = torch.zeros(2, 3, model.backbone.embed_dim)
         tokens = text.example()
         signature = {
             ENCODER: (['pixels'], names),
             DECODER: (['condition', *names], ['logits']),
-            TEXT: (['tokens', 'mask'][: len(tokens)], ['embedding']),
+            TEXT: (['tokens', 'mask'][: len(tokens)], ['condition']),
         }
         shapes = [
             {0: dynamic} if part.dim() == 3 else dict.fromkeys((0, 1, 2), dynamic) for part in parts

@@ -16,7 +16,7 @@ from clipseg_model.runtime.base import require
 from clipseg_model.runtime.compiled import prompt_buckets
 from clipseg_model.runtime.export_files import write_variant
 from clipseg_model.runtime.exported import ExportedRuntime, ensure_onnx, package_versions
-from clipseg_model.runtime.split import DECODER, ENCODER
+from clipseg_model.runtime.split import DECODER, ENCODER, ImageEncoder
 
 __all__ = ['TensorRtRuntime']
 
@@ -39,6 +39,7 @@ class TensorRtRuntime(ExportedRuntime):
     package = 'tensorrt'
     extra = 'tensorrt'
     prompts_at_once = _MOST_PROMPTS
+    fixed_size = True
 
     @classmethod
     def variant(cls, device: torch.device, precision: str) -> str:
@@ -69,19 +70,17 @@ class TensorRtRuntime(ExportedRuntime):
         onnx = ensure_onnx(model, card, digest, root)
         patch = model.backbone.patch_size
         height, width = input_shape(480, 640, card.input_size, patch, card.resize)
-        grid = (height // patch, width // patch)
         embed = model.backbone.embed_dim
 
         def write(made: Path) -> dict[str, Any]:
-            with torch.inference_mode():
-                taps = model.encode_image(torch.zeros(1, 3, height, width)).taps
+            encoder = ImageEncoder(model)
+            with torch.no_grad():
+                parts = encoder(torch.zeros(1, 3, height, width))
             ranges: dict[str, list[tuple[int, ...]]] = {
                 'condition': [(1, prompts, embed) for prompts in (1, 4, _MOST_PROMPTS)]
             }
-            for number, tap in enumerate(taps):
-                channels = tap.shape[-1]
-                ranges[f'cls_{number}'] = [(1, 1, channels)] * 3
-                ranges[f'patches_{number}'] = [(1, *grid, channels)] * 3
+            for name, part in zip(encoder.names, parts, strict=True):
+                ranges[name] = [tuple(part.shape)] * 3
             image: list[tuple[int, ...]] = [(1, 3, height, width)] * 3
             with torch.cuda.device(device):
                 _build(onnx / ENCODER, made / 'encoder.engine', {'pixels': image}, precision)

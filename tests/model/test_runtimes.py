@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import shutil
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from click.testing import Result
 from numpy.typing import NDArray
+from PIL import Image
 from tiny_models import CARD, make_small_clip
+from typer.testing import CliRunner
 
 from clipseg_model import runtime as runtimes
 from clipseg_model.backbone import OpenClipBackbone
 from clipseg_model.checkpoints import save_checkpoint
+from clipseg_model.cli import app
 from clipseg_model.clipseg import CLIPSeg
 from clipseg_model.clsclip import ClsCLIP
 from clipseg_model.errors import (
@@ -28,6 +32,7 @@ from clipseg_model.errors import (
     RuntimeMissingError,
 )
 from clipseg_model.model_card import ModelCard
+from clipseg_model.prompts import Prompt
 from clipseg_model.registry import create_model, load_model
 from clipseg_model.runtime import RUNTIMES, Runtime, base, create_runtime, runtime_class
 from clipseg_model.runtime.compiled import prompt_buckets
@@ -42,20 +47,25 @@ SMALL = {
     'vision_cfg': {'image_size': 64, 'layers': 3, 'width': 128, 'patch_size': 16},
     'text_cfg': {'context_length': 77, 'vocab_size': 49408, 'width': 32, 'heads': 2, 'layers': 1},
 }
+DEMO = Path(__file__).parents[2] / 'docs' / 'images' / 'demo.png'
 PROMPTS = ['a mug', 'the red cup', 'something to sit on', 'a chair', 'a drink']
 
-#: Runtime, precision, device, and the largest error of a logit against fp32 eager, as a share of
-#: the largest logit (1 at least). Those of fp32 are the issue's 1e-4.
+#: An export takes half a minute on one core.
+NEEDS_EXPORT = [pytest.mark.slow, pytest.mark.ci]
+
+#: Runtime, precision, device, and the tolerance against fp32 eager: in fp32 of the largest error of
+#: a logit (as a share of the largest logit where that is above 1); in 16 bits of the root mean
+#: square error, as a share of the logits' standard deviation.
 RUNS = [
     ('eager', 'fp32', 'cpu', 0.0),
-    ('eager', 'bf16', 'cpu', 0.08),
+    ('eager', 'bf16', 'cpu', 0.15),
     ('compile', 'fp32', 'cpu', 1e-4),
-    ('compile', 'bf16', 'cpu', 0.05),
+    ('compile', 'bf16', 'cpu', 0.15),
     ('onnxruntime', 'fp32', 'cpu', 1e-4),
     ('openvino', 'fp32', 'cpu', 1e-4),
-    ('openvino', 'bf16', 'cpu', 0.05),
+    ('openvino', 'bf16', 'cpu', 0.15),
     ('eager', 'fp16', 'cuda', 0.01),
-    ('eager', 'bf16', 'cuda', 0.05),
+    ('eager', 'bf16', 'cuda', 0.15),
     ('compile', 'fp32', 'cuda', 1e-3),
     ('compile', 'fp16', 'cuda', 0.01),
     ('onnxruntime', 'fp32', 'cuda', 1e-3),
@@ -75,6 +85,8 @@ def as_parameter(run: tuple[str, str, str, float]) -> Any:
         )
     if name == 'compile':
         marks.append(pytest.mark.slow)  # the compiler takes half a minute
+    elif name != 'eager':
+        marks += NEEDS_EXPORT
     return pytest.param(*run, marks=marks, id=f'{name}-{precision}-{device}')
 
 
@@ -129,15 +141,22 @@ def start(
     return create_model(path, device, runtime=name, precision=precision, **more)
 
 
+def error_of(found: NDArray[Any], expected: NDArray[Any], precision: str) -> float:
+    """What a tolerance of :data:`RUNS` bounds."""
+    difference = np.abs(found.astype(np.float64) - expected)
+    if precision == 'fp32':
+        return float(difference.max()) / max(1.0, float(np.abs(expected).max()))
+    return float(np.sqrt((difference**2).mean()) / expected.std())
+
+
 def assert_agrees(reference: Segmenter, other: Segmenter, picture: Any, tolerance: float) -> None:
     for count in (1, len(PROMPTS)):
-        wanted = reference.segment(picture, PROMPTS[:count])
-        found = other.segment(picture, PROMPTS[:count])
-        for expected, result in zip(wanted.results, found.results, strict=True):
-            scale = max(1.0, float(np.abs(expected.logits).max()))
-            assert result.logits.dtype == np.float32
-            error = float(np.abs(result.logits - expected.logits).max())
-            assert error <= tolerance * scale, (count, error, scale)
+        wanted = reference.segment(picture, PROMPTS[:count]).results
+        found = other.segment(picture, PROMPTS[:count]).results
+        logits = np.stack([result.logits for result in found])
+        assert logits.dtype == np.float32
+        expected = np.stack([result.logits for result in wanted])
+        assert error_of(logits, expected, other.runtime.precision) <= tolerance
 
 
 @pytest.mark.parametrize(
@@ -151,7 +170,6 @@ class TestAgreement:
         device: str,
         tolerance: float,
         vit: Path,
-        exported: Path,
         image: NDArray[np.uint8],
     ) -> None:
         other = start(vit, name, precision, device)
@@ -166,10 +184,10 @@ class TestAgreement:
     ) -> None:
         other = start('tabletop', name, precision, device)
         reference = create_model('tabletop', 'cpu')
-        rng = np.random.default_rng(0)
+        # A scene as the model knows them: its 16-bit errors on noise say nothing.
+        scene = Image.open(DEMO).convert('RGB').crop((6, 6, 286, 215))
         for height, width in ((240, 320), (200, 200)):
-            coarse = rng.integers(0, 256, (height // 20, width // 20, 3), dtype=np.uint8)
-            picture = np.kron(coarse, np.ones((20, 20, 1), np.uint8))
+            picture = np.asarray(scene.resize((width, height)))
             assert_agrees(reference, other, picture, tolerance)
 
     def test_several_images_at_once(
@@ -179,7 +197,6 @@ class TestAgreement:
         device: str,
         tolerance: float,
         vit: Path,
-        exported: Path,
     ) -> None:
         runtime = start(vit, name, precision, device).runtime
         model = make_vit()
@@ -191,8 +208,7 @@ class TestAgreement:
             features = runtime.encode_image(pixels.to(runtime.device))
             found = runtime.decode(features, condition.to(runtime.device)).cpu()
             assert found.shape == (3, 5, 64, 96)
-            scale = max(1.0, float(expected.abs().max()))
-            assert float((found - expected).abs().max()) <= tolerance * scale
+            assert error_of(found.numpy(), expected.numpy(), precision) <= tolerance
             with pytest.raises(ValueError, match='3'):
                 runtime.decode(features, condition[0].to(runtime.device))
 
@@ -204,14 +220,35 @@ class TestEager:
         assert found.dtype == torch.float32
         torch.testing.assert_close(found, exact, rtol=0, atol=0)
 
+    @pytest.mark.parametrize('method', ['crop_blur_10', 'attention_cls', 'attention_all'])
+    def test_example_images_in_16_bits(
+        self, method: str, vit: Path, image: NDArray[np.uint8]
+    ) -> None:
+        mask = np.zeros(image.shape[:2], bool)
+        mask[20:60, 30:80] = True
+        prompts = [Prompt(image=image, mask=mask), Prompt(text='a mug', image=image, weight=0.4)]
+        found = []
+        for precision in ('fp32', 'bf16'):
+            segmenter = create_model(vit, 'cpu', precision=precision)
+            segmenter.visual_method = method
+            found.append((segmenter.embed(prompts), segmenter.segment(image, prompts)))
+        (exact, expected), (vectors, masks) = found
+        assert vectors.dtype == torch.float32
+        assert 0 < float((vectors - exact).abs().max()) < 0.05 * float(exact.abs().max())
+        for ours, its in zip(masks.results, expected.results, strict=True):
+            scale = max(1.0, float(np.abs(its.logits).max()))
+            assert float(np.abs(ours.logits - its.logits).max()) < 0.1 * scale
+
     def test_weights_are_cast_once(self) -> None:
         runtime = EagerRuntime(make_vit(), torch.device('cpu'), 'bf16')
         types = {p.dtype for p in runtime.model.decoder.blocks[0].linear1.parameters()}
         assert types == {torch.bfloat16}
 
 
+@pytest.mark.slow
+@pytest.mark.ci
 class TestOnnxText:
-    @pytest.mark.parametrize('kind', ['open_clip', pytest.param('small', marks=pytest.mark.slow)])
+    @pytest.mark.parametrize('kind', ['open_clip', 'small'])
     def test_is_the_text_tower(self, kind: str, exported: Path, tmp_path: Path) -> None:
         ort = pytest.importorskip('onnxruntime')
         folder, model = exported / ONNX, make_vit()
@@ -236,6 +273,8 @@ class TestOnnxText:
         np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
+@pytest.mark.slow
+@pytest.mark.ci
 class TestExports:
     @pytest.fixture
     def folder(self, exported: Path, tmp_path: Path) -> Path:
@@ -297,6 +336,16 @@ class TestExports:
         with pytest.raises(ExportError, match='other weights'):
             start(other, name, 'fp32', exports=folder)
 
+    def test_of_another_input_size(
+        self, vit: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        assert start(vit, 'onnxruntime', 'fp32', exports=folder, input_size=96)
+        # As of an engine of TensorRT, which is built for one size.
+        monkeypatch.setattr(runtime_class('onnxruntime'), 'fixed_size', True)
+        assert start(vit, 'onnxruntime', 'fp32', exports=folder)
+        with pytest.raises(ExportError, match='input size 64, and 96 is asked for'):
+            start(vit, 'onnxruntime', 'fp32', exports=folder, input_size=96)
+
     def test_manifest_says_what_it_was_made_of(self, folder: Path, vit: Path) -> None:
         model, _ = load_model(vit)
         manifest = read_variant(folder / ONNX, weights_digest(model), {})
@@ -305,10 +354,12 @@ class TestExports:
         assert manifest['weights_sha256'] == weights_digest(model)
         assert manifest['versions']['torch'] == torch.__version__.split('+')[0]
         assert set(manifest['files']) == {'encoder.onnx', 'decoder.onnx', 'text.onnx'}
-        assert manifest['parts']['text.onnx'] == {'inputs': ['tokens'], 'outputs': ['embedding']}
+        assert manifest['parts']['text.onnx'] == {'inputs': ['tokens'], 'outputs': ['condition']}
         with pytest.raises(ExportError, match='made for torch'):
             read_variant(folder / ONNX, weights_digest(model), {'torch': '1.0'})
 
+
+class TestWithoutExport:
     def test_digest_changes_with_one_weight_and_the_configuration(self) -> None:
         model, other = make_vit(), make_vit()
         assert weights_digest(model) == weights_digest(other)
@@ -334,11 +385,12 @@ class TestInt8:
         coarse = rng.integers(0, 256, (8, 4, 4, 3), dtype=np.uint8)
         return [np.kron(each, np.ones((16, 16, 1), np.uint8)) for each in coarse]
 
-    def test_is_not_made_without_images(self, vit: Path, exported: Path) -> None:
+    def test_is_not_made_without_images(self, vit: Path) -> None:
         with pytest.raises(ExportError, match='--precision int8 --calibration'):
             start(vit, 'openvino', 'int8')
 
     @pytest.mark.slow
+    @pytest.mark.ci
     def test_is_written_where_masks_agree(
         self, vit: Path, exported: Path, tmp_path: Path, pictures: list[NDArray[np.uint8]]
     ) -> None:
@@ -414,13 +466,9 @@ class TestChoice:
         self, name: str, extra: str, vit: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         package = runtime_class(name).package
-
-        def refuse(module: str, *args: Any) -> Any:
-            if module == package:
-                raise ImportError(f'No module named {module!r}')
-            return importlib.__import__(module, *args)
-
-        monkeypatch.setattr(base.importlib, 'import_module', refuse)
+        assert package is not None
+        # What makes Python refuse an import.
+        monkeypatch.setitem(sys.modules, package, None)
         with pytest.raises(RuntimeMissingError, match=rf'pip install "clipseg_ros\[{extra}\]"'):
             create_model(vit, 'cpu', runtime=name)
 
@@ -430,6 +478,8 @@ class TestChoice:
         with pytest.raises(DeviceError, match=f'{name!r} works on'):
             runtime_class(name).check(device, 'fp32')
 
+    @pytest.mark.slow
+    @pytest.mark.ci
     def test_auto_takes_what_is_installed_and_says_so(
         self, vit: Path, exported: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
@@ -461,7 +511,11 @@ class TestChoice:
 class TestMemory:
     @pytest.mark.parametrize(
         'error',
-        [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: 9 bytes")],
+        [
+            MemoryError(),
+            RuntimeError("DefaultCPUAllocator: can't allocate memory: 9 bytes"),
+            Exception('[ONNXRuntimeError] : 6 : Failed to allocate memory for requested buffer'),
+        ],
     )
     def test_running_out_is_told(
         self, error: Exception, vit: Path, image: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
@@ -486,6 +540,67 @@ class TestMemory:
         monkeypatch.setattr(segmenter.model, 'encode_image', fail)
         with pytest.raises(RuntimeError, match='shapes differ'):
             segmenter.segment(image, ['a mug'])
+
+
+def clipseg(*arguments: object) -> Result:
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result
+
+
+class TestCommands:
+    @pytest.fixture
+    def photos(self, tmp_path: Path, image: NDArray[np.uint8]) -> Path:
+        folder = tmp_path / 'photos'
+        folder.mkdir()
+        for number in range(8):
+            Image.fromarray(np.roll(image, 9 * number, 1)).save(folder / f'{number}.png')
+        return folder
+
+    @pytest.mark.slow
+    @pytest.mark.ci
+    def test_export_then_segment(self, vit: Path, photos: Path, tmp_path: Path) -> None:
+        pytest.importorskip('nncf')
+        folder, out = tmp_path / 'exports', tmp_path / 'out'
+        arguments = ['export', vit, folder, '--runtime', 'openvino', '--precision', 'int8']
+        more = ['--calibration', photos, '-p', 'a mug; a chair', '--least-iou', '0.2']
+        made = clipseg(*arguments, *more)
+        assert made.exit_code == 0, made.output
+        assert 'Masks agree with fp32 at IoU' in made.output
+        assert 'over 8 images' in made.output
+        segment = ['segment', photos / '0.png', '-p', 'a mug', '--model', vit, '-o', out]
+        done = clipseg(
+            *segment, '--runtime', 'openvino', '--precision', 'int8', '--exports', folder
+        )
+        assert done.exit_code == 0, done.output
+        assert 'Runtime: openvino int8 on cpu' in done.output
+        assert (out / '0.json').is_file()
+
+    @pytest.mark.parametrize(
+        ('arguments', 'words'),
+        [
+            (['--runtime', 'eager'], 'runs the checkpoint itself'),
+            (['--runtime', 'openvino', '--precision', 'fp16'], 'fp32, bf16, int8'),
+            (['--runtime', 'openvino', '--precision', 'int8'], 'give --calibration FOLDER'),
+            (['--runtime', 'openvino', '--least-iou', '0.5'], 'belong to --precision int8'),
+            (['--runtime', 'tensorrt', '--device', 'cpu'], "'tensorrt' works on cuda"),
+            (['--runtime', 'onnx'], "no runtime 'onnx'"),
+        ],
+    )
+    def test_what_export_refuses(
+        self, arguments: list[str], words: str, vit: Path, tmp_path: Path
+    ) -> None:
+        result = clipseg('export', vit, tmp_path / 'exports', *arguments)
+        assert result.exit_code == 1
+        assert words in ' '.join(result.output.split())
+        assert not (tmp_path / 'exports').exists()
+
+    def test_segment_refuses_a_precision(self, vit: Path, photos: Path) -> None:
+        result = clipseg(
+            'segment', photos / '0.png', '-p', 'x', '--model', vit, '--precision', 'int8'
+        )
+        assert result.exit_code == 1
+        assert 'fp32, bf16, fp16' in ' '.join(result.output.split())
 
 
 @pytest.mark.parametrize(

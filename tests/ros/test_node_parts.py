@@ -143,6 +143,8 @@ def test_what_takes_effect_at_configuring_is_refused_after_it() -> None:
     ('name', 'good', 'bad'),
     [
         ('device', ['auto', 'cpu', 'cuda', 'cuda:3'], ['gpu', '', 'cuda:', 'cuda:x']),
+        ('runtime', ['eager', 'openvino', 'auto'], ['onnx', '']),
+        ('precision', ['fp32', 'bf16', 'int8'], ['float32', '']),
         ('threshold', [-1.0, 0.001, 0.5, 0.999], [0.0, 1.0, -0.2, float('nan')]),
         ('image_transport', ['raw', 'compressed'], ['theora', '']),
         ('model', ['tabletop', '/some/file.safetensors'], ['', '  ']),
