@@ -67,6 +67,14 @@ def segment(
         str, typer.Option('--model', '-m', help='Name of a model, or path of a checkpoint.')
     ] = 'tabletop',
     device: Annotated[str, typer.Option(help='auto, cpu, cuda or cuda:N.')] = 'auto',
+    input_size: Annotated[
+        int | None,
+        typer.Option(
+            help="Side of the square that images are resized to; the model's. Smaller is faster "
+            'and finds less.',
+            metavar='PIXELS',
+        ),
+    ] = None,
     runtime: Annotated[
         str,
         typer.Option(help='eager, compile, onnxruntime, openvino, tensorrt, or auto.'),
@@ -199,7 +207,12 @@ def segment(
         if not files:
             fail('There is nothing to segment')
         segmenter = create_model(
-            model, device, runtime=runtime, precision=precision, exports=exports
+            model,
+            device,
+            runtime=runtime,
+            precision=precision,
+            exports=exports,
+            input_size=input_size,
         )
         segmenter.visual_method = visual_prompt
         segmenter.template = template

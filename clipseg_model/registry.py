@@ -82,6 +82,7 @@ def create_model(
     runtime: str = 'eager',
     precision: str = 'fp32',
     exports: str | os.PathLike[str] | None = None,
+    input_size: int | None = None,
 ) -> Segmenter:
     """Load a model, ready to segment.
 
@@ -97,10 +98,13 @@ def create_model(
             runtime and the device can.
         exports: Folder that ``clipseg export`` wrote the model to, for a runtime that needs one;
             a folder in the user's cache where None.
+        input_size: Side of the square that images are resized to (see :class:`ModelCard`), a
+            multiple of the patch size; the model's own where None. Another size is an
+            approximation: a smaller one is faster and finds less. Example images keep theirs.
 
     Raises:
         ModelNotFoundError: It is neither a name that is known nor a path.
-        CheckpointError: The weights are missing or damaged.
+        CheckpointError: The weights are missing or damaged, or the input size is of no use.
         DeviceError: The device is not there, or is none of the runtime's.
         RuntimeMissingError: There is no such runtime, or its package is not installed.
         PrecisionError: The runtime or the device has no such precision.
@@ -112,6 +116,9 @@ def create_model(
             raise ValueError(f'threads must be at least 1, not {threads}')
         torch.set_num_threads(threads)
     model, card = load_model(name_or_path)
+    if input_size is not None:
+        prompt_size = card.prompt_image_size or card.input_size
+        card = replace(card, input_size=input_size, prompt_image_size=prompt_size)
     chosen = create_runtime(model, card, device, runtime, precision, exports)
     return Segmenter(chosen, card)
 

@@ -190,10 +190,13 @@ def main() -> None:
     parser.add_argument('--seed', type=int, default=0, help='seed of the prompts drawn')
     parser.add_argument('--device', default='auto')
     parser.add_argument('--threads', type=int, help='threads of the model on a CPU')
+    parser.add_argument('--input-size', type=int, help="side of the model's input; its own")
     parser.add_argument('--output', type=Path, help='JSON file for the figures')
     args = parser.parse_args()
-    segmenter = create_model(args.model, device=args.device, threads=args.threads)
-    report: dict[str, Any] = {'model': args.model}
+    segmenter = create_model(
+        args.model, device=args.device, threads=args.threads, input_size=args.input_size
+    )
+    report: dict[str, Any] = {'model': args.model, 'input_size': segmenter.card.input_size}
     if args.calibrate:
         views = TabletopViews(args.data / args.calibrate)
         chosen = calibrate(segmenter, views, args.views, args.seed, args.empty)

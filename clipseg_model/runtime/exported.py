@@ -49,6 +49,7 @@ class ExportedRuntime(Runtime):
 
     Attributes:
         prompts_at_once: Prompts that are decoded together: as many as fit the caches.
+        fixed_size: Whether an export is for one input size.
         made_on_demand: Precisions whose export needs nothing but the model.
 
     Raises:
@@ -59,6 +60,7 @@ class ExportedRuntime(Runtime):
     """
 
     prompts_at_once: ClassVar[int] = 4
+    fixed_size: ClassVar[bool] = False
     made_on_demand: ClassVar[tuple[str, ...]] = ('fp32', 'bf16', 'fp16')
 
     def __init__(
@@ -78,7 +80,7 @@ class ExportedRuntime(Runtime):
         root = exports_folder(card, digest) if folder is None else folder
         variant = root / self.variant(device, precision)
         try:
-            manifest = read_variant(variant, digest, self.versions())
+            manifest = self._read(variant, digest, card)
         except ExportError as error:
             if folder is not None or precision not in self.made_on_demand:
                 raise ExportError(
@@ -87,10 +89,20 @@ class ExportedRuntime(Runtime):
                 ) from error
             logger.info('%s Exporting now.', error)
             self.export(self.model, card, digest, root, device, precision)
-            manifest = read_variant(variant, digest, self.versions())
+            manifest = self._read(variant, digest, card)
         self.model = self.model.to(device)
         with memory_guard(self):
             self._load(variant, manifest)
+
+    @classmethod
+    def _read(cls, variant: Path, digest: str, card: ModelCard) -> dict[str, Any]:
+        manifest = read_variant(variant, digest, cls.versions())
+        if cls.fixed_size and manifest.get('input_size') != card.input_size:
+            raise ExportError(
+                f'{variant} was made for the input size {manifest.get("input_size")}, and '
+                f'{card.input_size} is asked for: export the model again (clipseg export)'
+            )
+        return manifest
 
     @classmethod
     def of_files(

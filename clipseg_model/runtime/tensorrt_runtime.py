@@ -39,6 +39,7 @@ class TensorRtRuntime(ExportedRuntime):
     package = 'tensorrt'
     extra = 'tensorrt'
     prompts_at_once = _MOST_PROMPTS
+    fixed_size = True
 
     @classmethod
     def variant(cls, device: torch.device, precision: str) -> str:

@@ -336,6 +336,16 @@ class TestExports:
         with pytest.raises(ExportError, match='other weights'):
             start(other, name, 'fp32', exports=folder)
 
+    def test_of_another_input_size(
+        self, vit: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        assert start(vit, 'onnxruntime', 'fp32', exports=folder, input_size=96)
+        # As of an engine of TensorRT, which is built for one size.
+        monkeypatch.setattr(runtime_class('onnxruntime'), 'fixed_size', True)
+        assert start(vit, 'onnxruntime', 'fp32', exports=folder)
+        with pytest.raises(ExportError, match='input size 64, and 96 is asked for'):
+            start(vit, 'onnxruntime', 'fp32', exports=folder, input_size=96)
+
     def test_manifest_says_what_it_was_made_of(self, folder: Path, vit: Path) -> None:
         model, _ = load_model(vit)
         manifest = read_variant(folder / ONNX, weights_digest(model), {})

@@ -6,23 +6,29 @@ import copy
 import pickle
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from tiny_models import make_model
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
+from typer.testing import CliRunner
 
 import clipseg_model.clipseg as clipseg_module
 from clipseg_model import dense
 from clipseg_model.attention import ImageAttention, attend
 from clipseg_model.backbone import OpenClipBackbone
+from clipseg_model.cli import app
 from clipseg_model.clipseg import CLIPSeg, PlainHead, RefinedHead, upscale
 from clipseg_model.dense import ACTIVATIONS, Dense, FeedForward, convolve, onednn_serves
+from clipseg_model.errors import CheckpointError
 from clipseg_model.prompts import Prompt
+from clipseg_model.registry import create_model
 from clipseg_model.segmenter import Segmenter
 from training.flops import paper_model
 
@@ -129,6 +135,37 @@ class TestCalls:
         for index in range(1, 60):
             segmenter.predict([Prompt('a mug', image=image, weight=index / 60)])
         assert len(segmenter._sets) == 32
+
+
+class TestInputSize:
+    def test_is_overridden(
+        self, checkpoint: Path, image: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        small = create_model(checkpoint, 'cpu', input_size=32)
+        found = small.segment(image, [*PROMPTS, Prompt(image=image)])
+        assert found.results[0].logits.shape == (32, 32)
+        assert found.results[0].mask.shape == image.shape[:2]
+        own = create_model(checkpoint, 'cpu')
+        assert own.segment(image, PROMPTS).results[0].logits.shape == (64, 64)
+        example = [Prompt(image=image)]
+        assert torch.equal(small.embed(example), own.embed(example)), 'examples keep their size'
+
+    @pytest.mark.parametrize(('size', 'message'), [(40, 'patch size 16'), (0, '16…4096')])
+    def test_of_no_use(self, checkpoint: Path, size: int, message: str) -> None:
+        with pytest.raises(CheckpointError, match=message):
+            create_model(checkpoint, 'cpu', input_size=size)
+
+    def test_on_the_command_line(
+        self, checkpoint: Path, image: NDArray[np.uint8], tmp_path: Path
+    ) -> None:
+        Image.fromarray(image).save(tmp_path / 'photo.png')
+        words = ['segment', tmp_path / 'photo.png', '-p', 'a mug', '-m', checkpoint]
+        words += ['-o', tmp_path / 'out', '--device', 'cpu', '--input-size']
+        fine = CliRunner().invoke(app, [*map(str, words), '32'])
+        assert fine.exit_code == 0, fine.output
+        wrong = CliRunner().invoke(app, [*map(str, words), '40'])
+        assert wrong.exit_code != 0
+        assert 'patch size 16' in ' '.join(wrong.output.split())
 
 
 class TestChunks:

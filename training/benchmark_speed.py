@@ -1,0 +1,308 @@
+"""Times models from uint8 frame to masks, against each other and their peers in one run.
+
+    python -m training.benchmark speed
+    python -m training.benchmark speed --model vit-b16 --prompts 1 4 8 16 64 --subjects \
+        documented clever eager-fp32 eager-bf16 openvino-fp32 --output runs/speed
+
+Every subject sees the same frames in turn, frame by frame (A B A B), so that a noisy machine
+disturbs all of them alike; what is reported are medians, deciles, and ratios of medians. The
+prompts are known beforehand (a robot asks for the same things of many frames); every frame is new.
+All end with one bool mask a prompt at the frame's size.
+
+Subjects: ``documented`` and ``clever`` are CLIPSeg of transformers (training/benchmark_peers.py);
+any other is a runtime and a precision of this project. The model ``vit-b16`` is CLIPSeg
+rd64-refined on ViT-B/16 with random weights, as the peers' are: speed does not depend on them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+from torch.utils.flop_counter import FlopCounterMode
+
+from clipseg_model import Segmenter, create_model
+from clipseg_model.models import build_model
+from clipseg_model.registry import get_card, load_model
+from clipseg_model.runtime import create_runtime
+from training import benchmark_machine, benchmark_peers
+from training.benchmark_machine import summary, timed
+from training.benchmark_peers import Subject
+
+RANDOM = 'vit-b16'
+PEERS = {
+    'documented': lambda prompts: benchmark_peers.documented(prompts),
+    'documented-bf16': lambda prompts: benchmark_peers.documented(prompts, bf16=True),
+    'clever': lambda prompts: benchmark_peers.clever(prompts),
+    'clever-bf16': lambda prompts: benchmark_peers.clever(prompts, bf16=True),
+}
+_NOUNS = ('mug', 'book', 'bottle', 'bowl', 'box', 'chair', 'lamp', 'phone')
+_COLOURS = ('red', 'blue', 'green', 'yellow', 'black', 'white', 'brown', 'grey')
+PROMPTS = tuple(f'a {colour} {noun}' for colour in _COLOURS for noun in _NOUNS)
+_TYPES = {'fp32': torch.float32, 'bf16': torch.bfloat16}
+
+
+def frames(count: int, height: int, width: int) -> list[NDArray[np.uint8]]:
+    """Returns random pictures, uint8 (height, width, 3)."""
+    rng = np.random.default_rng(0)
+    return [rng.integers(0, 256, (height, width, 3), dtype=np.uint8) for _ in range(count)]
+
+
+def own_segmenter(model: str, subject: str, exports: Path | None) -> Segmenter:
+    """Returns a model of this project in the runtime and precision that a subject names."""
+    runtime, _, precision = subject.rpartition('-')
+    if model != RANDOM:
+        return create_model(model, runtime=runtime, precision=precision, exports=exports)
+    torch.manual_seed(0)
+    card = replace(get_card('clipseg-rd64-refined'), name=RANDOM)
+    made = build_model(card.config)
+    return Segmenter(create_runtime(made, card, 'cpu', runtime, precision, exports), card)
+
+
+def all_masks(segmenter: Segmenter, prompts: Sequence[str]) -> Subject:
+    """Returns a call that segments a frame and makes every mask."""
+
+    def run(image: NDArray[np.uint8]) -> object:
+        return [result.mask for result in segmenter.segment(image, prompts).results]
+
+    return run
+
+
+def interleaved(
+    subjects: dict[str, Subject], pictures: list[NDArray[np.uint8]], turns: int, warm: int
+) -> dict[str, list[float]]:
+    """Seconds of each subject, which take turns frame by frame; the first ``warm`` do not count."""
+    seconds: dict[str, list[float]] = {name: [] for name in subjects}
+    for turn in range(-warm, turns):
+        picture = pictures[turn % len(pictures)]
+        for name, run in subjects.items():
+            taken = timed(partial(run, picture))
+            if turn >= 0:
+                seconds[name].append(taken)
+    return seconds
+
+
+def gflops(model: str, shape: tuple[int, int]) -> dict[str, float]:
+    """GFLOP of an image and of a prompt, counted by torch."""
+    # On the meta device nothing is computed; the bundled model's towers do not run there.
+    device = 'meta' if model == RANDOM else 'cpu'
+    card = get_card('clipseg-rd64-refined') if model == RANDOM else load_model(model)[1]
+    network = build_model(card.config).eval().to(device)
+    counters = [FlopCounterMode(display=False) for _ in range(2)]
+    with torch.no_grad():
+        with counters[0]:
+            features = network.encode_image(torch.empty(1, 3, *shape, device=device))
+        condition = torch.empty(1, network.backbone.embed_dim, device=device)
+        with counters[1]:
+            network.decode(features, condition)
+    image, prompt = (counter.get_total_flops() / 1e9 for counter in counters)
+    return {'image': image, 'prompt': prompt}
+
+
+def peak_memory(model: str, subject: str, exports: Path | None, threads: int) -> float:
+    """MiB above the imports that a subject takes at most with four prompts; in a fresh process."""
+    import transformers  # noqa: F401  (what is imported is not part of it)
+
+    torch.set_num_threads(threads)
+    before = benchmark_machine.resident_mib(peak=False)
+    prompts = PROMPTS[:4]
+    run = (
+        PEERS[subject](prompts)
+        if subject in PEERS
+        else all_masks(own_segmenter(model, subject, exports), prompts)
+    )
+    for picture in frames(3, 480, 640):
+        run(picture)
+    return benchmark_machine.resident_mib(peak=True) - before
+
+
+def measure(args: argparse.Namespace) -> dict[str, Any]:
+    """Runs what the command line asks for."""
+    torch.set_num_threads(args.threads)
+    own = {
+        name: own_segmenter(args.model, name, args.exports)
+        for name in args.subjects
+        if name not in PEERS
+    }
+    report: dict[str, Any] = {
+        'model': args.model,
+        'machine': benchmark_machine.describe(),
+        'peak': {},
+        'encoder': {},
+        'times': [],
+        'memory': {},
+    }
+    for height, width in args.sizes:
+        pictures = frames(4, height, width)
+        for count in args.prompts:
+            prompts = PROMPTS[:count]
+            subjects = {
+                name: PEERS[name](prompts) if name in PEERS else all_masks(own[name], prompts)
+                for name in args.subjects
+            }
+            seconds = interleaved(subjects, pictures, args.frames, args.warm)
+            times = {name: summary(values) for name, values in seconds.items()}
+            report['times'].append(
+                {'height': height, 'width': width, 'prompts': count, 'ms': times}
+            )
+    if own:
+        report['peak'] = {
+            name: benchmark_machine.peak_gflops(dtype) for name, dtype in _TYPES.items()
+        }
+        report['encoder'] = encoder_shares(own, args, report['peak'])
+        first = next(iter(own.values()))
+        shape = first._input_shape(frames(1, *args.sizes[0])[0])
+        report['gflop'] = gflops(args.model, shape)
+    if args.memory:
+        for name in args.subjects:
+            with ProcessPoolExecutor(1, mp_context=get_context('spawn')) as child:
+                job = child.submit(peak_memory, args.model, name, args.exports, args.threads)
+                report['memory'][name] = job.result()
+    return report
+
+
+@torch.inference_mode()
+def encoder_shares(
+    own: dict[str, Segmenter], args: argparse.Namespace, peak: dict[str, float]
+) -> dict[str, Any]:
+    """Time of the image encoder alone, its GFLOP/s, and their share of the peak."""
+    shares = {}
+    for name, segmenter in own.items():
+        picture = frames(1, *args.sizes[0])[0]
+        shape = segmenter._input_shape(picture)
+        pixels = segmenter._pixels(picture, shape)
+        times = [
+            timed(lambda s=segmenter, x=pixels: s.runtime.encode_image(x))
+            for _ in range(args.warm + args.frames)
+        ]
+        middle = summary(times[args.warm :])['median']
+        rate = gflops(args.model, shape)['image'] / middle * 1e3
+        precision = name.rpartition('-')[2]
+        share = rate / peak[precision] if precision in peak else None
+        shares[name] = {'ms': middle, 'gflops': rate, 'share_of_peak': share}
+    return shares
+
+
+def markdown(report: dict[str, Any]) -> str:
+    """The tables of a report as Markdown."""
+    names = list(report['times'][0]['ms'])
+    machine = report['machine']
+    versions = ', '.join(f'{name} {number}' for name, number in machine['versions'].items())
+    lines = [
+        f'Model `{report["model"]}`{", random weights" if report["model"] == RANDOM else ""}; '
+        f'{machine["processor"]} ({machine["instructions"]}), {machine["threads"]} threads of '
+        f'{machine["cores"]} cores; Python {machine["python"]}, {versions}.',
+        '',
+        f'| frame | prompts | {" | ".join(names)} |',
+        f'|---|---|{"---|" * len(names)}',
+    ]
+    for row in report['times']:
+        first = row['ms'][names[0]]['median']
+        cells = []
+        for name in names:
+            one = row['ms'][name]
+            ratio = '' if name == names[0] else f', {first / one["median"]:.2f} ×'
+            cells.append(f'{one["median"]:.1f} ({one["low"]:.1f}–{one["high"]:.1f}){ratio}')
+        lines.append(
+            f'| {row["width"]} × {row["height"]} | {row["prompts"]} | {" | ".join(cells)} |'
+        )
+    lines += ['', 'Milliseconds: median (first to last decile), times the speed of the first.']
+    if report['encoder']:
+        lines += [
+            '',
+            f'Peak of matrix products: {report["peak"]["fp32"]:.0f} GFLOP/s in fp32, '
+            f'{report["peak"]["bf16"]:.0f} in bf16. {report["gflop"]["image"]:.2f} GFLOP an image, '
+            f'{report["gflop"]["prompt"]:.3f} a prompt.',
+            '',
+            '| encoder | ms | GFLOP/s | of the peak |',
+            '|---|---|---|---|',
+        ]
+        for name, one in report['encoder'].items():
+            share = '' if one['share_of_peak'] is None else f'{one["share_of_peak"]:.0%}'
+            lines.append(f'| {name} | {one["ms"]:.1f} | {one["gflops"]:.0f} | {share} |')
+    if report['memory']:
+        lines += ['', '| 4 prompts | peak memory above imports, MiB |', '|---|---|']
+        lines += [f'| {name} | {value:.0f} |' for name, value in report['memory'].items()]
+    return '\n'.join(lines) + '\n'
+
+
+def show(report: dict[str, Any]) -> None:
+    """Prints the times as a table."""
+    machine = report['machine']
+    table = Table(title=f'{report["model"]}, {machine["threads"]} threads, {machine["processor"]}')
+    for heading in ('frame', 'prompts', 'subject', 'median ms', '10–90 %', 'frames/s', 'ratio'):
+        table.add_column(heading, justify='left' if heading == 'subject' else 'right')
+    for row in report['times']:
+        first = next(iter(row['ms'].values()))['median']
+        for name, one in row['ms'].items():
+            table.add_row(
+                f'{row["width"]} × {row["height"]}',
+                str(row['prompts']),
+                name,
+                f'{one["median"]:.1f}',
+                f'{one["low"]:.1f}–{one["high"]:.1f}',
+                f'{1e3 / one["median"]:.1f}',
+                f'{first / one["median"]:.2f} ×',
+            )
+    Console().print(table)
+
+
+def frame_size(text: str) -> tuple[int, int]:
+    """(height, width) of ``WIDTHxHEIGHT``."""
+    try:
+        width, height = (int(part) for part in text.lower().split('x'))
+    except ValueError:
+        width = height = 0
+    if width < 1 or height < 1:
+        raise argparse.ArgumentTypeError(f'a size is written WIDTHxHEIGHT, unlike {text!r}')
+    return height, width
+
+
+def count_of_prompts(text: str) -> int:
+    """A number of prompts that there are."""
+    if not text.isdigit() or not 1 <= int(text) <= len(PROMPTS):
+        raise argparse.ArgumentTypeError(f'there are 1 to {len(PROMPTS)} prompts, not {text!r}')
+    return int(text)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of ``speed``."""
+    parser.add_argument('--model', default='tabletop', help=f'name, checkpoint, or {RANDOM}')
+    parser.add_argument(
+        '--subjects',
+        nargs='+',
+        default=['eager-fp32'],
+        help=f'{", ".join(PEERS)}, or runtime-precision such as openvino-int8; '
+        'ratios are to the first',
+    )
+    parser.add_argument('--prompts', nargs='+', type=count_of_prompts, default=[4])
+    parser.add_argument('--sizes', nargs='+', type=frame_size, default=[(480, 640)])
+    parser.add_argument('--frames', type=int, default=30, help='frames timed')
+    parser.add_argument('--warm', type=int, default=3, help='frames before them')
+    parser.add_argument('--threads', type=int, default=os.cpu_count())
+    parser.add_argument('--exports', type=Path, help="folder of `clipseg export`'s files")
+    parser.add_argument('--memory', action='store_true', help='peak memory, each in a new process')
+    parser.add_argument('--output', type=Path, help='folder for speed.json and speed.md')
+
+
+def run(args: argparse.Namespace) -> None:
+    """Measures, prints, and writes ``speed.json`` and ``speed.md``."""
+    report = measure(args)
+    show(report)
+    if args.output:
+        args.output.mkdir(parents=True, exist_ok=True)
+        (args.output / 'speed.json').write_text(json.dumps(report, indent=2) + '\n')
+        (args.output / 'speed.md').write_text(markdown(report))
