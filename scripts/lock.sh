@@ -5,7 +5,10 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-uv pip compile setup.py --all-extras --universal --python-version 3.10 --no-python-downloads \
+# All extras but tensorrt, whose wheels are gigabytes that only some GPUs can use.
+mapfile -t extras < <(sed -n "s/^        '\([a-z]*\)': \[.*/--extra=\1/p" setup.py | grep -v tensorrt)
+
+uv pip compile setup.py "${extras[@]}" --universal --python-version 3.10 --no-python-downloads \
     --no-header --no-annotate --no-emit-index-url --quiet --output-file requirements.lock "$@"
 
 # uv repeats the only platform that there are wheels for (pyproject.toml, [tool.uv]) on every line.

@@ -53,7 +53,10 @@ def tracked(repository: Path) -> list[Path]:
 
 
 def declared(setup_arguments: dict[str, Any]) -> list[Requirement]:
-    extras = setup_arguments['extras_require'].values()
+    """All that `make env` installs: every extra but tensorrt, which only some GPUs can use."""
+    extras = [
+        extra for name, extra in setup_arguments['extras_require'].items() if name != 'tensorrt'
+    ]
     names = [*setup_arguments['install_requires'], *(name for extra in extras for name in extra)]
     return [Requirement(name) for name in names]
 
