@@ -9,7 +9,7 @@ from setuptools import setup
 
 ROOT = Path(__file__).parent
 NAME = 'clipseg_ros'
-PACKAGES = ['clipseg_model', 'clipseg_ros', 'tabletop_world']
+PACKAGES = ['clipseg_model', 'clipseg_model.runtime', 'clipseg_ros', 'tabletop_world']
 
 # ROS 2 from wheels, for machines without a ROS 2 installation. The wheels under-declare what
 # they need, so everything that is needed stands here. One ROS distribution per environment.
