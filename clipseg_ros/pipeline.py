@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -46,10 +46,26 @@ class SegmentedFrame(FoundFrame):
     Attributes:
         pixels: The outputs that were computed together.
         wanted: Names of the outputs that were subscribed to then.
+        segments_wait: Whether ``~/segments`` has been left to who adds positions to it.
     """
 
     pixels: FrameOutputs
     wanted: frozenset[str]
+    segments_wait: bool = False
+
+
+class FrameTaker(Protocol):
+    """Who makes more of segmented images, such as :class:`clipseg_ros.depth_stage.DepthStage`."""
+
+    @property
+    def takes_segments(self) -> bool:
+        """Whether it publishes ``~/segments``."""
+
+    def expect(self, header: Header) -> None:
+        """Told of an image whose segmentation begins."""
+
+    def put(self, frame: SegmentedFrame) -> None:
+        """Given an image that was segmented."""
 
 
 def check_representable(segmenter: Segmenter, prompts: Iterable[Prompt]) -> None:
@@ -78,6 +94,7 @@ class SegmentationPipeline:
         settings: Returns the settings of now.
         now: Returns the node's time, nanoseconds.
         compressed: Whether frames are CompressedImage messages.
+        taker: Who makes points of them, if anybody.
     """
 
     def __init__(
@@ -88,6 +105,7 @@ class SegmentationPipeline:
         settings: Callable[[], Settings],
         now: Callable[[], int],
         compressed: bool = False,
+        taker: FrameTaker | None = None,
     ) -> None:
         self.segmenter = segmenter
         self.age = 0.0
@@ -95,6 +113,7 @@ class SegmentationPipeline:
         self.model_seconds = 0.0
         """What the model took for the last image, preprocessing and all."""
         self._scratch = Scratch()
+        self._taker = taker
         self._prompts, self._outputs = prompts, outputs
         self._settings, self._now = settings, now
         self._to_rgb: Callable[[Any], NDArray[np.uint8]] = (
@@ -118,6 +137,8 @@ class SegmentationPipeline:
         prompts = self._prompts.enabled
         if not prompts or not self._outputs.wanted():
             return None
+        if self._taker is not None:
+            self._taker.expect(message.header)
         rgb, threshold = self._to_rgb(message), self._settings().threshold
         started = time.perf_counter()
         segmentation = self.segmenter.segment(rgb, [entry.prompt for entry in prompts], threshold)
@@ -131,8 +152,9 @@ class SegmentationPipeline:
         """
         outputs, header = self._outputs, found.header
         wanted = frozenset(outputs.wanted())
-        # The overlay is made of the labels, and the segments of nothing that is made here.
-        needed = {'labels' if name == 'overlay' else name for name in wanted - {'segments'}}
+        # Overlay and points are made of the labels, and the segments of nothing that is made here.
+        of_labels = ('overlay', 'points')
+        needed = {'labels' if name in of_labels else name for name in wanted - {'segments'}}
         ids = [entry.id for entry in found.prompts]
         pixels = FrameOutputs(found.segmentation, ids, needed, self._scratch)
         height, width = pixels.shape
@@ -143,9 +165,15 @@ class SegmentationPipeline:
             if name == 'mask':
                 stamp = header.stamp.sec * 1_000_000_000 + header.stamp.nanosec
                 self.age = (self._now() - stamp) * 1e-9
-        if 'segments' in wanted:
+        wait = self._taker is not None and self._taker.takes_segments
+        if 'segments' in wanted and not wait:
             outputs.publish_segments(found.segmentation, found.prompts, header)
-        return SegmentedFrame(header, found.rgb, found.segmentation, found.prompts, pixels, wanted)
+        frame = SegmentedFrame(
+            header, found.rgb, found.segmentation, found.prompts, pixels, wanted, wait
+        )
+        if self._taker is not None:
+            self._taker.put(frame)
+        return frame
 
     def finish(self, frame: SegmentedFrame) -> None:
         """Publishes what costs more and can wait: probability and overlay."""
