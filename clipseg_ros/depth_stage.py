@@ -7,9 +7,9 @@ that never comes, delays no other output.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from typing import Any
 
+from rclpy.clock import Clock, ClockType
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
@@ -25,6 +25,8 @@ from clipseg_ros.rigid_transform import RigidTransform
 from clipseg_ros.stamp_matching import Match, StampMatcher
 from clipseg_ros.throttled_log import ThrottledLog
 
+_PERIOD = 0.2
+
 STREAMS: dict[str, Any] = {'depth': Image, 'camera_info': CameraInfo}
 
 
@@ -38,7 +40,6 @@ class DepthStage:
         node: The lifecycle node.
         watch: Watches the QoS of peers.
         outputs: Where to publish.
-        settings: Returns the settings of now.
         log: Of the node.
     """
 
@@ -47,11 +48,10 @@ class DepthStage:
         node: Any,
         watch: QosWatch,
         outputs: SegmentOutputs,
-        settings: Callable[[], DepthSettings],
         log: ThrottledLog,
     ) -> None:
         self._node, self._watch, self._outputs = node, watch, outputs
-        self._settings, self._log = settings, log
+        self._settings, self._log = DepthSettings.of(node), log
         self._topics = {stream: node.resolve_topic_name(stream) for stream in STREAMS}
         self._subscriptions: dict[str, Any] = {}
         self._lookup = FrameLookup(node)
@@ -65,6 +65,11 @@ class DepthStage:
         self._matcher: StampMatcher[SegmentedFrame] = StampMatcher(tuple(STREAMS))
         self._thread: threading.Thread | None = None
         self._stopping = False
+        # Steady: with use_sim_time and no clock yet, listeners are noticed all the same.
+        self._timer = node.create_timer(
+            _PERIOD, self._update, clock=Clock(clock_type=ClockType.STEADY_TIME)
+        )
+        self._timer.cancel()
 
     @property
     def takes_segments(self) -> bool:
@@ -80,10 +85,12 @@ class DepthStage:
         self._published = 0
         self._thread = threading.Thread(target=self._work, name='frame_points', daemon=True)
         self._thread.start()
-        self.update()
+        self._timer.reset()
+        self._update()
 
     def stop(self, timeout: float = 10.0) -> None:
         """Stops the thread after the frame in work, and stops listening."""
+        self._timer.cancel()
         with self._condition:
             self._stopping = True
             self._condition.notify_all()
@@ -92,9 +99,15 @@ class DepthStage:
             self._thread = None
         self._close()
 
-    def update(self) -> None:
-        """Opens and closes subscriptions as they are needed; for the executor's thread."""
-        settings, outputs = self._settings(), self._outputs
+    def destroy(self) -> None:
+        """Ends it for good."""
+        self.stop()
+        self._node.destroy_timer(self._timer)
+
+    def _update(self) -> None:
+        """Follows the parameters, and opens and closes subscriptions as they are needed."""
+        self._settings = settings = DepthSettings.of(self._node)
+        outputs = self._outputs
         needed = self._thread is not None and settings.depth and (
             outputs.wants('points') or outputs.wants('segments')
         )  # fmt: skip
@@ -121,9 +134,9 @@ class DepthStage:
         """Takes a segmented image; nothing happens where nobody listens."""
         if not self._subscriptions:
             return
-        settings = self._settings()
         with self._condition:
-            self._matcher.slop, self._matcher.wait = settings.slop, settings.wait
+            self._matcher.slop = self._settings.slop
+            self._matcher.wait = self._settings.wait
             self._matcher.put(_nanoseconds(frame.header), frame)
             self._condition.notify_all()
 
@@ -135,7 +148,7 @@ class DepthStage:
         wants_points = self._outputs.wants('points')
         if self._thread is None or not (wants_points or self._takes_segments):
             return ''
-        if not self._settings().depth:
+        if not self._settings.depth:
             return '~/points needs depth, and the parameter depth is false: set it to true'
         for stream, topic in self._topics.items():
             if not self._node.count_publishers(topic):
@@ -174,10 +187,10 @@ class DepthStage:
         )
 
     def _close(self) -> None:
-        for subscription in self._subscriptions.values():
-            self._node.destroy_subscription(subscription)
-        self._subscriptions = {}
         self._takes_segments = False
+        subscriptions, self._subscriptions = self._subscriptions, {}
+        for subscription in subscriptions.values():
+            self._node.destroy_subscription(subscription)
         self._lookup.close()
 
     def _work(self) -> None:
@@ -212,15 +225,14 @@ class DepthStage:
                 frame,
                 match.partners['depth'],
                 match.partners['camera_info'],
-                self._settings(),
+                self._settings,
                 cloud,
                 segments,
             )
             self._fault = ''
         except (DepthError, ImageConversionError) as error:
-            self._fault = (
-                f'depth: {error}' if isinstance(error, ImageConversionError) else str(error)
-            )
+            unreadable = isinstance(error, ImageConversionError)
+            self._fault = f'bad depth image: {error}' if unreadable else str(error)
             self._log.warning(f'points {error.kind}', f'image without points: {self._fault}')
         if segments:
             outputs.publish_segments(frame.segmentation, frame.prompts, frame.header, points)
@@ -232,7 +244,7 @@ class DepthStage:
     def _explain(self, missing: dict[str, int | None]) -> DepthError:
         """The reason for an image without depth or calibration: the first that is missing."""
         stream, offset = next(iter(missing.items()))
-        topic, settings = self._topics[stream], self._settings()
+        topic, settings = self._topics[stream], self._settings
         if offset is None:
             return DepthError(
                 'silence',

@@ -251,6 +251,8 @@ class SegmentNode(LifecycleNode):
         self._prompt_server.close()
         if self._subscription is not None:
             self.destroy_subscription(self._subscription)
+        if self._depth is not None:
+            self._depth.destroy()
         if self._outputs is not None:
             self._outputs.destroy()
         self._subscription = self._outputs = self._pipeline = self._segmenter = None
