@@ -121,6 +121,9 @@ class StampMatcher(Generic[FrameT]):
         waiting = [other for other in self._pending if other.frame is not None]
         for other in waiting[:-_PENDING]:
             other.given_up = True
+        # Where even those are not taken, whoever takes is too slow.
+        for other in waiting[: -2 * _PENDING]:
+            self._drop(other)
 
     def take(self) -> Match[FrameT] | None:
         """Returns the newest frame that waits for nothing any more; None where all wait."""
@@ -132,14 +135,11 @@ class StampMatcher(Generic[FrameT]):
             return None
         entry = chosen[-1]
         missing = self._missing(entry)
-        for other in waiting[: waiting.index(entry) + 1]:
-            self._pending.remove(other)
-            if self._missing(other):
-                self._unmatched += 1
-            elif other is entry:
-                self._matched += 1
-            else:
-                self._skipped += 1
+        for other in waiting[: waiting.index(entry)]:
+            self._drop(other)
+        self._pending.remove(entry)
+        self._matched += not missing
+        self._unmatched += bool(missing)
         assert entry.frame is not None
         return Match(
             entry.frame,
@@ -162,6 +162,13 @@ class StampMatcher(Generic[FrameT]):
         held = entry.partners.get(stream)
         if distance <= self.slop and (held is None or distance <= abs(held[0] - entry.stamp)):
             entry.partners[stream] = item
+
+    def _drop(self, entry: _Pending[FrameT]) -> None:
+        self._pending.remove(entry)
+        if self._missing(entry):
+            self._unmatched += 1
+        else:
+            self._skipped += 1
 
     def _missing(self, entry: _Pending[FrameT]) -> list[str]:
         return [stream for stream in self._recent if stream not in entry.partners]
