@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from std_msgs.msg import Header
 
 from clipseg_model.frame_outputs import FrameOutputs, Scratch
+from clipseg_model.overlap import OverlappedSegmenter, PendingSegmentation
 from clipseg_model.overlay import render_overlay
 from clipseg_model.prompts import Prompt, fill_template
 from clipseg_model.segmenter import Segmentation, Segmenter
@@ -29,26 +30,36 @@ class FoundFrame:
     Attributes:
         header: The image's own.
         rgb: The image, RGB uint8 (H, W, 3).
-        segmentation: What the model found.
+        segmentation: What the model found; on a GPU what is under way there.
         prompts: The prompts that it was asked for, in the order of its results.
+        started: When the model got the image, seconds of ``time.perf_counter``.
+    """
+
+    header: Header
+    rgb: NDArray[np.uint8]
+    segmentation: Segmentation | PendingSegmentation
+    prompts: tuple[ActivePrompt, ...]
+    started: float
+
+
+@dataclass(frozen=True)
+class SegmentedFrame:
+    """What the thread that publishes leaves for the one that makes what can wait.
+
+    Attributes:
+        header: The image's own.
+        rgb: The image, RGB uint8 (H, W, 3).
+        segmentation: What the model found.
+        prompts: The prompts that were asked for.
+        pixels: The outputs that were computed together.
+        wanted: Names of the outputs that were subscribed to then.
+        segments_wait: Whether ``~/segments`` has been left to who adds positions to it.
     """
 
     header: Header
     rgb: NDArray[np.uint8]
     segmentation: Segmentation
     prompts: tuple[ActivePrompt, ...]
-
-
-@dataclass(frozen=True)
-class SegmentedFrame(FoundFrame):
-    """What the thread that publishes leaves for the one that makes what can wait.
-
-    Attributes:
-        pixels: The outputs that were computed together.
-        wanted: Names of the outputs that were subscribed to then.
-        segments_wait: Whether ``~/segments`` has been left to who adds positions to it.
-    """
-
     pixels: FrameOutputs
     wanted: frozenset[str]
     segments_wait: bool = False
@@ -84,6 +95,13 @@ def check_representable(segmenter: Segmenter, prompts: Iterable[Prompt]) -> None
             segmenter.model.embed_texts(texts)
 
 
+def overlap_on_gpu(segmenter: Segmenter) -> OverlappedSegmenter | None:
+    """Returns what keeps several frames under way where the model is on a CUDA device."""
+    if segmenter.device.type != 'cuda' or segmenter.zoom is not None:
+        return None
+    return OverlappedSegmenter(segmenter)
+
+
 class SegmentationPipeline:
     """Segments frames and publishes what is subscribed to.
 
@@ -94,7 +112,9 @@ class SegmentationPipeline:
         settings: Returns the settings of now.
         now: Returns the node's time, nanoseconds.
         compressed: Whether frames are CompressedImage messages.
-        taker: Who makes points of them, if anybody.
+        overlapped: Runs the same model on a GPU with several frames under way; None to segment
+            one frame after another.
+        taker: Who makes points of the frames, if anybody.
     """
 
     def __init__(
@@ -105,6 +125,7 @@ class SegmentationPipeline:
         settings: Callable[[], Settings],
         now: Callable[[], int],
         compressed: bool = False,
+        overlapped: OverlappedSegmenter | None = None,
         taker: FrameTaker | None = None,
     ) -> None:
         self.segmenter = segmenter
@@ -113,7 +134,7 @@ class SegmentationPipeline:
         self.model_seconds = 0.0
         """What the model took for the last image, preprocessing and all."""
         self._scratch = Scratch()
-        self._taker = taker
+        self._overlapped, self._taker = overlapped, taker
         self._prompts, self._outputs = prompts, outputs
         self._settings, self._now = settings, now
         self._to_rgb: Callable[[Any], NDArray[np.uint8]] = (
@@ -140,23 +161,35 @@ class SegmentationPipeline:
         if self._taker is not None:
             self._taker.expect(message.header)
         rgb, threshold = self._to_rgb(message), self._settings().threshold
-        started = time.perf_counter()
-        segmentation = self.segmenter.segment(rgb, [entry.prompt for entry in prompts], threshold)
-        self.model_seconds = time.perf_counter() - started
-        return FoundFrame(message.header, rgb, segmentation, prompts)
+        wanted, started = [entry.prompt for entry in prompts], time.perf_counter()
+        segmentation: Segmentation | PendingSegmentation
+        if self._overlapped is not None:
+            segmentation = self._overlapped.start(rgb, wanted, threshold)
+        else:
+            segmentation = self.segmenter.segment(rgb, wanted, threshold)
+            self.model_seconds = time.perf_counter() - started
+        return FoundFrame(message.header, rgb, segmentation, prompts, started)
 
-    def publish(self, found: FoundFrame) -> SegmentedFrame:
+    def publish(self, found: FoundFrame) -> SegmentedFrame | None:
         """Publishes mask, labels, confidence and segments, and prepares the others.
 
-        The mask leaves before anything else is made.
+        Returns:
+            What :meth:`finish` takes; None where all prompts were taken back meanwhile, and
+            nothing was published.
         """
-        outputs, header = self._outputs, found.header
+        if not self._prompts.enabled:
+            return None
+        outputs, header, segmentation = self._outputs, found.header, found.segmentation
+        if isinstance(segmentation, PendingSegmentation):
+            segmentation = segmentation.result()
+            self.model_seconds = time.perf_counter() - found.started
         wanted = frozenset(outputs.wanted())
-        # Overlay and points are made of the labels, and the segments of nothing that is made here.
-        of_labels = ('overlay', 'points')
-        needed = {'labels' if name in of_labels else name for name in wanted - {'segments'}}
+        # The overlay is made of the labels, points have their probability too, and the segments are
+        # of nothing that is made here.
+        instead = {'overlay': 'labels', 'points': 'confidence'}
+        needed = {instead.get(name, name) for name in wanted - {'segments'}}
         ids = [entry.id for entry in found.prompts]
-        pixels = FrameOutputs(found.segmentation, ids, needed, self._scratch)
+        pixels = FrameOutputs(segmentation, ids, needed, self._scratch)
         height, width = pixels.shape
         for name in ('mask', 'labels', 'confidence'):
             if name in wanted:
@@ -167,10 +200,8 @@ class SegmentationPipeline:
                 self.age = (self._now() - stamp) * 1e-9
         wait = self._taker is not None and self._taker.takes_segments
         if 'segments' in wanted and not wait:
-            outputs.publish_segments(found.segmentation, found.prompts, header)
-        frame = SegmentedFrame(
-            header, found.rgb, found.segmentation, found.prompts, pixels, wanted, wait
-        )
+            outputs.publish_segments(segmentation, found.prompts, header)
+        frame = SegmentedFrame(header, found.rgb, segmentation, found.prompts, pixels, wanted, wait)
         if self._taker is not None:
             self._taker.put(frame)
         return frame

@@ -35,6 +35,7 @@ from clipseg_ros.pipeline import (
     SegmentationPipeline,
     SegmentedFrame,
     check_representable,
+    overlap_on_gpu,
 )
 from clipseg_ros.process_tuning import release_freed_memory
 from clipseg_ros.prompt_server import PromptServer, header_of_now
@@ -193,6 +194,7 @@ class SegmentNode(LifecycleNode):
             lambda: self._settings,
             lambda: int(self.get_clock().now().nanoseconds),
             compressed,
+            overlap_on_gpu(self._segmenter),
             self._depth,
         )
         profile = sensor_input()

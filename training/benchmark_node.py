@@ -26,6 +26,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from importlib import metadata
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -61,10 +62,11 @@ class Case:
         latency_p95: 95 % of frames are faster.
         latency_max: Of the slowest.
         complete: Median over frames until the last of all outputs arrived.
-        beyond: ``complete`` less the duration of the model; None where that is not known.
+        beyond: ``complete`` less the duration of the model; None where that is not known. At
+            rates beyond the model's own, frames wait for the model besides.
         age: Mean over time of the age of the newest mask that the consumer has.
         jitter: Standard deviation of the time between two masks.
-        dropped: Share of the camera's frames without a mask, 0…1.
+        dropped: Share of the camera's frames that no mask ever came of, 0…1.
         cpu: Processor time of the node over time; 1 is one core.
         memory_mb: Resident memory of the node at the end.
         growth_mb: How much it grew after the first :data:`SETTLE` seconds.
@@ -276,12 +278,18 @@ def _busy(node: Process) -> float:
     return float(used.user + used.system)
 
 
-def model_duration(model: str, diagnostics: Mapping[str, str]) -> float | None:
-    """Returns what the model takes, milliseconds: as it says itself, or as the node reports."""
+def model_duration(model: str, diagnostics: Sequence[Mapping[str, str]]) -> float | None:
+    """Returns what the model takes, milliseconds.
+
+    Args:
+        model: ``stand-in:MILLISECONDS`` says it itself.
+        diagnostics: The node's, once a second; None comes back where they say nothing.
+    """
     if model.startswith('stand-in:'):
         return float(model.partition(':')[2])
-    reported = diagnostics.get('model_ms')
-    return float(reported) if reported else None
+    reported = [float(values['model_ms']) for values in diagnostics if 'model_ms' in values]
+    # Before the first frame it is zero.
+    return statistics.median(filter(None, reported)) if any(reported) else None
 
 
 def summarise(
@@ -322,7 +330,7 @@ def summarise(
         for stamp, times in last.items()
         if start <= stamp and max(times) <= end and len(times) == len(outputs)
     ]
-    gaps = [(b - a) / 1e6 for (_, a), (_, b) in zip(masks, masks[1:], strict=False)]
+    gaps = [(b - a) / 1e6 for (_, a), (_, b) in pairwise(masks)]
     # Between two masks the newest ages from its latency to its latency and the gap.
     areas = [(late + gap / 2) * gap for late, gap in zip(latencies, gaps, strict=False)]
     return {
@@ -334,7 +342,7 @@ def summarise(
         'complete': statistics.median(complete) if complete else float('nan'),
         'age': sum(areas) / sum(gaps),
         'jitter': statistics.pstdev(gaps),
-        'dropped': max(0.0, 1.0 - len(masks) / len(sent)),
+        'dropped': 1.0 - len({s for s, _ in arrivals[outputs[0]] if s >= start}) / len(sent),
     }
 
 

@@ -142,10 +142,8 @@ def points_of(
 ) -> FramePoints:
     ids = [7 * number + 1 for number in range(len(segmentation.results))]
     frame = world.frame
-    found = SegmentedFrame(
-        HEADER, frame.rgb, segmentation, (), FrameOutputs(segmentation, ids, ['labels'], Scratch()),
-        frozenset(),
-    )  # fmt: skip
+    pixels = FrameOutputs(segmentation, ids, ['confidence'], Scratch())
+    found = SegmentedFrame(HEADER, frame.rgb, segmentation, (), pixels, frozenset())
     defaults = {name: entry.default for name, entry in DEPTH_DECLARATIONS.items()}
     settings = DepthSettings(
         True, 0, 0.0, defaults['depth_max'], defaults['distortion'],
