@@ -14,7 +14,7 @@ from clipseg_ros.rigid_transform import RigidTransform
 
 MISSING = (
     'target_frame is set, but tf2_ros is not installed here (pip has none): points stay in the '
-    "camera's optical frame. Remedy: install the package tf2_ros of your ROS distribution"
+    "camera's optical frame. Remedy: `apt install ros-$ROS_DISTRO-tf2-ros-py` and start again"
 )
 
 _PATIENCE = 0.1
