@@ -11,8 +11,10 @@ import time
 from typing import Any
 
 import numpy as np
+from geometry_msgs.msg import Quaternion, Transform, TransformStamped, Vector3
 from ros_peers import Peer, picture, stamp_of, wait_until
-from sensor_msgs.msg import CameraInfo, Image
+from sensor_msgs.msg import CameraInfo, Image, PointCloud2
+from std_msgs.msg import Header
 
 from clipseg_ros.camera_node import camera_info
 from clipseg_ros.conversion import array_to_image
@@ -81,6 +83,25 @@ def main() -> int:
         ask(depth, info)
     stamps = [stamp_of(array) for array in arrays[before:]]
     seen['in order'] = stamps == sorted(stamps)
+
+    clouds = peer.collect(PointCloud2, '/clipseg/points', image_output())
+    assert peer.set_parameter('/clipseg', 'target_frame', 'base_link').successful
+    transforms = peer.publisher(TransformStamped, '/tf_stand_in', 10)
+    seen['no transform yet'] = space_of(wait_until(placed))
+    transforms.publish(
+        TransformStamped(
+            header=Header(frame_id='base_link'),
+            child_frame_id='lens',
+            transform=Transform(
+                translation=Vector3(x=0.2, z=1.0),
+                rotation=Quaternion(x=-0.5, y=0.5, z=-0.5, w=0.5),
+            ),
+        )
+    )
+    seen['in base_link'] = space_of(
+        wait_until(lambda: next((a for a in [placed()] if a.points_frame == 'base_link'), None))
+    )
+    wait_until(lambda: placed() and clouds and clouds[-1].header.frame_id == 'base_link')
     peer.close()
     print(json.dumps(seen))
     return 0

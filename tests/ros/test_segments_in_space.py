@@ -25,10 +25,12 @@ def seen(built: dict[str, str], tiny_model: Path) -> Iterator[dict[str, Any]]:  
     """What a peer saw of a node, in a domain of their own."""
     with claimed_domain() as domain:
         environment = {**built, 'ROS_DOMAIN_ID': str(domain)}
+        stand_ins = Path(__file__).with_name('stand_ins')
+        with_tf2 = {'PYTHONPATH': f'{environment["PYTHONPATH"]}:{stand_ins}'}
         node = NodeProcess(
             'clipseg_ros.segment_node',
             {'model': tiny_model, 'device': 'cpu', 'threads': 1, 'prompt': "'the mug; red bowl'"},
-            environment=environment,
+            environment={**environment, **with_tf2},
         )
         try:
             node.wait_for('active: tiny')
@@ -41,7 +43,7 @@ def seen(built: dict[str, str], tiny_model: Path) -> Iterator[dict[str, Any]]:  
                 check=False,
             )
             assert answer.returncode == 0, answer.stderr + node.output
-            yield json.loads(answer.stdout)
+            yield {**json.loads(answer.stdout), 'log': node.output}
         finally:
             status = node.stop()
         assert status == 0, node.output
@@ -78,6 +80,25 @@ def test_segments_come_without_depth_too(seen: dict[str, Any], case: str) -> Non
         assert area == placed[0] > 0
         assert number == 0
         assert points == [[0.0, 0.0, 0.0]] * 4
+
+
+def test_in_a_target_frame_that_tf2_supplies(seen: dict[str, Any]) -> None:
+    """The camera looks along base_link's x, 1 m above it: z, -x, -y of the lens are x, y, z."""
+    assert seen['in base_link']['frame'] == 'base_link'
+    pairs = zip(seen['in base_link']['segments'], seen['with depth']['segments'], strict=True)
+    for found, placed in pairs:
+        assert found[:2] == placed[:2]
+        position, low, high, nearest = np.array(placed[2:])
+        for point, expected in ((found[2], position), (found[5], nearest)):
+            x, y, z = expected
+            np.testing.assert_allclose(point, [z + 0.2, -x, 1 - y], atol=1e-5)
+        np.testing.assert_allclose(found[3], [low[2] + 0.2, -high[0], 1 - high[1]], atol=1e-5)
+        np.testing.assert_allclose(found[4], [high[2] + 0.2, -low[0], 1 - low[1]], atol=1e-5)
+
+
+def test_until_tf2_supplies_it_points_stay_where_they_are(seen: dict[str, Any]) -> None:
+    assert seen['no transform yet'] == seen['with depth']
+    assert 'no transform from lens to base_link, so points stay in lens' in seen['log']
 
 
 def test_silent_depth_delays_an_image_and_no_more(seen: dict[str, Any]) -> None:
