@@ -69,7 +69,8 @@ class Case:
         dropped: Share of the camera's frames that no mask ever came of, 0…1.
         cpu: Processor time of the node over time; 1 is one core.
         memory_mb: Resident memory of the node at the end.
-        growth_mb: How much it grew after the first :data:`SETTLE` seconds.
+        growth_mb: How much it grew after the first tenth of the time.
+        memory_series_mb: Its course, in equal steps of at least a second.
     """
 
     subject: str
@@ -91,6 +92,7 @@ class Case:
     cpu: float
     memory_mb: float
     growth_mb: float
+    memory_series_mb: tuple[float, ...] = ()
 
 
 class BenchmarkError(RuntimeError):
@@ -246,13 +248,14 @@ def measure(
         stack.callback(camera.stop)
         camera.wait_for('publishing', START_TIMEOUT)
         time.sleep(SETTLE)
-        began, busy, memory = time.monotonic(), _busy(node), node.usage.memory_info().rss
-        time.sleep(seconds)
+        began, busy = time.monotonic(), _busy(node)
+        memory = list(_watch_memory(node, seconds))
         cpu = (_busy(node) - busy) / (time.monotonic() - began)
-        after = node.usage.memory_info().rss
         stamps = json.loads(camera.join(seconds + START_TIMEOUT))['stamps']
         # A queue of frames before a slow node is still worked through.
         time.sleep(1.0)
+        receiver.stop()
+        receiver.join(0.0)
     report = json.loads(arrivals_file.read_text(encoding='utf-8'))
     times = summarise(stamps, report['arrivals'], outputs)
     beyond = None
@@ -267,10 +270,20 @@ def measure(
         outputs=outputs,
         beyond=beyond,
         cpu=cpu,
-        memory_mb=after / 1e6,
-        growth_mb=(after - memory) / 1e6,
+        memory_mb=memory[-1],
+        growth_mb=memory[-1] - memory[len(memory) // 10],
+        memory_series_mb=tuple(memory),
         **times,
     )
+
+
+def _watch_memory(node: Process, seconds: float) -> Iterator[float]:
+    """The node's resident memory, megabytes: now, and in up to 60 equal steps until the end."""
+    steps = max(1, min(60, int(seconds)))
+    for step in range(steps + 1):
+        yield round(node.usage.memory_info().rss / 1e6, 1)
+        if step < steps:
+            time.sleep(seconds / steps)
 
 
 def _busy(node: Process) -> float:
