@@ -178,7 +178,7 @@ class StampMatcher(Generic[FrameT]):
         if entry.given_up or now - entry.put_at >= self.wait:
             return True
         return any(
-            bool(self._recent[stream]) and self._recent[stream][-1][0] > entry.stamp + self.slop
+            bool(self._recent[stream]) and self._recent[stream][-1][0] > entry.stamp
             for stream in self._missing(entry)
         )
 
