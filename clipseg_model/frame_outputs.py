@@ -152,6 +152,19 @@ class FrameOutputs:
             self._best, self._peak = self._peak, None
         sigmoid(self._best, out=out)
 
+    def probability_at(self, index: NDArray[np.intp]) -> Floats:
+        """Returns the probability of the winning prompt at some pixels where there is one.
+
+        Args:
+            index: Flat index (row · width + column) of each, (N,).
+
+        Returns:
+            float32 (N,).
+        """
+        best = self._best
+        assert best is not None or not len(index), "'confidence' was not wanted"
+        return sigmoid(best.ravel()[index]) if best is not None else np.empty(0, np.float32)
+
     def _find_union(self, entries: Sequence[tuple[PromptResult, int]], scratch: Scratch) -> None:
         """Finds where any prompt is on; which one is left open."""
         logits, on = scratch.floats('logits', self.shape), scratch.bytes('on', self.shape)

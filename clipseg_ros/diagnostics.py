@@ -51,6 +51,7 @@ class Situation:
         rate: Frames a second.
         frame_error: What was wrong with the last frames, if the newest was bad.
         mismatches: Peers whose QoS does not fit.
+        depth_fault: Why there are no points where somebody asks for them; empty otherwise.
     """
 
     node: str
@@ -67,6 +68,7 @@ class Situation:
     rate: float = 0.0
     frame_error: str = ''
     mismatches: tuple[str, ...] = field(default=())
+    depth_fault: str = ''
 
 
 def judge(now: Situation) -> Verdict:
@@ -90,6 +92,8 @@ def judge(now: Situation) -> Verdict:
         return Verdict(Level.ERROR, no_images(now))
     if now.mismatches:
         return Verdict(Level.WARN, now.mismatches[0])
+    if now.depth_fault:
+        return Verdict(Level.WARN, f'3D: {now.depth_fault}')
     if not now.outputs:
         return Verdict(Level.OK, 'nobody subscribes to an output, so nothing is computed')
     return Verdict(Level.OK, f'{", ".join(now.prompts)[:200]} at {now.rate:.1f} frames a second')

@@ -16,5 +16,19 @@ class ImageConversionError(ValueError):
         self.kind = kind
 
 
+class DepthError(ValueError):
+    """Why an image has no points: depth, calibration or transform do not serve.
+
+    Attributes:
+        kind: What was wrong, in one of a few words: ``size``, ``frame``, ``calibration``,
+            ``distortion``, ``stamp``, ``silence`` or ``transform``. Errors of a kind are reported
+            together.
+    """
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
 class SourceError(RuntimeError):
     """A camera's source cannot be opened, or gives no frame."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -49,16 +49,34 @@ class SegmentedFrame:
     Attributes:
         header: The image's own.
         rgb: The image, RGB uint8 (H, W, 3).
+        segmentation: What the model found.
         prompts: The prompts that were asked for.
         pixels: The outputs that were computed together.
         wanted: Names of the outputs that were subscribed to then.
+        segments_wait: Whether ``~/segments`` has been left to who adds positions to it.
     """
 
     header: Header
     rgb: NDArray[np.uint8]
+    segmentation: Segmentation
     prompts: tuple[ActivePrompt, ...]
     pixels: FrameOutputs
     wanted: frozenset[str]
+    segments_wait: bool = False
+
+
+class FrameTaker(Protocol):
+    """Who makes more of segmented images, such as :class:`clipseg_ros.depth_stage.DepthStage`."""
+
+    @property
+    def takes_segments(self) -> bool:
+        """Whether it publishes ``~/segments``."""
+
+    def expect(self, header: Header) -> None:
+        """Told of an image whose segmentation begins."""
+
+    def put(self, frame: SegmentedFrame) -> None:
+        """Given an image that was segmented."""
 
 
 def check_representable(segmenter: Segmenter, prompts: Iterable[Prompt]) -> None:
@@ -96,6 +114,7 @@ class SegmentationPipeline:
         compressed: Whether frames are CompressedImage messages.
         overlapped: Runs the same model on a GPU with several frames under way; None to segment
             one frame after another.
+        taker: Who makes points of the frames, if anybody.
     """
 
     def __init__(
@@ -107,6 +126,7 @@ class SegmentationPipeline:
         now: Callable[[], int],
         compressed: bool = False,
         overlapped: OverlappedSegmenter | None = None,
+        taker: FrameTaker | None = None,
     ) -> None:
         self.segmenter = segmenter
         self.age = 0.0
@@ -114,7 +134,7 @@ class SegmentationPipeline:
         self.model_seconds = 0.0
         """What the model took for the last image, preprocessing and all."""
         self._scratch = Scratch()
-        self._overlapped = overlapped
+        self._overlapped, self._taker = overlapped, taker
         self._prompts, self._outputs = prompts, outputs
         self._settings, self._now = settings, now
         self._to_rgb: Callable[[Any], NDArray[np.uint8]] = (
@@ -138,6 +158,8 @@ class SegmentationPipeline:
         prompts = self._prompts.enabled
         if not prompts or not self._outputs.wanted():
             return None
+        if self._taker is not None:
+            self._taker.expect(message.header)
         rgb, threshold = self._to_rgb(message), self._settings().threshold
         wanted, started = [entry.prompt for entry in prompts], time.perf_counter()
         segmentation: Segmentation | PendingSegmentation
@@ -162,8 +184,10 @@ class SegmentationPipeline:
             segmentation = segmentation.result()
             self.model_seconds = time.perf_counter() - found.started
         wanted = frozenset(outputs.wanted())
-        # The overlay is made of the labels, and the segments of nothing that is made here.
-        needed = {'labels' if name == 'overlay' else name for name in wanted - {'segments'}}
+        # The overlay is made of the labels, points have their probability too, and the segments are
+        # of nothing that is made here.
+        instead = {'overlay': 'labels', 'points': 'confidence'}
+        needed = {instead.get(name, name) for name in wanted - {'segments'}}
         ids = [entry.id for entry in found.prompts]
         pixels = FrameOutputs(segmentation, ids, needed, self._scratch)
         height, width = pixels.shape
@@ -174,9 +198,13 @@ class SegmentationPipeline:
             if name == 'mask':
                 stamp = header.stamp.sec * 1_000_000_000 + header.stamp.nanosec
                 self.age = (self._now() - stamp) * 1e-9
-        if 'segments' in wanted:
+        wait = self._taker is not None and self._taker.takes_segments
+        if 'segments' in wanted and not wait:
             outputs.publish_segments(segmentation, found.prompts, header)
-        return SegmentedFrame(header, found.rgb, found.prompts, pixels, wanted)
+        frame = SegmentedFrame(header, found.rgb, segmentation, found.prompts, pixels, wanted, wait)
+        if self._taker is not None:
+            self._taker.put(frame)
+        return frame
 
     def finish(self, frame: SegmentedFrame) -> None:
         """Publishes what costs more and can wait: probability and overlay."""

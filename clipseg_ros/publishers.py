@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
+from geometry_msgs.msg import Point
 from numpy.typing import NDArray
-from sensor_msgs.msg import Image, RegionOfInterest
+from sensor_msgs.msg import Image, PointCloud2, RegionOfInterest
 from std_msgs.msg import Header
 
 from clipseg_model.segmenter import PromptResult, Segmentation
@@ -16,6 +17,10 @@ from clipseg_ros.conversion import open_image
 from clipseg_ros.interfaces import Interfaces
 from clipseg_ros.prompt_set import ActivePrompt
 from clipseg_ros.qos import QosWatch, image_output, latched_output, overridable
+
+if TYPE_CHECKING:
+    from clipseg_ros.frame_points import FramePoints
+    from clipseg_ros.surface import Surface
 
 IMAGE_OUTPUTS: dict[str, str] = {
     'mask': 'mono8',
@@ -44,6 +49,7 @@ class SegmentOutputs:
         self._images: dict[str, tuple[Any, Image]] = {}
         self._segments: Any = None
         self._prompts: Any = None
+        self._points = self._create(watch, PointCloud2, '~/points')
         for name in IMAGE_OUTPUTS:
             self._images[name] = (self._create(watch, Image, f'~/{name}'), Image())
         if interfaces is not None:
@@ -58,13 +64,14 @@ class SegmentOutputs:
             )
 
     def wants(self, name: str) -> bool:
-        """Whether anybody subscribes to an output (``mask``, … or ``segments``)."""
-        publisher = self._segments if name == 'segments' else self._images[name][0]
+        """Whether anybody subscribes to an output (``mask``, …, ``segments`` or ``points``)."""
+        others = {'segments': self._segments, 'points': self._points}
+        publisher = others[name] if name in others else self._images[name][0]
         return publisher is not None and publisher.get_subscription_count() > 0
 
     def wanted(self) -> list[str]:
         """The outputs that somebody subscribes to."""
-        return [name for name in (*IMAGE_OUTPUTS, 'segments') if self.wants(name)]
+        return [name for name in (*IMAGE_OUTPUTS, 'segments', 'points') if self.wants(name)]
 
     def open_image(self, name: str, height: int, width: int, header: Header) -> NDArray[Any]:
         """Returns the memory of the next message of one of :data:`IMAGE_OUTPUTS`, to write to.
@@ -84,19 +91,27 @@ class SegmentOutputs:
         publisher.publish(message)
 
     def publish_segments(
-        self, segmentation: Segmentation, prompts: Sequence[ActivePrompt], header: Header
+        self,
+        segmentation: Segmentation,
+        prompts: Sequence[ActivePrompt],
+        header: Header,
+        points: FramePoints | None = None,
     ) -> None:
-        """Publishes what each prompt found."""
+        """Publishes what each prompt found, and where in space if that is known."""
         if self._interfaces is None:
             return
+        surfaces = points.surfaces if points is not None else (None,) * len(prompts)
         message = self._interfaces.SegmentArray(
             header=header,
             height=segmentation.height,
             width=segmentation.width,
             model=segmentation.model,
+            points_frame=points.frame if points is not None else '',
             segments=[
-                _segment(self._interfaces, entry, result)
-                for entry, result in zip(prompts, segmentation.results, strict=True)
+                _segment(self._interfaces, entry, result, surface)
+                for entry, result, surface in zip(
+                    prompts, segmentation.results, surfaces, strict=True
+                )
             ],
         )
         self._segments.publish(message)
@@ -108,10 +123,15 @@ class SegmentOutputs:
                 self._interfaces.PromptArray(header=header, model=model, prompts=messages)
             )
 
+    def publish_points(self, cloud: PointCloud2) -> None:
+        """Publishes the points of an image."""
+        self._points.publish(cloud)
+
     def destroy(self) -> None:
         """Takes all topics away."""
         for publisher, _ in self._images.values():
             self._node.destroy_lifecycle_publisher(publisher)
+        self._node.destroy_lifecycle_publisher(self._points)
         if self._segments is not None:
             self._node.destroy_lifecycle_publisher(self._segments)
             self._node.destroy_publisher(self._prompts)
@@ -127,7 +147,9 @@ class SegmentOutputs:
         )
 
 
-def _segment(interfaces: Interfaces, entry: ActivePrompt, result: PromptResult) -> Any:
+def _segment(
+    interfaces: Interfaces, entry: ActivePrompt, result: PromptResult, surface: Surface | None
+) -> Any:
     segment = interfaces.Segment(
         id=entry.id, name=entry.name, score=float(result.score), presence=bool(result.presence)
     )
@@ -140,4 +162,14 @@ def _segment(interfaces: Interfaces, entry: ActivePrompt, result: PromptResult) 
         segment.box = RegionOfInterest(x_offset=x, y_offset=y, width=width, height=height)
         segment.centroid.x = moments['m10'] / moments['m00']
         segment.centroid.y = moments['m01'] / moments['m00']
+    if surface is not None:
+        segment.points = surface.points
+        segment.position = _point(surface.centroid)
+        segment.position_min, segment.position_max = _point(surface.low), _point(surface.high)
+        segment.nearest = _point(surface.nearest)
     return segment
+
+
+def _point(xyz: NDArray[np.float64]) -> Point:
+    x, y, z = xyz.tolist()
+    return Point(x=x, y=y, z=z)

@@ -33,6 +33,11 @@ def sensor_input() -> QoSProfile:
     return _profile(QoSReliabilityPolicy.BEST_EFFORT, QoSDurabilityPolicy.VOLATILE, 1)
 
 
+def matched_input() -> QoSProfile:
+    """Best effort, a few deep: what is matched by its stamp, where the newest alone is too few."""
+    return _profile(QoSReliabilityPolicy.BEST_EFFORT, QoSDurabilityPolicy.VOLATILE, 5)
+
+
 def command_input() -> QoSProfile:
     """Reliable, a few deep: what people and programs ask for."""
     return _profile(QoSReliabilityPolicy.RELIABLE, QoSDurabilityPolicy.VOLATILE, 10)

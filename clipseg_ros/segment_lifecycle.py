@@ -24,6 +24,7 @@ from clipseg_model.errors import ClipsegError
 from clipseg_model.prompts import Prompt
 from clipseg_model.registry import create_model
 from clipseg_model.segmenter import Segmenter
+from clipseg_ros.depth_stage import DepthStage
 from clipseg_ros.diagnostics import Situation, diagnostic_array, judge, no_images, no_prompt
 from clipseg_ros.errors import ImageConversionError
 from clipseg_ros.frame_worker import FrameWorker
@@ -71,6 +72,7 @@ class SegmentNode(LifecycleNode):
         self._segmenter: Segmenter | None = None
         self._pipeline: SegmentationPipeline | None = None
         self._outputs: SegmentOutputs | None = None
+        self._depth: DepthStage | None = None
         self._subscription: Any = None
         self._worker: FrameWorker[Any, FoundFrame, SegmentedFrame] | None = None
         self._enabled = True
@@ -189,6 +191,7 @@ class SegmentNode(LifecycleNode):
             self.get_logger().warning(f'{card.name}: {card.notice}')
         self._watch = QosWatch(self)
         self._outputs = SegmentOutputs(self, self._watch, self._interfaces)
+        self._depth = DepthStage(self, self._watch, self._outputs, self._log)
         compressed = self.get_parameter('image_transport').value == 'compressed'
         self._pipeline = SegmentationPipeline(
             self._segmenter,
@@ -198,6 +201,7 @@ class SegmentNode(LifecycleNode):
             lambda: int(self.get_clock().now().nanoseconds),
             compressed,
             overlap_on_gpu(self._segmenter),
+            self._depth,
         )
         profile = sensor_input()
         topic = self.resolve_topic_name('image') + ('/compressed' if compressed else '')
@@ -222,6 +226,7 @@ class SegmentNode(LifecycleNode):
     def _activate(self, state: LifecycleState) -> None:
         assert self._pipeline is not None
         assert self._segmenter is not None
+        assert self._depth is not None
         super().on_activate(state)
         worker: FrameWorker[Any, FoundFrame, SegmentedFrame] = FrameWorker(
             self._process,
@@ -233,6 +238,7 @@ class SegmentNode(LifecycleNode):
         worker.start(setup=self._pipeline.warm_up)
         self._frame_error = ''
         self._worker = worker
+        self._depth.start()
         self.get_logger().info(
             f'active: {self._segmenter.card.name} on {self._segmenter.device}, images from '
             f'{self._subscription.topic_name}'
@@ -246,14 +252,19 @@ class SegmentNode(LifecycleNode):
             self.get_logger().error(
                 'the model is still busy on an image after 10 s; its thread ends with the process'
             )
+        if self._depth is not None:
+            self._depth.stop()
 
     def _release(self) -> None:
         self._prompt_server.close()
         if self._subscription is not None:
             self.destroy_subscription(self._subscription)
+        if self._depth is not None:
+            self._depth.destroy()
         if self._outputs is not None:
             self._outputs.destroy()
         self._subscription = self._outputs = self._pipeline = self._segmenter = None
+        self._depth = None
         gc.collect()
         if torch.cuda.is_initialized():
             torch.cuda.empty_cache()
@@ -380,6 +391,8 @@ class SegmentNode(LifecycleNode):
                 'failed': str(counts.failed),
                 'last_error': self._frame_error,
             }
+        if self._depth is not None:
+            values |= self._depth.values()
         situation = Situation(
             node=self.full_name,
             state=state,
@@ -395,5 +408,6 @@ class SegmentNode(LifecycleNode):
             rate=rate,
             frame_error=self._frame_error,
             mismatches=tuple(mismatches),
+            depth_fault=self._depth.fault() if self._depth is not None else '',
         )
         return situation, values

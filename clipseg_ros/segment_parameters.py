@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from clipseg_model.errors import PromptError
+from clipseg_ros.depth_parameters import DEPTH_DECLARATIONS
 from clipseg_ros.parameters import Declaration, one_of
 from clipseg_ros.prompt_set import read_prompts
 
@@ -134,7 +135,7 @@ DECLARATIONS: dict[str, Declaration] = {
             fixed=True,
         ),
     )
-}
+} | DEPTH_DECLARATIONS
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,9 @@ ARGUMENTS = {
     'autostart': ('true', 'Whether the node configures and activates itself.'),
     'log_level': ('info', 'Least severe messages to log: debug, info, warn, error or fatal.'),
     'image': ('image', "The camera's image topic."),
+    'depth': ('depth', 'Its depth topic, registered to the image: for ~/points and positions.'),
+    'camera_info': ('camera_info', 'Its calibration topic: for the same.'),
+    'target_frame': ('', 'Frame of points and positions, by tf2. Empty: as in params_file.'),
     'prompt': ('', 'What to segment; `;` separates several. Empty: as in params_file.'),
     'model': ('', 'Name of a model, or path of a checkpoint. Empty: as in params_file.'),
     'device': ('', 'auto, cpu, cuda or cuda:N. Empty: as in params_file.'),
@@ -38,7 +41,7 @@ def start_node(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     # As text: YAML would read a prompt `no` as false, and a model `7` as a number.
     given = {
         name: ParameterValue(value[name], value_type=str)
-        for name in ('prompt', 'model', 'device')
+        for name in ('prompt', 'model', 'device', 'target_frame')
         if value[name]
     }
     switches = {
@@ -51,7 +54,7 @@ def start_node(context: LaunchContext) -> list[LaunchDescriptionEntity]:
             name='clipseg',
             namespace=value['namespace'],
             parameters=[value['params_file'], {**switches, **given}],
-            remappings=[('image', value['image'])],
+            remappings=[(topic, value[topic]) for topic in ('image', 'depth', 'camera_info')],
             arguments=['--ros-args', '--log-level', value['log_level']],
             output='screen',
             emulate_tty=True,

@@ -108,6 +108,29 @@ def test_scratch_of_another_frame_and_size_leaves_no_trace() -> None:
     assert scratch.floats('logits', (3, 4)).shape == (3, 4)
 
 
+@pytest.mark.parametrize('wanted', [('confidence',), ('labels', 'confidence', 'probability')])
+@pytest.mark.parametrize('name', [name for name in CASES if name not in ('none', 'all far below')])
+def test_probability_at_labelled_pixels(name: str, wanted: Sequence[str]) -> None:
+    results = CASES[name]
+    found = Segmentation(HEIGHT, WIDTH, list(results), 'tiny')
+    outputs = FrameOutputs(found, range(1, len(results) + 1), wanted, Scratch())
+    index = np.flatnonzero(outputs.labels())
+    assert index.size
+    right = found.probability().ravel()[index]
+    np.testing.assert_array_equal(outputs.probability_at(index), right)
+    if 'probability' in wanted:
+        outputs.probability(np.empty((HEIGHT, WIDTH), np.float32))
+        np.testing.assert_array_equal(outputs.probability_at(index), right)
+
+
+def test_probability_at_no_pixels() -> None:
+    found = Segmentation(HEIGHT, WIDTH, CASES['none'], 'tiny')
+    outputs = FrameOutputs(found, [1, 2], ('confidence',), Scratch())
+    nothing = outputs.probability_at(np.flatnonzero(outputs.labels()))
+    assert nothing.shape == (0,)
+    assert nothing.dtype == np.float32
+
+
 def test_labels_without_memory_are_the_winners() -> None:
     found = Segmentation(HEIGHT, WIDTH, CASES['three'], 'tiny')
     outputs = FrameOutputs(found, [1, 2, 3], ('mask', 'labels'), Scratch())

@@ -159,7 +159,8 @@ def run(path: Path, given: dict[str, str]) -> Launched:
                     visit(function(context))
                 case IncludeLaunchDescription(source, arguments):
                     launched.includes[source.location] = {
-                        name: value.perform(context) for name, value in arguments
+                        name: value if isinstance(value, str) else value.perform(context)
+                        for name, value in arguments
                     }
                 case Node(condition=condition):
                     wish = 'true' if condition is None else condition.predicate.perform(context)

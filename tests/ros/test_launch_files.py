@@ -13,12 +13,12 @@ from fake_launch import Launched, Node, ParameterValue
 from clipseg_ros import camera_node, segment_parameters
 
 NAV2_ARGUMENTS = {'namespace', 'params_file', 'use_sim_time', 'autostart', 'log_level'}
-OWN_ARGUMENTS = {'image', 'prompt', 'model', 'device'}
+OWN_ARGUMENTS = {'image', 'depth', 'camera_info', 'prompt', 'model', 'device', 'target_frame'}
 DECLARED = {
     'segment': {*segment_parameters.DECLARATIONS, 'use_sim_time'},
     'camera': {*camera_node.DECLARATIONS, 'use_sim_time'},
 }
-FILES = ('segment.launch.py', 'demo.launch.py')
+FILES = ('segment.launch.py', 'demo.launch.py', 'depth.launch.py')
 
 
 @pytest.fixture
@@ -37,6 +37,15 @@ def overrides_of(node: Node) -> dict[str, Any]:
 def files_of(node: Node) -> list[Path]:
     """The parameter files of a node."""
     return [Path(entry) for entry in node.parameters if isinstance(entry, str)]
+
+
+def environment_of(file: Path) -> dict[str, str]:
+    """The variables that a launch file sets, by itself or by what it includes."""
+    launched = fake_launch.run(file, {})
+    environment = dict(launched.environment)
+    for location, passed in launched.includes.items():
+        environment |= fake_launch.run(Path(location), passed).environment
+    return environment
 
 
 def the_node(launched: Launched, executable: str) -> Node:
@@ -87,6 +96,9 @@ def test_the_node_gets_what_was_asked_for(launch_folder: Path) -> None:
         'autostart': 'false',
         'log_level': 'debug',
         'image': '/camera/image_raw',
+        'depth': '/camera/depth',
+        'camera_info': '/camera/info',
+        'target_frame': 'base_link',
         # YAML would read these as a truth value, a number, and a mapping.
         'prompt': 'no',
         'model': '7',
@@ -95,7 +107,11 @@ def test_the_node_gets_what_was_asked_for(launch_folder: Path) -> None:
     node = the_node(fake_launch.run(launch_folder / 'segment.launch.py', given), 'segment')
     assert node.name == 'clipseg'
     assert node.namespace == 'robot1'
-    assert node.remappings == [('image', '/camera/image_raw')]
+    assert node.remappings == [
+        ('image', '/camera/image_raw'),
+        ('depth', '/camera/depth'),
+        ('camera_info', '/camera/info'),
+    ]
     assert node.arguments == ['--ros-args', '--log-level', 'debug']
     assert overrides_of(node) == {
         'use_sim_time': ParameterValue('true', bool),
@@ -103,6 +119,7 @@ def test_the_node_gets_what_was_asked_for(launch_folder: Path) -> None:
         'prompt': ParameterValue('no', str),
         'model': ParameterValue('7', str),
         'device': ParameterValue('cuda:1', str),
+        'target_frame': ParameterValue('base_link', str),
     }
 
 
@@ -120,9 +137,9 @@ def test_the_fast_dds_profile_is_set_unless_the_user_has(
 ) -> None:
     profile = str(launch_folder.parent / 'config' / 'fastdds.xml')
     variable = 'FASTDDS_DEFAULT_PROFILES_FILE'
-    assert fake_launch.run(launch_folder / file, {}).environment == {variable: profile}
+    assert environment_of(launch_folder / file) == {variable: profile}
     monkeypatch.setenv(variable, '/mine.xml')
-    assert fake_launch.run(launch_folder / file, {}).environment == {}
+    assert environment_of(launch_folder / file) == {}
 
 
 def test_the_demo_hands_everything_on(launch_folder: Path) -> None:
@@ -130,13 +147,42 @@ def test_the_demo_hands_everything_on(launch_folder: Path) -> None:
     launched = fake_launch.run(launch_folder / 'demo.launch.py', given)
     camera = the_node(launched, 'camera')
     assert camera.namespace == 'robot1'
-    assert camera.remappings == [('image', 'front')]
+    assert ('image', 'front') in camera.remappings
     ((location, passed),) = launched.includes.items()
     assert Path(location) == launch_folder / 'segment.launch.py'
     segment = fake_launch.run(Path(location), passed)
     assert set(passed) == set(segment.arguments)
     assert {name: segment.values[name] for name in given} == given
     assert segment.values['params_file'].endswith('segment.yaml')
+
+
+def test_a_depth_camera_s_topics(launch_folder: Path) -> None:
+    def remappings(**given: str) -> dict[str, str]:
+        launched = fake_launch.run(launch_folder / 'depth.launch.py', given)
+        ((location, passed),) = launched.includes.items()
+        segment = fake_launch.run(Path(location), passed)
+        assert set(passed) == set(segment.arguments)
+        return dict(the_node(segment, 'segment').remappings)
+
+    assert remappings() == {
+        'image': '/camera/camera/color/image_raw',
+        'depth': '/camera/camera/aligned_depth_to_color/image_raw',
+        'camera_info': '/camera/camera/color/camera_info',
+    }
+    assert remappings(camera='/head/', depth='/registered') == {
+        'image': '/head/color/image_raw',
+        'depth': '/registered',
+        'camera_info': '/head/color/camera_info',
+    }
+
+
+def test_the_demo_s_camera_and_node_meet(launch_folder: Path) -> None:
+    given = {'image': 'front', 'depth': 'front/depth', 'camera_info': 'front/info'}
+    launched = fake_launch.run(launch_folder / 'demo.launch.py', given)
+    camera = dict(the_node(launched, 'camera').remappings)
+    ((location, passed),) = launched.includes.items()
+    segment = the_node(fake_launch.run(Path(location), passed), 'segment')
+    assert camera == dict(segment.remappings) == given
 
 
 def test_rviz_starts_only_when_asked_for(launch_folder: Path) -> None:

@@ -66,6 +66,7 @@ GOOD = Situation(
         ({'idle': 9.0, 'watchdog': 0.0}, Level.OK, ['12.3']),
         ({'idle': 9.0, 'mismatches': ('QoS mismatch on /image: x',)}, Level.ERROR, ['QoS']),
         ({'mismatches': ('QoS mismatch on /clipseg/mask: x',)}, Level.WARN, ['/clipseg/mask']),
+        ({'depth_fault': 'no depth on /depth'}, Level.WARN, ['3D: no depth on /depth']),
         ({'outputs': ()}, Level.OK, ['nobody subscribes']),
     ],
 )
@@ -128,7 +129,8 @@ def test_documentation_names_every_parameter_and_topic() -> None:
         assert f'`{name}`' in text, name
     for topic in ('~/mask', '~/labels', '~/confidence', '~/probability', '~/overlay', '~/prompts',
                   '~/segments', '~/prompt', '~/prompt_image', '~/prompt_mask', '~/enable',
-                  '~/set_prompts', '/diagnostics', '~/instances'):  # fmt: skip
+                  '~/set_prompts', '/diagnostics', '~/instances', '~/points', 'depth',
+                  'camera_info'):  # fmt: skip
         assert f'`{topic}`' in text, topic
 
 

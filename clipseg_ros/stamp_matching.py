@@ -1,0 +1,187 @@
+"""Which depth belongs to which segmented image: partners found by their stamps.
+
+An image is in work for longer than a few periods of the camera, and depth may come before it, with
+it or after its result. So a stamp is announced when work on its image begins; from then on its
+partners are kept, however long the model takes, and of everything else only the newest few. No
+ROS in here, and no lock: whoever uses it from several threads holds one.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+FrameT = TypeVar('FrameT')
+
+_RECENT = 8
+_PENDING = 8
+
+
+@dataclass(frozen=True)
+class Match(Generic[FrameT]):
+    """A frame with what belongs to it.
+
+    Attributes:
+        frame: As it was put.
+        partners: Stream → its item.
+        missing: Streams that have none → nanoseconds from the frame's stamp to the nearest one
+            that they had (negative is earlier), or None where nothing has come at all.
+    """
+
+    frame: FrameT
+    partners: dict[str, Any]
+    missing: dict[str, int | None]
+
+
+@dataclass(frozen=True)
+class MatchCounts:
+    """What became of the frames that were put.
+
+    Attributes:
+        matched: Left with all partners.
+        unmatched: Left, or were passed over, without one of them.
+        skipped: Were complete, and passed over for a newer one.
+    """
+
+    matched: int
+    unmatched: int
+    skipped: int
+
+
+@dataclass
+class _Pending(Generic[FrameT]):
+    """A stamp that was announced, and later its frame."""
+
+    stamp: int
+    partners: dict[str, tuple[int, Any]] = field(default_factory=dict)
+    frame: FrameT | None = None
+    put_at: float = 0.0
+    given_up: bool = False
+
+
+class StampMatcher(Generic[FrameT]):
+    """Finds for each frame one item of every stream, of the same stamp or the nearest.
+
+    Stamps are nanoseconds. Of several frames that are ready, the newest leaves and older ones are
+    passed over.
+
+    Args:
+        streams: Names of the streams.
+        slop: Greatest difference of stamps; 0 matches the exact stamp alone.
+        wait: Seconds that a frame waits for its partners.
+        clock: Seconds that never go back.
+    """
+
+    def __init__(
+        self,
+        streams: Sequence[str],
+        slop: int = 0,
+        wait: float = 0.25,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.slop, self.wait = slop, wait
+        self._clock = clock
+        self._recent: dict[str, deque[tuple[int, Any]]] = {
+            stream: deque(maxlen=_RECENT) for stream in streams
+        }
+        self._pending: list[_Pending[FrameT]] = []
+        self._matched = self._unmatched = self._skipped = 0
+
+    def expect(self, stamp: int) -> None:
+        """Announces a frame: work on it begins, and its partners are kept from now on."""
+        if any(entry.stamp == stamp and entry.frame is None for entry in self._pending):
+            return
+        entry: _Pending[FrameT] = _Pending(stamp)
+        for stream, items in self._recent.items():
+            for item in items:
+                self._offer(entry, stream, item)
+        # Frames that failed never come; those that wait are not driven out.
+        announced = [other for other in self._pending if other.frame is None]
+        if len(announced) >= _PENDING:
+            self._pending.remove(announced[0])
+        self._pending.append(entry)
+
+    def add(self, stream: str, stamp: int, item: Any) -> None:
+        """Takes an item of a stream."""
+        self._recent[stream].append((stamp, item))
+        for entry in self._pending:
+            self._offer(entry, stream, (stamp, item))
+
+    def put(self, stamp: int, frame: FrameT) -> None:
+        """Takes a frame, announced or not; it waits for its partners."""
+        self.expect(stamp)
+        entry = next(e for e in self._pending if e.stamp == stamp and e.frame is None)
+        # In the order of their arrival from here on.
+        self._pending.remove(entry)
+        self._pending.append(entry)
+        entry.frame, entry.put_at = frame, self._clock()
+        waiting = [other for other in self._pending if other.frame is not None]
+        for other in waiting[:-_PENDING]:
+            other.given_up = True
+        # Where even those are not taken, whoever takes is too slow.
+        for other in waiting[: -2 * _PENDING]:
+            self._drop(other)
+
+    def take(self) -> Match[FrameT] | None:
+        """Returns the newest frame that waits for nothing any more; None where all wait."""
+        now = self._clock()
+        waiting = [entry for entry in self._pending if entry.frame is not None]
+        complete = [entry for entry in waiting if not self._missing(entry)]
+        chosen = complete or [entry for entry in waiting if self._is_over(entry, now)]
+        if not chosen:
+            return None
+        entry = chosen[-1]
+        missing = self._missing(entry)
+        for other in waiting[: waiting.index(entry)]:
+            self._drop(other)
+        self._pending.remove(entry)
+        self._matched += not missing
+        self._unmatched += bool(missing)
+        assert entry.frame is not None
+        return Match(
+            entry.frame,
+            {stream: item for stream, (_, item) in entry.partners.items()},
+            {stream: self._nearest(stream, entry.stamp) for stream in missing},
+        )
+
+    def seconds_left(self) -> float | None:
+        """Returns how long :meth:`take` has nothing, if nothing comes; None is for ever."""
+        ends = [entry.put_at + self.wait for entry in self._pending if entry.frame is not None]
+        return max(0.0, min(ends) - self._clock()) if ends else None
+
+    def counts(self) -> MatchCounts:
+        """Returns the counts since it was made."""
+        return MatchCounts(self._matched, self._unmatched, self._skipped)
+
+    def _offer(self, entry: _Pending[FrameT], stream: str, item: tuple[int, Any]) -> None:
+        """Keeps an item where it is the nearest so far; of equals the later one."""
+        distance = abs(item[0] - entry.stamp)
+        held = entry.partners.get(stream)
+        if distance <= self.slop and (held is None or distance <= abs(held[0] - entry.stamp)):
+            entry.partners[stream] = item
+
+    def _drop(self, entry: _Pending[FrameT]) -> None:
+        self._pending.remove(entry)
+        if self._missing(entry):
+            self._unmatched += 1
+        else:
+            self._skipped += 1
+
+    def _missing(self, entry: _Pending[FrameT]) -> list[str]:
+        return [stream for stream in self._recent if stream not in entry.partners]
+
+    def _is_over(self, entry: _Pending[FrameT], now: float) -> bool:
+        """Whether no partner will come: it has waited long enough, or their stream is past it."""
+        if entry.given_up or now - entry.put_at >= self.wait:
+            return True
+        return any(
+            bool(self._recent[stream]) and self._recent[stream][-1][0] > entry.stamp
+            for stream in self._missing(entry)
+        )
+
+    def _nearest(self, stream: str, stamp: int) -> int | None:
+        offsets = [item[0] - stamp for item in self._recent[stream]]
+        return min(offsets, key=abs) if offsets else None
