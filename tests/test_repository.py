@@ -140,12 +140,14 @@ class TestInstallation:
         self, repository: Path, setup_arguments: dict[str, Any]
     ) -> None:
         packages = setup_arguments['packages']
-        assert all((repository / name / '__init__.py').is_file() for name in packages)
+        assert all(
+            (repository / name.replace('.', '/') / '__init__.py').is_file() for name in packages
+        )
         assert 'training' not in packages
         inner = {
             '.'.join(path.parent.relative_to(repository).parts)
             for name in packages
-            for path in (repository / name).rglob('__init__.py')
+            for path in (repository / name.replace('.', '/')).rglob('__init__.py')
         }
         assert inner == set(packages), 'a sub-package is missing in setup.py'
 
