@@ -13,13 +13,17 @@ from numpy.typing import NDArray
 from std_msgs.msg import Header
 
 from clipseg_model.frame_outputs import FrameOutputs, Scratch
+from clipseg_model.masked_attention import check_restrictable
 from clipseg_model.overlay import render_overlay
-from clipseg_model.prompts import Prompt, fill_template
+from clipseg_model.prompts import Prompt, fill_template, find_captions
 from clipseg_model.segmenter import Segmentation, Segmenter
+from clipseg_model.steadying import Steadier
+from clipseg_model.visual_prompt import find_method
 from clipseg_ros.conversion import compressed_to_rgb, image_to_rgb
-from clipseg_ros.prompt_set import ActivePrompt, PromptSet
+from clipseg_ros.prompt_set import ActivePrompt, PromptSet, reported
 from clipseg_ros.publishers import SegmentOutputs
 from clipseg_ros.segment_parameters import Settings
+from clipseg_ros.support_pair import stamp_of
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,8 @@ class FoundFrame:
         header: The image's own.
         rgb: The image, RGB uint8 (H, W, 3).
         segmentation: What the model found.
-        prompts: The prompts that it was asked for, in the order of its results.
+        prompts: The prompts that it was asked for and that are not negative, in the order of its
+            results.
     """
 
     header: Header
@@ -52,20 +57,27 @@ class SegmentedFrame(FoundFrame):
     wanted: frozenset[str]
 
 
-def check_representable(segmenter: Segmenter, prompts: Iterable[Prompt]) -> None:
+def check_representable(
+    segmenter: Segmenter, prompts: Iterable[Prompt], settings: Settings
+) -> None:
     """Makes sure that a model can read prompts; touches nothing that a running frame uses.
 
     Raises:
-        PromptError: No word of one is known to the model, or it is too long for its text tower.
+        PromptError: No word of one is known to the model, or it is too long for its text tower, or
+            the model cannot use the visual method.
     """
+    captions = find_captions(settings.template or segmenter.card.template)
     texts = [
-        fill_template(segmenter.card.template, prompt.text)
+        fill_template(caption, prompt.text)
         for prompt in prompts
+        for caption in captions
         if prompt.text is not None
     ]
     if texts:
         with torch.inference_mode():
             segmenter.model.embed_texts(texts)
+    if find_method(settings.visual_method).attention:
+        check_restrictable(segmenter.model)
 
 
 class SegmentationPipeline:
@@ -94,12 +106,16 @@ class SegmentationPipeline:
         """Seconds from the stamp of the last image to its first output."""
         self.model_seconds = 0.0
         """What the model took for the last image, preprocessing and all."""
+        self.last_found: FoundFrame | None = None
+        """The newest frame that was segmented."""
+        self._steadier = Steadier()
         self._scratch = Scratch()
         self._prompts, self._outputs = prompts, outputs
         self._settings, self._now = settings, now
-        self._to_rgb: Callable[[Any], NDArray[np.uint8]] = (
+        self.to_rgb: Callable[[Any], NDArray[np.uint8]] = (
             compressed_to_rgb if compressed else image_to_rgb
         )
+        """From a message to RGB uint8 (H, W, 3)."""
 
     def warm_up(self) -> None:
         """Runs the model once, so that the first frame is as fast as the others."""
@@ -116,13 +132,34 @@ class SegmentationPipeline:
             ClipsegError: The model refuses the image or a prompt.
         """
         prompts = self._prompts.enabled
-        if not prompts or not self._outputs.wanted():
+        answered = reported(prompts)
+        if not answered or not self._outputs.wanted():
+            self.last_found = None
             return None
-        rgb, threshold = self._to_rgb(message), self._settings().threshold
+        rgb, settings, segmenter = self.to_rgb(message), self._settings(), self.segmenter
+        # Here, between two frames: a segmenter is not for two threads at once.
+        self._follow(settings)
         started = time.perf_counter()
-        segmentation = self.segmenter.segment(rgb, [entry.prompt for entry in prompts], threshold)
+        asked = [entry.prompt for entry in prompts]
+        segmentation = segmenter.segment(rgb, asked, settings.threshold)
         self.model_seconds = time.perf_counter() - started
-        return FoundFrame(message.header, rgb, segmentation, prompts)
+        segmentation = self._steadier.apply(
+            segmentation,
+            stamp_of(message) * 1e-9,
+            rgb,
+            settings.steadying,
+            segmenter.card.presence_threshold,
+        )
+        self.last_found = FoundFrame(message.header, rgb, segmentation, answered)
+        return self.last_found
+
+    def _follow(self, settings: Settings) -> None:
+        """Has the segmenter read prompts as the settings say."""
+        segmenter = self.segmenter
+        wanted = settings.template or segmenter.card.template, settings.visual_method
+        if wanted != (segmenter.template, segmenter.visual_method):
+            segmenter.template, segmenter.visual_method = wanted
+            self._steadier.forget()
 
     def publish(self, found: FoundFrame) -> SegmentedFrame:
         """Publishes mask, labels, confidence and segments, and prepares the others.
