@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from clipseg_model.errors import PromptError
+from clipseg_model.segmentation import Segmentation
 from clipseg_ros.pick_server import PickFrame
 from clipseg_ros.pipeline import SegmentationPipeline
 from clipseg_ros.support_pair import stamp_of
@@ -53,7 +54,7 @@ class NewestFrame:
             )
         message, arrived = newest
         age, found = time.monotonic() - arrived, pipeline.last_found
-        if with_labels and found is not None:
+        if with_labels and found is not None and isinstance(found.segmentation, Segmentation):
             lag = (stamp_of(message) - stamp_of(found)) * 1e-9
             if 0 <= lag <= MAX_LAG:
                 ids = [entry.id for entry in found.prompts]

@@ -1,4 +1,4 @@
-""" "That one there": a service and two topics that make an example of a part of a frame."""
+"""A service and two topics for "that one there": they make an example of a part of a frame."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from std_msgs.msg import Header
 
 from clipseg_model.frame_outputs import FrameOutputs, Scratch
 from clipseg_model.masked_attention import check_restrictable
+from clipseg_model.overlap import OverlappedSegmenter, PendingSegmentation
 from clipseg_model.overlay import render_overlay
 from clipseg_model.prompts import Prompt, fill_template, find_captions
 from clipseg_model.segmenter import Segmentation, Segmenter
@@ -33,26 +34,36 @@ class FoundFrame:
     Attributes:
         header: The image's own.
         rgb: The image, RGB uint8 (H, W, 3).
-        segmentation: What the model found.
+        segmentation: What the model found; on a GPU what is under way there.
         prompts: The prompts that it was asked for and that are not negative, in the order of its
             results.
+        started: When the model got the image, seconds of ``time.perf_counter``.
+        settings: Those that it was given.
     """
 
     header: Header
     rgb: NDArray[np.uint8]
-    segmentation: Segmentation
+    segmentation: Segmentation | PendingSegmentation
     prompts: tuple[ActivePrompt, ...]
+    started: float
+    settings: Settings
 
 
 @dataclass(frozen=True)
-class SegmentedFrame(FoundFrame):
+class SegmentedFrame:
     """What the thread that publishes leaves for the one that makes what can wait.
 
     Attributes:
+        header: The image's own.
+        rgb: The image, RGB uint8 (H, W, 3).
+        prompts: The prompts that were asked for.
         pixels: The outputs that were computed together.
         wanted: Names of the outputs that were subscribed to then.
     """
 
+    header: Header
+    rgb: NDArray[np.uint8]
+    prompts: tuple[ActivePrompt, ...]
     pixels: FrameOutputs
     wanted: frozenset[str]
 
@@ -80,6 +91,13 @@ def check_representable(
         check_restrictable(segmenter.model)
 
 
+def overlap_on_gpu(segmenter: Segmenter) -> OverlappedSegmenter | None:
+    """Returns what keeps several frames under way where the model is on a CUDA device."""
+    if segmenter.device.type != 'cuda' or segmenter.zoom is not None:
+        return None
+    return OverlappedSegmenter(segmenter)
+
+
 class SegmentationPipeline:
     """Segments frames and publishes what is subscribed to.
 
@@ -90,6 +108,8 @@ class SegmentationPipeline:
         settings: Returns the settings of now.
         now: Returns the node's time, nanoseconds.
         compressed: Whether frames are CompressedImage messages.
+        overlapped: Runs the same model on a GPU with several frames under way; None to segment
+            one frame after another.
     """
 
     def __init__(
@@ -100,6 +120,7 @@ class SegmentationPipeline:
         settings: Callable[[], Settings],
         now: Callable[[], int],
         compressed: bool = False,
+        overlapped: OverlappedSegmenter | None = None,
     ) -> None:
         self.segmenter = segmenter
         self.age = 0.0
@@ -109,7 +130,10 @@ class SegmentationPipeline:
         self.last_found: FoundFrame | None = None
         """The newest frame that was segmented."""
         self._steadier = Steadier()
+        # How prompts were read for the frame before.
+        self._reading: tuple[str | None, str] = (None, '')
         self._scratch = Scratch()
+        self._overlapped = overlapped
         self._prompts, self._outputs = prompts, outputs
         self._settings, self._now = settings, now
         self.to_rgb: Callable[[Any], NDArray[np.uint8]] = (
@@ -138,40 +162,36 @@ class SegmentationPipeline:
             return None
         rgb, settings, segmenter = self.to_rgb(message), self._settings(), self.segmenter
         # Here, between two frames: a segmenter is not for two threads at once.
-        self._follow(settings)
-        started = time.perf_counter()
-        asked = [entry.prompt for entry in prompts]
-        segmentation = segmenter.segment(rgb, asked, settings.threshold)
-        self.model_seconds = time.perf_counter() - started
-        segmentation = self._steadier.apply(
-            segmentation,
-            stamp_of(message) * 1e-9,
-            rgb,
-            settings.steadying,
-            segmenter.card.presence_threshold,
-        )
-        self.last_found = FoundFrame(message.header, rgb, segmentation, answered)
-        return self.last_found
+        segmenter.template = settings.template or segmenter.card.template
+        segmenter.visual_method = settings.visual_method
+        wanted, started = [entry.prompt for entry in prompts], time.perf_counter()
+        segmentation: Segmentation | PendingSegmentation
+        if self._overlapped is not None:
+            segmentation = self._overlapped.start(rgb, wanted, settings.threshold)
+        else:
+            segmentation = segmenter.segment(rgb, wanted, settings.threshold)
+            self.model_seconds = time.perf_counter() - started
+        return FoundFrame(message.header, rgb, segmentation, answered, started, settings)
 
-    def _follow(self, settings: Settings) -> None:
-        """Has the segmenter read prompts as the settings say."""
-        segmenter = self.segmenter
-        wanted = settings.template or segmenter.card.template, settings.visual_method
-        if wanted != (segmenter.template, segmenter.visual_method):
-            segmenter.template, segmenter.visual_method = wanted
-            self._steadier.forget()
-
-    def publish(self, found: FoundFrame) -> SegmentedFrame:
+    def publish(self, found: FoundFrame) -> SegmentedFrame | None:
         """Publishes mask, labels, confidence and segments, and prepares the others.
 
-        The mask leaves before anything else is made.
+        Returns:
+            What :meth:`finish` takes; None where all prompts were taken back meanwhile, and
+            nothing was published.
         """
-        outputs, header = self._outputs, found.header
+        if not self._prompts.enabled:
+            return None
+        outputs, header, segmentation = self._outputs, found.header, found.segmentation
+        if isinstance(segmentation, PendingSegmentation):
+            segmentation = segmentation.result()
+            self.model_seconds = time.perf_counter() - found.started
+        segmentation = self._steady(found, segmentation)
         wanted = frozenset(outputs.wanted())
         # The overlay is made of the labels, and the segments of nothing that is made here.
         needed = {'labels' if name == 'overlay' else name for name in wanted - {'segments'}}
         ids = [entry.id for entry in found.prompts]
-        pixels = FrameOutputs(found.segmentation, ids, needed, self._scratch)
+        pixels = FrameOutputs(segmentation, ids, needed, self._scratch)
         height, width = pixels.shape
         for name in ('mask', 'labels', 'confidence'):
             if name in wanted:
@@ -181,8 +201,25 @@ class SegmentationPipeline:
                 stamp = header.stamp.sec * 1_000_000_000 + header.stamp.nanosec
                 self.age = (self._now() - stamp) * 1e-9
         if 'segments' in wanted:
-            outputs.publish_segments(found.segmentation, found.prompts, header)
-        return SegmentedFrame(header, found.rgb, found.segmentation, found.prompts, pixels, wanted)
+            outputs.publish_segments(segmentation, found.prompts, header)
+        return SegmentedFrame(header, found.rgb, found.prompts, pixels, wanted)
+
+    def _steady(self, found: FoundFrame, segmentation: Segmentation) -> Segmentation:
+        """Smooths over frames and decides on presence, in the order of the frames."""
+        settings, card = found.settings, self.segmenter.card
+        reading = (settings.template, settings.visual_method)
+        if reading != self._reading:
+            self._reading = reading
+            self._steadier.forget()
+        segmentation = self._steadier.apply(
+            segmentation,
+            stamp_of(found) * 1e-9,
+            found.rgb,
+            settings.steadying,
+            card.presence_threshold,
+        )
+        self.last_found = replace(found, segmentation=segmentation)
+        return segmentation
 
     def finish(self, frame: SegmentedFrame) -> None:
         """Publishes what costs more and can wait: probability and overlay."""

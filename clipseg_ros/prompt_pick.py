@@ -1,4 +1,4 @@
-""" "That one there": from a box or a point in a frame to an example. No ROS in here."""
+"""What "that one there" means: from a box or a point in a frame to an example. No ROS in here."""
 
 from __future__ import annotations
 
