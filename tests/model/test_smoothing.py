@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -101,10 +102,8 @@ def test_another_view_starts_anew_and_a_darker_one_does_not() -> None:
 def test_slow_motion_adds_up() -> None:
     """No two frames differ by the limit, but those of an average would."""
     smoother, wide = TemporalSmoother(), np.hstack((scene(1), scene(2)))
-    steps = [np.roll(wide, -n, axis=1)[:, :WIDTH] for n in range(0, 80)]
-    between = [
-        picture_change(thumbnail(a), thumbnail(b)) for a, b in zip(steps, steps[1:], strict=False)
-    ]
+    steps = [np.roll(wide, -n, axis=1)[:, :WIDTH] for n in range(80)]
+    between = [picture_change(thumbnail(a), thumbnail(b)) for a, b in pairwise(steps)]
     assert max(between) < 0.06
     for number, image in enumerate(steps):
         smooth(smoother, 0.5, number / 30, image=np.ascontiguousarray(image))
