@@ -55,6 +55,7 @@ class StandIn:
         name = f'stand-in:{milliseconds:g}'
         self.card = ModelCard(name, 'stand-in', {}, LOGIT_SIZE)
         self.model = SimpleNamespace(embed_texts=lambda texts: None)
+        self.runtime = SimpleNamespace(describe=lambda: name)
         self._seconds = milliseconds * 1e-3
         self._logits: list[NDArray[np.float32]] = []
 
