@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,15 @@ import numpy as np
 import pytest
 from geometry_msgs.msg import Point
 from numpy.typing import NDArray
-from ros_peers import NodeProcess, Peer, picture, stamp_of, wait_until, write_tiny_model
+from ros_peers import (
+    NodeProcess,
+    Peer,
+    picture,
+    ros_arguments,
+    stamp_of,
+    wait_until,
+    write_tiny_model,
+)
 from sensor_msgs.msg import Image, RegionOfInterest
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
@@ -454,3 +463,30 @@ def test_the_same_text_again_changes_nothing(bench: Bench) -> None:
         assert close(bench.show()['probability'], before)
     finally:
         bench.set(text_weight=0.5)
+
+
+def test_prompts_are_restored_at_configuring(tiny_model: Path, peer: Peer, tmp_path: Path) -> None:
+    good, bad = tmp_path / 'good.yaml', tmp_path / 'bad.yaml'
+    bad.write_text('version: 1\nprompts:\n- {id: 7, phrase: red bowl}\n- {phrase: чашка}\n')
+    good.write_text('version: 1\nprompts:\n- {id: 7, phrase: red bowl, enabled: false}\n')
+    files = {'good': good, 'bad': bad, 'none': tmp_path / 'none.yaml'}
+    options = {'model': tiny_model, 'device': 'cpu', 'prompt': "'the mug'"}
+    nodes = {name: ros_arguments({**options, 'prompt_file': path}) for name, path in files.items()}
+    host = str(Path(__file__).with_name('node_host.py'))
+    process = NodeProcess(host, script=[json.dumps(nodes)])
+    try:
+        for name in nodes:
+            process.wait_for(f'[{name}.clipseg]: active: tiny')
+        expected = {'good': 'red bowl', 'bad': 'the mug', 'none': 'the mug'}
+        for name, text in expected.items():
+            assert peer.get_parameter(f'/{name}/clipseg', 'prompt') == text
+        assert 'in place of the parameter' in process.wait_for('[good.clipseg]: prompts restored')
+        process.wait_for("[good.clipseg]: 1 prompt(s) active: 7 'red bowl' (disabled)")
+        line = process.wait_for('[bad.clipseg]: prompts not restored')
+        assert 'no word' in line
+        assert '[ERROR]' in line
+        process.wait_for('none.yaml is not there yet')
+        assert process.count('no prompt set') == 1, 'all of the good one are disabled'
+    finally:
+        assert process.stop() == 0, process.output
+    assert 'Traceback' not in process.output, process.output
