@@ -128,7 +128,8 @@ class FileRunner:
         self.threshold = threshold
         self.frame_masks = frame_masks
         self.min_area = min_area
-        self._slugs = list(_distinct(slug(prompt.label) for prompt in self.prompts))
+        reported = [prompt for prompt in self.prompts if not prompt.negative]
+        self._slugs = list(_distinct(slug(prompt.label) for prompt in reported))
         self._stems: set[str] = set()
         try:
             output.mkdir(parents=True, exist_ok=True)

@@ -115,6 +115,15 @@ def masked_attention(model: nn.Module, mask: Tensor, scope: str) -> Iterator[Non
         yield
 
 
+def check_restrictable(model: nn.Module) -> None:
+    """Make sure that :func:`masked_attention` works with a model; touches nothing.
+
+    Raises:
+        PromptError: The model has no image tower whose attention can be restricted.
+    """
+    _image_blocks(model)
+
+
 def _fitting(mask: Tensor, tokens: Tensor) -> Tensor:
     """Which of these tokens (B, N, C) are inside."""
     side = math.isqrt(tokens.shape[1] - 1)

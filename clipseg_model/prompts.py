@@ -78,6 +78,10 @@ class Prompt:
         mask: (H, W) bool or uint8 of that image, non-zero on the example object; copied.
         name: What consumers call it; the phrase where None.
         threshold: Probability in (0, 1) above which a pixel is on; the model's where None.
+        presence_threshold: Score in 0…1 from which on it counts as present; the model's where
+            None, and 0 takes it for present always.
+        negative: Whether it is a distractor: it competes for the pixels of the others and is
+            never reported (:mod:`clipseg_model.competition`).
         weight: Share of the text in 0…1 where both text and image are given: the conditional
             vector is weight · text + (1 - weight) · image. The paper ("Image-Text
             Interpolation") writes a · image + (1 - a) · text, so its a is 1 - weight; its
@@ -94,6 +98,8 @@ class Prompt:
     name: str | None = None
     threshold: float | None = None
     weight: float = 0.5
+    presence_threshold: float | None = None
+    negative: bool = False
 
     def __post_init__(self) -> None:
         if self.text is None and self.image is None:
@@ -109,6 +115,9 @@ class Prompt:
             object.__setattr__(self, 'mask', _frozen_copy(self._checked_mask()))
         if self.threshold is not None:
             check_probability(self.threshold, "A prompt's threshold")
+        presence = self.presence_threshold
+        if presence is not None and not (isinstance(presence, (int, float)) and 0 <= presence <= 1):
+            raise PromptError(f"A prompt's presence threshold must be in 0…1, not {presence!r}")
         if not isinstance(self.weight, (int, float)) or not 0 <= self.weight <= 1:
             raise PromptError(f"A prompt's weight must be in 0…1, not {self.weight!r}")
 
@@ -135,7 +144,8 @@ class Prompt:
         return digest.hexdigest()
 
     def _identity(self) -> tuple[Hashable, ...]:
-        return self.text, self.image_key, self.name, self.threshold, self.weight
+        thresholds = self.threshold, self.presence_threshold
+        return self.text, self.image_key, self.name, *thresholds, self.weight, self.negative
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Prompt):
@@ -150,19 +160,19 @@ def parse_prompts(text: str) -> list[Prompt]:
     """Read prompts as people write them on one line or several.
 
     ``;`` and line breaks separate; ``name: phrase`` gives a prompt another name than its phrase
-    (a colon between digits is part of the phrase); what is repeated, letter case aside, is
-    dropped.
+    (a colon between digits is part of the phrase); ``!`` before either makes it negative; what is
+    repeated, letter case aside, is dropped.
 
     Args:
-        text: For example ``the mug; seat: something to sit on``.
+        text: For example ``the mug; seat: something to sit on; !plate``.
 
     Returns:
         The prompts in order; empty for a blank text.
 
     Raises:
         PromptError: A phrase is too long, a name stands without a phrase or a phrase without its
-            name, two different phrases have the same name, or there are more than
-            :data:`MAX_PROMPTS`.
+            name, two different phrases have the same name, one is negative and not, or there are
+            more than :data:`MAX_PROMPTS`.
     """
     if not isinstance(text, str):
         raise PromptError(f'Prompts are written as text, not {type(text).__name__}')
@@ -177,6 +187,8 @@ def parse_prompts(text: str) -> list[Prompt]:
                 f'Two prompts are called {prompt.label!r}, {known.text!r} and {prompt.text!r}: '
                 'give one of them another name'
             )
+        if known.negative != prompt.negative:
+            raise PromptError(f'{prompt.label!r} is asked for and, with "!", ruled out: choose one')
         _check_count(len(prompts))
     return list(prompts.values())
 
@@ -303,15 +315,20 @@ class EmbeddingCache:
 
 
 def _parse_one(part: str) -> Prompt:
+    negative = part.lstrip().startswith('!')
+    if negative:
+        part = part.lstrip()[1:]
+        if not part.strip():
+            raise PromptError('"!" makes a prompt negative, and there is no phrase after it')
     colon = _NAME_COLON.search(part)
     if colon is None:
-        return Prompt(part)
+        return Prompt(part, negative=negative)
     name, phrase = part[: colon.start()], part[colon.end() :]
     if not name.strip() or not phrase.strip():
         raise PromptError(
             f'A prompt is written "phrase" or "name: phrase", unlike {part.strip()[:60]!r}'
         )
-    return Prompt(phrase, name=name)
+    return Prompt(phrase, name=name, negative=negative)
 
 
 def _clean(text: object, what: str) -> str:

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from clipseg_model.calibration import top_scores
+from clipseg_model.competition import compete
 from clipseg_model.devices import resolve_device
-from clipseg_model.errors import CheckpointError, ClipsegError, ImageError
+from clipseg_model.errors import CheckpointError, ClipsegError, ImageError, PromptError
 from clipseg_model.images import check_image
 from clipseg_model.masked_attention import masked_attention
 from clipseg_model.model_card import ModelCard
@@ -227,8 +228,12 @@ class Segmenter:
             threshold: Probability in (0, 1) for the prompts that have none of their own; the
                 model's where None.
 
+        Returns:
+            A result for each prompt that is not negative, in their order.
+
         Raises:
-            PromptError: The prompts are empty, too many, or not representable by the model.
+            PromptError: The prompts are empty, too many, all negative, or not representable by
+                the model; or one is negative and zoom is on.
             ImageError: No image was set.
             RegionError: A region to zoom into is not usable for this image.
         """
@@ -329,16 +334,24 @@ class Segmenter:
             prompts: Their prompts.
             threshold: As :meth:`predict` takes it.
             size: Height and width of the image, pixels.
+
+        Raises:
+            PromptError: All prompts are negative, or one is and zoom is on.
         """
+        if self.zoom is not None and any(prompt.negative for prompt in prompts):
+            raise PromptError('Negative prompts do not work with zoom: leave one of them out')
         default = self.card.threshold if threshold is None else threshold
+        presence = self.card.presence_threshold
+        logits, asked = compete(logits, prompts, default, presence)
         height, width = size
-        answers = zip(prompts, top_scores(logits), logits.cpu().numpy(), strict=True)
+        answers = zip(asked, top_scores(logits), logits.cpu().numpy(), strict=True)
         results = [
             PromptResult(
                 prompt=prompt,
                 threshold=default if prompt.threshold is None else prompt.threshold,
                 score=score,
-                presence=score >= self.card.presence_threshold,
+                presence=score
+                >= (presence if prompt.presence_threshold is None else prompt.presence_threshold),
                 logits=array,
                 height=height,
                 width=width,

@@ -13,7 +13,7 @@ from typing import Any
 
 MISSING = (
     'the messages of clipseg_ros are not built (plain pip install): running without ~/prompts, '
-    '~/segments and ~/set_prompts. Remedy: `colcon build` and source its install/setup file'
+    '~/segments, ~/set_prompts and ~/pick. Remedy: `colcon build` and source its install/setup file'
 )
 
 
@@ -27,6 +27,7 @@ class Interfaces:
         Segment: ``clipseg_ros/msg/Segment``.
         SegmentArray: ``clipseg_ros/msg/SegmentArray``.
         SetPrompts: ``clipseg_ros/srv/SetPrompts``.
+        PickPrompt: ``clipseg_ros/srv/PickPrompt``.
     """
 
     Prompt: Any
@@ -34,6 +35,7 @@ class Interfaces:
     Segment: Any
     SegmentArray: Any
     SetPrompts: Any
+    PickPrompt: Any
 
 
 def load_interfaces() -> Interfaces | None:
@@ -53,4 +55,5 @@ def load_interfaces() -> Interfaces | None:
         Segment=messages.Segment,
         SegmentArray=messages.SegmentArray,
         SetPrompts=services.SetPrompts,
+        PickPrompt=services.PickPrompt,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -13,14 +13,18 @@ from numpy.typing import NDArray
 from std_msgs.msg import Header
 
 from clipseg_model.frame_outputs import FrameOutputs, Scratch
+from clipseg_model.masked_attention import check_restrictable
 from clipseg_model.overlap import OverlappedSegmenter, PendingSegmentation
 from clipseg_model.overlay import render_overlay
-from clipseg_model.prompts import Prompt, fill_template
+from clipseg_model.prompts import Prompt, fill_template, find_captions
 from clipseg_model.segmenter import Segmentation, Segmenter
+from clipseg_model.steadying import Steadier
+from clipseg_model.visual_prompt import find_method
 from clipseg_ros.conversion import compressed_to_rgb, image_to_rgb
-from clipseg_ros.prompt_set import ActivePrompt, PromptSet
+from clipseg_ros.prompt_set import ActivePrompt, PromptSet, reported
 from clipseg_ros.publishers import SegmentOutputs
 from clipseg_ros.segment_parameters import Settings
+from clipseg_ros.support_pair import stamp_of
 
 
 @dataclass(frozen=True)
@@ -31,8 +35,10 @@ class FoundFrame:
         header: The image's own.
         rgb: The image, RGB uint8 (H, W, 3).
         segmentation: What the model found; on a GPU what is under way there.
-        prompts: The prompts that it was asked for, in the order of its results.
+        prompts: The prompts that it was asked for and that are not negative, in the order of its
+            results.
         started: When the model got the image, seconds of ``time.perf_counter``.
+        settings: Those that it was given.
     """
 
     header: Header
@@ -40,6 +46,7 @@ class FoundFrame:
     segmentation: Segmentation | PendingSegmentation
     prompts: tuple[ActivePrompt, ...]
     started: float
+    settings: Settings
 
 
 @dataclass(frozen=True)
@@ -79,20 +86,27 @@ class FrameTaker(Protocol):
         """Given an image that was segmented."""
 
 
-def check_representable(segmenter: Segmenter, prompts: Iterable[Prompt]) -> None:
+def check_representable(
+    segmenter: Segmenter, prompts: Iterable[Prompt], settings: Settings
+) -> None:
     """Makes sure that a model can read prompts; touches nothing that a running frame uses.
 
     Raises:
-        PromptError: No word of one is known to the model, or it is too long for its text tower.
+        PromptError: No word of one is known to the model, or it is too long for its text tower, or
+            the model cannot use the visual method.
     """
+    captions = find_captions(settings.template or segmenter.card.template)
     texts = [
-        fill_template(segmenter.card.template, prompt.text)
+        fill_template(caption, prompt.text)
         for prompt in prompts
+        for caption in captions
         if prompt.text is not None
     ]
     if texts:
         with torch.inference_mode():
             segmenter.model.embed_texts(texts)
+    if find_method(settings.visual_method).attention:
+        check_restrictable(segmenter.model)
 
 
 def overlap_on_gpu(segmenter: Segmenter) -> OverlappedSegmenter | None:
@@ -133,13 +147,19 @@ class SegmentationPipeline:
         """Seconds from the stamp of the last image to its first output."""
         self.model_seconds = 0.0
         """What the model took for the last image, preprocessing and all."""
+        self.last_found: FoundFrame | None = None
+        """The newest frame that was segmented."""
+        self._steadier = Steadier()
+        # How prompts were read for the frame before.
+        self._reading: tuple[str | None, str] = (None, '')
         self._scratch = Scratch()
         self._overlapped, self._taker = overlapped, taker
         self._prompts, self._outputs = prompts, outputs
         self._settings, self._now = settings, now
-        self._to_rgb: Callable[[Any], NDArray[np.uint8]] = (
+        self.to_rgb: Callable[[Any], NDArray[np.uint8]] = (
             compressed_to_rgb if compressed else image_to_rgb
         )
+        """From a message to RGB uint8 (H, W, 3)."""
 
     def warm_up(self) -> None:
         """Runs the model once, so that the first frame is as fast as the others."""
@@ -156,19 +176,24 @@ class SegmentationPipeline:
             ClipsegError: The model refuses the image or a prompt.
         """
         prompts = self._prompts.enabled
-        if not prompts or not self._outputs.wanted():
+        answered = reported(prompts)
+        if not answered or not self._outputs.wanted():
+            self.last_found = None
             return None
         if self._taker is not None:
             self._taker.expect(message.header)
-        rgb, threshold = self._to_rgb(message), self._settings().threshold
+        rgb, settings, segmenter = self.to_rgb(message), self._settings(), self.segmenter
+        # Here, between two frames: a segmenter is not for two threads at once.
+        segmenter.template = settings.template or segmenter.card.template
+        segmenter.visual_method = settings.visual_method
         wanted, started = [entry.prompt for entry in prompts], time.perf_counter()
         segmentation: Segmentation | PendingSegmentation
         if self._overlapped is not None:
-            segmentation = self._overlapped.start(rgb, wanted, threshold)
+            segmentation = self._overlapped.start(rgb, wanted, settings.threshold)
         else:
-            segmentation = self.segmenter.segment(rgb, wanted, threshold)
+            segmentation = segmenter.segment(rgb, wanted, settings.threshold)
             self.model_seconds = time.perf_counter() - started
-        return FoundFrame(message.header, rgb, segmentation, prompts, started)
+        return FoundFrame(message.header, rgb, segmentation, answered, started, settings)
 
     def publish(self, found: FoundFrame) -> SegmentedFrame | None:
         """Publishes mask, labels, confidence and segments, and prepares the others.
@@ -183,6 +208,7 @@ class SegmentationPipeline:
         if isinstance(segmentation, PendingSegmentation):
             segmentation = segmentation.result()
             self.model_seconds = time.perf_counter() - found.started
+        segmentation = self._steady(found, segmentation)
         wanted = frozenset(outputs.wanted())
         # The overlay is made of the labels, points have their probability too, and the segments are
         # of nothing that is made here.
@@ -205,6 +231,23 @@ class SegmentationPipeline:
         if self._taker is not None:
             self._taker.put(frame)
         return frame
+
+    def _steady(self, found: FoundFrame, segmentation: Segmentation) -> Segmentation:
+        """Smooths over frames and decides on presence, in the order of the frames."""
+        settings, card = found.settings, self.segmenter.card
+        reading = (settings.template, settings.visual_method)
+        if reading != self._reading:
+            self._reading = reading
+            self._steadier.forget()
+        segmentation = self._steadier.apply(
+            segmentation,
+            stamp_of(found) * 1e-9,
+            found.rgb,
+            settings.steadying,
+            card.presence_threshold,
+        )
+        self.last_found = replace(found, segmentation=segmentation)
+        return segmentation
 
     def finish(self, frame: SegmentedFrame) -> None:
         """Publishes what costs more and can wait: probability and overlay."""

@@ -1,38 +1,49 @@
-"""The ways by which prompts reach the node: parameter, topics and service, all or nothing each."""
+"""The ways by which prompts reach the node: parameter, topics and service, all or nothing each.
+
+The parameter ``prompt`` is the text of all prompts that have words, whichever way they came. What a
+text cannot say, the pictures, stays beside it: see :meth:`PromptServer.apply`.
+"""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
+from rclpy.clock import Clock, ClockType
 from rclpy.parameter import Parameter
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header, String
 
-from clipseg_model.errors import ClipsegError, PromptError
+from clipseg_model.errors import ClipsegError
 from clipseg_model.prompts import Prompt
 from clipseg_ros.conversion import image_to_rgb
 from clipseg_ros.errors import ImageConversionError
 from clipseg_ros.interfaces import Interfaces
+from clipseg_ros.prompt_messages import mask_of, read_message, write_messages
 from clipseg_ros.prompt_set import (
+    EXAMPLE,
     ActivePrompt,
     PromptRequest,
     PromptSet,
+    key_of,
     read_prompts,
     write_prompts,
 )
 from clipseg_ros.qos import QosWatch, command_input, overridable
+from clipseg_ros.support_pair import SupportImage, SupportPair, stamp_of
 from clipseg_ros.throttled_log import ThrottledLog
 
-EXAMPLE = 'example'
-"""Name of the prompt that ~/prompt_image makes."""
+TEXT_PAUSE = 0.05
+"""Seconds between texts that take effect; of those that come faster the newest does."""
 
 
 class PromptServer:
     """Keeps the active prompts, and the parameter ``prompt`` in step with them.
 
     Args:
-        node: The node.
+        node: The node; has the parameters ``prompt`` and ``text_weight``.
         interfaces: The package's own messages, where they are built.
         check: Raises a PromptError for prompts that the loaded model cannot read.
         on_change: Called after the prompts have changed.
@@ -50,10 +61,14 @@ class PromptServer:
         self.prompts = PromptSet()
         self._node, self._interfaces = node, interfaces
         self._check, self._on_change, self._log = check, on_change, log
-        self._example: Prompt | None = None
+        self._pair = SupportPair()
         self._entities: list[tuple[Callable[[Any], Any], Any]] = []
         # True while the parameter follows prompts that are active already.
         self._following = False
+        # The newest text of ~/prompt that has not taken effect, and when the last one did.
+        self._waiting: str | None = None
+        self._taken_at = -TEXT_PAUSE
+        self._timer: Any = None
 
     def open(self, watch: QosWatch) -> None:
         """Creates the topics and the service."""
@@ -78,12 +93,17 @@ class PromptServer:
                 self._interfaces.SetPrompts, '~/set_prompts', self._on_service
             )
             self._entities.append((node.destroy_service, service))
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self._timer = node.create_timer(TEXT_PAUSE, self._take_waiting, clock=steady)
+        self._timer.cancel()
+        self._entities.append((node.destroy_timer, self._timer))
 
     def close(self) -> None:
         """Takes them away; the prompts stay."""
         for destroy, entity in self._entities:
             destroy(entity)
         self._entities.clear()
+        self._timer = self._waiting = None
 
     def find_problem(self, value: str | Sequence[str]) -> str:
         """Returns why a value of the parameter would be refused, or an empty string."""
@@ -92,8 +112,7 @@ class PromptServer:
         try:
             prompts = read_prompts(value)
             self._check(prompts)
-            if self._example is not None and any(p.label.casefold() == EXAMPLE for p in prompts):
-                return f'the name {EXAMPLE!r} is that of the support image: choose another'
+            self.prompts.check(self._beside_pictures(prompts))
         except ClipsegError as error:
             return str(error)
         return ''
@@ -101,157 +120,190 @@ class PromptServer:
     def apply(self, value: str | Sequence[str]) -> None:
         """Makes the parameter's value the active prompts; it has been checked before.
 
-        The support image stays beside them; blank text stops everything.
+        A phrase under the name of a prompt with a picture is mixed with that picture. Prompts that
+        are pictures alone stay beside it, and so does the picture of ``example``. Blank text stops
+        everything.
         """
         if self._following:
             return
+        self._waiting = None
         prompts = read_prompts(value)
         if not prompts:
-            self._example = None
-        self._replace([PromptRequest(prompt) for prompt in prompts])
+            self._pair.forget()
+        self._activate(self._beside_pictures(prompts))
 
-    def messages(self, threshold: float) -> list[Any]:
+    def replace(self, requests: Sequence[PromptRequest]) -> None:
+        """Makes these the active prompts, and the parameter their text; or changes nothing.
+
+        Raises:
+            PromptError: The model cannot read one, or they do not go together.
+        """
+        self._settle()
+        self._check([request.prompt for request in requests])
+        self.prompts.check(requests)
+        self._pair.forget()
+        self._activate(requests)
+        self._follow()
+
+    def add(self, prompt: Prompt) -> ActivePrompt:
+        """Makes a prompt active beside the others, in place of one of its name.
+
+        Returns:
+            The prompt under its id.
+
+        Raises:
+            PromptError: As :meth:`replace`.
+        """
+        self._settle()
+        key = key_of(prompt.label)
+        others = [entry for entry in self.prompts.active if key_of(entry.name) != key]
+        self.replace([*(as_request(entry) for entry in others), PromptRequest(prompt)])
+        return next(entry for entry in self.prompts.active if key_of(entry.name) == key)
+
+    def messages(self, threshold: float, presence: float) -> list[Any]:
         """Returns the active prompts as messages.
 
         Args:
             threshold: In force for prompts without one of their own.
+            presence: The same for presence.
         """
         if self._interfaces is None:
             return []
-        return [
-            self._interfaces.Prompt(
-                id=entry.id,
-                name=entry.name,
-                phrase=entry.prompt.text or '',
-                threshold=float(
-                    threshold if entry.prompt.threshold is None else entry.prompt.threshold
-                ),
-                enabled=entry.enabled,
-                weight=float(_weight(entry.prompt)),
-            )
-            for entry in self.prompts.active
-        ]
+        return write_messages(self._interfaces.Prompt, self.prompts.active, threshold, presence)
 
-    def _replace(self, requests: list[PromptRequest]) -> None:
-        names = {request.prompt.label.casefold() for request in requests}
-        if self._example is not None and EXAMPLE not in names:
-            requests = [*requests, PromptRequest(self._example)]
+    def _activate(self, requests: Sequence[PromptRequest]) -> None:
         self.prompts.replace(requests)
         self._node.get_logger().info(describe(self.prompts.active))
         self._on_change()
 
-    def _on_text(self, message: String) -> None:
-        # By way of the parameter, so that it never says something else than what is active.
-        result = self._node.set_parameters_atomically([Parameter('prompt', value=message.data)])
-        if not result.successful:
-            self._refuse('prompt', result.reason)
-
-    def _on_image(self, message: Image) -> None:
-        def build() -> Prompt:
-            return Prompt(image=image_to_rgb(message), name=EXAMPLE)
-
-        self._set_example('support image', build)
-
-    def _on_mask(self, message: Image) -> None:
-        def build() -> Prompt:
-            if self._example is None or self._example.image is None:
-                raise ImageConversionError(
-                    'data', 'there is no support image for it: publish ~/prompt_image first'
-                )
-            mask = image_to_rgb(message)[..., 0]
-            return Prompt(image=self._example.image, mask=(mask > 0), name=EXAMPLE)
-
-        self._set_example('support mask', build)
-
-    def _set_example(self, what: str, build: Callable[[], Prompt]) -> None:
-        try:
-            prompt = build()
-            others = [e for e in self.prompts.active if e.name.casefold() != EXAMPLE]
-            self.prompts.replace(
-                [
-                    *(PromptRequest(entry.prompt, entry.enabled) for entry in others),
-                    PromptRequest(prompt),
-                ]
-            )
-        except (ImageConversionError, ClipsegError) as error:
-            self._refuse(what, str(error))
-            return
-        self._example = prompt
-        self._node.get_logger().info(describe(self.prompts.active))
-        self._on_change()
-
-    def _on_service(self, request: Any, response: Any) -> Any:
-        try:
-            requests = [self._read(message) for message in request.prompts]
-            self._check([entry.prompt for entry in requests])
-            self.prompts.replace(requests)
-        except ClipsegError as error:
-            response.success, response.message = False, str(error)
-            self._refuse('set_prompts', str(error))
-            return response
-        if not requests:
-            self._example = None
+    def _follow(self) -> None:
         self._following = True
         try:
             text = write_prompts(entry.prompt for entry in self.prompts.active)
             self._node.set_parameters_atomically([Parameter('prompt', value=text)])
         finally:
             self._following = False
+
+    def _beside_pictures(self, prompts: Sequence[Prompt]) -> list[PromptRequest]:
+        """The requests that a text makes, given the pictures that are active."""
+        if not prompts:
+            return []
+        pictures = self.prompts.pictures
+        requests = []
+        for prompt in prompts:
+            picture = pictures.pop(key_of(prompt.label), None)
+            if picture is not None:
+                same = picture.text == prompt.text
+                weight = picture.weight if same else self._text_weight()
+                prompt = replace(prompt, image=picture.image, mask=picture.mask, weight=weight)
+            requests.append(PromptRequest(prompt))
+        enabled = {key_of(entry.name): entry.enabled for entry in self.prompts.active}
+        for key, picture in pictures.items():
+            if picture.text is not None and key != EXAMPLE:
+                continue
+            alone = replace(picture, text=None, name=picture.label)
+            requests.append(PromptRequest(alone, enabled[key]))
+        return requests
+
+    def _text_weight(self) -> float:
+        return float(self._node.get_parameter('text_weight').value)
+
+    # Topics.
+
+    def _on_text(self, message: String) -> None:
+        # Each text replaces the one before: in a flood only the newest is worth its time.
+        self._waiting = message.data
+        if time.monotonic() - self._taken_at >= TEXT_PAUSE:
+            self._take_waiting()
+        elif self._timer.is_canceled():
+            self._timer.reset()
+
+    def _take_waiting(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        text, self._waiting = self._waiting, None
+        if text is None:
+            return
+        # By way of the parameter, so that it never says something else than what is active.
+        result = self._node.set_parameters_atomically([Parameter('prompt', value=text)])
+        self._taken_at = time.monotonic()
+        if not result.successful:
+            self._refuse('prompt', result.reason)
+
+    def _settle(self) -> None:
+        """Lets a text take effect that came before what comes now."""
+        if self._waiting is not None:
+            self._take_waiting()
+
+    def _on_image(self, message: Image) -> None:
+        self._on_support(
+            'support image',
+            lambda: self._pair.add_image(image_to_rgb(message), stamp_of(message)),
+        )
+
+    def _on_mask(self, message: Image) -> None:
+        self._on_support(
+            'support mask', lambda: self._pair.add_mask(mask_of(message), stamp_of(message))
+        )
+
+    def _on_support(self, what: str, take: Callable[[], SupportImage | None]) -> None:
+        try:
+            self._settle()
+            example = take()
+            if example is not None:
+                self._activate(self._with_example(example))
+        except (ImageConversionError, ClipsegError) as error:
+            self._refuse(what, str(error))
+            return
+        if example is None:
+            self._log.warning(
+                'support mask waits',
+                'the support mask waits for its image: publish ~/prompt_image with its stamp',
+            )
+
+    def _with_example(self, example: SupportImage) -> list[PromptRequest]:
+        """The active prompts, with a picture of ``example``."""
+        requests = {key_of(entry.name): as_request(entry) for entry in self.prompts.active}
+        old = requests.get(EXAMPLE)
+        if old is None:
+            made = PromptRequest(Prompt(image=example.image, mask=example.mask, name=EXAMPLE))
+        else:
+            weight = old.prompt.weight
+            if old.prompt.image is None:
+                weight = self._text_weight()
+            prompt = replace(old.prompt, image=example.image, mask=example.mask, weight=weight)
+            made = replace(old, prompt=prompt)
+        return list({**requests, EXAMPLE: made}.values())
+
+    # Service.
+
+    def _on_service(self, request: Any, response: Any) -> Any:
+        try:
+            self._settle()
+            pictures = self.prompts.pictures
+            self.replace([read_message(message, pictures) for message in request.prompts])
+        except ClipsegError as error:
+            response.success, response.message = False, str(error)
+            self._refuse('set_prompts', str(error))
+            return response
         response.success, response.message = True, describe(self.prompts.active)
-        self._node.get_logger().info(response.message)
-        self._on_change()
-        response.prompts = self.messages(self._node.threshold())
+        response.prompts = self.messages(self._node.threshold(), self._node.presence_threshold())
         return response
 
     def _refuse(self, what: str, reason: str) -> None:
         self._log.warning(f'{what} {reason[:40]}', f'{what} refused, nothing changed: {reason}')
 
-    def _read(self, message: Any) -> PromptRequest:
-        """A request from a message.
 
-        Raises:
-            PromptError: A field is wrong.
-        """
-        written = f'{message.name}: {message.phrase}' if message.name else message.phrase
-        for mark in (';', '\n', '\r'):
-            if mark in written:
-                raise PromptError(f'{written[:60]!r} holds {mark!r}, which separates prompts')
-        parsed = read_prompts(written)
-        # Reading splits at a colon; name and phrase have to come out as they went in.
-        name = ' '.join(message.name.split()) or None
-        phrase = ' '.join(message.phrase.split())
-        if len(parsed) != 1 or (parsed[0].name, parsed[0].text) != (name, phrase):
-            raise PromptError(
-                f'prompt with name {message.name[:60]!r} and phrase {message.phrase[:60]!r}: a '
-                'phrase may not be blank, and a colon stands between name and phrase only'
-            )
-        image = mask = None
-        if message.weight != 1.0:
-            if self._example is None:
-                raise PromptError(
-                    f'prompt {parsed[0].label!r} has weight {message.weight:g}, which mixes it '
-                    'with a support image, and there is none: publish ~/prompt_image, or leave '
-                    'weight at 1'
-                )
-            image, mask = self._example.image, self._example.mask
-        prompt = Prompt(
-            text=parsed[0].text,
-            image=image,
-            mask=mask,
-            name=parsed[0].name,
-            threshold=float(message.threshold) if message.threshold != 0.0 else None,
-            weight=float(message.weight),
-        )
-        return PromptRequest(prompt, bool(message.enabled), int(message.id))
+def as_request(entry: ActivePrompt) -> PromptRequest:
+    """Returns the request that leaves an active prompt as it is."""
+    return PromptRequest(entry.prompt, entry.enabled)
 
 
 def describe(active: Sequence[ActivePrompt]) -> str:
     """Returns one line on what is active."""
     if not active:
         return 'no prompt active'
-    shown = ', '.join(
-        f'{entry.id} {entry.name!r}{"" if entry.enabled else " (disabled)"}' for entry in active[:8]
-    )
+    shown = ', '.join(f'{entry.id} {entry.name!r}{_remark(entry)}' for entry in active[:8])
     more = f' and {len(active) - 8} more' if len(active) > 8 else ''
     return f'{len(active)} prompt(s) active: {shown}{more}'
 
@@ -261,7 +313,15 @@ def header_of_now(node: Any) -> Header:
     return Header(stamp=node.get_clock().now().to_msg())
 
 
-def _weight(prompt: Prompt) -> float:
-    if prompt.text is None:
-        return 0.0
-    return 1.0 if prompt.image is None else prompt.weight
+def _remark(entry: ActivePrompt) -> str:
+    remarks = [
+        remark
+        for remark, holds in (
+            ('negative', entry.prompt.negative),
+            ('picture', entry.prompt.image is not None and entry.prompt.text is None),
+            ('words and picture', entry.prompt.image is not None and entry.prompt.text is not None),
+            ('disabled', not entry.enabled),
+        )
+        if holds
+    ]
+    return f' ({", ".join(remarks)})' if remarks else ''

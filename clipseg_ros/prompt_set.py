@@ -14,6 +14,9 @@ from dataclasses import dataclass
 from clipseg_model.errors import PromptError
 from clipseg_model.prompts import MAX_PROMPTS, Prompt, parse_prompts
 
+EXAMPLE = 'example'
+"""Name of the prompt that a picture makes where nobody gives it another."""
+
 
 @dataclass(frozen=True)
 class ActivePrompt:
@@ -71,8 +74,38 @@ def write_prompts(prompts: Iterable[Prompt]) -> str:
     for prompt in prompts:
         if prompt.text is not None:
             named = prompt.name is not None and prompt.name != prompt.text
-            parts.append(f'{prompt.name}: {prompt.text}' if named else prompt.text)
+            written = f'{prompt.name}: {prompt.text}' if named else prompt.text
+            parts.append(f'!{written}' if prompt.negative else written)
     return '; '.join(parts)
+
+
+def check_written(name: str, phrase: str) -> tuple[str | None, str | None]:
+    """Makes sure that a name and a phrase, written as text, are read as they went in.
+
+    Args:
+        name: Blank for none.
+        phrase: Blank for none.
+
+    Returns:
+        Name and phrase, None for blank ones.
+
+    Raises:
+        PromptError: They hold something that separates prompts or names, or are too long.
+    """
+    for mark in (';', '\n', '\r'):
+        if mark in name or mark in phrase:
+            written = name if mark in name else phrase
+            raise PromptError(f'{written[:60]!r} holds {mark!r}, which separates prompts')
+    own, words = ' '.join(name.split()) or None, ' '.join(phrase.split()) or None
+    # A picture has no words: any stand in for them.
+    parsed = read_prompts(f'{own}: {words or "a"}' if own else words or 'a')
+    wanted = (own, words or 'a', False)
+    if [(p.name, p.text, p.negative) for p in parsed] != [wanted]:
+        raise PromptError(
+            f'prompt with name {name[:60]!r} and phrase {phrase[:60]!r}: a colon stands between '
+            'name and phrase only, and "!" begins neither (the field negative rules out)'
+        )
+    return own, words
 
 
 class PromptSet:
@@ -93,6 +126,20 @@ class PromptSet:
         """Those that take part, ordered by id."""
         return tuple(entry for entry in self.active if entry.enabled)
 
+    @property
+    def reported(self) -> tuple[ActivePrompt, ...]:
+        """Those that take part and are not negative, ordered by id."""
+        return reported(self.enabled)
+
+    @property
+    def pictures(self) -> dict[str, Prompt]:
+        """The prompts that have a picture, by :func:`key_of` their names."""
+        return {
+            key_of(entry.name): entry.prompt
+            for entry in self.active
+            if entry.prompt.image is not None
+        }
+
     def replace(self, requests: Sequence[PromptRequest]) -> tuple[ActivePrompt, ...]:
         """Makes these prompts the active ones, or raises and changes nothing.
 
@@ -105,14 +152,9 @@ class PromptSet:
         Raises:
             PromptError: Too many prompts, two of one name, or an id that another name has.
         """
-        if len(requests) > MAX_PROMPTS:
-            raise PromptError(
-                f'{len(requests)} prompts at once, and at most {MAX_PROMPTS} are possible '
-                '(ids of a label image go from 1 to 254): send fewer'
-            )
-        ids = self._assign(requests)
+        ids = self.check(requests)
         active = [
-            ActivePrompt(ids[_key(request.prompt.label)], request.prompt, request.enabled)
+            ActivePrompt(ids[key_of(request.prompt.label)], request.prompt, request.enabled)
             for request in requests
         ]
         # Names in use move to the end of the order in which ids are taken over.
@@ -122,11 +164,24 @@ class PromptSet:
         self.active = tuple(sorted(active, key=lambda entry: entry.id))
         return self.active
 
+    def check(self, requests: Sequence[PromptRequest]) -> dict[str, int]:
+        """Returns the id that each name would get, by :func:`key_of`; changes nothing.
+
+        Raises:
+            PromptError: As :meth:`replace`.
+        """
+        if len(requests) > MAX_PROMPTS:
+            raise PromptError(
+                f'{len(requests)} prompts at once, and at most {MAX_PROMPTS} are possible '
+                '(ids of a label image go from 1 to 254): send fewer'
+            )
+        return self._assign(requests)
+
     def _assign(self, requests: Sequence[PromptRequest]) -> dict[str, int]:
         """The id of every requested name; what stays and what is asked for comes first."""
         ids: dict[str, int] = {}
         for request in requests:
-            key = _key(request.prompt.label)
+            key = key_of(request.prompt.label)
             if key in ids:
                 raise PromptError(
                     f'two prompts are called {request.prompt.label!r}: give one another name'
@@ -149,7 +204,7 @@ class PromptSet:
                 f'prompt {request.prompt.label!r} asks for id {request.id}: ids go from 1 to '
                 f'{MAX_PROMPTS}, and 0 lets the node choose'
             )
-        key = _key(request.prompt.label)
+        key = key_of(request.prompt.label)
         own = self._ids.get(key, 0)
         if request.id and own and own != request.id:
             raise PromptError(
@@ -173,5 +228,11 @@ class PromptSet:
         yield from retired
 
 
-def _key(name: str) -> str:
+def reported(prompts: Iterable[ActivePrompt]) -> tuple[ActivePrompt, ...]:
+    """Returns those of some prompts that are not negative."""
+    return tuple(entry for entry in prompts if not entry.prompt.negative)
+
+
+def key_of(name: str) -> str:
+    """Returns what names are compared by: letter case does not matter."""
     return name.casefold()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -29,7 +30,9 @@ from clipseg_ros.diagnostics import Situation, diagnostic_array, judge, no_image
 from clipseg_ros.errors import ImageConversionError
 from clipseg_ros.frame_worker import FrameWorker
 from clipseg_ros.interfaces import MISSING, load_interfaces
+from clipseg_ros.newest_frame import NewestFrame
 from clipseg_ros.parameters import declare
+from clipseg_ros.pick_server import PickServer
 from clipseg_ros.pipeline import (
     FoundFrame,
     SegmentationPipeline,
@@ -40,6 +43,7 @@ from clipseg_ros.pipeline import (
 from clipseg_ros.process_tuning import release_freed_memory
 from clipseg_ros.prompt_server import PromptServer, header_of_now
 from clipseg_ros.prompt_set import read_prompts
+from clipseg_ros.prompt_storage import PromptStorage
 from clipseg_ros.publishers import SegmentOutputs
 from clipseg_ros.qos import QosWatch, overridable, sensor_input
 from clipseg_ros.segment_parameters import DECLARATIONS, Settings, find_problem
@@ -88,6 +92,11 @@ class SegmentNode(LifecycleNode):
         self._prompt_server = PromptServer(
             self, self._interfaces, self._check_prompts, self._announce_prompts, self._log
         )
+        self._newest = NewestFrame(lambda: self._pipeline)
+        self._pick_server = PickServer(
+            self, self._interfaces, self._prompt_server, self._newest.read, self._log
+        )
+        self._storage = PromptStorage(self, self._prompt_server)
         self.add_on_set_parameters_callback(self._validate_parameters)
         declare(self, DECLARATIONS.values())
         self._settings = Settings.of(self)
@@ -113,6 +122,13 @@ class SegmentNode(LifecycleNode):
         if self._settings.threshold is not None:
             return self._settings.threshold
         return self._segmenter.card.threshold if self._segmenter is not None else 0.5
+
+    def presence_threshold(self) -> float:
+        """Returns the presence threshold in force for prompts without one of their own."""
+        chosen = self._settings.steadying.presence_threshold
+        if chosen is not None:
+            return chosen
+        return self._segmenter.card.presence_threshold if self._segmenter is not None else 0.0
 
     def close(self) -> None:
         """Stops the threads and takes the topics away; the node may be destroyed then."""
@@ -213,9 +229,11 @@ class SegmentNode(LifecycleNode):
             event_callbacks=self._watch.subscription_events(topic, profile),
             qos_overriding_options=overridable(),
         )
-        self._prompt_server.open(self._watch)
+        for part in (self._prompt_server, self._pick_server):
+            part.open(self._watch)
+        self._storage.open()
         value = self.get_parameter('prompt').value
-        problem = self._prompt_server.find_problem(value)
+        problem = '' if self._storage.restore() else self._prompt_server.find_problem(value)
         if problem:
             self.get_logger().error(f'parameter prompt refused, going on without one: {problem}')
             self.set_parameters([Parameter('prompt', value='')])
@@ -243,7 +261,7 @@ class SegmentNode(LifecycleNode):
             f'active: {self._segmenter.card.name} on {self._segmenter.device}, images from '
             f'{self._subscription.topic_name}'
         )
-        if not self._prompt_server.prompts.enabled:
+        if not self._prompt_server.prompts.reported:
             self.get_logger().warning(no_prompt(self.full_name))
 
     def _stop_worker(self) -> None:
@@ -256,7 +274,9 @@ class SegmentNode(LifecycleNode):
             self._depth.stop()
 
     def _release(self) -> None:
-        self._prompt_server.close()
+        for part in (self._prompt_server, self._pick_server, self._storage):
+            part.close()
+        self._newest.clear()
         if self._subscription is not None:
             self.destroy_subscription(self._subscription)
         if self._depth is not None:
@@ -273,6 +293,7 @@ class SegmentNode(LifecycleNode):
     # Frames.
 
     def _on_image(self, message: Any) -> None:
+        self._newest.put(message)
         worker = self._worker
         if worker is not None and self._enabled:
             worker.put(message)
@@ -305,6 +326,8 @@ class SegmentNode(LifecycleNode):
             )
             if not problem and parameter.name == 'prompt':
                 problem = self._prompt_server.find_problem(parameter.value)
+            if not problem and parameter.name in ('template', 'visual_method'):
+                problem = self._check_reading(**{parameter.name: parameter.value})
             if problem:
                 return SetParametersResult(successful=False, reason=problem)
         return SetParametersResult(successful=True)
@@ -316,17 +339,27 @@ class SegmentNode(LifecycleNode):
         names = {parameter.name: parameter.value for parameter in parameters}
         if 'prompt' in names:
             self._prompt_server.apply(names['prompt'])
-        elif 'threshold' in names:
+        elif names.keys() & {'threshold', 'presence_threshold'}:
             self._announce_prompts()
 
     def _check_prompts(self, prompts: Sequence[Prompt]) -> None:
         if self._segmenter is not None:
-            check_representable(self._segmenter, prompts)
+            check_representable(self._segmenter, prompts, self._settings)
+
+    def _check_reading(self, **changes: Any) -> str:
+        """Why the active prompts cannot be read with another template or visual method."""
+        active = [entry.prompt for entry in self._prompt_server.prompts.active]
+        try:
+            if self._segmenter is not None:
+                check_representable(self._segmenter, active, replace(self._settings, **changes))
+        except ClipsegError as error:
+            return str(error)
+        return ''
 
     def _announce_prompts(self) -> None:
         if self._outputs is not None and self._segmenter is not None:
             self._outputs.publish_prompts(
-                self._prompt_server.messages(self.threshold()),
+                self._prompt_server.messages(self.threshold(), self.presence_threshold()),
                 self._segmenter.card.name,
                 header_of_now(self),
             )
@@ -370,7 +403,7 @@ class SegmentNode(LifecycleNode):
     def _observe(self, mismatches: Sequence[str]) -> tuple[Situation, dict[str, str]]:
         state = str(self._state_machine.current_state[1])
         topic = self._subscription.topic_name if self._subscription is not None else ''
-        enabled = self._prompt_server.prompts.enabled
+        enabled = self._prompt_server.prompts.reported
         values = {'state': state, 'model': '', 'device': '', 'prompts': str(len(enabled))}
         if self._segmenter is not None:
             values['model'] = self._segmenter.card.name

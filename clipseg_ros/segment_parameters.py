@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from clipseg_model.errors import PromptError
+from clipseg_model.prompts import find_captions
+from clipseg_model.steadying import Steadying
+from clipseg_model.visual_prompt import DEFAULT_METHOD, METHODS
 from clipseg_ros.depth_parameters import DEPTH_DECLARATIONS
 from clipseg_ros.parameters import Declaration, one_of
 from clipseg_ros.prompt_set import read_prompts
@@ -28,6 +31,21 @@ def _check_threshold(value: Any) -> str:
     if value == -1.0 or 0.0 < value < 1.0:
         return ''
     return f"{value:g} is neither between 0 and 1 (both exclusive) nor -1 (the model's own)"
+
+
+def _check_presence(value: Any) -> str:
+    if value == -1.0 or 0.0 <= value <= 1.0:
+        return ''
+    return f"{value:g} is neither between 0 and 1 nor -1 (the model's own)"
+
+
+def _check_template(value: Any) -> str:
+    if str(value).strip():
+        try:
+            find_captions(value)
+        except PromptError as error:
+            return str(error)
+    return ''
 
 
 def _check_device(value: Any) -> str:
@@ -98,7 +116,8 @@ DECLARATIONS: dict[str, Declaration] = {
         Declaration(
             'prompt',
             '',
-            'What to segment: a text (; separates several, `name: phrase` names one) or a list.',
+            'What to segment: a text (; separates several, `name: phrase` names one, ! rules one '
+            'out) or a list.',
             constraints='At most 254 prompts of at most 1000 characters; empty stops.',
             dynamic_type=True,
             check=_check_prompt,
@@ -111,6 +130,72 @@ DECLARATIONS: dict[str, Declaration] = {
             high=1.0,
             constraints='-1, or above 0 and below 1.',
             check=_check_threshold,
+        ),
+        Declaration(
+            'presence_threshold',
+            -1.0,
+            "Score from which on a prompt is present; -1 takes the model's calibrated threshold, 0 "
+            'takes all for present.',
+            low=-1.0,
+            high=1.0,
+            constraints='-1, or 0 to 1.',
+            check=_check_presence,
+        ),
+        Declaration(
+            'presence_hysteresis',
+            0.05,
+            'How far below its threshold the score of what is present may fall.',
+            low=0.0,
+            high=1.0,
+        ),
+        Declaration(
+            'min_area',
+            0,
+            'Least area of a mask, pixels; a prompt with less is absent.',
+            low=0,
+            high=1_000_000_000,
+        ),
+        Declaration(
+            'smoothing',
+            0.0,
+            'Time constant of the average over frames, seconds; 0 is none.',
+            low=0.0,
+            high=60.0,
+        ),
+        Declaration(
+            'smoothing_reset',
+            0.06,
+            'Change of the picture (the camera moves) above which that average begins anew; 1 is '
+            'never.',
+            low=0.0,
+            high=1.0,
+        ),
+        Declaration(
+            'template',
+            '',
+            "Caption that phrases are put into; empty takes the model's own.",
+            constraints='plain, fixed, shuffle, shuffle+, ensemble, or a text with one {}.',
+            check=_check_template,
+        ),
+        Declaration(
+            'visual_method',
+            DEFAULT_METHOD,
+            'How a picture and its mask become a prompt image.',
+            constraints=f'One of {", ".join(METHODS)}.',
+            check=one_of(*METHODS),
+        ),
+        Declaration(
+            'text_weight',
+            0.5,
+            'Share of the words where a phrase is mixed with a picture of the same name.',
+            low=0.0,
+            high=1.0,
+        ),
+        Declaration(
+            'prompt_file',
+            '',
+            'YAML file that ~/save_prompts writes and ~/load_prompts reads; restored when the node '
+            'is configured, if it is there. Empty for none.',
         ),
         Declaration('overlay_alpha', 0.5, 'Share of the tint on ~/overlay.', low=0.0, high=1.0),
         Declaration('overlay_legend', True, 'Whether ~/overlay shows the names of the prompts.'),
@@ -148,6 +233,9 @@ class Settings:
         overlay_legend: Whether the overlay has a legend.
         max_rate: Frames a second; 0 is no limit.
         watchdog: Seconds; 0 is never.
+        template: What phrases are put into, or None for the model's own.
+        visual_method: How a picture and its mask become a prompt image.
+        steadying: Smoothing and presence.
     """
 
     threshold: float | None
@@ -155,17 +243,30 @@ class Settings:
     overlay_legend: bool
     max_rate: float
     watchdog: float
+    template: str | None = None
+    visual_method: str = DEFAULT_METHOD
+    steadying: Steadying = field(default_factory=Steadying)
 
     @classmethod
     def of(cls, node: Any) -> Settings:
         """Reads the settings of a node."""
         threshold = float(node.get_parameter('threshold').value)
+        presence = float(node.get_parameter('presence_threshold').value)
         return cls(
             threshold=None if threshold == -1.0 else threshold,
             overlay_alpha=float(node.get_parameter('overlay_alpha').value),
             overlay_legend=bool(node.get_parameter('overlay_legend').value),
             max_rate=float(node.get_parameter('max_rate').value),
             watchdog=float(node.get_parameter('watchdog').value),
+            template=str(node.get_parameter('template').value).strip() or None,
+            visual_method=str(node.get_parameter('visual_method').value),
+            steadying=Steadying(
+                smoothing=float(node.get_parameter('smoothing').value),
+                smoothing_reset=float(node.get_parameter('smoothing_reset').value),
+                presence_threshold=None if presence == -1.0 else presence,
+                presence_hysteresis=float(node.get_parameter('presence_hysteresis').value),
+                min_area=int(node.get_parameter('min_area').value),
+            ),
         )
 
 

@@ -29,7 +29,7 @@ def test_the_examples_run(
     shutil.copy(checkpoint, folder / 'tabletop.safetensors')
     monkeypatch.setattr(registry, 'WEIGHTS_FOLDER', folder)
     blocks = re.findall(r'```python\n(.*?)```', page, re.DOTALL)
-    assert len(blocks) == 4
+    assert len(blocks) == 6
     names: dict[str, object] = {}
     for block in blocks:
         exec(block, names)

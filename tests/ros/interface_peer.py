@@ -8,14 +8,66 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from ros_peers import Peer, picture, wait_until
 from sensor_msgs.msg import Image
 
 from clipseg_ros.msg import Prompt, PromptArray, SegmentArray
 from clipseg_ros.qos import image_output, latched_output
-from clipseg_ros.srv import SetPrompts
+from clipseg_ros.srv import PickPrompt, SetPrompts
+
+
+def pictures(peer: Peer, ask: Callable[..., Any]) -> dict[str, Any]:
+    """Prompts with pictures, and what has none."""
+    rgb, mask = peer.stamped(picture(40, 60)), np.zeros((40, 60), np.uint8)
+    mask[5:20, 5:20] = 255
+    marked = peer.stamped(mask, 'mono8')
+    small = peer.stamped(mask[:20], 'mono8')
+    seen = {
+        'set': ask(
+            Prompt(name='mine', image=rgb, mask=marked, presence_threshold=0.25),
+            Prompt(name='mix', phrase='a mug', image=rgb, weight=0.25),
+            Prompt(phrase='red bowl', negative=True),
+        ),
+        # By name, without the pixels again; and with the words changed.
+        'again': ask(
+            Prompt(name='mine', weight=0.0, enabled=False),
+            Prompt(name='mix', phrase='a chair', weight=0.75),
+        ),
+        'none': ask(Prompt(name='other')),
+        'weight 1': ask(Prompt(phrase='a mug', image=rgb)),
+        'mask alone': ask(Prompt(phrase='a mug', mask=marked, weight=0.5)),
+        'mask size': ask(Prompt(name='mine', image=rgb, mask=small)),
+        'bang': ask(Prompt(phrase='!mug')),
+        'presence': ask(Prompt(phrase='mug', presence_threshold=1.5)),
+    }
+    rgb.encoding = 'nonsense'
+    return {**seen, 'encoding': ask(Prompt(name='mine', image=rgb))}
+
+
+def picked(peer: Peer) -> dict[str, Any]:
+    """The service for "that one there"."""
+
+    def pick(**fields: Any) -> Any:
+        answer = peer.call(PickPrompt, '/clipseg/pick', PickPrompt.Request(**fields))
+        box, prompt = answer.box, answer.prompt
+        return [
+            answer.success,
+            answer.message,
+            [prompt.id, prompt.name, prompt.phrase, round(prompt.weight, 3)],
+            [box.x_offset, box.y_offset, box.width, box.height],
+        ]
+
+    return {
+        'box': pick(name='that', x=20, y=10, width=30, height=40),
+        'mixed': pick(phrase='a mug', weight=0.25, x=130, y=90, width=30, height=40),
+        'outside': pick(x=140, y=5),
+        'weight': pick(phrase='a mug', weight=1.5, x=5, y=5),
+        'name': pick(name='a;b', x=5, y=5),
+    }
 
 
 def main() -> int:
@@ -86,6 +138,9 @@ def main() -> int:
     }
     seen['refused'] = {name: ask(*prompts)[:2] for name, prompts in refused.items()}
     seen['parameter still'] = peer.get_parameter('/clipseg', 'prompt')
+    seen['pictures'] = pictures(peer, ask)
+    seen['picked'] = picked(peer)
+    seen['latched picked'] = [[p.id, p.name, p.weight] for p in latched[-1].prompts]
     seen['stopped'] = ask()
     seen['parameter stopped'] = peer.get_parameter('/clipseg', 'prompt')
     peer.close()

@@ -38,8 +38,14 @@ WORDS = ('[PAD]', '[UNK]', '[CLS]', '[SEP]', 'a', 'the', 'red', 'blue', 'mug', '
 NOTICE = 'Random weights: its masks mean nothing.'
 
 
-def write_tiny_model(path: Path) -> None:
-    """Writes a checkpoint with random weights that knows :data:`WORDS` and answers at once."""
+def write_tiny_model(path: Path, sees_pictures: bool = False) -> None:
+    """Writes a checkpoint with random weights that knows :data:`WORDS` and answers at once.
+
+    Args:
+        path: The file.
+        sees_pictures: Whether support images make a difference. Random towers embed all pictures
+            nearly alike: what differs is stretched then.
+    """
     torch.manual_seed(0)
     packed = zlib.compress('\n'.join(WORDS).encode())
     towers = SmallClip(
@@ -61,8 +67,25 @@ def write_tiny_model(path: Path) -> None:
     with torch.no_grad():
         # Random heads answer near 0 everywhere: stretch them, so that masks have both values.
         model.decoder.head.deconv2.weight *= 20
+        if sees_pictures:
+            _stretch_pictures(towers.eval())
     card = {'name': 'tiny', 'input_size': 64, 'description': 'For tests.', 'notice': NOTICE}
     save_checkpoint(path, model.eval(), card)
+
+
+def _stretch_pictures(towers: SmallClip) -> None:
+    """Makes tokens and embeddings differ as pictures differ from a grey one."""
+    stem, grey = towers.stem_proj, torch.zeros(1, 3, 64, 64)
+    seen: list[torch.Tensor] = []
+    hook = stem.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    towers.image_tokens(grey, [2])
+    hook.remove()
+    middle = seen[0].flatten(0, -2).mean(0)
+    stem.bias -= 299 * (stem.weight @ middle)
+    stem.weight *= 300
+    taps, _ = towers.image_tokens(grey, [2])
+    towers.norm.bias -= towers.norm(taps[0][0, 0])
+    towers.proj.weight *= 30
 
 
 @contextmanager

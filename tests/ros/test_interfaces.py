@@ -132,6 +132,75 @@ def test_set_prompts_refuses(seen: dict[str, Any], name: str, words: list[str]) 
     assert seen['parameter still'] == 'red bowl; seat: a chair'
 
 
+def test_prompts_with_pictures(seen: dict[str, Any]) -> None:
+    answers = seen['pictures']
+    success, message, prompts = answers['set']
+    assert success, message
+    by_name = {
+        name: (phrase, threshold, weight) for _, name, phrase, threshold, _, weight in prompts
+    }
+    assert by_name == {
+        'mine': ('', 0.5, 0.0),
+        'mix': ('a mug', 0.5, 0.25),
+        'red bowl': ('red bowl', 0.5, 1.0),
+    }
+    assert "'mine' (picture)" in message
+    assert "'mix' (words and picture)" in message
+    assert "2 'red bowl' (negative)" in message
+    success, message, prompts = answers['again']
+    assert success, message
+    assert "'mine' (picture, disabled)" in message
+    assert "'mix' (words and picture)" in message
+    assert {prompt[1]: prompt[5] for prompt in prompts} == {'mine': 0.0, 'mix': 0.75}
+
+
+@pytest.mark.parametrize(
+    ('name', 'words'),
+    [
+        ('none', ["'other'", 'no picture', '~/prompt_image']),
+        ('weight 1', ["'a mug'", 'weight 1', '0.5']),
+        ('mask alone', ['mask and no picture']),
+        ('mask size', ['(40, 60)', '(20, 60)']),
+        ('bang', ['negative']),
+        ('presence', ['1.5']),
+        ('encoding', ["'mine'", 'picture', 'nonsense']),
+    ],
+)
+def test_prompts_with_pictures_are_refused(
+    seen: dict[str, Any], name: str, words: list[str]
+) -> None:
+    success, message, _ = seen['pictures'][name]
+    assert success is False
+    for word in words:
+        assert word in message
+
+
+def test_pick(seen: dict[str, Any]) -> None:
+    success, message, prompt, box = seen['picked']['box']
+    assert success, message
+    assert prompt[1:] == ['that', '', 0.0]
+    assert box == [20, 10, 30, 40]
+    assert f"{prompt[0]} 'that' is the box: box (20, 10, 30, 40) of a frame of 140 × 100" in message
+    success, message, mixed, box = seen['picked']['mixed']
+    assert success, message
+    assert mixed[1:] == ['a mug', 'a mug', 0.25]
+    assert box == [130, 90, 10, 10], 'cut off at the border'
+    assert [prompt[0], 'that', 0.0] in seen['latched picked']
+    assert [mixed[0], 'a mug', 0.25] in seen['latched picked']
+
+
+@pytest.mark.parametrize(
+    ('name', 'words'),
+    [('outside', '(140, 5) lies outside'), ('weight', '1.5'), ('name', "';'")],
+)
+def test_pick_refuses(seen: dict[str, Any], name: str, words: str) -> None:
+    success, message, prompt, box = seen['picked'][name]
+    assert not success
+    assert words in message
+    assert prompt[:2] == [0, '']
+    assert box == [0, 0, 0, 0]
+
+
 def test_no_prompts_stop(seen: dict[str, Any]) -> None:
     assert seen['stopped'] == [True, 'no prompt active', []]
     assert seen['parameter stopped'] == ''

@@ -129,7 +129,8 @@ def test_documentation_names_every_parameter_and_topic() -> None:
         assert f'`{name}`' in text, name
     for topic in ('~/mask', '~/labels', '~/confidence', '~/probability', '~/overlay', '~/prompts',
                   '~/segments', '~/prompt', '~/prompt_image', '~/prompt_mask', '~/enable',
-                  '~/set_prompts', '/diagnostics', '~/instances', '~/points', 'depth',
+                  '~/set_prompts', '~/pick', '~/pick_point', '~/pick_box', '~/save_prompts',
+                  '~/load_prompts', '/diagnostics', '~/instances', '~/points', 'depth',
                   'camera_info'):  # fmt: skip
         assert f'`{topic}`' in text, topic
 

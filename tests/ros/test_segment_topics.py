@@ -325,32 +325,6 @@ def test_diagnostics(camera: Camera) -> None:
     assert int(values['received']) >= int(values['processed']) + int(values['dropped'])
 
 
-def test_support_image_and_mask(
-    camera: Camera, segment: NodeProcess, prompt: Callable[..., None]
-) -> None:
-    prompt('the mug')
-    images = camera.peer.publisher(Image, '/clipseg/prompt_image', command_input())
-    masks = camera.peer.publisher(Image, '/clipseg/prompt_mask', command_input())
-    since = len(segment.lines)
-    masks.publish(camera.peer.stamped(np.ones((60, 80), np.uint8), 'mono8'))
-    segment.wait_for('publish ~/prompt_image first', since=since)
-    images.publish(camera.peer.stamped(picture(60, 80)))
-    assert "'the mug'" in segment.wait_for("'example'", since=since)
-    since = len(segment.lines)
-    masks.publish(camera.peer.stamped(np.zeros((60, 80), np.uint8), 'mono8'))
-    segment.wait_for('empty', since=since)
-    masks.publish(camera.peer.stamped(np.ones((61, 80), np.uint8), 'mono8'))
-    segment.wait_for('(60, 80)', since=since)
-    mask = np.zeros((60, 80), np.uint8)
-    mask[15:30, 20:40] = 1
-    masks.publish(camera.peer.stamped(mask, 'mono8'))
-    segment.wait_for("'example'", since=since)
-    camera.ask(camera.peer.stamped(picture()))
-    prompt('', 'no prompt active')
-    camera.peer.node.destroy_publisher(images)
-    camera.peer.node.destroy_publisher(masks)
-
-
 def test_the_newest_frame_wins_under_load(camera: Camera) -> None:
     stamps = []
     for seed in range(40):

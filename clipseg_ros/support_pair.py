@@ -1,0 +1,106 @@
+"""A support image and its mask, which come on two topics in either order.
+
+They belong together by their stamps. A picture without a mask is an example too, so it counts at
+once, and its mask refines it when it comes. A mask that is there first waits for its picture. A
+message without a stamp (all zero, as typed by hand) fits whatever came last. No ROS in here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clipseg_model.errors import PromptError
+
+NO_STAMP = 0
+"""Stamp of messages that nobody stamped, nanoseconds."""
+
+
+@dataclass(frozen=True, eq=False)
+class SupportImage:
+    """An example to search for.
+
+    Attributes:
+        image: (H, W, 3) uint8 RGB.
+        mask: (H, W) bool, or None for the whole image.
+    """
+
+    image: NDArray[np.uint8]
+    mask: NDArray[np.bool_] | None = None
+
+
+class SupportPair:
+    """Joins what comes."""
+
+    def __init__(self) -> None:
+        self._image: tuple[int, NDArray[np.uint8]] | None = None
+        self._mask: tuple[int, NDArray[np.bool_]] | None = None
+
+    def add_image(self, image: NDArray[np.uint8], stamp: int) -> SupportImage:
+        """Takes a picture, with the mask that waits for it.
+
+        Args:
+            image: (H, W, 3) uint8 RGB.
+            stamp: Of the message, nanoseconds.
+
+        Returns:
+            The example of now.
+
+        Raises:
+            PromptError: The mask that waited is not of its size. Both are dropped, and the picture
+                from before stays.
+        """
+        waiting, self._mask = self._mask, None
+        mask = None
+        if waiting is not None and _fits(waiting[0], stamp):
+            mask = waiting[1]
+            _check_size(mask, image)
+        self._image = (stamp, image)
+        return SupportImage(image, mask)
+
+    def add_mask(self, mask: NDArray[np.bool_], stamp: int) -> SupportImage | None:
+        """Takes a mask.
+
+        Args:
+            mask: (H, W) bool, true on the example.
+            stamp: Of the message, nanoseconds.
+
+        Returns:
+            The example of now; None where the mask waits for its picture.
+
+        Raises:
+            PromptError: It is empty, or not of the size of its picture. It is dropped.
+        """
+        if not mask.any():
+            raise PromptError('the mask is empty: it must be non-zero on the example object')
+        if self._image is not None and _fits(self._image[0], stamp):
+            _check_size(mask, self._image[1])
+            return SupportImage(self._image[1], mask)
+        self._mask = (stamp, mask)
+        return None
+
+    def forget(self) -> None:
+        """Drops both."""
+        self._image = self._mask = None
+
+
+def stamp_of(message: Any) -> int:
+    """Returns the stamp of a message, nanoseconds."""
+    stamp = message.header.stamp
+    return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
+
+
+def _fits(one: int, other: int) -> bool:
+    return one == other or NO_STAMP in (one, other)
+
+
+def _check_size(mask: NDArray[np.bool_], image: NDArray[np.uint8]) -> None:
+    if mask.shape != image.shape[:2]:
+        raise PromptError(
+            f'the mask is {mask.shape[1]} px wide and {mask.shape[0]} px high, and its image '
+            f'{image.shape[1]} and {image.shape[0]}: resize it, with nearest-neighbour '
+            'interpolation'
+        )
