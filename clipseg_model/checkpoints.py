@@ -263,6 +263,7 @@ def _load_official(
     stored = {
         'name': path.stem,
         'input_size': official.INPUT_SIZE,
+        'prompt_ground': 'mean',
         'description': 'An official decoder of CLIPSeg on the towers of CLIP.',
         'licence': 'of the weights given; not MIT, as the code that came with them',
         'details': {'unused weights': unused},

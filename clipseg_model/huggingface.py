@@ -133,6 +133,7 @@ def read_card(path: str | Path) -> ModelCard:
     config, size = to_our_config(read_config(folder), find_processor(folder), folder)
     stored: dict[str, Any] = {
         'name': folder.resolve().name.rpartition('--')[2],
+        'prompt_ground': 'mean',
         'description': "A CLIPSeg in Hugging Face's format.",
     }
     if (folder / CARD_FILE).is_file():

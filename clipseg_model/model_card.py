@@ -13,6 +13,7 @@ from clipseg_model.errors import CheckpointError
 __all__ = ['ModelCard']
 
 _RESIZES = ('square', 'aspect')
+_GROUNDS = ('black', 'mean')
 # Given by the checkpoint's own place and configuration, so not by the fields it stores.
 _DERIVED = ('architecture', 'config', 'weights', 'sha256')
 
@@ -34,6 +35,9 @@ class ModelCard:
             multiples of the patch size).
         prompt_image_size: Side of the square prompt images made of example images, pixels;
             ``input_size`` where None.
+        prompt_ground: What the background of a prompt image fades to: ``black``, or ``mean``, the
+            mean colour that the model subtracts, which the released CLIPSeg weights were trained
+            with.
         template: Caption that phrases are put into; ``{}`` alone for none.
         licence: Terms of the weights.
         source: Where the weights come from, a URL or a few words.
@@ -55,6 +59,7 @@ class ModelCard:
     presence_threshold: float = 0.0
     resize: str = 'square'
     prompt_image_size: int | None = None
+    prompt_ground: str = 'black'
     template: str = '{}'
     licence: str = ''
     source: str = ''
@@ -83,6 +88,8 @@ class ModelCard:
             raise self._wrong('presence_threshold', 'a number in 0…1')
         if self.resize not in _RESIZES:
             raise self._wrong('resize', f'one of {_RESIZES}')
+        if self.prompt_ground not in _GROUNDS:
+            raise self._wrong('prompt_ground', f'one of {_GROUNDS}')
 
     @property
     def layers(self) -> tuple[int, ...]:

@@ -56,9 +56,11 @@ def get_card(name: str) -> ModelCard:
         return _published_card(name)
     if name not in _BUNDLED and name not in UNTRAINED:
         raise _not_found(name)
-    weights = WEIGHTS_FOLDER / f'{name}.safetensors'
+    weights = _own_weights(name)
     if weights.is_file():
         card = load_card(weights)
+        if name in UNTRAINED:
+            return replace(card, name=name, source=card.source or 'trained by you')
         return replace(card, source=card.source or 'trained by this project')
     if name in UNTRAINED:
         return UNTRAINED[name]
@@ -116,15 +118,23 @@ def load_model(
         ModelNotFoundError: It is neither a name that is known nor a path.
         CheckpointError: The weights are missing or damaged.
     """
-    weights = _find_weights(os.fspath(name_or_path))
-    return load_checkpoint(weights, backbone_weights=backbone_weights, layers=layers)
+    name = os.fspath(name_or_path)
+    weights = _find_weights(name)
+    model, card = load_checkpoint(weights, backbone_weights=backbone_weights, layers=layers)
+    return model, replace(card, name=name) if name in UNTRAINED else card
+
+
+def _own_weights(name: str) -> Path:
+    """Where the weights of a bundled model lie, or those of one that users train."""
+    folder = WEIGHTS_FOLDER if name in _BUNDLED else store.models_folder()
+    return folder / f'{name}.safetensors'
 
 
 def _find_weights(name_or_path: str) -> str | Path:
     if name_or_path in _BUNDLED or name_or_path in UNTRAINED:
-        weights = WEIGHTS_FOLDER / f'{name_or_path}.safetensors'
+        weights = _own_weights(name_or_path)
         if name_or_path in UNTRAINED and not weights.is_file():
-            raise CheckpointError(how_to_train(name_or_path))
+            raise CheckpointError(how_to_train(name_or_path, weights))
         if not weights.is_file():
             raise CheckpointError(
                 f'The bundled weights of {name_or_path!r} are missing from this installation '
@@ -173,6 +183,7 @@ def _published_card(name: str) -> ModelCard:
             },
         },
         input_size=352,
+        prompt_ground='mean',
         licence=source.licence,
         source=source.url,
         description=source.description,

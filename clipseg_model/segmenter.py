@@ -79,8 +79,6 @@ class Segmenter:
             :data:`clipseg_model.visual_prompt.METHODS`.
         template: What phrases are put into, a key of :data:`clipseg_model.prompts.TEMPLATES` or a
             caption with one ``{}``; the card's where None.
-        ground: What the background of a prompt image fades to: ``black``, or ``mean``, the mean
-            colour that the model subtracts, which the released CLIPSeg weights were trained with.
         zoom: How to look closely at parts of each image; None not to.
 
     Attributes:
@@ -93,7 +91,6 @@ class Segmenter:
         DeviceError: The device is not there.
         CheckpointError: The card's sizes do not fit the model's patches.
         PromptError: There is no such visual method or template.
-        ValueError: There is no such ground.
     """
 
     def __init__(
@@ -103,7 +100,6 @@ class Segmenter:
         device: str | torch.device = 'auto',
         visual_method: str = DEFAULT_METHOD,
         template: str | None = None,
-        ground: str = 'black',
         zoom: Zoom | None = None,
     ) -> None:
         self.device = resolve_device(device)
@@ -113,10 +109,8 @@ class Segmenter:
         self.template = template
         self.zoom = zoom
         backbone = model.backbone
-        if ground not in ('black', 'mean'):
-            raise ValueError(f"ground must be 'black' or 'mean', not {ground!r}")
         red, green, blue = (255 * level for level in backbone.mean)
-        self._ground = (red, green, blue) if ground == 'mean' else (0, 0, 0)
+        self._ground = (red, green, blue) if card.prompt_ground == 'mean' else (0, 0, 0)
         self._prompt_size = card.prompt_image_size or card.input_size
         if card.input_size % backbone.patch_size or self._prompt_size % backbone.patch_size:
             raise CheckpointError(

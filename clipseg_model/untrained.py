@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from clipseg_model.model_card import ModelCard
@@ -87,10 +88,16 @@ UNTRAINED = {
 }
 
 
-def how_to_train(name: str) -> str:
-    """The remedy where the weights of one of these models are asked for."""
+def how_to_train(name: str, weights: Path) -> str:
+    """The remedy where the weights of one of these models are asked for.
+
+    Args:
+        name: Of the model.
+        weights: Where they are looked for.
+    """
     return (
-        f'No trained weights of {name!r} are published. Build it with random weights with '
-        f'build_model(get_card({name!r}).config), train it (docs/models.md), and give the path of '
-        'its .safetensors checkpoint in place of the name'
+        f'No trained weights of {name!r} are published, and there are none at {weights}. Build it '
+        f'with random weights with build_model(get_card({name!r}).config), train it '
+        '(docs/models.md), and put its .safetensors checkpoint there, or give its path in place '
+        'of the name'
     )

@@ -15,6 +15,8 @@ _LIBC = ctypes.CDLL(None)
 
 def _end_with_parent() -> None:
     """Asks Linux to interrupt this process when its parent ends, however it does."""
+    # A shell starts what it runs in the background deaf to this signal, and children inherit that.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGINT)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,6 +24,9 @@ os.environ.setdefault('MUJOCO_GL', 'egl')
 os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
 # What a test needs is in the repository; nothing may be downloaded.
 os.environ['HF_HUB_OFFLINE'] = '1'
+
+# A shell starts what it runs in the background deaf to Ctrl-C, and children inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope='session')

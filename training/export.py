@@ -39,7 +39,23 @@ def measured(report: dict[str, Any]) -> dict[str, Any]:
             }
         if 'absent' in part:
             quality[split]['absent'] = {k: round(v, 4) for k, v in part['absent'].items()}
+        if part.get('words'):
+            words = part['words'].items()
+            quality[split]['words'] = {word: round(row['iou_fg'], 3) for word, row in words}
     return quality
+
+
+def history(run: Path) -> list[dict[str, Any]]:
+    """Returns the records of a run, after those of the run whose weights it began with.
+
+    Raises:
+        SystemExit: If one of the folders holds no record.
+    """
+    records = [json.loads(path.read_text()) for path in sorted(run.glob('run_*.json'))]
+    if not records:
+        raise SystemExit(f'{run} holds no run_*.json: it is no folder that training.train wrote')
+    earlier = records[0]['init_from']
+    return [*(history(Path(earlier).parent) if earlier else []), *records]
 
 
 def main() -> None:
@@ -51,12 +67,12 @@ def main() -> None:
     parser.add_argument('--evaluation', type=Path, help='report of training.evaluate')
     args = parser.parse_args()
     state = torch.load(args.run / 'state.pt', map_location='cpu', weights_only=True)
-    records = [json.loads(path.read_text()) for path in sorted(args.run.glob('run_*.json'))]
+    records = history(args.run)
     settings = records[-1]['settings']
     joint = JointTraining(build_clipseg(settings['model']))
     joint.load_state_dict(state['average'])
     card: dict[str, Any] = {
-        'name': settings['name'],
+        'name': args.output.stem,
         'input_size': args.input_size,
         'resize': 'aspect',
         'prompt_image_size': settings['data']['support_size'],
@@ -65,12 +81,8 @@ def main() -> None:
         'notice': NOTICE,
         'details': {
             'data': 'rendered by tabletop_world; see docs/tabletop_world.md',
-            'views': [record['views'] for record in records],
-            'iterations': state['iteration'],
-            'settings': settings,
-            'commits': [record['commit'] for record in records],
-            'torch': records[-1]['torch'],
-            'processes': records[-1]['processes'],
+            'runs': records,
+            'iterations of the last run': state['iteration'],
         },
     }
     if args.evaluation:

@@ -291,11 +291,17 @@ class TestByName:
         monkeypatch: pytest.MonkeyPatch,
         image: NDArray[np.uint8],
     ) -> None:
-        monkeypatch.setattr(registry, 'WEIGHTS_FOLDER', tmp_path)
-        save_checkpoint(tmp_path / f'{name}.safetensors', make(name), {**CARD, 'name': name})
+        monkeypatch.setenv('CLIPSEG_MODELS', str(tmp_path))
+        save_checkpoint(tmp_path / f'{name}.safetensors', make(name), CARD)
         assert registry.get_card(name).present
         found = registry.create_model(name, 'cpu').segment(image, ['a mug'])
         assert (found.model, found.results[0].mask.shape) == (name, (90, 120))
+        photo = tmp_path / 'photo.png'
+        Image.fromarray(image).save(photo)
+        arguments = ['segment', photo, '-p', 'a mug', '-m', name, '-o', tmp_path / 'out']
+        result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+        assert result.exit_code == 0, result.output
+        assert json.loads((tmp_path / 'out' / 'photo.json').read_text())['model'] == name
 
     @pytest.mark.parametrize('name', list(UNTRAINED))
     def test_the_card_builds_the_model(self, name: str) -> None:

@@ -44,6 +44,7 @@ class TestVariants:
     def test_the_card(self, folder: Path) -> None:
         model, card = load_checkpoint(folder)
         assert (card.name, card.input_size, card.layers) == ('clipseg-tiny', 64, (0, 2, 3))
+        assert card.prompt_ground == 'mean'
         assert card.weights == folder / 'model.safetensors'
         assert card.config == model.config()
         assert card == load_card(folder)

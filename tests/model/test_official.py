@@ -133,6 +133,7 @@ def test_on_towers_of_another_file(
     assert 'reduce.weight, reduce.bias are not used' in caplog.text
     assert card.details['unused weights'] == ['reduce.weight', 'reduce.bias']
     assert (card.name, card.input_size, card.layers) == ('rd16-tiny', 352, (3, 6, 9))
+    assert card.prompt_ground == 'mean'
     assert 'not MIT' in card.licence
     known = load_checkpoint(towers)[0].backbone.state_dict()  # type: ignore[attr-defined]
     found = model.backbone.state_dict()  # type: ignore[attr-defined]

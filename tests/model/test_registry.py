@@ -78,6 +78,7 @@ def test_cards_of_published_weights() -> None:
     ):
         card = registry.get_card(name)
         assert (card.layers, card.input_size) == ((3, 6, 9), 352)
+        assert card.prompt_ground == 'mean'
         assert card.source == f'https://huggingface.co/CIDAS/{name}'
         assert 'not MIT' in card.licence
         assert (card.config['decoder']['dim'], card.config['decoder']['head']) == (dim, head)

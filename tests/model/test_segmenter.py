@@ -402,15 +402,13 @@ class TestVisualMethods:
     def test_the_ground(self, segmenter: Segmenter, example: Prompt) -> None:
         assert example.image is not None
         assert example.mask is not None
-        fading = Segmenter(segmenter.model, segmenter.card, 'cpu', ground='mean')
+        fading = with_card(segmenter, prompt_ground='mean')
         mean = tuple(255 * level for level in segmenter.model.backbone.mean)
         picture = visual_prompt(example.image, example.mask, 64, ground=mean)
         with torch.inference_mode():
             expected = segmenter.model.embed_images(segmenter._pixels(picture, (64, 64)))
         assert torch.equal(fading.embed([example]), expected)
         assert not torch.equal(segmenter.embed([example]), expected)
-        with pytest.raises(ValueError, match="'black' or 'mean', not 'white'"):
-            Segmenter(segmenter.model, segmenter.card, 'cpu', ground='white')
 
     def test_what_is_none(self, segmenter: Segmenter) -> None:
         with pytest.raises(PromptError, match=r"no method 'glow'.*crop_blur_10"):

@@ -317,9 +317,6 @@ def test_ctrl_c_ends_it_and_its_nodes(tmp_path: Path, repository: Path, own_doma
 
 @pytest.mark.slow
 @pytest.mark.ci
-@pytest.mark.xfail(
-    strict=True, reason='the bundled weights are an early state of training: see docs/training.md'
-)
 def test_the_bundled_model_passes(tmp_path: Path, repository: Path, own_domain: int) -> None:
     done = subprocess.run(
         run_command(tmp_path, repository, own_domain),

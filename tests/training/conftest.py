@@ -8,6 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+
+# Before MuJoCo renders: Mesa brings an LLVM that Triton, which this imports, crashes on.
+import torch._dynamo
 from safetensors.torch import save_file
 
 from clipseg_model.small_clip import SmallClip

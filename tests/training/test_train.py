@@ -80,17 +80,21 @@ def test_frozen_parts_stay_and_the_rest_learns(trained, frozen):
     assert not torch.equal(module[weight], average[weight])
 
 
-def test_two_processes_train_together(rendered, frozen, tmp_path):
+def test_two_processes_go_on_from_the_weights_of_another_run(trained, rendered, frozen, tmp_path):
     config = tmp_path / 'tiny.yaml'
     config.write_text(yaml.safe_dump(settings(rendered, frozen, 4)))
     run(
         'torch.distributed.run', '--standalone', '--nproc_per_node', 2,
         '-m', 'training.train', config, '--output', tmp_path / 'run',
+        '--init-from', trained / 'state.pt',
     )  # fmt: skip
-    record = json.loads((tmp_path / 'run/run_000000.json').read_text())
-    assert record['processes'] == 2
     state = torch.load(tmp_path / 'run/state.pt', weights_only=True)
     assert state['iteration'] == 4
+    run('training.export', tmp_path / 'run', tmp_path / 'grown.safetensors', '--input-size', 96)
+    card = create_model(tmp_path / 'grown.safetensors').card
+    assert card.name == 'grown'
+    runs = [(record['start'], record['processes']) for record in card.details['runs']]
+    assert runs == [(0, 1), (4, 1), (0, 2)]
 
 
 def test_a_run_is_not_overwritten(trained, rendered, frozen, tmp_path):
