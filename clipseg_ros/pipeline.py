@@ -131,8 +131,9 @@ class SegmentationPipeline:
         """
         outputs, header = self._outputs, found.header
         wanted = frozenset(outputs.wanted())
-        # The overlay is made of the labels, and the segments of nothing that is made here.
-        needed = {'labels' if name == 'overlay' else name for name in wanted - {'segments'}}
+        # The overlay is made of the labels; these of nothing that is made here.
+        others = {'segments', 'detections'}
+        needed = {'labels' if name == 'overlay' else name for name in wanted - others}
         ids = [entry.id for entry in found.prompts]
         pixels = FrameOutputs(found.segmentation, ids, needed, self._scratch)
         height, width = pixels.shape
@@ -148,9 +149,16 @@ class SegmentationPipeline:
         return SegmentedFrame(header, found.rgb, found.segmentation, found.prompts, pixels, wanted)
 
     def finish(self, frame: SegmentedFrame) -> None:
-        """Publishes what costs more and can wait: probability and overlay."""
+        """Publishes what costs more and can wait: detections, overlay and probability."""
         outputs, pixels = self._outputs, frame.pixels
         height, width = pixels.shape
+        if 'detections' in frame.wanted:
+            outputs.publish_detections(
+                frame.segmentation,
+                frame.prompts,
+                self._settings().detection_min_area,
+                frame.header,
+            )
         if 'overlay' in frame.wanted:
             settings = self._settings()
             legend = [(entry.id, entry.name) for entry in frame.prompts]

@@ -16,6 +16,7 @@ from clipseg_ros.conversion import open_image
 from clipseg_ros.interfaces import Interfaces
 from clipseg_ros.prompt_set import ActivePrompt
 from clipseg_ros.qos import QosWatch, image_output, latched_output, overridable
+from clipseg_ros.vision_outputs import VisionOutputs, load_vision_messages
 
 IMAGE_OUTPUTS: dict[str, str] = {
     'mask': 'mono8',
@@ -56,15 +57,20 @@ class SegmentOutputs:
                 event_callbacks=watch.publisher_events('~/prompts', profile),
                 qos_overriding_options=overridable(),
             )
+        vision = load_vision_messages()
+        self._vision = None if vision is None else VisionOutputs(node, watch, vision)
 
     def wants(self, name: str) -> bool:
-        """Whether anybody subscribes to an output (``mask``, … or ``segments``)."""
+        """Whether anybody subscribes to an output (``mask``, …, ``segments``, ``detections``)."""
+        if name == 'detections':
+            return self._vision is not None and self._vision.wants_detections()
         publisher = self._segments if name == 'segments' else self._images[name][0]
         return publisher is not None and publisher.get_subscription_count() > 0
 
     def wanted(self) -> list[str]:
         """The outputs that somebody subscribes to."""
-        return [name for name in (*IMAGE_OUTPUTS, 'segments') if self.wants(name)]
+        names = (*IMAGE_OUTPUTS, 'segments', 'detections')
+        return [name for name in names if self.wants(name)]
 
     def open_image(self, name: str, height: int, width: int, header: Header) -> NDArray[Any]:
         """Returns the memory of the next message of one of :data:`IMAGE_OUTPUTS`, to write to.
@@ -108,6 +114,24 @@ class SegmentOutputs:
                 self._interfaces.PromptArray(header=header, model=model, prompts=messages)
             )
 
+    def publish_detections(
+        self,
+        segmentation: Segmentation,
+        prompts: Sequence[ActivePrompt],
+        min_area: int,
+        header: Header,
+    ) -> None:
+        """Publishes the single things in an image, where vision_msgs is installed."""
+        if self._vision is not None:
+            self._vision.publish_detections(segmentation, prompts, min_area, header)
+
+    def publish_label_info(
+        self, prompts: Sequence[ActivePrompt], threshold: float, header: Header
+    ) -> None:
+        """Publishes which id is which name, latched, where vision_msgs is installed."""
+        if self._vision is not None:
+            self._vision.publish_label_info(prompts, threshold, header)
+
     def destroy(self) -> None:
         """Takes all topics away."""
         for publisher, _ in self._images.values():
@@ -115,6 +139,8 @@ class SegmentOutputs:
         if self._segments is not None:
             self._node.destroy_lifecycle_publisher(self._segments)
             self._node.destroy_publisher(self._prompts)
+        if self._vision is not None:
+            self._vision.destroy()
 
     def _create(self, watch: QosWatch, message_type: Any, topic: str) -> Any:
         profile = image_output()

@@ -42,6 +42,8 @@ from clipseg_ros.publishers import SegmentOutputs
 from clipseg_ros.qos import QosWatch, overridable, sensor_input
 from clipseg_ros.segment_parameters import DECLARATIONS, Settings, find_problem
 from clipseg_ros.throttled_log import ThrottledLog
+from clipseg_ros.vision_outputs import MISSING as VISION_MISSING
+from clipseg_ros.vision_outputs import load_vision_messages
 
 _SUCCESS = TransitionCallbackReturn.SUCCESS
 _FAILURE = TransitionCallbackReturn.FAILURE
@@ -81,6 +83,8 @@ class SegmentNode(LifecycleNode):
         self._interfaces = load_interfaces()
         if self._interfaces is None:
             self.get_logger().info(MISSING)
+        if load_vision_messages() is None:
+            self.get_logger().info(VISION_MISSING)
         self._watch = QosWatch(self)
         self._prompt_server = PromptServer(
             self, self._interfaces, self._check_prompts, self._announce_prompts, self._log
@@ -310,6 +314,9 @@ class SegmentNode(LifecycleNode):
                 self._prompt_server.messages(self.threshold()),
                 self._segmenter.card.name,
                 header_of_now(self),
+            )
+            self._outputs.publish_label_info(
+                self._prompt_server.prompts.active, self.threshold(), header_of_now(self)
             )
 
     def _on_enable(self, request: Any, response: Any) -> Any:

@@ -92,6 +92,13 @@ DECLARATIONS: dict[str, Declaration] = {
         Declaration('overlay_alpha', 0.5, 'Share of the tint on ~/overlay.', low=0.0, high=1.0),
         Declaration('overlay_legend', True, 'Whether ~/overlay shows the names of the prompts.'),
         Declaration(
+            'detection_min_area',
+            100,
+            'Least area of a connected part of a mask that is a detection, pixels.',
+            low=1,
+            high=100_000_000,
+        ),
+        Declaration(
             'max_rate',
             0.0,
             'Most frames a second that are segmented; 0 is no limit.',
@@ -123,6 +130,7 @@ class Settings:
         threshold: Probability in (0, 1), or None for the model's own.
         overlay_alpha: Share of the tint, 0…1.
         overlay_legend: Whether the overlay has a legend.
+        detection_min_area: Pixels, from 1.
         max_rate: Frames a second; 0 is no limit.
         watchdog: Seconds; 0 is never.
     """
@@ -130,6 +138,7 @@ class Settings:
     threshold: float | None
     overlay_alpha: float
     overlay_legend: bool
+    detection_min_area: int
     max_rate: float
     watchdog: float
 
@@ -141,6 +150,7 @@ class Settings:
             threshold=None if threshold == -1.0 else threshold,
             overlay_alpha=float(node.get_parameter('overlay_alpha').value),
             overlay_legend=bool(node.get_parameter('overlay_legend').value),
+            detection_min_area=int(node.get_parameter('detection_min_area').value),
             max_rate=float(node.get_parameter('max_rate').value),
             watchdog=float(node.get_parameter('watchdog').value),
         )

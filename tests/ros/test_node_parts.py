@@ -128,7 +128,8 @@ def test_documentation_names_every_parameter_and_topic() -> None:
         assert f'`{name}`' in text, name
     for topic in ('~/mask', '~/labels', '~/confidence', '~/probability', '~/overlay', '~/prompts',
                   '~/segments', '~/prompt', '~/prompt_image', '~/prompt_mask', '~/enable',
-                  '~/set_prompts', '/diagnostics', '~/instances'):  # fmt: skip
+                  '~/set_prompts', '/diagnostics', '~/instances', '~/label_info',
+                  '~/detections'):  # fmt: skip
         assert f'`{topic}`' in text, topic
 
 
