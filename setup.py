@@ -74,13 +74,14 @@ setup(
     data_files=[
         ('share/ament_index/resource_index/packages', [f'resource/{NAME}']),
         (f'share/{NAME}', ['package.xml']),
+        (f'share/{NAME}/msg', tree('msg', '*.msg')),
         (f'share/{NAME}/launch', tree('launch', '*.launch.py')),
         (f'share/{NAME}/config', tree('config', '*.yaml', '*.xml', '*.rviz', '*.json')),
         (f'lib/{NAME}', ['scripts/camera', 'scripts/segment']),
     ],
     entry_points={
         'console_scripts': [
-            'clipseg = clipseg_model.cli:app',
+            'clipseg = clipseg_ros.cli:app',
             'clipseg-camera = clipseg_ros.camera_node:main',
             'clipseg-demo = clipseg_ros.demo:main',
             'clipseg-node = clipseg_ros.segment_node:main',
@@ -102,6 +103,7 @@ setup(
     ],
     extras_require={
         'world': ['mujoco>=3.3,<5'],
+        'bag': ['rosbags>=0.11,<0.12'],
         'ros': [*ROS_RUN, 'PyYAML>=6.0'],
         'build': [
             *ROS_BUILD,

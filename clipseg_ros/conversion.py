@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import array
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from sensor_msgs.msg import CompressedImage, Image
-from std_msgs.msg import Header
 
 from clipseg_ros.encodings import ENCODINGS, Encoding
 from clipseg_ros.errors import ImageConversionError
+
+if TYPE_CHECKING:
+    from sensor_msgs.msg import CompressedImage, Image
+    from std_msgs.msg import Header
 
 _OUTPUT_ENCODINGS: dict[str, tuple[type[np.generic], int]] = {
     'mono8': (np.uint8, 1),
@@ -140,6 +142,9 @@ def array_to_image(pixels: NDArray[Any], encoding: str, header: Header) -> Image
     Raises:
         ValueError: If array and encoding do not belong together.
     """
+    # Here: bags are read with this module where there is no ROS.
+    from sensor_msgs.msg import Image
+
     message = Image()
     fill_image(message, pixels, encoding, header)
     return message

@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import cv2
-import numpy as np
 from numpy.typing import NDArray
-from sensor_msgs.msg import Image, RegionOfInterest
+from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
-from clipseg_model.segmenter import PromptResult, Segmentation
+from clipseg_model.segmenter import Segmentation
 from clipseg_ros.conversion import open_image
 from clipseg_ros.interfaces import Interfaces
 from clipseg_ros.prompt_set import ActivePrompt
 from clipseg_ros.qos import QosWatch, image_output, latched_output, overridable
+from clipseg_ros.segment_messages import fill_segment
 from clipseg_ros.vision_outputs import VisionOutputs, load_vision_messages
 
 IMAGE_OUTPUTS: dict[str, str] = {
@@ -101,7 +100,7 @@ class SegmentOutputs:
             width=segmentation.width,
             model=segmentation.model,
             segments=[
-                _segment(self._interfaces, entry, result)
+                fill_segment(self._interfaces.Segment(), entry, result)
                 for entry, result in zip(prompts, segmentation.results, strict=True)
             ],
         )
@@ -151,19 +150,3 @@ class SegmentOutputs:
             event_callbacks=watch.publisher_events(topic, profile),
             qos_overriding_options=overridable(),
         )
-
-
-def _segment(interfaces: Interfaces, entry: ActivePrompt, result: PromptResult) -> Any:
-    segment = interfaces.Segment(
-        id=entry.id, name=entry.name, score=float(result.score), presence=bool(result.presence)
-    )
-    mask = np.ascontiguousarray(result.mask).view(np.uint8)
-    moments = cv2.moments(mask, binaryImage=True)
-    area = round(moments['m00'])
-    if area:
-        x, y, width, height = cv2.boundingRect(mask)
-        segment.area = area
-        segment.box = RegionOfInterest(x_offset=x, y_offset=y, width=width, height=height)
-        segment.centroid.x = moments['m10'] / moments['m00']
-        segment.centroid.y = moments['m01'] / moments['m00']
-    return segment
