@@ -64,6 +64,27 @@ def image_to_rgb(message: Image) -> NDArray[np.uint8]:
         ) from error
 
 
+def image_to_array(message: Image) -> NDArray[Any]:
+    """Returns the values of an image message as they are.
+
+    Args:
+        message: Any encoding of :data:`clipseg_ros.encodings.ENCODINGS` but the packed ones.
+
+    Returns:
+        Of shape (height, width), or (height, width, channels): uint8 for ``mono8`` and ``rgb8``,
+        float32 for ``32FC1``. Often a view of the message's data. Do not write to it.
+
+    Raises:
+        ImageConversionError: If encoding, size, step or amount of data are wrong.
+    """
+    encoding = ENCODINGS.get(message.encoding)
+    if encoding is None:
+        raise ImageConversionError(
+            'encoding', f'image encoding {_shorten(message.encoding)!r} is not known'
+        )
+    return _pixels(message, encoding)
+
+
 def depth_to_metres(message: Image) -> NDArray[np.float32]:
     """Returns a depth image in metres (REP 118).
 

@@ -24,3 +24,7 @@ class SourceError(RuntimeError):
 
 class BagError(ClipsegError):
     """A bag cannot be read or written, or does not say which of its topics is meant."""
+
+
+class NodeTimeoutError(ClipsegError, TimeoutError):
+    """The node ``segment`` is not there, does not answer, or sends nothing."""
