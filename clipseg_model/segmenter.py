@@ -228,23 +228,7 @@ class Segmenter:
         if self._features is None:
             raise ImageError('There is no image to predict on: call set_image() first')
         logits = self._decode(self._features, self._conditions(wanted))
-        scores = top_scores(logits)
-        arrays = logits.cpu().numpy()
-        default = self.card.threshold if threshold is None else threshold
-        height, width = self._image.shape[:2]
-        results = [
-            PromptResult(
-                prompt=prompt,
-                threshold=default if prompt.threshold is None else prompt.threshold,
-                score=score,
-                presence=score >= self.card.presence_threshold,
-                logits=array,
-                height=height,
-                width=width,
-            )
-            for prompt, score, array in zip(wanted, scores, arrays, strict=True)
-        ]
-        found = Segmentation(height, width, results, self.card.name)
+        found = self.read(logits, wanted, threshold, self._image.shape[:2])
         return found if self.zoom is None else self.zoom.refine(self, self._image, found)
 
     def segment(
@@ -257,6 +241,99 @@ class Segmenter:
         wanted = as_prompts(prompts)
         self.set_image(image)
         return self.predict(wanted, threshold)
+
+    @torch.inference_mode()
+    def segment_batch(
+        self,
+        images: Sequence[NDArray[np.uint8]],
+        prompts: Sequence[str | Prompt],
+        threshold: float | None = None,
+    ) -> list[Segmentation]:
+        """Segment images of one size by the same prompts, in one call of the model.
+
+        Args:
+            images: At least one, such as the newest of each camera; (H, W, 3) uint8 RGB.
+            prompts: As :meth:`predict` takes them.
+            threshold: As :meth:`predict` takes it.
+
+        Returns:
+            One for each image, in their order.
+
+        Raises:
+            ImageError: There is no image, or one is no RGB image or of another size.
+            PromptError: As :meth:`predict`.
+        """
+        wanted = as_prompts(prompts)
+        if threshold is not None:
+            check_probability(threshold, 'The threshold')
+        sizes = []
+        for image in images:
+            check_image(image)
+            sizes.append(image.shape[:2])
+        if len(set(sizes)) != 1:
+            seen = ', '.join(f'{width} × {height}' for height, width in sizes) or 'none'
+            raise ImageError(
+                f'A batch is of one or more images of one size, not {seen}: resize them, or '
+                'segment those of each size by themselves'
+            )
+        shape = self._input_shape(images[0])
+        features = self.model.encode_image(torch.cat([self._pixels(x, shape) for x in images]))
+        condition = self._conditions(wanted).expand(len(images), -1, -1)
+        found = [
+            self.read(logits, wanted, threshold, size)
+            for logits, size in zip(self._decode(features, condition), sizes, strict=True)
+        ]
+        if self.zoom is None:
+            return found
+        pairs = zip(images, found, strict=True)
+        return [self.zoom.refine(self, image, segmentation) for image, segmentation in pairs]
+
+    @torch.inference_mode()
+    def infer(self, pixels: Tensor, prompts: Sequence[Prompt]) -> Tensor:
+        """The model's part of :meth:`segment`, which leaves its answer on the device.
+
+        Args:
+            pixels: (1, 3, H, W) uint8 RGB, on the device.
+            prompts: As :meth:`prepare` returns them.
+
+        Returns:
+            Logits (P, h, w) float32 at the model's resolution, on the device.
+        """
+        height, width = pixels.shape[2:]
+        features = self.model.encode_image(self._normalise(pixels, self._shape_for(height, width)))
+        return self._decode(features, self._conditions(list(prompts)))
+
+    def read(
+        self,
+        logits: Tensor,
+        prompts: Sequence[Prompt],
+        threshold: float | None,
+        size: tuple[int, int],
+    ) -> Segmentation:
+        """What logits mean.
+
+        Args:
+            logits: (P, h, w), as :meth:`infer` gives them.
+            prompts: Their prompts.
+            threshold: As :meth:`predict` takes it.
+            size: Height and width of the image, pixels.
+        """
+        default = self.card.threshold if threshold is None else threshold
+        height, width = size
+        answers = zip(prompts, top_scores(logits), logits.cpu().numpy(), strict=True)
+        results = [
+            PromptResult(
+                prompt=prompt,
+                threshold=default if prompt.threshold is None else prompt.threshold,
+                score=score,
+                presence=score >= self.card.presence_threshold,
+                logits=array,
+                height=height,
+                width=width,
+            )
+            for prompt, score, array in answers
+        ]
+        return Segmentation(height, width, results, self.card.name)
 
     @torch.inference_mode()
     def segment_views(
@@ -312,9 +389,12 @@ class Segmenter:
 
     def _input_shape(self, image: NDArray[np.uint8]) -> tuple[int, int]:
         """What an image is resized to."""
+        return self._shape_for(*image.shape[:2])
+
+    def _shape_for(self, height: int, width: int) -> tuple[int, int]:
         return input_shape(
-            image.shape[0],
-            image.shape[1],
+            height,
+            width,
             self.card.input_size,
             self.model.backbone.patch_size,
             self.card.resize,
@@ -329,9 +409,16 @@ class Segmenter:
         # torch cannot share memory that is read-only or runs backwards.
         if not image.flags.writeable or not image.flags.c_contiguous:
             image = np.array(image, order='C')
-        pixels = torch.from_numpy(image).permute(2, 0, 1)[None]
+        return self._normalise(torch.from_numpy(image).permute(2, 0, 1)[None], shape)
+
+    def _normalise(self, pixels: Tensor, shape: tuple[int, int]) -> Tensor:
         if tuple(pixels.shape[2:]) != shape:
+            if pixels.device.type != 'cpu':
+                # Only the CPU resizes uint8; this differs from it by less than a level.
+                pixels = pixels.float()
             pixels = F.interpolate(pixels, size=shape, mode='bilinear', antialias=True)
+            if pixels.is_floating_point():
+                pixels = pixels.round_().clamp_(0, 255)
         return pixels.to(self.device).float().sub_(self._mean).div_(self._std)
 
     def _conditions(self, prompts: list[Prompt]) -> Tensor:

@@ -3,7 +3,7 @@
     python -m clipseg_ros.bench_receiver --output arrivals.json --topics mask labels
 
 Runs until SIGINT or SIGTERM, then writes JSON: for each topic the stamp and the arrival of each
-message (nanoseconds of system time), and the values of the node's last diagnostics.
+message (nanoseconds of system time), and the values of each of the node's diagnostics.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ class Receiver:
 
     Attributes:
         arrivals: For each topic (stamp, arrival) of each message, nanoseconds.
-        diagnostics: The values of the node's last diagnostics.
+        diagnostics: The values of each of the node's diagnostics.
     """
 
     def __init__(self, topics: list[str]) -> None:
         self.node = rclpy.create_node('bench_receiver')
         self.arrivals: dict[str, list[tuple[int, int]]] = {topic: [] for topic in topics}
-        self.diagnostics: dict[str, str] = {}
+        self.diagnostics: list[dict[str, str]] = []
         for topic, arrivals in self.arrivals.items():
             self.node.create_subscription(
                 Image, f'/clipseg/{topic}', _recorder(arrivals), image_output()
@@ -63,7 +63,7 @@ class Receiver:
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         for status in message.status:
-            self.diagnostics = {item.key: item.value for item in status.values}
+            self.diagnostics.append({item.key: item.value for item in status.values})
 
 
 def _recorder(arrivals: list[tuple[int, int]]) -> Callable[[Any], None]:

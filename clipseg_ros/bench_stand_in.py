@@ -1,11 +1,10 @@
-# ruff: noqa: E402 - the process is tuned before torch is imported
 """The node ``segment`` with a model of a known duration in place of a real one.
 
     python -m clipseg_ros.bench_stand_in --milliseconds 30 --ros-args -p prompt:='a; b'
 
 What such a node takes beyond those milliseconds is its own. The stand-in waits without using the
-processor, as a host does while a GPU computes; its answers are smooth blobs. Everything else of
-the process is that of the executable ``segment``.
+processor, as a host does while a GPU computes; each of its answers is a smooth blob of a tenth of
+the image. Everything else of the process is that of the executable ``segment``.
 """
 
 from __future__ import annotations
@@ -19,9 +18,9 @@ from typing import Any
 
 from clipseg_ros.process_tuning import tune_process
 
-tune_process()
+if __name__ == '__main__':
+    tune_process()
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -36,6 +35,14 @@ LOGIT_SIZE = 256
 """Side of the logits: that of the bundled model's."""
 
 
+def blob(number: int) -> NDArray[np.float32]:
+    """Returns logits (256, 256) float32 that are above 0 in an ellipse of a tenth of the area."""
+    row, column = np.random.default_rng(number).uniform(0.2, 0.8, 2) * LOGIT_SIZE
+    y, x = np.ogrid[:LOGIT_SIZE, :LOGIT_SIZE]
+    distance = ((y - row) / 0.15) ** 2 + ((x - column) / 0.21) ** 2
+    return (6.0 - 6.0 * distance / LOGIT_SIZE**2).clip(-8.0).astype(np.float32)
+
+
 class StandIn:
     """Looks like a :class:`clipseg_model.Segmenter`, and takes a known time for each call.
 
@@ -48,6 +55,7 @@ class StandIn:
         name = f'stand-in:{milliseconds:g}'
         self.card = ModelCard(name, 'stand-in', {}, LOGIT_SIZE)
         self.model = SimpleNamespace(embed_texts=lambda texts: None)
+        self.runtime = SimpleNamespace(describe=lambda: name)
         self._seconds = milliseconds * 1e-3
         self._logits: list[NDArray[np.float32]] = []
 
@@ -60,9 +68,7 @@ class StandIn:
         """Answers after the time; takes part in nothing else."""
         due = time.perf_counter() + self._seconds
         while len(self._logits) < len(prompts):
-            generator = np.random.default_rng(len(self._logits))
-            coarse = generator.normal(-1, 3, (8, 8)).astype(np.float32)
-            self._logits.append(np.asarray(cv2.resize(coarse, (LOGIT_SIZE, LOGIT_SIZE))))
+            self._logits.append(blob(len(self._logits)))
         height, width = image.shape[:2]
         results = [
             PromptResult(

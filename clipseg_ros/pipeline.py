@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from std_msgs.msg import Header
 
 from clipseg_model.frame_outputs import FrameOutputs, Scratch
+from clipseg_model.overlap import OverlappedSegmenter, PendingSegmentation
 from clipseg_model.overlay import render_overlay
 from clipseg_model.prompts import Prompt, fill_template
 from clipseg_model.segmenter import Segmentation, Segmenter
@@ -29,25 +30,33 @@ class FoundFrame:
     Attributes:
         header: The image's own.
         rgb: The image, RGB uint8 (H, W, 3).
-        segmentation: What the model found.
+        segmentation: What the model found; on a GPU what is under way there.
         prompts: The prompts that it was asked for, in the order of its results.
+        started: When the model got the image, seconds of ``time.perf_counter``.
     """
 
     header: Header
     rgb: NDArray[np.uint8]
-    segmentation: Segmentation
+    segmentation: Segmentation | PendingSegmentation
     prompts: tuple[ActivePrompt, ...]
+    started: float
 
 
 @dataclass(frozen=True)
-class SegmentedFrame(FoundFrame):
+class SegmentedFrame:
     """What the thread that publishes leaves for the one that makes what can wait.
 
     Attributes:
+        header: The image's own.
+        rgb: The image, RGB uint8 (H, W, 3).
+        prompts: The prompts that were asked for.
         pixels: The outputs that were computed together.
         wanted: Names of the outputs that were subscribed to then.
     """
 
+    header: Header
+    rgb: NDArray[np.uint8]
+    prompts: tuple[ActivePrompt, ...]
     pixels: FrameOutputs
     wanted: frozenset[str]
 
@@ -68,6 +77,13 @@ def check_representable(segmenter: Segmenter, prompts: Iterable[Prompt]) -> None
             segmenter.model.embed_texts(texts)
 
 
+def overlap_on_gpu(segmenter: Segmenter) -> OverlappedSegmenter | None:
+    """Returns what keeps several frames under way where the model is on a CUDA device."""
+    if segmenter.device.type != 'cuda' or segmenter.zoom is not None:
+        return None
+    return OverlappedSegmenter(segmenter)
+
+
 class SegmentationPipeline:
     """Segments frames and publishes what is subscribed to.
 
@@ -78,6 +94,8 @@ class SegmentationPipeline:
         settings: Returns the settings of now.
         now: Returns the node's time, nanoseconds.
         compressed: Whether frames are CompressedImage messages.
+        overlapped: Runs the same model on a GPU with several frames under way; None to segment
+            one frame after another.
     """
 
     def __init__(
@@ -88,6 +106,7 @@ class SegmentationPipeline:
         settings: Callable[[], Settings],
         now: Callable[[], int],
         compressed: bool = False,
+        overlapped: OverlappedSegmenter | None = None,
     ) -> None:
         self.segmenter = segmenter
         self.age = 0.0
@@ -95,6 +114,7 @@ class SegmentationPipeline:
         self.model_seconds = 0.0
         """What the model took for the last image, preprocessing and all."""
         self._scratch = Scratch()
+        self._overlapped = overlapped
         self._prompts, self._outputs = prompts, outputs
         self._settings, self._now = settings, now
         self._to_rgb: Callable[[Any], NDArray[np.uint8]] = (
@@ -119,23 +139,34 @@ class SegmentationPipeline:
         if not prompts or not self._outputs.wanted():
             return None
         rgb, threshold = self._to_rgb(message), self._settings().threshold
-        started = time.perf_counter()
-        segmentation = self.segmenter.segment(rgb, [entry.prompt for entry in prompts], threshold)
-        self.model_seconds = time.perf_counter() - started
-        return FoundFrame(message.header, rgb, segmentation, prompts)
+        wanted, started = [entry.prompt for entry in prompts], time.perf_counter()
+        segmentation: Segmentation | PendingSegmentation
+        if self._overlapped is not None:
+            segmentation = self._overlapped.start(rgb, wanted, threshold)
+        else:
+            segmentation = self.segmenter.segment(rgb, wanted, threshold)
+            self.model_seconds = time.perf_counter() - started
+        return FoundFrame(message.header, rgb, segmentation, prompts, started)
 
-    def publish(self, found: FoundFrame) -> SegmentedFrame:
+    def publish(self, found: FoundFrame) -> SegmentedFrame | None:
         """Publishes mask, labels, confidence and segments, and prepares the others.
 
-        The mask leaves before anything else is made.
+        Returns:
+            What :meth:`finish` takes; None where all prompts were taken back meanwhile, and
+            nothing was published.
         """
-        outputs, header = self._outputs, found.header
+        if not self._prompts.enabled:
+            return None
+        outputs, header, segmentation = self._outputs, found.header, found.segmentation
+        if isinstance(segmentation, PendingSegmentation):
+            segmentation = segmentation.result()
+            self.model_seconds = time.perf_counter() - found.started
         wanted = frozenset(outputs.wanted())
         # The overlay is made of the labels; these of nothing that is made here.
         others = {'segments', 'detections'}
         needed = {'labels' if name == 'overlay' else name for name in wanted - others}
         ids = [entry.id for entry in found.prompts]
-        pixels = FrameOutputs(found.segmentation, ids, needed, self._scratch)
+        pixels = FrameOutputs(segmentation, ids, needed, self._scratch)
         height, width = pixels.shape
         for name in ('mask', 'labels', 'confidence'):
             if name in wanted:
@@ -145,8 +176,8 @@ class SegmentationPipeline:
                 stamp = header.stamp.sec * 1_000_000_000 + header.stamp.nanosec
                 self.age = (self._now() - stamp) * 1e-9
         if 'segments' in wanted:
-            outputs.publish_segments(found.segmentation, found.prompts, header)
-        return SegmentedFrame(header, found.rgb, found.segmentation, found.prompts, pixels, wanted)
+            outputs.publish_segments(segmentation, found.prompts, header)
+        return SegmentedFrame(header, found.rgb, found.prompts, pixels, wanted)
 
     def finish(self, frame: SegmentedFrame) -> None:
         """Publishes what costs more and can wait: detections, overlay and probability."""

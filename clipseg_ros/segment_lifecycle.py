@@ -34,6 +34,7 @@ from clipseg_ros.pipeline import (
     SegmentationPipeline,
     SegmentedFrame,
     check_representable,
+    overlap_on_gpu,
 )
 from clipseg_ros.process_tuning import release_freed_memory
 from clipseg_ros.prompt_server import PromptServer, header_of_now
@@ -194,6 +195,7 @@ class SegmentNode(LifecycleNode):
             lambda: self._settings,
             lambda: int(self.get_clock().now().nanoseconds),
             compressed,
+            overlap_on_gpu(self._segmenter),
         )
         profile = sensor_input()
         topic = self.resolve_topic_name('image') + ('/compressed' if compressed else '')

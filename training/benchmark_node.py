@@ -26,6 +26,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from importlib import metadata
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -61,13 +62,15 @@ class Case:
         latency_p95: 95 % of frames are faster.
         latency_max: Of the slowest.
         complete: Median over frames until the last of all outputs arrived.
-        beyond: ``complete`` less the duration of the model; None where that is not known.
+        beyond: ``complete`` less the duration of the model; None where that is not known. At
+            rates beyond the model's own, frames wait for the model besides.
         age: Mean over time of the age of the newest mask that the consumer has.
         jitter: Standard deviation of the time between two masks.
-        dropped: Share of the camera's frames without a mask, 0…1.
+        dropped: Share of the camera's frames that no mask ever came of, 0…1.
         cpu: Processor time of the node over time; 1 is one core.
         memory_mb: Resident memory of the node at the end.
-        growth_mb: How much it grew after the first :data:`SETTLE` seconds.
+        growth_mb: How much it grew after the first tenth of the time.
+        memory_series_mb: Its course, in equal steps of at least a second.
     """
 
     subject: str
@@ -89,6 +92,7 @@ class Case:
     cpu: float
     memory_mb: float
     growth_mb: float
+    memory_series_mb: tuple[float, ...] = ()
 
 
 class BenchmarkError(RuntimeError):
@@ -244,10 +248,9 @@ def measure(
         stack.callback(camera.stop)
         camera.wait_for('publishing', START_TIMEOUT)
         time.sleep(SETTLE)
-        began, busy, memory = time.monotonic(), _busy(node), node.usage.memory_info().rss
-        time.sleep(seconds)
+        began, busy = time.monotonic(), _busy(node)
+        memory = list(_watch_memory(node, seconds))
         cpu = (_busy(node) - busy) / (time.monotonic() - began)
-        after = node.usage.memory_info().rss
         stamps = json.loads(camera.join(seconds + START_TIMEOUT))['stamps']
         # A queue of frames before a slow node is still worked through.
         time.sleep(1.0)
@@ -265,10 +268,20 @@ def measure(
         outputs=outputs,
         beyond=beyond,
         cpu=cpu,
-        memory_mb=after / 1e6,
-        growth_mb=(after - memory) / 1e6,
+        memory_mb=memory[-1],
+        growth_mb=memory[-1] - memory[len(memory) // 10],
+        memory_series_mb=tuple(memory),
         **times,
     )
+
+
+def _watch_memory(node: Process, seconds: float) -> Iterator[float]:
+    """The node's resident memory, megabytes: now, and in up to 60 equal steps until the end."""
+    steps = max(1, min(60, int(seconds)))
+    for step in range(steps + 1):
+        yield round(node.usage.memory_info().rss / 1e6, 1)
+        if step < steps:
+            time.sleep(seconds / steps)
 
 
 def _busy(node: Process) -> float:
@@ -276,12 +289,18 @@ def _busy(node: Process) -> float:
     return float(used.user + used.system)
 
 
-def model_duration(model: str, diagnostics: Mapping[str, str]) -> float | None:
-    """Returns what the model takes, milliseconds: as it says itself, or as the node reports."""
+def model_duration(model: str, diagnostics: Sequence[Mapping[str, str]]) -> float | None:
+    """Returns what the model takes, milliseconds.
+
+    Args:
+        model: ``stand-in:MILLISECONDS`` says it itself.
+        diagnostics: The node's, once a second; None comes back where they say nothing.
+    """
     if model.startswith('stand-in:'):
         return float(model.partition(':')[2])
-    reported = diagnostics.get('model_ms')
-    return float(reported) if reported else None
+    reported = [float(values['model_ms']) for values in diagnostics if 'model_ms' in values]
+    # Before the first frame it is zero.
+    return statistics.median(filter(None, reported)) if any(reported) else None
 
 
 def summarise(
@@ -322,7 +341,7 @@ def summarise(
         for stamp, times in last.items()
         if start <= stamp and max(times) <= end and len(times) == len(outputs)
     ]
-    gaps = [(b - a) / 1e6 for (_, a), (_, b) in zip(masks, masks[1:], strict=False)]
+    gaps = [(b - a) / 1e6 for (_, a), (_, b) in pairwise(masks)]
     # Between two masks the newest ages from its latency to its latency and the gap.
     areas = [(late + gap / 2) * gap for late, gap in zip(latencies, gaps, strict=False)]
     return {
@@ -334,7 +353,7 @@ def summarise(
         'complete': statistics.median(complete) if complete else float('nan'),
         'age': sum(areas) / sum(gaps),
         'jitter': statistics.pstdev(gaps),
-        'dropped': max(0.0, 1.0 - len(masks) / len(sent)),
+        'dropped': 1.0 - len({s for s, _ in arrivals[outputs[0]] if s >= start}) / len(sent),
     }
 
 

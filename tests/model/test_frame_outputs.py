@@ -37,6 +37,15 @@ def closer_look(seed: int) -> PromptResult:
     )
 
 
+def spot(
+    row: int, column: int, level: float = 5.0, shape: tuple[int, int] = (48, 64)
+) -> PromptResult:
+    """On at a few logits alone."""
+    logits = np.full(shape, -6, np.float32)
+    logits[row : row + 3, column : column + 4] = level
+    return PromptResult(Prompt('spot'), 0.5, 0.9, True, logits, HEIGHT, WIDTH)
+
+
 CASES = {
     'one': [result(0)],
     'three': [result(0), result(1), result(2)],
@@ -46,6 +55,9 @@ CASES = {
     'first absent': [result(0, presence=False), result(1)],
     'none': [result(0, presence=False), result(1, presence=False)],
     'far below': [result(0, lift=-50), result(1), result(2, lift=-60)],
+    'spots': [spot(10, 20), spot(11, 22, 7), spot(0, 0), spot(45, 60), spot(12, 21, 6)],
+    'spot in few logits': [spot(2, 1, shape=(5, 7)), spot(0, 6, shape=(5, 7))],
+    'spot in many logits': [spot(200, 150, shape=(300, 310)), spot(297, 306, shape=(300, 310))],
     'all far below': [result(0, lift=-50), result(1, lift=-60)],
 }
 

@@ -171,6 +171,7 @@ def test_bad_prompts_change_nothing(bench: Bench, name: str) -> None:
 def test_empty_and_blank_prompts_stop(bench: Bench, text: str) -> None:
     bench.prompt(text, 'no prompt active')
     try:
+        time.sleep(0.2)  # A mask may be on its way from the node to here.
         count = len(bench.masks)
         for _ in range(4):
             bench.images.publish(bench.peer.stamped(picture()))

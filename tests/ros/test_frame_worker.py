@@ -81,6 +81,53 @@ def test_the_newest_frame_wins(make_worker: MakeWorker) -> None:
     assert (counts.received, counts.processed, counts.dropped, counts.failed) == (6, 2, 4, 0)
 
 
+def test_a_frame_is_published_while_the_next_one_is_processed(make_worker: MakeWorker) -> None:
+    gate, processed, published = threading.Event(), [], []
+
+    def process(frame: int) -> int:
+        processed.append(frame)
+        return frame
+
+    def publish(frame: int) -> int:
+        gate.wait(5)
+        published.append(frame)
+        return frame
+
+    worker = make_worker(process, publish=publish)
+    worker.start()
+    for frame in range(5):
+        worker.put(frame)
+        time.sleep(0.03)
+    # 0 is being published and 1 waits for that: what comes meanwhile waits before the model.
+    assert processed == [0, 1]
+    assert published == []
+    assert worker.statistics().processed == 0
+    gate.set()
+    wait_until(lambda: published == [0, 1, 4])
+    assert processed == [0, 1, 4]
+    wait_until(lambda: worker.statistics().processed == 3)
+    assert worker.statistics().dropped == 2
+
+
+def test_an_error_in_publishing_is_told_and_counted(make_worker: MakeWorker) -> None:
+    errors: list[Exception] = []
+    finished: list[int] = []
+
+    def publish(frame: int) -> int:
+        if frame == 0:
+            raise ValueError('no memory')
+        return frame
+
+    worker = make_worker(lambda f: f, finished.append, errors.append, publish=publish)
+    worker.start()
+    worker.put(0)
+    wait_until(lambda: errors)
+    worker.put(1)
+    wait_until(lambda: finished == [1])
+    counts = worker.statistics()
+    assert (counts.processed, counts.failed, counts.busy) == (1, 1, 0.0)
+
+
 def test_heavy_outputs_never_delay_the_next_frame(make_worker: MakeWorker) -> None:
     gate, finished, processed = threading.Event(), [], []
 
