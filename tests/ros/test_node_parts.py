@@ -65,6 +65,11 @@ GOOD = Situation(
         ({'idle': 9.0}, Level.ERROR, ['no image on /image for 9 s', '1 publisher', 'fastdds.xml']),
         ({'idle': 9.0, 'watchdog': 0.0}, Level.OK, ['12.3']),
         ({'idle': 9.0, 'mismatches': ('QoS mismatch on /image: x',)}, Level.ERROR, ['QoS']),
+        (
+            {'idle': 9.0, 'camera_count': 0, 'mismatches': ('transport mismatch on /image: x',)},
+            Level.ERROR,
+            ['transport'],
+        ),
         ({'mismatches': ('QoS mismatch on /clipseg/mask: x',)}, Level.WARN, ['/clipseg/mask']),
         ({'outputs': ()}, Level.OK, ['nobody subscribes']),
     ],
