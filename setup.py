@@ -77,7 +77,7 @@ setup(
         (f'share/{NAME}/msg', tree('msg', '*.msg')),
         (f'share/{NAME}/launch', tree('launch', '*.launch.py')),
         (f'share/{NAME}/config', tree('config', '*.yaml', '*.xml', '*.rviz', '*.json')),
-        (f'lib/{NAME}', ['scripts/camera', 'scripts/segment']),
+        (f'lib/{NAME}', ['scripts/camera', 'scripts/segment', 'scripts/segment_cameras']),
     ],
     entry_points={
         'console_scripts': [
@@ -85,6 +85,7 @@ setup(
             'clipseg-camera = clipseg_ros.camera_node:main',
             'clipseg-demo = clipseg_ros.demo:main',
             'clipseg-node = clipseg_ros.segment_node:main',
+            'clipseg-cameras = clipseg_ros.segment_cameras_node:main',
         ],
     },
     install_requires=[

@@ -146,7 +146,7 @@ class TestInstallation:
         }
         assert inner == set(packages), 'a sub-package is missing in setup.py'
 
-    @pytest.mark.parametrize('name', ['segment', 'camera'])
+    @pytest.mark.parametrize('name', ['segment', 'camera', 'segment_cameras'])
     def test_executables_are_executable(self, repository: Path, name: str) -> None:
         path = repository / 'scripts' / name
         assert path.stat().st_mode & 0o111
