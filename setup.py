@@ -92,7 +92,7 @@ setup(
         'ftfy>=6.1',
         'numpy>=1.24',
         'open_clip_torch>=3.3,<4',
-        'opencv-python-headless>=4.8',
+        'opencv-python-headless>=4.11',
         'Pillow>=10.1',
         'regex>=2023.0',
         'rich>=13.0',
