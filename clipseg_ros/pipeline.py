@@ -50,6 +50,7 @@ class SegmentedFrame:
         header: The image's own.
         rgb: The image, RGB uint8 (H, W, 3).
         prompts: The prompts that were asked for.
+        segmentation: What the model found for them.
         pixels: The outputs that were computed together.
         wanted: Names of the outputs that were subscribed to then.
     """
@@ -57,6 +58,7 @@ class SegmentedFrame:
     header: Header
     rgb: NDArray[np.uint8]
     prompts: tuple[ActivePrompt, ...]
+    segmentation: Segmentation
     pixels: FrameOutputs
     wanted: frozenset[str]
 
@@ -177,7 +179,7 @@ class SegmentationPipeline:
                 self.age = (self._now() - stamp) * 1e-9
         if 'segments' in wanted:
             outputs.publish_segments(segmentation, found.prompts, header)
-        return SegmentedFrame(header, found.rgb, found.prompts, pixels, wanted)
+        return SegmentedFrame(header, found.rgb, found.prompts, segmentation, pixels, wanted)
 
     def finish(self, frame: SegmentedFrame) -> None:
         """Publishes what costs more and can wait: detections, overlay and probability."""

@@ -130,17 +130,17 @@ class Settings:
         threshold: Probability in (0, 1), or None for the model's own.
         overlay_alpha: Share of the tint, 0…1.
         overlay_legend: Whether the overlay has a legend.
-        detection_min_area: Pixels, from 1.
         max_rate: Frames a second; 0 is no limit.
         watchdog: Seconds; 0 is never.
+        detection_min_area: Pixels, from 1.
     """
 
     threshold: float | None
     overlay_alpha: float
     overlay_legend: bool
-    detection_min_area: int
     max_rate: float
     watchdog: float
+    detection_min_area: int = 100
 
     @classmethod
     def of(cls, node: Any) -> Settings:
