@@ -27,7 +27,7 @@ endif
 IN_VENV = source '$(VENV)/bin/activate'
 IN_ROS = $(IN_VENV) && source install/local_setup.bash
 
-.PHONY: help demo test bench lint env interfaces lock clean
+.PHONY: help demo test bench lint env interfaces lock reference clean
 
 help:
 	@echo 'make demo    a camera, the node, a few prompts; checks the masks and writes demo/'
@@ -36,6 +36,7 @@ help:
 	@echo 'make lint    style, types and imports alone'
 	@echo 'make env     the environment $(VENV) alone (VENV=folder, PYTHON=interpreter)'
 	@echo 'make lock    requirements.lock again, from setup.py (ARGS=--upgrade: newest versions)'
+	@echo 'make reference  docs/reference.md again, from what the nodes declare'
 	@echo 'make clean   removes what was built; the environment stays'
 
 demo: interfaces
@@ -58,6 +59,9 @@ env:
 
 lock:
 	@scripts/lock.sh $(ARGS)
+
+reference: env
+	@$(IN_VENV) && python scripts/make_reference.py
 
 clean:
 	rm -rf build install log demo .pytest_cache .mypy_cache .ruff_cache

@@ -74,23 +74,25 @@ setup(
     data_files=[
         ('share/ament_index/resource_index/packages', [f'resource/{NAME}']),
         (f'share/{NAME}', ['package.xml']),
+        (f'share/{NAME}/msg', tree('msg', '*.msg')),
         (f'share/{NAME}/launch', tree('launch', '*.launch.py')),
         (f'share/{NAME}/config', tree('config', '*.yaml', '*.xml', '*.rviz', '*.json')),
-        (f'lib/{NAME}', ['scripts/camera', 'scripts/segment']),
+        (f'lib/{NAME}', ['scripts/camera', 'scripts/segment', 'scripts/segment_cameras']),
     ],
     entry_points={
         'console_scripts': [
-            'clipseg = clipseg_model.cli:app',
+            'clipseg = clipseg_ros.cli:app',
             'clipseg-camera = clipseg_ros.camera_node:main',
             'clipseg-demo = clipseg_ros.demo:main',
             'clipseg-node = clipseg_ros.segment_node:main',
+            'clipseg-cameras = clipseg_ros.segment_cameras_node:main',
         ],
     },
     install_requires=[
         'ftfy>=6.1',
         'numpy>=1.24',
         'open_clip_torch>=3.3,<4',
-        'opencv-python-headless>=4.8',
+        'opencv-python-headless>=4.11',
         'Pillow>=10.1',
         'regex>=2023.0',
         'rich>=13.0',
@@ -111,6 +113,7 @@ setup(
         ],
         'tensorrt': ['onnx>=1.16', 'onnxscript>=0.5', 'tensorrt>=10.3,<11', 'torch>=2.9'],
         'world': ['mujoco>=3.3,<5'],
+        'bag': ['rosbags>=0.11,<0.12'],
         'ros': [*ROS_RUN, 'PyYAML>=6.0'],
         'build': [
             *ROS_BUILD,

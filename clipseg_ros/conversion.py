@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import array
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from sensor_msgs.msg import CompressedImage, Image
-from std_msgs.msg import Header
 
 from clipseg_ros.encodings import ENCODINGS, Encoding
 from clipseg_ros.errors import ImageConversionError
+
+if TYPE_CHECKING:
+    from sensor_msgs.msg import CompressedImage, Image
+    from std_msgs.msg import Header
 
 _OUTPUT_ENCODINGS: dict[str, tuple[type[np.generic], int]] = {
     'mono8': (np.uint8, 1),
@@ -60,6 +62,27 @@ def image_to_rgb(message: Image) -> NDArray[np.uint8]:
             f'{message.encoding} image of {message.width} × {message.height} cannot be '
             f'converted to rgb8: {error.err}',
         ) from error
+
+
+def image_to_array(message: Image) -> NDArray[Any]:
+    """Returns the values of an image message as they are.
+
+    Args:
+        message: Any encoding of :data:`clipseg_ros.encodings.ENCODINGS` but the packed ones.
+
+    Returns:
+        Of shape (height, width), or (height, width, channels): uint8 for ``mono8`` and ``rgb8``,
+        float32 for ``32FC1``. Often a view of the message's data. Do not write to it.
+
+    Raises:
+        ImageConversionError: If encoding, size, step or amount of data are wrong.
+    """
+    encoding = ENCODINGS.get(message.encoding)
+    if encoding is None:
+        raise ImageConversionError(
+            'encoding', f'image encoding {_shorten(message.encoding)!r} is not known'
+        )
+    return _pixels(message, encoding)
 
 
 def depth_to_metres(message: Image) -> NDArray[np.float32]:
@@ -140,6 +163,9 @@ def array_to_image(pixels: NDArray[Any], encoding: str, header: Header) -> Image
     Raises:
         ValueError: If array and encoding do not belong together.
     """
+    # Here: bags are read with this module where there is no ROS.
+    from sensor_msgs.msg import Image
+
     message = Image()
     fill_image(message, pixels, encoding, header)
     return message

@@ -106,14 +106,14 @@ def no_prompt(node: str) -> str:
 
 def no_images(now: Situation) -> str:
     """The sentence for a node without images."""
+    for mismatch in now.mismatches:
+        if f' mismatch on {now.image_topic}:' in mismatch:
+            return mismatch
     if now.camera_count == 0:
         return (
             f'nobody publishes on {now.image_topic}: start the camera, or remap the topic '
             '(--ros-args -r image:=/its/topic)'
         )
-    for mismatch in now.mismatches:
-        if now.image_topic in mismatch:
-            return mismatch
     return (
         f'no image on {now.image_topic} for {now.idle:.0f} s, though it has '
         f'{now.camera_count} publisher(s): is the camera running? Large images between processes '

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from clipseg_model.errors import ClipsegError
+
 
 class ImageConversionError(ValueError):
     """An image message that cannot be read.
@@ -32,3 +34,11 @@ class DepthError(ValueError):
 
 class SourceError(RuntimeError):
     """A camera's source cannot be opened, or gives no frame."""
+
+
+class BagError(ClipsegError):
+    """A bag cannot be read or written, or does not say which of its topics is meant."""
+
+
+class NodeTimeoutError(ClipsegError, TimeoutError):
+    """The node ``segment`` is not there, does not answer, or sends nothing."""

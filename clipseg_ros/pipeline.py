@@ -56,8 +56,8 @@ class SegmentedFrame:
     Attributes:
         header: The image's own.
         rgb: The image, RGB uint8 (H, W, 3).
-        segmentation: What the model found.
         prompts: The prompts that were asked for.
+        segmentation: What the model found for them.
         pixels: The outputs that were computed together.
         wanted: Names of the outputs that were subscribed to then.
         segments_wait: Whether ``~/segments`` has been left to who adds positions to it.
@@ -65,8 +65,8 @@ class SegmentedFrame:
 
     header: Header
     rgb: NDArray[np.uint8]
-    segmentation: Segmentation
     prompts: tuple[ActivePrompt, ...]
+    segmentation: Segmentation
     pixels: FrameOutputs
     wanted: frozenset[str]
     segments_wait: bool = False
@@ -210,10 +210,11 @@ class SegmentationPipeline:
             self.model_seconds = time.perf_counter() - found.started
         segmentation = self._steady(found, segmentation)
         wanted = frozenset(outputs.wanted())
-        # The overlay is made of the labels, points have their probability too, and the segments are
+        # The overlay is made of the labels, points have their probability too, and the others are
         # of nothing that is made here.
+        others = {'segments', 'detections'}
         instead = {'overlay': 'labels', 'points': 'confidence'}
-        needed = {instead.get(name, name) for name in wanted - {'segments'}}
+        needed = {instead.get(name, name) for name in wanted - others}
         ids = [entry.id for entry in found.prompts]
         pixels = FrameOutputs(segmentation, ids, needed, self._scratch)
         height, width = pixels.shape
@@ -227,7 +228,7 @@ class SegmentationPipeline:
         wait = self._taker is not None and self._taker.takes_segments
         if 'segments' in wanted and not wait:
             outputs.publish_segments(segmentation, found.prompts, header)
-        frame = SegmentedFrame(header, found.rgb, segmentation, found.prompts, pixels, wanted, wait)
+        frame = SegmentedFrame(header, found.rgb, found.prompts, segmentation, pixels, wanted, wait)
         if self._taker is not None:
             self._taker.put(frame)
         return frame
@@ -250,9 +251,16 @@ class SegmentationPipeline:
         return segmentation
 
     def finish(self, frame: SegmentedFrame) -> None:
-        """Publishes what costs more and can wait: probability and overlay."""
+        """Publishes what costs more and can wait: detections, overlay and probability."""
         outputs, pixels = self._outputs, frame.pixels
         height, width = pixels.shape
+        if 'detections' in frame.wanted:
+            outputs.publish_detections(
+                frame.segmentation,
+                frame.prompts,
+                self._settings().detection_min_area,
+                frame.header,
+            )
         if 'overlay' in frame.wanted:
             settings = self._settings()
             legend = [(entry.id, entry.name) for entry in frame.prompts]

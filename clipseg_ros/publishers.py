@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import cv2
 import numpy as np
 from geometry_msgs.msg import Point
 from numpy.typing import NDArray
-from sensor_msgs.msg import Image, PointCloud2, RegionOfInterest
+from sensor_msgs.msg import Image, PointCloud2
 from std_msgs.msg import Header
 
-from clipseg_model.segmenter import PromptResult, Segmentation
+from clipseg_model.segmenter import Segmentation
 from clipseg_ros.conversion import open_image
 from clipseg_ros.interfaces import Interfaces
 from clipseg_ros.prompt_set import ActivePrompt
 from clipseg_ros.qos import QosWatch, image_output, latched_output, overridable
+from clipseg_ros.segment_messages import fill_segment
+from clipseg_ros.vision_outputs import VisionOutputs, load_vision_messages
 
 if TYPE_CHECKING:
     from clipseg_ros.frame_points import FramePoints
@@ -30,6 +31,9 @@ IMAGE_OUTPUTS: dict[str, str] = {
     'overlay': 'rgb8',
 }
 """Topic (private) → encoding."""
+
+OTHER_OUTPUTS = ('segments', 'points', 'detections')
+"""Those that are no images."""
 
 
 class SegmentOutputs:
@@ -62,16 +66,20 @@ class SegmentOutputs:
                 event_callbacks=watch.publisher_events('~/prompts', profile),
                 qos_overriding_options=overridable(),
             )
+        vision = load_vision_messages()
+        self._vision = None if vision is None else VisionOutputs(node, watch, vision)
 
     def wants(self, name: str) -> bool:
-        """Whether anybody subscribes to an output (``mask``, …, ``segments`` or ``points``)."""
+        """Whether anybody subscribes to an output (an image or one of :data:`OTHER_OUTPUTS`)."""
+        if name == 'detections':
+            return self._vision is not None and self._vision.wants_detections()
         others = {'segments': self._segments, 'points': self._points}
         publisher = others[name] if name in others else self._images[name][0]
         return publisher is not None and publisher.get_subscription_count() > 0
 
     def wanted(self) -> list[str]:
         """The outputs that somebody subscribes to."""
-        return [name for name in (*IMAGE_OUTPUTS, 'segments', 'points') if self.wants(name)]
+        return [name for name in (*IMAGE_OUTPUTS, *OTHER_OUTPUTS) if self.wants(name)]
 
     def open_image(self, name: str, height: int, width: int, header: Header) -> NDArray[Any]:
         """Returns the memory of the next message of one of :data:`IMAGE_OUTPUTS`, to write to.
@@ -108,7 +116,7 @@ class SegmentOutputs:
             model=segmentation.model,
             points_frame=points.frame if points is not None else '',
             segments=[
-                _segment(self._interfaces, entry, result, surface)
+                _with_surface(fill_segment(self._interfaces.Segment(), entry, result), surface)
                 for entry, result, surface in zip(
                     prompts, segmentation.results, surfaces, strict=True
                 )
@@ -127,6 +135,24 @@ class SegmentOutputs:
         """Publishes the points of an image."""
         self._points.publish(cloud)
 
+    def publish_detections(
+        self,
+        segmentation: Segmentation,
+        prompts: Sequence[ActivePrompt],
+        min_area: int,
+        header: Header,
+    ) -> None:
+        """Publishes the single things in an image, where vision_msgs is installed."""
+        if self._vision is not None:
+            self._vision.publish_detections(segmentation, prompts, min_area, header)
+
+    def publish_label_info(
+        self, prompts: Sequence[ActivePrompt], threshold: float, header: Header
+    ) -> None:
+        """Publishes which id is which name, latched, where vision_msgs is installed."""
+        if self._vision is not None:
+            self._vision.publish_label_info(prompts, threshold, header)
+
     def destroy(self) -> None:
         """Takes all topics away."""
         for publisher, _ in self._images.values():
@@ -135,6 +161,8 @@ class SegmentOutputs:
         if self._segments is not None:
             self._node.destroy_lifecycle_publisher(self._segments)
             self._node.destroy_publisher(self._prompts)
+        if self._vision is not None:
+            self._vision.destroy()
 
     def _create(self, watch: QosWatch, message_type: Any, topic: str) -> Any:
         profile = image_output()
@@ -147,21 +175,8 @@ class SegmentOutputs:
         )
 
 
-def _segment(
-    interfaces: Interfaces, entry: ActivePrompt, result: PromptResult, surface: Surface | None
-) -> Any:
-    segment = interfaces.Segment(
-        id=entry.id, name=entry.name, score=float(result.score), presence=bool(result.presence)
-    )
-    mask = np.ascontiguousarray(result.mask).view(np.uint8)
-    moments = cv2.moments(mask, binaryImage=True)
-    area = round(moments['m00'])
-    if area:
-        x, y, width, height = cv2.boundingRect(mask)
-        segment.area = area
-        segment.box = RegionOfInterest(x_offset=x, y_offset=y, width=width, height=height)
-        segment.centroid.x = moments['m10'] / moments['m00']
-        segment.centroid.y = moments['m01'] / moments['m00']
+def _with_surface(segment: Any, surface: Surface | None) -> Any:
+    """Adds to a ``clipseg_ros/Segment`` where in space its surface is."""
     if surface is not None:
         segment.points = surface.points
         segment.position = _point(surface.centroid)

@@ -1,9 +1,9 @@
-"""Running a node from start to a clean end."""
+"""Running nodes from start to a clean end."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import rclpy
@@ -39,10 +39,7 @@ def spin(executor: Any) -> None:
 
 
 def run_node(make_node: Callable[[], Any], args: list[str] | None = None) -> int:
-    """Spins a node in this thread until SIGINT or SIGTERM, then ends it in order.
-
-    Killed processes leak the middleware's shared memory, so threads are joined, topics taken
-    away and the context shut down before this returns.
+    """Spins a node until a signal: :func:`run_nodes` with one.
 
     Args:
         make_node: Makes the node; its ``close()`` is called at the end.
@@ -50,6 +47,22 @@ def run_node(make_node: Callable[[], Any], args: list[str] | None = None) -> int
 
     Returns:
         Exit status: 0 after a signal, 1 where the node could not be made.
+    """
+    return run_nodes(lambda: [make_node()], args)
+
+
+def run_nodes(make_nodes: Callable[[], Sequence[Any]], args: list[str] | None = None) -> int:
+    """Spins nodes in this thread until SIGINT or SIGTERM, then ends them in order.
+
+    Killed processes leak the middleware's shared memory, so threads are joined, topics taken
+    away and the context shut down before this returns.
+
+    Args:
+        make_nodes: Makes the nodes; their ``close()`` is called at the end.
+        args: Command line; that of the process where None.
+
+    Returns:
+        Exit status: 0 after a signal, 1 where a node could not be made.
     """
     try:
         rclpy.init(args=args)
@@ -59,7 +72,7 @@ def run_node(make_node: Callable[[], Any], args: list[str] | None = None) -> int
         return 1
     try:
         try:
-            node = make_node()
+            nodes = make_nodes()
         except (
             InvalidParameterException,
             InvalidParameterTypeException,
@@ -69,13 +82,16 @@ def run_node(make_node: Callable[[], Any], args: list[str] | None = None) -> int
             print(f'cannot start: {error}', file=sys.stderr)
             return 1
         executor = SingleThreadedExecutor()
-        executor.add_node(node)
+        for node in nodes:
+            executor.add_node(node)
         try:
             spin(executor)
         finally:
-            node.close()
+            for node in nodes:
+                node.close()
             executor.shutdown()
-            node.destroy_node()
+            for node in nodes:
+                node.destroy_node()
         return 0
     finally:
         rclpy.try_shutdown()

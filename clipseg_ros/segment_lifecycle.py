@@ -48,6 +48,9 @@ from clipseg_ros.publishers import SegmentOutputs
 from clipseg_ros.qos import QosWatch, overridable, sensor_input
 from clipseg_ros.segment_parameters import DECLARATIONS, Settings, find_problem
 from clipseg_ros.throttled_log import ThrottledLog
+from clipseg_ros.transport import find_transport_problem
+from clipseg_ros.vision_outputs import MISSING as VISION_MISSING
+from clipseg_ros.vision_outputs import load_vision_messages
 
 _SUCCESS = TransitionCallbackReturn.SUCCESS
 _FAILURE = TransitionCallbackReturn.FAILURE
@@ -84,10 +87,13 @@ class SegmentNode(LifecycleNode):
         self._frame_error = ''
         self._silent = False
         self._told: set[str] = set()
+        self._mismatches: list[str] = []
         self._log = ThrottledLog(self.get_logger())
         self._interfaces = load_interfaces()
         if self._interfaces is None:
             self.get_logger().info(MISSING)
+        if load_vision_messages() is None:
+            self.get_logger().info(VISION_MISSING)
         self._watch = QosWatch(self)
         self._prompt_server = PromptServer(
             self, self._interfaces, self._check_prompts, self._announce_prompts, self._log
@@ -363,6 +369,9 @@ class SegmentNode(LifecycleNode):
                 self._segmenter.card.name,
                 header_of_now(self),
             )
+            self._outputs.publish_label_info(
+                self._prompt_server.prompts.active, self.threshold(), header_of_now(self)
+            )
 
     def _on_enable(self, request: Any, response: Any) -> Any:
         self._enabled = request.data
@@ -374,20 +383,22 @@ class SegmentNode(LifecycleNode):
     # Once a second.
 
     def _diagnose(self) -> None:
-        mismatches = self._watch.mismatches()
+        mismatches = self._find_mismatches()
         for mismatch in mismatches:
-            if mismatch not in self._told:
-                self._told.add(mismatch)
+            # Once, and again where it comes back.
+            if mismatch not in self._mismatches:
                 self.get_logger().warning(mismatch)
+        self._mismatches = mismatches
         situation, values = self._observe(mismatches)
         verdict = judge(situation)
         waiting = situation.state == 'active' and situation.enabled and situation.prompts
         silent = bool(waiting and situation.watchdog and situation.idle > situation.watchdog)
         if silent != self._silent:
             self._silent = silent
-            if silent:
-                self.get_logger().warning(no_images(situation))
-            elif waiting:
+            reason = no_images(situation)
+            if silent and reason not in mismatches:
+                self.get_logger().warning(reason)
+            elif waiting and not silent:
                 self.get_logger().info(f'images arrive on {situation.image_topic}')
         device = str(self._segmenter.device) if self._segmenter is not None else ''
         self._diagnostics.publish(
@@ -399,6 +410,14 @@ class SegmentNode(LifecycleNode):
                 self.get_clock().now().to_msg(),
             )
         )
+
+    def _find_mismatches(self) -> list[str]:
+        mismatches = self._watch.mismatches()
+        if self._subscription is not None:
+            compressed = self.get_parameter('image_transport').value == 'compressed'
+            problem = find_transport_problem(self, self._subscription.topic_name, compressed)
+            return [problem, *mismatches] if problem else mismatches
+        return mismatches
 
     def _observe(self, mismatches: Sequence[str]) -> tuple[Situation, dict[str, str]]:
         state = str(self._state_machine.current_state[1])

@@ -200,6 +200,13 @@ DECLARATIONS: dict[str, Declaration] = {
         Declaration('overlay_alpha', 0.5, 'Share of the tint on ~/overlay.', low=0.0, high=1.0),
         Declaration('overlay_legend', True, 'Whether ~/overlay shows the names of the prompts.'),
         Declaration(
+            'detection_min_area',
+            100,
+            'Least area of a connected part of a mask that is a detection, pixels.',
+            low=1,
+            high=100_000_000,
+        ),
+        Declaration(
             'max_rate',
             0.0,
             'Most frames a second that are segmented; 0 is no limit.',
@@ -236,6 +243,7 @@ class Settings:
         template: What phrases are put into, or None for the model's own.
         visual_method: How a picture and its mask become a prompt image.
         steadying: Smoothing and presence.
+        detection_min_area: Pixels, from 1.
     """
 
     threshold: float | None
@@ -246,6 +254,7 @@ class Settings:
     template: str | None = None
     visual_method: str = DEFAULT_METHOD
     steadying: Steadying = field(default_factory=Steadying)
+    detection_min_area: int = 100
 
     @classmethod
     def of(cls, node: Any) -> Settings:
@@ -256,6 +265,7 @@ class Settings:
             threshold=None if threshold == -1.0 else threshold,
             overlay_alpha=float(node.get_parameter('overlay_alpha').value),
             overlay_legend=bool(node.get_parameter('overlay_legend').value),
+            detection_min_area=int(node.get_parameter('detection_min_area').value),
             max_rate=float(node.get_parameter('max_rate').value),
             watchdog=float(node.get_parameter('watchdog').value),
             template=str(node.get_parameter('template').value).strip() or None,

@@ -16,6 +16,15 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 SUPPORTED_PYTHONS = ('3.10', '3.11', '3.12', '3.13', '3.14')
+# Looked up in rosdistro (kilted/distribution.yaml and rosdep/python.yaml) on 2026-08-22.
+ROSDEP_KEYS = {
+    *('ament_cmake', 'ament_cmake_pytest', 'ament_cmake_python', 'ament_index_python'),
+    *('cv_bridge', 'diagnostic_msgs', 'geometry_msgs', 'launch', 'launch_ros', 'launch_testing'),
+    *('lifecycle_msgs', 'rclpy', 'rosidl_default_generators', 'rosidl_default_runtime'),
+    *('sensor_msgs', 'sensor_msgs_py', 'std_msgs', 'std_srvs', 'tf2_ros_py', 'vision_msgs'),
+    *('python3-numpy', 'python3-opencv', 'python3-pil', 'python3-psutil', 'python3-pytest'),
+    *('python3-regex', 'python3-rich', 'python3-yaml'),
+}
 PAGES = ('README.md', 'CONTRIBUTING.md', 'docs/*.md')
 
 
@@ -151,11 +160,15 @@ class TestInstallation:
         }
         assert inner == set(packages), 'a sub-package is missing in setup.py'
 
-    @pytest.mark.parametrize('name', ['segment', 'camera'])
+    @pytest.mark.parametrize('name', ['segment', 'camera', 'segment_cameras'])
     def test_executables_are_executable(self, repository: Path, name: str) -> None:
         path = repository / 'scripts' / name
         assert path.stat().st_mode & 0o111
         assert f'from clipseg_ros.{name}_node import main' in path.read_text()
+
+    def test_dependencies_are_keys_that_rosdep_knows(self, package: ElementTree.Element) -> None:
+        names = {element.text for element in package.iter() if element.tag.endswith('depend')}
+        assert names <= ROSDEP_KEYS, 'look new ones up in rosdistro, then add them above'
 
     def test_ros_dependencies_are_declared_on_both_sides(
         self, package: ElementTree.Element, setup_arguments: dict[str, Any]

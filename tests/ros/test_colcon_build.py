@@ -112,7 +112,7 @@ def test_everything_is_installed(workspace: Path, repository: Path) -> None:
         sources = {path.name for path in (repository / folder).glob('*.*')}
         assert sources
         assert sources <= {path.name for path in (share / folder).iterdir()}
-    for name in ('segment', 'camera'):
+    for name in ('segment', 'camera', 'segment_cameras'):
         assert os.access(prefix / 'lib' / 'clipseg_ros' / name, os.X_OK)
     (packages,) = prefix.glob('l*/**/*-packages')
     for package in ('clipseg_model', 'clipseg_ros', 'tabletop_world'):

@@ -17,8 +17,9 @@ OWN_ARGUMENTS = {'image', 'depth', 'camera_info', 'prompt', 'model', 'device', '
 DECLARED = {
     'segment': {*segment_parameters.DECLARATIONS, 'use_sim_time'},
     'camera': {*camera_node.DECLARATIONS, 'use_sim_time'},
+    'segment_cameras': {*segment_parameters.DECLARATIONS, 'use_sim_time'},
 }
-FILES = ('segment.launch.py', 'demo.launch.py', 'depth.launch.py')
+FILES = ('segment.launch.py', 'demo.launch.py', 'depth.launch.py', 'cameras.launch.py')
 
 
 @pytest.fixture
@@ -72,7 +73,10 @@ def test_files_that_are_named_exist(launch_folder: Path, file: str) -> None:
     assert all(path.is_file() for path in files), files
 
 
-@pytest.mark.parametrize(('file', 'executable'), [(FILES[0], 'segment'), (FILES[1], 'camera')])
+@pytest.mark.parametrize(
+    ('file', 'executable'),
+    [(FILES[0], 'segment'), (FILES[1], 'camera'), (FILES[2], 'segment_cameras')],
+)
 def test_executables_and_parameters_exist(
     launch_folder: Path, repository: Path, file: str, executable: str
 ) -> None:
@@ -86,7 +90,8 @@ def test_executables_and_parameters_exist(
             entry['ros__parameters'] for entry in yaml.safe_load(path.read_text()).values()
         ]
         assert set(parameters) <= DECLARED[executable], path
-        assert node.name in next(iter(yaml.safe_load(path.read_text()))).split('/')
+        expected = 'clipseg' if executable == 'segment_cameras' else node.name
+        assert expected in next(iter(yaml.safe_load(path.read_text()))).split('/')
 
 
 def test_the_node_gets_what_was_asked_for(launch_folder: Path) -> None:
@@ -190,3 +195,31 @@ def test_rviz_starts_only_when_asked_for(launch_folder: Path) -> None:
     assert [node.executable for node in fake_launch.run(path, {}).nodes] == ['camera']
     executables = [node.executable for node in fake_launch.run(path, {'rviz': 'true'}).nodes]
     assert executables == ['camera', 'rviz2']
+
+
+def test_several_cameras_share_one_process(launch_folder: Path) -> None:
+    path = launch_folder / 'cameras.launch.py'
+    given = {
+        'cameras': 'front rear',
+        'image': 'color/image_raw',
+        'namespace': '/robot1/',
+        'autostart': 'false',
+    }
+    (node,) = fake_launch.run(path, given).nodes
+    assert node.executable == 'segment_cameras'
+    # One name would be given to all of them.
+    assert node.name is None
+    assert node.namespace is None
+    assert node.arguments == [
+        '/robot1/front', '/robot1/rear', '--ros-args', '--log-level', 'info'
+    ]  # fmt: skip
+    assert node.remappings == [('image', 'color/image_raw')]
+    assert overrides_of(node)['autostart'] == ParameterValue('false', bool)
+    (alone,) = fake_launch.run(path, {}).nodes
+    assert alone.arguments[:2] == ['front', 'rear']
+
+
+def test_cameras_have_to_be_named(launch_folder: Path) -> None:
+    for cameras in ('', 'front front', 'front 2nd'):
+        with pytest.raises(ValueError, match='cameras: '):
+            fake_launch.run(launch_folder / 'cameras.launch.py', {'cameras': cameras})

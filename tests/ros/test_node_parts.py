@@ -65,6 +65,11 @@ GOOD = Situation(
         ({'idle': 9.0}, Level.ERROR, ['no image on /image for 9 s', '1 publisher', 'fastdds.xml']),
         ({'idle': 9.0, 'watchdog': 0.0}, Level.OK, ['12.3']),
         ({'idle': 9.0, 'mismatches': ('QoS mismatch on /image: x',)}, Level.ERROR, ['QoS']),
+        (
+            {'idle': 9.0, 'camera_count': 0, 'mismatches': ('transport mismatch on /image: x',)},
+            Level.ERROR,
+            ['transport'],
+        ),
         ({'mismatches': ('QoS mismatch on /clipseg/mask: x',)}, Level.WARN, ['/clipseg/mask']),
         ({'depth_fault': 'no depth on /depth'}, Level.WARN, ['3D: no depth on /depth']),
         ({'outputs': ()}, Level.OK, ['nobody subscribes']),
@@ -131,7 +136,7 @@ def test_documentation_names_every_parameter_and_topic() -> None:
                   '~/segments', '~/prompt', '~/prompt_image', '~/prompt_mask', '~/enable',
                   '~/set_prompts', '~/pick', '~/pick_point', '~/pick_box', '~/save_prompts',
                   '~/load_prompts', '/diagnostics', '~/instances', '~/points', 'depth',
-                  'camera_info'):  # fmt: skip
+                  'camera_info', '~/label_info', '~/detections'):  # fmt: skip
         assert f'`{topic}`' in text, topic
 
 

@@ -143,7 +143,7 @@ def points_of(
     ids = [7 * number + 1 for number in range(len(segmentation.results))]
     frame = world.frame
     pixels = FrameOutputs(segmentation, ids, ['confidence'], Scratch())
-    found = SegmentedFrame(HEADER, frame.rgb, segmentation, (), pixels, frozenset())
+    found = SegmentedFrame(HEADER, frame.rgb, (), segmentation, pixels, frozenset())
     defaults = {name: entry.default for name, entry in DEPTH_DECLARATIONS.items()}
     settings = DepthSettings(
         True, 0, 0.0, defaults['depth_max'], defaults['distortion'],

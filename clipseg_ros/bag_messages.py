@@ -1,0 +1,117 @@
+"""The messages of the node's outputs, for bags that are written without ROS.
+
+`rosbags` knows the messages of a ROS 2 installation. Those of this package are read from its own
+files, and those of vision_msgs (version 4) are written down here.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from clipseg_ros.errors import BagError
+
+if TYPE_CHECKING:
+    from rosbags.typesys.store import Typestore
+
+OWN = ('Prompt', 'PromptArray', 'Segment', 'SegmentArray')
+
+VISION = {
+    'VisionClass': 'uint16 class_id\nstring class_name',
+    'LabelInfo': 'std_msgs/Header header\nvision_msgs/VisionClass[] class_map\nfloat32 threshold',
+    'Point2D': 'float64 x\nfloat64 y',
+    'Pose2D': 'vision_msgs/Point2D position\nfloat64 theta',
+    'BoundingBox2D': 'vision_msgs/Pose2D center\nfloat64 size_x\nfloat64 size_y',
+    'ObjectHypothesis': 'string class_id\nfloat64 score',
+    'ObjectHypothesisWithPose': 'vision_msgs/ObjectHypothesis hypothesis\n'
+    'geometry_msgs/PoseWithCovariance pose',
+    'Detection2D': 'std_msgs/Header header\nvision_msgs/ObjectHypothesisWithPose[] results\n'
+    'vision_msgs/BoundingBox2D bbox\nstring id',
+    'Detection2DArray': 'std_msgs/Header header\nvision_msgs/Detection2D[] detections',
+}
+"""Name → fields, as the documentation of vision_msgs lists them."""
+
+_STANDARD = ('sensor_msgs/msg/Image', 'std_msgs/msg/Header', 'builtin_interfaces/msg/Time')
+
+_DTYPES = {'byte': np.uint8, 'octet': np.uint8, 'char': np.uint8}
+
+
+def message_store() -> Typestore:
+    """Returns all types that a bag of this package has.
+
+    Raises:
+        BagError: The message files of this package are not where they are installed to.
+    """
+    from rosbags.typesys import Stores, get_types_from_msg, get_typestore
+
+    store = get_typestore(Stores.LATEST)
+    types: dict[str, Any] = {}
+    folder = _message_folder()
+    for name in OWN:
+        text = (folder / f'{name}.msg').read_text(encoding='utf-8')
+        types |= get_types_from_msg(text, f'clipseg_ros/msg/{name}')
+    for name, text in VISION.items():
+        types |= get_types_from_msg(text, f'vision_msgs/msg/{name}')
+    store.register(types)
+    return store
+
+
+class MessageFactory:
+    """Makes messages as the classes of rclpy do: ``factory.Image(height=3)``, the rest is zero.
+
+    Args:
+        store: Of :func:`message_store`.
+    """
+
+    def __init__(self, store: Typestore) -> None:
+        self.store = store
+        self._names = {name.rpartition('/')[2]: name for name in _STANDARD}
+        self._names |= {name: f'clipseg_ros/msg/{name}' for name in OWN}
+        self._names |= {name: f'vision_msgs/msg/{name}' for name in VISION}
+
+    def type_name(self, name: str) -> str:
+        """Returns the full name of a message: ``Image`` is ``sensor_msgs/msg/Image``."""
+        return self._names[name]
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith('_') or name not in self._names:
+            raise AttributeError(f'there is no message {name!r}')
+        return lambda **fields: self._make(self._names[name], fields)
+
+    def _make(self, full_name: str, given: dict[str, Any]) -> Any:
+        constants_and_fields = self.store.fielddefs[full_name]
+        fields = {name: self._zero(kind) for name, kind in constants_and_fields[1]}
+        unknown = set(given) - set(fields)
+        if unknown:
+            raise TypeError(f'{full_name} has no field {sorted(unknown)}')
+        return self.store.types[full_name](**{**fields, **given})
+
+    def _zero(self, kind: tuple[Any, Any]) -> Any:
+        from rosbags.interfaces import Nodetype
+
+        node, details = kind
+        if node == Nodetype.NAME:
+            return self._make(details, {})
+        if node == Nodetype.BASE:
+            return {'string': '', 'wstring': '', 'bool': False}.get(
+                details[0], 0.0 if details[0].startswith('float') else 0
+            )
+        (element, inner), length = details
+        count = length if node == Nodetype.ARRAY else 0
+        if element == Nodetype.BASE and 'string' not in inner[0]:
+            return np.zeros(count, _DTYPES.get(inner[0], inner[0]))
+        return [self._zero((element, inner)) for _ in range(count)]
+
+
+def _message_folder() -> Path:
+    """Where this package's message files are: in a checkout, or where it is installed."""
+    for parent in Path(__file__).resolve().parents:
+        for folder in (parent / 'msg', parent / 'share' / 'clipseg_ros' / 'msg'):
+            if (folder / 'SegmentArray.msg').is_file():
+                return folder
+    raise BagError(
+        f'the message files of clipseg_ros (share/clipseg_ros/msg) are in no folder above '
+        f'{Path(__file__).parent}: install the package again'
+    )

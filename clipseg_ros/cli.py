@@ -1,0 +1,113 @@
+"""The command ``clipseg`` with everything that ROS adds to it: bags."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+import clipseg_model.cli
+from clipseg_model.console import err, fail, out, report
+from clipseg_model.errors import ClipsegError, PromptError
+
+__all__ = ['app']
+
+app = clipseg_model.cli.app
+
+
+@app.command()
+def bag(
+    source: Annotated[
+        Path,
+        typer.Argument(help='A ROS 2 bag: its folder, or one .mcap or .db3 file.', metavar='BAG'),
+    ],
+    output: Annotated[
+        Path, typer.Option('--output', '-o', help='Folder of the new bag; may not exist.')
+    ],
+    prompt: Annotated[
+        list[str],
+        typer.Option(
+            '--prompt',
+            '-p',
+            help='What to look for; ";" separates several, "name: phrase" names one. Repeatable.',
+        ),
+    ],
+    topic: Annotated[
+        str | None, typer.Option(help='The image topic, where the bag has more than one.')
+    ] = None,
+    outputs: Annotated[
+        str,
+        typer.Option(
+            help='What to write: mask, labels, confidence, probability, overlay, segments, '
+            'detections; with commas.'
+        ),
+    ] = 'mask,labels,confidence,segments',
+    model: Annotated[
+        str, typer.Option('--model', '-m', help='Name of a model, or path of a checkpoint.')
+    ] = 'tabletop',
+    device: Annotated[str, typer.Option(help='auto, cpu, cuda or cuda:N.')] = 'auto',
+    threads: Annotated[
+        int | None, typer.Option(help="Threads of the model on a CPU; torch's choice.", min=1)
+    ] = None,
+    threshold: Annotated[
+        float | None,
+        typer.Option(help="Probability between 0 and 1 above which a pixel is on; the model's."),
+    ] = None,
+    min_area: Annotated[
+        int, typer.Option(help='Least area of a detection.', metavar='PIXELS', min=1)
+    ] = 100,
+    node: Annotated[
+        str, typer.Option(help='Node whose topics are written: /clipseg/mask and so on.')
+    ] = '/clipseg',
+    storage: Annotated[str, typer.Option(help='mcap or sqlite3.')] = 'mcap',
+) -> None:
+    """Segment every image of a ROS 2 bag into a new bag; no ROS is needed.
+
+    Topics, types and stamps are those of the node. Images that cannot be read are left out and
+    counted, and the exit code is then 1.
+    """
+    # torch takes seconds to import: not before the arguments are understood.
+    from clipseg_model.prompts import parse_prompts
+    from clipseg_model.registry import create_model
+    from clipseg_ros.bag import BagRunner, find_camera, open_bag
+
+    try:
+        prompts = parse_prompts('\n'.join(prompt))
+        if not prompts:
+            raise PromptError('There is nothing to look for: give --prompt')
+        wanted = [name.strip() for name in outputs.split(',') if name.strip()]
+        with open_bag(source) as reader:
+            cameras = find_camera(reader, topic)
+            segmenter = create_model(model, device, threads)
+            if segmenter.card.notice:
+                err.print(f'[yellow]Note:[/] {escape(segmenter.card.notice)}', soft_wrap=True)
+            runner = BagRunner(
+                segmenter, prompts, output, wanted, threshold, node, storage, min_area
+            )
+            progress = Progress(
+                TextColumn('{task.description}'),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(),
+                console=err,
+                transient=True,
+                disable=not err.is_terminal,
+            )
+            with progress:
+                count = sum(camera.msgcount for camera in cameras)
+                task = progress.add_task(escape(cameras[0].topic), total=count)
+                done = runner.run(reader, cameras, lambda: progress.advance(task))
+    except ClipsegError as error:
+        fail(str(error))
+    out.print(f'{done} images of {escape(cameras[0].topic)}, written to {escape(str(output))}')
+    for problem, times in runner.problems.items():
+        report(source, f'{times} × {problem}')
+    if runner.problems:
+        fail(f'{runner.problems.total()} of {done + runner.problems.total()} images left out')
+
+
+if __name__ == '__main__':
+    app()

@@ -1,0 +1,68 @@
+"""Executable ``segment_cameras``: a node for each of several cameras, in one process on one model.
+
+    ros2 run clipseg_ros segment_cameras front rear --ros-args -r image:=image_raw -p prompt:=person
+
+runs ``/front/clipseg`` on ``/front/image_raw`` and ``/rear/clipseg`` on ``/rear/image_raw``.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from rclpy.utilities import remove_ros_args
+
+from clipseg_ros.process_tuning import tune_process
+from clipseg_ros.runner import run_nodes
+
+_NAME = re.compile(r'/?[A-Za-z_]\w*(/[A-Za-z_]\w*)*', re.ASCII)
+
+
+def find_problem(cameras: Sequence[str]) -> str:
+    """Returns what is wrong with the names of cameras, or an empty string."""
+    if not cameras:
+        return 'name the cameras, such as: segment_cameras front rear --ros-args …'
+    for camera in cameras:
+        if not _NAME.fullmatch(camera):
+            return (
+                f'{camera!r} cannot be a namespace: letters, digits and _ (no digit first), with / '
+                'in between'
+            )
+    names = [camera.lstrip('/') for camera in cameras]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    return f'{twice[0]!r} is named twice: each camera has a namespace of its own' if twice else ''
+
+
+def main(args: list[str] | None = None) -> int:
+    """Runs the nodes.
+
+    Args:
+        args: Command line; that of the process where None.
+
+    Returns:
+        Exit status: 0 after a signal, 1 where a node could not be made, 2 where the names of the
+        cameras are wrong.
+    """
+    command_line = sys.argv if args is None else args
+    cameras = remove_ros_args(command_line)[1:]
+    problem = find_problem(cameras)
+    if problem:
+        print(f'cannot start: {problem}', file=sys.stderr)
+        return 2
+    tune_process()
+
+    def make_nodes() -> list[Any]:
+        # Imported here: what it imports brings torch, and torch reads its settings only once.
+        from clipseg_ros.segment_lifecycle import SegmentNode
+        from clipseg_ros.shared_model import SharedModels
+
+        models = SharedModels()
+        return [SegmentNode(namespace=camera, load=models.load) for camera in cameras]
+
+    return run_nodes(make_nodes, command_line)
+
+
+if __name__ == '__main__':
+    raise SystemExit(main())

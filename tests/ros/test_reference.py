@@ -1,0 +1,158 @@
+"""docs/reference.md says what the nodes declare, and what a running node shows to others."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+import rclpy
+from rcl_interfaces.msg import ParameterType
+from rcl_interfaces.srv import DescribeParameters, GetParameters, ListParameters
+from rclpy.qos import QoSDurabilityPolicy, QoSReliabilityPolicy
+from ros_peers import ROOT, NodeProcess, Peer, wait_until
+
+from clipseg_ros.interfaces import load_interfaces
+from clipseg_ros.vision_outputs import load_vision_messages
+
+PAGE = ROOT / 'docs' / 'reference.md'
+# What the fixture `segment` sets.
+GIVEN = {'model', 'device', 'threads', 'prompt'}
+EVERY_NODES = re.compile(r'/(parameter_events|rosout)$|/clipseg/transition_event$')
+
+
+def rows(node: str, section: str) -> list[list[str]]:
+    """The cells of a table of the page, without backticks around them."""
+    of_node = PAGE.read_text().split(f'\n## {node}\n')[1].split('\n## ')[0]
+    lines = of_node.split(f'### {section}\n')[1].split('\n### ')[0].splitlines()
+    body = [line for line in lines if line.startswith('|')][2:]
+    cells = [[cell.strip() for cell in re.split(r'(?<!\\)\|', line)[1:-1]] for line in body]
+    return [[re.sub(r'^`(.*)`$', r'\1', cell.replace('\\|', '|')) for cell in row] for row in cells]
+
+
+def there(condition: str) -> bool:
+    """Whether a row of the page applies to the shared node: raw images, what is built here."""
+    if 'colcon build' in condition:
+        return load_interfaces() is not None
+    if 'vision_msgs' in condition:
+        return load_vision_messages() is not None
+    return 'image_transport:=compressed' not in condition
+
+
+def full_name(name: str) -> str:
+    return name.replace('~', '/clipseg') if name[0] == '~' else '/' + name.lstrip('/')
+
+
+def seen_in_time(peer: Peer, look: Callable[[], Any], expected: Any) -> Any:
+    """What a peer sees of the node, once that is what is expected or time is up."""
+    wait_until(lambda: 'clipseg' in peer.node.get_node_names())
+    with suppress(AssertionError):
+        wait_until(lambda: look() == expected, 5)
+    return look()
+
+
+def test_the_page_is_up_to_date(tmp_path: Path) -> None:
+    output = tmp_path / 'reference.md'
+    done = subprocess.run(
+        [sys.executable, ROOT / 'scripts' / 'make_reference.py', '--output', output],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert output.read_text() == PAGE.read_text(), 'docs/reference.md is stale: make reference'
+
+
+@pytest.mark.parametrize('direction', ['in', 'out'])
+def test_topics_are_those_of_the_running_node(
+    segment: NodeProcess, peer: Peer, direction: str
+) -> None:
+    node = peer.node
+    names_of, infos_of = {
+        'in': (node.get_subscriber_names_and_types_by_node, node.get_subscriptions_info_by_topic),
+        'out': (node.get_publisher_names_and_types_by_node, node.get_publishers_info_by_topic),
+    }[direction]
+
+    def look() -> dict[tuple[str, str], str]:
+        found = {}
+        for topic, (kind,) in names_of('clipseg', '/'):
+            if EVERY_NODES.search(topic):
+                continue
+            (profile,) = [i.qos_profile for i in infos_of(topic) if i.node_name == 'clipseg']
+            reliable = profile.reliability == QoSReliabilityPolicy.RELIABLE
+            latched = profile.durability == QoSDurabilityPolicy.TRANSIENT_LOCAL
+            found[topic, kind] = (
+                f'{"reliable" if reliable else "best effort"}, '
+                f'{"transient local" if latched else "volatile"}'
+            )
+        return found
+
+    # Others do not see the depth.
+    expected = {
+        (full_name(row[0]), row[2]): row[3].rsplit(', depth', 1)[0]
+        for row in rows('segment', 'Topics')
+        if row[1] == direction and there(row[4])
+    }
+    assert seen_in_time(peer, look, expected) == expected
+
+
+def test_services_are_those_of_the_running_node(segment: NodeProcess, peer: Peer) -> None:
+    expected = {(full_name(row[0]), row[1]) for row in rows('segment', 'Services') if there(row[2])}
+    general = ('rcl_interfaces', 'lifecycle_msgs', 'type_description_interfaces')
+
+    def look() -> set[tuple[str, str]]:
+        services = peer.node.get_service_names_and_types_by_node('clipseg', '/')
+        return {(name, kind) for name, (kind,) in services if not kind.startswith(general)}
+
+    assert seen_in_time(peer, look, expected) == expected
+
+
+def test_parameters_are_those_of_the_running_node(segment: NodeProcess, peer: Peer) -> None:
+    listed = peer.call(ListParameters, '/clipseg/list_parameters', ListParameters.Request())
+    general = ('qos_overrides', 'use_sim_time', 'start_type_description_service')
+    names = sorted(name for name in listed.result.names if not name.startswith(general))
+    described = peer.call(
+        DescribeParameters,
+        '/clipseg/describe_parameters',
+        DescribeParameters.Request(names=names),
+    ).descriptors
+    values = peer.call(
+        GetParameters, '/clipseg/get_parameters', GetParameters.Request(names=names)
+    ).values
+    kinds = {
+        ParameterType.PARAMETER_BOOL: 'bool',
+        ParameterType.PARAMETER_INTEGER: 'integer',
+        ParameterType.PARAMETER_DOUBLE: 'double',
+        ParameterType.PARAMETER_STRING: 'string',
+    }
+    page = {row[0]: row for row in rows('segment', 'Parameters')}
+    assert sorted(page) == names
+    for name, descriptor, message in zip(names, described, values, strict=True):
+        _, kind, default, allowed, when, meaning = page[name]
+        assert kind.split(',')[0] == kinds[message.type], name
+        assert ('list' in kind) == descriptor.dynamic_typing, name
+        assert meaning == descriptor.description, name
+        assert (when == 'start') == descriptor.read_only, name
+        assert ('configured' in descriptor.additional_constraints) == (when == 'configure'), name
+        limits: list[Any] = [*descriptor.floating_point_range, *descriptor.integer_range]
+        written = [float(n) for n in re.findall(r'^(\S+) … ([\d,.]*\d)', allowed.replace(',', ''))
+                   for n in n]  # fmt: skip
+        assert written == [n for one in limits for n in (one.from_value, one.to_value)], name
+        if name not in GIVEN:
+            value = rclpy.parameter.parameter_value_to_python(message)
+            shown = str(value).lower() if isinstance(value, bool) else str(value)
+            assert default == shown, name
+
+
+def test_every_message_and_service_is_shown_whole() -> None:
+    text = PAGE.read_text()
+    paths = [*ROOT.glob('msg/*.msg'), *ROOT.glob('srv/*.srv')]
+    assert len(paths) >= 5
+    for path in paths:
+        assert f'### clipseg_ros/{path.suffix[1:]}/{path.stem}\n' in text
+        assert path.read_text().strip() in text

@@ -1,0 +1,160 @@
+"""The container images, as far as that can be said without building them."""
+
+from __future__ import annotations
+
+import json
+import re
+import runpy
+import subprocess
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+import pytest
+import setuptools
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+INSTRUCTIONS = {
+    *('ARG', 'CMD', 'COPY', 'ENTRYPOINT', 'ENV', 'EXPOSE', 'FROM', 'HEALTHCHECK', 'LABEL', 'RUN'),
+    *('SHELL', 'STOPSIGNAL', 'USER', 'VOLUME', 'WORKDIR'),
+}
+TARGETS = ('cpu', 'gpu')
+
+
+@pytest.fixture(scope='module')
+def stages(repository: Path) -> dict[str, list[tuple[str, str]]]:
+    """Stage → its instructions with their arguments, those of the stages below it first."""
+    text = (repository / 'docker' / 'Dockerfile').read_text()
+    lines = [line for line in text.splitlines() if not line.lstrip().startswith('#')]
+    joined = re.sub(r'\\\n\s*', '', '\n'.join(lines))
+    found: dict[str, list[tuple[str, str]]] = {}
+    current: list[tuple[str, str]] = []
+    for line in filter(None, (line.strip() for line in joined.splitlines())):
+        name, _, words = line.partition(' ')
+        assert name in INSTRUCTIONS, line
+        if name == 'FROM':
+            base, _, stage = words.partition(' AS ')
+            assert stage, f'{line}: a stage has a name'
+            current = found[stage] = [*found.get(base, [(name, base)])]
+        else:
+            current.append((name, words))
+    return found
+
+
+def values(stage: list[tuple[str, str]], instruction: str) -> list[str]:
+    return [words for name, words in stage if name == instruction]
+
+
+@pytest.fixture(scope='module')
+def setup_arguments(repository: Path) -> dict[str, Any]:
+    arguments: dict[str, Any] = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(setuptools, 'setup', lambda **words: arguments.update(words))
+        runpy.run_path(str(repository / 'setup.py'))
+    return arguments
+
+
+def test_there_is_an_image_for_each_kind_of_robot(
+    stages: dict[str, list[tuple[str, str]]],
+) -> None:
+    assert set(TARGETS) <= set(stages)
+    for target in TARGETS:
+        (base,) = values(stages[target], 'FROM')
+        assert re.fullmatch(r'ros:[a-z]+-ros-base', base), 'a distribution of ROS, not latest'
+    environment = ' '.join(values(stages['gpu'], 'ENV'))
+    assert 'NVIDIA_VISIBLE_DEVICES=all' in environment
+    assert 'compute' in environment
+    assert 'NVIDIA' not in ' '.join(values(stages['cpu'], 'ENV'))
+    assert any('whl/cpu' in run for run in values(stages['cpu'], 'RUN'))
+    assert not any('whl/cpu' in run for run in values(stages['gpu'], 'RUN'))
+
+
+@pytest.mark.parametrize('target', TARGETS)
+def test_it_starts_the_node_as_a_user_without_privileges(
+    stages: dict[str, list[tuple[str, str]]], repository: Path, target: str
+) -> None:
+    stage = stages[target]
+    assert values(stage, 'USER') == ['clipseg']
+    assert stage.index(('USER', 'clipseg')) > max(
+        number for number, (name, _) in enumerate(stage) if name == 'RUN'
+    )
+    # The exec form hands signals on, so that the node ends in order.
+    (entrypoint,) = map(json.loads, values(stage, 'ENTRYPOINT'))
+    (command,) = map(json.loads, values(stage, 'CMD'))
+    copies = dict(words.split()[-2:] for words in values(stage, 'COPY'))
+    source = {to: origin for origin, to in copies.items()}[entrypoint[0]]
+    assert '--chmod=755' in next(w for w in values(stage, 'COPY') if source in w)
+    subprocess.run(['bash', '-n', repository / source], check=True)
+    assert 'exec "$@"' in (repository / source).read_text()
+    assert command[:3] == ['ros2', 'launch', 'clipseg_ros']
+    launch = (repository / 'launch' / command[3]).read_text()
+    for argument in command[4:]:
+        assert f"'{argument.partition(':=')[0]}': (" in launch
+    assert command[4] == {'cpu': 'device:=cpu', 'gpu': 'device:=cuda'}[target]
+
+
+@pytest.mark.parametrize('target', TARGETS)
+def test_what_it_copies_and_names_exists(
+    stages: dict[str, list[tuple[str, str]]], repository: Path, target: str
+) -> None:
+    ignored = [
+        line
+        for line in (repository / '.dockerignore').read_text().splitlines()
+        if line and not line.startswith('#')
+    ]
+    for words in values(stages[target], 'COPY'):
+        source = words.split()[-2]
+        assert (repository / source).exists(), source
+        assert not any(fnmatch(source, pattern) for pattern in ignored), source
+    # CMakeLists.txt installs these.
+    for needed in ('clipseg_model', 'clipseg_ros', 'tabletop_world', 'launch', 'config', 'msg',
+                   'srv', 'scripts', 'cmake', 'package.xml', 'CMakeLists.txt'):  # fmt: skip
+        assert (repository / needed).exists()
+        assert not any(fnmatch(needed, pattern) for pattern in ignored), needed
+    (profile,) = re.findall(
+        r'FASTDDS_DEFAULT_PROFILES_FILE=(\S+)', ' '.join(values(stages[target], 'ENV'))
+    )
+    installed = '/opt/clipseg/install/share/clipseg_ros/'
+    assert profile.startswith(installed)
+    assert (repository / profile.removeprefix(installed)).is_file()
+    assert '--merge-install' in ' '.join(values(stages[target], 'RUN'))
+
+
+@pytest.mark.parametrize('target', TARGETS)
+def test_layers_leave_nothing_behind(stages: dict[str, list[tuple[str, str]]], target: str) -> None:
+    runs = values(stages[target], 'RUN')
+    for run in runs:
+        if 'apt-get install' in run or 'rosdep install' in run:
+            assert run.index('apt-get update') < run.index('install -y')
+            assert run.rstrip().endswith('rm -rf /var/lib/apt/lists/*')
+        if 'apt-get install' in run:
+            assert '--no-install-recommends' in run
+        assert 'sudo' not in run
+    assert 'PIP_NO_CACHE_DIR=1' in ' '.join(values(stages[target], 'ENV'))
+    assert any('pip install' in run and 'docker/requirements.txt' in run for run in runs)
+
+
+def test_pip_brings_what_setup_asks_for(repository: Path, setup_arguments: dict[str, Any]) -> None:
+    lines = (repository / 'docker' / 'requirements.txt').read_text().splitlines()
+    wanted = {
+        canonicalize_name(requirement.name): requirement.specifier
+        for requirement in (Requirement(line) for line in lines if not line.startswith('#'))
+    }
+    declared = [Requirement(text) for text in setup_arguments['install_requires']]
+    package = (repository / 'package.xml').read_text()
+    for requirement in declared:
+        name = canonicalize_name(requirement.name)
+        if name == 'pillow':
+            assert '<exec_depend>python3-pil</exec_depend>' in package
+            continue
+        lowest = min(Version(bound.version) for bound in wanted[name] if bound.operator == '>=')
+        assert lowest in requirement.specifier, f'{name}: {wanted[name]} against {requirement}'
+
+
+def test_the_page_names_real_targets(repository: Path) -> None:
+    page = (repository / 'docs' / 'docker.md').read_text()
+    assert set(re.findall(r'--target (\w+)', page)) == set(TARGETS)
+    for image in re.findall(r'clipseg_ros:(\w+)', page):
+        assert image in TARGETS
