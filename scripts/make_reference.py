@@ -57,20 +57,29 @@ MEANINGS = {
         'image': 'The camera; remap it.',
         'image/compressed': 'The camera, compressed: JPEG or PNG.',
         '~/prompt': 'New prompts in place of the old ones; `;` or a line break separates several, '
-        '`name: phrase` names one, empty stops.',
+        '`name: phrase` names one, `!` makes one negative, empty stops.',
         '~/prompt_image': 'A support image: the prompt `example` finds what it shows.',
-        '~/prompt_mask': 'What of the support image is meant (not 0 on it); of its size, after it.',
+        '~/prompt_mask': 'What of the support image is meant (not 0 on it); of its size and stamp.',
+        '~/pick_point': '"That one there": a pixel (x, y) of the newest frame becomes a prompt.',
+        '~/pick_box': 'The same with a box.',
         '~/mask': 'mono8: 255 where any prompt matches, else 0.',
         '~/labels': 'mono8: the id of the winning prompt, 0 for none; 255 is never used.',
         '~/confidence': 'mono8: 255 × probability of the winning prompt, 0 where labels is 0.',
         '~/probability': '32FC1: probability of the winning prompt, everywhere.',
         '~/overlay': 'rgb8: the image tinted by the labels, for people.',
-        '~/segments': 'For each prompt: score, presence, area, box, centroid.',
+        '~/segments': 'For each prompt: score, presence, area, box, centroid; with depth, its '
+        'position in space.',
+        '~/points': 'The masked cloud: x, y, z, rgb, label, probability. While somebody listens, '
+        '`depth` (sensor_msgs/msg/Image) and `camera_info` (sensor_msgs/msg/CameraInfo) are '
+        'subscribed to, best effort.',
         '~/prompts': 'The active prompts with their ids and thresholds.',
         '~/label_info': 'Which id is which name.',
         '~/detections': "Every connected part of every prompt's mask: name, score, box.",
         '/diagnostics': 'Once a second: how it is, how fast, and why nothing comes.',
         '~/enable': 'False: images are ignored and cost nothing; true: go on.',
+        '~/pick': 'A point or a box of the newest frame becomes a prompt; the answer says which.',
+        '~/save_prompts': 'Writes the prompts to `prompt_file`.',
+        '~/load_prompts': 'Reads them from there, in place of the active ones.',
         '~/set_prompts': 'All prompts at once; all or none take effect, and the answer says why.',
     },
     'camera': {
