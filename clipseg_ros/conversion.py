@@ -108,7 +108,10 @@ def depth_to_metres(message: Image) -> NDArray[np.float32]:
     if message.encoding == '16UC1':
         return pixels.astype(np.float32) * np.float32(0.001)
     depth = pixels.astype(np.float32)
-    depth[~(np.isfinite(depth) & (depth > 0))] = 0.0
+    # Not a number fails every comparison.
+    known = (depth > 0) & (depth < np.inf)
+    if not known.all():
+        depth[~known] = 0.0
     return depth
 
 

@@ -37,8 +37,9 @@ class Pinhole:
         cy: Row of the principal point.
         width: Of the image, pixels.
         height: Of the image, pixels.
-        rays: For a lens with distortion, x/z and y/z of each pixel, float32 (H · W, 2), NaN where
-            the pixel has no ray; None for an ideal one.
+        rays: x/z and y/z of each pixel, float32 (2, H · W), NaN where the pixel has no ray; made
+            of the others where None.
+        complete: Whether every pixel has a ray; found out by itself.
     """
 
     fx: float
@@ -48,6 +49,16 @@ class Pinhole:
     width: int
     height: int
     rays: NDArray[np.float32] | None = field(default=None, repr=False, compare=False)
+    complete: bool = field(default=True, init=False)
+
+    def __post_init__(self) -> None:
+        if self.rays is None:
+            rays = np.empty((2, self.height, self.width), np.float32)
+            rays[0] = (np.arange(self.width) - self.cx) / self.fx
+            rays[1] = ((np.arange(self.height) - self.cy) / self.fy)[:, None]
+            object.__setattr__(self, 'rays', rays.reshape(2, -1))
+        else:
+            object.__setattr__(self, 'complete', bool(np.isfinite(self.rays).all()))
 
     def points(self, index: NDArray[np.intp], depth: NDArray[np.float32]) -> NDArray[np.float32]:
         """Returns where pixels are in space.
@@ -57,17 +68,15 @@ class Pinhole:
             depth: Metres of each along the optical axis (not along the ray), float32 (N,).
 
         Returns:
-            x, y, z in metres, float32 (N, 3); NaN where the pixel has no ray.
+            x, y, z in metres, float32 (N, 3); NaN where the pixel has no ray. All x lie together
+            in memory, then all y, then all z.
         """
-        xyz = np.empty((len(index), 3), np.float32)
-        if self.rays is not None:
-            np.multiply(self.rays[index], depth[:, None], out=xyz[:, :2])
-        else:
-            rows, columns = np.divmod(index, self.width)
-            np.multiply((columns - self.cx) / self.fx, depth, out=xyz[:, 0], casting='same_kind')
-            np.multiply((rows - self.cy) / self.fy, depth, out=xyz[:, 1], casting='same_kind')
-        xyz[:, 2] = depth
-        return xyz
+        assert self.rays is not None
+        xyz = np.empty((3, len(index)), np.float32)
+        for axis in (0, 1):
+            np.multiply(self.rays[axis][index], depth, out=xyz[axis])
+        xyz[2] = depth
+        return xyz.T
 
 
 def pinhole_of(info: Any, width: int, height: int, distortion: str = 'refuse') -> Pinhole:
@@ -163,7 +172,7 @@ def _cropped(matrix: NDArray[np.float64], info: Any) -> NDArray[np.float64]:
 def _undistorted(
     k: NDArray[np.float64], d: NDArray[np.float64], model: str, width: int, height: int
 ) -> NDArray[np.float32]:
-    """Rays of a lens with distortion: (H · W, 2), NaN where there is none."""
+    """Rays of a lens with distortion: (2, H · W), NaN where there is none."""
     if model not in (*_PERSPECTIVE, *_FISHEYE):
         raise DepthError(
             'distortion',
@@ -187,7 +196,7 @@ def _undistorted(
     rays = np.array(rays, np.float32).reshape(-1, 2)
     residual = np.abs(np.asarray(again).reshape(-1, 2) - pixels.reshape(-1, 2)).max(axis=1)
     rays[~(residual <= _LARGEST_RESIDUAL)] = np.nan
-    return rays
+    return np.ascontiguousarray(rays.T)
 
 
 def _listed(values: NDArray[np.float64]) -> str:

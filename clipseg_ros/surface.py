@@ -88,8 +88,9 @@ def visible_points(
     known = measured > 0
     if depth_max > 0:
         known &= measured <= depth_max
-    if camera.rays is not None:
-        known &= np.isfinite(camera.rays[index, 0])
+    if not camera.complete:
+        assert camera.rays is not None
+        known &= np.isfinite(camera.rays[0][index])
     if not known.all():
         index, measured = index[known], measured[known]
     return index, camera.points(index, measured)

@@ -82,6 +82,7 @@ def test_pixels_that_no_ray_reaches_have_no_point() -> None:
     info = calibration(d=[-0.9, 0.0, 0.0, 0.0, 0.0])
     points = pinhole_of(info, WIDTH, HEIGHT, 'undistort').points(*every_pixel())
     assert np.isnan(points[0, 0])
+    assert not pinhole_of(info, WIDTH, HEIGHT, 'undistort').complete
     middle = points[60 * WIDTH + 80]
     assert np.isfinite(middle).all()
 
@@ -91,7 +92,9 @@ def test_rectified_images_take_the_projection() -> None:
     info = calibration(d=BROWN, p=p)
     camera = pinhole_of(info, WIDTH, HEIGHT, 'rectified')
     assert (camera.fx, camera.fy, camera.cx, camera.cy) == (120, 120, 80, 60)
-    assert camera.rays is None
+    np.testing.assert_allclose(
+        camera.points(np.array([0]), np.ones(1, np.float32)), [[-2 / 3, -0.5, 1]]
+    )
     raw = pinhole_of(info, WIDTH, HEIGHT, 'undistort')
     assert (raw.fx, raw.cx) == (150, 81.5)
 

@@ -39,8 +39,8 @@ def test_only_what_is_on_the_mask_and_known() -> None:
     np.testing.assert_allclose(points, [[0, 0, 2], [0.2, 0, 2], [-0.5, 0.5, 5]], atol=1e-6)
     index, _ = visible_points(mask, depth, CAMERA, depth_max=2.0)
     assert index.tolist() == [5, 6]
-    rays = np.zeros((12, 2), np.float32)
-    rays[6] = np.nan
+    rays = np.zeros((2, 12), np.float32)
+    rays[:, 6] = np.nan
     lens = Pinhole(10.0, 10.0, 1.0, 1.0, 4, 3, rays)
     index, points = visible_points(mask, depth, lens)
     assert index.tolist() == [5, 8]
