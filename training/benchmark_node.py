@@ -254,6 +254,8 @@ def measure(
         stamps = json.loads(camera.join(seconds + START_TIMEOUT))['stamps']
         # A queue of frames before a slow node is still worked through.
         time.sleep(1.0)
+        receiver.stop()
+        receiver.join(0.0)
     report = json.loads(arrivals_file.read_text(encoding='utf-8'))
     times = summarise(stamps, report['arrivals'], outputs)
     beyond = None

@@ -145,7 +145,7 @@ def test_arguments(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.slow
 @pytest.mark.ci
 def test_it_runs_both_nodes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ['--model', 'stand-in:5', '--size', '320x240', '--rates', '20', '--seconds', '4']
+    arguments = ['--model', 'stand-in:5', '--size', '320x240', '--rates', '20', '--seconds', '8']
     subjects = ['--subjects', 'own', 'plain', '--output', str(tmp_path)]
     assert main([*arguments, *subjects]) == 0
     result = json.loads((tmp_path / 'node.json').read_text())
