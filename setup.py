@@ -119,7 +119,6 @@ setup(
             'pycocotools>=2.0.7',
             'pydantic>=2.8',
             'PyYAML>=6.0',
-            'scikit-image>=0.23',
             'scipy>=1.11',
             'transformers>=4.45',
             'torch>=2.9',
