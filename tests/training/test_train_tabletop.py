@@ -13,8 +13,8 @@ import torch
 import yaml
 
 from clipseg_model import create_model
-from training.settings import Settings
-from training.train import draw_window
+from training.settings_tabletop import Settings
+from training.train_tabletop import draw_window
 
 
 def settings(rendered: Path, frozen: tuple[Path, dict[str, int]], iterations: int) -> dict:
@@ -55,7 +55,7 @@ def trained(rendered, frozen, tmp_path_factory) -> Path:
     config = folder / 'tiny.yaml'
     for iterations, resume in ((4, []), (6, ['--resume'])):
         config.write_text(yaml.safe_dump(settings(rendered, frozen, iterations)))
-        run('training.train', config, '--output', folder / 'run', *resume)
+        run('training.train_tabletop', config, '--output', folder / 'run', *resume)
     return folder / 'run'
 
 
@@ -85,7 +85,7 @@ def test_two_processes_go_on_from_the_weights_of_another_run(trained, rendered, 
     config.write_text(yaml.safe_dump(settings(rendered, frozen, 4)))
     run(
         'torch.distributed.run', '--standalone', '--nproc_per_node', 2,
-        '-m', 'training.train', config, '--output', tmp_path / 'run',
+        '-m', 'training.train_tabletop', config, '--output', tmp_path / 'run',
         '--init-from', trained / 'state.pt',
     )  # fmt: skip
     state = torch.load(tmp_path / 'run/state.pt', weights_only=True)
@@ -100,7 +100,7 @@ def test_two_processes_go_on_from_the_weights_of_another_run(trained, rendered, 
 def test_a_run_is_not_overwritten(trained, rendered, frozen, tmp_path):
     config = tmp_path / 'tiny.yaml'
     config.write_text(yaml.safe_dump(settings(rendered, frozen, 4)))
-    command = [sys.executable, '-m', 'training.train', config, '--output', trained]
+    command = [sys.executable, '-m', 'training.train_tabletop', config, '--output', trained]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode != 0
     assert '--resume' in done.stderr

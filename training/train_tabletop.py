@@ -1,7 +1,7 @@
 """Trains the bundled model on rendered scenes.
 
-    torchrun --nproc_per_node 2 -m training.train training/configs/tabletop.yaml
-    accelerate launch --multi_gpu -m training.train training/configs/tabletop.yaml
+    torchrun --nproc_per_node 2 -m training.train_tabletop training/configs/tabletop.yaml
+    accelerate launch --multi_gpu -m training.train_tabletop training/configs/tabletop.yaml
 
 A run writes a folder: its settings, git commit and environment, ``log.jsonl``, and the newest
 state, from which ``--resume`` goes on.
@@ -38,7 +38,7 @@ from training.datasets.tabletop import (
     token_classes,
 )
 from training.losses import JointTraining, noisy_words
-from training.settings import Settings, load_settings
+from training.settings_tabletop import Settings, load_settings
 
 
 def git_commit() -> str:

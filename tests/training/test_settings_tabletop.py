@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from training.settings import load_settings
+from training.settings_tabletop import load_settings
 
 CONFIGS = sorted(Path('training/configs').glob('*.yaml'))
 
