@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
@@ -11,14 +12,15 @@ from pydantic import ValidationError
 from clipseg_model.errors import ClipsegError
 from training.datasets.samples import DataSettings, SampleSource
 
-#: The module in :mod:`training.datasets` of each, the class of its settings, its own class, and
-#: settings that the name stands for.
-SOURCES: dict[str, tuple[str, str, str, dict[str, Any]]] = {
-    'phrasecut': ('phrasecut', 'PhraseCutSettings', 'PhraseCut', {}),
-    'phrasecut+': (
-        'phrasecut', 'PhraseCutSettings', 'PhraseCut', {'negatives': 0.2, 'visual': True}
-    ),
-}  # fmt: skip
+#: The module in :mod:`training.datasets` of each, what makes its settings there (their class, or a
+#: function that returns them), and its own class.
+SOURCES: dict[str, tuple[str, str, str]] = {
+    'phrasecut': ('phrasecut', 'PhraseCutSettings', 'PhraseCut'),
+    'phrasecut+': ('phrasecut', 'phrasecut_plus', 'PhraseCut'),
+    'coco': ('coco', 'CocoSettings', 'Coco'),
+    'coco-20i': ('coco', 'coco_20i', 'Coco'),
+    'folder': ('folder', 'FolderSettings', 'FolderData'),
+}
 
 
 class SourceError(ClipsegError):
@@ -38,9 +40,12 @@ def check_source(config: Mapping[str, Any]) -> DataSettings:
     """
     values = dict(config)
     name = values.pop('dataset', None)
-    settings, _, preset = _classes(name)
+    make, _ = _classes(name)
+    if isinstance(values.get('folder'), str):
+        values['folder'] = Path(values['folder'])
     try:
-        return settings(**{**preset, **values})
+        settings: DataSettings = make(**values)
+        return settings
     except ValidationError as error:
         mistakes = '; '.join(
             f'{".".join(map(str, mistake["loc"])) or "settings"}: '
@@ -48,6 +53,8 @@ def check_source(config: Mapping[str, Any]) -> DataSettings:
             for mistake in error.errors()
         )
         raise SourceError(f'the settings of {name!r} are not valid: {mistakes}') from error
+    except (TypeError, ValueError) as error:
+        raise SourceError(f'the settings of {name!r} are not valid: {error}') from error
 
 
 def open_source(config: Mapping[str, Any]) -> SampleSource:
@@ -61,15 +68,16 @@ def open_source(config: Mapping[str, Any]) -> SampleSource:
         DataError: The data are missing or broken.
     """
     settings = check_source(config)
-    _, source, _ = _classes(config['dataset'])
-    return source(settings)
+    _, source = _classes(config['dataset'])
+    opened: SampleSource = source(settings)
+    return opened
 
 
-def _classes(name: Any) -> tuple[Any, Any, dict[str, Any]]:
+def _classes(name: Any) -> tuple[Any, Any]:
     if name in SOURCES:
-        module, settings, source, preset = SOURCES[name]
+        module, settings, source = SOURCES[name]
         found = importlib.import_module(f'training.datasets.{module}')
-        return getattr(found, settings), getattr(found, source), preset
+        return getattr(found, settings), getattr(found, source)
     module, colon, source = name.partition(':') if isinstance(name, str) else ('', '', '')
     if not colon:
         raise SourceError(
@@ -78,6 +86,6 @@ def _classes(name: Any) -> tuple[Any, Any, dict[str, Any]]:
         )
     try:
         own = getattr(importlib.import_module(module), source)
-        return own.Settings, own, {}
+        return own.Settings, own
     except (ImportError, AttributeError) as error:
         raise SourceError(f'the data set {name!r} cannot be imported: {error}') from error

@@ -6,9 +6,9 @@
     torchrun --nproc_per_node 8 -m training.train training/configs/clipseg_pc_plus.yaml
 
 The decoder is trained and the towers are frozen: AdamW, binary cross-entropy, a cosine. A run
-writes a folder: settings, git commit and environment, ``log.jsonl``, TensorBoard's events, ``last.pt`` from
-which ``--resume`` goes on, ``best.pt``, and at its end ``model.safetensors``, which
-:func:`clipseg_model.create_model` reads.
+writes a folder: settings, git commit and environment, ``log.jsonl``, TensorBoard's events,
+``last.pt`` from which ``--resume`` goes on, ``best.pt``, and at its end ``model.safetensors``,
+which :func:`clipseg_model.create_model` reads.
 """
 
 from __future__ import annotations
