@@ -12,7 +12,6 @@ from tabletop_world.export import write_coco
 from tabletop_world.render import Renderer
 from tabletop_world.scenes import generate_scene
 from training.datasets.pictures import (
-    coco_mask,
     coco_pictures,
     open_pictures,
     tabletop_pictures,
@@ -72,22 +71,6 @@ def test_coco_as_the_world_writes_it(tmp_path):
 
 
 class TestCoco:
-    def test_masks(self):
-        square = coco_mask([[2, 1, 5, 1, 5, 4, 2, 4]], 6, 8)
-        assert square.sum() == pytest.approx(9, abs=7)
-        assert square[2, 3]
-        assert not square[:, 6:].any()
-        both = coco_mask([[0, 0, 2, 0, 2, 2, 0, 2], [5, 3, 8, 3, 8, 6, 5, 6]], 6, 8)
-        assert both[1, 1]
-        assert both[4, 6]
-        assert not both[0, 7]
-        runs = coco_mask({'size': [2, 3], 'counts': [1, 2, 3]}, 2, 3)
-        assert runs.tolist() == [[False, True, False], [True, False, False]]
-
-    def test_compressed_run_lengths_are_refused(self):
-        with pytest.raises(ValueError, match='pycocotools'):
-            coco_mask({'size': [2, 3], 'counts': '12'}, 2, 3)
-
     def test_crowds_are_named_only_and_the_folder_is_found(self, tmp_path):
         (tmp_path / 'annotations').mkdir()
         path = tmp_path / 'annotations' / 'instances_mini.json'

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipseg_model.images import IMAGE_SUFFIXES, read_image
+from training.datasets.coco import coco_folder, coco_mask, plain_name
 from training.datasets.tabletop import SURFACES, TabletopViews
 
 
@@ -86,14 +87,14 @@ def coco_pictures(annotations: Path, rng: np.random.Generator) -> Iterator[Pictu
 
     Raises:
         FileNotFoundError: There is no such folder.
-        ValueError: A mask has compressed run lengths, which pycocotools decodes.
+        ValueError: A segmentation is neither polygons nor run lengths.
     """
     data = json.loads(annotations.read_text(encoding='utf-8'))
     names = {category['id']: category['name'] for category in data['categories']}
     of_image: dict[int, list[dict[str, Any]]] = defaultdict(list)
     for entry in data['annotations']:
         of_image[entry['image_id']].append(entry)
-    folder = _coco_folder(annotations)
+    folder = coco_folder(annotations)
     for index in rng.permutation(len(data['images'])):
         record = data['images'][index]
         entries = of_image[record['id']]
@@ -102,30 +103,10 @@ def coco_pictures(annotations: Path, rng: np.random.Generator) -> Iterator[Pictu
         yield Picture(
             record['file_name'],
             image,
-            [_plain(names[entry['category_id']]) for entry in objects],
+            [plain_name(names[entry['category_id']]) for entry in objects],
             [coco_mask(entry['segmentation'], *image.shape[:2]) for entry in objects],
-            [_plain(names[entry['category_id']]) for entry in entries if entry.get('iscrowd')],
+            [plain_name(names[entry['category_id']]) for entry in entries if entry.get('iscrowd')],
         )
-
-
-def coco_mask(
-    segmentation: list[list[float]] | dict[str, Any], height: int, width: int
-) -> NDArray[np.bool_]:
-    """Returns the mask, bool (height, width), of polygons or of uncompressed run lengths.
-
-    Raises:
-        ValueError: The run lengths are compressed.
-    """
-    if isinstance(segmentation, list):
-        return _filled([np.reshape(points, (-1, 2)) for points in segmentation], height, width)
-    counts = segmentation['counts']
-    if isinstance(counts, (str, bytes)):
-        raise ValueError(
-            'a mask has compressed run lengths, which are not read here: decode them with '
-            "pycocotools' mask.decode and write them as lists of counts"
-        )
-    values = np.repeat(np.arange(len(counts)) % 2 == 1, counts)
-    return np.reshape(values, (height, width), order='F')
 
 
 def yolo_pictures(folder: Path, rng: np.random.Generator) -> Iterator[Picture]:
@@ -160,7 +141,7 @@ def yolo_pictures(folder: Path, rng: np.random.Generator) -> Iterator[Picture]:
         yield Picture(
             str(path.relative_to(folder)),
             image,
-            [_plain(names[int(line[0])]) for line in lines],
+            [plain_name(names[int(line[0])]) for line in lines],
             [_filled([points], *image.shape[:2]) for points in polygons],
             [],
         )
@@ -174,25 +155,9 @@ def _filled(polygons: list[NDArray[Any]], height: int, width: int) -> NDArray[np
     return np.asarray(cv2.fillPoly(canvas, points, 1)).astype(bool)
 
 
-def _coco_folder(annotations: Path) -> Path:
-    root = annotations.parent.parent
-    split = annotations.stem.removeprefix('instances_')
-    for folder in (root / split, root / 'images' / split, root / 'images'):
-        if folder.is_dir():
-            return folder
-    raise FileNotFoundError(
-        f'the pictures of {annotations} are neither in {root / split} nor in '
-        f'{root / "images" / split} nor in {root / "images"}'
-    )
-
-
 def _coco_names() -> list[str]:
     # torchvision's list has COCO's 91 numbers, of which 80 are used.
     from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights
 
     categories = FasterRCNN_ResNet50_FPN_Weights.COCO_V1.meta['categories']
     return [name for name in categories if name not in ('__background__', 'N/A')]
-
-
-def _plain(name: str) -> str:
-    return name.replace('_', ' ')

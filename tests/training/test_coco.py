@@ -1,0 +1,254 @@
+"""COCO's instance format: one's own file, COCO-20i, every kind of mask, and broken records."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+from pycocotools import mask as run_lengths
+from pydantic import ValidationError
+from test_phrasecut import crossing_number_mask
+
+from training.datasets.coco import Coco, CocoSettings, coco_20i, coco_mask
+from training.datasets.samples import BadRecord, DataError, sample_rng
+
+SQUARE = [[4.0, 4.0, 14.0, 4.0, 14.0, 14.0, 4.0, 14.0]]
+
+
+def annotation(number, image, category, segmentation=None, **changes):
+    segmentation = segmentation or SQUARE
+    return {
+        'id': number,
+        'image_id': image,
+        'category_id': category,
+        'segmentation': segmentation,
+        'area': 100.0,
+        'bbox': [4, 4, 10, 10],
+        'iscrowd': 0,
+        **changes,
+    }
+
+
+def write(root, annotations, categories=('cup', 'fire_truck', 'dog'), split='mini', pictures=4):
+    """Writes a file as COCO's; pictures are 30 × 20, named as COCO's, the last without objects."""
+    (root / 'annotations').mkdir(exist_ok=True)
+    (root / 'images').mkdir(exist_ok=True)
+    names = {number: f'{number:012d}.jpg' for number in range(1, pictures + 1)}
+    for number, name in names.items():
+        Image.new('RGB', (30, 20), (number, 0, 0)).save(root / 'images' / name)
+    content = {
+        'info': {},
+        'licenses': [],
+        'images': [
+            {'id': number, 'file_name': name, 'height': 20, 'width': 30, 'license': 1}
+            for number, name in names.items()
+        ],
+        # As in COCO, numbers have gaps.
+        'categories': [
+            {'id': 2 * number + 1, 'name': name, 'supercategory': 'thing'}
+            for number, name in enumerate(categories)
+        ],
+        'annotations': annotations,
+    }
+    path = root / 'annotations' / f'instances_{split}.json'
+    path.write_text(json.dumps(content))
+    return path
+
+
+@pytest.fixture
+def mini(tmp_path):
+    second = [[16.0, 4.0, 26.0, 4.0, 26.0, 14.0, 16.0, 14.0]]
+    return write(
+        tmp_path,
+        [
+            annotation(1, 1, 1),
+            annotation(2, 1, 1, second),
+            annotation(3, 1, 3, second),
+            annotation(4, 2, 1),
+            annotation(5, 2, 5, {'size': [20, 30], 'counts': [0, 40, 560]}, iscrowd=1),
+            annotation(6, 3, 5),
+        ],
+    )
+
+
+def opened(path, **changes) -> Coco:
+    return Coco(CocoSettings(annotations=path, **changes))
+
+
+class TestMasks:
+    def test_polygons_cover_the_cells_of_pixels(self):
+        expected = np.zeros((20, 30), bool)
+        expected[4:14, 4:14] = True
+        np.testing.assert_array_equal(coco_mask(SQUARE, 20, 30), expected)
+        far = [20.0, 2.0, 29.0, 2.0, 29.0, 9.0]
+        both = coco_mask([*SQUARE, far], 20, 30)
+        # COCO's points count from a pixel's corner; its code draws on a fivefold grid.
+        triangle = crossing_number_mask([(19.5, 1.5), (28.5, 1.5), (28.5, 8.5)], 20, 30)
+        assert np.count_nonzero(both != (expected | triangle)) <= 6
+
+    def test_run_lengths(self):
+        runs = coco_mask({'size': [2, 3], 'counts': [1, 2, 3]}, 2, 3)
+        assert runs.tolist() == [[False, True, False], [True, False, False]]
+        truth = np.random.default_rng(0).random((20, 30)) < 0.4
+        encoded = run_lengths.encode(np.asfortranarray(truth, np.uint8))
+        encoded['counts'] = encoded['counts'].decode()
+        np.testing.assert_array_equal(coco_mask(encoded, 20, 30), truth)
+
+    @pytest.mark.parametrize(
+        ('segmentation', 'message'),
+        [
+            ([[1, 2, 3, 4]], 'no polygon of three'),
+            ([[1, 2, 3, 4, 5, 6, 7]], 'no polygon of three'),
+            ({'size': [3, 2], 'counts': [6]}, r'are for \[3, 2\]'),
+            ({'size': [2, 3], 'counts': [5]}, 'add up to 5'),
+        ],
+    )
+    def test_what_is_no_mask(self, segmentation, message):
+        with pytest.raises(ValueError, match=message):
+            coco_mask(segmentation, 2, 3)
+
+
+class TestReading:
+    def test_a_class_is_the_union_of_its_instances(self, mini):
+        data = opened(mini)
+        assert [data.key(i) for i in range(len(data))] == [
+            '000000000001.jpg#cup',
+            '000000000001.jpg#fire truck',
+            '000000000002.jpg#cup',
+            '000000000003.jpg#dog',
+        ]
+        cups = data.draw(0, sample_rng(0, 0, 0))
+        assert (cups.phrase, cups.class_id, cups.mask.sum(), cups.valid) == ('cup', 1, 200, None)
+        assert cups.image.shape == (20, 30, 3)
+        assert data.draw(1, sample_rng(0, 0, 0)).mask.sum() == 100
+
+    def test_crowds_do_not_count(self, mini):
+        content = json.loads(mini.read_text())
+        content['annotations'].append(annotation(7, 2, 5))
+        mini.write_text(json.dumps(content))
+        sample = next(s for s in opened(mini).each() if s.key == '000000000002.jpg#dog')
+        # The crowd is the first two columns; the dog, a square.
+        assert sample.mask.sum() == 100
+        assert not sample.valid[:, :2].any()
+        assert sample.valid.sum() == 560
+
+    def test_supports_show_the_class_in_another_picture(self, mini):
+        data = opened(mini, visual=True)
+        assert data.draw(0, sample_rng(0, 0, 0)).support.key == '000000000002.jpg'
+        assert data.draw(1, sample_rng(0, 0, 0)).support is None
+
+    def test_negatives_are_absent_from_the_picture(self, mini):
+        data = opened(mini, negatives=1)
+        drawn = [data.draw(0, sample_rng(0, i, 0)) for i in range(20)]
+        assert {(s.phrase, s.negative, s.mask.any()) for s in drawn} == {('dog', True, False)}
+        # The second picture has a crowd of dogs.
+        drawn = [data.draw(2, sample_rng(0, i, 0)) for i in range(20)]
+        assert {s.phrase for s in drawn} == {'fire truck'}
+
+    def test_classes_and_least_area(self, mini):
+        assert len(opened(mini, classes=['dog'])) == 1
+        assert [opened(mini, min_area=0.2).key(0)] == ['000000000001.jpg#cup']
+        with pytest.raises(ValueError, match='no class mug; it has cup, dog, fire_truck'):
+            opened(mini, classes=['mug'])
+
+    def test_crops(self, mini):
+        sample = opened(mini, crop='random').draw(1, sample_rng(0, 0, 0))
+        assert sample.image.shape == (20, 20, 3)
+        assert sample.mask.any()
+
+
+class TestCoco20i:
+    @pytest.fixture
+    def folder(self, tmp_path):
+        names = [f'class_{i}' for i in range(80)]
+        entries = [annotation(i + 1, 1 + i % 4, 2 * i + 1) for i in range(80)]
+        write(tmp_path, entries, names, 'train2014')
+        write(tmp_path, entries, names, 'val2014')
+        return tmp_path
+
+    def test_folds(self, folder):
+        tested = []
+        for fold in range(4):
+            val = Coco(coco_20i(folder, fold, 'val'))
+            train = Coco(coco_20i(folder, fold, 'train'))
+            numbers = sorted({number for _, number in val.items})
+            assert [(number - 1) // 2 for number in numbers] == list(range(fold, 80, 4))
+            assert len({number for _, number in train.items}) == 60
+            assert not {number for _, number in train.items} & set(numbers)
+            tested += numbers
+        assert len(set(tested)) == 80
+
+    def test_episodes_are_uniform_over_classes(self, folder):
+        data = Coco(coco_20i(folder, 1, 'val'))
+        indices = data.episodes(2000, seed=1)
+        counts = np.bincount([data.items[i][1] for i in indices])[3::8]
+        assert counts.min() > 60
+        assert indices == data.episodes(2000, seed=1) != data.episodes(2000, seed=2)
+
+    def test_what_is_not_coco(self, folder, mini):
+        with pytest.raises(ValueError, match='folds 0…3 and splits train and val'):
+            coco_20i(folder, 4, 'val')
+        with pytest.raises(DataError, match='has 3 classes'):
+            opened(mini, coco20i=(0, 'val'))
+
+
+class TestBadInput:
+    @pytest.mark.parametrize(
+        ('entry', 'kind', 'message'),
+        [
+            (annotation(9, 1, 77), 'unknown class', 'category 77'),
+            (annotation(9, 88, 1), 'unknown image', 'image 88'),
+            ({'id': 9, 'image_id': 1, 'category_id': 1}, 'malformed record', "no 'segmentation'"),
+            (annotation(9, 1, 1, segmentation=[]) | {'segmentation': []}, 'bad polygon', 'empty'),
+        ],
+    )
+    def test_broken_annotations(self, mini, entry, kind, message):
+        content = json.loads(mini.read_text())
+        content['annotations'].append(entry)
+        mini.write_text(json.dumps(content))
+        with pytest.raises(BadRecord, match=rf'instances_mini\.json, annotation 6.*{message}'):
+            opened(mini)
+        data = opened(mini, bad_records='skip')
+        assert data.problems.counts == {kind: 1}
+        assert len(data) == 4
+
+    def test_missing_pictures_are_counted_once(self, mini):
+        (mini.parent.parent / 'images' / '000000000001.jpg').unlink()
+        with pytest.raises(BadRecord, match=r'000000000001\.jpg does not exist'):
+            opened(mini)
+        data = opened(mini, bad_records='skip')
+        assert (data.problems.counts, len(data)) == ({'missing image': 1}, 2)
+
+    def test_pictures_and_polygons_that_do_not_fit(self, mini):
+        content = json.loads(mini.read_text())
+        content['annotations'][3]['segmentation'] = [[1, 2, 3]]
+        mini.write_text(json.dumps(content))
+        Image.new('RGB', (31, 20)).save(mini.parent.parent / 'images' / '000000000003.jpg')
+        data = opened(mini, bad_records='skip')
+        assert [sample.key[11] for sample in data.each()] == ['1', '1']
+        assert data.problems.counts == {'bad polygon': 1, 'wrong image size': 1}
+        with pytest.raises(BadRecord, match=r'annotation 4 of 000000000002\.jpg'):
+            list(opened(mini).each())
+
+    def test_files_that_are_not_coco(self, tmp_path):
+        path = tmp_path / 'x.json'
+        path.write_text('[1, 2')
+        with pytest.raises(DataError, match='no readable JSON'):
+            opened(path)
+        path.write_text('{"images": []}')
+        with pytest.raises(DataError, match="has no list 'categories'"):
+            opened(path)
+        path = write(tmp_path, [])
+        (tmp_path / 'images').rename(tmp_path / 'elsewhere')
+        with pytest.raises(FileNotFoundError, match='images/mini'):
+            opened(path)
+
+    def test_nothing_to_read(self, tmp_path):
+        with pytest.raises(DataError, match='has no sample'):
+            opened(write(tmp_path, []))
+        with pytest.raises(DataError, match="one class, 'cup': no negatives"):
+            opened(write(tmp_path, [annotation(1, 1, 1)]), negatives=0.2)
+        with pytest.raises(ValidationError, match='bad_records'):
+            CocoSettings(annotations=tmp_path, bad_records='ignore')

@@ -1,0 +1,263 @@
+"""Any file in COCO's instance format, one's own included, and COCO-20i.
+
+COCO-20i (Nguyen and Todorovic 2019) splits the 80 classes in four folds, class k (from 0) being
+in fold k mod 4; training sees the other 60 classes of train2014, testing the fold's 20 classes of
+val2014.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pycocotools import mask as run_lengths
+from pydantic import Field
+
+from training.datasets.named import NamedSamples, NamedSettings
+from training.datasets.samples import (
+    BadRecord,
+    BadRecords,
+    DataError,
+    check_size,
+    field,
+    read_json,
+    read_pixels,
+)
+
+COCO20I_FOLDS = 4
+
+
+class CocoSettings(NamedSettings):
+    """A file of COCO's instance format."""
+
+    annotations: Path = Field(description='JSON file')
+    images: Path | None = Field(
+        None, description='folder of the pictures; else SPLIT, images/SPLIT or images beside'
+    )
+    classes: list[str] | None = Field(None, description='names to read, all by default')
+    coco20i: tuple[int, Literal['train', 'val']] | None = Field(
+        None, description='fold of COCO-20i; train reads the classes of the other folds'
+    )
+    min_area: float = Field(0.0, ge=0, lt=1, description='least share of the picture of a class')
+
+
+def coco_20i(
+    folder: Path, fold: int, split: str, images: Path | None = None, **changes: Any
+) -> CocoSettings:
+    """Returns the settings of a fold of COCO-20i.
+
+    Args:
+        folder: COCO 2014's, with ``annotations/instances_train2014.json`` and
+            ``instances_val2014.json``.
+        fold: 0 … 3.
+        split: ``train`` reads the 60 other classes of train2014, ``val`` the fold's 20 of
+            val2014.
+        images: Where the pictures are, if not beside the annotations.
+        **changes: Of the settings.
+
+    Raises:
+        ValueError: There is no such fold or split.
+    """
+    if fold not in range(COCO20I_FOLDS) or split not in ('train', 'val'):
+        raise ValueError(f'COCO-20i has folds 0…3 and splits train and val, not {fold}, {split!r}')
+    path = folder / 'annotations' / f'instances_{split}2014.json'
+    return CocoSettings(
+        **{
+            'annotations': path,
+            'images': images,
+            'coco20i': (fold, split),
+            'visual': True,
+            **changes,
+        }
+    )
+
+
+class Coco(NamedSamples):
+    """Classes of pictures, from a file in COCO's instance format.
+
+    The truth of a class is the union of its instances, rasterised by COCO's own code; crowds do
+    not count.
+
+    Args:
+        settings: The file and what is drawn.
+
+    Raises:
+        DataError: The file is missing, unreadable or not of this format, or holds no sample.
+        BadRecord: A record is broken, and ``settings.bad_records`` is ``raise``.
+        ValueError: A name in ``settings.classes`` is none of the file's.
+    """
+
+    def __init__(self, settings: CocoSettings) -> None:
+        super().__init__(settings, BadRecords(settings.bad_records))
+        self.path = settings.annotations
+        data = read_json(self.path, "name a file in COCO's instance format")
+        for part in ('images', 'categories', 'annotations'):
+            if not isinstance(data, dict) or not isinstance(data.get(part), list):
+                raise DataError(f"{self.path} has no list {part!r}: it is not in COCO's format")
+        self.folder = settings.images or coco_folder(self.path)
+        names = {category['id']: category['name'] for category in data['categories']}
+        unknown = set(settings.classes or []) - set(names.values())
+        if unknown:
+            raise ValueError(
+                f'{self.path} has no class {", ".join(sorted(unknown))}; it has '
+                f'{", ".join(sorted(names.values()))}'
+            )
+        self.sizes: dict[int, tuple[int, int]] = {}
+        self.files: dict[int, str] = {}
+        self._entries: dict[tuple[int, int], list[dict[str, Any]]] = defaultdict(list)
+        self._all_shown: dict[int, set[int]] = defaultdict(set)
+        self.images = {}
+        for number, record in enumerate(data['images']):
+            self._checked(self._read_image, record, f'{self.path}, image {number},')
+        for number, record in enumerate(data['annotations']):
+            self._checked(
+                self._read_annotation, record, f'{self.path}, annotation {number},', names
+            )
+        wanted = {
+            number
+            for number in self._fold(sorted(names))
+            if settings.classes is None or names[number] in settings.classes
+        }
+        items = [key for key in sorted(self._entries) if key[1] in wanted and self._is_asked(*key)]
+        plain = {number: plain_name(name) for number, name in names.items()}
+        self.index(items, plain, self.path)
+
+    def picture_name(self, picture: int) -> str:
+        """Returns the picture's file name."""
+        return self.files[picture]
+
+    def absent(self, picture: int) -> Collection[int]:
+        """Returns the classes without any annotation in the picture, crowds included."""
+        return [number for number in self._asked if number not in self._all_shown[picture]]
+
+    def read(
+        self, picture: int, number: int
+    ) -> tuple[NDArray[np.uint8], NDArray[np.bool_], NDArray[np.bool_] | None]:
+        """Reads a picture, the class's truth, and what counts."""
+        path = self.folder / self.files[picture]
+        image = read_pixels(path, str(self.path))
+        height, width = self.sizes[picture]
+        check_size(image.shape, (height, width), path, str(self.path))
+        mask = np.zeros((height, width), bool)
+        crowd = np.zeros((height, width), bool)
+        for entry in self._entries[picture, number]:
+            target = crowd if entry.get('iscrowd') else mask
+            try:
+                target |= coco_mask(entry['segmentation'], height, width)
+            except (ValueError, TypeError, KeyError, IndexError) as error:
+                raise BadRecord(
+                    'bad polygon',
+                    f'{self.path}, annotation {entry.get("id")} of {self.files[picture]}, has no '
+                    f'usable segmentation: {error}',
+                ) from error
+        if not mask.any():
+            raise BadRecord(
+                'empty mask',
+                f'{self.path}: {self.names[number]!r} covers no pixel of {self.files[picture]}',
+            )
+        return image, mask, ~(crowd & ~mask) if crowd.any() else None
+
+    def _fold(self, numbers: list[int]) -> list[int]:
+        if self.settings.coco20i is None:  # type: ignore[attr-defined]
+            return numbers
+        fold, split = self.settings.coco20i  # type: ignore[attr-defined]
+        if len(numbers) != 80 or fold not in range(COCO20I_FOLDS):
+            raise DataError(
+                f'{self.path} has {len(numbers)} classes and fold {fold} was asked for: COCO-20i '
+                'has folds 0…3 of 80 classes'
+            )
+        held_out = numbers[fold::COCO20I_FOLDS]
+        return held_out if split == 'val' else [n for n in numbers if n not in held_out]
+
+    def _checked(self, read: Any, record: Any, *arguments: Any) -> None:
+        try:
+            read(record, *arguments)
+        except BadRecord as bad:
+            self.problems.found(bad)
+
+    def _read_image(self, record: Any, where: str) -> None:
+        number = field(record, 'id', int, where)
+        size = tuple(field(record, name, int, where) for name in ('height', 'width'))
+        self.files[number] = self._file_name(record, where)
+        if not (self.folder / self.files[number]).is_file():
+            raise BadRecord(
+                'missing image',
+                f'{self.folder / self.files[number]} does not exist, and {where} names it',
+            )
+        self.sizes[number] = (size[0], size[1])
+        self.images[number] = record
+
+    def _file_name(self, record: Any, where: str) -> str:
+        return str(field(record, 'file_name', str, where))
+
+    def _read_annotation(self, record: Any, where: str, names: dict[int, str]) -> None:
+        picture = field(record, 'image_id', int, where)
+        number = field(record, 'category_id', int, where)
+        if number not in names:
+            raise BadRecord('unknown class', f'{where} is of category {number}, which has no name')
+        if picture not in self.sizes:
+            if picture in self.files:
+                return  # Its picture is missing, which was counted once.
+            raise BadRecord('unknown image', f'{where} is of image {picture}, which is not listed')
+        segmentation = field(record, 'segmentation', (list, dict), where)
+        if not segmentation:
+            raise BadRecord('bad polygon', f'{where} has an empty segmentation')
+        self._entries[picture, number].append(record)
+        self._all_shown[picture].add(number)
+
+    def _is_asked(self, picture: int, number: int) -> bool:
+        entries = self._entries[picture, number]
+        height, width = self.sizes[picture]
+        area = sum(float(entry.get('area', 0)) for entry in entries if not entry.get('iscrowd'))
+        enough = area >= self.settings.min_area * height * width  # type: ignore[attr-defined]
+        return enough and not all(entry.get('iscrowd') for entry in entries)
+
+
+def coco_mask(
+    segmentation: list[list[float]] | dict[str, Any], height: int, width: int
+) -> NDArray[np.bool_]:
+    """Returns the mask, bool (height, width), of polygons or run lengths, compressed or not.
+
+    Raises:
+        ValueError: The segmentation is neither, or of another size.
+    """
+    if isinstance(segmentation, list):
+        short = [points for points in segmentation if len(points) < 6 or len(points) % 2]
+        if short or not segmentation:
+            raise ValueError(f'{(short or segmentation)!r:.60} is no polygon of three x, y or more')
+        encoded = run_lengths.merge(run_lengths.frPyObjects(segmentation, height, width))
+    else:
+        if list(segmentation['size']) != [height, width]:
+            raise ValueError(f'run lengths are for {segmentation["size"]}, not {[height, width]}')
+        encoded = segmentation
+        if isinstance(segmentation['counts'], list):
+            if sum(segmentation['counts']) != height * width:
+                raise ValueError(f'run lengths add up to {sum(segmentation["counts"])} pixels')
+            encoded = run_lengths.frPyObjects(segmentation, height, width)
+    return np.asarray(run_lengths.decode(encoded)).astype(bool)
+
+
+def coco_folder(annotations: Path) -> Path:
+    """Returns the folder of the pictures of ``annotations/instances_SPLIT.json``.
+
+    Raises:
+        FileNotFoundError: There is none at the usual places.
+    """
+    root = annotations.parent.parent
+    split = annotations.stem.removeprefix('instances_')
+    for folder in (root / split, root / 'images' / split, root / 'images'):
+        if folder.is_dir():
+            return folder
+    raise FileNotFoundError(
+        f'the pictures of {annotations} are neither in {root / split} nor in '
+        f'{root / "images" / split} nor in {root / "images"}'
+    )
+
+
+def plain_name(name: str) -> str:
+    """Returns a class's name as a phrase: ``fire_truck`` is "fire truck"."""
+    return name.replace('_', ' ')
