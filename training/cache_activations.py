@@ -26,7 +26,7 @@ from clipseg_model.devices import resolve_device
 from clipseg_model.errors import ClipsegError
 from training.activations import DESCRIPTION, ActivationsError, ShardWriter, description
 from training.feeding import DrawnPictures, Load, Place, join
-from training.learner import Learner, begin_model
+from training.learner import Learner, begin_model, follow_card
 from training.run_folder import frozen_fingerprint, write_atomically
 from training.settings import Settings, load_settings
 from training.sources import open_source
@@ -65,6 +65,8 @@ def cache(
     Raises:
         ActivationsError: The folder holds those of another run, or a value is beyond float16.
     """
+    settings = follow_card(settings)
+    torch.manual_seed(settings.seed)
     model, _ = begin_model(settings)
     if model.config().get('learned_tokens'):
         raise ActivationsError('a model with learned_tokens has no frozen activations to cache')

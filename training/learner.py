@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from clipseg_model.checkpoints import load_towers
+from clipseg_model.backbone import IMAGENET_MEAN
+from clipseg_model.checkpoints import load_card, load_towers
 from clipseg_model.model_card import ModelCard
 from clipseg_model.models import ImageFeatures, SegmentationModel, build_model
-from clipseg_model.registry import load_model
+from clipseg_model.registry import get_card, list_models, load_model
 from training.datasets.prompting import PromptSettings
 from training.feeding import Load
 from training.settings import Settings, SettingsError
@@ -142,6 +143,30 @@ def begin_model(settings: Settings) -> tuple[SegmentationModel, ModelCard | None
         _check_used(config['backbone'], model.config()['backbone'], 'its backbone')
     _check_ground(settings.prompts, model)
     return model, None
+
+
+def follow_card(settings: Settings) -> Settings:
+    """Fills in what a fine-tuning does not say of its prompts with what its model was made for.
+
+    Returns:
+        The settings, with side and background of prompt images as the card of ``init_from`` has
+        them, where they were not given.
+
+    Raises:
+        CheckpointError: The checkpoint is missing or damaged.
+        ModelNotFoundError: There is no model of that name.
+    """
+    name = settings.init_from
+    if name is None or name.endswith('.pth'):
+        return settings
+    card = get_card(name) if name in list_models() else load_card(name)
+    mean = card.config.get('backbone', {}).get('mean', IMAGENET_MEAN)
+    ground = tuple(255 * level for level in mean) if card.prompt_ground == 'mean' else (0, 0, 0)
+    known = {'size': card.input_size, 'ground': ground}
+    given = settings.prompts.model_fields_set
+    changes = {key: value for key, value in known.items() if key not in given}
+    prompts = settings.prompts.model_copy(update=changes)
+    return settings.model_copy(update={'prompts': prompts})
 
 
 def ground_name(prompts: PromptSettings, mean: tuple[float, ...]) -> str:

@@ -19,6 +19,7 @@ SOURCES: dict[str, tuple[str, str, str]] = {
     'phrasecut+': ('phrasecut', 'phrasecut_plus', 'PhraseCut'),
     'coco': ('coco', 'CocoSettings', 'Coco'),
     'coco-20i': ('coco', 'coco_20i', 'Coco'),
+    'pascal-5i': ('pascal', 'PascalSettings', 'Pascal5i'),
     'folder': ('folder', 'FolderSettings', 'FolderData'),
 }
 

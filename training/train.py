@@ -35,7 +35,7 @@ from clipseg_model.errors import ClipsegError
 from clipseg_model.model_card import ModelCard
 from training.activations import CachedActivations
 from training.feeding import Drawn, DrawnPictures, Load, Order, feed
-from training.learner import Learner, begin_model, ground_name
+from training.learner import Learner, begin_model, follow_card, ground_name
 from training.run_folder import RunError, RunFolder, environment, frozen_fingerprint, git_commit
 from training.settings import Settings, Validation, differences, load_settings
 from training.sources import open_source
@@ -74,6 +74,7 @@ def train(settings: Settings, output: Path, resume: bool = False) -> Path:
         ClipsegError: Data, weights or settings are not usable.
     """
     accelerator = begin_accelerator(settings)
+    settings = follow_card(settings)
     folder = RunFolder(output)
     state = load_state(folder, settings, resume)
     torch.manual_seed(settings.seed)
