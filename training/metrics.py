@@ -27,19 +27,33 @@ class PixelStatistics:
     background: NDArray[np.int64] = field(default_factory=lambda: np.zeros(BINS + 1, np.int64))
     samples: int = 0
 
-    def add(self, probability: NDArray[np.float32], truth: NDArray[np.bool_]) -> None:
+    def add(
+        self,
+        probability: NDArray[np.float32],
+        truth: NDArray[np.bool_],
+        valid: NDArray[np.bool_] | None = None,
+    ) -> None:
         """Adds one prediction.
 
         Args:
             probability: float (H, W), 0…1.
             truth: bool (H, W).
+            valid: bool (H, W), pixels that count; all by default.
 
         Raises:
-            ValueError: If the shapes differ.
+            ValueError: If the shapes differ, or a probability is no number in 0…1.
         """
-        if probability.shape != truth.shape:
+        shapes = {probability.shape, truth.shape} | ({valid.shape} if valid is not None else set())
+        if len(shapes) > 1:
             raise ValueError(
                 f'probability {probability.shape} and truth {truth.shape} differ in shape'
+                + (f', or pixels that count {valid.shape}' if valid is not None else '')
+            )
+        if valid is not None:
+            probability, truth = probability[valid], truth[valid]
+        if probability.size and not (probability.min() >= 0 and probability.max() <= 1):
+            raise ValueError(
+                f'probabilities are {probability.min()} … {probability.max()}, not within 0…1'
             )
         level = np.clip(probability * BINS, 0, BINS).astype(np.int64)
         self.foreground += np.bincount(level[truth], minlength=BINS + 1)
@@ -74,6 +88,54 @@ class PixelStatistics:
     def iou_binary(self) -> NDArray[np.float64]:
         """IoU_BIN (FB-IoU) at each threshold: the mean of foreground and background."""
         return (self.iou_foreground() + self.iou_background()) / 2
+
+    def best(self, curve: NDArray[np.float64]) -> tuple[float, float]:
+        """Returns the best value of a curve over thresholds, and the threshold it is reached at.
+
+        Args:
+            curve: What :meth:`iou_foreground` or :meth:`iou_binary` returns.
+        """
+        index = int(curve.argmax())
+        return float(curve[index]), index / BINS
+
+    def precision_recall(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Returns precision and recall at each threshold; precision is 1 where nothing is on."""
+        positives, false = self.true_positives(), self.false_positives()
+        predicted = positives + false
+        precision = np.where(predicted > 0, positives / np.maximum(predicted, 1), 1.0)
+        return precision, positives / max(self.foreground.sum(), 1)
+
+    def calibration_error(self, bins: int = 20) -> float:
+        """Expected calibration error of pixels, 0…1 (Guo et al. 2017).
+
+        Mean over pixels of |share that is foreground - mean predicted probability|, by ranges of
+        probability. Probabilities count as the middle of their level, which is off by half a
+        level, 1 / (2 BINS), at most.
+
+        Args:
+            bins: Ranges of equal width; they divide :data:`BINS`.
+
+        Raises:
+            ValueError: They do not.
+        """
+        if bins < 1 or BINS % bins:
+            raise ValueError(f'{bins} ranges do not divide the {BINS} levels')
+        middle = np.minimum((np.arange(BINS + 1) + 0.5) / BINS, 1.0)
+        counts = self.foreground + self.background
+        which = np.minimum(np.arange(BINS + 1) // (BINS // bins), bins - 1)
+        true = np.bincount(which, self.foreground, bins)
+        claimed = np.bincount(which, counts * middle, bins)
+        return float(np.abs(true - claimed).sum() / max(counts.sum(), 1))
+
+    def counts(self) -> NDArray[np.int64]:
+        """Returns everything as one int64 array, for sums across processes."""
+        return np.concatenate([self.foreground, self.background, [self.samples]])
+
+    @classmethod
+    def of_counts(cls, counts: NDArray[np.int64]) -> PixelStatistics:
+        """Returns the statistics of what :meth:`counts` returned, perhaps summed."""
+        foreground, background = counts[: BINS + 1], counts[BINS + 1 : -1]
+        return cls(foreground.copy(), background.copy(), int(counts[-1]))
 
     def average_precision(self) -> float:
         """Area under precision over recall, 0…1, integrated by Simpson's rule.

@@ -91,6 +91,8 @@ class Coco(NamedSamples):
         ValueError: A name in ``settings.classes`` is none of the file's.
     """
 
+    settings: CocoSettings
+
     def __init__(self, settings: CocoSettings) -> None:
         super().__init__(settings, BadRecords(settings.bad_records))
         self.path = settings.annotations
@@ -98,6 +100,7 @@ class Coco(NamedSamples):
         for part in ('images', 'categories', 'annotations'):
             if not isinstance(data, dict) or not isinstance(data.get(part), list):
                 raise DataError(f"{self.path} has no list {part!r}: it is not in COCO's format")
+        data = self._prepared(data)
         self.folder = settings.images or coco_folder(self.path)
         names = {category['id']: category['name'] for category in data['categories']}
         unknown = set(settings.classes or []) - set(names.values())
@@ -110,7 +113,7 @@ class Coco(NamedSamples):
         self.files: dict[int, str] = {}
         self._entries: dict[tuple[int, int], list[dict[str, Any]]] = defaultdict(list)
         self._all_shown: dict[int, set[int]] = defaultdict(set)
-        self.images = {}
+        self.images: dict[int, dict[str, Any]] = {}
         for number, record in enumerate(data['images']):
             self._checked(self._read_image, record, f'{self.path}, image {number},')
         for number, record in enumerate(data['annotations']):
@@ -161,10 +164,13 @@ class Coco(NamedSamples):
             )
         return image, mask, ~(crowd & ~mask) if crowd.any() else None
 
+    def _prepared(self, data: dict[str, Any]) -> dict[str, Any]:
+        return data
+
     def _fold(self, numbers: list[int]) -> list[int]:
-        if self.settings.coco20i is None:  # type: ignore[attr-defined]
+        if self.settings.coco20i is None:
             return numbers
-        fold, split = self.settings.coco20i  # type: ignore[attr-defined]
+        fold, split = self.settings.coco20i
         if len(numbers) != 80 or fold not in range(COCO20I_FOLDS):
             raise DataError(
                 f'{self.path} has {len(numbers)} classes and fold {fold} was asked for: COCO-20i '
@@ -213,7 +219,7 @@ class Coco(NamedSamples):
         entries = self._entries[picture, number]
         height, width = self.sizes[picture]
         area = sum(float(entry.get('area', 0)) for entry in entries if not entry.get('iscrowd'))
-        enough = area >= self.settings.min_area * height * width  # type: ignore[attr-defined]
+        enough = area >= self.settings.min_area * height * width
         return enough and not all(entry.get('iscrowd') for entry in entries)
 
 

@@ -60,13 +60,20 @@ class NamedSamples(SampleSource):
         self._showing: dict[int, list[int]] = defaultdict(list)
         self._shown: dict[int, set[int]] = defaultdict(set)
 
-    def index(self, items: Sequence[tuple[int, int]], names: dict[int, str], where: object) -> None:
+    def index(
+        self,
+        items: Sequence[tuple[int, int]],
+        names: dict[int, str],
+        where: object,
+        supports: Sequence[tuple[int, int]] | None = None,
+    ) -> None:
         """Takes the samples that the files hold.
 
         Args:
             items: (picture, class) of each sample.
             names: Phrase of each class.
             where: Names the data set, for messages.
+            supports: (picture, class) that may be support images; the samples by default.
 
         Raises:
             DataError: There is none, or negatives are asked for and there is one class.
@@ -75,9 +82,10 @@ class NamedSamples(SampleSource):
             raise DataError(f'{where} has no sample; {self.problems.summary()}'.rstrip('; '))
         self.items, self.names = list(items), names
         for picture, number in items:
-            self._showing[number].append(picture)
             self._shown[picture].add(number)
-        self._asked = sorted(self._showing)
+        for picture, number in items if supports is None else supports:
+            self._showing[number].append(picture)
+        self._asked = sorted({number for _, number in items})
         if self.settings.negatives and len(self._asked) < 2:
             raise DataError(f'{where} has one class, {names[self._asked[0]]!r}: no negatives')
 
