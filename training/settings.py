@@ -117,6 +117,12 @@ class Settings(_Strict):
         'as the data and the weights that it began with', description='for the model card'
     )
 
+    @field_validator('mixed_precision', mode='before')
+    @classmethod
+    def _no_is_a_word(cls, value: Any) -> Any:
+        # YAML reads a bare no as false.
+        return 'no' if value is False else value
+
     @field_validator('model')
     @classmethod
     def _known_architecture(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:

@@ -20,6 +20,8 @@ SOURCES: dict[str, tuple[str, str, str]] = {
     'coco': ('coco', 'CocoSettings', 'Coco'),
     'coco-20i': ('coco', 'coco_20i', 'Coco'),
     'pascal-5i': ('pascal', 'PascalSettings', 'Pascal5i'),
+    'lvis': ('lvis', 'LvisSettings', 'Lvis'),
+    'refmatte': ('refmatte', 'RefMatteSettings', 'RefMatte'),
     'folder': ('folder', 'FolderSettings', 'FolderData'),
 }
 

@@ -45,6 +45,12 @@ def make_data(config: dict, root: Path) -> list[str]:
         folder = write_coco(root)
     elif name == 'pascal-5i':
         folder = write_voc(root)
+    elif name == 'lvis':
+        write_coco(root)
+        files = [f'{root}/annotations/instances_{split}2014.json' for split in ('train', 'val')]
+        changes = [f'data.annotations={files[0]}', f'validation.data.annotations={files[1]}']
+        # A file of LVIS with the names of files, as LVIS 0.5 has them.
+        return changes + [f'data.images={root}/val2014', f'validation.data.images={root}/val2014']
     else:
         write_folder(root / 'val')
         write_folder(root / 'train')
@@ -59,7 +65,7 @@ def write_coco(root: Path) -> Path:
         (root / split).mkdir()
         images, annotations = [], []
         for number in range(1, 9):
-            name = f'COCO_{split}_{number:012d}.jpg'
+            name = f'{number:012d}.jpg'
             Image.fromarray(PIXELS).save(root / split / name)
             images.append({'id': number, 'file_name': name, 'height': 48, 'width': 64})
             annotations.append(

@@ -53,6 +53,7 @@ def test_values_are_set_from_the_command_line(tmp_path):
     path = write(tmp_path / 'tiny.yaml')
     settings = load_settings(path, ['batch_size=8', 'data.samples=3', 'clip_norm=null'])
     assert (settings.batch_size, settings.data['samples'], settings.clip_norm) == (8, 3, None)
+    assert load_settings(path, ['mixed_precision=no']).mixed_precision == 'no'
     for change, message in (
         ('batch_size', 'KEY=VALUE'),
         ('name.x=1', "name is 'tiny' and has no keys"),
