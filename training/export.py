@@ -53,7 +53,9 @@ def history(run: Path) -> list[dict[str, Any]]:
     """
     records = [json.loads(path.read_text()) for path in sorted(run.glob('run_*.json'))]
     if not records:
-        raise SystemExit(f'{run} holds no run_*.json: it is no folder that training.train wrote')
+        raise SystemExit(
+            f'{run} holds no run_*.json: it is no folder that training.train_tabletop wrote'
+        )
     earlier = records[0]['init_from']
     return [*(history(Path(earlier).parent) if earlier else []), *records]
 
@@ -61,7 +63,7 @@ def history(run: Path) -> list[dict[str, Any]]:
 def main() -> None:
     """Runs the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('run', type=Path, help='folder that training.train wrote')
+    parser.add_argument('run', type=Path, help='folder that training.train_tabletop wrote')
     parser.add_argument('output', type=Path, help='.safetensors file to write')
     parser.add_argument('--input-size', type=int, default=288)
     parser.add_argument('--evaluation', type=Path, help='report of training.evaluate')

@@ -25,7 +25,7 @@ from wordfreq import zipf_frequency
 
 from clipseg_model.small_clip import Lite0Stem, SmallClip
 from training.datasets.tabletop import TabletopViews
-from training.train import normalise
+from training.train_tabletop import normalise
 
 BATCH_NORM_EPS = 1e-3
 #: Added to the eigenvalues of the correlation matrix, whose mean is 1.

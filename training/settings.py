@@ -1,101 +1,252 @@
-"""What a training run is told: YAML files, validated on load."""
+"""What a run of :mod:`training.train` is told: YAML files, validated on load.
+
+The defaults are the recipe of CLIPSeg's supplement, so that a file of ``configs/`` states the
+model, the data and what departs from it.
+"""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from clipseg_model.errors import ClipsegError
+from clipseg_model.models import ARCHITECTURES
+from training.datasets.prompting import PromptSettings
+from training.sources import SourceError, check_source
+
+#: Settings that a run may change when it is resumed: none of them touches the weights.
+FREE_ON_RESUME = ('save_every', 'log_every', 'workers', 'pictures')
+
+
+class SettingsError(ClipsegError):
+    """A file of settings is missing, unreadable, or not valid."""
 
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra='forbid', frozen=True)
 
 
-class DataSettings(_Strict):
-    """Where the rendered views lie and how prompts are drawn."""
+class Schedule(_Strict):
+    """The learning rate over the iterations: a function of the iteration alone."""
 
-    folder: Path
-    texts: int = Field(6, ge=1, description='text prompts of a view and step')
-    more_texts: int = Field(24, ge=1, description='texts of a view for the alignment losses alone')
-    absent_share: float = Field(0.45, ge=0, le=1, description='share that is true of nothing')
-    wide_share: float = Field(0.5, ge=0, le=1, description='share of steps with 4:3 pictures')
-    support_size: int = Field(192, ge=32, multiple_of=16, description='side of prompt images')
+    kind: Literal['cosine', 'cyclic'] = Field(
+        'cosine', description='one fall from rate to final_rate, or one in every cycle'
+    )
+    rate: float = Field(1e-3, gt=0, description='learning rate at the start (of every cycle)')
+    final_rate: float = Field(1e-4, ge=0, description='at the end (of every cycle)')
+    cycle_epochs: float | None = Field(None, gt=0, description='epochs of a cycle, for cyclic')
+
+    @model_validator(mode='after')
+    def _consistent(self) -> Schedule:
+        if self.final_rate > self.rate:
+            raise ValueError(f'final_rate {self.final_rate} is above rate {self.rate}')
+        if (self.kind == 'cyclic') != (self.cycle_epochs is not None):
+            raise ValueError('cycle_epochs is for kind: cyclic, which needs it')
+        return self
+
+    def at(self, iteration: int, length: int) -> float:
+        """Returns the rate of an iteration, counted from 0.
+
+        Args:
+            iteration: Of the run.
+            length: Iterations of the run, or of a cycle for ``cyclic``.
+        """
+        done = (iteration % length if self.kind == 'cyclic' else min(iteration, length)) / length
+        return self.final_rate + (self.rate - self.final_rate) * (1 + math.cos(math.pi * done)) / 2
 
 
-class LossWeights(_Strict):
-    """Factors of the losses in :mod:`training.losses`."""
+class Validation(_Strict):
+    """What is measured while training, on the text prompts and the whole pictures of a split."""
 
-    bce: float = 4.0
-    dice: float = 1.0
-    patch: float = 2.0
-    region: float = 0.5
-    support: float = 0.2
-    classes: float = 0.5
+    data: dict[str, Any] = Field(description='a data set, as the data of the run')
+    every: int = Field(1000, gt=0, description='iterations between two validations')
+    samples: int | None = Field(1000, gt=0, description='at most so many, evenly spread; all: null')
+    prompt: Literal['text', 'image'] = Field('text', description='what the model is asked with')
+    best_by: Literal['loss', 'iou_fg', 'ap'] = Field(
+        'iou_fg', description='what makes a checkpoint the best; iou_fg is at its best threshold'
+    )
 
-
-class Stage(_Strict):
-    """A stretch of training at one input size."""
-
-    iterations: int = Field(gt=0)
-    input_size: int = Field(ge=64, multiple_of=16)
-    batch: int = Field(8, ge=1, description='views of a step and process')
+    @field_validator('data')
+    @classmethod
+    def _known_data(cls, value: dict[str, Any]) -> dict[str, Any]:
+        return _checked_source(value)
 
 
 class Settings(_Strict):
     """One training run."""
 
-    name: str
-    model: dict[str, Any] = Field(description='configuration for clipseg_model.build_clipseg')
-    frozen: Path = Field(description='weights made by training.frozen_parts')
-    data: DataSettings
-    losses: LossWeights = LossWeights()
-    stages: list[Stage] = Field(min_length=1)
-    learning_rate: float = Field(1e-3, gt=0)
-    stem_rate: float = Field(0.1, gt=0, description="the stem's learning rate, relative")
-    weight_decay: float = Field(0.02, ge=0)
-    warmup: int = Field(200, ge=0, description='iterations of linear warm-up')
-    decay: int = Field(ge=0, description='last iterations, over which the rate falls to zero')
-    clip_norm: float = Field(1.0, gt=0)
-    average: float = Field(0.999, ge=0, lt=1, description='decay of the weights moving average')
-    word_noise: float = Field(0.5, ge=0)
-    word_dropout: float = Field(0.1, ge=0, lt=1)
-    stem_from: int = Field(11, ge=0, le=11, description='first block of the stem that is trained')
-    compile: bool = Field(False, description='compile the image path (slow start, faster steps)')
-    seed: int = 0
-    save_every: int = Field(500, gt=0)
+    name: str = Field(pattern=r'^[\w.+-]+$', description='of the run and of the model')
+    model: dict[str, Any] | None = Field(
+        None,
+        description='configuration for clipseg_model.build_model; that of init_from where missing',
+    )
+    towers: str | None = Field(
+        None,
+        description="CLIP's weights: a file of open_clip, a folder or checkpoint of CLIPSeg, or "
+        "the name of a downloaded one; 'random' for none",
+    )
+    image_tower: Path | None = Field(None, description="ViTSeg: timm's weights, safetensors")
+    init_from: str | None = Field(
+        None, description='checkpoint or name of a model whose weights the run begins with'
+    )
+    data: dict[str, Any] = Field(description="dataset: its name, and that data set's settings")
+    prompts: PromptSettings = PromptSettings()
+    activations: Path | None = Field(
+        None, description='folder of training.cache_activations: read instead of running towers'
+    )
+    validation: Validation | None = None
+    batch_size: int = Field(64, gt=0, description='samples of a step, of all processes together')
+    accumulate: int = Field(1, gt=0, description='parts that a step is computed in, to save memory')
+    iterations: int | None = Field(None, gt=0, description='steps; 20,000 without epochs')
+    epochs: int | None = Field(None, gt=0, description='passes over the data, in place of it')
+    schedule: Schedule = Schedule()
+    weight_decay: float = Field(0.01, ge=0, description="AdamW's; its default is the paper's")
+    clip_norm: float | None = Field(None, gt=0, description='largest norm of the gradient')
+    mixed_precision: Literal['no', 'fp16', 'bf16'] = 'fp16'
+    seed: int = Field(0, ge=0)
+    workers: int = Field(4, ge=0, description='processes that load samples, for each process')
+    save_every: int = Field(500, gt=0, description='iterations between two checkpoints')
+    log_every: int = Field(20, gt=0, description='iterations between two lines of the log')
+    pictures: int = Field(4, ge=0, description='validation samples that TensorBoard shows')
+    licence: str = Field(
+        'as the data and the weights that it began with', description='for the model card'
+    )
 
-    @property
-    def iterations(self) -> int:
-        """Iterations of all stages together."""
-        return sum(stage.iterations for stage in self.stages)
+    @field_validator('mixed_precision', mode='before')
+    @classmethod
+    def _no_is_a_word(cls, value: Any) -> Any:
+        # YAML reads a bare no as false.
+        return 'no' if value is False else value
 
-    def stage(self, iteration: int) -> Stage:
-        """Returns the stage of an iteration, counted from 0."""
-        for stage in self.stages:
-            if iteration < stage.iterations:
-                return stage
-            iteration -= stage.iterations
-        return self.stages[-1]
+    @field_validator('model')
+    @classmethod
+    def _known_architecture(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
+        if value is not None and value.get('architecture') not in ARCHITECTURES:
+            raise ValueError(
+                f'architecture must be one of {", ".join(ARCHITECTURES)}, '
+                f'not {value.get("architecture")!r}'
+            )
+        return value
 
-    def rate(self, iteration: int) -> float:
-        """Returns the learning rate: linear warm-up, constant, then 1 − √x down to zero."""
-        if iteration < self.warmup:
-            return self.learning_rate * (iteration + 1) / self.warmup
-        left = self.iterations - iteration
-        if left >= self.decay:
-            return self.learning_rate
-        return self.learning_rate * (1 - (1 - left / self.decay) ** 0.5)
+    @field_validator('data')
+    @classmethod
+    def _known_data(cls, value: dict[str, Any]) -> dict[str, Any]:
+        return _checked_source(value)
+
+    @model_validator(mode='after')
+    def _consistent(self) -> Settings:
+        if self.iterations is not None and self.epochs is not None:
+            raise ValueError('give iterations or epochs, not both')
+        if self.model is None and self.init_from is None:
+            raise ValueError('give a model, or init_from (--init-from), whose model is trained')
+        if self.init_from is None and self.towers is None:
+            raise ValueError(
+                "towers is missing: name CLIP's weights, or say 'random' to train without"
+            )
+        if self.init_from is not None and (self.towers or self.image_tower):
+            raise ValueError('towers and image_tower come with init_from: leave them out')
+        vitseg = self.model is not None and self.model['architecture'] == 'vitseg'
+        if self.image_tower is not None and not vitseg:
+            raise ValueError('image_tower is for the architecture vitseg')
+        return self
+
+    def length(self, samples: int) -> int:
+        """Returns the steps of the run.
+
+        Args:
+            samples: Of the training data.
+        """
+        if self.epochs is not None:
+            return max(1, round(self.epochs * samples / self.batch_size))
+        return self.iterations or 20_000
+
+    def rate(self, iteration: int, samples: int) -> float:
+        """Returns the learning rate of a step, counted from 0."""
+        cycle = self.schedule.cycle_epochs
+        length = self.length(samples)
+        if cycle is not None:
+            length = max(1, round(cycle * samples / self.batch_size))
+        return self.schedule.at(iteration, length)
 
 
-def load_settings(path: Path) -> Settings:
+def load_settings(path: Path, changes: Sequence[str] = (), **given: Any) -> Settings:
     """Reads and validates a YAML file.
 
+    Args:
+        path: The file.
+        changes: ``KEY=VALUE`` each, with dots between the keys of sections (``data.fold=1``) and
+            the value in YAML.
+        **given: Entries that replace the file's, unless None.
+
     Raises:
-        SystemExit: With every mistake named, if the file is not valid.
+        SettingsError: With every mistake named, if the file or a change is not valid.
     """
     try:
-        return Settings(**yaml.safe_load(path.read_text()))
-    except (ValidationError, yaml.YAMLError, TypeError) as error:
-        raise SystemExit(f'{path}: {error}') from error
+        values = yaml.safe_load(path.read_text(encoding='utf-8'))
+    except OSError as error:
+        raise SettingsError(f'{path} cannot be read: {error}') from error
+    except yaml.YAMLError as error:
+        raise SettingsError(f'{path} is no YAML: {error}') from error
+    if not isinstance(values, dict):
+        raise SettingsError(f'{path} holds {type(values).__name__}, not keys and values')
+    for change in changes:
+        _change(values, change)
+    values.update({key: value for key, value in given.items() if value is not None})
+    if given.get('init_from'):
+        # What the towers of a file would have been, the checkpoint brings.
+        values.pop('towers', None)
+        values.pop('image_tower', None)
+    try:
+        return Settings(**values)
+    except ValidationError as error:
+        raise SettingsError(f'{path} is not valid: {_mistakes(error)}') from error
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Names what differs between two dumps of settings, but for :data:`FREE_ON_RESUME`."""
+    keys = sorted((before.keys() | now.keys()) - set(FREE_ON_RESUME))
+    return [
+        f'{key}: {before.get(key)!r} then, {now.get(key)!r} now'
+        for key in keys
+        if before.get(key) != now.get(key)
+    ]
+
+
+def _change(values: dict[str, Any], change: str) -> None:
+    name, equals, text = change.partition('=')
+    *sections, last = name.split('.')
+    if not equals or not all((*sections, last)):
+        raise SettingsError(f'--set takes KEY=VALUE, such as data.fold=1, not {change!r}')
+    place = values
+    for section in sections:
+        place = place.setdefault(section, {})
+        if not isinstance(place, dict):
+            raise SettingsError(f'--set {change}: {section} is {place!r} and has no keys')
+    try:
+        place[last] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise SettingsError(f'--set {change}: the value is no YAML: {error}') from error
+
+
+def _mistakes(error: ValidationError) -> str:
+    lines = []
+    for mistake in error.errors():
+        key = '.'.join(map(str, mistake['loc'])) or 'settings'
+        seen = (
+            '' if mistake['type'] in ('missing', 'value_error') else f', not {mistake["input"]!r}'
+        )
+        lines.append(f'\n  {key}: {mistake["msg"].removeprefix("Value error, ")}{seen}')
+    return ''.join(lines)
+
+
+def _checked_source(value: dict[str, Any]) -> dict[str, Any]:
+    try:
+        check_source(value)
+    except SourceError as error:
+        raise ValueError(str(error)) from error
+    return value

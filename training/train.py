@@ -1,322 +1,447 @@
-"""Trains the bundled model on rendered scenes.
+"""Trains the models of the papers, on any data set: the recipe of CLIPSeg's supplement.
 
-    torchrun --nproc_per_node 2 -m training.train training/configs/tabletop.yaml
-    accelerate launch --multi_gpu -m training.train training/configs/tabletop.yaml
+    python -m training.train training/configs/clipseg_pc_plus.yaml
+    python -m training.train training/configs/clsclip.yaml --set data.fold=1
+    python -m training.train training/configs/own.yaml --init-from clipseg-rd64-refined
+    torchrun --nproc_per_node 8 -m training.train training/configs/clipseg_pc_plus.yaml
 
-A run writes a folder: its settings, git commit and environment, ``log.jsonl``, and the newest
-state, from which ``--resume`` goes on.
+The decoder is trained and the towers are frozen: AdamW, binary cross-entropy, a cosine. A run
+writes a folder: settings, git commit and environment, ``log.jsonl``, TensorBoard's events,
+``last.pt`` from which ``--resume`` goes on, ``best.pt``, and at its end ``model.safetensors``,
+which :func:`clipseg_model.create_model` reads.
 """
 
 from __future__ import annotations
 
 import argparse
-import copy
+import contextlib
 import json
 import os
-import subprocess
+import sys
 import time
+from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import set_seed
-from safetensors.torch import load_file
 from torch import Tensor, nn
-from torch.nn import functional
+from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from clipseg_model.clipseg import build_clipseg
-from clipseg_model.segmenter import input_shape
-from training.datasets.tabletop import (
-    Batch,
-    TabletopViews,
-    endless_rows,
-    make_batch,
-    object_share,
-    token_classes,
-)
-from training.losses import JointTraining, noisy_words
-from training.settings import Settings, load_settings
+from clipseg_model.checkpoints import save_checkpoint
+from clipseg_model.errors import ClipsegError
+from clipseg_model.model_card import ModelCard
+from training.activations import CachedActivations
+from training.feeding import Drawn, DrawnPictures, Load, Order, feed
+from training.learner import Learner, begin_model, follow_card, ground_name
+from training.run_folder import RunError, RunFolder, environment, frozen_fingerprint, git_commit
+from training.settings import Settings, Validation, differences, load_settings
+from training.sources import open_source
+from training.validation import Measured, Validator, better
 
 
-def git_commit() -> str:
-    """Returns the commit of the checkout, marked where the tree differs; says if there is none."""
-    command = ['git', 'describe', '--always', '--dirty', '--abbrev=40', '--exclude', '*']
-    found = subprocess.run(command, capture_output=True, text=True, check=False)
-    return found.stdout.strip() if found.returncode == 0 else 'not in a git checkout'
+@dataclass
+class Progress:
+    """How far a run is.
+
+    Attributes:
+        step: Steps that are done.
+        best: Score of the best validation so far, where more is better.
+        skipped: Broken records met, by kind.
+    """
+
+    step: int
+    best: float | None
+    skipped: Counter[str]
 
 
-def write_atomically(path: Path, write: Any) -> None:
-    """Calls ``write(temporary path)``, then renames into place."""
-    partial = path.with_name(path.name + '.part')
-    write(partial)
-    partial.replace(path)
+def train(settings: Settings, output: Path, resume: bool = False) -> Path:
+    """Runs, or goes on with, a training.
 
-
-def normalise(images: Tensor, backbone: Any, shape: tuple[int, int]) -> Tensor:
-    """Maps uint8 (B, H, W, 3) to normalised float (B, 3, *shape)."""
-    pixels = images.permute(0, 3, 1, 2)
-    if pixels.shape[-2:] != shape:
-        pixels = functional.interpolate(pixels, shape, mode='bilinear', antialias=True)
-    mean = torch.tensor(backbone.mean, device=images.device).view(3, 1, 1)
-    std = torch.tensor(backbone.std, device=images.device).view(3, 1, 1)
-    return (pixels.float() / 255 - mean) / std
-
-
-def resize_masks(masks: Tensor, shape: tuple[int, int]) -> Tensor:
-    """Resizes bool masks (B, P, H, W) to (B, P, *shape), a pixel set where half of it is."""
-    if masks.shape[-2:] == shape:
-        return masks
-    return functional.interpolate(masks.float(), shape, mode='area') >= 0.5
-
-
-def draw_window(
-    side: int, input_size: int, wide_share: float, rng: np.random.Generator
-) -> tuple[slice, tuple[int, int]]:
-    """Draws the part of a square picture that is shown, and the size it is shown at.
-
-    Cameras are mostly wider than high, so some steps see a 4:3 strip of the pictures, at an
-    input of about the same area.
+    Args:
+        settings: What to train, on what, and how.
+        output: Folder of the run.
+        resume: Go on from ``last.pt`` there, if there is one yet.
 
     Returns:
-        Rows of the picture, and the input's (height, width), multiples of 16.
+        The checkpoint that came out.
+
+    Raises:
+        RunError: The folder holds another run, the loss is not finite, or a file cannot be
+            written.
+        ClipsegError: Data, weights or settings are not usable.
     """
-    if rng.random() >= wide_share:
-        return slice(0, side), (input_size, input_size)
-    rows = side * 3 // 4
-    top = int(rng.integers(side - rows + 1))
-    return slice(top, top + rows), input_shape(3, 4, input_size, 16, 'aspect')
+    accelerator = begin_accelerator(settings)
+    settings = follow_card(settings)
+    folder = RunFolder(output)
+    state = load_state(folder, settings, resume)
+    torch.manual_seed(settings.seed)
+    model, card = begin_model(settings)
+    learner = Learner(model)
+    drawn, samples = open_data(settings, learner)
+    order = Order(
+        samples,
+        settings.seed,
+        settings.batch_size,
+        settings.accumulate,
+        accelerator.process_index,
+        accelerator.num_processes,
+    )
+    validator = open_validator(settings, order.part)
+    trained = learner.trained()
+    optimizer = torch.optim.AdamW(
+        trained.values(), lr=settings.schedule.rate, weight_decay=settings.weight_decay
+    )
+    frozen = frozen_fingerprint(model)
+    module, optimizer = accelerator.prepare(learner, optimizer)
+    done = Progress(0, None, Counter())
+    if state is not None:
+        done = restore(state, frozen, samples, trained, optimizer, accelerator)
+    length = settings.length(samples)
+    writer = None
+    if accelerator.is_main_process:
+        folder.begin(settings.model_dump(mode='json'), done.step, accelerator.num_processes)
+        folder.trim_log(done.step)
+        writer = SummaryWriter(str(output / 'tensorboard'), purge_step=done.step)
+        count = sum(value.numel() for value in trained.values())
+        print(f'{samples} samples, {count:,} weights to train, {length} iterations')
+    accelerator.wait_for_everyone()
+
+    def checkpoint() -> None:
+        if accelerator.is_main_process:
+            state = snapshot(settings, frozen, samples, trained, optimizer, accelerator, done)
+            folder.save(folder.last, state)
+
+    learner.train()
+    pending: list[Tensor] = []
+    began, seen = time.monotonic(), 0
+    loads = feed(drawn, order, done.step, length, settings.workers, torch.cuda.is_available())
+    bar = tqdm(total=length, initial=done.step, disable=not accelerator.is_main_process, unit='it')
+    with bar:
+        for parts in loads:
+            rate = settings.rate(done.step, samples)
+            for group in optimizer.param_groups:
+                group['lr'] = rate
+            loss = step(module, learner, optimizer, parts, settings, accelerator, folder, done)
+            done.step += 1
+            pending.append(loss)
+            seen += settings.batch_size
+            bar.update()
+            if done.step % settings.log_every == 0 or done.step == length:
+                mean = accelerator.reduce(torch.stack(pending).mean(), 'mean').item()
+                pending.clear()
+                if writer is not None:
+                    speed = seen / (time.monotonic() - began)
+                    began, seen = time.monotonic(), 0
+                    figures = {'loss': mean, 'rate': rate, 'samples_per_second': round(speed, 2)}
+                    folder.log({'iteration': done.step, **figures})
+                    for name, value in figures.items():
+                        writer.add_scalar(f'train/{name}', value, done.step)
+                    bar.set_postfix(loss=f'{mean:.4f}')
+            last = done.step == length
+            if validator is not None and (last or done.step % validator.settings.every == 0):
+                measured = validator.measure(learner, accelerator, settings.pictures)
+                keep(measured, validator.settings, folder, writer, done, trained, accelerator)
+                began, seen = time.monotonic(), 0
+            if last or done.step % settings.save_every == 0:
+                checkpoint()
+    if writer is not None:
+        writer.close()
+        finish(folder, settings, learner, card, done, samples)
+    accelerator.wait_for_everyone()
+    return folder.model
 
 
-def compute_losses(
+def begin_accelerator(settings: Settings) -> Accelerator:
+    """Joins the processes of the run.
+
+    Raises:
+        RunError: They do not find each other, or the device lacks the precision.
+    """
+    cuda = torch.cuda.is_available()
+    if settings.mixed_precision == 'fp16' and not cuda:
+        raise RunError(
+            'mixed_precision fp16 needs a GPU, and there is none: give --set mixed_precision=bf16'
+        )
+    # Without cpu=True, processes on a machine without a GPU would not find each other.
+    accelerator = Accelerator(cpu=not cuda, mixed_precision=settings.mixed_precision)
+    expected = int(os.environ.get('WORLD_SIZE', 1))
+    if accelerator.num_processes != expected:
+        raise RunError(
+            f'{expected} processes were started, but {accelerator.num_processes} work together'
+        )
+    return accelerator
+
+
+def open_data(settings: Settings, learner: Learner) -> tuple[Drawn, int]:
+    """Opens what is trained on: pictures, or activations that were cached.
+
+    Returns:
+        What a loader draws from, and the number of samples.
+    """
+    if settings.activations is not None:
+        cached = CachedActivations(settings.activations)
+        model = learner.model
+        cached.check(settings, model.config(), frozen_fingerprint(model))
+        return cached, cached.samples
+    source = open_source(settings.data)
+    return DrawnPictures(source, settings.prompts, settings.seed), len(source)
+
+
+def open_validator(settings: Settings, batch: int) -> Validator | None:
+    """Opens the split that is measured on, if there is one."""
+    if settings.validation is None:
+        return None
+    source = open_source(settings.validation.data)
+    return Validator(
+        settings.validation, source, settings.prompts, batch, settings.workers, settings.seed
+    )
+
+
+def step(
     module: nn.Module,
-    inner: JointTraining,
-    batch: Batch,
+    learner: Learner,
+    optimizer: Any,
+    parts: list[Load],
     settings: Settings,
-    window: tuple[slice, tuple[int, int]],
-    generator: torch.Generator,
-    device: torch.device,
-) -> dict[str, Tensor]:
-    """Prepares a batch on the device and runs the module (wrapped for several processes)."""
-    backbone = inner.model.backbone
-    texts = batch.texts + batch.more_texts + batch.support_texts
-    pieces, word_mask = backbone.text.tokenize(texts)
-    words = backbone.text.words(pieces.to(device))
-    words = noisy_words(words, settings.word_noise, settings.word_dropout, generator)
-    rows, shape = window
-    share = object_share(batch.ids[:, rows], (shape[0] // 16, shape[1] // 16))
-    more_share = batch.more_objects.float() @ share.transpose(1, 2)
-    support_shape = (batch.supports.shape[1], batch.supports.shape[2])
-    same = torch.tensor([[a == b for b in batch.support_texts] for a in batch.support_texts])
-    return module(
-        normalise(batch.images[:, rows].to(device), backbone, shape),
-        normalise(batch.supports.to(device), backbone, support_shape),
-        words,
-        word_mask.to(device),
-        resize_masks(batch.masks[:, :, rows].to(device), shape),
-        batch.known.to(device),
-        more_share.to(device),
-        token_classes(share, batch.classes).to(device),
-        same.to(device),
-    )
+    accelerator: Accelerator,
+    folder: RunFolder,
+    done: Progress,
+) -> Tensor:
+    """Learns from one batch, in as many parts as it came.
 
+    Returns:
+        The loss of this process, a scalar.
 
-def build_optimizers(module: JointTraining, settings: Settings) -> list[torch.optim.Optimizer]:
-    """Returns Muon for the matrices of the transformer blocks, AdamW for all else.
-
-    Muon (Jordan et al. 2024) learns these towers two to three times faster than AdamW alone; its
-    updates are scaled to AdamW's size (Liu et al. 2025), so that one learning rate serves both.
-    The stem comes with good weights and learns slowly. Vectors (biases, norms, embeddings of one
-    token) are not decayed.
+    Raises:
+        RunError: The loss is not finite. The places and keys of the samples are in a file.
     """
-    matrices: list[nn.Parameter] = []
-    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
-    for name, parameter in module.named_parameters():
-        if not parameter.requires_grad:
-            continue
-        stem = name.startswith('model.backbone.stem.')
-        if '.blocks.' in name and parameter.dim() == 2:
-            matrices.append(parameter)
-        else:
-            groups.setdefault((stem, parameter.dim() > 1), []).append(parameter)
-    adamw = torch.optim.AdamW(
-        [
-            {
-                'params': parameters,
-                'relative': settings.stem_rate if stem else 1.0,
-                'weight_decay': settings.weight_decay if matrix else 0.0,
-            }
-            for (stem, matrix), parameters in groups.items()
-        ],
-        lr=settings.learning_rate,
-        betas=(0.9, 0.98),
+    total = torch.zeros((), device=accelerator.device)
+    for number, load in enumerate(parts):
+        done.skipped.update(load.skipped)
+        for kind, example in load.examples.items():
+            if done.skipped[kind] == load.skipped[kind]:
+                tqdm.write(f'skipped, {kind}: {example}', file=sys.stderr)
+        last = number == len(parts) - 1
+        # Gradients of several processes are averaged once a step.
+        with contextlib.nullcontext() if last else accelerator.no_sync(module):
+            loss, _ = module(load)
+            if not torch.isfinite(loss.detach()):
+                raise not_finite(folder, load, done.step, accelerator.process_index)
+            accelerator.backward(loss / len(parts))
+        total += loss.detach() / len(parts)
+    if settings.clip_norm is not None:
+        accelerator.clip_grad_norm_(learner.trained().values(), settings.clip_norm)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return total
+
+
+def not_finite(folder: RunFolder, load: Load, step: int, rank: int) -> RunError:
+    """Writes down which samples made a loss that is not finite."""
+    path = folder.path / f'non_finite_{step:06d}_{rank}.json'
+    samples = [
+        {'key': key, 'epoch': epoch, 'index': index, 'text': text}
+        for key, (epoch, index), text in zip(
+            load.batch.keys, load.places, load.batch.texts, strict=True
+        )
+    ]
+    path.write_text(json.dumps({'iteration': step, 'samples': samples}, indent=2))
+    shown = ', '.join(load.batch.keys[:5]) + (' …' if len(samples) > 5 else '')
+    return RunError(
+        f'the loss is not finite at iteration {step}, on the samples {shown} (all of them, with '
+        f'their epochs: {path}). {folder.last.name} is of before. Look at these samples; else '
+        'lower schedule.rate, set clip_norm, or use mixed_precision bf16 or no'
     )
-    muon = torch.optim.Muon(
-        [{'params': matrices, 'relative': 1.0}],
-        lr=settings.learning_rate,
-        weight_decay=settings.weight_decay,
-        adjust_lr_fn='match_rms_adamw',
-    )
-    return [adamw, muon]
 
 
-class Average:
-    """An exponential moving average of a module's trainable weights."""
+def snapshot(
+    settings: Settings,
+    frozen: str,
+    samples: int,
+    trained: dict[str, nn.Parameter],
+    optimizer: Any,
+    accelerator: Accelerator,
+    done: Progress,
+) -> dict[str, Any]:
+    """Returns everything that a run needs to go on."""
+    scaler = accelerator.scaler
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    return {
+        'step': done.step,
+        'best': done.best,
+        'skipped': dict(done.skipped),
+        'samples': samples,
+        'settings': settings.model_dump(mode='json'),
+        'frozen': frozen,
+        'trained': {name: value.detach().cpu().clone() for name, value in trained.items()},
+        'optimizer': optimizer.state_dict(),
+        'scaler': None if scaler is None else scaler.state_dict(),
+        'rng': {'cpu': torch.get_rng_state(), 'cuda': cuda},
+    }
 
-    def __init__(self, module: nn.Module, decay: float) -> None:
-        self.decay = decay
-        self.module = copy.deepcopy(module).requires_grad_(False)
 
-    @torch.no_grad()
-    def update(self, module: nn.Module, iteration: int) -> None:
-        """Moves towards the module; early iterations move faster."""
-        decay = min(self.decay, (1 + iteration) / (10 + iteration))
-        pairs = zip(self.module.parameters(), module.parameters(), strict=True)
-        for mine, theirs in pairs:
-            if theirs.requires_grad:
-                mine.lerp_(theirs, 1 - decay)
+def load_state(folder: RunFolder, settings: Settings, resume: bool) -> dict[str, Any] | None:
+    """Reads the checkpoint that a run goes on from; None where it begins.
+
+    Raises:
+        RunError: There is one and ``resume`` is false, or it is of other settings.
+    """
+    if not folder.last.exists():
+        return None
+    if not resume:
+        raise RunError(f'{folder.last} exists: give --resume to go on, or another --output')
+    state = folder.load(folder.last)
+    differ = differences(state['settings'], settings.model_dump(mode='json'))
+    if differ:
+        raise RunError(
+            f'{folder.last} is of a run with other settings ({"; ".join(differ)}): go on with '
+            f'those of {folder.path / "config.yaml"}, or begin another run with --init-from'
+        )
+    return state
+
+
+def restore(
+    state: dict[str, Any],
+    frozen: str,
+    samples: int,
+    trained: dict[str, nn.Parameter],
+    optimizer: Any,
+    accelerator: Accelerator,
+) -> Progress:
+    """Puts a run back to where its checkpoint was written.
+
+    Raises:
+        RunError: The towers or the data are others than the run began with.
+    """
+    if state['samples'] != samples:
+        raise RunError(
+            f'the run began with {state["samples"]} samples, and there are {samples} now'
+        )
+    if state['frozen'] != frozen:
+        raise RunError('the frozen towers are not those that the run began with: see `towers`')
+    put(state['trained'], trained)
+    optimizer.load_state_dict(state['optimizer'])
+    if accelerator.scaler is not None and state['scaler'] is not None:
+        accelerator.scaler.load_state_dict(state['scaler'])
+    torch.set_rng_state(state['rng']['cpu'])
+    if len(state['rng']['cuda']) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(state['rng']['cuda'])
+    return Progress(state['step'], state['best'], Counter(state['skipped']))
+
+
+@torch.no_grad()
+def put(weights: dict[str, Tensor], trained: dict[str, nn.Parameter]) -> None:
+    """Copies weights into the parameters of their names."""
+    if weights.keys() != trained.keys():
+        raise RunError(f'weights of other names: {sorted(weights.keys() ^ trained.keys())}')
+    for name, value in weights.items():
+        trained[name].copy_(value)
+
+
+def keep(
+    measured: Measured,
+    settings: Validation,
+    folder: RunFolder,
+    writer: SummaryWriter | None,
+    done: Progress,
+    trained: dict[str, nn.Parameter],
+    accelerator: Accelerator,
+) -> None:
+    """Writes a validation down, and the weights if it is the best so far."""
+    is_best, score = better(measured, done.best, settings.best_by)
+    if writer is not None:
+        scalars = measured.scalars()
+        folder.log({'iteration': done.step, 'validation': scalars, 'samples': measured.samples})
+        for name, value in scalars.items():
+            writer.add_scalar(f'validation/{name}', value, done.step)
+        for number, picture in enumerate(measured.pictures):
+            writer.add_image(f'validation/{number}', picture, done.step, dataformats='HWC')
+        figures = ', '.join(f'{name} {value:.4f}' for name, value in scalars.items())
+        tqdm.write(f'iteration {done.step}: {figures}{" (best)" if is_best else ""}')
+    if not is_best:
+        return
+    done.best = score
+    if accelerator.is_main_process:
+        weights = {name: value.detach().cpu().clone() for name, value in trained.items()}
+        best = {'step': done.step, 'trained': weights, 'measured': measured.scalars()}
+        folder.save(folder.best, best)
+
+
+def finish(
+    folder: RunFolder,
+    settings: Settings,
+    learner: Learner,
+    card: ModelCard | None,
+    done: Progress,
+    samples: int,
+) -> None:
+    """Writes the model that came out, the best by validation if there was one, and its card."""
+    trained = learner.trained()
+    details: dict[str, Any] = {
+        'run': settings.model_dump(mode='json'),
+        'commit': git_commit(),
+        'environment': environment(),
+        'iterations': done.step,
+        'samples': samples,
+    }
+    fields: dict[str, Any] = {}
+    if card is not None:
+        fields['template'] = card.template
+        details['init_from'] = {'name': card.name, 'licence': card.licence, 'source': card.source}
+    if done.best is not None:
+        best = folder.load(folder.best)
+        put(best['trained'], trained)
+        details['best'] = {'iteration': best['step'], **best['measured']}
+        fields['threshold'] = best['measured']['threshold']
+    if done.skipped:
+        details['skipped'] = dict(done.skipped)
+        counts = ', '.join(f'{count} {kind}' for kind, count in sorted(done.skipped.items()))
+        print(f'broken records that were skipped: {counts}', file=sys.stderr)
+    prompts = settings.prompts
+    fields |= {
+        'name': settings.name,
+        'input_size': prompts.size,
+        'resize': 'square' if prompts.fit == 'squeeze' else 'aspect',
+        'prompt_ground': ground_name(prompts, tuple(learner.model.backbone.mean)),
+        'licence': settings.licence,
+        'source': 'trained by you',
+        'description': f'{learner.model.config()["architecture"]} trained on '
+        f'{settings.data["dataset"]}.',
+        'details': details,
+    }
+    save_checkpoint(folder.model, learner.model, fields)
+    print(f'{folder.model}: use it with clipseg segment --model {folder.model}')
 
 
 def main() -> None:
     """Runs the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('settings', type=Path, help='YAML file of the run')
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('config', type=Path, help='YAML file of the run; see training/configs/')
     parser.add_argument('--output', type=Path, help='folder of the run (default: runs/train/NAME)')
-    parser.add_argument('--resume', action='store_true', help='go on from the newest state')
-    parser.add_argument('--init-from', type=Path, help='state.pt of another run: take its weights')
+    parser.add_argument('--resume', action='store_true', help='go on from the last checkpoint')
+    parser.add_argument(
+        '--init-from',
+        metavar='MODEL',
+        help='fine-tune: a name of `clipseg models`, a checkpoint, or a Hugging Face folder',
+    )
+    parser.add_argument(
+        '--set',
+        action='append',
+        default=[],
+        metavar='KEY=VALUE',
+        help='change a setting of the file, such as data.fold=1; may be repeated',
+    )
     args = parser.parse_args()
-    settings = load_settings(args.settings)
-    output: Path = args.output or Path('runs/train') / settings.name
-    state_path = output / 'state.pt'
-    if state_path.exists() and not args.resume:
-        raise SystemExit(f'{state_path} exists: give --resume to go on, or another --output')
-
-    # Without cpu=True, processes on a machine without a GPU would not find each other.
-    accelerator = Accelerator(
-        cpu=not torch.cuda.is_available(),
-        mixed_precision='bf16',
-    )
-    rank, processes = accelerator.process_index, accelerator.num_processes
-    expected = int(os.environ.get('WORLD_SIZE', 1))
-    if processes != expected:
-        raise SystemExit(f'{expected} processes were started, but {processes} work together')
-    set_seed(settings.seed)
-    inner = JointTraining(build_clipseg(settings.model))
-    frozen = load_file(settings.frozen)
-    _, surplus = inner.model.backbone.load_state_dict(frozen, strict=False)
-    if surplus:
-        raise SystemExit(f'{settings.frozen} does not fit the model: surplus keys {surplus}')
-    inner.model.backbone.stem.blocks[settings.stem_from :].requires_grad_(True)
-    if args.init_from:
-        earlier = torch.load(args.init_from, map_location='cpu', weights_only=True)
-        inner.load_state_dict(earlier['module'])
-    trainable = [p for p in inner.parameters() if p.requires_grad]
-    optimizers = build_optimizers(inner, settings)
-    average = Average(inner, settings.average)
-    start = 0
-    if args.resume:
-        state = torch.load(state_path, map_location='cpu', weights_only=True)
-        inner.load_state_dict(state['module'])
-        average.module.load_state_dict(state['average'])
-        for optimizer, saved in zip(optimizers, state['optimizers'], strict=True):
-            optimizer.load_state_dict(saved)
-        start = state['iteration']
-    if settings.compile:
-        parts = [inner.model.decoder, inner.model.backbone.stem, *inner.model.backbone.blocks]
-        for part in parts:
-            part.compile(dynamic=False)
-    module, *optimizers = accelerator.prepare(inner, *optimizers)
-    average.module.to(accelerator.device)
-    views = TabletopViews(settings.data.folder / 'train')
-
-    if accelerator.is_main_process:
-        output.mkdir(parents=True, exist_ok=True)
-        record = {
-            'settings': settings.model_dump(mode='json'),
-            'commit': git_commit(),
-            'torch': torch.__version__,
-            'processes': processes,
-            'views': len(views),
-            'start': start,
-            'init_from': str(args.init_from) if args.init_from else None,
-        }
-        (output / f'run_{start:06d}.json').write_text(json.dumps(record, indent=2))
-        print(f'{len(views)} views, {sum(p.numel() for p in trainable):,} trainable parameters')
-
-    rng = np.random.default_rng([settings.seed, rank, start])
-    generator = torch.Generator().manual_seed(settings.seed + 1000 * rank + start)
-    rows = endless_rows(len(views), rng)
-    weights = settings.losses.model_dump()
-    log_path = output / 'log.jsonl'
-    sums: dict[str, float] = {}
-    began = time.monotonic()
-    progress = tqdm(
-        range(start, settings.iterations),
-        initial=start,
-        total=settings.iterations,
-        disable=not accelerator.is_main_process,
-        mininterval=10,
-    )
-    for iteration in progress:
-        for optimizer in optimizers:
-            for group in optimizer.param_groups:
-                group['lr'] = group['relative'] * settings.rate(iteration)
-        data, stage = settings.data, settings.stage(iteration)
-        row = [next(rows) for _ in range(stage.batch)]
-        batch = make_batch(
-            views,
-            row,
-            data.texts,
-            data.more_texts,
-            data.absent_share,
-            data.support_size,
-            rng,
-        )
-        window = draw_window(views.size, stage.input_size, data.wide_share, rng)
-        with accelerator.autocast():
-            losses = compute_losses(
-                module,
-                inner,
-                batch,
-                settings,
-                window,
-                generator,
-                accelerator.device,
-            )
-        total = sum((weights[name] * loss for name, loss in losses.items()), torch.tensor(0.0))
-        if not torch.isfinite(total):
-            seeds = [views.records[view]['seed'] for view in row]
-            (output / f'non_finite_{iteration}_{rank}.json').write_text(json.dumps(seeds))
-            raise SystemExit(f'the loss is not finite at iteration {iteration}, scenes {seeds}')
-        accelerator.backward(total)
-        accelerator.clip_grad_norm_(trainable, settings.clip_norm)
-        for optimizer in optimizers:
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-        if not accelerator.is_main_process:
-            continue
-        average.update(inner, iteration)
-        for name, loss in losses.items():
-            sums[name] = sums.get(name, 0.0) + loss.item()
-        done = iteration + 1
-        if done % 50 == 0:
-            line = {'iteration': done, 'seconds': round(time.monotonic() - began, 1)}
-            line |= {name: round(value / 50, 4) for name, value in sums.items()}
-            sums.clear()
-            with log_path.open('a') as log:
-                log.write(json.dumps(line) + '\n')
-            progress.set_postfix({name: line[name] for name in losses})
-        if done % settings.save_every == 0 or done == settings.iterations:
-            snapshot = {
-                'module': inner.state_dict(),
-                'average': average.module.state_dict(),
-                'optimizers': [optimizer.state_dict() for optimizer in optimizers],
-                'iteration': done,
-            }
-            write_atomically(state_path, lambda path: torch.save(snapshot, path))  # noqa: B023
-    accelerator.end_training()
+    try:
+        settings = load_settings(args.config, args.set, init_from=args.init_from)
+        train(settings, args.output or Path('runs/train') / settings.name, args.resume)
+    except ClipsegError as error:
+        raise SystemExit(f'{error}') from error
 
 
 if __name__ == '__main__':

@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from clipseg_model.small_clip import Lite0Stem, SmallClip
 from training.frozen_parts import physical_nouns, save, stem_weights
-from training.train import normalise
+from training.train_tabletop import normalise
 
 
 @pytest.fixture(scope='module')

@@ -15,7 +15,7 @@ from tabletop_world.render import Renderer
 from tabletop_world.scenes import generate_scene
 from training.losses import mask_loss
 from training.metrics import PixelStatistics, index_of
-from training.train import normalise
+from training.train_tabletop import normalise
 
 SCENES = 8
 SIDE = 128

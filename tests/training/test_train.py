@@ -1,141 +1,415 @@
-"""Training end to end: a few steps, resume, export, evaluation."""
+"""The papers' recipe: tiny runs end to end, what they leave behind, and what stops them."""
 
 from __future__ import annotations
 
+import errno
+import importlib.metadata
 import json
+import multiprocessing
+import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import yaml
+from accelerate.state import AcceleratorState
+from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from clipseg_model import create_model
-from training.settings import Settings
-from training.train import draw_window
+from clipseg_model.checkpoints import load_card, load_checkpoint
+from tests.training.tiny_runs import tiny_settings, write
+from training import run_folder
+from training.run_folder import RunError
+from training.train import train
 
 
-def settings(rendered: Path, frozen: tuple[Path, dict[str, int]], iterations: int) -> dict:
-    path, sizes = frozen
-    backbone = {'type': 'small_clip', 'width': 32, 'num_blocks': 2, 'text_width': 32, **sizes}
-    return {
-        'name': 'tiny',
-        'model': {
-            'architecture': 'clipseg',
-            'backbone': backbone,
-            'layers': [0, 1],
-            'decoder': {'dim': 16, 'feedforward': 32, 'head': 'refined'},
-        },
-        'frozen': str(path),
-        'data': {'folder': str(rendered), 'support_size': 64},
-        'stages': [
-            {'iterations': 2, 'input_size': 64, 'batch': 2},
-            {'iterations': iterations - 2, 'input_size': 96, 'batch': 2},
-        ],
-        'stem_from': 9,
-        'warmup': 2,
-        'decay': 2,
-        'save_every': 2,
-    }
-
-
-def run(module: str, *arguments: object) -> str:
-    command = [sys.executable, '-m', module, *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
+@pytest.fixture(autouse=True)
+def _one_thread():
+    """Threads gain nothing on matrices this small."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+    # One process holds one precision, and keeps it.
+    AcceleratorState._reset_state(True)
 
 
 @pytest.fixture(scope='module')
-def trained(rendered, frozen, tmp_path_factory) -> Path:
-    """Folder of a run of four iterations that was resumed for two more."""
-    folder = tmp_path_factory.mktemp('runs')
-    config = folder / 'tiny.yaml'
-    for iterations, resume in ((4, []), (6, ['--resume'])):
-        config.write_text(yaml.safe_dump(settings(rendered, frozen, iterations)))
-        run('training.train', config, '--output', folder / 'run', *resume)
-    return folder / 'run'
+def whole(tmp_path_factory) -> Path:
+    """Folder of a run of six iterations in one go."""
+    folder = tmp_path_factory.mktemp('runs') / 'whole'
+    train(tiny_settings(), folder)
+    return folder
 
 
-def test_a_run_records_itself_and_resumes(trained):
-    state = torch.load(trained / 'state.pt', weights_only=True)
-    assert state['iteration'] == 6
-    records = [json.loads(p.read_text()) for p in sorted(trained.glob('run_*.json'))]
-    assert [record['start'] for record in records] == [0, 4]
-    assert len(records[0]['commit'].removesuffix('-dirty')) == 40
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return torch.load(folder / 'last.pt', weights_only=True)['trained']
 
 
-def test_frozen_parts_stay_and_the_rest_learns(trained, frozen):
-    from safetensors.torch import load_file
-
-    state = torch.load(trained / 'state.pt', weights_only=True)
-    module, average = state['module'], state['average']
-    trained_blocks = tuple(f'stem.blocks.{index}.' for index in range(9, 11))
-    for key, value in load_file(frozen[0]).items():
-        stays = torch.equal(module[f'model.backbone.{key}'], value)
-        assert stays != key.startswith(trained_blocks), key
-    weight = 'model.decoder.head.conv.weight'
-    assert not torch.equal(module[weight], average[weight])
+def log(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / 'log.jsonl').read_text().splitlines()]
 
 
-def test_two_processes_go_on_from_the_weights_of_another_run(trained, rendered, frozen, tmp_path):
-    config = tmp_path / 'tiny.yaml'
-    config.write_text(yaml.safe_dump(settings(rendered, frozen, 4)))
-    run(
+def losses(folder: Path) -> dict[int, float]:
+    return {line['iteration']: line['loss'] for line in log(folder) if 'loss' in line}
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    first, second = (torch.load(folder / 'last.pt', weights_only=True) for folder in (one, other))
+    assert first['step'] == second['step']
+    for key in ('trained', 'optimizer'):
+        flat = [_flat(state[key]) for state in (first, second)]
+        assert flat[0].keys() == flat[1].keys()
+        assert all(torch.equal(value, flat[1][name]) for name, value in flat[0].items())
+    assert losses(one) == losses(other)
+
+
+def _flat(value, prefix='') -> dict[str, torch.Tensor]:
+    if isinstance(value, dict):
+        items = value.items()
+    elif isinstance(value, (list, tuple)):
+        items = enumerate(value)
+    else:
+        return {prefix: torch.as_tensor(0 if value is None else value)}
+    return {k: v for key, part in items for k, v in _flat(part, f'{prefix}.{key}').items()}
+
+
+def stop_after(monkeypatch, step: int) -> None:
+    """Makes a run break off when it has written the checkpoint of a step."""
+    original = run_folder.RunFolder.save
+
+    def save(self, path, state):
+        original(self, path, state)
+        if path.name == 'last.pt' and state['step'] == step:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(run_folder.RunFolder, 'save', save)
+
+
+def test_a_run_records_itself(whole):
+    assert yaml.safe_load((whole / 'config.yaml').read_text())['batch_size'] == 4
+    record = json.loads((whole / 'run_000000.json').read_text())
+    assert len(record['commit'].removesuffix('-dirty')) == 40
+    assert record['packages']['torch'] == importlib.metadata.version('torch')
+    assert record['processes'] == 1
+    assert sorted(losses(whole)) == [1, 2, 3, 4, 5, 6]
+    measured = [line for line in log(whole) if 'validation' in line]
+    assert [line['iteration'] for line in measured] == [3, 6]
+    assert not list(whole.glob('.*.part'))
+
+
+def test_tensorboard_shows_scalars_and_pictures(whole):
+    events = EventAccumulator(str(whole / 'tensorboard'), {'images': 0, 'scalars': 0})
+    events.Reload()
+    shown = {event.step: event.value for event in events.Scalars('train/loss')}
+    assert shown == pytest.approx(losses(whole))
+    assert [event.step for event in events.Scalars('validation/iou_fg')] == [3, 6]
+    picture = events.Images('validation/0')[0]
+    # Picture, truth and prediction side by side.
+    assert (picture.width, picture.height) == (3 * 64, 64)
+
+
+def test_what_comes_out_segments_with_the_weights_of_the_best_validation(whole):
+    best = torch.load(whole / 'best.pt', weights_only=True)
+    measured = {
+        line['iteration']: line['validation'] for line in log(whole) if 'validation' in line
+    }
+    assert best['step'] == max(measured, key=lambda step: measured[step]['iou_fg'])
+    model, card = load_checkpoint(whole / 'model.safetensors')
+    for name, value in best['trained'].items():
+        assert torch.equal(model.state_dict()[name], value), name
+    assert card.name == 'tiny'
+    assert card.threshold == measured[best['step']]['threshold']
+    assert card.details['run']['batch_size'] == 4
+    assert card.details['iterations'] == 6
+    segmenter = create_model(whole / 'model.safetensors', device='cpu')
+    result = segmenter.segment(np.zeros((50, 70, 3), np.uint8), ['red'])
+    assert result.labels().shape == (50, 70)
+
+
+def test_towers_stay_and_the_decoder_learns(whole):
+    from training.learner import begin_model
+
+    torch.manual_seed(0)
+    before = begin_model(tiny_settings())[0].state_dict()
+    after = load_file(whole / 'model.safetensors')
+    same = {name: torch.equal(value, after[name]) for name, value in before.items()}
+    assert all(kept == name.startswith('backbone.') for name, kept in same.items())
+
+
+@pytest.mark.parametrize('changes', [{}, {'accumulate': 2, 'workers': 2}], ids=['', 'workers'])
+def test_a_resumed_run_is_the_same_bit_by_bit(changes, tmp_path, monkeypatch):
+    train(tiny_settings(**changes), tmp_path / 'whole')
+    with monkeypatch.context() as patch:
+        stop_after(patch, 4)
+        with pytest.raises(KeyboardInterrupt):
+            train(tiny_settings(**changes), tmp_path / 'parts')
+    assert torch.load(tmp_path / 'parts/last.pt', weights_only=True)['step'] == 4
+    torch.manual_seed(99)
+    train(tiny_settings(**changes), tmp_path / 'parts', resume=True)
+    assert_same_run(tmp_path / 'whole', tmp_path / 'parts')
+    assert json.loads((tmp_path / 'parts/run_000004.json').read_text())['start'] == 4
+
+
+def test_random_numbers_go_on_where_they_were(tmp_path, monkeypatch):
+    from training import train as module
+
+    drawn: dict[str, list[float]] = {'whole': [], 'parts': []}
+
+    def step_that_draws(name):
+        original = step
+
+        def drawing(*arguments):
+            drawn[name].append(torch.rand(()).item())
+            return original(*arguments)
+
+        return drawing
+
+    step = module.step
+    monkeypatch.setattr(module, 'step', step_that_draws('whole'))
+    train(tiny_settings(), tmp_path / 'whole')
+    monkeypatch.setattr(module, 'step', step_that_draws('parts'))
+    with monkeypatch.context() as patch:
+        stop_after(patch, 4)
+        with pytest.raises(KeyboardInterrupt):
+            train(tiny_settings(), tmp_path / 'parts')
+    train(tiny_settings(), tmp_path / 'parts', resume=True)
+    assert drawn['whole'] == drawn['parts']
+    assert len(set(drawn['whole'])) == 6
+
+
+def test_parts_of_a_batch_learn_as_the_whole_batch(whole, tmp_path):
+    train(tiny_settings(accumulate=4), tmp_path / 'parts')
+    for step, loss in losses(whole).items():
+        assert losses(tmp_path / 'parts')[step] == pytest.approx(loss, abs=1e-5)
+
+
+def test_a_run_is_not_overwritten(whole):
+    with pytest.raises(RunError, match='--resume'):
+        train(tiny_settings(), whole)
+
+
+def test_a_run_does_not_go_on_with_other_settings(whole):
+    with pytest.raises(RunError, match='batch_size: 4 then, 2 now'):
+        train(tiny_settings(batch_size=2), whole, resume=True)
+
+
+def test_what_touches_no_weights_may_change_on_resume(whole):
+    train(tiny_settings(workers=1, save_every=3), whole, resume=True)
+    assert torch.load(whole / 'last.pt', weights_only=True)['step'] == 6
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_samples(tmp_path):
+    data = {'dataset': 'tests.training.tiny_runs:Shapes', 'not_finite': 5}
+    with pytest.raises(RunError, match='shape 5'):
+        train(tiny_settings(data=data), tmp_path / 'run')
+    (path,) = (tmp_path / 'run').glob('non_finite_*.json')
+    record = json.loads(path.read_text())
+    assert 'shape 5' in [sample['key'] for sample in record['samples']]
+    assert len(record['samples']) == 4
+    if (tmp_path / 'run/last.pt').exists():
+        state = torch.load(tmp_path / 'run/last.pt', weights_only=True)
+        assert state['step'] <= record['iteration']
+        assert all(value.isfinite().all() for value in state['trained'].values())
+
+
+def test_broken_records_are_skipped_counted_and_reported(tmp_path, capsys):
+    data = {'dataset': 'tests.training.tiny_runs:Shapes', 'broken': 2}
+    train(tiny_settings(data=data, iterations=5, validation=None), tmp_path / 'run')
+    # Ten samples in batches of four: in five iterations each comes twice.
+    card = load_card(tmp_path / 'run/model.safetensors')
+    assert card.details['skipped']['missing image'] >= 2
+    errors = capsys.readouterr().err
+    assert 'shape 2 is not there' in errors
+    assert 'broken records that were skipped' in errors
+
+
+def test_broken_records_end_the_run_where_the_settings_say_so(tmp_path):
+    from training.datasets.samples import BadRecord
+
+    data = {'dataset': 'tests.training.tiny_runs:Shapes', 'broken': 2, 'policy': 'raise'}
+    with pytest.raises(BadRecord, match='shape 2 is not there'):
+        train(tiny_settings(data=data), tmp_path / 'run')
+
+
+class FullDisk:
+    """A file on a disk with room for a number of bytes."""
+
+    def __init__(self, file, room: int) -> None:
+        self.file, self.room = file, room
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.file.close()
+
+    def write(self, data):
+        self.file.write(data[: self.room])
+        if len(data) > self.room:
+            self.file.flush()
+            raise OSError(errno.ENOSPC, 'No space left on device')
+
+    def __getattr__(self, name):
+        return getattr(self.file, name)
+
+
+def test_a_full_disk_leaves_the_last_checkpoint(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        stop_after(patch, 2)
+        with pytest.raises(KeyboardInterrupt):
+            train(tiny_settings(), tmp_path / 'run')
+    before = (tmp_path / 'run/last.pt').read_bytes()
+    original = Path.open
+
+    def full(self, mode='r', *arguments, **options):
+        file = original(self, mode, *arguments, **options)
+        return FullDisk(file, 1000) if self.name == '.last.pt.part' else file
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, 'open', full)
+        with pytest.raises(RunError, match=r'No space left.*earlier last\.pt is untouched'):
+            train(tiny_settings(), tmp_path / 'run', resume=True)
+    assert (tmp_path / 'run/last.pt').read_bytes() == before
+    assert not list((tmp_path / 'run').glob('.*.part'))
+    train(tiny_settings(), tmp_path / 'run', resume=True)
+    assert torch.load(tmp_path / 'run/last.pt', weights_only=True)['step'] == 6
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path):
+    (tmp_path / 'last.pt').write_bytes(b'not a checkpoint')
+    with pytest.raises(RunError, match=r'last\.pt is not a readable checkpoint'):
+        train(tiny_settings(), tmp_path, resume=True)
+
+
+def test_fine_tuning_begins_with_the_weights_of_another_model(whole, tmp_path):
+    started = tiny_settings(
+        model=None,
+        towers=None,
+        init_from=str(whole / 'model.safetensors'),
+        iterations=1,
+        schedule={'rate': 1e-9, 'final_rate': 0},
+    )
+    train(started, tmp_path / 'run')
+    before, after = (load_file(path / 'model.safetensors') for path in (whole, tmp_path / 'run'))
+    assert before.keys() == after.keys()
+    assert all(torch.allclose(value, after[name], atol=1e-6) for name, value in before.items())
+    assert load_card(tmp_path / 'run/model.safetensors').details['init_from']['name'] == 'tiny'
+
+
+def test_the_bundled_model_can_be_fine_tuned(tmp_path):
+    settings = tiny_settings(
+        model=None, towers=None, init_from='tabletop', iterations=2, validation=None
+    )
+    out = train(settings, tmp_path / 'run')
+    assert create_model(out, device='cpu').card.architecture == 'clipseg'
+
+
+def test_half_precision_learns_much_the_same(whole, tmp_path):
+    train(tiny_settings(mixed_precision='bf16'), tmp_path / 'run')
+    for step, loss in losses(whole).items():
+        assert losses(tmp_path / 'run')[step] == pytest.approx(loss, abs=0.02)
+
+
+def test_fp16_without_a_gpu_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    with pytest.raises(RunError, match='mixed_precision=bf16'):
+        train(tiny_settings(mixed_precision='fp16'), tmp_path / 'run')
+
+
+def test_it_learns(tmp_path):
+    data = {'dataset': 'tests.training.tiny_runs:Shapes', 'samples': 12}
+    validation = {'data': data, 'every': 120, 'samples': 12}
+    settings = tiny_settings(
+        data=data, validation=validation, iterations=120, batch_size=6, log_every=30
+    )
+    train(settings, tmp_path / 'run')
+    run = losses(tmp_path / 'run')
+    assert run[120] < 0.8 * run[30]
+
+
+def run(*arguments: object, **options) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, '-m', *map(str, arguments)]
+    environment = {**os.environ, 'OMP_NUM_THREADS': '1'}
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=280, env=environment, **options
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.ci
+def test_two_processes_learn_as_one(whole, tmp_path):
+    config = write(tmp_path / 'tiny.yaml')
+    done = run(
         'torch.distributed.run', '--standalone', '--nproc_per_node', 2,
         '-m', 'training.train', config, '--output', tmp_path / 'run',
-        '--init-from', trained / 'state.pt',
     )  # fmt: skip
-    state = torch.load(tmp_path / 'run/state.pt', weights_only=True)
-    assert state['iteration'] == 4
-    run('training.export', tmp_path / 'run', tmp_path / 'grown.safetensors', '--input-size', 96)
-    card = create_model(tmp_path / 'grown.safetensors').card
-    assert card.name == 'grown'
-    runs = [(record['start'], record['processes']) for record in card.details['runs']]
-    assert runs == [(0, 1), (4, 1), (0, 2)]
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert json.loads((tmp_path / 'run/run_000000.json').read_text())['processes'] == 2
+    for step, loss in losses(whole).items():
+        assert losses(tmp_path / 'run')[step] == pytest.approx(loss, abs=1e-4)
+    one, two = (
+        [line for line in log(folder) if 'validation' in line]
+        for folder in (whole, tmp_path / 'run')
+    )
+    assert [line['samples'] for line in two] == [4, 4]
+    assert two[0]['validation']['ap'] == pytest.approx(one[0]['validation']['ap'], abs=1e-3)
 
 
-def test_a_run_is_not_overwritten(trained, rendered, frozen, tmp_path):
-    config = tmp_path / 'tiny.yaml'
-    config.write_text(yaml.safe_dump(settings(rendered, frozen, 4)))
-    command = [sys.executable, '-m', 'training.train', config, '--output', trained]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert done.returncode != 0
-    assert '--resume' in done.stderr
+@pytest.mark.slow
+@pytest.mark.ci
+def test_the_command_line(tmp_path):
+    config = write(tmp_path / 'tiny.yaml')
+    output = ('--output', tmp_path / 'run')
+    first = run('training.train', config, *output, '--set', 'iterations=2', '--set', 'save_every=1')
+    assert first.returncode == 0, first.stderr[-3000:]
+    assert (tmp_path / 'run/model.safetensors').is_file()
+    again = run('training.train', config, *output)
+    assert again.returncode == 1
+    assert '--resume' in again.stderr
+    assert 'Traceback' not in again.stderr
+    wrong = run('training.train', config, '--set', 'batchsize=2')
+    assert wrong.returncode == 1
+    assert 'batchsize' in wrong.stderr
+    assert 'Traceback' not in wrong.stderr
 
 
-def test_export_evaluate_and_use(trained, rendered, tmp_path):
-    checkpoint = tmp_path / 'tiny.safetensors'
-    report_path = tmp_path / 'report.json'
-    run('training.export', trained, checkpoint, '--input-size', 96)
-    run(
-        'training.evaluate', checkpoint, '--data', rendered, '--calibrate', 'val',
-        '--split', 'test', '--split', 'unseen_pairs', '--output', report_path, '--threads', 1,
-    )  # fmt: skip
-    report = json.loads(report_path.read_text())
-    assert 0 < report['calibration']['threshold'] < 1
-    assert report['test']['scenes'] == 3
-    assert {'all_text', 'name', 'colour'} <= report['test']['groups'].keys()
-    assert 0 <= report['test']['groups']['all_text']['iou_fg'] <= 1
-    assert report['test']['absent']['prompts'] > 0
-    run('training.export', trained, checkpoint, '--input-size', 96, '--evaluation', report_path)
-    card = create_model(checkpoint).card
-    assert card.threshold == report['calibration']['threshold']
-    assert card.details['measured']['test']['scenes'] == 3
-    result = create_model(checkpoint).segment(np.zeros((60, 80, 3), np.uint8), ['the mug'])
-    assert result.labels().shape == (60, 80)
+def _run_in_child(settings: dict, folder: str) -> None:
+    torch.set_num_threads(1)
+    train(tiny_settings(**settings), Path(folder), resume=True)
 
 
-def test_windows_are_square_or_four_to_three():
+@pytest.mark.slow
+@pytest.mark.ci
+def test_killed_at_random_moments_a_run_loses_no_checkpoint(tmp_path):
+    settings = {'iterations': 300, 'save_every': 1, 'validation': None}
+    train(tiny_settings(**settings), tmp_path / 'whole')
+    context = multiprocessing.get_context('forkserver')
+    context.set_forkserver_preload(['training.train', 'tests.training.test_train'])
     rng = np.random.default_rng(0)
-    shapes = {draw_window(288, 224, 0.5, rng)[1] for _ in range(50)}
-    assert shapes == {(224, 224), (192, 256)}
-    rows, _ = draw_window(288, 224, 1.0, rng)
-    assert rows.stop - rows.start == 216
-    assert 0 <= rows.start <= 72
-
-
-def test_settings_of_a_tiny_run_are_valid(rendered, frozen):
-    assert Settings(**settings(rendered, frozen, 4)).iterations == 4
+    last, kills, steps = tmp_path / 'killed/last.pt', 0, [0]
+    while kills < 20:
+        child = context.Process(target=_run_in_child, args=(settings, str(tmp_path / 'killed')))
+        child.start()
+        # A child begins to save as soon as it has read the checkpoint before.
+        stamp, until = last.stat().st_mtime_ns if last.exists() else 0, time.monotonic() + 100
+        while child.is_alive() and time.monotonic() < until:
+            if last.exists() and last.stat().st_mtime_ns != stamp:
+                break
+            time.sleep(0.005)
+        time.sleep(float(rng.uniform(0, 0.12)))
+        if not child.is_alive():
+            break
+        child.kill()
+        child.join()
+        kills += 1
+        steps.append(torch.load(last, weights_only=True)['step'])
+        assert steps[-1] >= steps[-2], 'a checkpoint was lost'
+    assert kills == 20, f'the run ended after {kills} kills, at {steps}'
+    train(tiny_settings(**settings), tmp_path / 'killed', resume=True)
+    assert_same_run(tmp_path / 'whole', tmp_path / 'killed')

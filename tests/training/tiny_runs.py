@@ -1,0 +1,126 @@
+"""Runs of training that take a moment: tiny towers with random weights, small pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+from pydantic import Field
+
+from training.datasets.samples import (
+    BadRecord,
+    BadRecords,
+    DataSettings,
+    Sample,
+    SampleSource,
+    Support,
+)
+from training.settings import Settings
+
+#: A CLIP of open_clip's, made small.
+TINY_BACKBONE: dict[str, Any] = {
+    'embed_dim': 24,
+    'quick_gelu': True,
+    'vision_cfg': {
+        'image_size': 64,
+        'layers': 10,
+        'width': 32,
+        'head_width': 16,
+        'patch_size': 16,
+    },
+    'text_cfg': {'context_length': 77, 'vocab_size': 49408, 'width': 16, 'heads': 2, 'layers': 1},
+}
+COLOURS = {'red': (220, 40, 40), 'green': (40, 200, 60), 'blue': (50, 60, 220)}
+
+
+class ShapesSettings(DataSettings):
+    """Squares on grey."""
+
+    samples: int = Field(10, ge=1)
+    broken: int | None = None
+    not_finite: int | None = None
+    visual: bool = True
+    policy: str = 'skip'
+
+
+class Shapes(SampleSource):
+    """Pictures of one coloured square on noise; every second one has a support image."""
+
+    Settings = ShapesSettings
+
+    def __init__(self, settings: ShapesSettings) -> None:
+        self.settings = settings
+        self.problems = BadRecords(settings.policy)
+
+    def __len__(self) -> int:
+        return self.settings.samples
+
+    def key(self, index: int) -> str:
+        return f'shape {index}'
+
+    def load(self, index: int, rng: np.random.Generator) -> Sample:
+        if index == self.settings.broken:
+            raise BadRecord('missing image', f'shape {index} is not there')
+        phrase = sorted(COLOURS)[index % 3]
+        image, mask = _drawn(phrase, rng)
+        if index == self.settings.not_finite:
+            return Sample(
+                self.key(index), phrase, image, mask, alpha=np.full((64, 64), np.nan, 'f')
+            )
+        support = None
+        if self.settings.visual and index % 2:
+            support = Support('another', *_drawn(phrase, rng))
+        return Sample(self.key(index), phrase, image, mask, support=support)
+
+
+def _drawn(phrase: str, rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    image = rng.integers(90, 160, (64, 64, 3)).astype(np.uint8)
+    top, left = rng.integers(0, 40, 2)
+    mask = np.zeros((64, 64), bool)
+    mask[top : top + 24, left : left + 24] = True
+    image[mask] = COLOURS[phrase]
+    return image, mask
+
+
+def tiny(**changes: Any) -> dict[str, Any]:
+    """Returns the settings of a run of six iterations."""
+    data = {'dataset': 'tests.training.tiny_runs:Shapes'}
+    return {
+        'name': 'tiny',
+        'model': {
+            'architecture': 'clipseg',
+            'backbone': {
+                'type': 'open_clip',
+                'architecture': 'ViT-B-16-quickgelu',
+                'overrides': TINY_BACKBONE,
+            },
+            'layers': [1, 3],
+            'decoder': {'dim': 16, 'feedforward': 32, 'head': 'plain'},
+        },
+        'towers': 'random',
+        'data': data,
+        'prompts': {'size': 64},
+        'validation': {'data': {**data, 'samples': 4}, 'every': 3},
+        'batch_size': 4,
+        'iterations': 6,
+        'mixed_precision': 'no',
+        'workers': 0,
+        'save_every': 2,
+        'log_every': 1,
+        'pictures': 1,
+        **changes,
+    }
+
+
+def tiny_settings(**changes: Any) -> Settings:
+    """Returns the same, validated."""
+    return Settings(**tiny(**changes))
+
+
+def write(path: Path, **changes: Any) -> Path:
+    """Writes the same as a YAML file."""
+    path.write_text(yaml.safe_dump(tiny(**changes)))
+    return path

@@ -1,0 +1,181 @@
+"""The folder of a training run: what it was told, where it ran, its log, and its checkpoints.
+
+A checkpoint is complete before it takes the place of the one before: it is written under another
+name, synced to the disk, and renamed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import io
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import Tensor, nn
+
+from clipseg_model.errors import ClipsegError
+
+PACKAGES = ('torch', 'accelerate', 'open_clip_torch', 'timm', 'numpy', 'safetensors', 'tensorboard')
+
+
+class RunError(ClipsegError):
+    """A run cannot begin, go on, or be written down."""
+
+
+class RunFolder:
+    """Names and writes the files of a run.
+
+    Args:
+        path: The folder.
+
+    Attributes:
+        last: The newest checkpoint.
+        best: The checkpoint that validation likes best.
+        model: The model that comes out.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.last = path / 'last.pt'
+        self.best = path / 'best.pt'
+        self.model = path / 'model.safetensors'
+
+    def begin(self, settings: Mapping[str, Any], start: int, processes: int) -> None:
+        """Writes down what is run, with what, and where."""
+        write_atomically(self.path / 'config.yaml', yaml.safe_dump(dict(settings), sort_keys=False))
+        record = {
+            'start': start,
+            'commit': git_commit(),
+            'command': sys.argv,
+            'processes': processes,
+            **environment(),
+        }
+        write_atomically(self.path / f'run_{start:06d}.json', json.dumps(record, indent=2))
+
+    def log(self, line: Mapping[str, Any]) -> None:
+        """Appends a line to ``log.jsonl``."""
+        with (self.path / 'log.jsonl').open('a', encoding='utf-8') as log:
+            log.write(json.dumps(dict(line)) + '\n')
+
+    def trim_log(self, start: int) -> None:
+        """Drops lines of iterations that were lost, and will be done again."""
+        path = self.path / 'log.jsonl'
+        if not path.is_file():
+            return
+        kept = []
+        for line in path.read_text(encoding='utf-8').splitlines():
+            try:
+                if json.loads(line)['iteration'] <= start:
+                    kept.append(line + '\n')
+            except ValueError:
+                # The line that a killed run was writing.
+                continue
+        write_atomically(path, ''.join(kept))
+
+    def save(self, path: Path, state: Mapping[str, Any]) -> None:
+        """Writes a checkpoint in place of an older one.
+
+        Raises:
+            RunError: It cannot be written; the older one is as it was.
+        """
+        buffer = io.BytesIO()
+        torch.save(dict(state), buffer)
+        write_atomically(path, buffer.getvalue())
+
+    def load(self, path: Path) -> dict[str, Any]:
+        """Reads a checkpoint; it is not unpickled freely.
+
+        Raises:
+            RunError: It cannot be read.
+        """
+        try:
+            state: dict[str, Any] = torch.load(path, map_location='cpu', weights_only=True)
+        except Exception as error:  # torch, pickle and zip each raise their own kinds
+            raise RunError(f'{path} is not a readable checkpoint: {error}') from error
+        return state
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Writes a file in place of an older one, complete or not at all.
+
+    Raises:
+        RunError: It cannot be written; the older one is as it was.
+    """
+    data = content.encode() if isinstance(content, str) else content
+    partial = path.with_name(f'.{path.name}.part')
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open('wb') as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        kept = f'; the earlier {path.name} is untouched' if path.exists() else ''
+        raise RunError(
+            f'{path} ({len(data) / 1e6:.1f} MB) could not be written: {error}{kept}. Make room, '
+            'then go on with --resume'
+        ) from error
+
+
+def _sync_folder(folder: Path) -> None:
+    """Makes a rename survive a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def git_commit() -> str:
+    """Returns the commit of the checkout, marked where the tree differs; says if there is none."""
+    command = ['git', 'describe', '--always', '--dirty', '--abbrev=40', '--exclude', '*']
+    folder = Path(__file__).parent
+    found = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
+    return found.stdout.strip() if found.returncode == 0 else 'not in a git checkout'
+
+
+def environment() -> dict[str, Any]:
+    """Returns versions and hardware."""
+    versions = {}
+    for name in PACKAGES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            versions[name] = 'not installed'
+    gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    return {
+        'python': platform.python_version(),
+        'system': platform.platform(),
+        'packages': versions,
+        'cuda': torch.version.cuda,
+        'gpus': gpus,
+        'cpus': os.cpu_count(),
+    }
+
+
+def fingerprint(tensors: Iterable[tuple[str, Tensor]]) -> str:
+    """Returns a digest of named weights, to tell whether they are those of another day."""
+    digest = hashlib.sha256()
+    for name, value in tensors:
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def frozen_fingerprint(module: nn.Module) -> str:
+    """Returns the digest of all that is not trained: frozen weights and buffers."""
+    trained = {name for name, value in module.named_parameters() if value.requires_grad}
+    frozen = (item for item in module.state_dict().items() if item[0] not in trained)
+    return fingerprint(frozen)

@@ -1,0 +1,94 @@
+"""Data sets by name, for settings that come from a file."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from clipseg_model.errors import ClipsegError
+from training.datasets.samples import DataSettings, SampleSource
+
+#: The module in :mod:`training.datasets` of each, what makes its settings there (their class, or a
+#: function that returns them), and its own class.
+SOURCES: dict[str, tuple[str, str, str]] = {
+    'phrasecut': ('phrasecut', 'PhraseCutSettings', 'PhraseCut'),
+    'phrasecut+': ('phrasecut', 'phrasecut_plus', 'PhraseCut'),
+    'coco': ('coco', 'CocoSettings', 'Coco'),
+    'coco-20i': ('coco', 'coco_20i', 'Coco'),
+    'pascal-5i': ('pascal', 'PascalSettings', 'Pascal5i'),
+    'lvis': ('lvis', 'LvisSettings', 'Lvis'),
+    'refmatte': ('refmatte', 'RefMatteSettings', 'RefMatte'),
+    'folder': ('folder', 'FolderSettings', 'FolderData'),
+}
+
+
+class SourceError(ClipsegError):
+    """There is no data set of that name, or its settings are not valid."""
+
+
+def check_source(config: Mapping[str, Any]) -> DataSettings:
+    """Validates the settings of a data set.
+
+    Args:
+        config: ``dataset``, a key of :data:`SOURCES` or ``package.module:Class`` of one's own (a
+            :class:`~training.datasets.samples.SampleSource` whose attribute ``Settings`` is the
+            class of its settings), and its settings.
+
+    Raises:
+        SourceError: With every mistake named.
+    """
+    values = dict(config)
+    name = values.pop('dataset', None)
+    make, _ = _classes(name)
+    if isinstance(values.get('folder'), str):
+        values['folder'] = Path(values['folder'])
+    try:
+        settings: DataSettings = make(**values)
+        return settings
+    except ValidationError as error:
+        mistakes = '; '.join(
+            f'{".".join(map(str, mistake["loc"])) or "settings"}: '
+            + mistake['msg'].removeprefix('Value error, ')
+            for mistake in error.errors()
+        )
+        raise SourceError(f'the settings of {name!r} are not valid: {mistakes}') from error
+    except (TypeError, ValueError) as error:
+        raise SourceError(f'the settings of {name!r} are not valid: {error}') from error
+
+
+def open_source(config: Mapping[str, Any]) -> SampleSource:
+    """Opens a data set.
+
+    Args:
+        config: As :func:`check_source` takes it.
+
+    Raises:
+        SourceError: The settings are not valid.
+        DataError: The data are missing or broken.
+    """
+    settings = check_source(config)
+    _, source = _classes(config['dataset'])
+    opened: SampleSource = source(settings)
+    return opened
+
+
+def _classes(name: Any) -> tuple[Any, Any]:
+    if name in SOURCES:
+        module, settings, source = SOURCES[name]
+        found = importlib.import_module(f'training.datasets.{module}')
+        return getattr(found, settings), getattr(found, source)
+    module, colon, source = name.partition(':') if isinstance(name, str) else ('', '', '')
+    if not colon:
+        raise SourceError(
+            f'dataset must be one of {", ".join(SOURCES)}, or package.module:Class of your own, '
+            f'not {name!r}'
+        )
+    try:
+        own = getattr(importlib.import_module(module), source)
+        return own.Settings, own
+    except (ImportError, AttributeError) as error:
+        raise SourceError(f'the data set {name!r} cannot be imported: {error}') from error
