@@ -21,10 +21,11 @@ from clipseg_model.overlay import render_overlay
 from clipseg_model.prompts import Prompt
 from clipseg_model.segmentation import Segmentation
 from clipseg_model.segmenter import Segmenter
+from clipseg_model.steadying import Steadier, Steadying
 from clipseg_ros.bag_messages import MessageFactory, message_store
 from clipseg_ros.conversion import compressed_to_rgb, image_to_rgb
 from clipseg_ros.errors import BagError, ImageConversionError
-from clipseg_ros.prompt_set import PromptRequest, PromptSet
+from clipseg_ros.prompt_set import PromptRequest, PromptSet, reported
 from clipseg_ros.segment_messages import fill_segment
 from clipseg_ros.vision_outputs import detection_array, label_info
 
@@ -150,7 +151,10 @@ class BagRunner:
         self.problems: Counter[str] = Counter()
         self._segmenter, self._output, self._storage = segmenter, output, storage
         self._threshold = threshold
-        self._prompts = PromptSet().replace([PromptRequest(prompt) for prompt in prompts])
+        self._asked = PromptSet().replace([PromptRequest(prompt) for prompt in prompts])
+        self._prompts = reported(self._asked)
+        # As a node with the parameters that it has by default.
+        self._steadier, self._steadying = Steadier(), Steadying()
         self._wanted = [name for name in OUTPUTS if name in outputs]
         self._node = f'/{node.strip("/")}'
         self._min_area = min_area
@@ -216,8 +220,16 @@ class BagRunner:
         except ImageConversionError as error:
             self.problems[f'{error.kind}: {error}'] += 1
             return False
-        prompts = [entry.prompt for entry in self._prompts]
+        prompts = [entry.prompt for entry in self._asked]
         found = self._segmenter.segment(rgb, prompts, self._threshold)
+        stamp = message.header.stamp
+        found = self._steadier.apply(
+            found,
+            stamp.sec + stamp.nanosec * 1e-9,
+            rgb,
+            self._steadying,
+            self._segmenter.card.presence_threshold,
+        )
         if not self._connections:
             self._announce(writer, found, message.header, time)
         pixels = self._pixels(found, rgb)
@@ -275,24 +287,24 @@ class BagRunner:
 
     def _announce(self, writer: Writer, found: Segmentation, header: Any, time: int) -> None:
         """Writes what is latched, before everything else."""
-        thresholds = [result.threshold for result in found.results]
+        card = self._segmenter.card
+        threshold = card.threshold if self._threshold is None else self._threshold
         own = self._make.Header(stamp=header.stamp)
         prompts = [
             self._make.Prompt(
                 id=entry.id,
                 name=entry.name,
                 phrase=entry.prompt.text or '',
-                threshold=float(threshold),
+                threshold=_or(entry.prompt.threshold, threshold),
+                presence_threshold=_or(entry.prompt.presence_threshold, card.presence_threshold),
                 enabled=True,
+                negative=entry.prompt.negative,
                 weight=1.0,
             )
-            for entry, threshold in zip(self._prompts, thresholds, strict=True)
+            for entry in self._asked
         ]
         array = self._make.PromptArray(header=own, model=found.model, prompts=prompts)
         self._write(writer, 'prompts', array, time)
-        threshold = self._threshold
-        if threshold is None:
-            threshold = self._segmenter.card.threshold
         info = label_info(self._make, self._prompts, threshold, own)
         self._write(writer, 'label_info', info, time)
 
@@ -332,3 +344,7 @@ def _qos(latched: bool) -> Any:
         liveliness_lease_duration=never,
         avoid_ros_namespace_conventions=False,
     )
+
+
+def _or(value: float | None, default: float) -> float:
+    return float(default if value is None else value)

@@ -25,6 +25,7 @@ from typer.testing import CliRunner
 
 from clipseg_model.registry import create_model
 from clipseg_model.segmentation import Segmentation
+from clipseg_model.steadying import Steadier
 from clipseg_ros.bag import OUTPUTS
 from clipseg_ros.bag_messages import VISION, MessageFactory, message_store
 from clipseg_ros.cli import app
@@ -152,6 +153,39 @@ def test_every_image_is_segmented(
         _, detections = found['/clipseg/detections'][number]
         parts = [part for one in truth.results for part in one.instances(20)]
         assert [one.bbox.size_x for one in detections.detections] == [p.box[2] for p in parts]
+
+
+def test_negative_prompts_compete_and_are_not_reported(
+    bag: Path, tmp_path: Path, tiny_model: Path
+) -> None:
+    out = tmp_path / 'out'
+    assert clipseg('bag', bag, '-p', 'the mug; !red bowl', '-o', out, '-m', tiny_model,
+                   '--outputs', 'labels,segments').exit_code == 0  # fmt: skip
+    found = read(out)
+    prompts = [(one.name, one.negative) for one in found['/clipseg/prompts'][0][1].prompts]
+    assert prompts == [('the mug', False), ('red bowl', True)]
+    assert [one.name for one in found['/clipseg/segments'][0][1].segments] == ['the mug']
+    alone = create_model(tiny_model, 'cpu', 1).segment(picture(90, 120, seed=0), ['the mug'])
+    labels = pixels(found['/clipseg/labels'][0][1])
+    assert set(np.unique(labels)) <= {0, 1}
+    assert 0 < np.count_nonzero(labels) < np.count_nonzero(alone.labels())
+
+
+def test_presence_is_steady_as_in_the_node(
+    bag: Path, tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[float] = []
+
+    class Watched(Steadier):
+        def apply(self, found: Segmentation, stamp: float, *others: Any) -> Segmentation:
+            seen.append(stamp)
+            return super().apply(found, stamp, *others)
+
+    monkeypatch.setattr('clipseg_ros.bag.Steadier', Watched)
+    assert clipseg('bag', bag, '-p', 'the mug', '-o', tmp_path / 'out', '-m', tiny_model,
+                   '--outputs', 'labels').exit_code == 0  # fmt: skip
+    assert seen == pytest.approx([100 + number * 1.005 for number in range(len(seen))])
+    assert len(seen) > 1
 
 
 def test_what_is_latched_comes_first_and_once(bag: Path, tmp_path: Path, tiny_model: Path) -> None:
