@@ -25,6 +25,7 @@ from clipseg_model.steadying import Steadier, Steadying
 from clipseg_ros.bag_messages import MessageFactory, message_store
 from clipseg_ros.conversion import compressed_to_rgb, image_to_rgb
 from clipseg_ros.errors import BagError, ImageConversionError
+from clipseg_ros.prompt_messages import write_messages
 from clipseg_ros.prompt_set import PromptRequest, PromptSet, reported
 from clipseg_ros.segment_messages import fill_segment
 from clipseg_ros.vision_outputs import detection_array, label_info
@@ -290,19 +291,7 @@ class BagRunner:
         card = self._segmenter.card
         threshold = card.threshold if self._threshold is None else self._threshold
         own = self._make.Header(stamp=header.stamp)
-        prompts = [
-            self._make.Prompt(
-                id=entry.id,
-                name=entry.name,
-                phrase=entry.prompt.text or '',
-                threshold=_or(entry.prompt.threshold, threshold),
-                presence_threshold=_or(entry.prompt.presence_threshold, card.presence_threshold),
-                enabled=True,
-                negative=entry.prompt.negative,
-                weight=1.0,
-            )
-            for entry in self._asked
-        ]
+        prompts = write_messages(self._make.Prompt, self._asked, threshold, card.presence_threshold)
         array = self._make.PromptArray(header=own, model=found.model, prompts=prompts)
         self._write(writer, 'prompts', array, time)
         info = label_info(self._make, self._prompts, threshold, own)
@@ -344,7 +333,3 @@ def _qos(latched: bool) -> Any:
         liveliness_lease_duration=never,
         avoid_ros_namespace_conventions=False,
     )
-
-
-def _or(value: float | None, default: float) -> float:
-    return float(default if value is None else value)

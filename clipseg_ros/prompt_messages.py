@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sensor_msgs.msg import Image
 
 from clipseg_model.errors import PromptError
 from clipseg_model.prompts import Prompt
@@ -15,6 +14,9 @@ from clipseg_ros.conversion import image_to_rgb
 from clipseg_ros.errors import ImageConversionError
 from clipseg_ros.prompt_set import EXAMPLE, ActivePrompt, PromptRequest, check_written, key_of
 from clipseg_ros.support_pair import SupportImage
+
+if TYPE_CHECKING:
+    from sensor_msgs.msg import Image
 
 
 def read_message(message: Any, pictures: Mapping[str, Prompt]) -> PromptRequest:

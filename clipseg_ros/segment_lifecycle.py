@@ -42,7 +42,7 @@ from clipseg_ros.pipeline import (
 )
 from clipseg_ros.process_tuning import release_freed_memory
 from clipseg_ros.prompt_server import PromptServer, header_of_now
-from clipseg_ros.prompt_set import read_prompts
+from clipseg_ros.prompt_set import read_prompts, reported
 from clipseg_ros.prompt_storage import PromptStorage
 from clipseg_ros.publishers import SegmentOutputs
 from clipseg_ros.qos import QosWatch, overridable, sensor_input
@@ -370,7 +370,9 @@ class SegmentNode(LifecycleNode):
                 header_of_now(self),
             )
             self._outputs.publish_label_info(
-                self._prompt_server.prompts.active, self.threshold(), header_of_now(self)
+                reported(self._prompt_server.prompts.active),
+                self.threshold(),
+                header_of_now(self),
             )
 
     def _on_enable(self, request: Any, response: Any) -> Any:
