@@ -32,6 +32,9 @@ ARGUMENTS = {
     'autostart': ('true', 'Whether the nodes configure and activate themselves.'),
     'log_level': ('info', 'Least severe messages to log: debug, info, warn, error or fatal.'),
     'image': ('image', "A camera's image topic, within its namespace."),
+    'depth': ('depth', 'Its depth topic, registered to the image: for ~/points and positions.'),
+    'camera_info': ('camera_info', 'Its calibration topic: for the same.'),
+    'target_frame': ('', 'Frame of points and positions, by tf2. Empty: as in params_file.'),
     'prompt': ('', 'What to segment; `;` separates several. Empty: as in params_file.'),
     'model': ('', 'Name of a model, or path of a checkpoint. Empty: as in params_file.'),
     'device': ('', 'auto, cpu, cuda or cuda:N. Empty: as in params_file.'),
@@ -53,7 +56,7 @@ def start_nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     # As text: YAML would read a prompt `no` as false, and a model `7` as a number.
     given = {
         name: ParameterValue(value[name], value_type=str)
-        for name in ('prompt', 'model', 'device')
+        for name in ('prompt', 'model', 'device', 'target_frame')
         if value[name]
     }
     switches = {
@@ -64,7 +67,7 @@ def start_nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
             package='clipseg_ros',
             executable='segment_cameras',
             parameters=[value['params_file'], {**switches, **given}],
-            remappings=[('image', value['image'])],
+            remappings=[(topic, value[topic]) for topic in ('image', 'depth', 'camera_info')],
             arguments=[*cameras, '--ros-args', '--log-level', value['log_level']],
             output='screen',
             emulate_tty=True,

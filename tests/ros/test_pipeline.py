@@ -138,7 +138,7 @@ def test_pixels_are_computed_together_and_only_those_needed(
 
 def test_without_a_subscriber_not_even_the_image_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     pipeline, model = make(Outputs())
-    monkeypatch.setattr(pipeline, '_to_rgb', lambda message: pytest.fail('it was read'))
+    monkeypatch.setattr(pipeline, 'to_rgb', lambda message: pytest.fail('it was read'))
     assert pipeline.process(array_to_image(RGB, 'rgb8', Header())) is None
     assert model.images == []
 
