@@ -43,7 +43,8 @@ def models(
         typer.echo(json.dumps([_describe(card) for card in cards], indent=2, ensure_ascii=False))
         return
     table = Table(title='Models')
-    for heading in ('name', 'weights', 'size', 'input', 'taps', 'threshold', 'licence'):
+    table.add_column('name', no_wrap=True)
+    for heading in ('weights', 'size', 'input', 'taps', 'threshold'):
         table.add_column(heading)
     for card in cards:
         size = _size_mb(card)
@@ -60,12 +61,12 @@ def models(
             f'{card.input_size} px',
             ' '.join(map(str, card.layers)) or '–',
             f'{card.threshold:g}' if _is_calibrated(card) else f'{card.threshold:g} (usual)',
-            escape(card.licence) or '–',
         )
     out.print(table)
     for card in cards:
         source = f' Source: {card.source}.' if card.source else ''
-        text = escape(f'{card.description}{source}')
+        licence = f' Licence: {card.licence}.' if card.licence else ''
+        text = escape(f'{card.description}{source}{licence}')
         out.print(f'[bold]{escape(card.name)}[/]: {text}', soft_wrap=True)
     if not all(card.present for card in cards):
         out.print('[dim]clipseg download NAME fetches what is not present.[/]', soft_wrap=True)
