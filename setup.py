@@ -119,7 +119,6 @@ setup(
             'pycocotools>=2.0.7',
             'pydantic>=2.8',
             'PyYAML>=6.0',
-            'scikit-image>=0.23',
             'scipy>=1.11',
             'tensorboard>=2.15',
             'transformers>=4.45',

@@ -58,14 +58,15 @@ def matting_errors(predicted: NDArray[np.floating], truth: NDArray[np.floating])
     for name, matte in (('predicted', predicted), ('true', truth)):
         if not (matte.min() >= 0 and matte.max() <= 1):
             raise ValueError(f'the {name} matte is {matte.min()} … {matte.max()}, not within 0…1')
-    predicted, truth = predicted.astype(np.float64), truth.astype(np.float64)
-    difference = np.abs(predicted - truth)
+    ours: NDArray[np.float64] = predicted.astype(np.float64)
+    theirs: NDArray[np.float64] = truth.astype(np.float64)
+    difference = np.abs(ours - theirs)
     return MattingErrors(
         sad=float(difference.sum() / 1000),
         mse=float((difference**2).mean()),
         mad=float(difference.mean()),
-        grad=gradient_error(predicted, truth) / 1000,
-        conn=connectivity_error(predicted, truth) / 1000,
+        grad=gradient_error(ours, theirs) / 1000,
+        conn=connectivity_error(ours, theirs) / 1000,
     )
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from skimage.draw import polygon2mask
 from test_phrasecut import crossing_number_mask
 
 from training.datasets.pictures import yolo_pictures
@@ -20,6 +21,16 @@ def star(rng: np.random.Generator, corners: int, size: float) -> np.ndarray:
     return size / 2 + np.stack([np.cos(angles), np.sin(angles)], 1) * radius[:, None]
 
 
+def on_an_edge(points: np.ndarray, height: int, width: int) -> np.ndarray:
+    y, x = np.mgrid[:height, :width].astype(float)
+    found = np.zeros((height, width), bool)
+    for (x0, y0), (x1, y1) in zip(points, np.roll(points, -1, axis=0), strict=True):
+        on_line = (x1 - x0) * (y - y0) == (y1 - y0) * (x - x0)
+        beside = (x >= min(x0, x1)) & (x <= max(x0, x1)) & (y >= min(y0, y1)) & (y <= max(y0, y1))
+        found |= on_line & beside
+    return found
+
+
 @pytest.mark.parametrize('seed', range(20))
 def test_stars_that_stick_out_of_the_picture(seed):
     rng = np.random.default_rng(seed)
@@ -27,6 +38,27 @@ def test_stars_that_stick_out_of_the_picture(seed):
     np.testing.assert_array_equal(
         polygon_mask([points], 50, 70), crossing_number_mask(points.tolist(), 50, 70)
     )
+
+
+@pytest.mark.parametrize('seed', range(60))
+def test_whole_numbers_agree_with_scikit_image_on_edges_too(seed):
+    """CLIPSeg's code fills by polygon2mask, which has points on edges and corners in."""
+    rng = np.random.default_rng(seed)
+    points = rng.integers(-4, 24, (int(rng.integers(1, 9)), 2)).astype(float)
+    if seed % 3 == 0:
+        points[:, 1] = points[:, 1] // 4 * 4
+    if seed % 4 == 0:
+        points += rng.choice([0.0, 0.5], points.shape)
+    if seed % 5 < 2:
+        # Sorted around their middle, so that edges do not cross.
+        around = points - points.mean(0)
+        points = points[np.argsort(np.arctan2(around[:, 1], around[:, 0]))]
+    counts = np.ones((18, 22), bool)
+    if polygon_fault(points) is not None:
+        # Where edges lie on each other, theirs is of two minds about the points on them.
+        counts = ~on_an_edge(points, 18, 22)
+    expected = polygon2mask((18, 22), points[:, ::-1])
+    np.testing.assert_array_equal(polygon_mask([points], 18, 22)[counts], expected[counts])
 
 
 def test_polygons_that_cross_themselves_are_filled_by_the_even_odd_rule():

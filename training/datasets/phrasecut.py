@@ -73,7 +73,7 @@ class PhraseCutSettings(DataSettings):
         False, description='never give the picture itself as its support: a deviation'
     )
     rasteriser: Rasteriser = Field(
-        'skimage', description="pillow fills polygons as PhraseCut's own code: a deviation"
+        'points', description="pillow fills polygons as PhraseCut's own code: a deviation"
     )
     check_polygons: bool = Field(
         False, description='records with polygons without area or that cross themselves are broken'
@@ -345,14 +345,16 @@ def square_crop(mask: NDArray[np.bool_], rng: np.random.Generator) -> tuple[slic
     height, width = mask.shape
     side = min(height, width)
     least = CROP_SHARE * height * width
+    # The square spans the shorter side, so counts along the longer one are enough.
+    until = np.concatenate([[0], np.cumsum(np.count_nonzero(mask, axis=int(height > width)))])
     best, most = (slice(0, side), slice(0, side)), -1
     for _ in range(CROP_TRIES):
         top = int(rng.integers(height - side + 1))
         left = int(rng.integers(width - side + 1))
-        part = (slice(top, top + side), slice(left, left + side))
-        shown = int(np.count_nonzero(mask[part]))
-        if shown > least:
-            return part
+        start = max(top, left)
+        shown = int(until[start + side] - until[start])
         if shown > most:
-            best, most = part, shown
+            best, most = (slice(top, top + side), slice(left, left + side)), shown
+        if shown > least:
+            break
     return best
