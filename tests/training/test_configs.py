@@ -50,7 +50,7 @@ def make_data(config: dict, root: Path) -> list[str]:
         files = [f'{root}/annotations/instances_{split}2014.json' for split in ('train', 'val')]
         changes = [f'data.annotations={files[0]}', f'validation.data.annotations={files[1]}']
         # A file of LVIS with the names of files, as LVIS 0.5 has them.
-        return changes + [f'data.images={root}/val2014', f'validation.data.images={root}/val2014']
+        return [*changes, f'data.images={root}/val2014', f'validation.data.images={root}/val2014']
     else:
         write_folder(root / 'val')
         write_folder(root / 'train')
