@@ -9,7 +9,7 @@ import pytest
 
 from training.settings_tabletop import load_settings
 
-CONFIGS = sorted(Path('training/configs').glob('*.yaml'))
+CONFIGS = sorted(Path('training/configs').glob('tabletop*.yaml'))
 
 MINIMAL = """
 name: x

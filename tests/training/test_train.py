@@ -386,9 +386,10 @@ def _run_in_child(settings: dict, folder: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.ci
-def test_killed_at_random_moments_a_run_loses_no_checkpoint(tmp_path):
-    settings = {'iterations': 300, 'save_every': 1, 'validation': None}
-    train(tiny_settings(**settings), tmp_path / 'whole')
+@pytest.mark.timeout(900)
+def test_killed_at_random_moments_a_run_loses_no_checkpoint(tmp_path, monkeypatch):
+    # More than it can come to while it is killed, on any machine.
+    settings = {'iterations': 3000, 'save_every': 1, 'validation': None}
     context = multiprocessing.get_context('forkserver')
     context.set_forkserver_preload(['training.train', 'tests.training.test_train'])
     rng = np.random.default_rng(0)
@@ -411,5 +412,9 @@ def test_killed_at_random_moments_a_run_loses_no_checkpoint(tmp_path):
         steps.append(torch.load(last, weights_only=True)['step'])
         assert steps[-1] >= steps[-2], 'a checkpoint was lost'
     assert kills == 20, f'the run ended after {kills} kills, at {steps}'
-    train(tiny_settings(**settings), tmp_path / 'killed', resume=True)
+    # And what was saved is what a run that nobody kills comes to.
+    stop_after(monkeypatch, steps[-1] + 2)
+    for name in ('killed', 'whole'):
+        with pytest.raises(KeyboardInterrupt):
+            train(tiny_settings(**settings), tmp_path / name, resume=True)
     assert_same_run(tmp_path / 'whole', tmp_path / 'killed')

@@ -67,7 +67,7 @@ def test_files_and_data_sets_that_the_page_names_are_there(repository):
     listed = set(re.findall(r'`(cl\w+|vitseg\w*)`', table))
     there = {path.stem for path in (repository / 'training/configs').glob('*.yaml')}
     assert listed == there - {'tabletop', 'tabletop_finish', 'own'}
-    for name in re.findall(r'dataset: ([\w+-]+)', text):
+    for name in re.findall(r'\{dataset: ([\w+-]+)', text):
         assert name in SOURCES
 
 
