@@ -10,17 +10,15 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from clipseg_model.model_card import ModelCard
 from clipseg_model.prompts import Prompt
 from clipseg_model.registry import create_model
+from clipseg_model.runtime.base import Runtime
 from clipseg_model.segmentation import Segmentation
 from clipseg_model.segmenter import Segmenter
-
-_Key = tuple[str, str, int | None]
 
 
 class Turns:
@@ -91,16 +89,15 @@ class SharedModels:
 
     def __init__(self) -> None:
         # The segmenters of the nodes keep a model alive, and nothing else does.
-        self._models: WeakValueDictionary[_Key, torch.nn.Module] = WeakValueDictionary()
-        self._rest: dict[_Key, tuple[ModelCard, torch.device, Turns]] = {}
+        self._runtimes: WeakValueDictionary[tuple[Any, ...], Runtime] = WeakValueDictionary()
+        self._rest: dict[tuple[Any, ...], tuple[ModelCard, Turns]] = {}
 
-    def load(self, name: str, device: str, threads: int | None) -> Segmenter:
+    def load(self, *words: Any) -> Segmenter:
         """Loads a model, or takes the one that is there.
 
         Args:
-            name: As :func:`~clipseg_model.registry.create_model` takes it.
-            device: Likewise.
-            threads: Likewise.
+            words: As :func:`~clipseg_model.registry.create_model` takes them. Nodes that give the
+                same have one model.
 
         Returns:
             A segmenter for one node.
@@ -108,12 +105,11 @@ class SharedModels:
         Raises:
             ClipsegError: As :func:`~clipseg_model.registry.create_model`.
         """
-        key = (name, device, threads)
-        model: Any = self._models.get(key)
-        if model is None:
-            first = create_model(name, device, threads)
-            model = first.model
-            self._models[key] = model
-            self._rest[key] = (first.card, first.device, Turns())
-        card, where, turns = self._rest[key]
-        return SharedSegmenter(turns, model, card, where)
+        runtime = self._runtimes.get(words)
+        if runtime is None:
+            first = create_model(*words)
+            runtime = first.runtime
+            self._runtimes[words] = runtime
+            self._rest[words] = (first.card, Turns())
+        card, turns = self._rest[words]
+        return SharedSegmenter(turns, runtime, card)

@@ -136,6 +136,14 @@ class Process:
             self._check(self._process.poll() is None and time.monotonic() < deadline, text)
             time.sleep(0.02)
 
+    def check_running(self) -> None:
+        """Makes sure that it has not ended.
+
+        Raises:
+            BenchmarkError: It has.
+        """
+        self._check(self._process.poll() is None, 'the end of the measurement')
+
     def join(self, timeout: float) -> str:
         """Waits for its end and returns its last line.
 
@@ -250,6 +258,7 @@ def measure(
         time.sleep(SETTLE)
         began, busy = time.monotonic(), _busy(node)
         memory = list(_watch_memory(node, seconds))
+        node.check_running()
         cpu = (_busy(node) - busy) / (time.monotonic() - began)
         stamps = json.loads(camera.join(seconds + START_TIMEOUT))['stamps']
         # A queue of frames before a slow node is still worked through.
@@ -407,6 +416,8 @@ def prepare_environment(domain: int) -> None:
     os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
     os.environ.setdefault('FASTDDS_DEFAULT_PROFILES_FILE', str(ROOT / 'config' / 'fastdds.xml'))
     os.environ['RCUTILS_COLORIZED_OUTPUT'] = '0'
+    # Checks each element of a message, refuses what the plain node does, and is off by default.
+    os.environ.pop('ROS_PYTHON_CHECK_FIELDS', None)
     os.environ['PYTHONPATH'] = os.pathsep.join(
         filter(None, [str(ROOT), os.environ.get('PYTHONPATH', '')])
     )

@@ -44,7 +44,7 @@ def environment_with_vision_msgs() -> dict[str, str]:
             env={
                 **os.environ,
                 'PATH': f'{sys.prefix}/bin:{os.environ["PATH"]}',
-                'AMENT_PREFIX_PATH': os.environ.get('AMENT_PREFIX_PATH') or sys.prefix,
+                'AMENT_PREFIX_PATH': ament_prefixes(),
             },
             capture_output=True,
             text=True,
@@ -56,5 +56,11 @@ def environment_with_vision_msgs() -> dict[str, str]:
     return {
         'PYTHONPATH': os.pathsep.join([str(ROOT), str(packages), own]),
         'LD_LIBRARY_PATH': f'{prefix / "lib"}:{os.environ.get("LD_LIBRARY_PATH", "")}',
-        'AMENT_PREFIX_PATH': f'{prefix}:{os.environ.get("AMENT_PREFIX_PATH") or sys.prefix}',
+        'AMENT_PREFIX_PATH': f'{prefix}:{ament_prefixes()}',
     }
+
+
+def ament_prefixes() -> str:
+    """Where packages of ROS 2 are: those sourced here, and those of pip, which need no sourcing."""
+    sourced = os.environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep)
+    return os.pathsep.join(filter(None, dict.fromkeys([*sourced, sys.prefix])))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,30 +12,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from ros_peers import ROOT, NodeProcess, Peer, claimed_domain, picture, wait_until
+from ros_peers import NodeProcess, Peer, claimed_domain, picture, wait_until
 
 from clipseg_model.registry import create_model
-from clipseg_ros.interfaces import MISSING, load_interfaces
-
-
-@pytest.fixture(scope='session')
-def built() -> dict[str, str]:
-    """Variables with which a process finds the generated messages."""
-    if load_interfaces() is not None:
-        return {'PYTHONPATH': f'{os.environ.get("PYTHONPATH", "")}:{Path(__file__).parent}'}
-    for tool in ('colcon', 'cmake', 'g++'):
-        if shutil.which(tool, path=f'{sys.prefix}/bin:{os.environ["PATH"]}') is None:
-            pytest.skip(f'{tool} is needed to build the messages, and is not here')
-    subprocess.run([ROOT / 'scripts' / 'build_interfaces.sh', sys.prefix], check=True)
-    prefix = ROOT / 'install' / 'clipseg_ros'
-    version = f'python{sys.version_info.major}.{sys.version_info.minor}'
-    packages = prefix / 'lib' / version / 'site-packages'
-    before = os.environ.get('LD_LIBRARY_PATH', '')
-    return {
-        'PYTHONPATH': f'{ROOT}:{packages}:{Path(__file__).parent}',
-        'LD_LIBRARY_PATH': f'{prefix / "lib"}:{before}',
-        'AMENT_PREFIX_PATH': f'{prefix}:{sys.prefix}',
-    }
+from clipseg_ros.interfaces import MISSING
 
 
 @pytest.fixture(scope='module')

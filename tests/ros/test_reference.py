@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 import rclpy
+from build_vision_msgs import environment_with_vision_msgs
 from rcl_interfaces.msg import ParameterType
 from rcl_interfaces.srv import DescribeParameters, GetParameters, ListParameters
 from rclpy.qos import QoSDurabilityPolicy, QoSReliabilityPolicy
-from ros_peers import ROOT, NodeProcess, Peer, wait_until
-
-from clipseg_ros.interfaces import load_interfaces
-from clipseg_ros.vision_outputs import load_vision_messages
+from ros_peers import ROOT, NodeProcess, Peer, claimed_domain, wait_until
 
 PAGE = ROOT / 'docs' / 'reference.md'
 # What the fixture `segment` sets.
@@ -35,12 +34,43 @@ def rows(node: str, section: str) -> list[list[str]]:
     return [[re.sub(r'^`(.*)`$', r'\1', cell.replace('\\|', '|')) for cell in row] for row in cells]
 
 
+@pytest.fixture(scope='module')
+def own_domain() -> Iterator[int]:
+    """A domain without the node that other tests share, which runs without built messages."""
+    with claimed_domain() as number:
+        yield number
+
+
+@pytest.fixture(scope='module')
+def segment(built: dict[str, str], own_domain: int, tiny_model: Path) -> Iterator[NodeProcess]:
+    """The node with all that it may find: its own messages, and those of vision_msgs."""
+    variables = [built, environment_with_vision_msgs()]
+    names = {name for some in variables for name in some}
+    node = NodeProcess(
+        'clipseg_ros.segment_node',
+        {'model': tiny_model, 'device': 'cpu', 'threads': 1, 'prompt': "'the mug; red bowl'"},
+        environment={
+            **{n: os.pathsep.join(some[n] for some in variables if n in some) for n in names},
+            'ROS_DOMAIN_ID': str(own_domain),
+        },
+    )
+    try:
+        node.wait_for('active: tiny')
+        yield node
+    finally:
+        status = node.stop()
+    assert status == 0, node.output
+
+
+@pytest.fixture(scope='module')
+def peer(own_domain: int) -> Iterator[Peer]:
+    made = Peer(own_domain)
+    yield made
+    made.close()
+
+
 def there(condition: str) -> bool:
-    """Whether a row of the page applies to the shared node: raw images, what is built here."""
-    if 'colcon build' in condition:
-        return load_interfaces() is not None
-    if 'vision_msgs' in condition:
-        return load_vision_messages() is not None
+    """Whether a row of the page applies to the node of these tests, which takes raw images."""
     return 'image_transport:=compressed' not in condition
 
 
