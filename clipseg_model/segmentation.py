@@ -170,7 +170,7 @@ class Segmentation:
         """
         if (region.bottom - region.top, region.right - region.left) != (self.height, self.width):
             raise RegionError(
-                f'What was found in {self.width} × {self.height} px cannot be of the region {region}'
+                f'What was found in {self.width} × {self.height} px is not of the size of {region}'
             )
         if region.right > width or region.bottom > height:
             raise RegionError(f'{region} reaches out of an image of {width} × {height} px')
