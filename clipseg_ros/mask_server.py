@@ -68,7 +68,7 @@ class MaskServer:
         node: The node.
         interfaces: The package's own messages; nothing happens where they are not built.
         look: Returns the node as it is now.
-        again: Has the newest image segmented, if it was passed over because nobody listened.
+        again: Has the newest image segmented by the prompts of now, if it was not.
     """
 
     def __init__(

@@ -178,8 +178,8 @@ class SegmentationPipeline:
         """What the model took for the last image, preprocessing and all."""
         self.last_found: FoundFrame | None = None
         """The newest frame that was segmented."""
-        self.skipped: Any = None
-        """The newest message, if it was passed over because nobody asked or listened."""
+        # The newest message, if it was passed over because nobody asked or listened.
+        self._skipped: Any = None
         self._steadier = Steadier()
         # How prompts and the image were read for the frame before.
         self._reading: tuple[str | None, str, Roi | None] = (None, '', None)
@@ -213,9 +213,9 @@ class SegmentationPipeline:
         answered = reported(prompts)
         asked = self._masks is not None and self._masks.asked
         if not answered or not (asked or self._outputs.wanted()):
-            self.last_found, self.skipped = None, message
+            self.last_found, self._skipped = None, message
             return None
-        self.skipped = None
+        self._skipped = None
         if self._taker is not None:
             self._taker.expect(message.header)
         rgb, settings, segmenter = self.to_rgb(message), self._settings(), self.segmenter
@@ -231,6 +231,21 @@ class SegmentationPipeline:
         return FoundFrame(
             message.header, rgb, segmentation, answered, started, settings, region
         )  # fmt: skip
+
+    def take_back(self, message: Any) -> bool:
+        """Whether a message is to be processed once more, for who asks what is active now.
+
+        It is where it was passed over, or where it was asked for other prompts than those of now;
+        not while it is in work. Said once.
+        """
+        found = self.last_found
+        other = found is not None and found.header is message.header and (
+            found.prompts != self._prompts.reported
+        )  # fmt: skip
+        if not other and self._skipped is not message:
+            return False
+        self.last_found = self._skipped = None
+        return True
 
     def publish(self, found: FoundFrame) -> SegmentedFrame | None:
         """Publishes mask, labels, confidence and segments, and prepares the others.

@@ -412,10 +412,9 @@ class SegmentNode(LifecycleNode):
         )
 
     def _segment_again(self) -> None:
-        """Has the newest image segmented, if it was passed over because nobody listened."""
+        """Has the newest image segmented by the prompts of now, if it was not."""
         pipeline, message = self._pipeline, self._newest.message
         if self._worker is None or pipeline is None or message is None:
             return
-        if pipeline.skipped is message:
-            pipeline.skipped = None
+        if pipeline.take_back(message):
             self._worker.put(message, again=True)

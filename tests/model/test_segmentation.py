@@ -252,7 +252,10 @@ class TestWithin:
 
     @pytest.mark.parametrize(
         ('region', 'words'),
-        [(Box(0, 0, WIDTH - 1, HEIGHT), 'is not of the size'), (Box(60, 0, 60 + WIDTH, HEIGHT), 'out')],
+        [
+            (Box(0, 0, WIDTH - 1, HEIGHT), 'is not of the size'),
+            (Box(60, 0, 60 + WIDTH, HEIGHT), 'out'),
+        ],
     )
     def test_a_region_that_does_not_fit(self, region: Box, words: str) -> None:
         with pytest.raises(RegionError, match=words):
