@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 import time
+from contextlib import suppress
 from typing import Any
 
 import rclpy
@@ -26,10 +27,8 @@ def main() -> int:
         time.sleep(seconds)
 
     node.create_subscription(Image, topic, take, QoSProfile(depth=1))
-    try:
+    with suppress(KeyboardInterrupt, ExternalShutdownException):
         rclpy.spin(node)
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass
     node.destroy_node()
     rclpy.try_shutdown()
     return 0

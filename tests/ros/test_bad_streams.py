@@ -1,4 +1,4 @@
-"""Streams that behave badly: floods, two cameras on a topic, one that stops, a consumer too slow."""
+"""Streams that behave badly: a flood, two cameras on a topic, one that stops, a slow consumer."""
 
 from __future__ import annotations
 

@@ -15,6 +15,8 @@ from sensor_msgs.msg import Image
 from std_srvs.srv import SetBool
 
 from clipseg_model.registry import create_model
+from clipseg_ros.client import SegmentClient
+from clipseg_ros.errors import NodeTimeoutError
 from clipseg_ros.interfaces import load_interfaces
 from clipseg_ros.qos import image_output
 
@@ -56,11 +58,12 @@ class Bench:
 
 
 @pytest.fixture(scope='module')
-def the_bench(domain: int, tiny_model: Path, peer: Peer) -> Iterator[Bench]:
+def the_bench(built: dict[str, str], domain: int, tiny_model: Path, peer: Peer) -> Iterator[Bench]:
     node = NodeProcess(
         'clipseg_ros.segment_node',
         {'model': tiny_model, 'device': 'cpu', 'threads': 1, 'prompt': "'the mug; red bowl'"},
         ['-r', '__ns:=/masks'],
+        built,
     )
     node.wait_for('active: tiny')
     yield Bench(node, peer)
@@ -164,3 +167,17 @@ def test_while_there_is_nothing_to_segment_it_says_why(bench: Bench) -> None:
     assert "'nonsense' is not known" in answer.message
     answer = bench.ask(wait=-1.0)
     assert 'wait is -1 s' in answer.message
+
+
+def test_the_client(bench: Bench, domain: int, tiny_model: Path) -> None:
+    bench.show()
+    expected = create_model(tiny_model, 'cpu').segment(RGB, ['the mug', 'red bowl'])
+    with SegmentClient('/masks/clipseg', domain_id=domain) as client:
+        masks = client.masks()
+        assert list(masks) == ['the mug', 'red bowl']
+        for mask, result in zip(masks.values(), expected.results, strict=True):
+            assert mask.dtype == bool
+            assert np.mean(mask != result.mask) < 1e-3
+        assert list(client.masks('red bowl')) == ['red bowl']
+        with pytest.raises(NodeTimeoutError, match="no active prompt is called 'spoon'"):
+            client.masks('spoon')

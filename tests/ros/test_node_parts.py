@@ -13,6 +13,7 @@ import pytest
 import yaml
 from builtin_interfaces.msg import Time
 from rclpy.duration import Duration
+from rclpy.logging import get_logger
 from rclpy.qos import (
     QoSDurabilityPolicy,
     QoSLivelinessPolicy,
@@ -212,6 +213,14 @@ def test_throttling_is_by_what_happened() -> None:
     time.sleep(0.12)
     log.warning('step', 'bad step')
     assert recorder.lines[3:] == ['W bad step']
+
+
+def test_the_logger_of_a_node_takes_both_severities() -> None:
+    """rclpy's raises where one line of code logs in another severity than before."""
+    log = ThrottledLog(get_logger('throttled'))
+    for number in range(3):
+        log.warning(f'warning {number}', 'a warning')
+        log.error(f'error {number}', 'an error')
 
 
 def test_profiles_connect_to_every_kind_of_peer() -> None:

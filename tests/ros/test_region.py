@@ -96,15 +96,21 @@ class Bench:
         if interfaces is not None:
             kinds['segments'] = interfaces.SegmentArray
         self.received = {
-            name: peer.collect(kind, f'/clipseg/{name}', image_output())
+            name: peer.collect(kind, f'/region/clipseg/{name}', image_output())
             for name, kind in kinds.items()
         }
-        self.diagnostics = peer.collect(DiagnosticArray, '/diagnostics', 10)
-        self.images = peer.publisher(Image, '/image', image_output())
-        wait_until(lambda: all(peer.node.count_publishers(f'/clipseg/{name}') for name in kinds))
+        self.diagnostics = peer.collect(DiagnosticArray, '/diagnostics', 50)
+        self.images = peer.publisher(Image, '/region/image', image_output())
+        wait_until(
+            lambda: all(peer.node.count_publishers(f'/region/clipseg/{name}') for name in kinds)
+        )
 
     def set(self, value: Any) -> Any:
-        return self.peer.set_parameter('/clipseg', 'roi', value)
+        return self.peer.set_parameter('/region/clipseg', 'roi', value)
+
+    def status(self) -> Any:
+        own = [array.status[0] for array in list(self.diagnostics)]
+        return [status for status in own if status.name.startswith('region/')][-1]
 
     def ask(self, rgb: NDArray[np.uint8] = RGB) -> dict[str, Any]:
         """Publishes an image until all outputs have answered it."""
@@ -129,20 +135,37 @@ class Bench:
 
 
 @pytest.fixture(scope='module')
-def the_bench(segment: NodeProcess, peer: Peer) -> Iterator[Bench]:
-    bench = Bench(segment, peer)
-    yield bench
-    peer.node.destroy_publisher(bench.images)
+def the_bench(built: dict[str, str], domain: int, tiny_model: Path, peer: Peer) -> Iterator[Bench]:
+    node = NodeProcess(
+        'clipseg_ros.segment_node',
+        {'model': tiny_model, 'device': 'cpu', 'threads': 1, 'prompt': "'the mug; red bowl'",
+         'roi': '[0, 0, 20, 20]'},
+        ['-r', '__ns:=/region'],
+        built,
+    )  # fmt: skip
+    node.wait_for('active: tiny')
+    yield Bench(node, peer)
+    status = node.stop()
+    assert status == 0, node.output
+    assert 'Traceback' not in node.output, node.output
 
 
 @pytest.fixture
-def bench(the_bench: Bench) -> Iterator[Bench]:
-    yield the_bench
+def bench(the_bench: Bench) -> Bench:
     assert the_bench.set([0, 0, 0, 0]).successful
+    return the_bench
 
 
 def pixels(message: Image, name: str) -> NDArray[Any]:
     return np.frombuffer(message.data, TYPES[name]).reshape(message.height, message.width)
+
+
+def test_a_region_given_at_start(the_bench: Bench) -> None:
+    assert list(the_bench.peer.get_parameter('/region/clipseg', 'roi')) == [0, 0, 20, 20]
+    labels = pixels(the_bench.ask()['labels'], 'labels')
+    assert labels[:20, :20].any()
+    assert not labels[20:].any()
+    assert not labels[:, 20:].any()
 
 
 def test_only_the_region_is_segmented(bench: Bench, tiny_model: Path) -> None:
@@ -183,7 +206,7 @@ def test_what_is_picked_has_coordinates_of_the_whole_image(bench: Bench) -> None
     labels = pixels(bench.ask()['labels'], 'labels')
     rows, columns = np.nonzero(labels)
     middle = rows.size // 2
-    publisher = bench.peer.publisher(Point, '/clipseg/pick_point', command_input())
+    publisher = bench.peer.publisher(Point, '/region/clipseg/pick_point', command_input())
     since = len(bench.node.lines)
     try:
         publisher.publish(Point(x=float(columns[middle]), y=float(rows[middle])))
@@ -194,8 +217,8 @@ def test_what_is_picked_has_coordinates_of_the_whole_image(bench: Bench) -> None
         assert REGION.top <= y <= rows[middle] < y + height <= REGION.bottom
     finally:
         # A blank text drops the picture too.
-        assert bench.peer.set_parameter('/clipseg', 'prompt', '').successful
-        assert bench.peer.set_parameter('/clipseg', 'prompt', 'the mug; red bowl').successful
+        assert bench.peer.set_parameter('/region/clipseg', 'prompt', '').successful
+        assert bench.peer.set_parameter('/region/clipseg', 'prompt', 'the mug; red bowl').successful
         bench.peer.node.destroy_publisher(publisher)
 
 
@@ -208,8 +231,8 @@ def test_an_image_that_the_region_reaches_out_of(bench: Bench) -> None:
     def reported() -> bool:
         bench.images.publish(small)
         time.sleep(0.05)
-        last = [array.status[0] for array in list(bench.diagnostics)[-2:]]
-        return any(s.level == b'\x02' and words in s.message for s in last)
+        status = bench.status()
+        return bool(status.level == b'\x02' and words in status.message)
 
     wait_until(reported, what='the reason in the diagnostics')
     line = bench.node.wait_for(words, since=since)
@@ -218,7 +241,7 @@ def test_an_image_that_the_region_reaches_out_of(bench: Bench) -> None:
     assert bench.node.count(words, since) == 1
     assert not [m for m in list(bench.received['mask']) if stamp_of(m) == stamp_of(small)]
     bench.ask()
-    wait_until(lambda: bench.diagnostics[-1].status[0].level == b'\x00', what='good again')
+    wait_until(lambda: bench.status().level == b'\x00', what='good again')
 
 
 @pytest.mark.parametrize(
@@ -237,4 +260,4 @@ def test_values_that_are_refused(bench: Bench, value: Any, words: str) -> None:
     assert not result.successful
     assert 'roi' in result.reason
     assert words in result.reason
-    assert list(bench.peer.get_parameter('/clipseg', 'roi')) == [0, 0, 0, 0]
+    assert list(bench.peer.get_parameter('/region/clipseg', 'roi')) == [0, 0, 0, 0]
