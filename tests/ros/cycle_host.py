@@ -40,8 +40,10 @@ def main() -> int:
     import rclpy
     from rclpy.executors import SingleThreadedExecutor
     from sensor_msgs.msg import Image
+    from std_msgs.msg import Header
 
     from clipseg_model.registry import create_model
+    from clipseg_ros.conversion import array_to_image
     from clipseg_ros.qos import image_output
     from clipseg_ros.segment_lifecycle import SegmentNode
 
@@ -71,8 +73,6 @@ def main() -> int:
         keep = labels.append if name == 'overlay' else lambda message: None
         camera.create_subscription(Image, f'/cycles/clipseg/{name}', keep, image_output())
     images = camera.create_publisher(Image, '/cycles/image', image_output())
-    from ros_peers import array_to_image
-
     seen: list[dict[str, int]] = []
     for number in range(cycles):
         for step in ('configure', 'activate'):
@@ -80,8 +80,8 @@ def main() -> int:
         labels.clear()
         for attempt in range(400):
             if attempt % 10 == 0:
-                image = array_to_image(picture(240, 320), 'rgb8')
-                image.header.stamp.sec = number * 1000 + attempt
+                header = Header(stamp=camera.get_clock().now().to_msg(), frame_id='lens')
+                image = array_to_image(picture(240, 320), 'rgb8', header)
                 images.publish(image)
             executor.spin_once(timeout_sec=0.02)
             if labels:
