@@ -528,7 +528,7 @@ class TestMemory:
         monkeypatch.setattr(segmenter.model, 'encode_image', fail)
         with pytest.raises(DeviceMemoryError, match=r'eager fp32 on cpu.*smaller model'):
             segmenter.segment(image, ['a mug'])
-        with pytest.raises(DeviceMemoryError) as caught, memory_guard(segmenter.runtime):
+        with pytest.raises(DeviceMemoryError) as caught, base.memory_guard(segmenter.runtime):
             segmenter.segment(image, ['a mug'])
         assert str(caught.value).count('There is not enough memory') == 1, 'told once'
 

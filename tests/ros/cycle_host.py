@@ -10,6 +10,7 @@ import json
 import os
 import sys
 import weakref
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,7 @@ def main() -> int:
         camera.create_subscription(Image, f'/cycles/clipseg/{name}', keep, image_output())
     images = camera.create_publisher(Image, '/cycles/image', image_output())
     seen: list[dict[str, int]] = []
+    types: list[Counter[str]] = []
     for number in range(cycles):
         for step in ('configure', 'activate'):
             assert getattr(node, f'trigger_{step}')().name == 'SUCCESS', step
@@ -92,8 +94,11 @@ def main() -> int:
         for _ in range(3):
             executor.spin_once(timeout_sec=0.01)
         seen.append(holds(node, camera))
+        if number in (min(10, cycles - 2), cycles - 1):
+            types.append(Counter(type(one).__qualname__ for one in gc.get_objects()))
     alive = [sum(reference() is not None for reference in kind) for kind in (segmenters, models)]
-    print(json.dumps({'loaded': len(models), 'alive': alive, 'seen': seen}))
+    more = dict((types[1] - types[0]).most_common(12))
+    print(json.dumps({'loaded': len(models), 'alive': alive, 'seen': seen, 'more': more}))
     node.close()
     executor.shutdown()
     for each in (node, camera):

@@ -81,10 +81,29 @@ def test_the_first_at_once_then_the_newest_when_its_time_has_come(
     assert done == [0], 'not yet'
     node.later(0.1)
     assert done == [0, 9]
+    node.later(0.1)
     assert not node.timers[0].running, 'nothing runs while nothing waits'
-    node.later(0.3)
+    node.later(0.2)
     inbox.put('text', lambda: done.append(10), 0.25)
     assert done == [0, 9, 10]
+
+
+def test_a_topic_that_sends_too_fast_is_left_alone_for_a_moment(
+    node: Node, inbox: PacedInbox
+) -> None:
+    gate, other, entity = inbox.gate('text'), inbox.gate('picture'), object()
+    assert inbox.gate('text') is gate
+    inbox.put('text', lambda: None, 0.25)
+    assert gate.can_execute(entity), 'one alone is no flood'
+    inbox.put('text', lambda: None, 0.25)
+    assert not gate.can_execute(entity)
+    assert other.can_execute(entity), 'each topic by itself'
+    node.later(0.02)
+    assert gate.can_execute(entity)
+    inbox.put('text', lambda: None, 0.25)
+    node.later(0.02)
+    inbox.put('text', lambda: None, 0.25)
+    assert gate.can_execute(entity), 'fifty a second are none either'
 
 
 def test_kinds_take_effect_in_the_order_in_which_they_came(node: Node, inbox: PacedInbox) -> None:
