@@ -210,7 +210,7 @@ def main(arguments: list[str] | None = None) -> None:
     add_arguments(parser)
     try:
         run(parser.parse_args(arguments))
-    except ClipsegError as error:
+    except (ClipsegError, FileNotFoundError) as error:
         raise SystemExit(f'{error}') from error
 
 

@@ -114,7 +114,7 @@ def measure(
     chosen = range(len(source)) if indices is None else indices
     groups = grouped(source, chosen)[accelerator.process_index :: accelerator.num_processes]
     run = _paper if evaluation.mode == 'paper' else _native
-    tally, skipped = run(model, card, source, groups, evaluation, accelerator.device)
+    tally, skipped = run(model, card, source, groups, evaluation, device_of(accelerator))
     tally = tally.summed(accelerator)
     counts: Counter[str] = Counter()
     # Every process has counted its own.
@@ -126,6 +126,12 @@ def measure(
             f'there is no sample to measure on among {len(chosen)}; {tally.skipped or "none"}'
         )
     return tally
+
+
+def device_of(accelerator: Accelerator) -> torch.device:
+    """Returns the device of this process; several processes share one CPU, which has no number."""
+    device = accelerator.device
+    return torch.device('cpu') if device.type == 'cpu' else device
 
 
 def check_whole(source: SampleSource) -> None:

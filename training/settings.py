@@ -6,6 +6,7 @@ model, the data and what departs from it.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -194,8 +195,7 @@ def load_settings(path: Path, changes: Sequence[str] = (), **given: Any) -> Sett
         raise SettingsError(f'{path} is no YAML: {error}') from error
     if not isinstance(values, dict):
         raise SettingsError(f'{path} holds {type(values).__name__}, not keys and values')
-    for change in changes:
-        _change(values, change)
+    values = changed(values, changes)
     values.update({key: value for key, value in given.items() if value is not None})
     if given.get('init_from'):
         # What the towers of a file would have been, the checkpoint brings.
@@ -205,6 +205,22 @@ def load_settings(path: Path, changes: Sequence[str] = (), **given: Any) -> Sett
         return Settings(**values)
     except ValidationError as error:
         raise SettingsError(f'{path} is not valid: {_mistakes(error)}') from error
+
+
+def changed(values: Mapping[str, Any], changes: Sequence[str]) -> dict[str, Any]:
+    """Returns settings with changes from a command line.
+
+    Args:
+        values: Settings by key; they are left as they are.
+        changes: As :func:`load_settings` takes them.
+
+    Raises:
+        SettingsError: A change is not of the form ``KEY=VALUE``.
+    """
+    copied = copy.deepcopy(dict(values))
+    for change in changes:
+        _change(copied, change)
+    return copied
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

@@ -17,7 +17,7 @@ from training.datasets.pascal import PascalZeroShot, Scene
 from training.datasets.prompting import square
 from training.datasets.samples import Sample
 from training.learner import Learner
-from training.measuring import Evaluation
+from training.measuring import Evaluation, device_of
 from training.metrics_classes import ConfusionMatrix, sum_over_processes, zero_shot_classes
 
 
@@ -48,9 +48,9 @@ def measure_zero_shot(
     mine = chosen[accelerator.process_index :: accelerator.num_processes]
     matrix = ConfusionMatrix.of(len(data.names))
     ask = (
-        _Squares(model, data.names, evaluation, accelerator.device)
+        _Squares(model, data.names, evaluation, device_of(accelerator))
         if evaluation.mode == 'paper'
-        else _Pictures(model, card, data.names, evaluation, accelerator.device)
+        else _Pictures(model, card, data.names, evaluation, device_of(accelerator))
     )
     for scene in data.each(mine):
         matrix.add(*ask(scene))

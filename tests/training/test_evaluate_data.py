@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -245,6 +246,8 @@ class TestCommand:
         found = evaluate_data.read_data('training/configs/clipseg_pc_plus.yaml')
         assert found['split'] == 'val'
 
+    @pytest.mark.slow
+    @pytest.mark.ci
     def test_two_processes_report_what_one_reports(self, repository, tmp_path):
         outputs = [tmp_path / 'one.json', tmp_path / 'two.json']
         command = ['-m', 'training.evaluate', 'data', 'tabletop', '--mode', 'native']
@@ -254,15 +257,9 @@ class TestCommand:
         evaluate_data.main([*command[3:], str(outputs[0])])
         subprocess.run(
             [sys.executable, *run, *command, str(outputs[1])],
-            check=True, cwd=repository, env={**_environment(), **environment}, timeout=200,
+            check=True, cwd=repository, env={**os.environ, **environment}, timeout=200,
             capture_output=True,
         )  # fmt: skip
         one, two = (json.loads(path.read_text()) for path in outputs)
         assert (one.pop('processes'), two.pop('processes')) == (1, 2)
         assert one == two
-
-
-def _environment() -> dict[str, str]:
-    import os
-
-    return dict(os.environ)
