@@ -396,6 +396,11 @@ def finish(
         put(best['trained'], trained)
         details['best'] = {'iteration': best['step'], **best['measured']}
         fields['threshold'] = best['measured']['threshold']
+        assert settings.validation is not None
+        split = settings.validation.data
+        named = filter(None, [split['dataset'], split.get('split') or split.get('folder')])
+        size = settings.prompts.size
+        details['calibrated_on'] = f'{" ".join(map(str, named))}, squares of {size} px'
     if done.skipped:
         details['skipped'] = dict(done.skipped)
         counts = ', '.join(f'{count} {kind}' for kind, count in sorted(done.skipped.items()))
