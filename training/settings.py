@@ -97,8 +97,13 @@ class Settings(_Strict):
     )
     data: dict[str, Any] = Field(description="dataset: its name, and that data set's settings")
     prompts: PromptSettings = PromptSettings()
-    activations: Path | None = Field(
+    activations: str | None = Field(
         None, description='folder of training.cache_activations: read instead of running towers'
+    )
+    stream: bool = Field(
+        False,
+        description='read activations shard by shard, in a shuffled stream, and not any sample at '
+        'any time; they may then be at an address (http, https)',
     )
     validation: Validation | None = None
     batch_size: int = Field(64, gt=0, description='samples of a step, of all processes together')
@@ -141,6 +146,8 @@ class Settings(_Strict):
 
     @model_validator(mode='after')
     def _consistent(self) -> Settings:
+        if self.stream and self.activations is None:
+            raise ValueError('stream is of activations: say where they are')
         if self.iterations is not None and self.epochs is not None:
             raise ValueError('give iterations or epochs, not both')
         if self.model is None and self.init_from is None:
