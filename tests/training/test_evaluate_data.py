@@ -233,6 +233,7 @@ class TestCommand:
         [
             (['--mode', 'native', '--fit', 'pad'], 'of paper mode'),
             (['--mode', 'native', '--threshold', '1.5'], 'strictly between'),
+            (['--mode', 'paper', '--template', 'ensemble'], 'is 9 captions'),
             (['--mode', 'native', '--data', '{folder: x}'], 'names no data set'),
             (['--mode', 'native', '--data', 'nowhere.yaml'], 'cannot be read'),
             (['--mode', 'native', '--data', '{dataset: folder, folder: nowhere}'], 'nowhere'),
