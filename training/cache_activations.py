@@ -75,9 +75,12 @@ def cache(
     source = open_source(settings.data)
     drawn = DrawnPictures(source, settings.prompts, settings.seed)
     made = description(settings, model.config(), frozen_fingerprint(model))
-    made |= {'samples': len(source), 'epochs': epochs, 'shard_size': shard_size}
+    made |= {'samples': len(source), 'epochs': epochs, 'shard_size': shard_size, 'order': 'random'}
     _claim(folder, made)
-    places = [(epoch, index) for epoch in range(epochs) for index in range(len(source))]
+    in_order = [(epoch, index) for epoch in range(epochs) for index in range(len(source))]
+    # Shards may be read from end to end, and neighbours in a data set are alike.
+    shuffled = np.random.default_rng([settings.seed, epochs]).permutation(len(in_order))
+    places = [in_order[position] for position in shuffled]
     starts = range(0, len(places), shard_size)[part[0] :: part[1]]
     kind = {'fp16': torch.float16, 'bf16': torch.bfloat16, 'no': torch.float32}
     cast = torch.autocast(
