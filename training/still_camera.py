@@ -5,7 +5,7 @@
 A still camera with a noisy sensor looks at tables of the test split, 70 frames each at 10 a second:
 nothing happens; something is put onto the table from above, within a second; nothing happens;
 something else is pushed aside slowly, by 3 mm a frame; nothing happens. Up to four things are asked
-for, those that move among them. Each setting segments all frames of a clip, in turns frame by frame.
+for, those that move among them. The settings take turns frame by frame.
 
 ms: mean time of a frame, from the image to its logits and scores.
 encoded: share of the frames that were encoded.
