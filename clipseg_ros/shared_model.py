@@ -75,7 +75,7 @@ class SharedSegmenter(Segmenter):
         with self._turns.mine():
             return super().segment(image, prompts, threshold)
 
-    def infer(self, pixels: Tensor, prompts: Sequence[Prompt]) -> Tensor:
+    def infer(self, pixels: Tensor | None, prompts: Sequence[Prompt]) -> Tensor:
         """As the method of :class:`~clipseg_model.segmenter.Segmenter`, when it is its turn."""
         with self._turns.mine():
             return super().infer(pixels, prompts)

@@ -185,7 +185,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         }
         report['encoder'] = encoder_shares(own, args, report['peak'])
         first = next(iter(own.values()))
-        shape = first._input_shape(frames(1, *args.sizes[0])[0])
+        shape = first.preprocessor.shape_of(*args.sizes[0])
         report['gflop'] = gflops(args.model, shape)
     if args.memory:
         for name in args.subjects:
@@ -203,8 +203,8 @@ def encoder_shares(
     shares = {}
     for name, segmenter in own.items():
         picture = frames(1, *args.sizes[0])[0]
-        shape = segmenter._input_shape(picture)
-        pixels = segmenter._pixels(picture, shape)
+        shape = segmenter.preprocessor.shape_of(*picture.shape[:2])
+        pixels = segmenter.preprocessor.pixels(picture)
         times = [
             timed(lambda s=segmenter, x=pixels: s.runtime.encode_image(x))
             for _ in range(args.warm + args.frames)
