@@ -1,7 +1,8 @@
-"""Benchmarks: of models against their peers (``speed``), of the node around them (``node``).
+"""Benchmarks: models against peers (``speed``), their growth (``growth``), the node (``node``).
 
 python -m training.benchmark                 the bundled model, 4 prompts, 640 × 480
 python -m training.benchmark speed --help
+python -m training.benchmark growth --help
 python -m training.benchmark node --help
 """
 
@@ -11,7 +12,7 @@ import argparse
 import importlib
 import sys
 
-from training import benchmark_speed
+from training import benchmark_growth, benchmark_speed
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -21,10 +22,13 @@ def main(arguments: list[str] | None = None) -> None:
         # It starts processes with ROS: imported where it is wanted only.
         importlib.import_module('training.benchmark_node').main(words[1:])
         return
+    if words[:1] == ['growth']:
+        benchmark_growth.main(words[1:])
+        return
     if words[:1] == ['speed']:
         words = words[1:]
     parser = argparse.ArgumentParser(
-        prog='python -m training.benchmark [speed|node]',
+        prog='python -m training.benchmark [speed|growth|node]',
         description=benchmark_speed.__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

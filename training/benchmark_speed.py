@@ -19,13 +19,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -34,13 +34,16 @@ from rich.console import Console
 from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
 
-from clipseg_model import Segmenter, create_model
+from clipseg_model import Prompt, Segmenter, create_model
 from clipseg_model.models import build_model
 from clipseg_model.registry import get_card, load_model
 from clipseg_model.runtime import create_runtime
 from training import benchmark_machine, benchmark_peers
 from training.benchmark_machine import summary, timed
 from training.benchmark_peers import Subject
+
+NameT = TypeVar('NameT')
+PictureT = TypeVar('PictureT')
 
 RANDOM = 'vit-b16'
 PEERS = {
@@ -72,7 +75,7 @@ def own_segmenter(model: str, subject: str, exports: Path | None) -> Segmenter:
     return Segmenter(create_runtime(made, card, 'cpu', runtime, precision, exports), card)
 
 
-def all_masks(segmenter: Segmenter, prompts: Sequence[str]) -> Subject:
+def all_masks(segmenter: Segmenter, prompts: Sequence[str | Prompt]) -> Subject:
     """Returns a call that segments a frame and makes every mask."""
 
     def run(image: NDArray[np.uint8]) -> object:
@@ -82,10 +85,13 @@ def all_masks(segmenter: Segmenter, prompts: Sequence[str]) -> Subject:
 
 
 def interleaved(
-    subjects: dict[str, Subject], pictures: list[NDArray[np.uint8]], turns: int, warm: int
-) -> dict[str, list[float]]:
+    subjects: dict[NameT, Callable[[PictureT], object]],
+    pictures: Sequence[PictureT],
+    turns: int,
+    warm: int,
+) -> dict[NameT, list[float]]:
     """Seconds of each subject, which take turns frame by frame; the first ``warm`` do not count."""
-    seconds: dict[str, list[float]] = {name: [] for name in subjects}
+    seconds: dict[NameT, list[float]] = {name: [] for name in subjects}
     for turn in range(-warm, turns):
         picture = pictures[turn % len(pictures)]
         for name, run in subjects.items():
