@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -13,7 +14,13 @@ from torch import Tensor
 from clipseg_model.calibration import top_scores
 from clipseg_model.competition import compete
 from clipseg_model.devices import resolve_device
-from clipseg_model.errors import CheckpointError, ClipsegError, ImageError, PromptError
+from clipseg_model.errors import (
+    CheckpointError,
+    ClipsegError,
+    ImageError,
+    PromptError,
+    ReuseError,
+)
 from clipseg_model.images import check_image
 from clipseg_model.model_card import ModelCard
 from clipseg_model.models import ImageFeatures, PromptFeatures, SegmentationModel
@@ -23,6 +30,7 @@ from clipseg_model.prompts import Prompt, as_prompts, check_probability
 from clipseg_model.regions import Box
 from clipseg_model.runtime import Runtime, wrap_model
 from clipseg_model.segmentation import PromptResult, Segmentation
+from clipseg_model.still import StillDetector
 from clipseg_model.visual_prompt import DEFAULT_METHOD
 from clipseg_model.zoom import Zoom
 
@@ -45,6 +53,7 @@ class Segmenter:
         template: What phrases are put into, a key of :data:`clipseg_model.prompts.TEMPLATES` or a
             caption with one ``{}``; the card's where None.
         zoom: How to look closely at parts of each image; None not to.
+        reuse_below: As :attr:`reuse_below`.
 
     Attributes:
         model: The model, in evaluation mode on ``device``; it embeds prompts.
@@ -54,12 +63,14 @@ class Segmenter:
         card: Its card.
         device: Where it runs.
         zoom: As given; may be set at any time.
+        still: Decides whether an image is encoded, where encodings are reused.
 
     Raises:
         DeviceError: The device is not there.
         CheckpointError: The card's sizes do not fit the model's patches, or a weight is NaN or
             infinite.
         PromptError: There is no such visual method or template.
+        ReuseError: As :meth:`check_reuse`.
     """
 
     def __init__(
@@ -70,6 +81,7 @@ class Segmenter:
         visual_method: str = DEFAULT_METHOD,
         template: str | None = None,
         zoom: Zoom | None = None,
+        reuse_below: float = 0.0,
     ) -> None:
         _check_weights(model.model if isinstance(model, Runtime) else model, card.name)
         if not isinstance(model, Runtime):
@@ -81,6 +93,10 @@ class Segmenter:
         self.zoom = zoom
         self.preprocessor = Preprocessor(card, self.model.backbone, self.device)
         self.embedder = PromptEmbedder(model, card, self.preprocessor, visual_method, template)
+        self.still = StillDetector()
+        self.reuse_below = reuse_below
+        self._encoded: ImageFeatures | None = None
+        self._reused = False
         self._features: ImageFeatures | None = None
         self._image = np.zeros((0, 0, 3), np.uint8)
 
@@ -110,9 +126,62 @@ class Segmenter:
     def template(self, template: str | None) -> None:
         self.embedder.template = template
 
+    @property
+    def reuse_below(self) -> float:
+        """An approximation for a camera that stands still; may be set at any time, 0 is off.
+
+        While an image differs by less than this from the one that was encoded last (in levels of
+        255, see :func:`clipseg_model.still.picture_difference`), that encoding is reused, at most
+        ``still.at_most`` times in a row. Prompts are decoded for each image, new ones too. The
+        images must be of one camera: keep a segmenter for each, or call ``still.forget()`` between.
+
+        Raises:
+            ReuseError: On setting, as :meth:`check_reuse`.
+        """
+        return self.still.below
+
+    @reuse_below.setter
+    def reuse_below(self, below: float) -> None:
+        self.check_reuse(below)
+        self.still.below = below
+
+    def check_reuse(self, below: float) -> None:
+        """Make sure that :attr:`reuse_below` can be set to a value; changes nothing.
+
+        Raises:
+            ReuseError: It is out of range; or it is not 0, and the model's image tower sees the
+                prompt, or zoom is on.
+        """
+        StillDetector(below)
+        if below and not self.model.shares_image_features:
+            raise ReuseError(
+                f'The image tower of {self.card.name!r} sees the prompt and runs for each of them: '
+                'there is no encoding of the image alone to reuse. Set reuse_below 0, or choose a '
+                'CLIPSeg'
+            )
+        if below and self.zoom is not None:
+            raise ReuseError(
+                'Zoom encodes parts of every image anew, so no encoding is reused with it: set '
+                'reuse_below 0, or leave zoom out'
+            )
+
+    def is_still(self, image: NDArray[np.uint8]) -> bool:
+        """Decides whether the encoding at hand serves for the next image; False without reuse.
+
+        What :meth:`set_image` does first, for those who call :meth:`infer`. If not, they must call
+        it with this image.
+
+        Args:
+            image: (H, W, 3) uint8 RGB.
+        """
+        if not self.reuse_below:
+            self._encoded = None
+            return False
+        return self._is_still(self.preprocessor.resize(image))
+
     @torch.inference_mode()
     def set_image(self, image: NDArray[np.uint8]) -> None:
-        """Encode an image, once for all prompts that follow.
+        """Encode an image, once for all prompts that follow; or see :attr:`reuse_below`.
 
         Args:
             image: (H, W, 3) uint8 RGB of any size. Zoom looks at it again in :meth:`predict`, so
@@ -123,7 +192,11 @@ class Segmenter:
         """
         self._features = None
         check_image(image)
-        self._features = self.runtime.encode_image(self.preprocessor.pixels(image))
+        pixels = self.preprocessor.resize(image)
+        self._reused = self._is_still(pixels)
+        if not self._reused:
+            self._encoded = self.runtime.encode_image(self.preprocessor.normalise(pixels))
+        self._features = self._encoded
         self._image = image
 
     @torch.inference_mode()
@@ -187,6 +260,7 @@ class Segmenter:
             raise ImageError('There is no image to predict on: call set_image() first')
         logits = self._decode(self._features, self.embedder.features(wanted))
         found = self.read(logits, wanted, threshold, self._image.shape[:2])
+        found = replace(found, reused=self._reused)
         return found if self.zoom is None else self.zoom.refine(self, self._image, found)
 
     def segment(
@@ -208,6 +282,8 @@ class Segmenter:
         threshold: float | None = None,
     ) -> list[Segmentation]:
         """Segment images of one size by the same prompts, in one call of the model.
+
+        Each is encoded: they are of several cameras, and encodings are reused for those of one.
 
         Args:
             images: At least one, such as the newest of each camera; (H, W, 3) uint8 RGB.
@@ -248,20 +324,29 @@ class Segmenter:
         return [self.zoom.refine(self, image, segmentation) for image, segmentation in pairs]
 
     @torch.inference_mode()
-    def infer(self, pixels: Tensor, prompts: Sequence[Prompt]) -> Tensor:
+    def infer(self, pixels: Tensor | None, prompts: Sequence[Prompt]) -> Tensor:
         """The model's part of :meth:`segment`, which leaves its answer on the device.
 
         Args:
-            pixels: (1, 3, H, W) uint8 RGB, on the device.
+            pixels: (1, 3, H, W) uint8 RGB, on the device; None for an image that
+                :meth:`is_still`, whose pixels are not needed there.
             prompts: As :meth:`prepare` returns them.
 
         Returns:
             Logits (P, h, w) float32 at the model's resolution, on the device.
+
+        Raises:
+            ImageError: There are no pixels, and no encoding to reuse.
         """
-        height, width = pixels.shape[2:]
-        shape = self.preprocessor.shape_of(height, width)
-        resized = self.preprocessor.resize_tensor(pixels, shape)
-        features = self.runtime.encode_image(self.preprocessor.normalise(resized))
+        features = self._encoded
+        if pixels is not None:
+            height, width = pixels.shape[2:]
+            shape = self.preprocessor.shape_of(height, width)
+            resized = self.preprocessor.resize_tensor(pixels, shape)
+            features = self.runtime.encode_image(self.preprocessor.normalise(resized))
+            self._encoded = features if self.reuse_below else None
+        if features is None:
+            raise ImageError('There is no encoding to reuse: give the pixels of the image')
         return self._decode(features, self.embedder.features(list(prompts)))
 
     def read(
@@ -352,11 +437,23 @@ class Segmenter:
             width: Of the images that will come.
             prompts: How many prompts there will be.
         """
-        self.set_image(np.zeros((height, width, 3), np.uint8))
-        assert self._features is not None
+        pixels = self.preprocessor.pixels(np.zeros((height, width, 3), np.uint8))
+        features = self.runtime.encode_image(pixels)
         condition = self.runtime.embed_texts(['a']).expand(prompts, -1)
-        top_scores(self._decode(self._features, self.runtime.encode_prompts(condition)))
-        self._features = None
+        top_scores(self._decode(features, self.runtime.encode_prompts(condition)))
+
+    def _is_still(self, pixels: Tensor) -> bool:
+        """See :meth:`is_still`; pixels as they were resized."""
+        if self.reuse_below:
+            # Zoom may have been switched on since.
+            self.check_reuse(self.reuse_below)
+            if self._encoded is None:
+                # What should have been encoded was not: it failed.
+                self.still.forget()
+        if not self.still.is_still(pixels[0].numpy()):
+            self._encoded = None
+            return False
+        return True
 
     def _decode(self, features: ImageFeatures, prompts: PromptFeatures) -> Tensor:
         """Logits, float32: (P, h, w) of prompts of one image, or (B, P, h, w) of those of B.

@@ -204,6 +204,7 @@ class SharedSegmenter(Segmenter):
             take turns, and 0 leaves it to the runtime: :data:`AUTOMATIC_BATCH` where it gains by
             batches, 1 where it does not. Images that wait at the same time are batched where the
             model's input has one size for them, whatever their prompts; none waits for others.
+            With zoom or ``reuse_below`` an image goes alone.
     """
 
     def __init__(self, queue: ModelQueue, *words: Any) -> None:
@@ -219,6 +220,11 @@ class SharedSegmenter(Segmenter):
         """The most images in one call, 0 of :attr:`max_batch` resolved."""
         return self.max_batch or (AUTOMATIC_BATCH if self.runtime.batches else 1)
 
+    @property
+    def _goes_alone(self) -> bool:
+        """Whether its images depend on answers (zoom) or on images before them (reuse)."""
+        return self.zoom is not None or self.reuse_below > 0
+
     @torch.inference_mode()
     def segment(
         self,
@@ -227,8 +233,7 @@ class SharedSegmenter(Segmenter):
         threshold: float | None = None,
     ) -> Segmentation:
         """As the method of :class:`~clipseg_model.segmenter.Segmenter`, when it is its turn."""
-        if self.zoom is not None:
-            # Where to look closely depends on the answer.
+        if self._goes_alone:
             with self._queue.turns.mine():
                 return super().segment(image, prompts, threshold)
         wanted = as_prompts(prompts)
@@ -239,8 +244,11 @@ class SharedSegmenter(Segmenter):
         return self.read(logits, wanted, threshold, image.shape[:2])
 
     @torch.inference_mode()
-    def infer(self, pixels: Tensor, prompts: Sequence[Prompt]) -> Tensor:
+    def infer(self, pixels: Tensor | None, prompts: Sequence[Prompt]) -> Tensor:
         """As the method of :class:`~clipseg_model.segmenter.Segmenter`, when it is its turn."""
+        if self._goes_alone or pixels is None:
+            with self._queue.turns.mine():
+                return super().infer(pixels, prompts)
         height, width = pixels.shape[2:]
         shape = self.preprocessor.shape_of(height, width)
         resized = self.preprocessor.resize_tensor(pixels, shape)

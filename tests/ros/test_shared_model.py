@@ -181,6 +181,23 @@ def test_prompts_of_other_number_are_decoded_apart(
         check_same(one, alone.segment(rgb, wanted, 0.3))
 
 
+def test_a_camera_that_reuses_encodings_keeps_its_own(
+    segmenters: list[SharedSegmenter], spy: Spy, tiny_model: Path
+) -> None:
+    alone = create_model(tiny_model, 'cpu')
+    segmenters[0].reuse_below = 5.0
+    segment_at_once(segmenters, [['the mug']] * 3)
+    assert sorted(spy.encoded) == [1, 2]
+    spy.encoded.clear()
+    found = segment_at_once(segmenters, [['red bowl']] * 3)
+    # The first camera's picture is encoded already.
+    assert spy.encoded == [2]
+    assert isinstance(found[0], Segmentation)
+    assert found[0].reused
+    for rgb, one in zip(PICTURES, found, strict=False):
+        check_same(one, alone.segment(rgb, ['red bowl'], 0.3))
+
+
 def test_infer_of_those_who_wait_is_one_call(
     segmenters: list[SharedSegmenter], spy: Spy, tiny_model: Path
 ) -> None:
@@ -285,7 +302,7 @@ def test_what_is_wrong_is_said_before_the_turn(segmenters: list[SharedSegmenter]
             segmenters[0].segment(PICTURES[0], [])
 
 
-@pytest.mark.parametrize('call', ['prepare', 'warm_up', 'zoom'])
+@pytest.mark.parametrize('call', ['prepare', 'warm_up', 'zoom', 'reuse'])
 def test_what_uses_the_model_waits_for_its_turn(
     call: str, segmenters: list[SharedSegmenter]
 ) -> None:
@@ -294,9 +311,12 @@ def test_what_uses_the_model_waits_for_its_turn(
         'prepare': lambda: segmenter.prepare(['the mug']),
         'warm_up': lambda: segmenter.warm_up(60, 80),
         'zoom': lambda: segmenter.segment(PICTURES[0], ['the mug']),
+        'reuse': lambda: segmenter.segment(PICTURES[0], ['the mug']),
     }
     if call == 'zoom':
         segmenter.zoom = Zoom()
+    if call == 'reuse':
+        segmenter.reuse_below = 5.0
 
     def work() -> None:
         calls[call]()
