@@ -18,7 +18,7 @@ from __future__ import annotations
 import io
 import json
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,22 +40,42 @@ class ActivationsError(ClipsegError):
     """Cached activations are missing, damaged, or of another run."""
 
 
-def description(settings: Settings, config: Mapping[str, Any], frozen: str) -> dict[str, Any]:
+def taps_of(config: Mapping[str, Any]) -> list[int]:
+    """Returns the blocks whose activations a model reads, -1 for what enters the first.
+
+    ClsCLIP reads one, the last before its prompt enters: what comes after depends on the prompt.
+
+    Args:
+        config: Of the model.
+    """
+    if config['architecture'] == 'clsclip':
+        return [config['blocks'][0] - 1]
+    return list(config['layers'])
+
+
+def description(
+    settings: Settings,
+    config: Mapping[str, Any],
+    frozen: str,
+    layers: Sequence[int] | None = None,
+) -> dict[str, Any]:
     """Returns what activations depend on, apart from the number of epochs.
 
     Args:
         settings: Of the run.
-        config: Of the model; what comes after the towers does not matter.
+        config: Of the model; what comes after the taps does not matter.
         frozen: Fingerprint of the towers.
+        layers: Blocks that are tapped, where they are not those that the model reads.
     """
-    read = {key: value for key, value in config.items() if key != 'decoder'}
+    towers = {key: config[key] for key in ('backbone', 'image_tower') if key in config}
     dumped = settings.model_dump(mode='json')
     return {
         'data': dumped['data'],
         'prompts': dumped['prompts'],
-        'seed': settings.seed,
-        'model': read,
+        'seed': settings.drawn_by,
+        'towers': towers,
         'frozen': frozen,
+        'layers': taps_of(config) if layers is None else list(layers),
     }
 
 
@@ -148,6 +168,8 @@ class CachedActivations:
                 f'{path} cannot be read ({error}): write the folder with '
                 'python -m training.cache_activations'
             ) from error
+        #: Places of the taps that are read, among those that are stored.
+        self._rows: list[int] | None = None
         self.samples = int(self._description['samples'])
         self.epochs = int(self._description['epochs'])
         self._places: dict[str, tuple[Path, int]] = {}
@@ -162,12 +184,17 @@ class CachedActivations:
             )
 
     def check(self, settings: Settings, config: Mapping[str, Any], frozen: str) -> None:
-        """Makes sure that the activations are those that a run would make.
+        """Makes sure that the activations are those that a run would make, and reads no others.
+
+        More layers may have been cached than the model reads: each is given its own.
 
         Raises:
             ActivationsError: They are not; says by what.
         """
         wanted = description(settings, config, frozen)
+        layers, stored = wanted['layers'], self._description.get('layers') or []
+        if set(layers) <= set(stored):
+            wanted['layers'] = stored
         differ = [
             f'{key}: {self._description.get(key)!r} there, {value!r} here'
             for key, value in wanted.items()
@@ -178,6 +205,7 @@ class CachedActivations:
                 f'the activations in {self.folder} are of another run ({"; ".join(differ)}): cache '
                 'them again, or set activations to null'
             )
+        self._rows = [stored.index(layer) for layer in layers]
 
     def load(self, place: Place) -> Load:
         """Reads the sample of a place, a batch of one.
@@ -198,7 +226,8 @@ class CachedActivations:
                         assert content is not None
                         members[member.name[len(name) + 1 :]] = content.read()
             record = json.loads(members['json'])
-            taps = torch.from_numpy(_array(members['taps.npy']))
+            stored = _array(members['taps.npy'])
+            taps = torch.from_numpy(stored if self._rows is None else stored[self._rows])
             prompts = torch.from_numpy(_array(members['prompts.npy']))
             mask = _pixels(members['mask.png'])
             valid = _pixels(members['valid.png']) if 'valid.png' in members else None

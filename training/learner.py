@@ -68,8 +68,12 @@ class Learner(nn.Module):
             # Stored in half precision; the decoder runs in whatever precision the run has.
             taps = [tap.to(device, non_blocking=True).float() for tap in load.taps]
             return ImageFeatures(taps, load.grid, size, size)
-        pixels = load.batch.images.to(device, non_blocking=True)
-        return self.model.encode_image((pixels - self._mean) / self._std)
+        return self.model.encode_image(self.normalised(load.batch.images))
+
+    def normalised(self, images: Tensor) -> Tensor:
+        """Returns images (B, 3, S, S) of 0…1 as the towers take them, on their device."""
+        pixels = images.to(self._mean.device, non_blocking=True)
+        return (pixels - self._mean) / self._std
 
     def conditions(self, load: Load) -> Tensor:
         """Returns conditional vectors (B, E): a · text + (1 - a) · image, a the text's share."""

@@ -41,19 +41,23 @@ class TabletopViews:
 
     Args:
         folder: Folder written by :mod:`training.datasets.tabletop_render`.
+        count: Read so many views and no more; all by default.
 
     Raises:
-        FileNotFoundError: If the folder holds no complete shard.
+        FileNotFoundError: If the folder holds no complete shard, or less than ``count`` views.
+        ValueError: If a file is damaged.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, count: int | None = None) -> None:
         self.records: list[dict[str, Any]] = []
         self._where: list[tuple[int, int]] = []
         self._rgb: list[NDArray[np.uint8]] = []
         self._ids: list[NDArray[np.uint8]] = []
         for path in sorted(folder.glob('views_*.json')):
+            if count is not None and len(self.records) >= count:
+                break
             number = path.stem.split('_')[1]
-            records = json.loads(path.read_text())
+            records = json.loads(path.read_text())[: None if count is None else count - len(self)]
             self._where += [(len(self._rgb), row) for row in range(len(records))]
             self.records += records
             self._rgb.append(np.load(folder / f'rgb_{number}.npy', mmap_mode='r'))
@@ -63,6 +67,11 @@ class TabletopViews:
                 f'{folder} holds no rendered views: make them with '
                 f'`python -m training.datasets.tabletop_render {folder.parent} '
                 f'--split {folder.name} --scenes 100`'
+            )
+        if count is not None and len(self) < count:
+            raise FileNotFoundError(
+                f'{folder} holds {len(self)} views, and {count} are wanted: render more scenes '
+                'with training.datasets.tabletop_render'
             )
         self.size = self._rgb[0].shape[1]
         self.supports = self._index_supports()
