@@ -16,6 +16,7 @@ import fcntl
 import hashlib
 import json
 import os
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -135,16 +136,19 @@ def measure(segmenter: Segmenter, data: Path, views: int, seed: int = 0) -> dict
     false = TabletopPhrases(TabletopSettings(**settings, negatives=1.0))
     threshold = segmenter.card.threshold
     text, image = Asked(), Asked()
-    for index in tqdm(range(len(true)), unit='prompt', mininterval=10):
-        shown = true.load(index, sample_rng(seed, 0, index))
-        denied = false.load(index, sample_rng(seed, 1, index))
-        queries = [
-            (Prompt(text=shown.phrase), shown.mask, text),
-            (Prompt(text=denied.phrase), denied.mask, text),
-        ]
-        if shown.support is not None:
-            prompt = Prompt(image=shown.support.image, mask=shown.support.mask)
-            queries.append((prompt, shown.mask, image))
+    of_view: dict[str, list[int]] = defaultdict(list)
+    for index in range(len(true)):
+        of_view[true.key(index).rpartition(' phrase ')[0]].append(index)
+    for indices in tqdm(of_view.values(), unit='view', mininterval=10):
+        queries = []
+        for index in indices:
+            shown = true.load(index, sample_rng(seed, 0, index))
+            denied = false.load(index, sample_rng(seed, 1, index))
+            queries.append((Prompt(text=shown.phrase), shown.mask, text))
+            queries.append((Prompt(text=denied.phrase), denied.mask, text))
+            if shown.support is not None:
+                prompt = Prompt(image=shown.support.image, mask=shown.support.mask)
+                queries.append((prompt, shown.mask, image))
         found = segmenter.segment(shown.image, [query[0] for query in queries])
         for (_, truth, asked), result in zip(queries, found.results, strict=True):
             asked.add(result, truth, threshold)
