@@ -6,6 +6,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,6 @@ class TabletopViews:
                 'with training.datasets.tabletop_render'
             )
         self.size = self._rgb[0].shape[1]
-        self.supports = self._index_supports()
 
     def __len__(self) -> int:
         return len(self.records)
@@ -106,7 +106,9 @@ class TabletopViews:
         least = fraction * self.size**2
         return {key: ids for key, ids in groups.items() if pixels[key] >= least}
 
-    def _index_supports(self) -> dict[tuple[str, str], list[int]]:
+    @cached_property
+    def supports(self) -> dict[tuple[str, str], list[int]]:
+        """Views that may serve as support, by (colour, category)."""
         index: dict[tuple[str, str], list[int]] = defaultdict(list)
         for view in range(len(self.records)):
             for key in self.kinds_of_thing(view, SUPPORT_FRACTION):
