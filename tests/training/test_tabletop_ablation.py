@@ -110,7 +110,7 @@ def test_a_row_trains_saves_resumes_and_evaluates(row, rendered, tmp_path, monke
 
 
 def test_models_share_a_cache_and_learn_as_without_it(rendered, tmp_path, monkeypatch):
-    small = [*SMALL, 'iterations=4', 'log_every=1', 'validation=null']
+    small = [*SMALL, 'iterations=3', 'log_every=1', 'validation=null']
     caches = []
     original = module.cache
 
@@ -125,7 +125,7 @@ def test_models_share_a_cache_and_learn_as_without_it(rendered, tmp_path, monkey
         live, stored = tmp_path / f'{row}-live', tmp_path / f'{row}-stored'
         train_module.train(settings, live)
         train_module.train(settings.model_copy(update={'activations': place}), stored)
-        assert len(losses(live)) == 4
+        assert len(losses(live)) == 3
         np.testing.assert_allclose(losses(stored), losses(live), rtol=1e-3)
     # The second row found what the first had cached; the third has other data.
     assert caches[0][0] == caches[1][0] != caches[2][0]
