@@ -27,7 +27,13 @@ from tqdm import tqdm
 from clipseg_model.devices import resolve_device
 from clipseg_model.errors import ClipsegError
 from clipseg_model.models import SegmentationModel
-from training.activations import DESCRIPTION, ActivationsError, ShardWriter, description
+from training.activations import (
+    DESCRIPTION,
+    ActivationsError,
+    ShardWriter,
+    description,
+    taps_of,
+)
 from training.feeding import DrawnPictures, Load, Place, join
 from training.learner import Learner, begin_model, follow_card
 from training.run_folder import frozen_fingerprint, write_atomically
@@ -77,15 +83,19 @@ def cache(
     model, _ = begin_model(settings)
     if model.config().get('learned_tokens'):
         raise ActivationsError('a model with learned_tokens has no frozen activations to cache')
-    layers = None if layers is None else check_layers(layers, model)
+    if layers is not None:
+        layers = check_layers(layers, model)
     device = resolve_device('auto')
     learner = Learner(model).to(device).eval()
     source = open_source(settings.data)
     drawn = DrawnPictures(source, settings.prompts, settings.drawn_by)
     made = description(settings, model.config(), frozen_fingerprint(model), layers)
-    made |= {'samples': len(source), 'epochs': epochs, 'shard_size': shard_size}
+    made |= {'samples': len(source), 'epochs': epochs, 'shard_size': shard_size, 'order': 'random'}
     _claim(folder, made)
-    places = [(epoch, index) for epoch in range(epochs) for index in range(len(source))]
+    in_order = [(epoch, index) for epoch in range(epochs) for index in range(len(source))]
+    # Shards may be read from end to end, and neighbours in a data set are alike.
+    shuffled = np.random.default_rng([settings.seed, epochs]).permutation(len(in_order))
+    places = [in_order[position] for position in shuffled]
     starts = range(0, len(places), shard_size)[part[0] :: part[1]]
     kind = {'fp16': torch.float16, 'bf16': torch.bfloat16, 'no': torch.float32}
     cast = torch.autocast(
@@ -153,15 +163,12 @@ def _write(
     writer: ShardWriter, learner: Learner, loads: list[Load], layers: Sequence[int] | None = None
 ) -> None:
     whole = join(loads)
-    # Samples that lie side by side are often phrases of one picture: it passes the towers once.
-    first: dict[bytes, int] = {}
-    rows = [first.setdefault(image.numpy().tobytes(), len(first)) for image in whole.batch.images]
-    distinct = [rows.index(number) for number in range(len(first))]
-    pixels = learner.normalised(whole.batch.images[distinct])
     if layers is None:
-        features = learner.model.encode_image(pixels)
+        layers = taps_of(learner.model.config())
+        features = learner.features(whole)
         tapped, grid = features.taps, features.grid
     else:
+        pixels = learner.normalised(whole.batch.images)
         tapped, grid = learner.model.backbone.image_tokens(pixels, layers)
     texts, supports = learner.embeddings(whole)
     taps = torch.stack(tapped, 1).half().cpu().numpy()
@@ -172,7 +179,7 @@ def _write(
         )
     prompts = torch.stack([texts, supports], 1).float().cpu().numpy()
     for row, load in enumerate(loads):
-        writer.add(load.places[0], taps[rows[row]], prompts[row], load, grid)
+        writer.add(load.places[0], taps[row], prompts[row], load, grid, layers)
 
 
 def main() -> None:

@@ -199,7 +199,7 @@ def run_row(row: str, seed: int, data: Path, output: Path, changes: Sequence[str
         return
     settings = row_settings(row, data, seed, changes)
     activations = cached(settings, output / 'activations')
-    settings = settings.model_copy(update={'activations': activations})
+    settings = settings.model_copy(update={'activations': str(activations)})
     checkpoint = folder / 'model.safetensors'
     if not checkpoint.exists():
         checkpoint = train(settings, folder, resume=True)

@@ -124,7 +124,7 @@ def test_models_share_a_cache_and_learn_as_without_it(rendered, tmp_path, monkey
         place = module.cached(settings, tmp_path / 'activations')
         live, stored = tmp_path / f'{row}-live', tmp_path / f'{row}-stored'
         train_module.train(settings, live)
-        train_module.train(settings.model_copy(update={'activations': place}), stored)
+        train_module.train(settings.model_copy(update={'activations': str(place)}), stored)
         assert len(losses(live)) == 3
         np.testing.assert_allclose(losses(stored), losses(live), rtol=1e-3)
     # The second row found what the first had cached; the third has other data.
