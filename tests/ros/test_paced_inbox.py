@@ -91,7 +91,7 @@ def test_the_first_at_once_then_the_newest_when_its_time_has_come(
 def test_a_topic_that_sends_too_fast_is_left_alone_for_a_moment(
     node: Node, inbox: PacedInbox
 ) -> None:
-    gate, other, entity = inbox.gate('text'), inbox.gate('picture'), object()
+    gate, other, entity = inbox.gate('text'), inbox.gate('picture'), Timer(None)
     assert inbox.gate('text') is gate
     inbox.put('text', lambda: None, 0.25)
     assert gate.can_execute(entity), 'one alone is no flood'
