@@ -6,7 +6,7 @@ They lie in WebDataset shards: plain tar files in which the members of a sample 
     EPOCH-INDEX.prompts.npy     float32 (2, E), embeddings of the caption and of the prompt image
     EPOCH-INDEX.mask.png        the truth, 8 bit
     EPOCH-INDEX.valid.png       pixels that count; missing where all do
-    EPOCH-INDEX.json            key, text, share of the text, token grid
+    EPOCH-INDEX.json            key, text, share of the text, token grid, layers
 
 ``SHARD.tar.index`` says where in its shard each sample begins, so that any sample can be read at
 any time: the order of a run is then the same as without activations. ``activations.json`` says
@@ -19,7 +19,7 @@ from __future__ import annotations
 import io
 import json
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,22 +43,42 @@ class ActivationsError(ClipsegError):
     """Cached activations are missing, damaged, or of another run."""
 
 
-def description(settings: Settings, config: Mapping[str, Any], frozen: str) -> dict[str, Any]:
+def taps_of(config: Mapping[str, Any]) -> list[int]:
+    """Returns the blocks whose activations a model reads, -1 for what enters the first.
+
+    ClsCLIP reads one, the last before its prompt enters: what comes after depends on the prompt.
+
+    Args:
+        config: Of the model.
+    """
+    if config['architecture'] == 'clsclip':
+        return [config['blocks'][0] - 1]
+    return list(config['layers'])
+
+
+def description(
+    settings: Settings,
+    config: Mapping[str, Any],
+    frozen: str,
+    layers: Sequence[int] | None = None,
+) -> dict[str, Any]:
     """Returns what activations depend on, apart from the number of epochs.
 
     Args:
         settings: Of the run.
-        config: Of the model; what comes after the towers does not matter.
+        config: Of the model; what comes after the taps does not matter.
         frozen: Fingerprint of the towers.
+        layers: Blocks that are tapped, where they are not those that the model reads.
     """
-    read = {key: value for key, value in config.items() if key != 'decoder'}
+    towers = {key: config[key] for key in ('backbone', 'image_tower') if key in config}
     dumped = settings.model_dump(mode='json')
     return {
         'data': dumped['data'],
         'prompts': dumped['prompts'],
-        'seed': settings.seed,
-        'model': read,
+        'seed': settings.drawn_by,
+        'towers': towers,
         'frozen': frozen,
+        'layers': taps_of(config) if layers is None else list(layers),
     }
 
 
@@ -82,6 +102,7 @@ class ShardWriter:
         prompts: NDArray[np.float32],
         load: Load,
         grid: tuple[int, int],
+        layers: Sequence[int],
     ) -> None:
         """Adds a sample.
 
@@ -91,6 +112,7 @@ class ShardWriter:
             prompts: (2, E), embeddings of caption and prompt image.
             load: The sample, a batch of one.
             grid: Token grid of the taps.
+            layers: Blocks that were tapped.
         """
         batch = load.batch
         name = f'{place[0]:04d}-{place[1]:08d}'
@@ -102,6 +124,7 @@ class ShardWriter:
             'has_support': bool(batch.has_support[0]),
             'class_id': int(batch.class_ids[0]),
             'grid': list(grid),
+            'layers': list(layers),
         }
         self._member(f'{name}.taps.npy', _npy(taps))
         self._member(f'{name}.prompts.npy', _npy(prompts))
@@ -205,7 +228,7 @@ def check_description(
     config: Mapping[str, Any],
     frozen: str,
 ) -> None:
-    """Makes sure that activations are those that a run would make.
+    """Makes sure that activations are those that a run would make; more layers may be there.
 
     Args:
         stored: Their description.
@@ -217,9 +240,12 @@ def check_description(
     Raises:
         ActivationsError: They are not; says by what.
     """
+    wanted = description(settings, config, frozen)
+    if set(wanted['layers']) <= set(stored.get('layers', ())):
+        wanted['layers'] = stored['layers']
     differ = [
         f'{key}: {stored.get(key)!r} there, {value!r} here'
-        for key, value in description(settings, config, frozen).items()
+        for key, value in wanted.items()
         if stored.get(key) != value
     ]
     if differ:
@@ -264,6 +290,7 @@ def to_load(place: Place, members: Mapping[str, bytes]) -> Load:
         batch,
         taps=[tap[None] for tap in taps],
         grid=(height, width),
+        layers=record['layers'],
         texts=prompts[:1],
         supports=prompts[1:],
     )

@@ -115,6 +115,12 @@ class Settings(_Strict):
     clip_norm: float | None = Field(None, gt=0, description='largest norm of the gradient')
     mixed_precision: Literal['no', 'fp16', 'bf16'] = 'fp16'
     seed: int = Field(0, ge=0)
+    draw_seed: int | None = Field(
+        None,
+        ge=0,
+        description='of crops, negatives, support images and captions, where other than seed: runs '
+        'of several seeds then read the same cached activations',
+    )
     workers: int = Field(4, ge=0, description='processes that load samples, for each process')
     save_every: int = Field(500, gt=0, description='iterations between two checkpoints')
     log_every: int = Field(20, gt=0, description='iterations between two lines of the log')
@@ -162,6 +168,11 @@ class Settings(_Strict):
         if self.image_tower is not None and not vitseg:
             raise ValueError('image_tower is for the architecture vitseg')
         return self
+
+    @property
+    def drawn_by(self) -> int:
+        """Seed of what is random about the samples."""
+        return self.seed if self.draw_seed is None else self.draw_seed
 
     def length(self, samples: int) -> int:
         """Returns the steps of the run.

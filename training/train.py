@@ -190,7 +190,7 @@ def open_data(settings: Settings, learner: Learner) -> tuple[Drawn | Shards, int
         cached.check(settings, model.config(), frozen_fingerprint(model))
         return cached, cached.samples
     source = open_source(settings.data)
-    return DrawnPictures(source, settings.prompts, settings.seed), len(source)
+    return DrawnPictures(source, settings.prompts, settings.drawn_by), len(source)
 
 
 def open_loads(
