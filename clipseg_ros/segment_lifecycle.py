@@ -48,6 +48,7 @@ from clipseg_ros.prompt_storage import PromptStorage
 from clipseg_ros.publishers import SegmentOutputs
 from clipseg_ros.qos import QosWatch, overridable, sensor_input
 from clipseg_ros.segment_parameters import DECLARATIONS, Settings, find_problem
+from clipseg_ros.shared_model import SharedSegmenter
 from clipseg_ros.throttled_log import ThrottledLog
 from clipseg_ros.transport import find_transport_problem
 from clipseg_ros.vision_outputs import MISSING as VISION_MISSING
@@ -207,6 +208,8 @@ class SegmentNode(LifecycleNode):
             self.get_parameter('precision').value,
             self.get_parameter('exports').value or None,
         )
+        if isinstance(self._segmenter, SharedSegmenter):
+            self._segmenter.max_batch = self.get_parameter('max_batch').value
         self.get_logger().info(f'Runtime: {self._segmenter.runtime.describe()}')
         if self._settings.reuse_below:
             self._segmenter.check_reuse(self._settings.reuse_below)

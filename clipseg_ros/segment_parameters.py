@@ -107,6 +107,15 @@ DECLARATIONS: dict[str, Declaration] = {
             loads=True,
         ),
         Declaration(
+            'max_batch',
+            0,
+            'Several cameras on one model: most images that go through it in one call; 1 has them '
+            'take turns, 0 is automatic.',
+            low=0,
+            high=64,
+            loads=True,
+        ),
+        Declaration(
             'image_transport',
             'raw',
             'raw subscribes to `image` (Image), compressed to `image/compressed`.',
