@@ -352,9 +352,8 @@ def test_sizes_that_are_compiled_are_warmed_up(
 
 
 @pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA device')
 def test_cameras_with_streams_of_their_own_on_a_gpu(tiny_model: Path) -> None:
-    if not torch.cuda.is_available():
-        pytest.skip('needs a CUDA device')
     alone = create_model(tiny_model, 'cuda')
     expected = [alone.segment(rgb, ['the mug'], 0.3) for rgb in PICTURES]
     models, wrong = SharedModels(), []
