@@ -96,6 +96,7 @@ class Segmenter:
         self.still = StillDetector()
         self.reuse_below = reuse_below
         self._encoded: ImageFeatures | None = None
+        self._decoded: tuple[ImageFeatures, PromptFeatures, Tensor] | None = None
         self._reused = False
         self._features: ImageFeatures | None = None
         self._image = np.zeros((0, 0, 3), np.uint8)
@@ -132,8 +133,9 @@ class Segmenter:
 
         While an image differs by less than this from the one that was encoded last (in levels of
         255, see :func:`clipseg_model.still.picture_difference`), that encoding is reused, at most
-        ``still.at_most`` times in a row. Prompts are decoded for each image, new ones too. The
-        images must be of one camera: keep a segmenter for each, or call ``still.forget()`` between.
+        ``still.at_most`` times in a row. Other prompts than those of the image before are decoded
+        on it at once. The images must be of one camera: keep a segmenter for each, or call
+        ``still.forget()`` between.
 
         Raises:
             ReuseError: On setting, as :meth:`check_reuse`.
@@ -175,7 +177,7 @@ class Segmenter:
             image: (H, W, 3) uint8 RGB.
         """
         if not self.reuse_below:
-            self._encoded = None
+            self._encoded = self._decoded = None
             return False
         return self._is_still(self.preprocessor.resize(image))
 
@@ -451,7 +453,7 @@ class Segmenter:
                 # What should have been encoded was not: it failed.
                 self.still.forget()
         if not self.still.is_still(pixels[0].numpy()):
-            self._encoded = None
+            self._encoded = self._decoded = None
             return False
         return True
 
@@ -461,12 +463,19 @@ class Segmenter:
         Raises:
             ClipsegError: They are not finite.
         """
+        # The same answer to the same prompts, exactly.
+        if self._decoded is not None and self._decoded[0] is features:
+            _, known, logits = self._decoded
+            if known is prompts:
+                return logits
         logits = self.runtime.decode(features, prompts).float()
         if not math.isfinite(float(logits.sum())):
             raise ClipsegError(
                 f'The model {self.card.name!r} gave logits that are not finite: its weights are '
                 'damaged, or its precision is too low for them'
             )
+        reusable = self.reuse_below and features is self._encoded
+        self._decoded = (features, prompts, logits) if reusable else None
         return logits
 
 

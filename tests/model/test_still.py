@@ -204,6 +204,22 @@ class TestSegmenter:
                 np.testing.assert_array_equal(one.logits, other.logits)
         assert len(calls) == 3
 
+    def test_the_same_prompts_are_decoded_once(self, reusing: Segmenter, image: Image) -> None:
+        decoded: list[int] = []
+        reusing.model.decoder.head.register_forward_hook(lambda *_: decoded.append(1))
+        for prompts, count in ((PROMPTS, 1), (PROMPTS, 1), (PROMPTS[:1], 2), (PROMPTS, 3)):
+            reusing.segment(image, prompts)
+            assert len(decoded) == count
+        low, high = (reusing.segment(image, PROMPTS, t).results[0] for t in (0.01, 0.99))
+        assert len(decoded) == 3
+        assert low.mask.sum() > high.mask.sum(), 'thresholds are not part of it'
+        reusing.segment(np.ascontiguousarray(image[::-1]), PROMPTS)
+        assert len(decoded) == 4
+        reusing.reuse_below = 0.0
+        for count in (5, 6):
+            reusing.segment(image, PROMPTS)
+            assert len(decoded) == count
+
     def test_new_prompts_are_answered_at_once(
         self, reusing: Segmenter, segmenter: Segmenter, image: Image
     ) -> None:
