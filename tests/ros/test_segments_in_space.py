@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pytest
 from ros_peers import NodeProcess, claimed_domain, picture
-from test_interfaces import built  # noqa: F401  A fixture.
 
 from clipseg_model.registry import create_model
 
@@ -21,7 +20,7 @@ HEIGHT, WIDTH = 100, 140
 
 
 @pytest.fixture(scope='module')
-def seen(built: dict[str, str], tiny_model: Path) -> Iterator[dict[str, Any]]:  # noqa: F811
+def seen(built: dict[str, str], tiny_model: Path) -> Iterator[dict[str, Any]]:
     """What a peer saw of a node, in a domain of their own."""
     with claimed_domain() as domain:
         environment = {**built, 'ROS_DOMAIN_ID': str(domain)}
