@@ -123,3 +123,5 @@ def run_nodes(make_nodes: Callable[[], Sequence[Any]], args: list[str] | None = 
         return 0
     finally:
         rclpy.try_shutdown()
+        # Python gives up its own handlers before it has ended.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)

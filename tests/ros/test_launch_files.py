@@ -8,7 +8,7 @@ from typing import Any
 import fake_launch
 import pytest
 import yaml
-from fake_launch import Launched, Node, ParameterValue
+from fake_launch import Launched, Node
 
 from clipseg_ros import camera_node, segment_parameters
 
@@ -119,12 +119,12 @@ def test_the_node_gets_what_was_asked_for(launch_folder: Path) -> None:
     ]
     assert node.arguments == ['--ros-args', '--log-level', 'debug']
     assert overrides_of(node) == {
-        'use_sim_time': ParameterValue('true', bool),
-        'autostart': ParameterValue('false', bool),
-        'prompt': ParameterValue('no', str),
-        'model': ParameterValue('7', str),
-        'device': ParameterValue('cuda:1', str),
-        'target_frame': ParameterValue('base_link', str),
+        'use_sim_time': True,
+        'autostart': False,
+        'prompt': 'no',
+        'model': '7',
+        'device': 'cuda:1',
+        'target_frame': 'base_link',
     }
 
 
@@ -214,7 +214,7 @@ def test_several_cameras_share_one_process(launch_folder: Path) -> None:
         '/robot1/front', '/robot1/rear', '--ros-args', '--log-level', 'info'
     ]  # fmt: skip
     assert ('image', 'color/image_raw') in node.remappings
-    assert overrides_of(node)['autostart'] == ParameterValue('false', bool)
+    assert overrides_of(node)['autostart'] == False
     (alone,) = fake_launch.run(path, {}).nodes
     assert alone.arguments[:2] == ['front', 'rear']
 
