@@ -342,6 +342,8 @@ class SegmentNode(LifecycleNode):
         self._settings = Settings.of(self)
         if self._worker is not None:
             self._worker.max_rate = self._settings.max_rate
+        if self._depth is not None:
+            self._depth.update()
         names = {parameter.name: parameter.value for parameter in parameters}
         if 'prompt' in names:
             self._prompt_server.apply(names['prompt'])

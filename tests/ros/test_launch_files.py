@@ -214,7 +214,7 @@ def test_several_cameras_share_one_process(launch_folder: Path) -> None:
         '/robot1/front', '/robot1/rear', '--ros-args', '--log-level', 'info'
     ]  # fmt: skip
     assert ('image', 'color/image_raw') in node.remappings
-    assert overrides_of(node)['autostart'] == False
+    assert overrides_of(node)['autostart'] is False
     (alone,) = fake_launch.run(path, {}).nodes
     assert alone.arguments[:2] == ['front', 'rear']
 
