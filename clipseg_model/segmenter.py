@@ -91,6 +91,8 @@ class Segmenter:
         card: Its card.
         device: Where it runs.
         zoom: As given; may be set at any time.
+        prompts_at_once: Most prompts that are decoded at once, None for no limit; may be set at
+            any time. A small number takes less memory and more time, for the same answers.
 
     Raises:
         DeviceError: The device is not there.
@@ -118,6 +120,7 @@ class Segmenter:
         self.visual_method = visual_method
         self.template = template
         self.zoom = zoom
+        self.prompts_at_once: int | None = None
         backbone = self.model.backbone
         red, green, blue = (255 * level for level in backbone.mean)
         self._ground = (red, green, blue) if card.prompt_ground == 'mean' else (0, 0, 0)
@@ -242,7 +245,7 @@ class Segmenter:
             check_probability(threshold, 'The threshold')
         if self._features is None:
             raise ImageError('There is no image to predict on: call set_image() first')
-        logits = self._decode(self._features, self._prompt_features(wanted))
+        logits = self._answer(self._features, wanted)
         found = self.read(logits, wanted, threshold, self._image.shape[:2])
         return found if self.zoom is None else self.zoom.refine(self, self._image, found)
 
@@ -318,7 +321,7 @@ class Segmenter:
         height, width = pixels.shape[2:]
         shape = self._shape_for(height, width)
         features = self.runtime.encode_image(self._normalise(pixels, shape))
-        return self._decode(features, self._prompt_features(list(prompts)))
+        return self._answer(features, list(prompts))
 
     def read(
         self,
@@ -412,6 +415,23 @@ class Segmenter:
         condition = self.runtime.embed_texts(['a']).expand(prompts, -1)
         top_scores(self._decode(self._features, self.runtime.encode_prompts(condition)))
         self._features = None
+
+    def release_caches(self) -> None:
+        """Forget the image that was set and what the decoder knows of prompts, to free memory.
+
+        Embeddings are kept: they are small, and dear.
+        """
+        self._features = None
+        self._sets.clear()
+
+    def _answer(self, features: ImageFeatures, prompts: list[Prompt]) -> Tensor:
+        """Logits (P, h, w) of prompts of one image."""
+        most = self.prompts_at_once or len(prompts)
+        parts = [
+            self._decode(features, self._prompt_features(prompts[start : start + most]))
+            for start in range(0, len(prompts), most)
+        ]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def _input_shape(self, image: NDArray[np.uint8]) -> tuple[int, int]:
         """What an image is resized to."""

@@ -13,6 +13,7 @@ from clipseg_model.visual_prompt import DEFAULT_METHOD, METHODS
 from clipseg_ros.depth_parameters import DEPTH_DECLARATIONS
 from clipseg_ros.parameters import Declaration, one_of
 from clipseg_ros.prompt_set import read_prompts
+from clipseg_ros.region import WHOLE, Roi, check_roi, read_roi
 
 
 def _check_prompt(value: Any) -> str:
@@ -207,6 +208,16 @@ DECLARATIONS: dict[str, Declaration] = {
             high=100_000_000,
         ),
         Declaration(
+            'roi',
+            WHOLE,
+            'Region of interest: the part of every image that is segmented; outputs keep the size '
+            'of the image and are 0 outside.',
+            constraints='x, y, width and height in pixels, inside of the image; four zeros, or '
+            'nothing, are the whole image.',
+            dynamic_type=True,
+            check=check_roi,
+        ),
+        Declaration(
             'max_rate',
             0.0,
             'Most frames a second that are segmented; 0 is no limit.',
@@ -244,6 +255,8 @@ class Settings:
         visual_method: How a picture and its mask become a prompt image.
         steadying: Smoothing and presence.
         detection_min_area: Pixels, from 1.
+        text_weight: Share of the words where a phrase meets a picture, 0…1.
+        roi: Region of interest, None for the whole image.
     """
 
     threshold: float | None
@@ -255,6 +268,8 @@ class Settings:
     visual_method: str = DEFAULT_METHOD
     steadying: Steadying = field(default_factory=Steadying)
     detection_min_area: int = 100
+    text_weight: float = 0.5
+    roi: Roi | None = None
 
     @classmethod
     def of(cls, node: Any) -> Settings:
@@ -266,6 +281,8 @@ class Settings:
             overlay_alpha=float(node.get_parameter('overlay_alpha').value),
             overlay_legend=bool(node.get_parameter('overlay_legend').value),
             detection_min_area=int(node.get_parameter('detection_min_area').value),
+            text_weight=float(node.get_parameter('text_weight').value),
+            roi=read_roi(node.get_parameter('roi').value),
             max_rate=float(node.get_parameter('max_rate').value),
             watchdog=float(node.get_parameter('watchdog').value),
             template=str(node.get_parameter('template').value).strip() or None,
