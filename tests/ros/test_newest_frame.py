@@ -45,16 +45,17 @@ def film(folder: Path, seconds: float) -> dict[str, Any]:
             script=['--output', str(arrivals), '--topics', 'mask', 'labels', 'overlay'],
             environment=environment,
         )
-        memory = []
+        options = f'--width {WIDTH} --height {HEIGHT} --rate {RATE}'.split()
+        running, memory = [consumer, node], []
         try:
             node.wait_for('active:', 60)
             consumer.wait_for('receiver ready', 60)
-            options = f'--width {WIDTH} --height {HEIGHT} --rate {RATE}'.split()
             camera = NodeProcess(
                 str(here.parents[1] / 'clipseg_ros' / 'bench_camera.py'),
                 script=[*options, '--seconds', str(seconds + SETTLE)],
                 environment=environment,
             )
+            running.insert(0, camera)
             camera.wait_for('publishing', 60)
             time.sleep(SETTLE)
             usage, end = psutil.Process(node.process.pid), time.monotonic() + seconds
@@ -65,8 +66,8 @@ def film(folder: Path, seconds: float) -> dict[str, Any]:
             # The last diagnostics, of a node that rests.
             time.sleep(2.5)
         finally:
-            statuses = [process.stop() for process in (consumer, node)]
-        assert statuses == [0, 0], node.output + consumer.output
+            statuses = [process.stop() for process in running]
+        assert statuses == [0, 0, 0], node.output + consumer.output
     report = json.loads(arrivals.read_text())
     events = [RECORD.unpack(chunk) for chunk in _chunks(records.read_bytes())]
     return {
@@ -151,6 +152,7 @@ def test_a_fast_camera_before_a_slow_model(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_ten_minutes(tmp_path: Path) -> None:
     """Of 36,000 images."""
     check(film(tmp_path, seconds=600), growth_mb=5.0)
