@@ -157,6 +157,29 @@ def test_lines_separate_prompts(node: NodeProcess, peer: Peer) -> None:
     peer.node.destroy_publisher(publisher)
 
 
+def test_ids_outlive_a_model(node: NodeProcess, listener: Listener, peer: Peer) -> None:
+    """They keep their meaning while the node lives, also where the model is loaded anew."""
+
+    def change(*transitions: int) -> None:
+        for transition in transitions:
+            request = ChangeState.Request(transition=Transition(id=transition))
+            assert peer.call(ChangeState, '/ruled/change_state', request, timeout=60.0).success
+
+    def ids(prompt: str) -> set[int]:
+        assert peer.set_parameter('/ruled', 'prompt', prompt).successful
+        return set(np.unique(listener.ask(peer.stamped(picture(120, 160, seed=5))).data)) - {0}
+
+    first, bowl = ids('red chair'), ids('blue bowl')
+    assert len(first) == len(bowl) == 1
+    assert first != bowl
+    change(Transition.TRANSITION_DEACTIVATE, Transition.TRANSITION_CLEANUP)
+    change(Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE)
+    assert ids('blue bowl') == bowl, 'the prompt that stayed'
+    assert ids('red chair') == first, 'the one that had gone'
+    assert ids('blue chair').isdisjoint(first | bowl)
+    assert peer.set_parameter('/ruled', 'prompt', 'the mug').successful
+
+
 def test_the_diagnostics_are_complete(listener: Listener, peer: Peer) -> None:
     listener.ask(peer.stamped(picture()))
     count = len(listener.statuses())

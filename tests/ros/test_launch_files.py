@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -223,3 +225,25 @@ def test_cameras_have_to_be_named(launch_folder: Path) -> None:
     for cameras in ('', 'front front', 'front 2nd'):
         with pytest.raises(ValueError, match='cameras: '):
             fake_launch.run(launch_folder / 'cameras.launch.py', {'cameras': cameras})
+
+
+def test_launch_files_need_no_model(repository: Path) -> None:
+    """`ros2 launch` runs in the system's Python, which has ROS and may have nothing else."""
+    code = (
+        'import sys\n'
+        'class Block:\n'
+        '    def find_spec(self, name, path=None, target=None):\n'
+        '        if name.split(".")[0] in {"torch", "cv2", "safetensors", "PIL", "typer"}:\n'
+        '            raise ImportError(f"{name} is blocked")\n'
+        'sys.meta_path.insert(0, Block())\n'
+        'sys.path.insert(0, "tests/ros")\n'
+        'import fake_launch, pathlib, pytest\n'
+        'fake_launch.install(pytest.MonkeyPatch())\n'
+        'for path in sorted(pathlib.Path("launch").glob("*.launch.py")):\n'
+        '    print(path.name, len(fake_launch.run(path, {}).arguments))\n'
+    )
+    done = subprocess.run(
+        [sys.executable, '-c', code], cwd=repository, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert [line.split()[0] for line in done.stdout.splitlines()] == sorted(FILES)
