@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock, ClockType
 from rclpy.task import Future
 
@@ -86,7 +87,13 @@ class MaskServer:
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._timer = node.create_timer(_PERIOD, self._answer, clock=steady)
         self._timer.cancel()
-        self._service = node.create_service(interfaces.GetMasks, '~/get_masks', self._on_request)
+        # A group of its own: the node's is closed to all other callbacks while a request waits.
+        self._service = node.create_service(
+            interfaces.GetMasks,
+            '~/get_masks',
+            self._on_request,
+            callback_group=MutuallyExclusiveCallbackGroup(),
+        )
 
     @property
     def asked(self) -> bool:

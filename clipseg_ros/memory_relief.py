@@ -110,7 +110,7 @@ class MemoryRelief:
         self._last_trouble = time.monotonic()
         self._segmenter.release_caches()
         gc.collect()
-        if torch.cuda.is_initialized():
+        if self._segmenter.device.type == 'cuda' and torch.cuda.is_initialized():
             torch.cuda.synchronize(self._segmenter.device)
             torch.cuda.empty_cache()
         return None, problem

@@ -1,4 +1,9 @@
-"""Commands that may come in a flood: the newest of each kind takes effect, and not too often."""
+"""Commands that may come in a flood: the newest of each kind takes effect, and not too often.
+
+A thousand messages a second would keep the executor from everything else, whatever is done with
+them. So a topic that sends too fast is left alone for a moment: the middleware keeps its newest
+messages meanwhile.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +11,26 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock, ClockType
 
-_PERIOD = 0.05
+_PERIOD = 0.02
+
+_BURST = 2
+"""Messages of a kind that are taken in each period."""
+
+
+class _Gate(MutuallyExclusiveCallbackGroup):
+    """The callback group of one topic; while it is shut, the executor does not look at it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shut = False
+        self.taken = 0
+
+    def can_execute(self, entity: Any) -> bool:
+        """Whether the executor may take a message."""
+        return not self.shut and super().can_execute(entity)
 
 
 class PacedInbox:
@@ -25,6 +47,7 @@ class PacedInbox:
         self._node = node
         self._waiting: dict[str, tuple[Callable[[], None], float]] = {}
         self._free_at = 0.0
+        self._gates: dict[str, _Gate] = {}
         self._timer: Any = None
 
     def open(self) -> None:
@@ -36,9 +59,14 @@ class PacedInbox:
     def close(self) -> None:
         """Drops what waits."""
         self.clear()
+        self._gates.clear()
         if self._timer is not None:
             self._node.destroy_timer(self._timer)
         self._timer = None
+
+    def gate(self, kind: str) -> Any:
+        """The callback group for the topic whose messages are commands of a kind."""
+        return self._gates.setdefault(kind, _Gate())
 
     def put(self, kind: str, act: Callable[[], None], pause: float) -> None:
         """Takes a command, in place of one of its kind that waits.
@@ -52,13 +80,15 @@ class PacedInbox:
         self._waiting[kind] = act, pause
         if time.monotonic() >= self._free_at:
             self.settle()
-        elif self._timer is not None and self._timer.is_canceled():
+        gate = self._gates.get(kind)
+        if gate is not None:
+            gate.taken += 1
+            gate.shut = gate.taken >= _BURST
+        if self._timer is not None and self._timer.is_canceled():
             self._timer.reset()
 
     def settle(self) -> None:
         """Lets everything take effect that waits."""
-        if self._timer is not None:
-            self._timer.cancel()
         waiting, self._waiting = self._waiting, {}
         for act, _ in waiting.values():
             act()
@@ -73,5 +103,10 @@ class PacedInbox:
             self._waiting.pop(kind, None)
 
     def _look(self) -> None:
-        if not self._waiting or time.monotonic() >= self._free_at:
+        busy = bool(self._waiting) or any(gate.taken for gate in self._gates.values())
+        for gate in self._gates.values():
+            gate.taken, gate.shut = 0, False
+        if time.monotonic() >= self._free_at:
             self.settle()
+        if not busy:
+            self._timer.cancel()

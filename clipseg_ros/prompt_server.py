@@ -73,10 +73,10 @@ class PromptServer:
     def open(self, watch: QosWatch) -> None:
         """Creates the topics and the service."""
         node = self._node
-        for message_type, topic, callback in (
-            (String, '~/prompt', self._on_text),
-            (Image, '~/prompt_image', self._on_image),
-            (Image, '~/prompt_mask', self._on_mask),
+        for kind, message_type, topic, callback in (
+            ('prompt', String, '~/prompt', self._on_text),
+            ('image', Image, '~/prompt_image', self._on_image),
+            ('mask', Image, '~/prompt_mask', self._on_mask),
         ):
             profile = command_input()
             subscription = node.create_subscription(
@@ -84,6 +84,7 @@ class PromptServer:
                 topic,
                 callback,
                 profile,
+                callback_group=self._inbox.gate(kind),
                 event_callbacks=watch.subscription_events(topic, profile),
                 qos_overriding_options=overridable(),
             )

@@ -40,7 +40,7 @@ def read_roi(value: Any) -> Roi | None:
     numbers = None if isinstance(value, (str, bytes)) else _numbers(value)
     if numbers is None or len(numbers) not in (0, 4):
         raise RegionError(
-            f'{value!r} is not x, y, width and height in pixels, four whole numbers '
+            f'{_shown(value)} is not x, y, width and height in pixels, four whole numbers '
             '([0, 0, 0, 0] for the whole image)'
         )
     if not any(numbers):
@@ -75,6 +75,10 @@ def find_region(roi: Roi | None, height: int, width: int) -> Box | None:
             '[0, 0, 0, 0] for the whole image'
         )
     return Box(x, y, x + across, y + down)
+
+
+def _shown(value: Any) -> str:
+    return repr(value if isinstance(value, (str, bytes, int, float)) or value is None else [*value])
 
 
 def _numbers(value: Any) -> list[int] | None:

@@ -42,7 +42,7 @@ from clipseg_ros.pipeline import (
     check_representable,
     overlap_on_gpu,
 )
-from clipseg_ros.process_tuning import release_freed_memory
+from clipseg_ros.process_tuning import forget_dead_entities, release_freed_memory
 from clipseg_ros.prompt_server import PromptServer, header_of_now
 from clipseg_ros.prompt_set import read_prompts, reported
 from clipseg_ros.prompt_storage import PromptStorage
@@ -293,6 +293,7 @@ class SegmentNode(LifecycleNode):
         self._subscription = self._outputs = self._pipeline = self._segmenter = None
         self._depth = None
         gc.collect()
+        forget_dead_entities(self)
         if torch.cuda.is_initialized():
             torch.cuda.empty_cache()
         release_freed_memory()

@@ -10,6 +10,7 @@ import json
 import os
 import sys
 import weakref
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +41,10 @@ def main() -> int:
     import rclpy
     from rclpy.executors import SingleThreadedExecutor
     from sensor_msgs.msg import Image
+    from std_msgs.msg import Header
 
     from clipseg_model.registry import create_model
+    from clipseg_ros.conversion import array_to_image
     from clipseg_ros.qos import image_output
     from clipseg_ros.segment_lifecycle import SegmentNode
 
@@ -71,17 +74,16 @@ def main() -> int:
         keep = labels.append if name == 'overlay' else lambda message: None
         camera.create_subscription(Image, f'/cycles/clipseg/{name}', keep, image_output())
     images = camera.create_publisher(Image, '/cycles/image', image_output())
-    from ros_peers import array_to_image
-
     seen: list[dict[str, int]] = []
+    types: list[Counter[str]] = []
     for number in range(cycles):
         for step in ('configure', 'activate'):
             assert getattr(node, f'trigger_{step}')().name == 'SUCCESS', step
         labels.clear()
         for attempt in range(400):
             if attempt % 10 == 0:
-                image = array_to_image(picture(240, 320), 'rgb8')
-                image.header.stamp.sec = number * 1000 + attempt
+                header = Header(stamp=camera.get_clock().now().to_msg(), frame_id='lens')
+                image = array_to_image(picture(240, 320), 'rgb8', header)
                 images.publish(image)
             executor.spin_once(timeout_sec=0.02)
             if labels:
@@ -92,8 +94,11 @@ def main() -> int:
         for _ in range(3):
             executor.spin_once(timeout_sec=0.01)
         seen.append(holds(node, camera))
+        if number in (min(10, cycles - 2), cycles - 1):
+            types.append(Counter(type(one).__qualname__ for one in gc.get_objects()))
     alive = [sum(reference() is not None for reference in kind) for kind in (segmenters, models)]
-    print(json.dumps({'loaded': len(models), 'alive': alive, 'seen': seen}))
+    more = dict((types[1] - types[0]).most_common(12))
+    print(json.dumps({'loaded': len(models), 'alive': alive, 'seen': seen, 'more': more}))
     node.close()
     executor.shutdown()
     for each in (node, camera):

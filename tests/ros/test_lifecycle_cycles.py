@@ -58,4 +58,4 @@ def test_a_hundred_cycles_leave_nothing_behind(tiny_model: Path) -> None:
     print(f'resident: {memory[10]} kB after 11 cycles, {memory[-1]} kB after 100')
     assert grown < 2048, f'{grown:.0f} kB in 80 cycles: {memory[::10]}'
     objects = [one['objects'] for one in after]
-    assert objects[-1] - objects[10] < 500, objects[::10]
+    assert objects[-1] - objects[10] < 500, (objects[::10], seen['more'])
