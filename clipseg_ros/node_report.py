@@ -41,6 +41,7 @@ class Parts:
         frame_fault: What was wrong with the newest frame; empty if nothing.
         watch: Watches the QoS of peers.
         subscription: To the images.
+        lost: Images that the camera published and that never came, since activation.
         segmenter: The model.
         worker: Its threads.
         pipeline: What they do.
@@ -56,6 +57,7 @@ class Parts:
     frame_fault: str
     watch: QosWatch
     subscription: Any
+    lost: int
     segmenter: Segmenter | None
     worker: FrameWorker[Any, Any, Any] | None
     pipeline: SegmentationPipeline | None
@@ -177,6 +179,7 @@ class NodeReport:
                 'received': str(counts.received),
                 'processed': str(counts.processed),
                 'dropped': str(counts.dropped),
+                'lost': str(parts.lost),
                 'failed': str(counts.failed),
                 'prompts_at_once': str(parts.pipeline.memory.at_once or 'all'),
                 'last_error': parts.frame_fault,

@@ -180,6 +180,30 @@ def test_ids_outlive_a_model(node: NodeProcess, listener: Listener, peer: Peer) 
     assert peer.set_parameter('/ruled', 'prompt', 'the mug').successful
 
 
+def test_images_that_never_came_are_counted(listener: Listener, peer: Peer) -> None:
+    """Of one publisher; nobody else can tell what a second one has sent."""
+
+    def lost() -> int:
+        count = len(listener.statuses())
+        wait_until(lambda: len(listener.statuses()) > count + 1)
+        return int(values_of(listener.statuses()[-1])['lost'])
+
+    listener.ask(peer.stamped(picture()))
+    before = lost()
+    image = peer.stamped(picture(2160, 3840))
+    for _ in range(20):
+        listener.images.publish(image)  # 24 MB each: the node keeps one while it copies another.
+    listener.ask(peer.stamped(picture()))
+    assert 0 < lost() - before < 20
+    second = peer.publisher(Image, '/image', image_output())
+    now = lost()
+    for _ in range(10):
+        second.publish(image)
+        listener.images.publish(image)
+    assert lost() == now
+    peer.node.destroy_publisher(second)
+
+
 def test_the_diagnostics_are_complete(listener: Listener, peer: Peer) -> None:
     listener.ask(peer.stamped(picture()))
     count = len(listener.statuses())
