@@ -184,6 +184,7 @@ class NodeReport:
                 'prompts_at_once': str(parts.pipeline.memory.at_once or 'all'),
                 'last_error': parts.frame_fault,
             }
+            values |= parts.pipeline.reuse_values()
         if parts.depth is not None:
             values |= parts.depth.values()
         return values

@@ -21,6 +21,7 @@ from clipseg_model.prompts import Prompt, fill_template, find_captions
 from clipseg_model.regions import Box
 from clipseg_model.segmenter import Segmentation, Segmenter
 from clipseg_model.steadying import Steadier
+from clipseg_model.still import MAX_REUSES
 from clipseg_model.visual_prompt import find_method
 from clipseg_ros.conversion import compressed_to_rgb, image_to_rgb
 from clipseg_ros.memory_relief import MemoryRelief
@@ -183,6 +184,7 @@ class SegmentationPipeline:
         self._steadier = Steadier()
         # How prompts and the image were read for the frame before.
         self._reading: tuple[str | None, str, Roi | None] = (None, '', None)
+        self._reuse = (0.0, MAX_REUSES)
         self._scratch = Scratch()
         self._taker, self._masks = taker, masks
         self.memory = MemoryRelief(segmenter, overlapped, report)
@@ -222,6 +224,9 @@ class SegmentationPipeline:
         # Here, between two frames: a segmenter is not for two threads at once.
         segmenter.template = settings.template or segmenter.card.template
         segmenter.visual_method = settings.visual_method
+        reuse = (settings.reuse_below, settings.reuse_frames)
+        if reuse != self._reuse:
+            segmenter.reuse_below, segmenter.still.at_most = self._reuse = reuse
         region = find_region(settings.roi, *rgb.shape[:2])
         seen = rgb if region is None else rgb[region.slices]
         wanted, started = [entry.prompt for entry in prompts], time.perf_counter()
@@ -246,6 +251,13 @@ class SegmentationPipeline:
             return False
         self.last_found = self._skipped = None
         return True
+
+    def reuse_values(self) -> dict[str, str]:
+        """Returns what ``/diagnostics`` says of reused encodings; nothing while that is off."""
+        if not self._settings().reuse_below:
+            return {}
+        still = self.segmenter.still
+        return {'reused': str(still.reused), 'reused_share': f'{still.share:.2f}'}
 
     def publish(self, found: FoundFrame) -> SegmentedFrame | None:
         """Publishes mask, labels, confidence and segments, and prepares the others.

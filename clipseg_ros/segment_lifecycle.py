@@ -25,6 +25,7 @@ from clipseg_model.errors import ClipsegError
 from clipseg_model.prompts import Prompt
 from clipseg_model.registry import create_model
 from clipseg_model.segmenter import Segmenter
+from clipseg_model.still import StillDetector
 from clipseg_ros.depth_stage import DepthStage
 from clipseg_ros.diagnostics import Situation, find_rest, no_prompt
 from clipseg_ros.frame_faults import FrameFaults
@@ -50,6 +51,7 @@ from clipseg_ros.prompt_storage import PromptStorage
 from clipseg_ros.publishers import SegmentOutputs
 from clipseg_ros.qos import QosWatch, overridable, sensor_input
 from clipseg_ros.segment_parameters import DECLARATIONS, Settings, find_problem
+from clipseg_ros.shared_model import SharedSegmenter
 from clipseg_ros.throttled_log import ThrottledLog
 from clipseg_ros.vision_outputs import MISSING as VISION_MISSING
 from clipseg_ros.vision_outputs import load_vision_messages
@@ -207,7 +209,12 @@ class SegmentNode(LifecycleNode):
             self.get_parameter('precision').value,
             self.get_parameter('exports').value or None,
         )
+        if isinstance(self._segmenter, SharedSegmenter):
+            self._segmenter.max_batch = self.get_parameter('max_batch').value
         self.get_logger().info(f'Runtime: {self._segmenter.runtime.describe()}')
+        if self._settings.reuse_below:
+            self._segmenter.check_reuse(self._settings.reuse_below)
+            self._tell_reuse()
         card = self._segmenter.card
         if card.notice and card.name not in self._told:
             self._told.add(card.name)
@@ -332,6 +339,8 @@ class SegmentNode(LifecycleNode):
                 problem = self._prompt_server.find_problem(parameter.value)
             if not problem and parameter.name in ('template', 'visual_method'):
                 problem = self._check_reading(**{parameter.name: parameter.value})
+            if not problem and parameter.name == 'reuse_below':
+                problem = self._check_reuse(parameter.value)
             if problem:
                 return SetParametersResult(successful=False, reason=problem)
         return SetParametersResult(successful=True)
@@ -343,6 +352,8 @@ class SegmentNode(LifecycleNode):
         if self._depth is not None:
             self._depth.update()
         names = {parameter.name: parameter.value for parameter in parameters}
+        if names.keys() & {'reuse_below', 'reuse_frames'}:
+            self._tell_reuse()
         if 'prompt' in names:
             self._prompt_server.apply(names['prompt'])
         elif names.keys() & {'threshold', 'presence_threshold'}:
@@ -363,6 +374,23 @@ class SegmentNode(LifecycleNode):
         except ClipsegError as error:
             return str(error)
         return ''
+
+    def _check_reuse(self, below: float) -> str:
+        """Why the loaded model cannot reuse encodings."""
+        try:
+            if self._segmenter is not None:
+                self._segmenter.check_reuse(below)
+        except ClipsegError as error:
+            return str(error)
+        return ''
+
+    def _tell_reuse(self) -> None:
+        """Logs that masks are an approximation, or no longer."""
+        if self._settings.reuse_below:
+            still = StillDetector(self._settings.reuse_below, self._settings.reuse_frames)
+            self.get_logger().info(f'approximation (reuse_below): {still.describe()}')
+        else:
+            self.get_logger().info('no approximation (reuse_below 0): every image is encoded')
 
     def _announce_prompts(self) -> None:
         if self._outputs is not None and self._segmenter is not None:

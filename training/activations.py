@@ -6,11 +6,12 @@ They lie in WebDataset shards: plain tar files in which the members of a sample 
     EPOCH-INDEX.prompts.npy     float32 (2, E), embeddings of the caption and of the prompt image
     EPOCH-INDEX.mask.png        the truth, 8 bit
     EPOCH-INDEX.valid.png       pixels that count; missing where all do
-    EPOCH-INDEX.json            key, text, share of the text, token grid
+    EPOCH-INDEX.json            key, text, share of the text, token grid, layers
 
 ``SHARD.tar.index`` says where in its shard each sample begins, so that any sample can be read at
 any time: the order of a run is then the same as without activations. ``activations.json`` says
-what was cached.
+what was cached. Samples lie in random order, so that :mod:`training.streaming` can read shards from
+end to end.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from __future__ import annotations
 import io
 import json
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,28 +35,50 @@ from training.run_folder import write_atomically
 from training.settings import Settings
 
 DESCRIPTION = 'activations.json'
+#: What reading a damaged sample raises.
+DAMAGES = (KeyError, ValueError, cv2.error)
 
 
 class ActivationsError(ClipsegError):
     """Cached activations are missing, damaged, or of another run."""
 
 
-def description(settings: Settings, config: Mapping[str, Any], frozen: str) -> dict[str, Any]:
+def taps_of(config: Mapping[str, Any]) -> list[int]:
+    """Returns the blocks whose activations a model reads, -1 for what enters the first.
+
+    ClsCLIP reads one, the last before its prompt enters: what comes after depends on the prompt.
+
+    Args:
+        config: Of the model.
+    """
+    if config['architecture'] == 'clsclip':
+        return [config['blocks'][0] - 1]
+    return list(config['layers'])
+
+
+def description(
+    settings: Settings,
+    config: Mapping[str, Any],
+    frozen: str,
+    layers: Sequence[int] | None = None,
+) -> dict[str, Any]:
     """Returns what activations depend on, apart from the number of epochs.
 
     Args:
         settings: Of the run.
-        config: Of the model; what comes after the towers does not matter.
+        config: Of the model; what comes after the taps does not matter.
         frozen: Fingerprint of the towers.
+        layers: Blocks that are tapped, where they are not those that the model reads.
     """
-    read = {key: value for key, value in config.items() if key != 'decoder'}
+    towers = {key: config[key] for key in ('backbone', 'image_tower') if key in config}
     dumped = settings.model_dump(mode='json')
     return {
         'data': dumped['data'],
         'prompts': dumped['prompts'],
-        'seed': settings.seed,
-        'model': read,
+        'seed': settings.drawn_by,
+        'towers': towers,
         'frozen': frozen,
+        'layers': taps_of(config) if layers is None else list(layers),
     }
 
 
@@ -79,6 +102,7 @@ class ShardWriter:
         prompts: NDArray[np.float32],
         load: Load,
         grid: tuple[int, int],
+        layers: Sequence[int],
     ) -> None:
         """Adds a sample.
 
@@ -88,6 +112,7 @@ class ShardWriter:
             prompts: (2, E), embeddings of caption and prompt image.
             load: The sample, a batch of one.
             grid: Token grid of the taps.
+            layers: Blocks that were tapped.
         """
         batch = load.batch
         name = f'{place[0]:04d}-{place[1]:08d}'
@@ -99,6 +124,7 @@ class ShardWriter:
             'has_support': bool(batch.has_support[0]),
             'class_id': int(batch.class_ids[0]),
             'grid': list(grid),
+            'layers': list(layers),
         }
         self._member(f'{name}.taps.npy', _npy(taps))
         self._member(f'{name}.prompts.npy', _npy(prompts))
@@ -167,17 +193,7 @@ class CachedActivations:
         Raises:
             ActivationsError: They are not; says by what.
         """
-        wanted = description(settings, config, frozen)
-        differ = [
-            f'{key}: {self._description.get(key)!r} there, {value!r} here'
-            for key, value in wanted.items()
-            if self._description.get(key) != value
-        ]
-        if differ:
-            raise ActivationsError(
-                f'the activations in {self.folder} are of another run ({"; ".join(differ)}): cache '
-                'them again, or set activations to null'
-            )
+        check_description(self._description, str(self.folder), settings, config, frozen)
 
     def load(self, place: Place) -> Load:
         """Reads the sample of a place, a batch of one.
@@ -197,38 +213,87 @@ class CachedActivations:
                         content = tar.extractfile(member)
                         assert content is not None
                         members[member.name[len(name) + 1 :]] = content.read()
-            record = json.loads(members['json'])
-            taps = torch.from_numpy(_array(members['taps.npy']))
-            prompts = torch.from_numpy(_array(members['prompts.npy']))
-            mask = _pixels(members['mask.png'])
-            valid = _pixels(members['valid.png']) if 'valid.png' in members else None
-        except (OSError, tarfile.TarError, KeyError, ValueError, cv2.error) as error:
+            return to_load(place, members)
+        except (OSError, tarfile.TarError, *DAMAGES) as error:
             raise ActivationsError(
                 f'{shard} is damaged at sample {name} ({error!r}): delete it, and run '
                 'training.cache_activations again'
             ) from error
-        masks = torch.from_numpy(mask)[None, None]
-        counts = torch.ones_like(masks) if valid is None else torch.from_numpy(valid)[None, None]
-        batch = PromptBatch(
-            keys=[record['key']],
-            images=torch.zeros(1, 0),
-            masks=masks,
-            valid=counts > 0.5,
-            texts=[record['text']],
-            supports=torch.zeros(1, 0),
-            has_support=torch.tensor([record['has_support']]),
-            text_weights=torch.tensor([record['text_weight']], dtype=torch.float32),
-            class_ids=torch.tensor([record['class_id']]),
+
+
+def check_description(
+    stored: Mapping[str, Any],
+    where: str,
+    settings: Settings,
+    config: Mapping[str, Any],
+    frozen: str,
+) -> None:
+    """Makes sure that activations are those that a run would make; more layers may be there.
+
+    Args:
+        stored: Their description.
+        where: They are, for messages.
+        settings: Of the run.
+        config: Of the model.
+        frozen: Fingerprint of the towers.
+
+    Raises:
+        ActivationsError: They are not; says by what.
+    """
+    wanted = description(settings, config, frozen)
+    if set(wanted['layers']) <= set(stored.get('layers', ())):
+        wanted['layers'] = stored['layers']
+    differ = [
+        f'{key}: {stored.get(key)!r} there, {value!r} here'
+        for key, value in wanted.items()
+        if stored.get(key) != value
+    ]
+    if differ:
+        raise ActivationsError(
+            f'the activations in {where} are of another run ({"; ".join(differ)}): cache '
+            'them again, or set activations to null'
         )
-        height, width = record['grid']
-        return Load(
-            [place],
-            batch,
-            taps=[tap[None] for tap in taps],
-            grid=(height, width),
-            texts=prompts[:1],
-            supports=prompts[1:],
-        )
+
+
+def to_load(place: Place, members: Mapping[str, bytes]) -> Load:
+    """Makes a batch of one of the members of a sample.
+
+    Args:
+        place: Its epoch and index.
+        members: Contents by the end of their names, as they lie in a shard.
+
+    Raises:
+        KeyError: A member is missing.
+        ValueError: One is damaged; or ``cv2.error``.
+    """
+    record = json.loads(members['json'])
+    taps = torch.from_numpy(_array(members['taps.npy']))
+    prompts = torch.from_numpy(_array(members['prompts.npy']))
+    masks = torch.from_numpy(_pixels(members['mask.png']))[None, None]
+    counts = torch.ones_like(masks)
+    if 'valid.png' in members:
+        counts = torch.from_numpy(_pixels(members['valid.png']))[None, None]
+    batch = PromptBatch(
+        keys=[record['key']],
+        images=torch.zeros(1, 0),
+        masks=masks,
+        valid=counts > 0.5,
+        texts=[record['text']],
+        supports=torch.zeros(1, 0),
+        has_support=torch.tensor([record['has_support']]),
+        text_weights=torch.tensor([record['text_weight']], dtype=torch.float32),
+        class_ids=torch.tensor([record['class_id']]),
+    )
+    height, width = record['grid']
+    return Load(
+        [place],
+        batch,
+        taps=[tap[None] for tap in taps],
+        grid=(height, width),
+        layers=record['layers'],
+        texts=prompts[:1],
+        supports=prompts[1:],
+    )
 
 
 def index_of(shard: Path) -> Path:

@@ -6,8 +6,9 @@
         --set activations=runs/activations
 
 Each epoch is another draw of the augmentations: crops, negatives, support images, captions. Runs
-of more epochs see them again. The folder serves every run with the same data, prompts, seed and
-taps, whatever the decoder. Interrupted, the script goes on with the shard that it was at; with
+of more epochs see them again. The folder serves every run with the same data, prompts and seed that
+reads none but the cached layers, whatever the model: ``--layers 0,1,2,3`` caches more of them than
+the file's own model reads. Interrupted, the script goes on with the shard that it was at; with
 ``--part 0/4`` … ``3/4`` four of them share the work.
 """
 
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +26,14 @@ from tqdm import tqdm
 
 from clipseg_model.devices import resolve_device
 from clipseg_model.errors import ClipsegError
-from training.activations import DESCRIPTION, ActivationsError, ShardWriter, description
+from clipseg_model.models import SegmentationModel
+from training.activations import (
+    DESCRIPTION,
+    ActivationsError,
+    ShardWriter,
+    description,
+    taps_of,
+)
 from training.feeding import DrawnPictures, Load, Place, join
 from training.learner import Learner, begin_model, follow_card
 from training.run_folder import frozen_fingerprint, write_atomically
@@ -51,6 +60,7 @@ def cache(
     shard_size: int = 256,
     batch: int = 16,
     part: tuple[int, int] = (0, 1),
+    layers: Sequence[int] | None = None,
 ) -> None:
     """Writes the shards of a run.
 
@@ -61,23 +71,31 @@ def cache(
         shard_size: Samples of a shard.
         batch: Samples that pass the towers at once.
         part: Which part of how many of the shards to write.
+        layers: Blocks whose activations are written, for other models than that of the run too;
+            those that it reads by default.
 
     Raises:
-        ActivationsError: The folder holds those of another run, or a value is beyond float16.
+        ActivationsError: The folder holds those of another run, a value is beyond float16, or
+            there are no such layers.
     """
     settings = follow_card(settings)
     torch.manual_seed(settings.seed)
     model, _ = begin_model(settings)
     if model.config().get('learned_tokens'):
         raise ActivationsError('a model with learned_tokens has no frozen activations to cache')
+    if layers is not None:
+        layers = check_layers(layers, model)
     device = resolve_device('auto')
     learner = Learner(model).to(device).eval()
     source = open_source(settings.data)
-    drawn = DrawnPictures(source, settings.prompts, settings.seed)
-    made = description(settings, model.config(), frozen_fingerprint(model))
-    made |= {'samples': len(source), 'epochs': epochs, 'shard_size': shard_size}
+    drawn = DrawnPictures(source, settings.prompts, settings.drawn_by)
+    made = description(settings, model.config(), frozen_fingerprint(model), layers)
+    made |= {'samples': len(source), 'epochs': epochs, 'shard_size': shard_size, 'order': 'random'}
     _claim(folder, made)
-    places = [(epoch, index) for epoch in range(epochs) for index in range(len(source))]
+    in_order = [(epoch, index) for epoch in range(epochs) for index in range(len(source))]
+    # Shards may be read from end to end, and neighbours in a data set are alike.
+    shuffled = np.random.default_rng([settings.seed, epochs]).permutation(len(in_order))
+    places = [in_order[position] for position in shuffled]
     starts = range(0, len(places), shard_size)[part[0] :: part[1]]
     kind = {'fp16': torch.float16, 'bf16': torch.bfloat16, 'no': torch.float32}
     cast = torch.autocast(
@@ -98,7 +116,7 @@ def cache(
             try:
                 for loads in loader:
                     with cast:
-                        _write(writer, learner, loads)
+                        _write(writer, learner, loads, layers)
                     bar.update(len(loads))
                 writer.close()
             except BaseException:
@@ -122,11 +140,38 @@ def _claim(folder: Path, made: dict[str, object]) -> None:
     write_atomically(path, json.dumps(made, indent=2))
 
 
-def _write(writer: ShardWriter, learner: Learner, loads: list[Load]) -> None:
+def check_layers(layers: Sequence[int], model: SegmentationModel) -> list[int]:
+    """Returns the layers in ascending order.
+
+    Raises:
+        ActivationsError: The towers have no such blocks, or not a single tower that is tapped.
+    """
+    if model.config()['architecture'] == 'vitseg':
+        raise ActivationsError(
+            "layers are blocks of CLIP's image tower, and vitseg reads another one: leave them out"
+        )
+    wanted = sorted(set(layers))
+    if not wanted or wanted[0] < 0 or wanted[-1] >= model.backbone.num_blocks:
+        raise ActivationsError(
+            f'layers {list(layers)} are not all in 0…{model.backbone.num_blocks - 1}, the blocks '
+            'of these towers'
+        )
+    return wanted
+
+
+def _write(
+    writer: ShardWriter, learner: Learner, loads: list[Load], layers: Sequence[int] | None = None
+) -> None:
     whole = join(loads)
-    features = learner.features(whole)
+    if layers is None:
+        layers = taps_of(learner.model.config())
+        features = learner.features(whole)
+        tapped, grid = features.taps, features.grid
+    else:
+        pixels = learner.normalised(whole.batch.images)
+        tapped, grid = learner.model.backbone.image_tokens(pixels, layers)
     texts, supports = learner.embeddings(whole)
-    taps = torch.stack(features.taps, 1).half().cpu().numpy()
+    taps = torch.stack(tapped, 1).half().cpu().numpy()
     if not np.isfinite(taps).all():
         raise ActivationsError(
             f'activations of {whole.batch.keys} are beyond the range of float16: these towers '
@@ -134,7 +179,7 @@ def _write(writer: ShardWriter, learner: Learner, loads: list[Load]) -> None:
         )
     prompts = torch.stack([texts, supports], 1).float().cpu().numpy()
     for row, load in enumerate(loads):
-        writer.add(load.places[0], taps[row], prompts[row], load, features.grid)
+        writer.add(load.places[0], taps[row], prompts[row], load, grid, layers)
 
 
 def main() -> None:
@@ -148,6 +193,12 @@ def main() -> None:
     parser.add_argument('--shard-size', type=int, default=256, help='samples of a shard')
     parser.add_argument('--batch', type=int, default=16, help='samples in the towers at once')
     parser.add_argument('--part', default='0/1', metavar='I/N', help='this of N parts')
+    parser.add_argument(
+        '--layers',
+        type=lambda text: [int(layer) for layer in text.split(',')],
+        metavar='I,J,…',
+        help="blocks to cache, 0-based, for several models (default: those that the file's reads)",
+    )
     parser.add_argument('--init-from', metavar='MODEL', help='as training.train')
     parser.add_argument('--set', action='append', default=[], metavar='KEY=VALUE')
     args = parser.parse_args()
@@ -159,7 +210,8 @@ def main() -> None:
         raise SystemExit(f'--part is I/N with 0 ≤ I < N, such as 0/4, not {args.part}') from None
     try:
         settings = load_settings(args.config, args.set, init_from=args.init_from)
-        cache(settings, args.folder, args.epochs, args.shard_size, args.batch, (number, count))
+        part = (number, count)
+        cache(settings, args.folder, args.epochs, args.shard_size, args.batch, part, args.layers)
     except ClipsegError as error:
         raise SystemExit(f'{error}') from error
 

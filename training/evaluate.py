@@ -1,6 +1,7 @@
 """Measures a model on held-out scenes of the tabletop world, as its users run it.
 
     python -m training.evaluate tabletop --data runs/tabletop --calibrate val --split test
+    python -m training.evaluate data --help         any other data set
 
 Masks come from :class:`clipseg_model.Segmenter`, so preprocessing, threshold and presence are the
 shipped ones. ``--calibrate`` chooses the threshold (best IoU_FG) and the presence threshold (the
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections import defaultdict
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,6 +25,7 @@ from rich.table import Table
 from tqdm import tqdm
 
 from clipseg_model import Prompt, Segmenter, create_model
+from training import evaluate_data
 from training.datasets.tabletop import TabletopViews
 from training.metrics import BINS, PixelStatistics
 
@@ -180,7 +183,12 @@ def print_report(report: dict[str, Any]) -> None:
 
 def main() -> None:
     """Runs the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    if sys.argv[1:2] == ['data']:
+        evaluate_data.main(sys.argv[2:])
+        return
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument('model', help='name of a model, or a checkpoint')
     parser.add_argument('--data', type=Path, required=True, help='folder of the rendered splits')
     parser.add_argument('--split', action='append', default=[], help='split to report on')

@@ -1,15 +1,23 @@
-"""Turns a training run into a checkpoint that :func:`clipseg_model.create_model` reads.
+"""Turns a training run into what others use: a checkpoint, or a Hugging Face folder.
 
+    python -m training.export runs/own own.safetensors --calibrate
+    python -m training.export runs/own hub/own --calibrate --empty 0.9 --evaluation test.json
     python -m training.export runs/tabletop/train tabletop.safetensors --input-size 288
 
-With ``--evaluation``, the thresholds and the measured quality of a report by
-``python -m training.evaluate`` are written into the model card.
+An OUTPUT that ends in .safetensors is a checkpoint for clipseg, create_model and the node. Any
+other is a new folder for the hub: README.md with the model card and, where transformers has the
+architecture, all that CLIPSegForImageSegmentation.from_pretrained reads. --calibrate chooses the
+thresholds on a validation split, that of the run if no other is named, and the card keeps them and
+what they were chosen on. --evaluation adds what was measured: results of
+`python -m training.evaluate data --output`; for runs of training.train_tabletop, the report of
+`python -m training.evaluate`.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +25,18 @@ import torch
 
 from clipseg_model.checkpoints import save_checkpoint
 from clipseg_model.clipseg import build_clipseg
+from clipseg_model.errors import ClipsegError
+from clipseg_model.registry import load_model
+from training.calibrate import calibrate
+from training.evaluate_data import begin_accelerator, read_data
 from training.losses import JointTraining
+from training.publish import (
+    PublishError,
+    quality,
+    read_evaluation,
+    write_checkpoint,
+    write_folder,
+)
 
 DESCRIPTION = 'Demonstration model of this project: tiny, and knows rendered scenes only.'
 NOTICE = (
@@ -60,14 +79,8 @@ def history(run: Path) -> list[dict[str, Any]]:
     return [*(history(Path(earlier).parent) if earlier else []), *records]
 
 
-def main() -> None:
-    """Runs the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('run', type=Path, help='folder that training.train_tabletop wrote')
-    parser.add_argument('output', type=Path, help='.safetensors file to write')
-    parser.add_argument('--input-size', type=int, default=288)
-    parser.add_argument('--evaluation', type=Path, help='report of training.evaluate')
-    args = parser.parse_args()
+def export_tabletop(args: argparse.Namespace) -> None:
+    """Exports a run of training.train_tabletop."""
     state = torch.load(args.run / 'state.pt', map_location='cpu', weights_only=True)
     records = history(args.run)
     settings = records[-1]['settings']
@@ -75,7 +88,7 @@ def main() -> None:
     joint.load_state_dict(state['average'])
     card: dict[str, Any] = {
         'name': args.output.stem,
-        'input_size': args.input_size,
+        'input_size': args.input_size or 288,
         'resize': 'aspect',
         'prompt_image_size': settings['data']['support_size'],
         'licence': 'Apache-2.0',
@@ -88,7 +101,7 @@ def main() -> None:
         },
     }
     if args.evaluation:
-        report = json.loads(args.evaluation.read_text())
+        report = json.loads(args.evaluation[-1].read_text())
         calibration = report['calibration']
         card['threshold'] = calibration['threshold']
         card['presence_threshold'] = calibration['presence_threshold']
@@ -96,6 +109,84 @@ def main() -> None:
         card['details']['measured'] = measured(report)
     save_checkpoint(args.output, joint.model, card, dtype=torch.float16)
     print(f'{args.output}: {args.output.stat().st_size / 1e6:.2f} MB')
+
+
+def export_run(args: argparse.Namespace) -> None:
+    """Exports a run of training.train, or any checkpoint.
+
+    Raises:
+        ClipsegError: Weights, data or a result are not usable, or the output is there.
+    """
+    run = Path(args.run)
+    weights = run / 'model.safetensors' if run.is_dir() else run
+    if run.is_dir() and not weights.is_file():
+        raise PublishError(
+            f'{run} has no model.safetensors: the run did not come to its end. Go on with '
+            f'python -m training.train {run / "config.yaml"} --output {run} --resume'
+        )
+    model, card = load_model(str(weights) if run.is_dir() else args.run)
+    changes: dict[str, Any] = {'name': args.output.stem}
+    for key in ('licence', 'description'):
+        if getattr(args, key) is not None:
+            changes[key] = getattr(args, key)
+    card = replace(card, **changes)
+    if args.empty is not None and args.calibrate is None:
+        raise PublishError('--empty is of --calibrate: give both')
+    if args.calibrate is not None:
+        data = read_data(args.calibrate or str(run / 'config.yaml'))
+        card = calibrate(model, card, data, begin_accelerator(), args.empty, args.samples)
+        print(json.dumps(card.details['calibration']))
+    results = [quality(read_evaluation(path), card.threshold) for path in args.evaluation]
+    if results:
+        card = replace(card, details={**card.details, 'evaluations': results})
+    if args.output.suffix == '.safetensors':
+        write_checkpoint(args.output, model, card, torch.float16 if args.half else None)
+        print(f'{args.output}: {args.output.stat().st_size / 1e6:.2f} MB')
+        return
+    if args.half:
+        raise PublishError('--half is for a .safetensors file')
+    write_folder(args.output, model, card)
+    print(f'{args.output}: upload it with hf upload OWNER/NAME {args.output}')
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Runs the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('run', help='folder of a run, or a checkpoint')
+    parser.add_argument('output', type=Path, help='.safetensors file, or a new folder')
+    parser.add_argument(
+        '--calibrate',
+        nargs='?',
+        const='',
+        metavar='YAML',
+        help="choose thresholds on a data set; without a value, on the run's validation data",
+    )
+    parser.add_argument(
+        '--empty', type=float, help='calibrate presence too: share of absent prompts to keep empty'
+    )
+    parser.add_argument('--samples', type=int, help='to calibrate on, at most')
+    parser.add_argument(
+        '--evaluation', type=Path, action='append', default=[], help='result to put on the card'
+    )
+    parser.add_argument('--licence', help='of the weights')
+    parser.add_argument('--description', help='one sentence')
+    parser.add_argument('--half', action='store_true', help='store 16-bit values')
+    parser.add_argument(
+        '--input-size',
+        type=int,
+        help='of the tabletop model; a run of training.train knows its own',
+    )
+    args = parser.parse_args(arguments)
+    try:
+        if (Path(args.run) / 'state.pt').is_file():
+            args.run = Path(args.run)
+            export_tabletop(args)
+        else:
+            export_run(args)
+    except (ClipsegError, FileNotFoundError) as error:
+        raise SystemExit(f'{error}') from error
 
 
 if __name__ == '__main__':

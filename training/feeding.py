@@ -87,6 +87,7 @@ class Load:
         examples: See ``skipped``.
         taps: Activations (B, N, C) of each tap, or None.
         grid: Token grid (gh, gw) of the activations.
+        layers: Blocks that the activations are of; there may be more than the model reads.
         texts: Embeddings (B, E) of the captions, with the activations.
         supports: Embeddings (B, E) of the prompt images, zero where there is none.
     """
@@ -97,6 +98,7 @@ class Load:
     examples: dict[str, str] = field(default_factory=dict)
     taps: list[Tensor] | None = None
     grid: tuple[int, int] = (0, 0)
+    layers: list[int] = field(default_factory=list)
     texts: Tensor | None = None
     supports: Tensor | None = None
 
@@ -162,7 +164,7 @@ def join(loads: Sequence[Load]) -> Load:
     if first.taps is not None:
         layers = zip(*(load.taps or [] for load in loads), strict=True)
         whole.taps = [torch.cat(layer) for layer in layers]
-        whole.grid = first.grid
+        whole.grid, whole.layers = first.grid, first.layers
         whole.texts = torch.cat([load.texts for load in loads if load.texts is not None])
         whole.supports = torch.cat([load.supports for load in loads if load.supports is not None])
     return whole

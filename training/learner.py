@@ -14,6 +14,7 @@ from clipseg_model.checkpoints import load_card, load_towers
 from clipseg_model.model_card import ModelCard
 from clipseg_model.models import ImageFeatures, SegmentationModel, build_model
 from clipseg_model.registry import get_card, list_models, load_model
+from training.activations import taps_of
 from training.datasets.prompting import PromptSettings
 from training.feeding import Load
 from training.settings import Settings, SettingsError
@@ -32,6 +33,7 @@ class Learner(nn.Module):
         model.requires_grad_(True)
         for tower in towers_of(model):
             tower.requires_grad_(False)
+        self._reads = taps_of(model.config())
         shape = (1, 3, 1, 1)
         self.register_buffer('_mean', torch.tensor(model.backbone.mean).view(shape), False)
         self.register_buffer('_std', torch.tensor(model.backbone.std).view(shape), False)
@@ -66,10 +68,15 @@ class Learner(nn.Module):
         size = load.batch.masks.shape[-1]
         if load.taps is not None:
             # Stored in half precision; the decoder runs in whatever precision the run has.
-            taps = [tap.to(device, non_blocking=True).float() for tap in load.taps]
+            read = [load.taps[load.layers.index(layer)] for layer in self._reads]
+            taps = [tap.to(device, non_blocking=True).float() for tap in read]
             return ImageFeatures(taps, load.grid, size, size)
-        pixels = load.batch.images.to(device, non_blocking=True)
-        return self.model.encode_image((pixels - self._mean) / self._std)
+        return self.model.encode_image(self.normalised(load.batch.images))
+
+    def normalised(self, images: Tensor) -> Tensor:
+        """Returns images (B, 3, S, S) of 0…1 as the towers take them, on their device."""
+        pixels = images.to(self._mean.device, non_blocking=True)
+        return (pixels - self._mean) / self._std
 
     def conditions(self, load: Load) -> Tensor:
         """Returns conditional vectors (B, E): a · text + (1 - a) · image, a the text's share."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 from accelerate import Accelerator
@@ -54,6 +55,47 @@ class ClassStatistics:
             raise ValueError('mIoU of no class: nothing was added')
         # Sorted, since a mean depends on the order in its last bit.
         return np.mean([s.iou_foreground() for _, s in sorted(self.by_class.items())], axis=0)
+
+
+@dataclass
+class SampleIous:
+    """Mean over samples of their IoU, at every threshold.
+
+    What CLIPSeg's published code calls mIoU on PhraseCut, where each sample is a class of its own.
+    Samples without foreground are left out.
+
+    Attributes:
+        sums: int64 (BINS + 1), of the IoUs in units of 2⁻³², so that sums do not depend on their
+            order; enough for 2³¹ samples.
+        samples: How many.
+    """
+
+    sums: NDArray[np.int64] = field(default_factory=lambda: np.zeros(BINS + 1, np.int64))
+    samples: int = 0
+
+    def add(self, sample: PixelStatistics) -> None:
+        """Adds the statistics of one sample."""
+        foreground = int(sample.foreground.sum())
+        if not foreground:
+            return
+        union = foreground + sample.false_positives()
+        self.sums += (sample.true_positives() << 32) // union
+        self.samples += 1
+
+    def merge(self, other: SampleIous) -> None:
+        """Adds another's sums."""
+        self.sums += other.sums
+        self.samples += other.samples
+
+    def mean_iou(self) -> NDArray[np.float64]:
+        """Returns the mean at each threshold.
+
+        Raises:
+            ValueError: Nothing was added.
+        """
+        if not self.samples:
+            raise ValueError('mIoU of no sample: nothing with foreground was added')
+        return self.sums / 2**32 / self.samples
 
 
 @dataclass
@@ -204,11 +246,19 @@ def zero_shot_classes(
 
 
 Statistics = (
-    MattingStatistics | PixelStatistics | ClassStatistics | PromptStatistics | ConfusionMatrix
+    MattingStatistics
+    | PixelStatistics
+    | ClassStatistics
+    | SampleIous
+    | PromptStatistics
+    | ConfusionMatrix
 )
 
 
-def sum_over_processes(statistics: Statistics, accelerator: Accelerator) -> Statistics:
+S = TypeVar('S', bound=Statistics)
+
+
+def sum_over_processes(statistics: S, accelerator: Accelerator) -> S:
     """Returns the sum of what all processes have counted; the same, exactly, in each of them.
 
     Counts are whole numbers, so neither the number of processes nor their order matters.

@@ -6,6 +6,7 @@ model, the data and what departs from it.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -96,8 +97,13 @@ class Settings(_Strict):
     )
     data: dict[str, Any] = Field(description="dataset: its name, and that data set's settings")
     prompts: PromptSettings = PromptSettings()
-    activations: Path | None = Field(
+    activations: str | None = Field(
         None, description='folder of training.cache_activations: read instead of running towers'
+    )
+    stream: bool = Field(
+        False,
+        description='read activations shard by shard, in a shuffled stream, and not any sample at '
+        'any time; they may then be at an address (http, https)',
     )
     validation: Validation | None = None
     batch_size: int = Field(64, gt=0, description='samples of a step, of all processes together')
@@ -109,6 +115,12 @@ class Settings(_Strict):
     clip_norm: float | None = Field(None, gt=0, description='largest norm of the gradient')
     mixed_precision: Literal['no', 'fp16', 'bf16'] = 'fp16'
     seed: int = Field(0, ge=0)
+    draw_seed: int | None = Field(
+        None,
+        ge=0,
+        description='of crops, negatives, support images and captions, where other than seed: runs '
+        'of several seeds then read the same cached activations',
+    )
     workers: int = Field(4, ge=0, description='processes that load samples, for each process')
     save_every: int = Field(500, gt=0, description='iterations between two checkpoints')
     log_every: int = Field(20, gt=0, description='iterations between two lines of the log')
@@ -140,6 +152,8 @@ class Settings(_Strict):
 
     @model_validator(mode='after')
     def _consistent(self) -> Settings:
+        if self.stream and self.activations is None:
+            raise ValueError('stream is of activations: say where they are')
         if self.iterations is not None and self.epochs is not None:
             raise ValueError('give iterations or epochs, not both')
         if self.model is None and self.init_from is None:
@@ -154,6 +168,11 @@ class Settings(_Strict):
         if self.image_tower is not None and not vitseg:
             raise ValueError('image_tower is for the architecture vitseg')
         return self
+
+    @property
+    def drawn_by(self) -> int:
+        """Seed of what is random about the samples."""
+        return self.seed if self.draw_seed is None else self.draw_seed
 
     def length(self, samples: int) -> int:
         """Returns the steps of the run.
@@ -194,8 +213,7 @@ def load_settings(path: Path, changes: Sequence[str] = (), **given: Any) -> Sett
         raise SettingsError(f'{path} is no YAML: {error}') from error
     if not isinstance(values, dict):
         raise SettingsError(f'{path} holds {type(values).__name__}, not keys and values')
-    for change in changes:
-        _change(values, change)
+    values = changed(values, changes)
     values.update({key: value for key, value in given.items() if value is not None})
     if given.get('init_from'):
         # What the towers of a file would have been, the checkpoint brings.
@@ -205,6 +223,22 @@ def load_settings(path: Path, changes: Sequence[str] = (), **given: Any) -> Sett
         return Settings(**values)
     except ValidationError as error:
         raise SettingsError(f'{path} is not valid: {_mistakes(error)}') from error
+
+
+def changed(values: Mapping[str, Any], changes: Sequence[str]) -> dict[str, Any]:
+    """Returns settings with changes from a command line.
+
+    Args:
+        values: Settings by key; they are left as they are.
+        changes: As :func:`load_settings` takes them.
+
+    Raises:
+        SettingsError: A change is not of the form ``KEY=VALUE``.
+    """
+    copied = copy.deepcopy(dict(values))
+    for change in changes:
+        _change(copied, change)
+    return copied
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

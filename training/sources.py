@@ -22,6 +22,8 @@ SOURCES: dict[str, tuple[str, str, str]] = {
     'pascal-5i': ('pascal', 'PascalSettings', 'Pascal5i'),
     'lvis': ('lvis', 'LvisSettings', 'Lvis'),
     'refmatte': ('refmatte', 'RefMatteSettings', 'RefMatte'),
+    'tabletop': ('tabletop_phrases', 'TabletopSettings', 'TabletopPhrases'),
+    'tabletop+': ('tabletop_phrases', 'tabletop_plus', 'TabletopPhrases'),
     'folder': ('folder', 'FolderSettings', 'FolderData'),
 }
 

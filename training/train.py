@@ -20,6 +20,7 @@ import os
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,7 @@ from training.learner import Learner, begin_model, follow_card, ground_name
 from training.run_folder import RunError, RunFolder, environment, frozen_fingerprint, git_commit
 from training.settings import Settings, Validation, differences, load_settings
 from training.sources import open_source
+from training.streaming import ActivationStream, Shards, feed_stream
 from training.validation import Measured, Validator, better
 
 
@@ -117,7 +119,7 @@ def train(settings: Settings, output: Path, resume: bool = False) -> Path:
     learner.train()
     pending: list[Tensor] = []
     began, seen = time.monotonic(), 0
-    loads = feed(drawn, order, done.step, length, settings.workers, torch.cuda.is_available())
+    loads = open_loads(drawn, order, done.step, length, settings)
     bar = tqdm(total=length, initial=done.step, disable=not accelerator.is_main_process, unit='it')
     with bar:
         for parts in loads:
@@ -175,19 +177,31 @@ def begin_accelerator(settings: Settings) -> Accelerator:
     return accelerator
 
 
-def open_data(settings: Settings, learner: Learner) -> tuple[Drawn, int]:
+def open_data(settings: Settings, learner: Learner) -> tuple[Drawn | Shards, int]:
     """Opens what is trained on: pictures, or activations that were cached.
 
     Returns:
         What a loader draws from, and the number of samples.
     """
     if settings.activations is not None:
-        cached = CachedActivations(settings.activations)
+        where = settings.activations
+        cached = Shards.at(where) if settings.stream else CachedActivations(Path(where))
         model = learner.model
         cached.check(settings, model.config(), frozen_fingerprint(model))
         return cached, cached.samples
     source = open_source(settings.data)
-    return DrawnPictures(source, settings.prompts, settings.seed), len(source)
+    return DrawnPictures(source, settings.prompts, settings.drawn_by), len(source)
+
+
+def open_loads(
+    drawn: Drawn | Shards, order: Order, start: int, length: int, settings: Settings
+) -> Iterator[list[Load]]:
+    """Begins to load what the steps of this process train on, from one of them on."""
+    pin = torch.cuda.is_available()
+    if not isinstance(drawn, Shards):
+        return feed(drawn, order, start, length, settings.workers, pin)
+    stream = ActivationStream(drawn, settings.seed, order.part, order.rank, order.processes)
+    return feed_stream(stream, start, length, order.accumulate, settings.workers, pin)
 
 
 def open_validator(settings: Settings, batch: int) -> Validator | None:
@@ -294,7 +308,11 @@ def load_state(folder: RunFolder, settings: Settings, resume: bool) -> dict[str,
     if not resume:
         raise RunError(f'{folder.last} exists: give --resume to go on, or another --output')
     state = folder.load(folder.last)
-    differ = differences(state['settings'], settings.model_dump(mode='json'))
+    now = settings.model_dump(mode='json')
+    differ = differences(state['settings'], now)
+    if settings.stream and state['settings'].get('workers') != settings.workers:
+        # Shards are dealt to them.
+        differ.append(f'workers: {state["settings"].get("workers")} then, {settings.workers} now')
     if differ:
         raise RunError(
             f'{folder.last} is of a run with other settings ({"; ".join(differ)}): go on with '
@@ -396,6 +414,11 @@ def finish(
         put(best['trained'], trained)
         details['best'] = {'iteration': best['step'], **best['measured']}
         fields['threshold'] = best['measured']['threshold']
+        assert settings.validation is not None
+        split = settings.validation.data
+        named = filter(None, [split['dataset'], split.get('split') or split.get('folder')])
+        size = settings.prompts.size
+        details['calibrated_on'] = f'{" ".join(map(str, named))}, squares of {size} px'
     if done.skipped:
         details['skipped'] = dict(done.skipped)
         counts = ', '.join(f'{count} {kind}' for kind, count in sorted(done.skipped.items()))

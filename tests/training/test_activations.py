@@ -86,8 +86,11 @@ def test_shards_are_webdatasets(cached):
     assert len(urls) == 4
     samples = list(webdataset.WebDataset(urls, shardshuffle=False).decode())
     assert len(samples) == 30
-    first = samples[0]
-    assert first['__key__'] == '0000-00000000'
+    keys = [sample['__key__'] for sample in samples]
+    # Each once, and neighbours of the data set are not neighbours here.
+    assert len(set(keys)) == 30
+    assert keys != sorted(keys)
+    (first,) = (sample for sample in samples if sample['__key__'] == '0000-00000000')
     assert first['taps.npy'].dtype == np.float16
     assert first['taps.npy'].shape == (2, 17, 32)
     assert first['prompts.npy'].shape == (2, 24)
@@ -104,7 +107,12 @@ def test_a_matte_and_pixels_that_do_not_count_are_kept(tmp_path):
     load.batch.valid[..., :9] = False
     writer = ShardWriter(tmp_path / 'one.tar')
     writer.add(
-        (0, 0), np.ones((2, 17, 32), np.float16), np.zeros((2, 24), np.float32), load, (4, 4)
+        (0, 0),
+        np.ones((2, 17, 32), np.float16),
+        np.zeros((2, 24), np.float32),
+        load,
+        (4, 4),
+        [1, 3],
     )
     writer.close()
     (sample,) = webdataset.WebDataset(str(tmp_path / 'one.tar'), shardshuffle=False)
@@ -175,7 +183,75 @@ def test_a_damaged_shard_is_named(tmp_path):
     cache(settings, tmp_path, epochs=1, shard_size=16)
     (shard,) = tmp_path.glob('*.tar')
     shard.write_bytes(shard.read_bytes()[:9000])
+    cached = CachedActivations(tmp_path)
+    # The one that lies last.
+    last = max(cached._places, key=lambda name: cached._places[name][1])
     with pytest.raises(ActivationsError, match=r'activations-000000\.tar is damaged at sample'):
-        CachedActivations(tmp_path).load((0, 9))
+        cached.load((0, int(last.partition('-')[2])))
     with pytest.raises(ActivationsError, match=r'python -m training\.cache_activations'):
         CachedActivations(tmp_path / 'nothing')
+
+
+def with_model(settings: Settings, **model) -> Settings:
+    return Settings(**{**settings.model_dump(), 'model': {**settings.model, **model}})
+
+
+CLSCLIP = {
+    'architecture': 'clsclip',
+    'backbone': tiny_settings().model['backbone'],
+    'blocks': [4, 5],
+    'guidance': 'cls',
+    'learned_tokens': 0,
+    'decoder': {'dim': 8, 'num_layers': 1, 'num_heads': 2, 'feedforward': 16, 'head': 'plain'},
+}
+
+
+@pytest.mark.parametrize(
+    'model',
+    [{'layers': [1, 3]}, {'layers': [3]}, CLSCLIP],
+    ids=['its own layers', 'one of them', 'before the prompt of clsclip'],
+)
+def test_more_layers_than_a_model_reads_serve_it_all_the_same(model, tmp_path):
+    cache(tiny_settings(), tmp_path / 'cache', epochs=1, layers=(3, 1, 2))
+    changes = {'iterations': 2, 'validation': None}
+    settings = with_model(tiny_settings(**changes), **model)
+    if 'architecture' in model:
+        settings = tiny_settings(**changes, model=model)
+    train(settings, tmp_path / 'live')
+    stored = settings.model_copy(update={'activations': str(tmp_path / 'cache')})
+    train(stored, tmp_path / 'cached')
+    assert len(losses(tmp_path / 'live')) == 2
+    np.testing.assert_allclose(losses(tmp_path / 'cached'), losses(tmp_path / 'live'), rtol=1e-3)
+
+
+def test_layers_that_were_not_cached_are_refused(cached, tmp_path):
+    settings = with_model(tiny_settings(activations=str(cached)), layers=[1, 2])
+    with pytest.raises(ActivationsError, match=r'layers: \[1, 3\] there, \[1, 2\] here'):
+        train(settings, tmp_path / 'run')
+    with pytest.raises(ActivationsError, match=r'layers \[3, 10\] are not all in 0…9'):
+        cache(tiny_settings(), tmp_path / 'cache', epochs=1, layers=(3, 10))
+    assert not (tmp_path / 'cache').exists()
+
+
+def test_runs_of_several_seeds_read_the_same_draws(tmp_path):
+    """The towers have weights of their own here, so that no seed makes them."""
+    from clipseg_model.checkpoints import save_checkpoint
+
+    torch.manual_seed(7)
+    model, _ = begin_model(tiny_settings())
+    save_checkpoint(tmp_path / 'towers.safetensors', model, {'name': 'towers', 'input_size': 64})
+    changes = {
+        'towers': str(tmp_path / 'towers.safetensors'),
+        'draw_seed': 4,
+        'validation': None,
+        'iterations': 2,
+    }
+    cache(tiny_settings(**changes, seed=4), tmp_path / 'cache', epochs=1)
+    for seed in (1, 2):
+        train(tiny_settings(**changes, seed=seed), tmp_path / f'live-{seed}')
+        settings = tiny_settings(**changes, seed=seed, activations=str(tmp_path / 'cache'))
+        train(settings, tmp_path / f'cached-{seed}')
+        np.testing.assert_allclose(
+            losses(tmp_path / f'cached-{seed}'), losses(tmp_path / f'live-{seed}'), rtol=1e-3
+        )
+    assert losses(tmp_path / 'live-1') != losses(tmp_path / 'live-2')

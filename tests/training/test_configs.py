@@ -14,8 +14,10 @@ from phrasecut_files import write_phrasecut
 from PIL import Image
 
 from clipseg_model import create_model
+from clipseg_model.checkpoints import load_card
 from clipseg_model.models import ARCHITECTURES
 from tests.training.tiny_runs import TINY_BACKBONE
+from training import evaluate_data
 from training import train as module
 from training.settings import Settings, load_settings
 from training.train import train
@@ -179,6 +181,61 @@ def test_clsclip_cycles_and_takes_its_fold_from_the_command_line():
     assert settings.length(5120) == 2000
     assert settings.rate(0, 5120) == settings.rate(200, 5120) == 1e-3
     assert settings.rate(199, 5120) < 1e-6
+
+
+def full_size(path: Path, root: Path) -> Settings:
+    """The settings of a file as they are but for their length and data: ViT-B/16, random."""
+    config = yaml.safe_load(path.read_text())
+    changes = make_data(config, root)
+    if 'init_from' not in config:
+        changes += ['towers=random', 'image_tower=null']
+    if 'sbd' in config['data']:
+        changes += ['data.sbd=null']
+    changes += ['epochs=null', 'iterations=2', 'batch_size=2', 'validation.every=2']
+    changes += ['validation.samples=2', 'mixed_precision=bf16', 'workers=0', 'save_every=1']
+    init_from = 'tabletop' if 'init_from' in config else None
+    return load_settings(path, [*changes, 'log_every=1'], init_from=init_from)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize('path', CONFIGS, ids=lambda path: path.stem)
+def test_it_runs_at_full_size(path, tmp_path, monkeypatch):
+    """Starts, saves, resumes, and is evaluated, with towers of ViT-B/16 at 352 pixels."""
+    settings = full_size(path, tmp_path)
+    run = tmp_path / 'run'
+    original = module.RunFolder.save
+
+    def stop(self, place, state):
+        original(self, place, state)
+        if place.name == 'last.pt':
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module.RunFolder, 'save', stop)
+        with pytest.raises(KeyboardInterrupt):
+            train(settings, run)
+    assert torch.load(run / 'last.pt', weights_only=True)['step'] == 1
+    AcceleratorState._reset_state(True)
+    out = train(settings, run, resume=True)
+    lines = [json.loads(line) for line in (run / 'log.jsonl').read_text().splitlines()]
+    assert np.isfinite([line['loss'] for line in lines if 'loss' in line]).all()
+    if settings.init_from is None:
+        assert load_card(out).config['backbone']['overrides'] == {}
+        assert load_card(out).input_size == 352
+    AcceleratorState._reset_state(True)
+    result = tmp_path / 'paper.json'
+    data = json.dumps(settings.validation.data)
+    evaluate_data.main(
+        [
+            *(str(out), '--mode', 'paper', '--data', data, '--samples', '2', '--batch', '2'),
+            *('--output', str(result), '--device', 'cpu'),
+        ]
+    )
+    found = json.loads(result.read_text())
+    assert found['pixels'] == '352 × 352'
+    assert found['samples'] >= 1
+    assert 0 <= found['best']['iou_fg']['value'] <= 1
 
 
 @pytest.mark.parametrize(

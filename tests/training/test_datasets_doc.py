@@ -16,6 +16,7 @@ from training.datasets.pascal import PascalSettings
 from training.datasets.phrasecut import PhraseCutSettings
 from training.datasets.prompting import PromptSettings
 from training.datasets.refmatte import RefMatteSettings
+from training.datasets.tabletop_phrases import TabletopSettings
 
 
 @pytest.fixture(scope='module')
@@ -42,7 +43,7 @@ def test_classes_that_are_named_exist(page):
 def test_options_that_are_named_exist(page):
     settings = (
         PhraseCutSettings, CocoSettings, FolderSettings, LvisSettings, PascalSettings,
-        PromptSettings, RefMatteSettings,
+        PromptSettings, RefMatteSettings, TabletopSettings,
     )  # fmt: skip
     fields = {name for kind in settings for name in kind.model_fields}
     options = re.findall(r'`([a-z_]+): [^`]+`', page)

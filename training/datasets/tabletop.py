@@ -6,6 +6,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -41,19 +42,23 @@ class TabletopViews:
 
     Args:
         folder: Folder written by :mod:`training.datasets.tabletop_render`.
+        count: Read so many views and no more; all by default.
 
     Raises:
-        FileNotFoundError: If the folder holds no complete shard.
+        FileNotFoundError: If the folder holds no complete shard, or less than ``count`` views.
+        ValueError: If a file is damaged.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, count: int | None = None) -> None:
         self.records: list[dict[str, Any]] = []
         self._where: list[tuple[int, int]] = []
         self._rgb: list[NDArray[np.uint8]] = []
         self._ids: list[NDArray[np.uint8]] = []
         for path in sorted(folder.glob('views_*.json')):
+            if count is not None and len(self.records) >= count:
+                break
             number = path.stem.split('_')[1]
-            records = json.loads(path.read_text())
+            records = json.loads(path.read_text())[: None if count is None else count - len(self)]
             self._where += [(len(self._rgb), row) for row in range(len(records))]
             self.records += records
             self._rgb.append(np.load(folder / f'rgb_{number}.npy', mmap_mode='r'))
@@ -64,8 +69,12 @@ class TabletopViews:
                 f'`python -m training.datasets.tabletop_render {folder.parent} '
                 f'--split {folder.name} --scenes 100`'
             )
+        if count is not None and len(self) < count:
+            raise FileNotFoundError(
+                f'{folder} holds {len(self)} views, and {count} are wanted: render more scenes '
+                'with training.datasets.tabletop_render'
+            )
         self.size = self._rgb[0].shape[1]
-        self.supports = self._index_supports()
 
     def __len__(self) -> int:
         return len(self.records)
@@ -97,7 +106,9 @@ class TabletopViews:
         least = fraction * self.size**2
         return {key: ids for key, ids in groups.items() if pixels[key] >= least}
 
-    def _index_supports(self) -> dict[tuple[str, str], list[int]]:
+    @cached_property
+    def supports(self) -> dict[tuple[str, str], list[int]]:
+        """Views that may serve as support, by (colour, category)."""
         index: dict[tuple[str, str], list[int]] = defaultdict(list)
         for view in range(len(self.records)):
             for key in self.kinds_of_thing(view, SUPPORT_FRACTION):

@@ -1,0 +1,113 @@
+"""Chooses a model's thresholds on a validation split of any data set, in native mode."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from accelerate import Accelerator
+from numpy.typing import NDArray
+
+from clipseg_model.model_card import ModelCard
+from clipseg_model.models import SegmentationModel
+from training.datasets.samples import DataSettings
+from training.evaluate_data import spread
+from training.measuring import Evaluation, EvaluationError, measure
+from training.metrics import BINS
+from training.sources import check_source, open_source
+
+
+def calibrate(
+    model: SegmentationModel,
+    card: ModelCard,
+    data: Mapping[str, Any],
+    accelerator: Accelerator,
+    empty: float | None = None,
+    samples: int | None = None,
+    workers: int = 0,
+) -> ModelCard:
+    """Chooses thresholds, and writes down in the card what they were chosen on.
+
+    Args:
+        model: The model.
+        card: Its card; its own thresholds do not matter.
+        data: Of a validation split.
+        accelerator: The processes, and the device.
+        empty: Share of absent prompts whose masks shall be empty; the presence threshold is the
+            lowest that does it. None leaves it as it is.
+        samples: At most so many.
+        workers: Processes that load.
+
+    Returns:
+        The card with the threshold of the best IoU_FG of all pixels, and ``details['calibration']``
+        with what it costs and brings.
+
+    Raises:
+        EvaluationError: There is no foreground to choose a threshold on, the data set cannot ask
+            for what is absent, or ``empty`` is not within 0…1.
+    """
+    if empty is not None and not 0 < empty < 1:
+        raise EvaluationError(f'the share of absent prompts must be within 0…1, not {empty}')
+    shown = {**data, **_given(check_source(data), 'negatives', 0.0)}
+    source = open_source(shown)
+    how = Evaluation('native', workers=workers)
+    indices = spread(len(source), samples)
+    found = measure(model, card, source, how, accelerator, indices)
+    best, threshold = found.best('iou_fg')
+    if not found.pixels().foreground.any():
+        raise EvaluationError(f'{dict(data)} shows nothing: no threshold can be chosen on it')
+    record: dict[str, Any] = {
+        'data': {key: str(value) for key, value in data.items()},
+        'samples': found.pixels().samples,
+        'mode': 'native',
+        'iou_fg': round(best, 4),
+        'ap': round(found.figure('ap'), 4),
+    }
+    changes: dict[str, Any] = {'threshold': threshold}
+    if empty is not None:
+        negatives = _given(check_source(data), 'negatives', 1.0)
+        if not negatives:
+            raise EvaluationError(
+                f'{data["dataset"]} has no setting negatives: presence cannot be calibrated on it'
+            )
+        lacking = open_source({**data, **negatives})
+        missed = measure(model, card, lacking, how, accelerator, indices)
+        changes['presence_threshold'] = level = presence_level(missed.prompts.absent, empty)
+        first = round(level * BINS)
+        record['absent_prompts'] = int(missed.prompts.absent.sum())
+        record['absent_kept_empty'] = share_below(missed.prompts.absent, first)
+        record['true_prompts_lost'] = share_below(found.prompts.present, first)
+    split = data.get('split') or data.get('folder') or data.get('annotations')
+    calibrated_on = f'{data["dataset"]} {split}' if split else str(data['dataset'])
+    details = {**card.details, 'calibrated_on': calibrated_on, 'calibration': record}
+    return replace(card, details=details, **changes)
+
+
+def presence_level(scores: NDArray[np.int64], empty: float) -> float:
+    """Returns the lowest presence threshold that keeps a share of absent prompts empty.
+
+    Args:
+        scores: Absent prompts by level of their score, (BINS + 1,).
+        empty: The share.
+
+    Raises:
+        EvaluationError: There is no absent prompt.
+    """
+    total = int(scores.sum())
+    if not total:
+        raise EvaluationError('no prompt is absent from its picture: nothing to choose presence on')
+    # A score of exactly the threshold is present, so that level is not below it.
+    below = np.concatenate([[0], scores.cumsum()])
+    return float(min(np.argmax(below >= np.ceil(empty * total)) / BINS, 1.0))
+
+
+def share_below(scores: NDArray[np.int64], level: int) -> float:
+    """Returns the share of prompts that score below a level."""
+    return round(float(scores[:level].sum() / max(int(scores.sum()), 1)), 4)
+
+
+def _given(settings: DataSettings, name: str, value: Any) -> dict[str, Any]:
+    """Returns a setting, if the data set has it."""
+    return {name: value} if name in type(settings).model_fields else {}
