@@ -13,7 +13,7 @@ from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.clock import Clock, ClockType
 
 from clipseg_ros.diagnostics import Situation, diagnostic_array, judge, no_images
-from clipseg_ros.qos import QosWatch, overridable
+from clipseg_ros.qos import QosWatch, overridable, report_output
 from clipseg_ros.transport import find_transport_problem
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ class Parts:
         frame_fault: What was wrong with the newest frame; empty if nothing.
         watch: Watches the QoS of peers.
         subscription: To the images.
+        lost: Images that the camera published and that never came, since activation.
         segmenter: The model.
         worker: Its threads.
         pipeline: What they do.
@@ -56,6 +57,7 @@ class Parts:
     frame_fault: str
     watch: QosWatch
     subscription: Any
+    lost: int
     segmenter: Segmenter | None
     worker: FrameWorker[Any, Any, Any] | None
     pipeline: SegmentationPipeline | None
@@ -75,8 +77,14 @@ class NodeReport:
         self._node, self._look = node, look
         self._mismatches: list[str] = []
         self._silent = False
+        # Of its own: the node's is made anew when the node is configured.
+        self._watch, profile = QosWatch(node), report_output()
         self._publisher = node.create_publisher(
-            DiagnosticArray, '/diagnostics', 10, qos_overriding_options=overridable()
+            DiagnosticArray,
+            '/diagnostics',
+            profile,
+            event_callbacks=self._watch.publisher_events('/diagnostics', profile),
+            qos_overriding_options=overridable(),
         )
         # Steady: with use_sim_time and no clock yet, the node reports all the same.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
@@ -104,7 +112,7 @@ class NodeReport:
         )
 
     def _find_mismatches(self, parts: Parts) -> list[str]:
-        mismatches = parts.watch.mismatches()
+        mismatches = [*parts.watch.mismatches(), *self._watch.mismatches()]
         if parts.subscription is not None:
             compressed = self._node.get_parameter('image_transport').value == 'compressed'
             problem = find_transport_problem(self._node, parts.subscription.topic_name, compressed)
@@ -171,6 +179,7 @@ class NodeReport:
                 'received': str(counts.received),
                 'processed': str(counts.processed),
                 'dropped': str(counts.dropped),
+                'lost': str(parts.lost),
                 'failed': str(counts.failed),
                 'prompts_at_once': str(parts.pipeline.memory.at_once or 'all'),
                 'last_error': parts.frame_fault,

@@ -8,7 +8,7 @@ threads do the rest. Loading happens in *configure*, warming up in *activate*, f
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -31,6 +31,7 @@ from clipseg_ros.diagnostics import Situation, find_rest, no_prompt
 from clipseg_ros.frame_faults import FrameFaults
 from clipseg_ros.frame_worker import FrameWorker
 from clipseg_ros.interfaces import MISSING, load_interfaces
+from clipseg_ros.lost_images import LostImages
 from clipseg_ros.mask_server import MaskServer, MaskSource
 from clipseg_ros.newest_frame import NewestFrame
 from clipseg_ros.node_report import NodeReport, Parts
@@ -99,6 +100,7 @@ class SegmentNode(LifecycleNode):
         self._prompt_server = PromptServer(
             self, self._interfaces, self._check_prompts, self._announce_prompts, self._log
         )
+        self._lost = LostImages()
         self._newest = NewestFrame(lambda: self._pipeline)
         self._pick_server = PickServer(
             self, self._interfaces, self._prompt_server, self._newest.read, self._log
@@ -269,6 +271,7 @@ class SegmentNode(LifecycleNode):
         )
         worker.start(setup=self._pipeline.warm_up)
         self._faults.clear()
+        self._lost.start()
         self._worker = worker
         self._depth.start()
         self.get_logger().info(
@@ -307,8 +310,9 @@ class SegmentNode(LifecycleNode):
 
     # Frames.
 
-    def _on_image(self, message: Any) -> None:
+    def _on_image(self, message: Any, info: Mapping[str, Any]) -> None:
         self._newest.put(message)
+        self._lost.see(info, self._subscription.get_publisher_count())
         worker = self._worker
         if worker is not None and self._enabled:
             worker.put(message)
@@ -345,6 +349,8 @@ class SegmentNode(LifecycleNode):
         before, self._settings = self._settings, Settings.of(self)
         if self._worker is not None:
             self._worker.max_rate = self._settings.max_rate
+        if self._depth is not None:
+            self._depth.update()
         names = {parameter.name: parameter.value for parameter in parameters}
         if names.keys() & {'reuse_below', 'reuse_frames'}:
             self._tell_reuse()
@@ -418,6 +424,7 @@ class SegmentNode(LifecycleNode):
             frame_fault=self._faults.newest,
             watch=self._watch,
             subscription=self._subscription,
+            lost=self._lost.count,
             segmenter=self._segmenter,
             worker=self._worker,
             pipeline=self._pipeline,
