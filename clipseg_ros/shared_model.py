@@ -224,8 +224,8 @@ class SharedSegmenter(Segmenter):
 
     @property
     def _goes_alone(self) -> bool:
-        """Whether its images depend on answers (zoom) or on images before them (reuse)."""
-        return self.zoom is not None or self.reuse_below > 0
+        """Whether its images depend on answers (zoom) or others (reuse), or memory is short."""
+        return self.zoom is not None or self.reuse_below > 0 or self.prompts_at_once is not None
 
     @torch.inference_mode()
     def segment(
