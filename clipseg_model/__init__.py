@@ -19,6 +19,7 @@ from clipseg_model.errors import (
     PrecisionError,
     PromptError,
     RegionError,
+    ReuseError,
     RuntimeMissingError,
 )
 
@@ -45,6 +46,7 @@ __all__ = [
     'PromptError',
     'PromptResult',
     'RegionError',
+    'ReuseError',
     'RuntimeMissingError',
     'Segmentation',
     'SegmentationModel',

@@ -18,8 +18,8 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from clipseg_model.console import err, fail, out, report
-from clipseg_model.errors import ClipsegError, PromptError, RegionError
+from clipseg_model.console import err, fail, out, report, tell_reuse
+from clipseg_model.errors import ClipsegError, PromptError, RegionError, ReuseError
 from clipseg_model.export_command import export
 from clipseg_model.weight_commands import convert, download, models
 
@@ -75,6 +75,15 @@ def segment(
             metavar='PIXELS',
         ),
     ] = None,
+    reuse_below: Annotated[
+        float,
+        typer.Option(
+            help='An approximation for videos of a camera that stands still: reuse the encoding of '
+            'an earlier frame while no tile of the picture changes by so many levels of 255 (2 to '
+            '6; 0 is never).',
+            metavar='LEVELS',
+        ),
+    ] = 0.0,
     runtime: Annotated[
         str,
         typer.Option(help='eager, compile, onnxruntime, openvino, tensorrt, or auto.'),
@@ -186,6 +195,7 @@ def segment(
     """
     # torch takes seconds to import: not before the arguments are understood.
     from clipseg_model.file_runner import FileRunner, find_files
+    from clipseg_model.images import VIDEO_SUFFIXES
     from clipseg_model.registry import create_model
 
     try:
@@ -206,6 +216,8 @@ def segment(
             report(path, reason)
         if not files:
             fail('There is nothing to segment')
+        if reuse_below and not any(path.suffix.lower() in VIDEO_SUFFIXES for path in files):
+            raise ReuseError('--reuse-below is for videos, and there is none: leave it out')
         segmenter = create_model(
             model,
             device,
@@ -213,12 +225,14 @@ def segment(
             precision=precision,
             exports=exports,
             input_size=input_size,
+            reuse_below=reuse_below,
         )
         segmenter.visual_method = visual_prompt
         segmenter.template = template
         if segmenter.card.notice:
             err.print(f'[yellow]Note:[/] {escape(segmenter.card.notice)}', soft_wrap=True)
         segmenter.zoom = zooming
+        segmenter.check_reuse(reuse_below)
         least = 1 if instances and min_area is None else min_area
         if (runtime, precision) != ('eager', 'fp32'):
             err.print(f'Runtime: {escape(segmenter.runtime.describe())}', soft_wrap=True)
@@ -226,6 +240,7 @@ def segment(
     except ClipsegError as error:
         fail(str(error))
     failed = _run(runner, files) + len(problems)
+    tell_reuse(segmenter)
     if failed:
         fail(f'{failed} of {len(files) + len(problems)} inputs failed')
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 
-__all__ = ['err', 'fail', 'out', 'report']
+if TYPE_CHECKING:
+    from clipseg_model.segmenter import Segmenter
+
+__all__ = ['err', 'fail', 'out', 'report', 'tell_reuse']
 
 out = Console()
 err = Console(stderr=True)
@@ -24,3 +27,14 @@ def fail(message: str) -> NoReturn:
     """Say what is wrong, and end the command with exit code 1."""
     err.print(f'[bold red]Error:[/] {escape(message)}', highlight=False, soft_wrap=True)
     raise typer.Exit(1)
+
+
+def tell_reuse(segmenter: Segmenter) -> None:
+    """Say that what was made is an approximation, where encodings may have been reused."""
+    still = segmenter.still
+    if still.below:
+        err.print(
+            f'Approximation: {still.reused} of {still.frames} images reused an encoding; '
+            f'{escape(still.describe())}',
+            soft_wrap=True,
+        )

@@ -14,6 +14,7 @@ __all__ = [
     'PrecisionError',
     'PromptError',
     'RegionError',
+    'ReuseError',
     'RuntimeMissingError',
 ]
 
@@ -52,6 +53,10 @@ class ModelNotFoundError(ClipsegError):
 
 class RegionError(ClipsegError):
     """A box, a part of an image, or a setting of zoom or of instances is not usable."""
+
+
+class ReuseError(ClipsegError):
+    """Encodings cannot be reused as asked, or not by this model."""
 
 
 class RuntimeMissingError(ClipsegError):

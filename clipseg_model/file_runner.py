@@ -150,6 +150,8 @@ class FileRunner:
             ClipsegError: The file cannot be read, or the results not be written.
         """
         stem = self._claim(path.stem)
+        # Another file is not what the camera saw next.
+        self.segmenter.still.forget()
         if path.suffix.lower() in VIDEO_SUFFIXES:
             return self._run_video(path, stem, tick)
         image = read_image(path)
@@ -185,6 +187,7 @@ class FileRunner:
                     'input': str(path),
                     'frame': number,
                     'seconds': round(number / video.rate, 4),
+                    **({'reused': found.reused} if self.segmenter.reuse_below else {}),
                     **_record(found, names, self.min_area),
                 }
                 lines.write(json.dumps(record, ensure_ascii=False) + '\n')

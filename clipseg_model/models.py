@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import torch
@@ -52,6 +52,16 @@ class ImageFeatures:
     width: int
     projected: tuple[Tensor, ...] | None = None
 
+    def select(self, images: Sequence[int]) -> ImageFeatures:
+        """The features of some of the images, by their numbers in the batch."""
+        numbers = list(images)
+        projected = self.projected
+        return replace(
+            self,
+            taps=[tap[numbers] for tap in self.taps],
+            projected=None if projected is None else tuple(one[numbers] for one in projected),
+        )
+
 
 @dataclass(frozen=True)
 class PromptFeatures:
@@ -68,6 +78,15 @@ class PromptFeatures:
 
     def __len__(self) -> int:
         return self.condition.shape[-2]
+
+    @classmethod
+    def stack(cls, sets: Sequence[PromptFeatures]) -> PromptFeatures:
+        """Those of B sets of P prompts each, (P, E), as of a batch of images, (B, P, E)."""
+        modulations = zip(*(one.modulation for one in sets), strict=True)
+        return cls(
+            torch.stack([one.condition for one in sets]),
+            tuple(torch.stack(parts) for parts in modulations),
+        )
 
 
 class SegmentationModel(nn.Module, ABC):

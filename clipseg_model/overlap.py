@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -128,10 +128,11 @@ def make_lanes(device: torch.device) -> CudaLanes:
 
 @dataclass(frozen=True)
 class _Answer:
-    """Logits on their way to the host, and the mark after which they are there."""
+    """Logits on their way to the host, the mark after which they are there, and their source."""
 
     logits: Tensor
     arrived: Any
+    reused: bool
 
 
 class PendingSegmentation:
@@ -216,10 +217,13 @@ class OverlappedSegmenter:
             lanes.wait(self._under_way.popleft())
         with lanes.lane('compute'):
             wanted = segmenter.prepare(prompts)
-        pixels = self._upload(image)
-        lanes.after('compute', lanes.mark('upload'))
+        pixels = None
+        if not segmenter.is_still(image):
+            pixels = self._upload(image)
+            lanes.after('compute', lanes.mark('upload'))
         with lanes.lane('compute'):
-            lanes.hold(pixels, 'compute')
+            if pixels is not None:
+                lanes.hold(pixels, 'compute')
             logits = segmenter.infer(pixels, wanted)
         lanes.after('download', lanes.mark('compute'))
         with lanes.lane('download'):
@@ -229,7 +233,8 @@ class OverlappedSegmenter:
         arrived = lanes.mark('download')
         self._under_way.append(arrived)
         height, width = image.shape[:2]
-        return PendingSegmentation(self, _Answer(host, arrived), wanted, threshold, (height, width))
+        answer = _Answer(host, arrived, reused=pixels is None)
+        return PendingSegmentation(self, answer, wanted, threshold, (height, width))
 
     def finish(
         self,
@@ -240,7 +245,8 @@ class OverlappedSegmenter:
     ) -> Segmentation:
         """Waits for an answer and reads it; see :meth:`PendingSegmentation.result`."""
         self._lanes.wait(answer.arrived)
-        return self._segmenter.read(answer.logits, prompts, threshold, size)
+        found = self._segmenter.read(answer.logits, prompts, threshold, size)
+        return replace(found, reused=answer.reused)
 
     def _upload(self, image: NDArray[np.uint8]) -> Tensor:
         """The image on the device, uint8 (1, 3, H, W), through one of two pinned buffers."""

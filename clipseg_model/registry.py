@@ -83,6 +83,7 @@ def create_model(
     precision: str = 'fp32',
     exports: str | os.PathLike[str] | None = None,
     input_size: int | None = None,
+    reuse_below: float = 0.0,
 ) -> Segmenter:
     """Load a model, ready to segment.
 
@@ -101,6 +102,7 @@ def create_model(
         input_size: Side of the square that images are resized to (see :class:`ModelCard`), a
             multiple of the patch size; the model's own where None. Another size is an
             approximation: a smaller one is faster and finds less. Example images keep theirs.
+        reuse_below: See :attr:`clipseg_model.segmenter.Segmenter.reuse_below`; an approximation.
 
     Raises:
         ModelNotFoundError: It is neither a name that is known nor a path.
@@ -109,6 +111,7 @@ def create_model(
         RuntimeMissingError: There is no such runtime, or its package is not installed.
         PrecisionError: The runtime or the device has no such precision.
         ExportError: The model cannot be exported, or its export is of no use.
+        ReuseError: ``reuse_below`` is out of range, or the model has nothing to reuse.
         ValueError: ``threads`` is less than 1.
     """
     if threads is not None:
@@ -120,7 +123,7 @@ def create_model(
         prompt_size = card.prompt_image_size or card.input_size
         card = replace(card, input_size=input_size, prompt_image_size=prompt_size)
     chosen = create_runtime(model, card, device, runtime, precision, exports)
-    return Segmenter(chosen, card)
+    return Segmenter(chosen, card, reuse_below=reuse_below)
 
 
 def load_model(

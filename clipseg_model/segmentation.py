@@ -118,12 +118,15 @@ class Segmentation:
         width: Of the input image, pixels.
         results: One for each prompt, in their order.
         model: Name of the model that made it.
+        reused: Whether this is an approximation, made of the encoding of an earlier image
+            (:mod:`clipseg_model.still`).
     """
 
     height: int
     width: int
     results: list[PromptResult]
     model: str
+    reused: bool = False
 
     def mask(self) -> NDArray[np.uint8]:
         """Where any prompt matches: (H, W) uint8, 0 or 255."""

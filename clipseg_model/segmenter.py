@@ -1,74 +1,43 @@
-"""From an image and prompts to masks: preprocessing, encoding once, decoding, postprocessing."""
+"""From an image and prompts to masks: encoding once, decoding, postprocessing."""
 
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
 from clipseg_model.calibration import top_scores
 from clipseg_model.competition import compete
 from clipseg_model.devices import resolve_device
-from clipseg_model.errors import CheckpointError, ClipsegError, ImageError, PromptError
+from clipseg_model.errors import (
+    CheckpointError,
+    ClipsegError,
+    ImageError,
+    PromptError,
+    ReuseError,
+)
 from clipseg_model.images import check_image
-from clipseg_model.masked_attention import masked_attention
 from clipseg_model.model_card import ModelCard
 from clipseg_model.models import ImageFeatures, PromptFeatures, SegmentationModel
-from clipseg_model.prompts import (
-    EmbeddingCache,
-    Prompt,
-    as_prompts,
-    check_probability,
-    fill_template,
-    find_captions,
-)
+from clipseg_model.preprocessing import Preprocessor, input_shape
+from clipseg_model.prompt_embedding import PromptEmbedder
+from clipseg_model.prompts import Prompt, as_prompts, check_probability
 from clipseg_model.regions import Box
 from clipseg_model.runtime import Runtime, wrap_model
 from clipseg_model.segmentation import PromptResult, Segmentation
-from clipseg_model.visual_prompt import DEFAULT_METHOD, find_method, visual_prompt
+from clipseg_model.still import StillDetector
+from clipseg_model.visual_prompt import DEFAULT_METHOD
 from clipseg_model.zoom import Zoom
 
 __all__ = ['PromptResult', 'Segmentation', 'Segmenter', 'input_shape']
 
-PROMPT_SETS = 32
-"""Sets of prompts whose features are kept."""
-
-TEXT_CHUNK = 256
-"""Captions embedded at once: the most prompts in nine captions each would take gigabytes."""
 VIEW_BATCH = 8
 """Parts of an image encoded at once."""
-
-
-def input_shape(
-    height: int, width: int, input_size: int, patch_size: int, resize: str = 'square'
-) -> tuple[int, int]:
-    """The size that an image is resized to before it enters a model.
-
-    Args:
-        height: Of the image.
-        width: Of the image.
-        input_size: Side of the square.
-        patch_size: What both sides must be multiples of.
-        resize: ``square``, or ``aspect`` for about the same area at about the image's proportions
-            (at least two patches a side).
-
-    Returns:
-        (height, width).
-    """
-    if resize == 'square':
-        return input_size, input_size
-    proportion = math.sqrt(width / height)
-
-    def side(length: float) -> int:
-        return max(2, round(length / patch_size)) * patch_size
-
-    return side(input_size / proportion), side(input_size * proportion)
 
 
 class Segmenter:
@@ -84,19 +53,24 @@ class Segmenter:
         template: What phrases are put into, a key of :data:`clipseg_model.prompts.TEMPLATES` or a
             caption with one ``{}``; the card's where None.
         zoom: How to look closely at parts of each image; None not to.
+        reuse_below: As :attr:`reuse_below`.
 
     Attributes:
         model: The model, in evaluation mode on ``device``; it embeds prompts.
         runtime: What executes it on images.
+        preprocessor: What makes its input of images.
+        embedder: What embeds prompts for it.
         card: Its card.
         device: Where it runs.
         zoom: As given; may be set at any time.
+        still: Decides whether an image is encoded, where encodings are reused.
 
     Raises:
         DeviceError: The device is not there.
         CheckpointError: The card's sizes do not fit the model's patches, or a weight is NaN or
             infinite.
         PromptError: There is no such visual method or template.
+        ReuseError: As :meth:`check_reuse`.
     """
 
     def __init__(
@@ -107,6 +81,7 @@ class Segmenter:
         visual_method: str = DEFAULT_METHOD,
         template: str | None = None,
         zoom: Zoom | None = None,
+        reuse_below: float = 0.0,
     ) -> None:
         _check_weights(model.model if isinstance(model, Runtime) else model, card.name)
         if not isinstance(model, Runtime):
@@ -115,25 +90,14 @@ class Segmenter:
         self.model = model.model
         self.device = model.device
         self.card = card
-        self.visual_method = visual_method
-        self.template = template
         self.zoom = zoom
-        backbone = self.model.backbone
-        red, green, blue = (255 * level for level in backbone.mean)
-        self._ground = (red, green, blue) if card.prompt_ground == 'mean' else (0, 0, 0)
-        self._prompt_size = card.prompt_image_size or card.input_size
-        if card.input_size % backbone.patch_size or self._prompt_size % backbone.patch_size:
-            raise CheckpointError(
-                f'The card of {card.name!r} has input_size {card.input_size} and '
-                f'prompt_image_size {self._prompt_size}, which are not both multiples of the '
-                f'patch size {backbone.patch_size}'
-            )
-        # Of 0…255. In this order and precision, Hugging Face's numbers come out bit for bit.
-        self._mean = (255 * torch.tensor(backbone.mean)).view(1, 3, 1, 1).to(self.device)
-        self._std = (255 * torch.tensor(backbone.std)).view(1, 3, 1, 1).to(self.device)
-        self._texts = EmbeddingCache()
-        self._images = EmbeddingCache()
-        self._sets: OrderedDict[Hashable, PromptFeatures] = OrderedDict()
+        self.preprocessor = Preprocessor(card, self.model.backbone, self.device)
+        self.embedder = PromptEmbedder(model, card, self.preprocessor, visual_method, template)
+        self.still = StillDetector()
+        self.reuse_below = reuse_below
+        self._encoded: ImageFeatures | None = None
+        self._decoded: tuple[ImageFeatures, PromptFeatures, Tensor] | None = None
+        self._reused = False
         self._features: ImageFeatures | None = None
         self._image = np.zeros((0, 0, 3), np.uint8)
 
@@ -144,12 +108,11 @@ class Segmenter:
         Raises:
             PromptError: On setting, there is no such method.
         """
-        return self._visual_method
+        return self.embedder.visual_method
 
     @visual_method.setter
     def visual_method(self, name: str) -> None:
-        find_method(name)
-        self._visual_method = name
+        self.embedder.visual_method = name
 
     @property
     def template(self) -> str:
@@ -158,17 +121,69 @@ class Segmenter:
         Raises:
             PromptError: On setting, there is no such template.
         """
-        return self._template
+        return self.embedder.template
 
     @template.setter
     def template(self, template: str | None) -> None:
-        chosen = self.card.template if template is None else template
-        self._captions = find_captions(chosen)
-        self._template = chosen
+        self.embedder.template = template
+
+    @property
+    def reuse_below(self) -> float:
+        """An approximation for a camera that stands still; may be set at any time, 0 is off.
+
+        While an image differs by less than this from the one that was encoded last (in levels of
+        255, see :func:`clipseg_model.still.picture_difference`), that encoding is reused, at most
+        ``still.at_most`` times in a row. Other prompts than those of the image before are decoded
+        on it at once. The images must be of one camera: keep a segmenter for each, or call
+        ``still.forget()`` between.
+
+        Raises:
+            ReuseError: On setting, as :meth:`check_reuse`.
+        """
+        return self.still.below
+
+    @reuse_below.setter
+    def reuse_below(self, below: float) -> None:
+        self.check_reuse(below)
+        self.still.below = below
+
+    def check_reuse(self, below: float) -> None:
+        """Make sure that :attr:`reuse_below` can be set to a value; changes nothing.
+
+        Raises:
+            ReuseError: It is out of range; or it is not 0, and the model's image tower sees the
+                prompt, or zoom is on.
+        """
+        StillDetector(below)
+        if below and not self.model.shares_image_features:
+            raise ReuseError(
+                f'The image tower of {self.card.name!r} sees the prompt and runs for each of them: '
+                'there is no encoding of the image alone to reuse. Set reuse_below 0, or choose a '
+                'CLIPSeg'
+            )
+        if below and self.zoom is not None:
+            raise ReuseError(
+                'Zoom encodes parts of every image anew, so no encoding is reused with it: set '
+                'reuse_below 0, or leave zoom out'
+            )
+
+    def is_still(self, image: NDArray[np.uint8]) -> bool:
+        """Decides whether the encoding at hand serves for the next image; False without reuse.
+
+        What :meth:`set_image` does first, for those who call :meth:`infer`. If not, they must call
+        it with this image.
+
+        Args:
+            image: (H, W, 3) uint8 RGB.
+        """
+        if not self.reuse_below:
+            self._encoded = self._decoded = None
+            return False
+        return self._is_still(self.preprocessor.resize(image))
 
     @torch.inference_mode()
     def set_image(self, image: NDArray[np.uint8]) -> None:
-        """Encode an image, once for all prompts that follow.
+        """Encode an image, once for all prompts that follow; or see :attr:`reuse_below`.
 
         Args:
             image: (H, W, 3) uint8 RGB of any size. Zoom looks at it again in :meth:`predict`, so
@@ -179,8 +194,11 @@ class Segmenter:
         """
         self._features = None
         check_image(image)
-        shape = self._input_shape(image)
-        self._features = self.runtime.encode_image(self._pixels(image, shape))
+        pixels = self.preprocessor.resize(image)
+        self._reused = self._is_still(pixels)
+        if not self._reused:
+            self._encoded = self.runtime.encode_image(self.preprocessor.normalise(pixels))
+        self._features = self._encoded
         self._image = image
 
     @torch.inference_mode()
@@ -197,7 +215,7 @@ class Segmenter:
             PromptError: They are empty, too many, or not representable by the model.
         """
         wanted = as_prompts(prompts)
-        self._prompt_features(wanted)
+        self.embedder.features(wanted)
         return wanted
 
     @torch.inference_mode()
@@ -215,7 +233,7 @@ class Segmenter:
         Raises:
             PromptError: They are empty, too many, or not representable by the model.
         """
-        return self._conditions(as_prompts(prompts))
+        return self.embedder.conditions(as_prompts(prompts))
 
     @torch.inference_mode()
     def predict(
@@ -242,8 +260,9 @@ class Segmenter:
             check_probability(threshold, 'The threshold')
         if self._features is None:
             raise ImageError('There is no image to predict on: call set_image() first')
-        logits = self._decode(self._features, self._prompt_features(wanted))
+        logits = self._decode(self._features, self.embedder.features(wanted))
         found = self.read(logits, wanted, threshold, self._image.shape[:2])
+        found = replace(found, reused=self._reused)
         return found if self.zoom is None else self.zoom.refine(self, self._image, found)
 
     def segment(
@@ -265,6 +284,8 @@ class Segmenter:
         threshold: float | None = None,
     ) -> list[Segmentation]:
         """Segment images of one size by the same prompts, in one call of the model.
+
+        Each is encoded: they are of several cameras, and encodings are reused for those of one.
 
         Args:
             images: At least one, such as the newest of each camera; (H, W, 3) uint8 RGB.
@@ -291,9 +312,9 @@ class Segmenter:
                 f'A batch is of one or more images of one size, not {seen}: resize them, or '
                 'segment those of each size by themselves'
             )
-        shape = self._input_shape(images[0])
-        features = self.runtime.encode_image(torch.cat([self._pixels(x, shape) for x in images]))
-        condition = self._conditions(wanted).expand(len(images), -1, -1)
+        pixels = torch.cat([self.preprocessor.pixels(image) for image in images])
+        features = self.runtime.encode_image(pixels)
+        condition = self.embedder.conditions(wanted).expand(len(images), -1, -1)
         answers = self._decode(features, self.runtime.encode_prompts(condition))
         found = [
             self.read(logits, wanted, threshold, size)
@@ -305,20 +326,30 @@ class Segmenter:
         return [self.zoom.refine(self, image, segmentation) for image, segmentation in pairs]
 
     @torch.inference_mode()
-    def infer(self, pixels: Tensor, prompts: Sequence[Prompt]) -> Tensor:
+    def infer(self, pixels: Tensor | None, prompts: Sequence[Prompt]) -> Tensor:
         """The model's part of :meth:`segment`, which leaves its answer on the device.
 
         Args:
-            pixels: (1, 3, H, W) uint8 RGB, on the device.
+            pixels: (1, 3, H, W) uint8 RGB, on the device; None for an image that
+                :meth:`is_still`, whose pixels are not needed there.
             prompts: As :meth:`prepare` returns them.
 
         Returns:
             Logits (P, h, w) float32 at the model's resolution, on the device.
+
+        Raises:
+            ImageError: There are no pixels, and no encoding to reuse.
         """
-        height, width = pixels.shape[2:]
-        shape = self._shape_for(height, width)
-        features = self.runtime.encode_image(self._normalise(pixels, shape))
-        return self._decode(features, self._prompt_features(list(prompts)))
+        features = self._encoded
+        if pixels is not None:
+            height, width = pixels.shape[2:]
+            shape = self.preprocessor.shape_of(height, width)
+            resized = self.preprocessor.resize_tensor(pixels, shape)
+            features = self.runtime.encode_image(self.preprocessor.normalise(resized))
+            self._encoded = features if self.reuse_below else None
+        if features is None:
+            raise ImageError('There is no encoding to reuse: give the pixels of the image')
+        return self._decode(features, self.embedder.features(list(prompts)))
 
     def read(
         self,
@@ -381,7 +412,7 @@ class Segmenter:
         Raises:
             PromptError: A prompt is not representable by the model.
         """
-        shape = self._input_shape(image)
+        shape = self.preprocessor.shape_of(*image.shape[:2])
         # A batch has the same number of prompts for each of its images.
         groups: dict[int, list[int]] = {}
         for number, own in enumerate(prompts):
@@ -390,9 +421,10 @@ class Segmenter:
         for numbers in groups.values():
             for start in range(0, len(numbers), VIEW_BATCH):
                 batch = numbers[start : start + VIEW_BATCH]
-                crops = [self._pixels(image[views[number].slices], shape) for number in batch]
-                features = self.runtime.encode_image(torch.cat(crops))
-                condition = torch.stack([self._conditions(list(prompts[n])) for n in batch])
+                crops = [image[views[number].slices] for number in batch]
+                pixels = torch.cat([self.preprocessor.pixels(crop, shape) for crop in crops])
+                features = self.runtime.encode_image(pixels)
+                condition = torch.stack([self.embedder.conditions(list(prompts[n])) for n in batch])
                 known = self.runtime.encode_prompts(condition)
                 answers = self._decode(features, known).cpu().numpy()
                 logits.update(zip(batch, answers, strict=True))
@@ -407,113 +439,23 @@ class Segmenter:
             width: Of the images that will come.
             prompts: How many prompts there will be.
         """
-        self.set_image(np.zeros((height, width, 3), np.uint8))
-        assert self._features is not None
+        pixels = self.preprocessor.pixels(np.zeros((height, width, 3), np.uint8))
+        features = self.runtime.encode_image(pixels)
         condition = self.runtime.embed_texts(['a']).expand(prompts, -1)
-        top_scores(self._decode(self._features, self.runtime.encode_prompts(condition)))
-        self._features = None
+        top_scores(self._decode(features, self.runtime.encode_prompts(condition)))
 
-    def _input_shape(self, image: NDArray[np.uint8]) -> tuple[int, int]:
-        """What an image is resized to."""
-        return self._shape_for(*image.shape[:2])
-
-    def _shape_for(self, height: int, width: int) -> tuple[int, int]:
-        return input_shape(
-            height,
-            width,
-            self.card.input_size,
-            self.model.backbone.patch_size,
-            self.card.resize,
-        )
-
-    def _pixels(self, image: NDArray[np.uint8], shape: tuple[int, int]) -> Tensor:
-        """Resized and normalised, (1, 3, h, w) float32 on the device.
-
-        Resized as uint8 with antialiasing, then normalised, bit for bit as Hugging Face's CLIPSeg
-        processor does on a CPU.
-        """
-        # torch cannot share memory that is read-only or runs backwards.
-        if not image.flags.writeable or not image.flags.c_contiguous:
-            image = np.array(image, order='C')
-        return self._normalise(torch.from_numpy(image).permute(2, 0, 1)[None], shape)
-
-    def _normalise(self, pixels: Tensor, shape: tuple[int, int]) -> Tensor:
-        if tuple(pixels.shape[2:]) != shape:
-            if pixels.device.type != 'cpu':
-                # Only the CPU resizes uint8; this differs from it by less than a level.
-                pixels = pixels.float()
-            pixels = F.interpolate(pixels, size=shape, mode='bilinear', antialias=True)
-            if pixels.is_floating_point():
-                pixels = pixels.round_().clamp_(0, 255)
-        return pixels.to(self.device).float().sub_(self._mean).div_(self._std)
-
-    def _prompt_features(self, prompts: list[Prompt]) -> PromptFeatures:
-        """What the decoder needs to know of a set of prompts, kept for the frames that follow."""
-        key = (
-            self._captions,
-            self.visual_method,
-            *((prompt.text, prompt.image_key, prompt.weight) for prompt in prompts),
-        )
-        features = self._sets.get(key)
-        if features is None:
-            features = self.runtime.encode_prompts(self._conditions(prompts))
-            self._sets[key] = features
-            if len(self._sets) > PROMPT_SETS:
-                self._sets.popitem(last=False)
-        else:
-            self._sets.move_to_end(key)
-        return features
-
-    def _conditions(self, prompts: list[Prompt]) -> Tensor:
-        """Conditional vectors (P, E)."""
-        with_text = [index for index, prompt in enumerate(prompts) if prompt.text is not None]
-        with_image = [index for index, prompt in enumerate(prompts) if prompt.image is not None]
-        texts = self._embed_texts([prompts[index] for index in with_text])
-        images = self._embed_images([prompts[index] for index in with_image])
-        vectors: dict[int, Tensor] = dict(zip(with_text, texts, strict=True))
-        for index, image in zip(with_image, images, strict=True):
-            text = vectors.get(index)
-            # lerp(a, b, w) is a + w · (b - a), so w is the share of the text.
-            mixed = image if text is None else torch.lerp(image, text, prompts[index].weight)
-            vectors[index] = mixed
-        return torch.stack([vectors[index] for index in range(len(prompts))])
-
-    def _embed_texts(self, prompts: list[Prompt]) -> list[Tensor]:
-        filled: list[tuple[str, ...]] = [
-            tuple(fill_template(caption, prompt.text or '') for caption in self._captions)
-            for prompt in prompts
-        ]
-
-        def embed(positions: list[int]) -> Sequence[Tensor]:
-            texts = [text for position in positions for text in filled[position]]
-            parts = [
-                self.runtime.embed_texts(texts[start : start + TEXT_CHUNK])
-                for start in range(0, len(texts), TEXT_CHUNK)
-            ]
-            return torch.cat(parts).unflatten(0, (len(positions), -1)).mean(1).unbind()
-
-        return self._texts.get(filled, embed)
-
-    def _embed_images(self, prompts: list[Prompt]) -> list[Tensor]:
-        keys: list[Hashable] = [(prompt.image_key, self.visual_method) for prompt in prompts]
-
-        def embed(positions: list[int]) -> Sequence[Tensor]:
-            return [self._embed_image(prompts[position]) for position in positions]
-
-        return self._images.get(keys, embed)
-
-    def _embed_image(self, prompt: Prompt) -> Tensor:
-        assert prompt.image is not None
-        shape = (self._prompt_size, self._prompt_size)
-        scope = find_method(self.visual_method).attention
-        if prompt.mask is None:
-            return self.runtime.embed_images(self._pixels(prompt.image, shape))[0]
-        if scope:
-            mask = torch.from_numpy(prompt.mask.copy())[None]
-            with masked_attention(self.model, mask, scope):
-                return self.runtime.embed_images(self._pixels(prompt.image, shape))[0]
-        image = visual_prompt(prompt.image, prompt.mask, shape[0], self.visual_method, self._ground)
-        return self.runtime.embed_images(self._pixels(image, shape))[0]
+    def _is_still(self, pixels: Tensor) -> bool:
+        """See :meth:`is_still`; pixels as they were resized."""
+        if self.reuse_below:
+            # Zoom may have been switched on since.
+            self.check_reuse(self.reuse_below)
+            if self._encoded is None:
+                # What should have been encoded was not: it failed.
+                self.still.forget()
+        if not self.still.is_still(pixels[0].numpy()):
+            self._encoded = self._decoded = None
+            return False
+        return True
 
     def _decode(self, features: ImageFeatures, prompts: PromptFeatures) -> Tensor:
         """Logits, float32: (P, h, w) of prompts of one image, or (B, P, h, w) of those of B.
@@ -521,12 +463,19 @@ class Segmenter:
         Raises:
             ClipsegError: They are not finite.
         """
+        # The same answer to the same prompts, exactly.
+        if self._decoded is not None and self._decoded[0] is features:
+            _, known, logits = self._decoded
+            if known is prompts:
+                return logits
         logits = self.runtime.decode(features, prompts).float()
         if not math.isfinite(float(logits.sum())):
             raise ClipsegError(
                 f'The model {self.card.name!r} gave logits that are not finite: its weights are '
                 'damaged, or its precision is too low for them'
             )
+        reusable = self.reuse_below and features is self._encoded
+        self._decoded = (features, prompts, logits) if reusable else None
         return logits
 
 

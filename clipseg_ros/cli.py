@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 import clipseg_model.cli
-from clipseg_model.console import err, fail, out, report
+from clipseg_model.console import err, fail, out, report, tell_reuse
 from clipseg_model.errors import ClipsegError, PromptError
 
 __all__ = ['app']
@@ -52,6 +52,14 @@ def bag(
     threads: Annotated[
         int | None, typer.Option(help="Threads of the model on a CPU; torch's choice.", min=1)
     ] = None,
+    reuse_below: Annotated[
+        float,
+        typer.Option(
+            help='An approximation, as the parameter of the node: reuse the encoding of an earlier '
+            'image while no tile of the picture changes by so many levels of 255; 0 is never.',
+            metavar='LEVELS',
+        ),
+    ] = 0.0,
     threshold: Annotated[
         float | None,
         typer.Option(help="Probability between 0 and 1 above which a pixel is on; the model's."),
@@ -81,7 +89,7 @@ def bag(
         wanted = [name.strip() for name in outputs.split(',') if name.strip()]
         with open_bag(source) as reader:
             cameras = find_camera(reader, topic)
-            segmenter = create_model(model, device, threads)
+            segmenter = create_model(model, device, threads, reuse_below=reuse_below)
             if segmenter.card.notice:
                 err.print(f'[yellow]Note:[/] {escape(segmenter.card.notice)}', soft_wrap=True)
             runner = BagRunner(
@@ -102,6 +110,7 @@ def bag(
                 done = runner.run(reader, cameras, lambda: progress.advance(task))
     except ClipsegError as error:
         fail(str(error))
+    tell_reuse(segmenter)
     out.print(f'{done} images of {escape(cameras[0].topic)}, written to {escape(str(output))}')
     for problem, times in runner.problems.items():
         report(source, f'{times} × {problem}')

@@ -19,6 +19,7 @@ from clipseg_model.overlay import render_overlay
 from clipseg_model.prompts import Prompt, fill_template, find_captions
 from clipseg_model.segmenter import Segmentation, Segmenter
 from clipseg_model.steadying import Steadier
+from clipseg_model.still import MAX_REUSES
 from clipseg_model.visual_prompt import find_method
 from clipseg_ros.conversion import compressed_to_rgb, image_to_rgb
 from clipseg_ros.prompt_set import ActivePrompt, PromptSet, reported
@@ -152,6 +153,7 @@ class SegmentationPipeline:
         self._steadier = Steadier()
         # How prompts were read for the frame before.
         self._reading: tuple[str | None, str] = (None, '')
+        self._reuse = (0.0, MAX_REUSES)
         self._scratch = Scratch()
         self._overlapped, self._taker = overlapped, taker
         self._prompts, self._outputs = prompts, outputs
@@ -186,6 +188,9 @@ class SegmentationPipeline:
         # Here, between two frames: a segmenter is not for two threads at once.
         segmenter.template = settings.template or segmenter.card.template
         segmenter.visual_method = settings.visual_method
+        reuse = (settings.reuse_below, settings.reuse_frames)
+        if reuse != self._reuse:
+            segmenter.reuse_below, segmenter.still.at_most = self._reuse = reuse
         wanted, started = [entry.prompt for entry in prompts], time.perf_counter()
         segmentation: Segmentation | PendingSegmentation
         if self._overlapped is not None:
@@ -194,6 +199,13 @@ class SegmentationPipeline:
             segmentation = segmenter.segment(rgb, wanted, settings.threshold)
             self.model_seconds = time.perf_counter() - started
         return FoundFrame(message.header, rgb, segmentation, answered, started, settings)
+
+    def reuse_values(self) -> dict[str, str]:
+        """Returns what ``/diagnostics`` says of reused encodings; nothing while that is off."""
+        if not self._settings().reuse_below:
+            return {}
+        still = self.segmenter.still
+        return {'reused': str(still.reused), 'reused_share': f'{still.share:.2f}'}
 
     def publish(self, found: FoundFrame) -> SegmentedFrame | None:
         """Publishes mask, labels, confidence and segments, and prepares the others.

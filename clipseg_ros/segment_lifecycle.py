@@ -25,6 +25,7 @@ from clipseg_model.errors import ClipsegError
 from clipseg_model.prompts import Prompt
 from clipseg_model.registry import create_model
 from clipseg_model.segmenter import Segmenter
+from clipseg_model.still import StillDetector
 from clipseg_ros.depth_stage import DepthStage
 from clipseg_ros.diagnostics import Situation, diagnostic_array, judge, no_images, no_prompt
 from clipseg_ros.errors import ImageConversionError
@@ -47,6 +48,7 @@ from clipseg_ros.prompt_storage import PromptStorage
 from clipseg_ros.publishers import SegmentOutputs
 from clipseg_ros.qos import QosWatch, overridable, sensor_input
 from clipseg_ros.segment_parameters import DECLARATIONS, Settings, find_problem
+from clipseg_ros.shared_model import SharedSegmenter
 from clipseg_ros.throttled_log import ThrottledLog
 from clipseg_ros.transport import find_transport_problem
 from clipseg_ros.vision_outputs import MISSING as VISION_MISSING
@@ -206,7 +208,12 @@ class SegmentNode(LifecycleNode):
             self.get_parameter('precision').value,
             self.get_parameter('exports').value or None,
         )
+        if isinstance(self._segmenter, SharedSegmenter):
+            self._segmenter.max_batch = self.get_parameter('max_batch').value
         self.get_logger().info(f'Runtime: {self._segmenter.runtime.describe()}')
+        if self._settings.reuse_below:
+            self._segmenter.check_reuse(self._settings.reuse_below)
+            self._tell_reuse()
         card = self._segmenter.card
         if card.notice and card.name not in self._told:
             self._told.add(card.name)
@@ -334,6 +341,8 @@ class SegmentNode(LifecycleNode):
                 problem = self._prompt_server.find_problem(parameter.value)
             if not problem and parameter.name in ('template', 'visual_method'):
                 problem = self._check_reading(**{parameter.name: parameter.value})
+            if not problem and parameter.name == 'reuse_below':
+                problem = self._check_reuse(parameter.value)
             if problem:
                 return SetParametersResult(successful=False, reason=problem)
         return SetParametersResult(successful=True)
@@ -343,6 +352,8 @@ class SegmentNode(LifecycleNode):
         if self._worker is not None:
             self._worker.max_rate = self._settings.max_rate
         names = {parameter.name: parameter.value for parameter in parameters}
+        if names.keys() & {'reuse_below', 'reuse_frames'}:
+            self._tell_reuse()
         if 'prompt' in names:
             self._prompt_server.apply(names['prompt'])
         elif names.keys() & {'threshold', 'presence_threshold'}:
@@ -361,6 +372,23 @@ class SegmentNode(LifecycleNode):
         except ClipsegError as error:
             return str(error)
         return ''
+
+    def _check_reuse(self, below: float) -> str:
+        """Why the loaded model cannot reuse encodings."""
+        try:
+            if self._segmenter is not None:
+                self._segmenter.check_reuse(below)
+        except ClipsegError as error:
+            return str(error)
+        return ''
+
+    def _tell_reuse(self) -> None:
+        """Logs that masks are an approximation, or no longer."""
+        if self._settings.reuse_below:
+            still = StillDetector(self._settings.reuse_below, self._settings.reuse_frames)
+            self.get_logger().info(f'approximation (reuse_below): {still.describe()}')
+        else:
+            self.get_logger().info('no approximation (reuse_below 0): every image is encoded')
 
     def _announce_prompts(self) -> None:
         if self._outputs is not None and self._segmenter is not None:
@@ -445,6 +473,7 @@ class SegmentNode(LifecycleNode):
                 'failed': str(counts.failed),
                 'last_error': self._frame_error,
             }
+            values |= self._pipeline.reuse_values()
         if self._depth is not None:
             values |= self._depth.values()
         situation = Situation(

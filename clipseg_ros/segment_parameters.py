@@ -9,6 +9,7 @@ from typing import Any
 from clipseg_model.errors import PromptError
 from clipseg_model.prompts import find_captions
 from clipseg_model.steadying import Steadying
+from clipseg_model.still import MAX_REUSES
 from clipseg_model.visual_prompt import DEFAULT_METHOD, METHODS
 from clipseg_ros.depth_parameters import DEPTH_DECLARATIONS
 from clipseg_ros.parameters import Declaration, one_of
@@ -106,6 +107,15 @@ DECLARATIONS: dict[str, Declaration] = {
             loads=True,
         ),
         Declaration(
+            'max_batch',
+            0,
+            'Several cameras on one model: most images that go through it in one call; 1 has them '
+            'take turns, 0 is automatic.',
+            low=0,
+            high=64,
+            loads=True,
+        ),
+        Declaration(
             'image_transport',
             'raw',
             'raw subscribes to `image` (Image), compressed to `image/compressed`.',
@@ -169,6 +179,21 @@ DECLARATIONS: dict[str, Declaration] = {
             'never.',
             low=0.0,
             high=1.0,
+        ),
+        Declaration(
+            'reuse_below',
+            0.0,
+            'An approximation for a camera that stands still: the encoding of an earlier image is '
+            'reused while no tile of the picture changes by this many levels of 255; 0 is never.',
+            low=0.0,
+            high=255.0,
+        ),
+        Declaration(
+            'reuse_frames',
+            MAX_REUSES,
+            'Most frames in a row that reuse an encoding; the next is encoded anyhow.',
+            low=1,
+            high=1_000_000,
         ),
         Declaration(
             'template',
@@ -244,6 +269,8 @@ class Settings:
         visual_method: How a picture and its mask become a prompt image.
         steadying: Smoothing and presence.
         detection_min_area: Pixels, from 1.
+        reuse_below: Levels of 255; 0 is never.
+        reuse_frames: Frames, from 1.
     """
 
     threshold: float | None
@@ -255,6 +282,8 @@ class Settings:
     visual_method: str = DEFAULT_METHOD
     steadying: Steadying = field(default_factory=Steadying)
     detection_min_area: int = 100
+    reuse_below: float = 0.0
+    reuse_frames: int = MAX_REUSES
 
     @classmethod
     def of(cls, node: Any) -> Settings:
@@ -266,6 +295,8 @@ class Settings:
             overlay_alpha=float(node.get_parameter('overlay_alpha').value),
             overlay_legend=bool(node.get_parameter('overlay_legend').value),
             detection_min_area=int(node.get_parameter('detection_min_area').value),
+            reuse_below=float(node.get_parameter('reuse_below').value),
+            reuse_frames=int(node.get_parameter('reuse_frames').value),
             max_rate=float(node.get_parameter('max_rate').value),
             watchdog=float(node.get_parameter('watchdog').value),
             template=str(node.get_parameter('template').value).strip() or None,

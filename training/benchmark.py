@@ -1,9 +1,10 @@
-"""Benchmarks: speed of models and of the node around them, and the tables of the papers.
+"""Benchmarks: speed of models, of their growth, of the node, and the tables of the papers.
 
 python -m training.benchmark                 the bundled model, 4 prompts, 640 × 480
 python -m training.benchmark --table clipseg/3     a paper's table, beside the published numbers
 python -m training.benchmark --table list
 python -m training.benchmark speed --help
+python -m training.benchmark growth --help
 python -m training.benchmark node --help
 """
 
@@ -13,7 +14,7 @@ import argparse
 import importlib
 import sys
 
-from training import benchmark_speed
+from training import benchmark_growth, benchmark_speed
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -28,10 +29,13 @@ def main(arguments: list[str] | None = None) -> None:
         table = importlib.import_module('training.benchmark_table')
         table.main(words[1:] if words[:1] == ['table'] else words)
         return
+    if words[:1] == ['growth']:
+        benchmark_growth.main(words[1:])
+        return
     if words[:1] == ['speed']:
         words = words[1:]
     parser = argparse.ArgumentParser(
-        prog='python -m training.benchmark [speed|node|table]',
+        prog='python -m training.benchmark [speed|growth|node|table]',
         description=benchmark_speed.__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -19,13 +19,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -34,7 +34,7 @@ from rich.console import Console
 from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
 
-from clipseg_model import Segmenter, create_model
+from clipseg_model import Prompt, Segmenter, create_model
 from clipseg_model.model_card import ModelCard
 from clipseg_model.models import SegmentationModel, build_model
 from clipseg_model.registry import get_card, load_model
@@ -45,6 +45,9 @@ from clipseg_model.runtime.quantization import FEWEST_IMAGES, export_int8
 from training import benchmark_machine, benchmark_peers
 from training.benchmark_machine import summary, timed
 from training.benchmark_peers import Subject
+
+NameT = TypeVar('NameT')
+PictureT = TypeVar('PictureT')
 
 RANDOM = 'vit-b16'
 PEERS = {
@@ -93,7 +96,7 @@ def quantise(made: SegmentationModel, card: ModelCard, exports: Path | None) -> 
     return folder
 
 
-def all_masks(segmenter: Segmenter, prompts: Sequence[str]) -> Subject:
+def all_masks(segmenter: Segmenter, prompts: Sequence[str | Prompt]) -> Subject:
     """Returns a call that segments a frame and makes every mask."""
 
     def run(image: NDArray[np.uint8]) -> object:
@@ -103,10 +106,13 @@ def all_masks(segmenter: Segmenter, prompts: Sequence[str]) -> Subject:
 
 
 def interleaved(
-    subjects: dict[str, Subject], pictures: list[NDArray[np.uint8]], turns: int, warm: int
-) -> dict[str, list[float]]:
+    subjects: dict[NameT, Callable[[PictureT], object]],
+    pictures: Sequence[PictureT],
+    turns: int,
+    warm: int,
+) -> dict[NameT, list[float]]:
     """Seconds of each subject, which take turns frame by frame; the first ``warm`` do not count."""
-    seconds: dict[str, list[float]] = {name: [] for name in subjects}
+    seconds: dict[NameT, list[float]] = {name: [] for name in subjects}
     for turn in range(-warm, turns):
         picture = pictures[turn % len(pictures)]
         for name, run in subjects.items():
@@ -185,7 +191,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         }
         report['encoder'] = encoder_shares(own, args, report['peak'])
         first = next(iter(own.values()))
-        shape = first._input_shape(frames(1, *args.sizes[0])[0])
+        shape = first.preprocessor.shape_of(*args.sizes[0])
         report['gflop'] = gflops(args.model, shape)
     if args.memory:
         for name in args.subjects:
@@ -203,8 +209,8 @@ def encoder_shares(
     shares = {}
     for name, segmenter in own.items():
         picture = frames(1, *args.sizes[0])[0]
-        shape = segmenter._input_shape(picture)
-        pixels = segmenter._pixels(picture, shape)
+        shape = segmenter.preprocessor.shape_of(*picture.shape[:2])
+        pixels = segmenter.preprocessor.pixels(picture)
         times = [
             timed(lambda s=segmenter, x=pixels: s.runtime.encode_image(x))
             for _ in range(args.warm + args.frames)

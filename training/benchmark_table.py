@@ -28,6 +28,7 @@ from clipseg_model.registry import load_model
 from clipseg_model.visual_prompt import DEFAULT_METHOD
 from training.datasets.named import NamedSamples
 from training.datasets.pascal import Pascal5i, PascalZeroShot
+from training.datasets.samples import BadRecord
 from training.evaluate_data import begin_accelerator, spread
 from training.measuring import PAPER_SIZE, Evaluation, measure
 from training.published import Column, Part, Row, Table, TableError, filled, load_published
@@ -187,6 +188,9 @@ def run_row(table: Table, row: Row, options: Options, accelerator: Accelerator) 
                 for variant in part.variants()
             ]
         except (ClipsegError, FileNotFoundError) as error:
+            if isinstance(error, BadRecord) and accelerator.num_processes > 1:
+                # Other processes may not have met it, and would wait for this one.
+                raise
             for place in places:
                 cells[place].reason = str(error)
             continue

@@ -168,7 +168,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     evaluation = Evaluation(
         mode=args.mode,
         prompt=args.prompt,
-        template=args.template or ('plain' if args.mode == 'paper' else None),
+        template=args.template,
         method=args.method,
         fit=args.fit or 'squeeze',
         size=args.size or PAPER_SIZE,

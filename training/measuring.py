@@ -26,6 +26,7 @@ from clipseg_model.calibration import sigmoid, top_scores
 from clipseg_model.errors import ClipsegError
 from clipseg_model.model_card import ModelCard
 from clipseg_model.models import SegmentationModel
+from clipseg_model.prompts import TEMPLATES
 from clipseg_model.visual_prompt import DEFAULT_METHOD
 from training.datasets.prompting import PromptSettings, make_batch
 from training.datasets.samples import BadRecord, Sample, SampleSource, sample_rng
@@ -50,14 +51,18 @@ class Evaluation:
     Attributes:
         mode: See the module.
         prompt: What the model is asked with: phrases, or the samples' support images.
-        template: Caption of the phrases, a key of :data:`clipseg_model.prompts.TEMPLATES`; that
-            of the model's card where None.
+        template: Caption of the phrases, a key of :data:`clipseg_model.prompts.TEMPLATES`, in
+            paper mode of one caption; where None, plain phrases in paper mode and what the
+            model's card says in native mode.
         method: How support images become prompt images.
         fit: How a picture becomes a square in paper mode.
         size: Side of the square in paper mode.
         seed: Of what is random about the samples.
         batch: Samples that pass the model at once in paper mode.
         workers: Processes that load.
+
+    Raises:
+        EvaluationError: Several captions in paper mode, which has no ensembles.
     """
 
     mode: Mode
@@ -70,12 +75,20 @@ class Evaluation:
     batch: int = 8
     workers: int = 0
 
+    def __post_init__(self) -> None:
+        captions = TEMPLATES[self.template or 'plain']
+        if self.mode == 'paper' and len(captions) != 1:
+            raise EvaluationError(
+                f'{self.template} is {len(captions)} captions, and paper mode asks with one: take '
+                'plain or fixed, or native mode, which averages over them'
+            )
+
     def described(self, card: ModelCard) -> dict[str, Any]:
         """Returns what a result has to say of how it came about."""
         shown: dict[str, Any] = {
             'mode': self.mode,
             'prompt': self.prompt,
-            'template': self.template or card.template,
+            'template': self.template or ('plain' if self.mode == 'paper' else card.template),
             'method': self.method,
             'seed': self.seed,
         }

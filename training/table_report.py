@@ -11,7 +11,7 @@ from xml.sax.saxutils import escape
 from training.published import Row, Source, Table
 
 #: Of the plot, pixels.
-LABELS, PANEL, LINE, HEAD = 210, 190, 24, 64
+LABELS, PANEL, LINE, HEAD = 250, 190, 24, 64
 
 
 @dataclass

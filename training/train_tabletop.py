@@ -28,7 +28,7 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from clipseg_model.clipseg import build_clipseg
-from clipseg_model.segmenter import input_shape
+from clipseg_model.preprocessing import input_shape
 from training.datasets.tabletop import (
     Batch,
     TabletopViews,

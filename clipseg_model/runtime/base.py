@@ -50,6 +50,8 @@ class Runtime(ABC):
         device_types: The kinds of device that it works on.
         package: What must be importable beyond torch, or None.
         extra: The extra of this project that installs it, or None.
+        batches: Whether several images are computed faster in one call than one by one.
+        compiles_each_size: Whether each number of images is slow when it first comes.
         model: The torch model, in evaluation mode on ``device``.
 
     Raises:
@@ -63,6 +65,8 @@ class Runtime(ABC):
     device_types: ClassVar[tuple[str, ...]] = ('cpu', 'cuda')
     package: ClassVar[str | None] = None
     extra: ClassVar[str | None] = None
+    batches: ClassVar[bool] = False
+    compiles_each_size: ClassVar[bool] = False
 
     def __init__(
         self, model: SegmentationModel, device: torch.device, precision: str = 'fp32'

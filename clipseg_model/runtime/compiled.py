@@ -31,6 +31,9 @@ class CompiledRuntime(EagerRuntime):
 
     name = 'compile'
     precisions = ('fp32', 'bf16', 'fp16')
+    # Left to those who ask for it: each number of images is compiled by itself.
+    batches = False
+    compiles_each_size = True
 
     def __init__(
         self, model: SegmentationModel, device: torch.device, precision: str = 'fp32'

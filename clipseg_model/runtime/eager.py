@@ -29,6 +29,7 @@ class EagerRuntime(Runtime):
 
     name = 'eager'
     precisions = ('fp32', 'bf16', 'fp16')
+    batches = True
 
     def __init__(
         self, model: SegmentationModel, device: torch.device, precision: str = 'fp32'

@@ -199,7 +199,7 @@ def _calibration(
     asked: list[Any] = []
     condition = segmenter.embed(prompts)
     for number, image in enumerate(images):
-        pixels = segmenter._pixels(image, segmenter._input_shape(image))
+        pixels = segmenter.preprocessor.pixels(image)
         features = segmenter.runtime.encode_image(pixels)
         seen.append([pixels.numpy()])
         turn = [(2 * number + k) % len(condition) for k in range(2)]

@@ -65,7 +65,7 @@ class TensorRtRuntime(ExportedRuntime):
         precision: str,
     ) -> None:
         """See :meth:`ExportedRuntime.export`."""
-        from clipseg_model.segmenter import input_shape
+        from clipseg_model.preprocessing import input_shape
 
         onnx = ensure_onnx(model, card, digest, root)
         patch = model.backbone.patch_size

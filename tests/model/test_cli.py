@@ -231,6 +231,38 @@ class TestVideos:
         ]
         assert 'mask' not in json.loads(Path('out/walk.jsonl').read_text().split('\n')[0])
 
+    def test_reuse_of_encodings(
+        self, checkpoint: Path, work: Path, photo: Path, image: NDArray[np.uint8]
+    ) -> None:
+        for name in ('one.mp4', 'two.mp4'):
+            writer = cv2.VideoWriter(name, CODEC, 10, (120, 90))
+            for seen in (image, image, image, image[::-1], image[::-1]):
+                writer.write(np.ascontiguousarray(seen))
+            writer.release()
+        inputs = ('one.mp4', 'two.mp4', photo, '-p', 'mug')
+        result = segment(checkpoint, *inputs, '--reuse-below', 20)
+        assert result.exit_code == 0, result.output
+        for name in ('one', 'two'):
+            lines = Path(f'out/{name}.jsonl').read_text().splitlines()
+            reused = [json.loads(line)['reused'] for line in lines]
+            assert reused == [False, True, True, False, True], 'not from one video to the next'
+        said = squeezed(result.stderr)
+        assert 'Approximation: 6 of 11 images reused an encoding' in said
+        assert '20 levels' in said
+        exact = segment(checkpoint, 'one.mp4', '-p', 'mug', '-o', 'exact')
+        assert 'Approximation' not in exact.stderr
+        assert '"reused"' not in Path('exact/one.jsonl').read_text()
+
+    def test_where_nothing_can_be_reused(self, checkpoint: Path, video: Path, photo: Path) -> None:
+        result = segment(checkpoint, photo, '-p', 'mug', '--reuse-below', 3)
+        assert result.exit_code == 1
+        assert '--reuse-below is for videos' in squeezed(result.stderr)
+        result = segment(checkpoint, video, '-p', 'mug', '--reuse-below', 3, '--zoom', 'self')
+        assert result.exit_code == 1
+        assert 'leave zoom out' in squeezed(result.stderr)
+        result = segment(checkpoint, video, '-p', 'mug', '--reuse-below', 300)
+        assert 'not 300' in squeezed(result.stderr)
+
     def test_a_damaged_video(self, checkpoint: Path, photo: Path) -> None:
         Path('bad.mp4').write_bytes(b'not a video')
         result = segment(checkpoint, 'bad.mp4', photo, '-p', 'mug')

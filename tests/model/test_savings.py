@@ -134,7 +134,7 @@ class TestCalls:
         segmenter.set_image(image)
         for index in range(1, 60):
             segmenter.predict([Prompt('a mug', image=image, weight=index / 60)])
-        assert len(segmenter._sets) == 32
+        assert len(segmenter.embedder._sets) == 32
 
 
 class TestInputSize:

@@ -106,7 +106,7 @@ class TestPreprocessing:
         mean = torch.tensor(backbone.mean).view(3, 1, 1)
         std = torch.tensor(backbone.std).view(3, 1, 1)
         expected = (resized / 255 - mean) / std
-        pixels = segmenter._pixels(picture, (64, 64))
+        pixels = segmenter.preprocessor.pixels(picture, (64, 64))
         torch.testing.assert_close(pixels, expected, rtol=0, atol=2e-6)
 
     def test_agrees_with_pillow(self, segmenter: Segmenter) -> None:
@@ -114,13 +114,13 @@ class TestPreprocessing:
         picture = np.random.default_rng(0).integers(0, 256, (200, 301, 3), dtype=np.uint8)
         pillow = Image.fromarray(picture).resize((64, 64), Image.Resampling.BILINEAR)
         backbone = segmenter.model.backbone
-        pixels = segmenter._pixels(picture, (64, 64))[0].permute(1, 2, 0)
+        pixels = segmenter.preprocessor.pixels(picture, (64, 64))[0].permute(1, 2, 0)
         levels = (pixels * torch.tensor(backbone.std) + torch.tensor(backbone.mean)) * 255
         assert np.abs(levels.numpy() - np.asarray(pillow, np.float32)).max() < 1.01
 
     def test_an_image_of_the_models_size_is_not_resampled(self, segmenter: Segmenter) -> None:
         picture = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
-        pixels = segmenter._pixels(picture, (64, 64))[0].permute(1, 2, 0)
+        pixels = segmenter.preprocessor.pixels(picture, (64, 64))[0].permute(1, 2, 0)
         backbone = segmenter.model.backbone
         levels = (pixels * torch.tensor(backbone.std) + torch.tensor(backbone.mean)) * 255
         assert np.array_equal(levels.round().numpy().astype(np.uint8), picture)
@@ -216,7 +216,9 @@ class TestPrompts:
         found = segmenter.segment(image, [Prompt(image=image, mask=mask)]).results[0]
         prompt_image = visual_prompt(image, mask, 64)
         with torch.inference_mode():
-            vector = segmenter.model.embed_images(segmenter._pixels(prompt_image, (64, 64)))
+            vector = segmenter.model.embed_images(
+                segmenter.preprocessor.pixels(prompt_image, (64, 64))
+            )
             segmenter.set_image(image)
             assert segmenter._features is not None
             expected = segmenter.model.decode(segmenter._features, vector)
@@ -242,7 +244,7 @@ class TestPrompts:
         self, segmenter: Segmenter, image: NDArray[np.uint8], weight: float
     ) -> None:
         with torch.inference_mode():
-            text, example, mixed = segmenter._conditions(
+            text, example, mixed = segmenter.embedder.conditions(
                 [
                     Prompt('a mug'),
                     Prompt(image=image),
@@ -266,7 +268,9 @@ class TestPrompts:
     ) -> None:
         picture = np.random.default_rng(0).integers(0, 256, (150, 201, 3), dtype=np.uint8)
         with torch.inference_mode():
-            expected = segmenter.model.embed_images(segmenter._pixels(picture, (64, 64)))
+            expected = segmenter.model.embed_images(
+                segmenter.preprocessor.pixels(picture, (64, 64))
+            )
         assert torch.equal(segmenter.embed([Prompt(image=picture)]), expected)
 
     def test_prepare_embeds_ahead(
@@ -370,7 +374,9 @@ class TestVisualMethods:
         chosen = Segmenter(segmenter.model, segmenter.card, 'cpu', visual_method=name)
         prompt_image = visual_prompt(example.image, example.mask, 64, name)
         with torch.inference_mode():
-            expected = segmenter.model.embed_images(segmenter._pixels(prompt_image, (64, 64)))
+            expected = segmenter.model.embed_images(
+                segmenter.preprocessor.pixels(prompt_image, (64, 64))
+            )
         assert torch.equal(chosen.embed([example]), expected)
 
     @pytest.mark.parametrize('scope', SCOPES)
@@ -380,7 +386,7 @@ class TestVisualMethods:
         found = segmenter.embed([example])
         mask = torch.from_numpy(np.array(example.mask))[None]
         with torch.inference_mode():
-            pixels = segmenter._pixels(example.image, (64, 64))
+            pixels = segmenter.preprocessor.pixels(example.image, (64, 64))
             with masked_attention(segmenter.model, mask, scope):
                 expected = segmenter.model.embed_images(pixels)
             plain = segmenter.model.embed_images(pixels)
@@ -405,7 +411,9 @@ class TestVisualMethods:
         mean = tuple(255 * level for level in segmenter.model.backbone.mean)
         picture = visual_prompt(example.image, example.mask, 64, ground=mean)
         with torch.inference_mode():
-            expected = segmenter.model.embed_images(segmenter._pixels(picture, (64, 64)))
+            expected = segmenter.model.embed_images(
+                segmenter.preprocessor.pixels(picture, (64, 64))
+            )
         assert torch.equal(fading.embed([example]), expected)
         assert not torch.equal(segmenter.embed([example]), expected)
 

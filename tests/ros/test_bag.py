@@ -182,6 +182,23 @@ def test_nothing_is_said_of_negative_prompts(bag: Path, tmp_path: Path, tiny_mod
     assert [segment.name for segment in segments.segments] == ['the mug', 'a chair']
 
 
+def test_encodings_are_reused_if_asked_for(tmp_path: Path, tiny_model: Path) -> None:
+    images = [stamped(number) for number in range(3)]
+    images[1].data = images[0].data
+    still = record(tmp_path / 'still', [('/camera/image', image) for image in images])
+    words = ('-p', 'the mug', '-m', tiny_model, '--outputs', 'probability')
+    result = clipseg('bag', still, *words, '-o', tmp_path / 'out', '--reuse-below', 3)
+    assert result.exit_code == 0, result.output
+    assert 'Approximation: 1 of 3 images reused an encoding' in ' '.join(result.stderr.split())
+    one, two, _ = (pixels(image) for _, image in read(tmp_path / 'out')['/clipseg/probability'])
+    np.testing.assert_array_equal(one, two)
+    exact = clipseg('bag', still, *words, '-o', tmp_path / 'exact')
+    assert 'Approximation' not in exact.stderr
+    result = clipseg('bag', still, *words, '-o', tmp_path / 'no', '--reuse-below', -1)
+    assert result.exit_code == 1
+    assert 'not -1' in result.stderr
+
+
 def test_presence_is_steady_as_in_the_node(
     bag: Path, tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

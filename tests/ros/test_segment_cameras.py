@@ -1,11 +1,8 @@
-"""Several cameras: a node each, in one process, on one model that works for them in turns."""
+"""Several cameras: a node each, in one process, on one model."""
 
 from __future__ import annotations
 
-import gc
-import threading
 import time
-import weakref
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +22,6 @@ from clipseg_model.registry import create_model
 from clipseg_ros import segment_cameras_node
 from clipseg_ros.conversion import image_to_array
 from clipseg_ros.qos import image_output
-from clipseg_ros.shared_model import SharedModels, Turns
 
 
 @pytest.mark.parametrize(
@@ -44,76 +40,6 @@ def test_names_of_cameras(
     assert segment_cameras_node.main(['segment_cameras', *cameras, '--ros-args', '-r', 'a:=b']) == 2
     assert words in capsys.readouterr().err
     assert segment_cameras_node.find_problem(['front', '/robot/rear_2']) == ''
-
-
-def test_the_model_is_loaded_once_and_freed_with_its_last_user(tiny_model: Path) -> None:
-    models = SharedModels()
-    first = models.load(str(tiny_model), 'cpu', None)
-    second = models.load(str(tiny_model), 'cpu', None)
-    assert first is not second
-    assert first.model is second.model
-    assert first.card == second.card
-    model = weakref.ref(first.model)
-    del first
-    gc.collect()
-    third = models.load(str(tiny_model), 'cpu', None)
-    assert third.model is second.model
-    del second, third
-    gc.collect()
-    assert model() is None
-    assert models.load(str(tiny_model), 'cpu', None).card.name == 'tiny'
-
-
-def test_each_segmenter_has_images_of_its_own(tiny_model: Path) -> None:
-    models = SharedModels()
-    alone = create_model(tiny_model, 'cpu')
-    pictures = [picture(60, 80, seed) for seed in range(3)]
-    expected = [alone.segment(rgb, ['the mug']).labels() for rgb in pictures]
-    wrong: list[int] = []
-
-    def work(number: int) -> None:
-        segmenter = models.load(str(tiny_model), 'cpu', None)
-        for _ in range(10):
-            labels = segmenter.segment(pictures[number], ['the mug']).labels()
-            if not np.array_equal(labels, expected[number]):
-                wrong.append(number)
-
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert wrong == []
-
-
-def test_turns_go_round() -> None:
-    turns, order = Turns(), []
-    ready = threading.Barrier(3)
-
-    def work(name: str) -> None:
-        ready.wait()
-        for _ in range(6):
-            with turns.mine():
-                order.append(name)
-                time.sleep(0.01)
-
-    threads = [threading.Thread(target=work, args=(name,)) for name in 'abc']
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(order) == 18
-    # After the start, nobody comes again before the two others have been.
-    for start in range(2, 15):
-        assert len(set(order[start : start + 3])) == 3, order
-
-
-def test_turns_survive_an_error() -> None:
-    turns = Turns()
-    with pytest.raises(RuntimeError), turns.mine():
-        raise RuntimeError('out of memory')
-    with turns.mine():
-        pass
 
 
 def test_every_camera_is_answered_in_its_own_namespace(tiny_model: Path) -> None:

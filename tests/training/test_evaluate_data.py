@@ -74,25 +74,27 @@ def wanted_iou(tally: Tally, threshold: float, planes: list[tuple]) -> None:
 
 
 class TestPaperMode:
-    def test_figures_are_of_squares_as_training_makes_them(self, model, card, phrases):
-        how = Evaluation('paper', size=96, batch=3)
+    @pytest.mark.parametrize('fit', ['squeeze', 'pad'])
+    def test_figures_are_of_squares_as_training_makes_them(self, model, card, phrases, fit):
+        how = Evaluation('paper', size=96, batch=3, fit=fit)
         tally = measure(model, card, phrases, how, cpu())
         segmenter = Segmenter(model, replace(card, input_size=96), 'cpu')
         planes = []
         for index in range(len(phrases)):
             sample = phrases.load(index, sample_rng(0, 0, index))
-            image, truth, _ = square(sample, 96)
+            image, truth, valid = square(sample, 96, fit)
             mean = torch.tensor(model.backbone.mean).view(3, 1, 1)
             std = torch.tensor(model.backbone.std).view(3, 1, 1)
             with torch.no_grad():
                 features = model.encode_image(((image - mean) / std)[None])
                 condition = segmenter.embed([sample.phrase])[None]
                 logits = model.decode(features, condition)[0, 0]
-            planes.append((logits.sigmoid().numpy(), truth[0].numpy() > 0.5))
+            on = valid[0].numpy()
+            planes.append((logits.sigmoid().numpy()[on], truth[0].numpy()[on] > 0.5))
         wanted_iou(tally, 0.45, planes)
-        assert tally.pixels().foreground.sum() + tally.pixels().background.sum() == (
-            len(phrases) * 96 * 96
-        )
+        counted = tally.pixels().foreground.sum() + tally.pixels().background.sum()
+        assert counted == sum(truth.size for _, truth in planes)
+        assert (counted == len(phrases) * 96 * 96) == (fit == 'squeeze')
 
     def test_the_default_is_the_papers_square(self, model, card):
         assert Evaluation('paper').described(card)['pixels'] == '352 × 352'
@@ -233,6 +235,7 @@ class TestCommand:
         [
             (['--mode', 'native', '--fit', 'pad'], 'of paper mode'),
             (['--mode', 'native', '--threshold', '1.5'], 'strictly between'),
+            (['--mode', 'paper', '--template', 'ensemble'], 'is 9 captions'),
             (['--mode', 'native', '--data', '{folder: x}'], 'names no data set'),
             (['--mode', 'native', '--data', 'nowhere.yaml'], 'cannot be read'),
             (['--mode', 'native', '--data', '{dataset: folder, folder: nowhere}'], 'nowhere'),

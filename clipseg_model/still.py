@@ -1,0 +1,175 @@
+"""Whether a camera still sees what was encoded last, so that its encoding serves once more.
+
+Two pictures differ by the largest mean difference that any tile of them has in any channel:
+
+    change(a, b) = max over tiles T and channels c of  mean over pixels p in T of |a_pc − b_pc|
+
+in levels of 255. Tiles are a fraction of a patch, so that something small is not averaged away by
+what stands still around it. The difference is taken before the mean: it also bounds changes that
+leave a tile's colour as it is (something striped that moves), and the noise of a camera does not
+cancel but adds a floor of about 1.13 times its standard deviation in the compared pictures. Each
+picture is compared with the one that was *encoded*, not with the one before it: what drifts adds
+up.
+
+So the bound on what reuse can miss is one on the model's input: in no tile is it off by ``below``
+levels or more on average. What that does to masks is measured in docs/performance.md, section
+Approximations.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from clipseg_model.errors import ReuseError
+
+__all__ = ['MAX_REUSES', 'TILE', 'StillDetector', 'picture_difference']
+
+TILE = 8
+"""Side of a tile, pixels of the model's input: half of the usual patch."""
+
+MAX_REUSES = 30
+"""Frames in a row that an encoding serves after its own: a second of most cameras."""
+
+_WINDOW = 100
+
+Picture = NDArray[np.uint8]
+
+
+def picture_difference(one: Picture, other: Picture, tile: int = TILE) -> float:
+    """How different two pictures are; see the top of this module.
+
+    Args:
+        one: (3, H, W) uint8.
+        other: Of the same shape.
+        tile: Side of a tile, pixels; tiles are made a little smaller where H or W is no multiple.
+
+    Returns:
+        0…255, in levels.
+
+    Raises:
+        ValueError: The shapes differ.
+    """
+    if one.shape != other.shape:
+        raise ValueError(f'pictures of one shape are compared, not {one.shape} and {other.shape}')
+    height, width = one.shape[1:]
+    size = (-(-width // tile), -(-height // tile))
+    return max(
+        float(
+            cv2.resize(
+                cv2.absdiff(before, after).astype(np.float32), size, interpolation=cv2.INTER_AREA
+            ).max()
+        )
+        for before, after in zip(one, other, strict=True)
+    )
+
+
+class StillDetector:
+    """Decides for the frames of one camera, one after the other. Keep one for each camera.
+
+    Args:
+        below: As :attr:`below`.
+        at_most: As :attr:`at_most`.
+
+    Attributes:
+        frames: How many were looked at.
+        reused: How many of them were still.
+
+    Raises:
+        ReuseError: Either is out of range.
+    """
+
+    def __init__(self, below: float = 0.0, at_most: int = MAX_REUSES) -> None:
+        self.frames = self.reused = 0
+        self._recent: deque[bool] = deque(maxlen=_WINDOW)
+        self._encoded: Picture | None = None
+        self._uses = 0
+        self.below, self.at_most = below, at_most
+
+    @property
+    def below(self) -> float:
+        """The bound, levels of 255: a picture that differs by less is still. 0 is never.
+
+        About twice the standard deviation of the camera's noise lets none of it through.
+
+        Raises:
+            ReuseError: On setting, it is not in 0…255.
+        """
+        return self._below
+
+    @below.setter
+    def below(self, below: float) -> None:
+        if not 0 <= below <= 255:
+            raise ReuseError(
+                f'reuse_below is a difference in levels, 0 (off) to 255, not {below}: 2 to 6 suit '
+                'most cameras'
+            )
+        self._below = float(below)
+        if not below:
+            self.forget()
+
+    @property
+    def at_most(self) -> int:
+        """How many frames in a row are still at most; the next is encoded whatever it looks like.
+
+        Raises:
+            ReuseError: On setting, it is less than 1.
+        """
+        return self._at_most
+
+    @at_most.setter
+    def at_most(self, at_most: int) -> None:
+        if at_most < 1:
+            raise ReuseError(
+                f'reuse_frames is a number of frames from 1, not {at_most}: reuse is switched off '
+                'by reuse_below 0'
+            )
+        self._at_most = int(at_most)
+
+    @property
+    def share(self) -> float:
+        """The share of the last 100 frames that were still; 0 before the first."""
+        recent = tuple(self._recent)
+        return sum(recent) / len(recent) if recent else 0.0
+
+    def forget(self) -> None:
+        """Makes the next picture not still, as after a failure to encode the one before."""
+        self._encoded = None
+
+    def is_still(self, picture: Picture) -> bool:
+        """Decides about the next frame.
+
+        Args:
+            picture: (3, H, W) uint8, as the model sees it before it is normalised; copied if kept.
+
+        Returns:
+            Whether the encoding at hand serves. If not, this picture must be encoded: the next ones
+            are compared with it.
+        """
+        if not self._below:
+            return False
+        before = self._encoded
+        still = (
+            before is not None
+            and self._uses < self._at_most
+            and before.shape == picture.shape
+            and picture_difference(before, picture) < self._below
+        )
+        self._uses = self._uses + 1 if still else 0
+        if not still:
+            self._encoded = np.array(picture, order='C')
+        self.frames += 1
+        self.reused += still
+        self._recent.append(still)
+        return still
+
+    def describe(self) -> str:
+        """What is done, for people."""
+        times = 'once' if self._at_most == 1 else f'{self._at_most} times in a row'
+        return (
+            f'while no {TILE} × {TILE} tile of its input changes by {self._below:g} levels or '
+            f'more, an image is not encoded but an earlier encoding reused, at most {times}'
+        )
