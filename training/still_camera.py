@@ -7,7 +7,8 @@ nothing happens; something is put onto the table from above, within a second; no
 something else is pushed aside slowly, by 3 mm a frame; nothing happens. Up to four things are asked
 for, those that move among them. The settings take turns frame by frame.
 
-ms: mean time of a frame, from the image to its logits and scores.
+ms, ms_reused: mean time of a frame, from the image to its logits and scores, and of those that
+    were not encoded.
 encoded: share of the frames that were encoded.
 iou_fg: intersection over union with the truth, summed over all frames and prompts.
 miou: its mean over frames and prompts whose thing is there.
@@ -90,14 +91,14 @@ class Setting:
         reused = [s for s, encoded in zip(self.seconds, self.encoded, strict=True) if not encoded]
         return {
             'setting': self.name,
-            'ms': round(1e3 * float(np.mean(self.seconds)), 2),
-            'ms_reused': round(1e3 * float(np.median(reused)), 2) if reused else float('nan'),
-            'encoded': round(float(np.mean(self.encoded)), 4),
+            'ms': round(1e3 * mean(self.seconds), 2),
+            'ms_reused': round(1e3 * mean(reused), 2),
+            'encoded': mean(self.encoded),
             'iou_fg': round(self.intersection / max(self.union, 1), 4),
-            'miou': round(float(np.mean(self.ious)), 4),
-            'moving': round(float(np.mean(self.moving)), 4),
-            'miou_moving': round(float(np.mean(self.ious_moving)), 4),
-            'kept': round(float(np.mean(self.kept)), 4),
+            'miou': mean(self.ious),
+            'moving': mean(self.moving),
+            'miou_moving': mean(self.ious_moving),
+            'kept': mean(self.kept),
         }
 
 
@@ -198,13 +199,19 @@ def noisy_frames(clip: Clip, deviation: float, seed: int) -> Iterator[NDArray[np
     """Yields the frames of a clip with the noise of a sensor, the same for every setting."""
     rng = np.random.default_rng(seed)
     for image in clip.images:
-        noise = rng.normal(0.0, deviation, image.shape).astype(np.float32)
+        noise = rng.standard_normal(image.shape, np.float32) * np.float32(deviation)
         yield (image + noise).round().clip(0, 255).astype(np.uint8)
+
+
+def mean(values: Sequence[float]) -> float:
+    """Returns the mean, rounded; NaN of nothing."""
+    return round(float(np.mean(values)), 5) if len(values) else float('nan')
 
 
 def overlap(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> tuple[int, int]:
     """Returns the sizes of intersection and union."""
-    return int(np.count_nonzero(one & other)), int(np.count_nonzero(one | other))
+    common = int(np.count_nonzero(one & other))
+    return common, int(np.count_nonzero(one)) + int(np.count_nonzero(other)) - common
 
 
 def measure(settings: Sequence[Setting], clip: Clip, deviation: float, seed: int) -> None:
