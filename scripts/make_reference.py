@@ -292,7 +292,7 @@ TYPES: dict[type, str] = {
     int: 'integer',
     float: 'double',
     str: 'string',
-    list: 'integers',
+    list: 'integers, as a list',
 }
 
 

@@ -92,6 +92,8 @@ def test_a_topic_that_sends_too_fast_is_left_alone_for_a_moment(
     node: Node, inbox: PacedInbox
 ) -> None:
     gate, other, entity = inbox.gate('text'), inbox.gate('picture'), Timer(None)
+    for group in (gate, other):
+        group.add_entity(entity)
     assert inbox.gate('text') is gate
     inbox.put('text', lambda: None, 0.25)
     assert gate.can_execute(entity), 'one alone is no flood'

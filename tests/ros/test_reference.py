@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from array import array
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -159,6 +160,7 @@ def test_parameters_are_those_of_the_running_node(segment: NodeProcess, peer: Pe
         ParameterType.PARAMETER_INTEGER: 'integer',
         ParameterType.PARAMETER_DOUBLE: 'double',
         ParameterType.PARAMETER_STRING: 'string',
+        ParameterType.PARAMETER_INTEGER_ARRAY: 'integers',
     }
     page = {row[0]: row for row in rows('segment', 'Parameters')}
     assert sorted(page) == names
@@ -175,6 +177,7 @@ def test_parameters_are_those_of_the_running_node(segment: NodeProcess, peer: Pe
         assert written == [n for one in limits for n in (one.from_value, one.to_value)], name
         if name not in GIVEN:
             value = rclpy.parameter.parameter_value_to_python(message)
+            value = list(value) if isinstance(value, array) else value
             shown = str(value).lower() if isinstance(value, bool) else str(value)
             assert default == (shown or "''"), name
 
