@@ -94,7 +94,7 @@ def cache(
     _claim(folder, made)
     in_order = [(epoch, index) for epoch in range(epochs) for index in range(len(source))]
     # Shards may be read from end to end, and neighbours in a data set are alike.
-    shuffled = np.random.default_rng([settings.seed, epochs]).permutation(len(in_order))
+    shuffled = np.random.default_rng([settings.drawn_by, epochs]).permutation(len(in_order))
     places = [in_order[position] for position in shuffled]
     starts = range(0, len(places), shard_size)[part[0] :: part[1]]
     kind = {'fp16': torch.float16, 'bf16': torch.bfloat16, 'no': torch.float32}
