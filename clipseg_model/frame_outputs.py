@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from clipseg_model.calibration import sigmoid
 from clipseg_model.errors import PromptError
 from clipseg_model.prompts import MAX_PROMPTS
-from clipseg_model.segmentation import PromptResult, Segmentation
+from clipseg_model.segmentation import PromptResult, Segmentation, probabilities
 
 __all__ = ['FrameOutputs', 'Scratch']
 
@@ -85,6 +85,7 @@ class FrameOutputs:
         if not all(1 <= value <= MAX_PROMPTS for value in ids):
             raise PromptError(f'The ids of prompts must be in 1…{MAX_PROMPTS}, not {list(ids)}')
         self.shape = (segmentation.height, segmentation.width)
+        self._region = segmentation.region
         self._winner: Bytes = np.zeros(self.shape, np.uint8)
         self._best: Floats | None = None
         self._peak: Floats | None = None
@@ -150,7 +151,7 @@ class FrameOutputs:
         if self._peak is not None:
             cv2.copyTo(self._best, self._winner, self._peak)
             self._best, self._peak = self._peak, None
-        sigmoid(self._best, out=out)
+        probabilities(self._best, self._region, out=out)
 
     def probability_at(self, index: NDArray[np.intp]) -> Floats:
         """Returns the probability of the winning prompt at some pixels where there is one.
@@ -171,7 +172,7 @@ class FrameOutputs:
         for result, _ in entries:
             window = _window(result)
             here, winner = on[window], self._winner[window]
-            np.greater(_resize(result, logits)[window], result.cut, out=here.view(bool))
+            np.greater(result.resized_logits(logits)[window], result.cut, out=here.view(bool))
             np.bitwise_or(winner, here, out=winner)
 
     def _find_highest(self, entries: Sequence[tuple[PromptResult, int]], scratch: Scratch) -> None:
@@ -181,10 +182,10 @@ class FrameOutputs:
         """
         logits, wins = scratch.floats('logits', self.shape), scratch.bytes('wins', self.shape)
         number = scratch.bytes('number', self.shape)
-        self._best = best = _resize(entries[0][0], np.empty(self.shape, np.float32))
+        self._best = best = entries[0][0].resized_logits(np.empty(self.shape, np.float32))
         self._winner.fill(entries[0][1])
         for result, identity in entries[1:]:
-            _resize(result, logits)
+            result.resized_logits(logits)
             cv2.compare(logits, best, cv2.CMP_GT, dst=wins)
             number.fill(identity)
             cv2.copyTo(number, wins, self._winner)
@@ -216,7 +217,7 @@ class FrameOutputs:
             for window in windows:
                 best[window].fill(-np.inf)
         for (result, identity), window in zip(entries, windows, strict=True):
-            close, won = _resize(result, logits)[window], wins[window]
+            close, won = result.resized_logits(logits)[window], wins[window]
             np.greater(close, result.cut, out=on[window].view(bool))
             cv2.compare(close, best[window], cv2.CMP_GT, dst=won)
             np.multiply(won, on[window], out=won)
@@ -227,9 +228,9 @@ class FrameOutputs:
     def _find_peak(self, results: Sequence[PromptResult], scratch: Scratch) -> None:
         """Finds the highest logit of all prompts, present or not."""
         logits = scratch.floats('logits', self.shape)
-        self._peak = peak = _resize(results[0], np.empty(self.shape, np.float32))
+        self._peak = peak = results[0].resized_logits(np.empty(self.shape, np.float32))
         for result in results[1:]:
-            cv2.max(peak, _resize(result, logits), dst=peak)
+            cv2.max(peak, result.resized_logits(logits), dst=peak)
 
 
 def _may_be_on(result: PromptResult) -> bool:
@@ -246,33 +247,28 @@ def _area(window: tuple[slice, slice]) -> int:
 
 def _window(result: PromptResult) -> tuple[slice, slice]:
     """Rows and columns outside of which no pixel of the mask is on."""
+    top, left, bottom, right = 0, 0, result.height, result.width
+    if result.region is not None:
+        region = result.region
+        top, left, bottom, right = region.top, region.left, region.bottom, region.right
     if result.close_ups is not None:
-        return slice(0, result.height), slice(0, result.width)
+        return slice(top, bottom), slice(left, right)
     lowest = result.cut - _MARGIN
     rows = result.logits.max(axis=1) > lowest
     columns = result.logits.max(axis=0) > lowest
-    return _stretch(rows, result.height), _stretch(columns, result.width)
+    return _stretch(rows, top, bottom), _stretch(columns, left, right)
 
 
-def _stretch(on: NDArray[Any], size: int) -> slice:
+def _stretch(on: NDArray[Any], start: int, stop: int) -> slice:
     """What a row or column of logits can influence, from the first that is on to the last.
 
-    Pixel y lies at (y + 1/2) · n / size - 1/2 between the n logits, and takes from the two next
-    to it.
+    Pixel y lies at (y - start + 1/2) · n / size - 1/2 between the n logits, and takes from the two
+    next to it.
     """
     numbers = np.flatnonzero(on)
     if not numbers.size:
-        return slice(0, 0)
-    scale = size / len(on)
-    first = math.floor((numbers[0] - 0.5) * scale - 0.5)
-    last = math.ceil((numbers[-1] + 1.5) * scale - 0.5)
-    return slice(max(0, first), min(size, last + 1))
-
-
-def _resize(result: PromptResult, out: Floats) -> Floats:
-    """:meth:`PromptResult.resized_logits` into given memory."""
-    size = (result.width, result.height)
-    cv2.resize(result.logits, size, dst=out, interpolation=cv2.INTER_LINEAR)
-    if result.close_ups is not None:
-        result.close_ups.paste(out)
-    return out
+        return slice(start, start)
+    scale = (stop - start) / len(on)
+    first = start + math.floor((numbers[0] - 0.5) * scale - 0.5)
+    last = start + math.ceil((numbers[-1] + 1.5) * scale - 0.5)
+    return slice(max(start, first), min(stop, last + 1))

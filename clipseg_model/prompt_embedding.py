@@ -95,6 +95,10 @@ class PromptEmbedder:
         self._captions = find_captions(chosen)
         self._template = chosen
 
+    def release_features(self) -> None:
+        """Forgets what :meth:`features` kept; embeddings stay."""
+        self._sets.clear()
+
     def features(self, prompts: Sequence[Prompt]) -> PromptFeatures:
         """What the decoder needs to know of a set of prompts, kept for the frames that follow."""
         key = (

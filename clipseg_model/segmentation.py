@@ -8,7 +8,7 @@ Where parts of the image were looked at closely, their logits join the resized o
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import cv2
@@ -16,12 +16,33 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipseg_model.calibration import logit, sigmoid
-from clipseg_model.errors import PromptError
+from clipseg_model.errors import PromptError, RegionError
 from clipseg_model.instances import Instance, find_instances
 from clipseg_model.prompts import MAX_PROMPTS, Prompt
-from clipseg_model.regions import CloseUps
+from clipseg_model.regions import Box, CloseUps
 
-__all__ = ['PromptResult', 'Segmentation']
+__all__ = ['PromptResult', 'Segmentation', 'probabilities']
+
+
+def probabilities(
+    logits: NDArray[np.float32], region: Box | None, out: NDArray[np.float32] | None = None
+) -> NDArray[np.float32]:
+    """The probabilities of logits at an image's own size: exactly 0 outside of the region.
+
+    Args:
+        logits: (H, W) float32.
+        region: Where they count, None for everywhere.
+        out: Where to write them, (H, W) float32; a new array where None.
+    """
+    if region is None:
+        return sigmoid(logits, out=out)
+    if out is None:
+        out = np.empty_like(logits)
+    inside = region.slices
+    seen = sigmoid(logits[inside])
+    out.fill(0)
+    out[inside] = seen
+    return out
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,10 +56,12 @@ class PromptResult:
             probabilities (:func:`clipseg_model.calibration.top_scores`).
         presence: Whether the score reaches the model's presence threshold; where it does not, the
             mask is empty.
-        logits: (h, w) float32 of the whole image, at the model's resolution.
+        logits: (h, w) float32 of what the model saw, at its resolution.
         height: Of the input image, pixels.
         width: Of the input image, pixels.
         close_ups: What was found in parts of the image (:mod:`clipseg_model.zoom`), if any.
+        region: The part of the image that the model saw, None for the whole; outside of it the
+            probability is 0.
     """
 
     prompt: Prompt
@@ -49,9 +72,12 @@ class PromptResult:
     height: int
     width: int
     close_ups: CloseUps | None = None
+    region: Box | None = None
 
     def resized_logits(self, out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
         """The logits (H, W) float32 at the image's own size, bilinear, made afresh.
+
+        Outside of the region they are minus infinity.
 
         Args:
             out: Where to put them, C-contiguous; a new array where None.
@@ -59,13 +85,14 @@ class PromptResult:
         if out is None:
             # Arrays of this size come from the kernel, page by page: one is enough.
             out = np.empty((self.height, self.width), np.float32)
-        size = (self.width, self.height)
-        resized: NDArray[np.float32] = np.asarray(
-            cv2.resize(self.logits, size, dst=out, interpolation=cv2.INTER_LINEAR)
-        )
+        seen = out
+        if self.region is not None:
+            out.fill(-np.inf)
+            seen = out[self.region.slices]
+        cv2.resize(self.logits, seen.shape[::-1], dst=seen, interpolation=cv2.INTER_LINEAR)
         if self.close_ups is not None:
-            self.close_ups.paste(resized)
-        return resized
+            self.close_ups.paste(seen)
+        return out
 
     def instances(self, min_area: int = 1) -> list[Instance]:
         """The connected parts of the mask, the largest first; none of an absent prompt.
@@ -81,7 +108,7 @@ class PromptResult:
     @cached_property
     def probability(self) -> NDArray[np.float32]:
         """Probability (H, W) float32 in 0…1, of an absent prompt too."""
-        return sigmoid(self.resized_logits())
+        return probabilities(self.resized_logits(), self.region)
 
     @cached_property
     def mask(self) -> NDArray[np.bool_]:
@@ -127,6 +154,33 @@ class Segmentation:
     results: list[PromptResult]
     model: str
     reused: bool = False
+
+    @property
+    def region(self) -> Box | None:
+        """The part of the image that the model saw, None for the whole."""
+        return self.results[0].region if self.results else None
+
+    def within(self, region: Box, height: int, width: int) -> Segmentation:
+        """What was found in a part of an image, as something found in the whole image.
+
+        Args:
+            region: Where in the image this was found; of this height and width.
+            height: Of the whole image, pixels.
+            width: Of the whole image, pixels.
+
+        Raises:
+            RegionError: The region reaches out of the image, or is not of this size.
+        """
+        if (region.bottom - region.top, region.right - region.left) != (self.height, self.width):
+            raise RegionError(
+                f'What was found in {self.width} × {self.height} px is not of the size of {region}'
+            )
+        if region.right > width or region.bottom > height:
+            raise RegionError(f'{region} reaches out of an image of {width} × {height} px')
+        results = [
+            replace(result, height=height, width=width, region=region) for result in self.results
+        ]
+        return replace(self, height=height, width=width, results=results)
 
     def mask(self) -> NDArray[np.uint8]:
         """Where any prompt matches: (H, W) uint8, 0 or 255."""
@@ -181,7 +235,7 @@ class Segmentation:
         peak, scratch = self.results[0].resized_logits(), np.empty_like(best)
         for result in self.results[1:]:
             np.maximum(peak, result.resized_logits(scratch), out=peak)
-        return sigmoid(np.where(index > 0, best, peak))
+        return probabilities(np.where(index > 0, best, peak), self.region)
 
     @cached_property
     def _winner(self) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:

@@ -64,6 +64,8 @@ class Segmenter:
         device: Where it runs.
         zoom: As given; may be set at any time.
         still: Decides whether an image is encoded, where encodings are reused.
+        prompts_at_once: Most prompts that are decoded at once, None for no limit; may be set at
+            any time. A small number takes less memory and more time, for the same answers.
 
     Raises:
         DeviceError: The device is not there.
@@ -91,6 +93,7 @@ class Segmenter:
         self.device = model.device
         self.card = card
         self.zoom = zoom
+        self.prompts_at_once: int | None = None
         self.preprocessor = Preprocessor(card, self.model.backbone, self.device)
         self.embedder = PromptEmbedder(model, card, self.preprocessor, visual_method, template)
         self.still = StillDetector()
@@ -260,7 +263,7 @@ class Segmenter:
             check_probability(threshold, 'The threshold')
         if self._features is None:
             raise ImageError('There is no image to predict on: call set_image() first')
-        logits = self._decode(self._features, self.embedder.features(wanted))
+        logits = self._decode_prompts(self._features, wanted)
         found = self.read(logits, wanted, threshold, self._image.shape[:2])
         found = replace(found, reused=self._reused)
         return found if self.zoom is None else self.zoom.refine(self, self._image, found)
@@ -349,7 +352,7 @@ class Segmenter:
             self._encoded = features if self.reuse_below else None
         if features is None:
             raise ImageError('There is no encoding to reuse: give the pixels of the image')
-        return self._decode(features, self.embedder.features(list(prompts)))
+        return self._decode_prompts(features, list(prompts))
 
     def read(
         self,
@@ -443,6 +446,23 @@ class Segmenter:
         features = self.runtime.encode_image(pixels)
         condition = self.runtime.embed_texts(['a']).expand(prompts, -1)
         top_scores(self._decode(features, self.runtime.encode_prompts(condition)))
+
+    def release_caches(self) -> None:
+        """Forget the image that was set and what the decoder knows of prompts, to free memory.
+
+        Embeddings are kept: they are small, and dear.
+        """
+        self._features = self._encoded = self._decoded = None
+        self.embedder.release_features()
+
+    def _decode_prompts(self, features: ImageFeatures, prompts: list[Prompt]) -> Tensor:
+        """Logits (P, h, w) of prompts of one image."""
+        most = self.prompts_at_once or len(prompts)
+        parts = [
+            self._decode(features, self.embedder.features(prompts[start : start + most]))
+            for start in range(0, len(prompts), most)
+        ]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def _is_still(self, pixels: Tensor) -> bool:
         """See :meth:`is_still`; pixels as they were resized."""

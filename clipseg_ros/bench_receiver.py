@@ -27,10 +27,10 @@ from clipseg_ros.runner import spin
 
 
 class Receiver:
-    """A node that subscribes to outputs of ``/clipseg``.
+    """A node that subscribes to outputs of ``/clipseg``, or of nodes of other names.
 
     Args:
-        topics: Their private names, such as ``mask``.
+        topics: Their private names, such as ``mask``, or full ones.
 
     Attributes:
         arrivals: For each topic (stamp, arrival) of each message, nanoseconds.
@@ -43,7 +43,7 @@ class Receiver:
         self.diagnostics: list[dict[str, str]] = []
         for topic, arrivals in self.arrivals.items():
             self.node.create_subscription(
-                Image, f'/clipseg/{topic}', _recorder(arrivals), image_output(), raw=True
+                Image, _full(topic), _recorder(arrivals), image_output(), raw=True
             )
         self.node.create_subscription(DiagnosticArray, '/diagnostics', self._on_diagnostics, 10)
 
@@ -60,11 +60,15 @@ class Receiver:
             time.sleep(0.02)
 
     def _publishers(self, topic: str) -> int:
-        return int(self.node.count_publishers(f'/clipseg/{topic}'))
+        return int(self.node.count_publishers(_full(topic)))
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         for status in message.status:
             self.diagnostics.append({item.key: item.value for item in status.values})
+
+
+def _full(topic: str) -> str:
+    return topic if topic.startswith('/') else f'/clipseg/{topic}'
 
 
 def _recorder(arrivals: list[tuple[int, int]]) -> Callable[[bytes], None]:

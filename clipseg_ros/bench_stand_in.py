@@ -54,8 +54,7 @@ class StandIn:
         self.device = torch.device('cpu')
         name = f'stand-in:{milliseconds:g}'
         self.card = ModelCard(name, 'stand-in', {}, LOGIT_SIZE)
-        self.model = SimpleNamespace(embed_texts=lambda texts: None)
-        self.runtime = SimpleNamespace(describe=lambda: name)
+        self.runtime = SimpleNamespace(describe=lambda: name, embed_texts=lambda texts: None)
         self._seconds = milliseconds * 1e-3
         self._logits: list[NDArray[np.float32]] = []
 

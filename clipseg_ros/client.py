@@ -35,6 +35,7 @@ from std_srvs.srv import SetBool
 from clipseg_model.errors import PromptError
 from clipseg_ros.conversion import image_to_array
 from clipseg_ros.errors import NodeTimeoutError
+from clipseg_ros.interfaces import load_interfaces
 from clipseg_ros.prompt_set import read_prompts
 from clipseg_ros.qos import sensor_input
 
@@ -218,6 +219,34 @@ class SegmentClient:
             NodeTimeoutError: None comes.
         """
         return self.wait_for('mask', timeout=timeout)['mask']
+
+    def masks(self, *names: str, timeout: float | None = None) -> dict[str, NDArray[np.bool_]]:
+        """Asks for the own mask of every prompt in the newest frame, without subscribing.
+
+        Unlike in ``labels``, masks of several prompts may overlap. Needs the package's own
+        messages, here and at the node.
+
+        Args:
+            names: Of the prompts; none for all that are active and not negative.
+            timeout: Seconds to wait.
+
+        Returns:
+            Name → (H, W) bool, in the order of the ids.
+
+        Raises:
+            ImportError: The messages are not built.
+            NodeTimeoutError: There are no masks; the message says why.
+        """
+        interfaces = load_interfaces()
+        if interfaces is None:
+            raise ImportError('~/get_masks needs the messages of clipseg_ros: build them (colcon)')
+        timeout = self.timeout if timeout is None else timeout
+        # The node answers before the client gives up, to say why.
+        request = interfaces.GetMasks.Request(names=names, wait=0.8 * timeout)
+        answer = self._call(interfaces.GetMasks, 'get_masks', request, timeout)
+        if not answer.success:
+            raise NodeTimeoutError(f'no masks of {self.node}: {answer.message}')
+        return {entry.name: image_to_array(entry.mask) > 0 for entry in answer.masks}
 
     def _complete(self, outputs: Sequence[str]) -> set[int]:
         """Stamps of the frames that have all outputs and are not of before the prompts."""

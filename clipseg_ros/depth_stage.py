@@ -67,7 +67,7 @@ class DepthStage:
         self._stopping = False
         # Steady: with use_sim_time and no clock yet, listeners are noticed all the same.
         self._timer = node.create_timer(
-            _PERIOD, self._update, clock=Clock(clock_type=ClockType.STEADY_TIME)
+            _PERIOD, self.update, clock=Clock(clock_type=ClockType.STEADY_TIME)
         )
         self._timer.cancel()
 
@@ -86,7 +86,7 @@ class DepthStage:
         self._thread = threading.Thread(target=self._work, name='frame_points', daemon=True)
         self._thread.start()
         self._timer.reset()
-        self._update()
+        self.update()
 
     def stop(self, timeout: float = 10.0) -> None:
         """Stops the thread after the frame in work, and stops listening."""
@@ -104,8 +104,8 @@ class DepthStage:
         self.stop()
         self._node.destroy_timer(self._timer)
 
-    def _update(self) -> None:
-        """Follows the parameters, and opens and closes subscriptions as they are needed."""
+    def update(self) -> None:
+        """Follows the parameters and the listeners: opens and closes subscriptions as needed."""
         self._settings = settings = DepthSettings.of(self._node)
         outputs = self._outputs
         needed = self._thread is not None and settings.depth and (

@@ -49,9 +49,10 @@ class Situation:
         busy: Seconds that the model has spent on the image in work.
         watchdog: Seconds after which idle or busy is a fault; 0 is never.
         rate: Frames a second.
-        frame_error: What was wrong with the last frames, if the newest was bad.
+        frame_fault: What was wrong with the newest frame, if it was.
         mismatches: Peers whose QoS does not fit.
         depth_fault: Why there are no points where somebody asks for them; empty otherwise.
+        memory_warning: What there is to say of memory that is short; empty otherwise.
     """
 
     node: str
@@ -66,13 +67,14 @@ class Situation:
     busy: float = 0.0
     watchdog: float = 0.0
     rate: float = 0.0
-    frame_error: str = ''
+    frame_fault: str = ''
     mismatches: tuple[str, ...] = field(default=())
     depth_fault: str = ''
+    memory_warning: str = ''
 
 
-def judge(now: Situation) -> Verdict:
-    """Says how the node is; of several reasons for silence, the one to mend first."""
+def find_rest(now: Situation) -> Verdict | None:
+    """Why no image is segmented although nothing is wrong with them; None where they are."""
     if now.state != 'active':
         if now.failure:
             return Verdict(Level.ERROR, f'{now.state}: {now.failure}')
@@ -84,16 +86,26 @@ def judge(now: Situation) -> Verdict:
         return Verdict(Level.OK, f'disabled: call {now.node}/enable with true')
     if not now.prompts:
         return Verdict(Level.WARN, no_prompt(now.node))
+    return None
+
+
+def judge(now: Situation) -> Verdict:
+    """Says how the node is; of several reasons for silence, the one to mend first."""
+    rest = find_rest(now)
+    if rest is not None:
+        return rest
     if now.watchdog and now.busy > now.watchdog:
         return Verdict(Level.ERROR, f'the model has been busy on one image for {now.busy:.0f} s')
-    if now.frame_error:
-        return Verdict(Level.ERROR, f'bad image: {now.frame_error}')
+    if now.frame_fault:
+        return Verdict(Level.ERROR, now.frame_fault)
     if now.watchdog and now.idle > now.watchdog:
         return Verdict(Level.ERROR, no_images(now))
     if now.mismatches:
         return Verdict(Level.WARN, now.mismatches[0])
     if now.depth_fault:
         return Verdict(Level.WARN, f'3D: {now.depth_fault}')
+    if now.memory_warning:
+        return Verdict(Level.WARN, now.memory_warning)
     if not now.outputs:
         return Verdict(Level.OK, 'nobody subscribes to an output, so nothing is computed')
     return Verdict(Level.OK, f'{", ".join(now.prompts)[:200]} at {now.rate:.1f} frames a second')

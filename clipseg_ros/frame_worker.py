@@ -172,14 +172,20 @@ class FrameWorker(Generic[FrameT, FoundT, ResultT]):
             self.stop()
             raise errors[0]
 
-    def put(self, frame: FrameT) -> None:
-        """Hands over a frame; an older one that still waits is dropped."""
+    def put(self, frame: FrameT, again: bool = False) -> None:
+        """Hands over a frame; an older one that still waits is dropped.
+
+        Args:
+            frame: The frame.
+            again: Whether it was put before, and is not to be counted as received.
+        """
         now = time.monotonic()
         lost = self._frames.put((frame, now))
         with self._lock:
-            self._received += 1
             self._dropped += lost
-            self._last_put = now
+            if not again:
+                self._received += 1
+                self._last_put = now
 
     def stop(self, timeout: float = 10.0) -> bool:
         """Stops the threads after the frames in work.

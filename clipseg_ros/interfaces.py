@@ -13,7 +13,8 @@ from typing import Any
 
 MISSING = (
     'the messages of clipseg_ros are not built (plain pip install): running without ~/prompts, '
-    '~/segments, ~/set_prompts and ~/pick. Remedy: `colcon build` and source its install/setup file'
+    '~/segments, ~/set_prompts, ~/pick and ~/get_masks. Remedy: `colcon build` and source its '
+    'install/setup file'
 )
 
 
@@ -28,6 +29,8 @@ class Interfaces:
         SegmentArray: ``clipseg_ros/msg/SegmentArray``.
         SetPrompts: ``clipseg_ros/srv/SetPrompts``.
         PickPrompt: ``clipseg_ros/srv/PickPrompt``.
+        PromptMask: ``clipseg_ros/msg/PromptMask``.
+        GetMasks: ``clipseg_ros/srv/GetMasks``.
     """
 
     Prompt: Any
@@ -36,6 +39,8 @@ class Interfaces:
     SegmentArray: Any
     SetPrompts: Any
     PickPrompt: Any
+    PromptMask: Any
+    GetMasks: Any
 
 
 def load_interfaces() -> Interfaces | None:
@@ -56,4 +61,6 @@ def load_interfaces() -> Interfaces | None:
         SegmentArray=messages.SegmentArray,
         SetPrompts=services.SetPrompts,
         PickPrompt=services.PickPrompt,
+        PromptMask=messages.PromptMask,
+        GetMasks=services.GetMasks,
     )

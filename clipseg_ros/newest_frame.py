@@ -28,6 +28,12 @@ class NewestFrame:
         self._pipeline = pipeline
         self._newest: tuple[Any, float] | None = None
 
+    @property
+    def message(self) -> Any:
+        """The image message that came last; None where none has."""
+        newest = self._newest
+        return None if newest is None else newest[0]
+
     def put(self, message: Any) -> None:
         """Takes an image message."""
         self._newest = (message, time.monotonic())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -17,15 +18,20 @@ from clipseg_model.masked_attention import check_restrictable
 from clipseg_model.overlap import OverlappedSegmenter, PendingSegmentation
 from clipseg_model.overlay import render_overlay
 from clipseg_model.prompts import Prompt, fill_template, find_captions
+from clipseg_model.regions import Box
 from clipseg_model.segmenter import Segmentation, Segmenter
 from clipseg_model.steadying import Steadier
 from clipseg_model.still import MAX_REUSES
 from clipseg_model.visual_prompt import find_method
 from clipseg_ros.conversion import compressed_to_rgb, image_to_rgb
+from clipseg_ros.memory_relief import MemoryRelief
 from clipseg_ros.prompt_set import ActivePrompt, PromptSet, reported
 from clipseg_ros.publishers import SegmentOutputs
+from clipseg_ros.region import Roi, find_region
 from clipseg_ros.segment_parameters import Settings
 from clipseg_ros.support_pair import stamp_of
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -40,6 +46,7 @@ class FoundFrame:
             results.
         started: When the model got the image, seconds of ``time.perf_counter``.
         settings: Those that it was given.
+        region: The part of the image that the model got; None for all of it.
     """
 
     header: Header
@@ -48,6 +55,12 @@ class FoundFrame:
     prompts: tuple[ActivePrompt, ...]
     started: float
     settings: Settings
+    region: Box | None = None
+
+    @property
+    def seen(self) -> NDArray[np.uint8]:
+        """What the model got, RGB uint8 (h, w, 3)."""
+        return self.rgb if self.region is None else self.rgb[self.region.slices]
 
 
 @dataclass(frozen=True)
@@ -87,6 +100,17 @@ class FrameTaker(Protocol):
         """Given an image that was segmented."""
 
 
+class FrameAsker(Protocol):
+    """Who asks for single frames, such as :class:`clipseg_ros.mask_server.MaskServer`."""
+
+    @property
+    def asked(self) -> bool:
+        """Whether it wants one now."""
+
+    def notice(self) -> None:
+        """Told that :attr:`SegmentationPipeline.last_found` is another one."""
+
+
 def check_representable(
     segmenter: Segmenter, prompts: Iterable[Prompt], settings: Settings
 ) -> None:
@@ -95,6 +119,7 @@ def check_representable(
     Raises:
         PromptError: No word of one is known to the model, or it is too long for its text tower, or
             the model cannot use the visual method.
+        DeviceMemoryError: There is not enough memory to find out.
     """
     captions = find_captions(settings.template or segmenter.card.template)
     texts = [
@@ -105,7 +130,7 @@ def check_representable(
     ]
     if texts:
         with torch.inference_mode():
-            segmenter.model.embed_texts(texts)
+            segmenter.runtime.embed_texts(texts)
     if find_method(settings.visual_method).attention:
         check_restrictable(segmenter.model)
 
@@ -130,6 +155,8 @@ class SegmentationPipeline:
         overlapped: Runs the same model on a GPU with several frames under way; None to segment
             one frame after another.
         taker: Who makes points of the frames, if anybody.
+        masks: Who may want a frame segmented though nobody subscribes.
+        report: Told in one line where memory ran out and what was done.
     """
 
     def __init__(
@@ -142,6 +169,8 @@ class SegmentationPipeline:
         compressed: bool = False,
         overlapped: OverlappedSegmenter | None = None,
         taker: FrameTaker | None = None,
+        masks: FrameAsker | None = None,
+        report: Callable[[str], None] = _LOG.warning,
     ) -> None:
         self.segmenter = segmenter
         self.age = 0.0
@@ -150,12 +179,16 @@ class SegmentationPipeline:
         """What the model took for the last image, preprocessing and all."""
         self.last_found: FoundFrame | None = None
         """The newest frame that was segmented."""
+        # The newest message, if it was passed over because nobody asked or listened.
+        self._skipped: Any = None
         self._steadier = Steadier()
-        # How prompts were read for the frame before.
-        self._reading: tuple[str | None, str] = (None, '')
+        # How prompts and the image were read for the frame before.
+        self._reading: tuple[str | None, str, Roi | None] = (None, '', None)
         self._reuse = (0.0, MAX_REUSES)
         self._scratch = Scratch()
-        self._overlapped, self._taker = overlapped, taker
+        self._taker, self._masks = taker, masks
+        self.memory = MemoryRelief(segmenter, overlapped, report)
+        """Runs the model, and knows whether memory is short."""
         self._prompts, self._outputs = prompts, outputs
         self._settings, self._now = settings, now
         self.to_rgb: Callable[[Any], NDArray[np.uint8]] = (
@@ -175,13 +208,16 @@ class SegmentationPipeline:
 
         Raises:
             ImageConversionError: The message cannot be read.
+            RegionError: The region of interest reaches out of the image.
             ClipsegError: The model refuses the image or a prompt.
         """
         prompts = self._prompts.enabled
         answered = reported(prompts)
-        if not answered or not self._outputs.wanted():
-            self.last_found = None
+        asked = self._masks is not None and self._masks.asked
+        if not answered or not (asked or self._outputs.wanted()):
+            self.last_found, self._skipped = None, message
             return None
+        self._skipped = None
         if self._taker is not None:
             self._taker.expect(message.header)
         rgb, settings, segmenter = self.to_rgb(message), self._settings(), self.segmenter
@@ -191,14 +227,30 @@ class SegmentationPipeline:
         reuse = (settings.reuse_below, settings.reuse_frames)
         if reuse != self._reuse:
             segmenter.reuse_below, segmenter.still.at_most = self._reuse = reuse
+        region = find_region(settings.roi, *rgb.shape[:2])
+        seen = rgb if region is None else rgb[region.slices]
         wanted, started = [entry.prompt for entry in prompts], time.perf_counter()
-        segmentation: Segmentation | PendingSegmentation
-        if self._overlapped is not None:
-            segmentation = self._overlapped.start(rgb, wanted, settings.threshold)
-        else:
-            segmentation = segmenter.segment(rgb, wanted, settings.threshold)
+        segmentation = self.memory.segment(seen, wanted, settings.threshold)
+        if isinstance(segmentation, Segmentation):
             self.model_seconds = time.perf_counter() - started
-        return FoundFrame(message.header, rgb, segmentation, answered, started, settings)
+        return FoundFrame(
+            message.header, rgb, segmentation, answered, started, settings, region
+        )  # fmt: skip
+
+    def take_back(self, message: Any) -> bool:
+        """Whether a message is to be processed once more, for who asks what is active now.
+
+        It is where it was passed over, or where it was asked for other prompts than those of now;
+        not while it is in work. Said once.
+        """
+        found = self.last_found
+        other = found is not None and found.header is message.header and (
+            found.prompts != self._prompts.reported
+        )  # fmt: skip
+        if not other and self._skipped is not message:
+            return False
+        self.last_found = self._skipped = None
+        return True
 
     def reuse_values(self) -> dict[str, str]:
         """Returns what ``/diagnostics`` says of reused encodings; nothing while that is off."""
@@ -220,7 +272,11 @@ class SegmentationPipeline:
         if isinstance(segmentation, PendingSegmentation):
             segmentation = segmentation.result()
             self.model_seconds = time.perf_counter() - found.started
+        if found.region is not None:
+            segmentation = segmentation.within(found.region, *found.rgb.shape[:2])
         segmentation = self._steady(found, segmentation)
+        if self._masks is not None:
+            self._masks.notice()
         wanted = frozenset(outputs.wanted())
         # The overlay is made of the labels, points have their probability too, and the others are
         # of nothing that is made here.
@@ -248,14 +304,14 @@ class SegmentationPipeline:
     def _steady(self, found: FoundFrame, segmentation: Segmentation) -> Segmentation:
         """Smooths over frames and decides on presence, in the order of the frames."""
         settings, card = found.settings, self.segmenter.card
-        reading = (settings.template, settings.visual_method)
+        reading = (settings.template, settings.visual_method, settings.roi)
         if reading != self._reading:
             self._reading = reading
             self._steadier.forget()
         segmentation = self._steadier.apply(
             segmentation,
             stamp_of(found) * 1e-9,
-            found.rgb,
+            found.seen,
             settings.steadying,
             card.presence_threshold,
         )

@@ -6,12 +6,11 @@ text cannot say, the pictures, stays beside it: see :meth:`PromptServer.apply`.
 
 from __future__ import annotations
 
-import time
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from rclpy.clock import Clock, ClockType
 from rclpy.parameter import Parameter
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header, String
@@ -21,6 +20,7 @@ from clipseg_model.prompts import Prompt
 from clipseg_ros.conversion import image_to_rgb
 from clipseg_ros.errors import ImageConversionError
 from clipseg_ros.interfaces import Interfaces
+from clipseg_ros.paced_inbox import PacedInbox
 from clipseg_ros.prompt_messages import mask_of, read_message, write_messages
 from clipseg_ros.prompt_set import (
     EXAMPLE,
@@ -37,6 +37,9 @@ from clipseg_ros.throttled_log import ThrottledLog
 
 TEXT_PAUSE = 0.05
 """Seconds between texts that take effect; of those that come faster the newest does."""
+
+PICTURE_PAUSE = 0.25
+"""The same for pictures and masks, which the model has to look at as at another frame."""
 
 
 class PromptServer:
@@ -65,18 +68,15 @@ class PromptServer:
         self._entities: list[tuple[Callable[[Any], Any], Any]] = []
         # True while the parameter follows prompts that are active already.
         self._following = False
-        # The newest text of ~/prompt that has not taken effect, and when the last one did.
-        self._waiting: str | None = None
-        self._taken_at = -TEXT_PAUSE
-        self._timer: Any = None
+        self._inbox = PacedInbox(node)
 
     def open(self, watch: QosWatch) -> None:
         """Creates the topics and the service."""
         node = self._node
-        for message_type, topic, callback in (
-            (String, '~/prompt', self._on_text),
-            (Image, '~/prompt_image', self._on_image),
-            (Image, '~/prompt_mask', self._on_mask),
+        for kind, message_type, topic, callback in (
+            ('prompt', String, '~/prompt', self._on_text),
+            ('image', Image, '~/prompt_image', self._on_image),
+            ('mask', Image, '~/prompt_mask', self._on_mask),
         ):
             profile = command_input()
             subscription = node.create_subscription(
@@ -84,6 +84,7 @@ class PromptServer:
                 topic,
                 callback,
                 profile,
+                callback_group=self._inbox.gate(kind),
                 event_callbacks=watch.subscription_events(topic, profile),
                 qos_overriding_options=overridable(),
             )
@@ -93,17 +94,14 @@ class PromptServer:
                 self._interfaces.SetPrompts, '~/set_prompts', self._on_service
             )
             self._entities.append((node.destroy_service, service))
-        steady = Clock(clock_type=ClockType.STEADY_TIME)
-        self._timer = node.create_timer(TEXT_PAUSE, self._take_waiting, clock=steady)
-        self._timer.cancel()
-        self._entities.append((node.destroy_timer, self._timer))
+        self._inbox.open()
 
     def close(self) -> None:
         """Takes them away; the prompts stay."""
         for destroy, entity in self._entities:
             destroy(entity)
         self._entities.clear()
-        self._timer = self._waiting = None
+        self._inbox.close()
 
     def find_problem(self, value: str | Sequence[str]) -> str:
         """Returns why a value of the parameter would be refused, or an empty string."""
@@ -126,9 +124,10 @@ class PromptServer:
         """
         if self._following:
             return
-        self._waiting = None
+        self._inbox.clear('prompt')
         prompts = read_prompts(value)
         if not prompts:
+            self._inbox.clear()
             self._pair.forget()
         self._activate(self._beside_pictures(prompts))
 
@@ -138,7 +137,7 @@ class PromptServer:
         Raises:
             PromptError: The model cannot read one, or they do not go together.
         """
-        self._settle()
+        self._inbox.settle()
         self._check([request.prompt for request in requests])
         self.prompts.check(requests)
         self._pair.forget()
@@ -154,11 +153,29 @@ class PromptServer:
         Raises:
             PromptError: As :meth:`replace`.
         """
-        self._settle()
+        self._inbox.settle()
         key = key_of(prompt.label)
         others = [entry for entry in self.prompts.active if key_of(entry.name) != key]
         self.replace([*(as_request(entry) for entry in others), PromptRequest(prompt)])
         return next(entry for entry in self.prompts.active if key_of(entry.name) == key)
+
+    def remix(self, before: float, weight: float) -> None:
+        """Follows the parameter ``text_weight``.
+
+        Args:
+            before: What it was. Prompts that were given another weight of their own keep that.
+            weight: What it is now.
+        """
+        requests = [as_request(entry) for entry in self.prompts.active]
+        mixed = [
+            replace(request, prompt=replace(request.prompt, weight=weight))
+            if is_mixed(request.prompt)
+            and math.isclose(request.prompt.weight, before, abs_tol=1e-6)
+            else request
+            for request in requests
+        ]
+        if mixed != requests:
+            self._activate(mixed)
 
     def messages(self, threshold: float, presence: float) -> list[Any]:
         """Returns the active prompts as messages.
@@ -212,43 +229,28 @@ class PromptServer:
 
     def _on_text(self, message: String) -> None:
         # Each text replaces the one before: in a flood only the newest is worth its time.
-        self._waiting = message.data
-        if time.monotonic() - self._taken_at >= TEXT_PAUSE:
-            self._take_waiting()
-        elif self._timer.is_canceled():
-            self._timer.reset()
+        self._inbox.put('prompt', lambda: self._take_text(message.data), TEXT_PAUSE)
 
-    def _take_waiting(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        text, self._waiting = self._waiting, None
-        if text is None:
-            return
+    def _on_image(self, message: Image) -> None:
+        def take() -> SupportImage:
+            return self._pair.add_image(image_to_rgb(message), stamp_of(message))
+
+        self._inbox.put('image', lambda: self._take('support image', take), PICTURE_PAUSE)
+
+    def _on_mask(self, message: Image) -> None:
+        def take() -> SupportImage | None:
+            return self._pair.add_mask(mask_of(message), stamp_of(message))
+
+        self._inbox.put('mask', lambda: self._take('support mask', take), PICTURE_PAUSE)
+
+    def _take_text(self, text: str) -> None:
         # By way of the parameter, so that it never says something else than what is active.
         result = self._node.set_parameters_atomically([Parameter('prompt', value=text)])
-        self._taken_at = time.monotonic()
         if not result.successful:
             self._refuse('prompt', result.reason)
 
-    def _settle(self) -> None:
-        """Lets a text take effect that came before what comes now."""
-        if self._waiting is not None:
-            self._take_waiting()
-
-    def _on_image(self, message: Image) -> None:
-        self._on_support(
-            'support image',
-            lambda: self._pair.add_image(image_to_rgb(message), stamp_of(message)),
-        )
-
-    def _on_mask(self, message: Image) -> None:
-        self._on_support(
-            'support mask', lambda: self._pair.add_mask(mask_of(message), stamp_of(message))
-        )
-
-    def _on_support(self, what: str, take: Callable[[], SupportImage | None]) -> None:
+    def _take(self, what: str, take: Callable[[], SupportImage | None]) -> None:
         try:
-            self._settle()
             example = take()
             if example is not None:
                 self._activate(self._with_example(example))
@@ -279,7 +281,7 @@ class PromptServer:
 
     def _on_service(self, request: Any, response: Any) -> Any:
         try:
-            self._settle()
+            self._inbox.settle()
             pictures = self.prompts.pictures
             self.replace([read_message(message, pictures) for message in request.prompts])
         except ClipsegError as error:
@@ -297,6 +299,11 @@ class PromptServer:
 def as_request(entry: ActivePrompt) -> PromptRequest:
     """Returns the request that leaves an active prompt as it is."""
     return PromptRequest(entry.prompt, entry.enabled)
+
+
+def is_mixed(prompt: Prompt) -> bool:
+    """Whether it has both words and a picture."""
+    return prompt.text is not None and prompt.image is not None
 
 
 def describe(active: Sequence[ActivePrompt]) -> str:
@@ -319,7 +326,7 @@ def _remark(entry: ActivePrompt) -> str:
         for remark, holds in (
             ('negative', entry.prompt.negative),
             ('picture', entry.prompt.image is not None and entry.prompt.text is None),
-            ('words and picture', entry.prompt.image is not None and entry.prompt.text is not None),
+            ('words and picture', is_mixed(entry.prompt)),
             ('disabled', not entry.enabled),
         )
         if holds

@@ -48,6 +48,11 @@ def image_output() -> QoSProfile:
     return _profile(QoSReliabilityPolicy.RELIABLE, QoSDurabilityPolicy.VOLATILE, 1)
 
 
+def report_output() -> QoSProfile:
+    """Reliable, a few deep: what is told, each message of it."""
+    return _profile(QoSReliabilityPolicy.RELIABLE, QoSDurabilityPolicy.VOLATILE, 10)
+
+
 def latched_output() -> QoSProfile:
     """Reliable, and a late subscriber gets the last message."""
     return _profile(QoSReliabilityPolicy.RELIABLE, QoSDurabilityPolicy.TRANSIENT_LOCAL, 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -19,6 +20,30 @@ from clipseg_ros.errors import SourceError
 # rclpy's signal handler can wake the executor before the context is shut down; the executor then
 # waits again, for ever if nothing else happens.
 _LONGEST_WAIT = 0.5
+
+
+def interrupt_once() -> Callable[[], None]:
+    """Lets SIGINT interrupt this process once, and not again: what ends, ends in order.
+
+    `ros2 launch` passes on the signal that the terminal has sent already, and people press Ctrl-C
+    twice. To be called before ``rclpy.init``, whose own handler calls the one that it finds.
+
+    Returns:
+        A function: once called, not even the first SIGINT interrupts.
+    """
+    ending = False
+
+    def end() -> None:
+        nonlocal ending
+        ending = True
+
+    def interrupt(*_: Any) -> None:
+        if not ending:
+            end()
+            raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, interrupt)
+    return end
 
 
 def spin(executor: Any) -> None:
@@ -55,7 +80,8 @@ def run_nodes(make_nodes: Callable[[], Sequence[Any]], args: list[str] | None = 
     """Spins nodes in this thread until SIGINT or SIGTERM, then ends them in order.
 
     Killed processes leak the middleware's shared memory, so threads are joined, topics taken
-    away and the context shut down before this returns.
+    away and the context shut down before this returns. To be the last thing that a process does:
+    SIGINT is not heard after it.
 
     Args:
         make_nodes: Makes the nodes; their ``close()`` is called at the end.
@@ -64,6 +90,7 @@ def run_nodes(make_nodes: Callable[[], Sequence[Any]], args: list[str] | None = 
     Returns:
         Exit status: 0 after a signal, 1 where a node could not be made.
     """
+    end = interrupt_once()
     try:
         rclpy.init(args=args)
     except RuntimeError as error:
@@ -87,6 +114,7 @@ def run_nodes(make_nodes: Callable[[], Sequence[Any]], args: list[str] | None = 
         try:
             spin(executor)
         finally:
+            end()
             for node in nodes:
                 node.close()
             executor.shutdown()
@@ -95,3 +123,5 @@ def run_nodes(make_nodes: Callable[[], Sequence[Any]], args: list[str] | None = 
         return 0
     finally:
         rclpy.try_shutdown()
+        # Python gives up its own handlers before it has ended.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -8,12 +8,12 @@ threads do the rest. Loading happens in *configure*, warming up in *activate*, f
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
-from diagnostic_msgs.msg import DiagnosticArray
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
@@ -27,11 +27,14 @@ from clipseg_model.registry import create_model
 from clipseg_model.segmenter import Segmenter
 from clipseg_model.still import StillDetector
 from clipseg_ros.depth_stage import DepthStage
-from clipseg_ros.diagnostics import Situation, diagnostic_array, judge, no_images, no_prompt
-from clipseg_ros.errors import ImageConversionError
+from clipseg_ros.diagnostics import Situation, find_rest, no_prompt
+from clipseg_ros.frame_faults import FrameFaults
 from clipseg_ros.frame_worker import FrameWorker
 from clipseg_ros.interfaces import MISSING, load_interfaces
+from clipseg_ros.lost_images import LostImages
+from clipseg_ros.mask_server import MaskServer, MaskSource
 from clipseg_ros.newest_frame import NewestFrame
+from clipseg_ros.node_report import NodeReport, Parts
 from clipseg_ros.parameters import declare
 from clipseg_ros.pick_server import PickServer
 from clipseg_ros.pipeline import (
@@ -41,7 +44,7 @@ from clipseg_ros.pipeline import (
     check_representable,
     overlap_on_gpu,
 )
-from clipseg_ros.process_tuning import release_freed_memory
+from clipseg_ros.process_tuning import forget_dead_entities, release_freed_memory
 from clipseg_ros.prompt_server import PromptServer, header_of_now
 from clipseg_ros.prompt_set import read_prompts, reported
 from clipseg_ros.prompt_storage import PromptStorage
@@ -50,7 +53,6 @@ from clipseg_ros.qos import QosWatch, overridable, sensor_input
 from clipseg_ros.segment_parameters import DECLARATIONS, Settings, find_problem
 from clipseg_ros.shared_model import SharedSegmenter
 from clipseg_ros.throttled_log import ThrottledLog
-from clipseg_ros.transport import find_transport_problem
 from clipseg_ros.vision_outputs import MISSING as VISION_MISSING
 from clipseg_ros.vision_outputs import load_vision_messages
 
@@ -86,11 +88,9 @@ class SegmentNode(LifecycleNode):
         self._worker: FrameWorker[Any, FoundFrame, SegmentedFrame] | None = None
         self._enabled = True
         self._failure = ''
-        self._frame_error = ''
-        self._silent = False
         self._told: set[str] = set()
-        self._mismatches: list[str] = []
         self._log = ThrottledLog(self.get_logger())
+        self._faults = FrameFaults(self._log)
         self._interfaces = load_interfaces()
         if self._interfaces is None:
             self.get_logger().info(MISSING)
@@ -100,25 +100,26 @@ class SegmentNode(LifecycleNode):
         self._prompt_server = PromptServer(
             self, self._interfaces, self._check_prompts, self._announce_prompts, self._log
         )
+        self._lost = LostImages()
         self._newest = NewestFrame(lambda: self._pipeline)
         self._pick_server = PickServer(
             self, self._interfaces, self._prompt_server, self._newest.read, self._log
         )
         self._storage = PromptStorage(self, self._prompt_server)
+        self._mask_server = MaskServer(
+            self, self._interfaces, self._look_for_masks, self._segment_again
+        )
         self.add_on_set_parameters_callback(self._validate_parameters)
         declare(self, DECLARATIONS.values())
         self._settings = Settings.of(self)
         self.add_post_set_parameters_callback(self._apply_parameters)
-        self._diagnostics = self.create_publisher(
-            DiagnosticArray, '/diagnostics', 10, qos_overriding_options=overridable()
-        )
+        self._report = NodeReport(self, self._look)
         self._enable_service = self.create_service(SetBool, '~/enable', self._on_enable)
-        # Steady clocks: with use_sim_time and no clock yet, the node still starts and reports.
-        self._steady = Clock(clock_type=ClockType.STEADY_TIME)
-        self._diagnostics_timer = self.create_timer(1.0, self._diagnose, clock=self._steady)
         self._start_timer: Any = None
         if self.get_parameter('autostart').value:
-            self._start_timer = self.create_timer(0.0, self._autostart, clock=self._steady)
+            # Steady: with use_sim_time and no clock yet, the node still starts.
+            steady = Clock(clock_type=ClockType.STEADY_TIME)
+            self._start_timer = self.create_timer(0.0, self._autostart, clock=steady)
 
     @property
     def full_name(self) -> str:
@@ -231,6 +232,8 @@ class SegmentNode(LifecycleNode):
             compressed,
             overlap_on_gpu(self._segmenter),
             self._depth,
+            self._mask_server,
+            partial(self._log.warning, 'memory'),
         )
         profile = sensor_input()
         topic = self.resolve_topic_name('image') + ('/compressed' if compressed else '')
@@ -267,7 +270,8 @@ class SegmentNode(LifecycleNode):
             self._settings.max_rate,
         )
         worker.start(setup=self._pipeline.warm_up)
-        self._frame_error = ''
+        self._faults.clear()
+        self._lost.start()
         self._worker = worker
         self._depth.start()
         self.get_logger().info(
@@ -299,14 +303,16 @@ class SegmentNode(LifecycleNode):
         self._subscription = self._outputs = self._pipeline = self._segmenter = None
         self._depth = None
         gc.collect()
+        forget_dead_entities(self)
         if torch.cuda.is_initialized():
             torch.cuda.empty_cache()
         release_freed_memory()
 
     # Frames.
 
-    def _on_image(self, message: Any) -> None:
+    def _on_image(self, message: Any, info: Mapping[str, Any]) -> None:
         self._newest.put(message)
+        self._lost.see(info, self._subscription.get_publisher_count())
         worker = self._worker
         if worker is not None and self._enabled:
             worker.put(message)
@@ -314,21 +320,13 @@ class SegmentNode(LifecycleNode):
     def _process(self, message: Any) -> FoundFrame | None:
         assert self._pipeline is not None
         frame = self._pipeline.process(message)
-        self._frame_error = ''
+        self._faults.clear()
         return frame
 
     def _on_frame_error(self, error: Exception) -> None:
-        if not self.context.ok():
-            return  # The process is ending, and publishing failed for that reason.
-        if isinstance(error, ImageConversionError):
-            self._frame_error = str(error)
-            self._log.warning(f'image {error.kind}', f'image dropped: {error}')
-        elif isinstance(error, ClipsegError):
-            self._frame_error = str(error)
-            self._log.error(type(error).__name__, f'image not segmented: {error}')
-        else:
-            self._frame_error = f'{type(error).__name__}: {error}'
-            self._log.error(type(error).__name__, f'image not segmented: {self._frame_error}')
+        # Otherwise the process is ending, and publishing failed for that reason.
+        if self.context.ok():
+            self._faults.add(error)
 
     # Parameters, prompts, enable.
 
@@ -348,9 +346,11 @@ class SegmentNode(LifecycleNode):
         return SetParametersResult(successful=True)
 
     def _apply_parameters(self, parameters: Sequence[Parameter]) -> None:
-        self._settings = Settings.of(self)
+        before, self._settings = self._settings, Settings.of(self)
         if self._worker is not None:
             self._worker.max_rate = self._settings.max_rate
+        if self._depth is not None:
+            self._depth.update()
         names = {parameter.name: parameter.value for parameter in parameters}
         if names.keys() & {'reuse_below', 'reuse_frames'}:
             self._tell_reuse()
@@ -358,6 +358,8 @@ class SegmentNode(LifecycleNode):
             self._prompt_server.apply(names['prompt'])
         elif names.keys() & {'threshold', 'presence_threshold'}:
             self._announce_prompts()
+        if self._settings.text_weight != before.text_weight:
+            self._prompt_server.remix(before.text_weight, self._settings.text_weight)
 
     def _check_prompts(self, prompts: Sequence[Prompt]) -> None:
         if self._segmenter is not None:
@@ -410,87 +412,45 @@ class SegmentNode(LifecycleNode):
         self.get_logger().info(response.message)
         return response
 
-    # Once a second.
+    # How it is.
 
-    def _diagnose(self) -> None:
-        mismatches = self._find_mismatches()
-        for mismatch in mismatches:
-            # Once, and again where it comes back.
-            if mismatch not in self._mismatches:
-                self.get_logger().warning(mismatch)
-        self._mismatches = mismatches
-        situation, values = self._observe(mismatches)
-        verdict = judge(situation)
-        waiting = situation.state == 'active' and situation.enabled and situation.prompts
-        silent = bool(waiting and situation.watchdog and situation.idle > situation.watchdog)
-        if silent != self._silent:
-            self._silent = silent
-            reason = no_images(situation)
-            if silent and reason not in mismatches:
-                self.get_logger().warning(reason)
-            elif waiting and not silent:
-                self.get_logger().info(f'images arrive on {situation.image_topic}')
-        device = str(self._segmenter.device) if self._segmenter is not None else ''
-        self._diagnostics.publish(
-            diagnostic_array(
-                f'{self.full_name.lstrip("/")}: segmentation',
-                device,
-                verdict,
-                values,
-                self.get_clock().now().to_msg(),
-            )
-        )
-
-    def _find_mismatches(self) -> list[str]:
-        mismatches = self._watch.mismatches()
-        if self._subscription is not None:
-            compressed = self.get_parameter('image_transport').value == 'compressed'
-            problem = find_transport_problem(self, self._subscription.topic_name, compressed)
-            return [problem, *mismatches] if problem else mismatches
-        return mismatches
-
-    def _observe(self, mismatches: Sequence[str]) -> tuple[Situation, dict[str, str]]:
-        state = str(self._state_machine.current_state[1])
-        topic = self._subscription.topic_name if self._subscription is not None else ''
-        enabled = self._prompt_server.prompts.reported
-        values = {'state': state, 'model': '', 'device': '', 'prompts': str(len(enabled))}
-        if self._segmenter is not None:
-            values['model'] = self._segmenter.card.name
-            values['device'] = str(self._segmenter.device)
-        idle = busy = rate = 0.0
-        if self._worker is not None and self._pipeline is not None:
-            counts = self._worker.statistics()
-            idle, busy, rate = counts.idle, counts.busy, counts.rate
-            values |= {
-                'fps': f'{counts.rate:.2f}',
-                'latency_ms': f'{counts.latency * 1e3:.1f}',
-                'latency_max_ms': f'{counts.latency_max * 1e3:.1f}',
-                'model_ms': f'{self._pipeline.model_seconds * 1e3:.1f}',
-                'age_ms': f'{self._pipeline.age * 1e3:.1f}',
-                'received': str(counts.received),
-                'processed': str(counts.processed),
-                'dropped': str(counts.dropped),
-                'failed': str(counts.failed),
-                'last_error': self._frame_error,
-            }
-            values |= self._pipeline.reuse_values()
-        if self._depth is not None:
-            values |= self._depth.values()
-        situation = Situation(
-            node=self.full_name,
-            state=state,
+    def _look(self) -> Parts:
+        return Parts(
+            state=str(self._state_machine.current_state[1]),
             failure=self._failure,
             enabled=self._enabled,
-            prompts=tuple(entry.name for entry in enabled),
-            image_topic=topic,
-            camera_count=self.count_publishers(topic) if topic else 0,
-            outputs=tuple(self._outputs.wanted()) if self._outputs is not None else (),
-            idle=idle,
-            busy=busy,
-            watchdog=self._settings.watchdog,
-            rate=rate,
-            frame_error=self._frame_error,
-            mismatches=tuple(mismatches),
-            depth_fault=self._depth.fault() if self._depth is not None else '',
+            prompts=self._prompt_server.prompts.reported,
+            settings=self._settings,
+            frame_fault=self._faults.newest,
+            watch=self._watch,
+            subscription=self._subscription,
+            lost=self._lost.count,
+            segmenter=self._segmenter,
+            worker=self._worker,
+            pipeline=self._pipeline,
+            outputs=self._outputs,
+            depth=self._depth,
         )
-        return situation, values
+
+    def _look_for_masks(self) -> MaskSource:
+        parts = self._look()
+        names = tuple(entry.name for entry in parts.prompts)
+        rest = find_rest(
+            Situation(self.full_name, parts.state, parts.failure, parts.enabled, names)
+        )
+        newest = self._newest.message
+        return MaskSource(
+            rest=rest.message if rest is not None else '',
+            fault=parts.frame_fault,
+            prompts=parts.prompts,
+            header=newest.header if newest is not None else None,
+            found=parts.pipeline.last_found if parts.pipeline is not None else None,
+        )
+
+    def _segment_again(self) -> None:
+        """Has the newest image segmented by the prompts of now, if it was not."""
+        pipeline, message = self._pipeline, self._newest.message
+        if self._worker is None or pipeline is None or message is None:
+            return
+        if pipeline.take_back(message):
+            self._worker.put(message, again=True)

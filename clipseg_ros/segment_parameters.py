@@ -14,6 +14,7 @@ from clipseg_model.visual_prompt import DEFAULT_METHOD, METHODS
 from clipseg_ros.depth_parameters import DEPTH_DECLARATIONS
 from clipseg_ros.parameters import Declaration, one_of
 from clipseg_ros.prompt_set import read_prompts
+from clipseg_ros.region import WHOLE, Roi, check_roi, read_roi
 
 
 def _check_prompt(value: Any) -> str:
@@ -232,6 +233,16 @@ DECLARATIONS: dict[str, Declaration] = {
             high=100_000_000,
         ),
         Declaration(
+            'roi',
+            WHOLE,
+            'Region of interest: the part of every image that is segmented; outputs keep the size '
+            'of the image and are 0 outside.',
+            constraints='x, y, width and height in pixels, inside of the image; four zeros, or '
+            'nothing, are the whole image.',
+            dynamic_type=True,
+            check=check_roi,
+        ),
+        Declaration(
             'max_rate',
             0.0,
             'Most frames a second that are segmented; 0 is no limit.',
@@ -269,6 +280,8 @@ class Settings:
         visual_method: How a picture and its mask become a prompt image.
         steadying: Smoothing and presence.
         detection_min_area: Pixels, from 1.
+        text_weight: Share of the words where a phrase meets a picture, 0…1.
+        roi: Region of interest, None for the whole image.
         reuse_below: Levels of 255; 0 is never.
         reuse_frames: Frames, from 1.
     """
@@ -282,6 +295,8 @@ class Settings:
     visual_method: str = DEFAULT_METHOD
     steadying: Steadying = field(default_factory=Steadying)
     detection_min_area: int = 100
+    text_weight: float = 0.5
+    roi: Roi | None = None
     reuse_below: float = 0.0
     reuse_frames: int = MAX_REUSES
 
@@ -295,6 +310,8 @@ class Settings:
             overlay_alpha=float(node.get_parameter('overlay_alpha').value),
             overlay_legend=bool(node.get_parameter('overlay_legend').value),
             detection_min_area=int(node.get_parameter('detection_min_area').value),
+            text_weight=float(node.get_parameter('text_weight').value),
+            roi=read_roi(node.get_parameter('roi').value),
             reuse_below=float(node.get_parameter('reuse_below').value),
             reuse_frames=int(node.get_parameter('reuse_frames').value),
             max_rate=float(node.get_parameter('max_rate').value),

@@ -111,6 +111,8 @@ class ModelQueue:
             ready[0][0].error = reason
         elif reason is not None:
             # One of them may be at fault, or all of them together.
+            if torch.cuda.is_initialized():
+                torch.cuda.empty_cache()
             for one in ready:
                 one[0].error = _attempt([one])
             if all(frame.error is None for frame, _ in ready):
@@ -222,8 +224,8 @@ class SharedSegmenter(Segmenter):
 
     @property
     def _goes_alone(self) -> bool:
-        """Whether its images depend on answers (zoom) or on images before them (reuse)."""
-        return self.zoom is not None or self.reuse_below > 0
+        """Whether its images depend on answers (zoom) or others (reuse), or memory is short."""
+        return self.zoom is not None or self.reuse_below > 0 or self.prompts_at_once is not None
 
     @torch.inference_mode()
     def segment(
@@ -240,7 +242,7 @@ class SharedSegmenter(Segmenter):
         if threshold is not None:
             check_probability(threshold, 'The threshold')
         check_image(image)
-        logits = self._answer(self.preprocessor.pixels(image), wanted)
+        logits = self._line_up(self.preprocessor.pixels(image), wanted)
         return self.read(logits, wanted, threshold, image.shape[:2])
 
     @torch.inference_mode()
@@ -252,7 +254,7 @@ class SharedSegmenter(Segmenter):
         height, width = pixels.shape[2:]
         shape = self.preprocessor.shape_of(height, width)
         resized = self.preprocessor.resize_tensor(pixels, shape)
-        return self._answer(self.preprocessor.normalise(resized), list(prompts))
+        return self._line_up(self.preprocessor.normalise(resized), list(prompts))
 
     @torch.inference_mode()
     def warm_up(self, height: int = 480, width: int = 640, prompts: int = 1) -> None:
@@ -268,7 +270,7 @@ class SharedSegmenter(Segmenter):
                 known = self.runtime.encode_prompts(condition.repeat(size, prompts, 1))
                 self._decode(features, known)
 
-    def _answer(self, pixels: Tensor, prompts: list[Prompt]) -> Tensor:
+    def _line_up(self, pixels: Tensor, prompts: list[Prompt]) -> Tensor:
         made = None
         if pixels.device.type == 'cuda':
             made = torch.cuda.current_stream(pixels.device).record_event()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
 from typing import Any
 
 
@@ -24,21 +23,28 @@ class ThrottledLog:
         self._lock = threading.Lock()
         self._seen: dict[str, tuple[float, int]] = {}
 
+    # Two lines that log, not one: rclpy refuses another severity from the same line of code.
+
     def warning(self, key: str, message: str) -> None:
         """Logs a warning; messages of one key are about the same thing."""
-        self._log(key, message, self._logger.warning)
+        due = self._due(key, message)
+        if due:
+            self._logger.warning(due)
 
     def error(self, key: str, message: str) -> None:
         """Logs an error; messages of one key are about the same thing."""
-        self._log(key, message, self._logger.error)
+        due = self._due(key, message)
+        if due:
+            self._logger.error(due)
 
-    def _log(self, key: str, message: str, write: Callable[[str], Any]) -> None:
+    def _due(self, key: str, message: str) -> str:
+        """What to log now; empty where it is too soon."""
         now = time.monotonic()
         with self._lock:
             last, repeats = self._seen.get(key, (-self._period, 0))
             if now - last < self._period:
                 self._seen[key] = (last, repeats + 1)
-                return
+                return ''
             self._seen = {k: v for k, v in self._seen.items() if now - v[0] < 60 * self._period}
             self._seen[key] = (now, 0)
-        write(f'{message} ({repeats} more like it in between)' if repeats else message)
+        return f'{message} ({repeats} more like it in between)' if repeats else message

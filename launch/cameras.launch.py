@@ -55,12 +55,13 @@ def start_nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         raise ValueError(f'cameras: {problem}')
     # As text: YAML would read a prompt `no` as false, and a model `7` as a number.
     given = {
-        name: ParameterValue(value[name], value_type=str)
+        name: ParameterValue(LaunchConfiguration(name), value_type=str)
         for name in ('prompt', 'model', 'device', 'target_frame')
         if value[name]
     }
     switches = {
-        name: ParameterValue(value[name], value_type=bool) for name in ('use_sim_time', 'autostart')
+        name: ParameterValue(LaunchConfiguration(name), value_type=bool)
+        for name in ('use_sim_time', 'autostart')
     }
     return [
         Node(

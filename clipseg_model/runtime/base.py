@@ -139,11 +139,13 @@ class Runtime(ABC):
 
     def embed_texts(self, texts: Sequence[str]) -> Tensor:
         """Embeds P texts as conditional vectors (P, E)."""
-        return self.model.embed_texts(texts)
+        with memory_guard(self):
+            return self.model.embed_texts(texts)
 
     def embed_images(self, pixels: Tensor) -> Tensor:
         """Embeds normalised prompt images (P, 3, H, W) as conditional vectors (P, E)."""
-        return self.model.embed_images(pixels)
+        with memory_guard(self):
+            return self.model.embed_images(pixels)
 
     def describe(self) -> str:
         """What runs, for people: ``eager fp32 on cpu``."""
@@ -175,6 +177,8 @@ def memory_guard(runtime: Runtime) -> Iterator[None]:
     """
     try:
         yield
+    except DeviceMemoryError:
+        raise
     except Exception as error:  # each runtime has kinds of its own, many without a common base
         if not isinstance(error, MemoryError) and not _NO_MEMORY.search(str(error)):
             raise

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-import clipseg_model.frame_outputs as frame_outputs_module
+import clipseg_model.segmentation as segmentation_module
 from clipseg_model.errors import PromptError
 from clipseg_model.frame_outputs import FrameOutputs, Scratch
 from clipseg_model.prompts import Prompt
@@ -97,6 +97,27 @@ def test_every_output_is_that_of_the_segmentation(name: str, wanted: Sequence[st
         np.testing.assert_array_equal(array, right[output], err_msg=output)
 
 
+@pytest.mark.parametrize('wanted', [ALL, ALL[:3], ('labels',), ('mask',), ('probability',)])
+@pytest.mark.parametrize('name', [*CASES, 'close-up'])
+def test_in_a_region_of_a_larger_image(name: str, wanted: Sequence[str]) -> None:
+    results = [closer_look(0), result(1)] if name == 'close-up' else CASES[name]
+    ids = [200 - 7 * number for number in range(len(results))]
+    region, shape = Box(23, 11, 23 + WIDTH, 11 + HEIGHT), (HEIGHT + 40, WIDTH + 50)
+    part = Segmentation(HEIGHT, WIDTH, list(results), 'tiny')
+    outputs = FrameOutputs(part.within(region, *shape), ids, wanted, Scratch())
+    alone = make(results, ids, wanted)
+    for output in wanted:
+        array = np.full(shape, 77, TYPES[output])
+        getattr(outputs, output)(array)
+        right = np.zeros(shape, TYPES[output])
+        right[region.slices] = alone[output]
+        np.testing.assert_array_equal(array, right, err_msg=output)
+    index = np.flatnonzero(outputs.labels())
+    if 'confidence' in wanted and index.size:
+        inside = part.probability().ravel()[np.flatnonzero(part.labels())]
+        np.testing.assert_array_equal(outputs.probability_at(index), inside)
+
+
 def test_scratch_of_another_frame_and_size_leaves_no_trace() -> None:
     scratch = Scratch()
     make(CASES['three'], [1, 2, 3], ALL, scratch)
@@ -159,7 +180,7 @@ def test_logits_are_resized_once_and_only_where_they_can_matter(
         return cv2.resize(logits, *arguments, **options)
 
     monkeypatch.setattr(
-        frame_outputs_module, 'cv2', SimpleNamespace(**{**vars(cv2), 'resize': resize})
+        segmentation_module, 'cv2', SimpleNamespace(**{**vars(cv2), 'resize': resize})
     )
     make(CASES[name], range(1, 1 + len(CASES[name])), wanted)
     assert len(calls) == resizes

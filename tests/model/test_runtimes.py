@@ -528,6 +528,22 @@ class TestMemory:
         monkeypatch.setattr(segmenter.model, 'encode_image', fail)
         with pytest.raises(DeviceMemoryError, match=r'eager fp32 on cpu.*smaller model'):
             segmenter.segment(image, ['a mug'])
+        with pytest.raises(DeviceMemoryError) as caught, base.memory_guard(segmenter.runtime):
+            segmenter.segment(image, ['a mug'])
+        assert str(caught.value).count('There is not enough memory') == 1, 'told once'
+
+    @pytest.mark.parametrize('name', ['embed_texts', 'embed_images'])
+    def test_running_out_over_a_prompt_is_told(
+        self, name: str, vit: Path, image: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        segmenter = create_model(vit, 'cpu')
+
+        def fail(*args: Any) -> None:
+            raise torch.cuda.OutOfMemoryError('CUDA out of memory.')
+
+        monkeypatch.setattr(segmenter.model, name, fail)
+        with pytest.raises(DeviceMemoryError, match='eager fp32 on cpu'):
+            segmenter.segment(image, [Prompt('a mug', image=image)])
 
     def test_other_errors_stay_what_they_are(
         self, vit: Path, image: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch

@@ -6,8 +6,9 @@ import pytest
 from numpy.typing import NDArray
 
 import clipseg_model.segmentation as segmentation_module
-from clipseg_model.errors import PromptError
+from clipseg_model.errors import PromptError, RegionError
 from clipseg_model.prompts import Prompt
+from clipseg_model.regions import Box
 from clipseg_model.segmentation import PromptResult, Segmentation
 
 HEIGHT, WIDTH = 90, 130
@@ -222,3 +223,40 @@ class TestManyPrompts:
             before = make().copy()
             make()[:] = 77
             assert np.array_equal(make(), before)
+
+
+class TestWithin:
+    REGION, SHAPE = Box(23, 11, 23 + WIDTH, 11 + HEIGHT), (HEIGHT + 40, WIDTH + 50)
+
+    def test_outside_is_zero_and_inside_as_before(self, found: Segmentation) -> None:
+        whole = found.within(self.REGION, *self.SHAPE)
+        assert (whole.height, whole.width) == self.SHAPE
+        assert whole.region == self.REGION
+        assert found.region is None
+        pairs = [(getattr(found, n)(), getattr(whole, n)())
+                 for n in ('mask', 'labels', 'confidence', 'probability')]  # fmt: skip
+        for before, after in zip(found.results, whole.results, strict=True):
+            pairs += [(before.mask, after.mask), (before.probability, after.probability)]
+        for before, after in pairs:
+            right = np.zeros(self.SHAPE, before.dtype)
+            right[self.REGION.slices] = before
+            np.testing.assert_array_equal(after, right)
+
+    def test_instances_have_boxes_of_the_whole_image(self) -> None:
+        [before] = segmentation(result(0)).results
+        [after] = segmentation(before).within(self.REGION, *self.SHAPE).results
+        boxes = [instance.box for instance in before.instances()]
+        assert boxes
+        moved = [(x + 23, y + 11, width, height) for x, y, width, height in boxes]
+        assert [instance.box for instance in after.instances()] == moved
+
+    @pytest.mark.parametrize(
+        ('region', 'words'),
+        [
+            (Box(0, 0, WIDTH - 1, HEIGHT), 'is not of the size'),
+            (Box(60, 0, 60 + WIDTH, HEIGHT), 'out'),
+        ],
+    )
+    def test_a_region_that_does_not_fit(self, region: Box, words: str) -> None:
+        with pytest.raises(RegionError, match=words):
+            segmentation(result(0)).within(region, *self.SHAPE)

@@ -532,3 +532,31 @@ class TestDamage:
         save_checkpoint(tmp_path / 'a.safetensors', model, {**CARD, **sizes})
         with pytest.raises(CheckpointError, match=r'100.*patch size 16'):
             Segmenter(model, load_card(tmp_path / 'a.safetensors'), 'cpu')
+
+
+class TestPromptsAtOnce:
+    @pytest.mark.parametrize('at_once', [1, 2, 5])
+    def test_fewer_at_once_give_the_same_answer(
+        self, at_once: int, segmenter: Segmenter, image: NDArray[np.uint8], calls: Calls
+    ) -> None:
+        prompts = [*PROMPTS, Prompt('a bowl', negative=True)]
+        expected = segmenter.segment(image, prompts)
+        segmenter.prompts_at_once = at_once
+        del calls.decoded[:], calls.images[:]
+        found = segmenter.segment(image, prompts)
+        assert calls.decoded == {1: [1, 1, 1, 1], 2: [2, 2], 5: [4]}[at_once]
+        assert len(calls.images) == 1, 'the image is encoded once'
+        for one, other in zip(found.results, expected.results, strict=True):
+            np.testing.assert_allclose(one.logits, other.logits, atol=1e-4)
+
+    def test_released_caches_are_made_anew(
+        self, segmenter: Segmenter, image: NDArray[np.uint8], calls: Calls
+    ) -> None:
+        segmenter.set_image(image)
+        expected = segmenter.predict(PROMPTS)
+        segmenter.release_caches()
+        with pytest.raises(ImageError, match='no image'):
+            segmenter.predict(PROMPTS)
+        again = segmenter.segment(image, PROMPTS)
+        assert len(calls.texts) == 1, 'embeddings are kept'
+        np.testing.assert_array_equal(again.results[0].logits, expected.results[0].logits)

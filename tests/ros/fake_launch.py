@@ -15,6 +15,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import yaml
 
 
 @dataclass
@@ -71,8 +72,17 @@ class LaunchDescription:
 
 @dataclass
 class ParameterValue:
-    value: str
+    value: LaunchConfiguration
     value_type: type
+
+    def __post_init__(self) -> None:
+        # Launch converts what it substitutes, and nothing else: a text is no bool.
+        if not isinstance(self.value, LaunchConfiguration):
+            raise TypeError(f'{self.value!r} is not converted to {self.value_type.__name__}')
+
+    def perform(self, context: LaunchContext) -> Any:
+        text = self.value.perform(context)
+        return text if self.value_type is str else yaml.safe_load(text)
 
 
 @dataclass
@@ -136,6 +146,13 @@ class Launched:
     includes: dict[str, dict[str, str]]
 
 
+def _evaluated(parameters: dict[str, Any], context: LaunchContext) -> dict[str, Any]:
+    return {
+        name: value.perform(context) if isinstance(value, ParameterValue) else value
+        for name, value in parameters.items()
+    }
+
+
 def run(path: Path, given: dict[str, str]) -> Launched:
     """Runs a launch file with the given arguments."""
     specification = importlib.util.spec_from_file_location(path.name.replace('.', '_'), path)
@@ -164,6 +181,10 @@ def run(path: Path, given: dict[str, str]) -> Launched:
                     }
                 case Node(condition=condition):
                     wish = 'true' if condition is None else condition.predicate.perform(context)
+                    entity.parameters = [
+                        _evaluated(part, context) if isinstance(part, dict) else part
+                        for part in entity.parameters
+                    ]
                     if wish == 'true':
                         launched.nodes.append(entity)
                 case _:

@@ -191,6 +191,20 @@ def test_a_frame_without_result_is_not_finished_nor_counted(make_worker: MakeWor
     assert worker.statistics().processed == 0
 
 
+def test_what_is_put_again_is_one_image(make_worker: MakeWorker) -> None:
+    done: list[int] = []
+    worker = make_worker(lambda frame: frame, done.append)
+    worker.start()
+    worker.put(1)
+    wait_until(lambda: done == [1])
+    idle = worker.statistics().idle
+    worker.put(1, again=True)
+    wait_until(lambda: done == [1, 1])
+    statistics = worker.statistics()
+    assert (statistics.received, statistics.processed, statistics.dropped) == (1, 2, 0)
+    assert statistics.idle > idle, 'no image has come'
+
+
 def test_rate_limit(make_worker: MakeWorker) -> None:
     times: list[float] = []
     worker = make_worker(lambda frame: times.append(time.monotonic()), max_rate=20.0)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import fake_launch
 import pytest
 import yaml
-from fake_launch import Launched, Node, ParameterValue
+from fake_launch import Launched, Node
 
 from clipseg_ros import camera_node, segment_parameters
 
@@ -119,12 +121,12 @@ def test_the_node_gets_what_was_asked_for(launch_folder: Path) -> None:
     ]
     assert node.arguments == ['--ros-args', '--log-level', 'debug']
     assert overrides_of(node) == {
-        'use_sim_time': ParameterValue('true', bool),
-        'autostart': ParameterValue('false', bool),
-        'prompt': ParameterValue('no', str),
-        'model': ParameterValue('7', str),
-        'device': ParameterValue('cuda:1', str),
-        'target_frame': ParameterValue('base_link', str),
+        'use_sim_time': True,
+        'autostart': False,
+        'prompt': 'no',
+        'model': '7',
+        'device': 'cuda:1',
+        'target_frame': 'base_link',
     }
 
 
@@ -214,7 +216,7 @@ def test_several_cameras_share_one_process(launch_folder: Path) -> None:
         '/robot1/front', '/robot1/rear', '--ros-args', '--log-level', 'info'
     ]  # fmt: skip
     assert ('image', 'color/image_raw') in node.remappings
-    assert overrides_of(node)['autostart'] == ParameterValue('false', bool)
+    assert overrides_of(node)['autostart'] is False
     (alone,) = fake_launch.run(path, {}).nodes
     assert alone.arguments[:2] == ['front', 'rear']
 
@@ -223,3 +225,25 @@ def test_cameras_have_to_be_named(launch_folder: Path) -> None:
     for cameras in ('', 'front front', 'front 2nd'):
         with pytest.raises(ValueError, match='cameras: '):
             fake_launch.run(launch_folder / 'cameras.launch.py', {'cameras': cameras})
+
+
+def test_launch_files_need_no_model(repository: Path) -> None:
+    """`ros2 launch` runs in the system's Python, which has ROS and may have nothing else."""
+    code = (
+        'import sys\n'
+        'class Block:\n'
+        '    def find_spec(self, name, path=None, target=None):\n'
+        '        if name.split(".")[0] in {"torch", "cv2", "safetensors", "PIL", "typer"}:\n'
+        '            raise ImportError(f"{name} is blocked")\n'
+        'sys.meta_path.insert(0, Block())\n'
+        'sys.path.insert(0, "tests/ros")\n'
+        'import fake_launch, pathlib, pytest\n'
+        'fake_launch.install(pytest.MonkeyPatch())\n'
+        'for path in sorted(pathlib.Path("launch").glob("*.launch.py")):\n'
+        '    print(path.name, len(fake_launch.run(path, {}).arguments))\n'
+    )
+    done = subprocess.run(
+        [sys.executable, '-c', code], cwd=repository, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert [line.split()[0] for line in done.stdout.splitlines()] == sorted(FILES)

@@ -13,6 +13,7 @@ import pytest
 import yaml
 from builtin_interfaces.msg import Time
 from rclpy.duration import Duration
+from rclpy.logging import get_logger
 from rclpy.qos import (
     QoSDurabilityPolicy,
     QoSLivelinessPolicy,
@@ -60,7 +61,13 @@ GOOD = Situation(
         ({'prompts': ()}, Level.WARN, ['no prompt set', '/clipseg/prompt']),
         ({'busy': 7.0}, Level.ERROR, ['busy', '7 s']),
         ({'busy': 7.0, 'watchdog': 0.0}, Level.OK, ['12.3']),
-        ({'frame_error': 'step 3'}, Level.ERROR, ['bad image', 'step 3']),
+        ({'frame_fault': 'bad image: step 3'}, Level.ERROR, ['bad image', 'step 3']),
+        ({'memory_warning': 'memory is short'}, Level.WARN, ['memory is short']),
+        (
+            {'memory_warning': 'memory is short', 'frame_fault': 'out of it'},
+            Level.ERROR,
+            ['out of it'],
+        ),
         ({'idle': 9.0, 'camera_count': 0}, Level.ERROR, ['nobody publishes on /image']),
         ({'idle': 9.0}, Level.ERROR, ['no image on /image for 9 s', '1 publisher', 'fastdds.xml']),
         ({'idle': 9.0, 'watchdog': 0.0}, Level.OK, ['12.3']),
@@ -125,7 +132,7 @@ def test_parameter_files_hold_every_default(
 ) -> None:
     parameters = yaml.safe_load((ROOT / 'config' / file).read_text())[node]['ros__parameters']
     assert parameters == {name: entry.default for name, entry in declarations.items()}
-    assert {type(value) for value in parameters.values()} <= {str, int, float, bool}
+    assert {type(value) for value in parameters.values()} <= {str, int, float, bool, list}
 
 
 def test_documentation_names_every_parameter_and_topic() -> None:
@@ -136,7 +143,7 @@ def test_documentation_names_every_parameter_and_topic() -> None:
                   '~/segments', '~/prompt', '~/prompt_image', '~/prompt_mask', '~/enable',
                   '~/set_prompts', '~/pick', '~/pick_point', '~/pick_box', '~/save_prompts',
                   '~/load_prompts', '/diagnostics', '~/instances', '~/points', 'depth',
-                  'camera_info', '~/label_info', '~/detections'):  # fmt: skip
+                  'camera_info', '~/label_info', '~/detections', '~/get_masks'):  # fmt: skip
         assert f'`{topic}`' in text, topic
 
 
@@ -156,6 +163,22 @@ def test_what_takes_effect_at_configuring_is_refused_after_it() -> None:
         ('threshold', [-1.0, 0.001, 0.5, 0.999], [0.0, 1.0, -0.2, float('nan')]),
         ('image_transport', ['raw', 'compressed'], ['theora', '']),
         ('model', ['tabletop', '/some/file.safetensors'], ['', '  ']),
+        (
+            'roi',
+            [[0, 0, 0, 0], [], [0, 0, 1, 1], [5, 6, 640, 480]],
+            [
+                [0, 0, 0, 5],
+                [-1, 0, 5, 5],
+                [1, 2, 3],
+                [0, 0, 1.5, 2],
+                [1, 1, 0, 0],
+                'all',
+                3,
+                None,
+                [0, 0, 10**7, 5],
+                [True, True, True, True],
+            ],
+        ),
         ('prompt', ['', 'mug', ['mug', 'bowl'], []], [None, 3, [1, 2], 'x' * 1001, 'name:']),
     ],
 )
@@ -190,6 +213,14 @@ def test_throttling_is_by_what_happened() -> None:
     time.sleep(0.12)
     log.warning('step', 'bad step')
     assert recorder.lines[3:] == ['W bad step']
+
+
+def test_the_logger_of_a_node_takes_both_severities() -> None:
+    """rclpy's raises where one line of code logs in another severity than before."""
+    log = ThrottledLog(get_logger('throttled'))
+    for number in range(3):
+        log.warning(f'warning {number}', 'a warning')
+        log.error(f'error {number}', 'an error')
 
 
 def test_profiles_connect_to_every_kind_of_peer() -> None:

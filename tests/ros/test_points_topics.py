@@ -119,6 +119,30 @@ def test_without_depth_it_says_who_is_missing(segment: NodeProcess, domain: int)
         peer.close()
 
 
+def test_depth_without_calibration_says_so(segment: NodeProcess, domain: int) -> None:
+    peer = Peer(domain, 'no_calibration')
+    try:
+        clouds = peer.collect(PointCloud2, '/clipseg/points', RELIABLE)
+        diagnostics = peer.collect(DiagnosticArray, '/diagnostics', 10)
+        images = peer.publisher(Image, '/image', image_output())
+        depths = peer.publisher(Image, '/depth', image_output())
+        metres = np.ones((HEIGHT, WIDTH), np.float32)
+
+        def reported() -> bool:
+            image = peer.stamped(picture(HEIGHT, WIDTH))
+            depths.publish(array_to_image(metres, '32FC1', image.header))
+            images.publish(image)
+            time.sleep(0.05)
+            status = diagnostics[-1].status[0] if diagnostics else None
+            words = 'no camera_info on /camera_info, nobody publishes it'
+            return status is not None and status.level == b'\x01' and words in status.message
+
+        wait_until(reported)
+        assert clouds == []
+    finally:
+        peer.close()
+
+
 def test_nothing_is_subscribed_to_while_nobody_listens(segment: NodeProcess, domain: int) -> None:
     peer = Peer(domain, 'onlooker')
     try:

@@ -457,10 +457,19 @@ def test_the_same_text_again_changes_nothing(bench: Bench) -> None:
     bench.send('prompt_image', support(bench.peer)[0], "'example'")
     bench.prompt('example: red bowl; the mug', '(words and picture)')
     before = bench.show()['probability']
-    bench.set(text_weight=0.9)
+    bench.set(prompt=bench.peer.get_parameter('/live/clipseg', 'prompt'))
+    assert close(bench.show()['probability'], before)
+
+
+def test_text_weight_mixes_what_is_active_anew(bench: Bench, tiny_model: Path) -> None:
+    image, _, rgb, _ = support(bench.peer)
+    bench.send('prompt_image', image, "'example'")
+    bench.prompt('example: red bowl', '(words and picture)')
     try:
-        bench.set(prompt=bench.peer.get_parameter('/live/clipseg', 'prompt'))
-        assert close(bench.show()['probability'], before)
+        for weight in (0.9, 0.1):
+            bench.set(text_weight=weight)
+            mixed = Prompt('red bowl', image=rgb, weight=weight)
+            assert close(bench.show()['probability'], probability_of(tiny_model, [mixed]))
     finally:
         bench.set(text_weight=0.5)
 

@@ -20,6 +20,7 @@ from ros_peers import picture
 
 from clipseg_model.errors import ClipsegError, DeviceMemoryError, ImageError, PromptError
 from clipseg_model.models import ImageFeatures
+from clipseg_model.overlap import OverlappedSegmenter
 from clipseg_model.prompts import Prompt
 from clipseg_model.registry import create_model
 from clipseg_model.segmentation import Segmentation
@@ -348,3 +349,30 @@ def test_sizes_that_are_compiled_are_warmed_up(
     segmenters[0].max_batch = 3
     segmenters[0].warm_up(60, 80, prompts=2)
     assert (spy.encoded, spy.decoded) == ([1, 2, 3], [1, 2, 3])
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA device')
+def test_cameras_with_streams_of_their_own_on_a_gpu(tiny_model: Path) -> None:
+    alone = create_model(tiny_model, 'cuda')
+    expected = [alone.segment(rgb, ['the mug'], 0.3) for rgb in PICTURES]
+    models, wrong = SharedModels(), []
+    segmenters = [models.load(str(tiny_model), 'cuda', None) for _ in PICTURES]
+
+    def work(number: int) -> None:
+        overlapped = OverlappedSegmenter(segmenters[number])
+        pending = [overlapped.start(PICTURES[number], ['the mug'], 0.3) for _ in range(20)]
+        for one in pending:
+            try:
+                # On a GPU images are resized in float32, which is no level away.
+                for got, want in zip(one.result().results, expected[number].results, strict=True):
+                    np.testing.assert_allclose(got.logits, want.logits, atol=0.05)
+            except AssertionError as error:
+                wrong.append(str(error))
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []

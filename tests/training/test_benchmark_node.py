@@ -23,6 +23,7 @@ from training.benchmark_node import (
     markdown,
     model_duration,
     summarise,
+    summarise_cameras,
 )
 
 MS = 1_000_000
@@ -78,6 +79,37 @@ def test_every_frame_answered_at_the_same_pace() -> None:
     assert times['age'] == pytest.approx(85)
 
 
+def test_several_cameras_are_averaged() -> None:
+    sent = stamps(11, 100 * MS)
+    late = {'camera_1': 30 * MS, 'camera_2': 50 * MS}
+    arrivals = {
+        f'/{name}/clipseg/mask': [(stamp, stamp + latency) for stamp in sent]
+        for name, latency in late.items()
+    }
+    times = summarise_cameras(sent, arrivals, ('mask',), list(late))
+    assert times['latency'] == pytest.approx(40)
+    assert times['latency_max'] == pytest.approx(50)
+    assert times['masks_hz'] == pytest.approx(10)
+    one = {'mask': arrivals['/camera_1/clipseg/mask']}
+    assert summarise_cameras(sent, one, ('mask',), []) == summarise(sent, one, ('mask',))
+
+
+@pytest.mark.parametrize(
+    ('words', 'message'),
+    [
+        (['--cameras', '0'], 'at least 1'),
+        (['--cameras', '3'], '--subjects own'),
+        (['--cameras', '3', '--subjects', 'own'], '--model tabletop'),
+    ],
+)
+def test_cameras_that_cannot_be_measured(
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(words)
+    assert message in capsys.readouterr().err
+
+
 def test_dropped_frames_and_late_ones() -> None:
     sent = stamps(10, 100 * MS)
     counted = sent[2:]
@@ -118,6 +150,7 @@ def test_the_table() -> None:
     rows = markdown([CASE, replace(CASE, subject='plain', beyond=None)]).splitlines()
     assert len(rows) == 4
     assert {row.count('|') for row in rows} == {14}
+    assert '| own, 3 cameras |' in markdown([replace(CASE, cameras=3)])
     assert (
         '| own | stand-in:30 | 1280 × 720 | mask, labels | 30 | 30.0 | 33.4 (36.0) | 4.0 |'
         in (rows[2])

@@ -26,7 +26,7 @@ from training.datasets.phrasecut import PhraseCut, PhraseCutSettings
 from training.datasets.prompting import square
 from training.datasets.samples import sample_rng
 from training.learner import begin_model
-from training.measuring import Evaluation, EvaluationError, measure
+from training.measuring import Evaluation, EvaluationError, measure, paper_prompts
 from training.metrics import PixelStatistics
 from training.metrics_classes import SampleIous
 from training.tally import Tally
@@ -100,6 +100,12 @@ class TestPaperMode:
         assert Evaluation('paper').described(card)['pixels'] == '352 × 352'
         tally = measure(model, card, Shapes(ShapesSettings(samples=2)), Evaluation('paper'), cpu())
         assert tally.pixels().foreground.sum() + tally.pixels().background.sum() == 2 * 352**2
+
+    def test_prompt_images_fade_to_what_the_card_says(self, model, card):
+        mean = paper_prompts(card, model, Evaluation('paper')).ground
+        assert mean == pytest.approx([255 * level for level in model.backbone.mean])
+        black = replace(card, prompt_ground='black')
+        assert paper_prompts(black, model, Evaluation('paper')).ground == (0, 0, 0)
 
     def test_batches_and_workers_change_nothing(self, model, card, phrases):
         reports = [
@@ -185,6 +191,23 @@ def test_mean_over_samples_is_the_formula_at_every_threshold():
     np.testing.assert_allclose(ious.mean_iou(), np.mean(each, axis=0), atol=1e-8)
     with pytest.raises(ValueError, match='no sample'):
         SampleIous().mean_iou()
+
+
+def test_pixels_that_do_not_count_are_in_no_figure():
+    rng = np.random.default_rng(4)
+    probability = rng.random((8, 10)).astype(np.float32)
+    truth, valid = rng.random((2, 8, 10)) < 0.5
+    tally = Tally(0.5)
+    mask = probability > 0.5
+    tally.add(probability, mask, 0.7, truth, valid, class_id=3)
+    inside = (mask & truth & valid).sum() / ((mask | truth) & valid).sum()
+    assert tally.prompts.mean_iou() == pytest.approx(inside)
+    assert tally.figure('miou_samples', 0.5) == pytest.approx(inside)
+    assert tally.figure('miou_classes', 0.5) == pytest.approx(inside)
+    # Nothing of it is true where it counts.
+    tally.add(probability, mask, 0.7, truth & ~valid, valid, class_id=3)
+    assert tally.report()['absent'] == 1
+    assert tally.prompts.absent.sum() == 1
 
 
 def test_broken_records_are_counted_and_reported(model, card):

@@ -1,0 +1,112 @@
+"""Commands that may come in a flood: the newest of each kind takes effect, and not too often.
+
+A thousand messages a second would keep the executor from everything else, whatever is done with
+them. So a topic that sends too fast is left alone for a moment: the middleware keeps its newest
+messages meanwhile.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.clock import Clock, ClockType
+
+_PERIOD = 0.02
+
+_BURST = 2
+"""Messages of a kind that are taken in each period."""
+
+
+class _Gate(MutuallyExclusiveCallbackGroup):
+    """The callback group of one topic; while it is shut, the executor does not look at it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shut = False
+        self.taken = 0
+
+    def can_execute(self, entity: Any) -> bool:
+        """Whether the executor may take a message."""
+        return not self.shut and super().can_execute(entity)
+
+
+class PacedInbox:
+    """Holds the newest command of each kind until it is time for it.
+
+    The first takes effect at once. What comes faster than it may waits, and is replaced by what is
+    newer; when its time has come, the kinds take effect in the order in which they came.
+
+    Args:
+        node: Its executor's thread is where commands come and take effect.
+    """
+
+    def __init__(self, node: Any) -> None:
+        self._node = node
+        self._waiting: dict[str, tuple[Callable[[], None], float]] = {}
+        self._free_at = 0.0
+        self._gates: dict[str, _Gate] = {}
+        self._timer: Any = None
+
+    def open(self) -> None:
+        """Begins to take commands."""
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self._timer = self._node.create_timer(_PERIOD, self._look, clock=steady)
+        self._timer.cancel()
+
+    def close(self) -> None:
+        """Drops what waits."""
+        self.clear()
+        self._gates.clear()
+        if self._timer is not None:
+            self._node.destroy_timer(self._timer)
+        self._timer = None
+
+    def gate(self, kind: str) -> Any:
+        """The callback group for the topic whose messages are commands of a kind."""
+        return self._gates.setdefault(kind, _Gate())
+
+    def put(self, kind: str, act: Callable[[], None], pause: float) -> None:
+        """Takes a command, in place of one of its kind that waits.
+
+        Args:
+            kind: What it replaces.
+            act: The command.
+            pause: Seconds to leave after it has taken effect.
+        """
+        self._waiting.pop(kind, None)
+        self._waiting[kind] = act, pause
+        if time.monotonic() >= self._free_at:
+            self.settle()
+        gate = self._gates.get(kind)
+        if gate is not None:
+            gate.taken += 1
+            gate.shut = gate.taken >= _BURST
+        if self._timer is not None and self._timer.is_canceled():
+            self._timer.reset()
+
+    def settle(self) -> None:
+        """Lets everything take effect that waits."""
+        waiting, self._waiting = self._waiting, {}
+        for act, _ in waiting.values():
+            act()
+        if waiting:
+            self._free_at = time.monotonic() + max(pause for _, pause in waiting.values())
+
+    def clear(self, kind: str | None = None) -> None:
+        """Drops what waits: all of it, or that of one kind."""
+        if kind is None:
+            self._waiting.clear()
+        else:
+            self._waiting.pop(kind, None)
+
+    def _look(self) -> None:
+        busy = bool(self._waiting) or any(gate.taken for gate in self._gates.values())
+        for gate in self._gates.values():
+            gate.taken, gate.shut = 0, False
+        if time.monotonic() >= self._free_at:
+            self.settle()
+        if not busy:
+            self._timer.cancel()

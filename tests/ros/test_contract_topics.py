@@ -1,0 +1,143 @@
+"""Rules of the node that hold for each of its topics, read off docs/reference.md."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from build_vision_msgs import environment_with_vision_msgs
+from rcl_interfaces.srv import ListParameters
+from rclpy.duration import Duration
+from rclpy.qos import QoSDurabilityPolicy, QoSProfile, QoSReliabilityPolicy
+from ros_peers import NodeProcess, Peer, claimed_domain, wait_until
+from sensor_msgs.msg import PointCloud2
+from test_reference import rows
+
+from clipseg_ros.qos import image_output
+
+POLICIES = ('depth', 'durability', 'history', 'reliability')
+DEPTH = (
+    ('/depth', 'in', 'sensor_msgs/msg/Image', 'best effort, volatile, depth 5'),
+    ('/camera_info', 'in', 'sensor_msgs/msg/CameraInfo', 'best effort, volatile, depth 5'),
+)
+
+
+def topics() -> list[tuple[str, str, str, str]]:
+    """Resolved name, direction, type and QoS of every topic of a node that reads raw images."""
+    found = [
+        (
+            name.replace('~', '/clipseg') if name[0] == '~' else '/' + name.lstrip('/'),
+            way,
+            kind,
+            qos,
+        )
+        for name, way, kind, qos, condition, _ in rows('segment', 'Topics')
+        if 'image_transport:=compressed' not in condition
+    ]
+    return [*found, *DEPTH]
+
+
+TOPICS = topics()
+
+
+@pytest.fixture(scope='module')
+def own_domain() -> Iterator[int]:
+    """A domain without the node that other tests share, which runs without built messages."""
+    with claimed_domain() as number:
+        yield number
+
+
+@pytest.fixture(scope='module')
+def node(built: dict[str, str], own_domain: int, tiny_model: Path) -> Iterator[NodeProcess]:
+    """The node with its own messages and those of vision_msgs."""
+    variables = [built, environment_with_vision_msgs()]
+    names = {name for some in variables for name in some}
+    made = NodeProcess(
+        'clipseg_ros.segment_node',
+        {'model': tiny_model, 'device': 'cpu', 'threads': 1, 'prompt': "'the mug; red bowl'"},
+        environment={
+            **{n: os.pathsep.join(some[n] for some in variables if n in some) for n in names},
+            'ROS_DOMAIN_ID': str(own_domain),
+        },
+    )
+    made.wait_for('active: tiny')
+    yield made
+    assert made.stop() == 0, made.output
+    assert 'Traceback' not in made.output, made.output
+
+
+@pytest.fixture(scope='module')
+def peer(own_domain: int, node: NodeProcess) -> Iterator[Peer]:
+    """A peer that listens to points, so that depth and calibration are subscribed to."""
+    made = Peer(own_domain)
+    made.collect(PointCloud2, '/clipseg/points', image_output())
+    wait_until(lambda: made.node.count_subscribers('/camera_info'))
+    yield made
+    made.close()
+
+
+def test_the_qos_of_every_topic_can_be_overridden(peer: Peer) -> None:
+    listed = peer.call(ListParameters, '/clipseg/list_parameters', ListParameters.Request())
+    found = {name for name in listed.result.names if name.startswith('qos_overrides.')}
+    sides = {'in': 'subscription', 'out': 'publisher'}
+    expected = {
+        f'qos_overrides.{topic}.{sides[way]}.{policy}'
+        for topic, way, _, _ in TOPICS
+        for policy in POLICIES
+    }
+    assert len(expected) > 60
+    # ROS adds /clock and the like.
+    assert expected - found == set()
+
+
+def message_type(kind: str) -> Any:
+    package, _, name = kind.split('/')
+    return getattr(importlib.import_module(f'{package}.msg'), name)
+
+
+@pytest.mark.slow
+@pytest.mark.ci
+@pytest.mark.parametrize(
+    ('topic', 'way', 'kind', 'qos'),
+    # Nobody can offer a best-effort, volatile subscriber too little.
+    [row for row in TOPICS if row[1] == 'out' or row[3].startswith('reliable')],
+    ids=lambda value: value if value.startswith('/') and '/msg/' not in value else '',
+)
+def test_a_peer_that_does_not_fit_is_named_once(
+    node: NodeProcess, peer: Peer, topic: str, way: str, kind: str, qos: str
+) -> None:
+    try:
+        message = message_type(kind)
+    except (ImportError, AttributeError):
+        pytest.skip(f'{kind} is not importable in this process')
+    since = len(node.lines)
+    asks: Any
+    if way == 'in':
+        demanding = QoSProfile(depth=1, reliability=QoSReliabilityPolicy.BEST_EFFORT)
+        made = peer.node.create_publisher(message, topic, demanding)
+        asks = ('reliability best_effort', f'{topic}.subscription.reliability:=best_effort')
+    elif 'transient local' in qos:
+        demanding = QoSProfile(depth=1, deadline=Duration(seconds=0.5))
+        made = peer.node.create_subscription(message, topic, lambda _: None, demanding)
+        asks = ('deadline 0.5 s', 'change the QoS of /peer')
+    else:
+        demanding = QoSProfile(depth=1, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL)
+        made = peer.node.create_subscription(message, topic, lambda _: None, demanding)
+        asks = ('durability transient_local', f'{topic}.publisher.durability:=transient_local')
+    try:
+        line = node.wait_for(f'QoS mismatch on {topic}:', timeout=5.0, since=since)
+        assert '[WARN]' in line
+        assert 'this node' in line
+        assert '/peer' in line
+        for words in asks:
+            assert words in line
+        time.sleep(2.2)
+        assert node.count(f'QoS mismatch on {topic}:', since) == 1, 'said once'
+    finally:
+        destroy = peer.node.destroy_publisher if way == 'in' else peer.node.destroy_subscription
+        destroy(made)
