@@ -80,7 +80,7 @@ class TestDetector:
         first, *rest = (detector.is_still(noisy(picture(256, 256), 3, n)) for n in range(80))
         assert not first
         assert all(rest)
-        assert detector.share == 1.0
+        assert detector.share == 79 / 80
         assert (detector.frames, detector.reused) == (80, 79)
 
     def test_noise_above_the_bound_is(self) -> None:
