@@ -41,7 +41,8 @@ def host(
         'plain': ros_arguments({**common, 'model': sees_prompts}),
     }
     process = NodeProcess(str(Path(__file__).with_name('node_host.py')), script=[json.dumps(nodes)])
-    process.wait_for('images from /plain/image')
+    for name in ('still', 'plain'):
+        process.wait_for(f'images from /{name}/image')
     yield process
     status = process.stop()
     assert status == 0, process.output
@@ -91,9 +92,10 @@ def noisy(seed: int) -> NDArray[np.uint8]:
 
 
 def test_it_is_in_the_log_at_start(host: NodeProcess) -> None:
-    lines = [line for line in host.lines if 'approximation' in line]
-    assert [line for line in lines if '[still.clipseg]' in line and '6 levels' in line]
-    assert not [line for line in lines if '[plain.clipseg]' in line]
+    line = host.wait_for('approximation (reuse_below)')
+    assert '[still.clipseg]' in line
+    assert '6 levels' in line
+    assert host.count('approximation') == 1
 
 
 def test_still_frames_have_the_answer_of_the_encoded_one(
