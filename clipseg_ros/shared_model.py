@@ -206,7 +206,7 @@ class SharedSegmenter(Segmenter):
             take turns, and 0 leaves it to the runtime: :data:`AUTOMATIC_BATCH` where it gains by
             batches, 1 where it does not. Images that wait at the same time are batched where the
             model's input has one size for them, whatever their prompts; none waits for others.
-            With zoom or ``reuse_below`` an image goes alone.
+            With zoom, ``reuse_below`` or ``prompts_at_once`` an image goes alone.
     """
 
     def __init__(self, queue: ModelQueue, *words: Any) -> None:

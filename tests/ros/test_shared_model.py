@@ -199,6 +199,17 @@ def test_a_camera_that_reuses_encodings_keeps_its_own(
         check_same(one, alone.segment(rgb, ['red bowl'], 0.3))
 
 
+def test_a_camera_whose_memory_is_short_goes_alone(
+    segmenters: list[SharedSegmenter], spy: Spy, tiny_model: Path
+) -> None:
+    segmenters[1].prompts_at_once = 1
+    prompts = [['the mug', 'red bowl']] * 3
+    found = segment_at_once(segmenters, prompts)
+    assert sorted(spy.encoded) == [1, 2]
+    assert sorted(spy.decoded) == [1, 1, 2]
+    check_same(found[1], create_model(tiny_model, 'cpu').segment(PICTURES[1], prompts[1], 0.3))
+
+
 def test_infer_of_those_who_wait_is_one_call(
     segmenters: list[SharedSegmenter], spy: Spy, tiny_model: Path
 ) -> None:
