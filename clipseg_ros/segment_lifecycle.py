@@ -26,6 +26,7 @@ from clipseg_model.prompts import Prompt
 from clipseg_model.registry import create_model
 from clipseg_model.segmenter import Segmenter
 from clipseg_model.still import StillDetector
+from clipseg_ros.depth_parameters import DEPTH_DECLARATIONS
 from clipseg_ros.depth_stage import DepthStage
 from clipseg_ros.diagnostics import Situation, find_rest, no_prompt
 from clipseg_ros.frame_faults import FrameFaults
@@ -349,9 +350,10 @@ class SegmentNode(LifecycleNode):
         before, self._settings = self._settings, Settings.of(self)
         if self._worker is not None:
             self._worker.max_rate = self._settings.max_rate
-        if self._depth is not None:
-            self._depth.update()
         names = {parameter.name: parameter.value for parameter in parameters}
+        # Not for others: subscribing declares parameters (of its QoS), and comes here from there.
+        if self._depth is not None and names.keys() & DEPTH_DECLARATIONS.keys():
+            self._depth.update()
         if names.keys() & {'reuse_below', 'reuse_frames'}:
             self._tell_reuse()
         if 'prompt' in names:
