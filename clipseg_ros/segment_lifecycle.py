@@ -351,7 +351,7 @@ class SegmentNode(LifecycleNode):
         if self._worker is not None:
             self._worker.max_rate = self._settings.max_rate
         names = {parameter.name: parameter.value for parameter in parameters}
-        # Not for others: subscribing declares parameters, so that this is called meanwhile.
+        # Not for others: subscribing declares parameters (of its QoS), and comes here from there.
         if self._depth is not None and names.keys() & DEPTH_DECLARATIONS.keys():
             self._depth.update()
         if names.keys() & {'reuse_below', 'reuse_frames'}:

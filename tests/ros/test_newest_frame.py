@@ -13,7 +13,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 from recorded_node import RECORD
 from ros_peers import PROFILE, NodeProcess, claimed_domain
@@ -58,9 +57,9 @@ def film(folder: Path, seconds: float) -> dict[str, Any]:
             running.insert(0, camera)
             camera.wait_for('publishing', 60)
             time.sleep(SETTLE)
-            usage, end = psutil.Process(node.process.pid), time.monotonic() + seconds
+            end = time.monotonic() + seconds
             while time.monotonic() < end:
-                memory.append(usage.memory_info().rss / 1e6)
+                memory.append(memory_of(node.process.pid))
                 time.sleep(0.5)
             assert camera.process.wait(60) == 0, camera.output
             # The last diagnostics, of a node that rests.
@@ -85,6 +84,13 @@ def film(folder: Path, seconds: float) -> dict[str, Any]:
     }
 
 
+def memory_of(process: int) -> tuple[float, float]:
+    """Its own memory, and what it shares with others (the middleware's segments): megabytes."""
+    lines = Path(f'/proc/{process}/status').read_text().splitlines()
+    kilobytes = {line.split(':')[0]: int(line.split()[1]) for line in lines if 'Rss' in line}
+    return kilobytes['RssAnon'] / 1e3, kilobytes['RssShmem'] / 1e3
+
+
 def _chunks(data: bytes) -> list[bytes]:
     return [data[i : i + RECORD.size] for i in range(0, len(data), RECORD.size)]
 
@@ -97,7 +103,8 @@ def figures(seen: dict[str, Any]) -> dict[str, float]:
     gaps = [(b - a) / 1e6 for a, b in pairwise(stamp for stamp, _ in seen['puts'])]
     # The first tenth is for arenas of the allocator, and pages of shared memory.
     memory = seen['memory'][len(seen['memory']) // 10 :]
-    half = len(memory) // 2
+    own, shared = ([values[side] for values in memory] for side in (0, 1))
+    half = len(own) // 2
     return {
         'sent': len(seen['sent']),
         'left out by the camera': seen['left out'],
@@ -112,9 +119,11 @@ def figures(seen: dict[str, Any]) -> dict[str, float]:
         'age_max': round(max(ages), 1),
         'gap': round(statistics.median(gaps), 1),
         'gap_max': round(max(gaps), 1),
-        'memory_first': round(memory[0], 1),
-        'memory_last': round(memory[-1], 1),
-        'growth': round(statistics.median(memory[half:]) - statistics.median(memory[:half]), 2),
+        'memory_first': round(own[0], 1),
+        'memory_last': round(own[-1], 1),
+        'shared_first': round(shared[0], 1),
+        'shared_last': round(shared[-1], 1),
+        'growth': round(statistics.median(own[half:]) - statistics.median(own[:half]), 2),
     }
 
 
@@ -147,6 +156,8 @@ def check(seen: dict[str, Any], growth_mb: float) -> None:
     span = (seen['takes'][-1][1] - seen['takes'][0][1]) / 1e9
     assert 0.7 * 1000 / MODEL_MS < len(seen['takes']) / span <= 1000 / MODEL_MS, told
     assert told['growth'] < growth_mb, told
+    # A segment of 32 MB on each side, at most.
+    assert told['shared_last'] < 80, told
 
 
 @pytest.mark.slow
