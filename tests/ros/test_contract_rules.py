@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import threading
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -201,8 +201,8 @@ def test_images_that_never_came_are_counted(
     finally:
         node.process.send_signal(signal.SIGCONT)
     listener.ask(peer.stamped(picture()))
-    # The middleware keeps one; nobody else has taken the others.
-    assert 15 < lost() - before < 20
+    # The middleware keeps one at most, until the next comes (several may, until one is answered).
+    assert 19 <= lost() - before < 30
     second = peer.publisher(Image, '/image', image_output())
     now = lost()
     for _ in range(10):
