@@ -109,8 +109,11 @@ class Bench:
         return self.peer.set_parameter('/region/clipseg', 'roi', value)
 
     def status(self) -> Any:
-        own = [array.status[0] for array in list(self.diagnostics)]
-        return [status for status in own if status.name.startswith('region/')][-1]
+        def own() -> list[Any]:
+            all_of_them = [array.status[0] for array in list(self.diagnostics)]
+            return [status for status in all_of_them if status.name.startswith('region/')]
+
+        return wait_until(own, what='diagnostics of the node')[-1]
 
     def ask(self, rgb: NDArray[np.uint8] = RGB) -> dict[str, Any]:
         """Publishes an image until all outputs have answered it."""
