@@ -7,6 +7,7 @@ can be overridden by parameters (``qos_overrides.<topic>.publisher.reliability``
 from __future__ import annotations
 
 import math
+from collections import Counter
 from typing import Any, Literal
 
 from rclpy.duration import Duration
@@ -26,6 +27,9 @@ Direction = Literal['publisher', 'subscription']
 _OVERRIDABLE = {'reliability', 'durability'}
 # What the middleware reports for an endless duration is some 292 years.
 _INFINITE_SECONDS = 2.0**31 - 1
+# What rclpy calls the node of a topic whose node the graph does not know yet, and how often a peer
+# of that name is looked at before it is reported all the same.
+_UNKNOWN, _LOOKS = '_NODE_NAME_UNKNOWN_', 5
 
 
 def sensor_input() -> QoSProfile:
@@ -96,6 +100,7 @@ class QosWatch:
         self._node = node
         self._profiles: dict[tuple[str, Direction], QoSProfile] = {}
         self._suspects: set[tuple[str, Direction]] = set()
+        self._nameless: Counter[tuple[int, ...]] = Counter()
 
     def publisher_events(self, topic: str, profile: QoSProfile) -> PublisherEventCallbacks:
         """Returns the callbacks to create a watched publisher with.
@@ -126,10 +131,18 @@ class QosWatch:
                 if direction == 'subscription':
                     offered, requested = requested, offered
                 policies = incompatible_policies(offered, requested)
-                if policies:
+                if policies and not self._is_to_be_named(peer):
                     name = f'{peer.node_namespace.rstrip("/")}/{peer.node_name}'
                     sentences.append(_explain(topic, direction, name, offered, requested, policies))
         return sentences
+
+    def _is_to_be_named(self, peer: Any) -> bool:
+        """Whether the graph will soon know the node of a topic that it knows already."""
+        if peer.node_name != _UNKNOWN:
+            return False
+        endpoint = tuple(peer.endpoint_gid)
+        self._nameless[endpoint] += 1
+        return self._nameless[endpoint] < _LOOKS
 
     def _watch(
         self, topic: str, direction: Direction, profile: QoSProfile

@@ -186,6 +186,7 @@ def test_every_camera_connects_or_is_explained(
             assert (name in arrived) == fits, name
             assert not (fits and any(lines[name])), lines[name]
             if not fits:
+                assert len(lines[name][0]) == 1, lines[name]
                 (line,), verdicts = lines[name]
                 assert 'Remedy: ' in line, 'once in the log'
                 assert '/peer' in line, 'it says who'
