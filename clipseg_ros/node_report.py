@@ -13,7 +13,7 @@ from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.clock import Clock, ClockType
 
 from clipseg_ros.diagnostics import Situation, diagnostic_array, judge, no_images
-from clipseg_ros.qos import QosWatch, overridable, report_output
+from clipseg_ros.qos import LOOKS, UNKNOWN_NODE, QosWatch, overridable, report_output
 from clipseg_ros.transport import find_transport_problem
 
 if TYPE_CHECKING:
@@ -77,6 +77,7 @@ class NodeReport:
         self._node, self._look = node, look
         self._mismatches: list[str] = []
         self._silent = False
+        self._nameless = 0
         # Of its own: the node's is made anew when the node is configured.
         self._watch, profile = QosWatch(node), report_output()
         self._publisher = node.create_publisher(
@@ -116,7 +117,9 @@ class NodeReport:
         if parts.subscription is not None:
             compressed = self._node.get_parameter('image_transport').value == 'compressed'
             problem = find_transport_problem(self._node, parts.subscription.topic_name, compressed)
-            return [problem, *mismatches] if problem else mismatches
+            self._nameless = self._nameless + 1 if UNKNOWN_NODE in problem else 0
+            if problem and not 0 < self._nameless < LOOKS:  # Its name comes later than its topic.
+                return [problem, *mismatches]
         return mismatches
 
     def _tell_silence(self, situation: Situation, mismatches: Sequence[str]) -> None:

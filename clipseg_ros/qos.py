@@ -29,7 +29,7 @@ _OVERRIDABLE = {'reliability', 'durability'}
 _INFINITE_SECONDS = 2.0**31 - 1
 # What rclpy calls the node of a topic whose node the graph does not know yet, and how often a peer
 # of that name is looked at before it is reported all the same.
-_UNKNOWN, _LOOKS = '_NODE_NAME_UNKNOWN_', 5
+UNKNOWN_NODE, LOOKS = '_NODE_NAME_UNKNOWN_', 5
 
 
 def sensor_input() -> QoSProfile:
@@ -138,11 +138,11 @@ class QosWatch:
 
     def _is_to_be_named(self, peer: Any) -> bool:
         """Whether the graph will soon know the node of a topic that it knows already."""
-        if peer.node_name != _UNKNOWN:
+        if peer.node_name != UNKNOWN_NODE:
             return False
         endpoint = tuple(peer.endpoint_gid)
         self._nameless[endpoint] += 1
-        return self._nameless[endpoint] < _LOOKS
+        return self._nameless[endpoint] < LOOKS
 
     def _watch(
         self, topic: str, direction: Direction, profile: QoSProfile
