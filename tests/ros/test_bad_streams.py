@@ -20,6 +20,8 @@ from clipseg_model.prompts import Prompt
 from clipseg_model.registry import create_model
 from clipseg_ros.qos import command_input, image_output
 
+pytestmark = [pytest.mark.slow, pytest.mark.ci]
+
 BOTH = 'the mug; red bowl'
 RGB = picture(120, 160, seed=3)
 

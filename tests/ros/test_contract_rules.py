@@ -27,6 +27,8 @@ from std_msgs.msg import String
 
 from clipseg_ros.qos import command_input, image_output
 
+pytestmark = [pytest.mark.slow, pytest.mark.ci]
+
 HERE = Path(__file__).parent
 WATCHER = """import socket, sys
 print('connections are watched', flush=True)

@@ -186,7 +186,6 @@ def environment() -> Iterator[None]:
 
 @NEEDS_ROS
 @pytest.mark.slow
-@pytest.mark.ci
 def test_it_runs_both_nodes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ['--model', 'stand-in:5', '--size', '320x240', '--rates', '20', '--seconds', '8']
     # Other tests have the domains up to 100, with nodes of the same names.
