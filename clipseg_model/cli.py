@@ -9,16 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeRemainingColumn,
-)
 from rich.table import Table
 
-from clipseg_model.console import err, fail, out, report, tell_reuse
+from clipseg_model.console import err, fail, out, report, show_progress, tell_reuse
 from clipseg_model.errors import ClipsegError, PromptError, RegionError, ReuseError
 from clipseg_model.export_command import export
 from clipseg_model.weight_commands import convert, download, models
@@ -348,16 +341,7 @@ def _run(runner: FileRunner, files: list[Path]) -> int:
     for heading in ('file', 'prompt', 'score', 'present', 'area'):
         table.add_column(heading, justify='left' if heading in ('file', 'prompt') else 'right')
     failed = 0
-    progress = Progress(
-        TextColumn('{task.description}'),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=err,
-        transient=True,
-        disable=not err.is_terminal,
-    )
-    with progress:
+    with show_progress() as progress:
         task = progress.add_task('Segmenting', total=sum(map(count_frames, files)))
         for path in files:
             progress.update(task, description=escape(path.name))

@@ -9,6 +9,7 @@ A guide changes the tokens that enter some blocks of the image tower, by the pro
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 from torch import Tensor, nn
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 __all__ = ['ChannelAttention', 'Guide', 'SpatialAttention']
 
 
-class Guide(nn.Module):
+class Guide(nn.Module, ABC):
     """Base of what tells the image tower of the prompt: one linear layer L_i a guided block.
 
     Args:
@@ -36,6 +37,7 @@ class Guide(nn.Module):
         projected: Tensor = self.projections[str(block)](condition)
         return projected.unsqueeze(1)
 
+    @abstractmethod
     def forward(self, tokens: Tensor, condition: Tensor, block: int) -> Tensor:
         """Changes the tokens that enter a block.
 
@@ -47,7 +49,6 @@ class Guide(nn.Module):
         Returns:
             (M, N, C).
         """
-        raise NotImplementedError
 
 
 class ChannelAttention(Guide):

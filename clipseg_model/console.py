@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, NoReturn
 import typer
 from rich.console import Console
 from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 if TYPE_CHECKING:
     from clipseg_model.segmenter import Segmenter
 
-__all__ = ['err', 'fail', 'out', 'report', 'tell_reuse']
+__all__ = ['err', 'fail', 'out', 'report', 'show_progress', 'tell_reuse']
 
 out = Console()
 err = Console(stderr=True)
@@ -27,6 +28,19 @@ def fail(message: str) -> NoReturn:
     """Say what is wrong, and end the command with exit code 1."""
     err.print(f'[bold red]Error:[/] {escape(message)}', highlight=False, soft_wrap=True)
     raise typer.Exit(1)
+
+
+def show_progress() -> Progress:
+    """Return a bar that counts images; nothing is shown where errors go to no terminal."""
+    return Progress(
+        TextColumn('{task.description}'),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=err,
+        transient=True,
+        disable=not err.is_terminal,
+    )
 
 
 def tell_reuse(segmenter: Segmenter) -> None:

@@ -7,10 +7,9 @@ from typing import Annotated
 
 import typer
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 import clipseg_model.cli
-from clipseg_model.console import err, fail, out, report, tell_reuse
+from clipseg_model.console import err, fail, out, report, show_progress, tell_reuse
 from clipseg_model.errors import ClipsegError, PromptError
 
 __all__ = ['app']
@@ -95,16 +94,7 @@ def bag(
             runner = BagRunner(
                 segmenter, prompts, output, wanted, threshold, node, storage, min_area
             )
-            progress = Progress(
-                TextColumn('{task.description}'),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TimeRemainingColumn(),
-                console=err,
-                transient=True,
-                disable=not err.is_terminal,
-            )
-            with progress:
+            with show_progress() as progress:
                 count = sum(camera.msgcount for camera in cameras)
                 task = progress.add_task(escape(cameras[0].topic), total=count)
                 done = runner.run(reader, cameras, lambda: progress.advance(task))

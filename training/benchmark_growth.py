@@ -41,7 +41,7 @@ from training.benchmark_speed import (
     frame_size,
     frames,
     interleaved,
-    own_segmenter,
+    own_segmenters,
 )
 
 AXES = ('prompts', 'pixels', 'cameras')
@@ -143,11 +143,7 @@ def measure_axis(axis: str, own: dict[str, Segmenter], args: argparse.Namespace)
 def measure(args: argparse.Namespace) -> dict[str, Any]:
     """Runs what the command line asks for."""
     torch.set_num_threads(args.threads)
-    own = {
-        name: own_segmenter(args.model, name, args.exports)
-        for name in args.subjects
-        if name not in PEERS
-    }
+    own = own_segmenters(args)
     report: dict[str, Any] = {
         'model': args.model,
         'machine': benchmark_machine.describe(),

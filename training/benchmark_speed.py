@@ -81,6 +81,15 @@ def own_segmenter(model: str, subject: str, exports: Path | None) -> Segmenter:
     return Segmenter(create_runtime(made, card, 'cpu', runtime, precision, exports), card)
 
 
+def own_segmenters(args: argparse.Namespace) -> dict[str, Segmenter]:
+    """Returns :func:`own_segmenter` of every subject that is no peer."""
+    return {
+        name: own_segmenter(args.model, name, args.exports)
+        for name in args.subjects
+        if name not in PEERS
+    }
+
+
 def quantise(made: SegmentationModel, card: ModelCard, exports: Path | None) -> Path:
     """Exports random weights in int8, on random frames, and returns the folder; or finds them.
 
@@ -159,11 +168,7 @@ def peak_memory(model: str, subject: str, exports: Path | None, threads: int) ->
 def measure(args: argparse.Namespace) -> dict[str, Any]:
     """Runs what the command line asks for."""
     torch.set_num_threads(args.threads)
-    own = {
-        name: own_segmenter(args.model, name, args.exports)
-        for name in args.subjects
-        if name not in PEERS
-    }
+    own = own_segmenters(args)
     report: dict[str, Any] = {
         'model': args.model,
         'machine': benchmark_machine.describe(),

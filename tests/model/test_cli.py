@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from tiny_models import CARD
 from typer.testing import CliRunner
 
-from clipseg_model import cli, registry, weight_commands
+from clipseg_model import console, registry, weight_commands
 from clipseg_model.cli import app
 from clipseg_model.file_runner import count_frames, find_files, slug
 from clipseg_model.images import read_image, read_mask
@@ -219,7 +219,7 @@ class TestVideos:
         self, checkpoint: Path, video: Path, photo: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         shown = io.StringIO()
-        monkeypatch.setattr(cli, 'err', Console(file=shown, force_terminal=True, width=100))
+        monkeypatch.setattr(console, 'err', Console(file=shown, force_terminal=True, width=100))
         assert segment(checkpoint, video, photo, '-p', 'mug').exit_code == 0
         assert '5/5' in shown.getvalue()
 

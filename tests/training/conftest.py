@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +12,24 @@ import torch
 
 # Before MuJoCo renders: Mesa brings an LLVM that Triton, which this imports, crashes on.
 import torch._dynamo
+from accelerate.state import AcceleratorState
 from safetensors.torch import save_file
 
 from clipseg_model.small_clip import SmallClip
 from tabletop_world.phrases import grammar_words
 from tabletop_world.vocabulary import UNSEEN_WORDS
 from training.datasets.tabletop_render import render_shard
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """For tests that train: threads gain nothing on matrices this small."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+    # One process holds one precision, and keeps it.
+    AcceleratorState._reset_state(True)
 
 
 @pytest.fixture(scope='session')

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 import webdataset
-from accelerate.state import AcceleratorState
 
 from tests.training.tiny_runs import tiny_settings
 from training.activations import ActivationsError, CachedActivations
@@ -20,14 +19,7 @@ from training.settings import Settings
 from training.sources import open_source
 from training.train import train
 
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-    AcceleratorState._reset_state(True)
+pytestmark = pytest.mark.usefixtures('one_thread')
 
 
 @pytest.fixture(scope='module')

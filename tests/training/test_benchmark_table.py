@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 from phrasecut_files import write_phrasecut
 from PIL import Image
 from test_configs import write_coco, write_voc
@@ -33,13 +32,7 @@ from training.tally import CURVES, SCALARS
 CONFIGS = Path(__file__).parents[2] / 'training' / 'configs'
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-    AcceleratorState._reset_state(True)
+pytestmark = pytest.mark.usefixtures('one_thread')
 
 
 @pytest.fixture(scope='module')

@@ -29,13 +29,7 @@ QUICK = ('clipseg_highlight',)
 PIXELS = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
 
 
-@pytest.fixture(autouse=True)
-def _one_thread_and_any_precision():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-    AcceleratorState._reset_state(True)
+pytestmark = pytest.mark.usefixtures('one_thread')
 
 
 def make_data(config: dict, root: Path) -> list[str]:

@@ -27,13 +27,7 @@ from training.train import train
 DATA = {'dataset': 'tests.training.tiny_runs:Shapes', 'samples': 6, 'visual': False}
 
 
-@pytest.fixture(autouse=True)
-def _one_thread(repository, monkeypatch):
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-    AcceleratorState._reset_state(True)
+pytestmark = pytest.mark.usefixtures('one_thread')
 
 
 @pytest.fixture(scope='module')

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from accelerate.state import AcceleratorState
 
 from clipseg_model import create_model
 from clipseg_model.prompts import Prompt
@@ -35,14 +34,12 @@ SMALL = [
 QUICK = ('pc_plus', 'clsclip')
 
 
+pytestmark = pytest.mark.usefixtures('one_thread')
+
+
 @pytest.fixture(autouse=True)
-def _one_thread(monkeypatch):
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
+def _few_views(monkeypatch):
     monkeypatch.setattr(module, 'VIEWS', 3)
-    yield
-    torch.set_num_threads(before)
-    AcceleratorState._reset_state(True)
 
 
 def losses(folder: Path) -> list[float]:

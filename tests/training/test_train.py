@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -27,16 +26,7 @@ from training import run_folder
 from training.run_folder import RunError
 from training.train import train
 
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """Threads gain nothing on matrices this small."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-    # One process holds one precision, and keeps it.
-    AcceleratorState._reset_state(True)
+pytestmark = pytest.mark.usefixtures('one_thread')
 
 
 @pytest.fixture(scope='module')
