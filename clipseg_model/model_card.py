@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -90,6 +90,17 @@ class ModelCard:
             raise self._wrong('resize', f'one of {_RESIZES}')
         if self.prompt_ground not in _GROUNDS:
             raise self._wrong('prompt_ground', f'one of {_GROUNDS}')
+
+    def ground_levels(self, mean: Sequence[float]) -> tuple[float, float, float]:
+        """What :attr:`prompt_ground` is in levels of 0…255, red, green and blue.
+
+        Args:
+            mean: The colour that the model subtracts, each in 0…1.
+        """
+        if self.prompt_ground != 'mean':
+            return 0, 0, 0
+        red, green, blue = (255 * level for level in mean)
+        return red, green, blue
 
     @property
     def layers(self) -> tuple[int, ...]:

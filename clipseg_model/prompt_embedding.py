@@ -53,8 +53,7 @@ class PromptEmbedder:
         self.visual_method = visual_method
         self.template = template
         backbone = runtime.model.backbone
-        red, green, blue = (255 * level for level in backbone.mean)
-        self._ground = (red, green, blue) if card.prompt_ground == 'mean' else (0, 0, 0)
+        self._ground = card.ground_levels(backbone.mean)
         self._size = card.prompt_image_size or card.input_size
         if card.input_size % backbone.patch_size or self._size % backbone.patch_size:
             raise CheckpointError(

@@ -168,8 +168,7 @@ def follow_card(settings: Settings) -> Settings:
         return settings
     card = get_card(name) if name in list_models() else load_card(name)
     mean = card.config.get('backbone', {}).get('mean', IMAGENET_MEAN)
-    ground = tuple(255 * level for level in mean) if card.prompt_ground == 'mean' else (0, 0, 0)
-    known = {'size': card.input_size, 'ground': ground}
+    known = {'size': card.input_size, 'ground': card.ground_levels(mean)}
     given = settings.prompts.model_fields_set
     changes = {key: value for key, value in known.items() if key not in given}
     prompts = settings.prompts.model_copy(update=changes)

@@ -234,13 +234,12 @@ def _loader(data: Dataset[Any], workers: int) -> Iterator[Any]:
 
 def paper_prompts(card: ModelCard, model: SegmentationModel, how: Evaluation) -> PromptSettings:
     """Returns how samples become prompts in paper mode."""
-    mean = tuple(255 * level for level in model.backbone.mean)
     return PromptSettings(
         size=how.size,
         fit=how.fit,
         template=how.template or 'plain',
         method=how.method,
-        ground=mean if card.prompt_ground == 'mean' else (0, 0, 0),
+        ground=card.ground_levels(model.backbone.mean),
         text_weight=(0.0, 0.0),
     )
 
