@@ -6,12 +6,13 @@ import os
 import platform
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import torch
 from torch import nn
 
@@ -22,11 +23,15 @@ SHAPES = ((485, 768, 3072), (2048, 2048, 2048))
 PACKAGES = ('torch', 'transformers', 'openvino', 'onnxruntime', 'numpy', 'opencv-python-headless')
 
 
-def describe() -> dict[str, Any]:
-    """Returns processor, cores, threads of torch, system and versions of packages."""
+def describe(packages: Sequence[str] = PACKAGES) -> dict[str, Any]:
+    """Returns processor, cores, memory, threads of torch, system and versions of packages.
+
+    Args:
+        packages: Those that are installed are named.
+    """
     model = re.search(r'^model name\s*:\s*(.+)$', _read('/proc/cpuinfo'), re.M)
     versions = {}
-    for package in PACKAGES:
+    for package in packages:
         try:
             versions[package] = version(package)
         except PackageNotFoundError:
@@ -35,6 +40,7 @@ def describe() -> dict[str, Any]:
         'processor': model[1] if model else platform.processor(),
         'instructions': torch.backends.cpu.get_cpu_capability(),
         'cores': os.cpu_count(),
+        'memory_gb': round(psutil.virtual_memory().total / 1e9, 1),
         'threads': torch.get_num_threads(),
         'system': f'{platform.system()} {platform.release()}',
         'python': platform.python_version(),

@@ -13,18 +13,17 @@ from unittest import mock
 
 import pytest
 
-from training.benchmark_node import (
+from training.benchmark_cases import (
     SETTLE,
     BenchmarkError,
     Case,
-    describe_machine,
-    main,
-    make_parser,
     markdown,
     model_duration,
     summarise,
     summarise_cameras,
 )
+from training.benchmark_machine import describe
+from training.benchmark_node import PACKAGES, main, make_parser
 
 MS = 1_000_000
 NS = 1_000_000_000
@@ -160,7 +159,7 @@ def test_the_table() -> None:
 
 
 def test_the_machine_is_named() -> None:
-    machine = describe_machine()
+    machine = describe(PACKAGES)
     assert machine['cores'] >= 1
     assert machine['memory_gb'] > 0
     assert machine['versions']['torch']
