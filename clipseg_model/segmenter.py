@@ -27,7 +27,6 @@ from clipseg_model.models import ImageFeatures, PromptFeatures, SegmentationMode
 from clipseg_model.preprocessing import Preprocessor, input_shape
 from clipseg_model.prompt_embedding import PromptEmbedder
 from clipseg_model.prompts import Prompt, as_prompts, check_probability
-from clipseg_model.regions import Box
 from clipseg_model.runtime import Runtime, wrap_model
 from clipseg_model.segmentation import PromptResult, Segmentation
 from clipseg_model.still import StillDetector
@@ -35,9 +34,6 @@ from clipseg_model.visual_prompt import DEFAULT_METHOD
 from clipseg_model.zoom import Zoom
 
 __all__ = ['PromptResult', 'Segmentation', 'Segmenter', 'input_shape']
-
-VIEW_BATCH = 8
-"""Parts of an image encoded at once."""
 
 
 class Segmenter:
@@ -318,7 +314,7 @@ class Segmenter:
         pixels = torch.cat([self.preprocessor.pixels(image) for image in images])
         features = self.runtime.encode_image(pixels)
         condition = self.embedder.conditions(wanted).expand(len(images), -1, -1)
-        answers = self._decode(features, self.runtime.encode_prompts(condition))
+        answers = self.decode(features, self.runtime.encode_prompts(condition))
         found = [
             self.read(logits, wanted, threshold, size)
             for logits, size in zip(answers, sizes, strict=True)
@@ -353,6 +349,34 @@ class Segmenter:
         if features is None:
             raise ImageError('There is no encoding to reuse: give the pixels of the image')
         return self._decode_prompts(features, list(prompts))
+
+    def decode(self, features: ImageFeatures, prompts: PromptFeatures) -> Tensor:
+        """Decodes what the runtime made of images and prompts, and checks the answer.
+
+        Args:
+            features: Of one image, or of B.
+            prompts: Of P prompts, or of B sets of P.
+
+        Returns:
+            Logits at the model's resolution, float32: (P, h, w), or (B, P, h, w) of B sets.
+
+        Raises:
+            ClipsegError: They are not finite.
+        """
+        # The same answer to the same prompts, exactly.
+        if self._decoded is not None and self._decoded[0] is features:
+            _, known, logits = self._decoded
+            if known is prompts:
+                return logits
+        logits = self.runtime.decode(features, prompts).float()
+        if not math.isfinite(float(logits.sum())):
+            raise ClipsegError(
+                f'The model {self.card.name!r} gave logits that are not finite: its weights are '
+                'damaged, or its precision is too low for them'
+            )
+        reusable = self.reuse_below and features is self._encoded
+        self._decoded = (features, prompts, logits) if reusable else None
+        return logits
 
     def read(
         self,
@@ -395,45 +419,6 @@ class Segmenter:
         return Segmentation(height, width, results, self.card.name)
 
     @torch.inference_mode()
-    def segment_views(
-        self,
-        image: NDArray[np.uint8],
-        views: Sequence[Box],
-        prompts: Sequence[Sequence[Prompt]],
-    ) -> list[NDArray[np.float32]]:
-        """Segment parts of an image, each as if it were a whole one, in batches.
-
-        Args:
-            image: (H, W, 3) uint8 RGB.
-            views: The parts. They are resized to one shape, that of the whole image, so they
-                should have its proportions.
-            prompts: For each view, at least one.
-
-        Returns:
-            For each view, logits (P, h, w) float32 at the model's resolution.
-
-        Raises:
-            PromptError: A prompt is not representable by the model.
-        """
-        shape = self.preprocessor.shape_of(*image.shape[:2])
-        # A batch has the same number of prompts for each of its images.
-        groups: dict[int, list[int]] = {}
-        for number, own in enumerate(prompts):
-            groups.setdefault(len(own), []).append(number)
-        logits: dict[int, NDArray[np.float32]] = {}
-        for numbers in groups.values():
-            for start in range(0, len(numbers), VIEW_BATCH):
-                batch = numbers[start : start + VIEW_BATCH]
-                crops = [image[views[number].slices] for number in batch]
-                pixels = torch.cat([self.preprocessor.pixels(crop, shape) for crop in crops])
-                features = self.runtime.encode_image(pixels)
-                condition = torch.stack([self.embedder.conditions(list(prompts[n])) for n in batch])
-                known = self.runtime.encode_prompts(condition)
-                answers = self._decode(features, known).cpu().numpy()
-                logits.update(zip(batch, answers, strict=True))
-        return [logits[number] for number in range(len(views))]
-
-    @torch.inference_mode()
     def warm_up(self, height: int = 480, width: int = 640, prompts: int = 1) -> None:
         """Run once on a black image, so that the first real one is not slow.
 
@@ -445,7 +430,7 @@ class Segmenter:
         pixels = self.preprocessor.pixels(np.zeros((height, width, 3), np.uint8))
         features = self.runtime.encode_image(pixels)
         condition = self.runtime.embed_texts(['a']).expand(prompts, -1)
-        top_scores(self._decode(features, self.runtime.encode_prompts(condition)))
+        top_scores(self.decode(features, self.runtime.encode_prompts(condition)))
 
     def release_caches(self) -> None:
         """Forget the image that was set and what the decoder knows of prompts, to free memory.
@@ -459,7 +444,7 @@ class Segmenter:
         """Logits (P, h, w) of prompts of one image."""
         most = self.prompts_at_once or len(prompts)
         parts = [
-            self._decode(features, self.embedder.features(prompts[start : start + most]))
+            self.decode(features, self.embedder.features(prompts[start : start + most]))
             for start in range(0, len(prompts), most)
         ]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
@@ -476,27 +461,6 @@ class Segmenter:
             self._encoded = self._decoded = None
             return False
         return True
-
-    def _decode(self, features: ImageFeatures, prompts: PromptFeatures) -> Tensor:
-        """Logits, float32: (P, h, w) of prompts of one image, or (B, P, h, w) of those of B.
-
-        Raises:
-            ClipsegError: They are not finite.
-        """
-        # The same answer to the same prompts, exactly.
-        if self._decoded is not None and self._decoded[0] is features:
-            _, known, logits = self._decoded
-            if known is prompts:
-                return logits
-        logits = self.runtime.decode(features, prompts).float()
-        if not math.isfinite(float(logits.sum())):
-            raise ClipsegError(
-                f'The model {self.card.name!r} gave logits that are not finite: its weights are '
-                'damaged, or its precision is too low for them'
-            )
-        reusable = self.reuse_below and features is self._encoded
-        self._decoded = (features, prompts, logits) if reusable else None
-        return logits
 
 
 def _check_weights(model: SegmentationModel, name: str) -> None:

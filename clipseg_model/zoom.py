@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from clipseg_model.calibration import top_scores
 from clipseg_model.errors import RegionError
+from clipseg_model.prompts import Prompt
 from clipseg_model.proposals import CoarseProposals, Proposal, Proposer, check_share
 from clipseg_model.regions import Box, CloseUp, CloseUps, check_combination
 from clipseg_model.segmentation import PromptResult, Segmentation
@@ -26,7 +27,10 @@ from clipseg_model.segmentation import PromptResult, Segmentation
 if TYPE_CHECKING:
     from clipseg_model.segmenter import Segmenter
 
-__all__ = ['Region', 'Zoom']
+__all__ = ['Region', 'Zoom', 'segment_views']
+
+VIEW_BATCH = 8
+"""Parts of an image encoded at once."""
 
 
 @dataclass
@@ -103,7 +107,7 @@ class Zoom:
         if not regions:
             return found
         prompts = [[found.results[number].prompt for number in region.boxes] for region in regions]
-        answers = segmenter.segment_views(image, [region.view for region in regions], prompts)
+        answers = segment_views(segmenter, image, [region.view for region in regions], prompts)
         parts: dict[int, list[CloseUp]] = {}
         for region, logits in zip(regions, answers, strict=True):
             for (number, boxes), own in zip(region.boxes.items(), logits, strict=True):
@@ -170,3 +174,46 @@ class Zoom:
 
 def _score(logits: NDArray[np.float32]) -> float:
     return top_scores(torch.from_numpy(logits)[None])[0]
+
+
+@torch.inference_mode()
+def segment_views(
+    segmenter: Segmenter,
+    image: NDArray[np.uint8],
+    views: Sequence[Box],
+    prompts: Sequence[Sequence[Prompt]],
+) -> list[NDArray[np.float32]]:
+    """Segment parts of an image, each as if it were a whole one, in batches.
+
+    Args:
+        segmenter: What segments them.
+        image: (H, W, 3) uint8 RGB.
+        views: The parts. They are resized to one shape, that of the whole image, so they
+            should have its proportions.
+        prompts: For each view, at least one.
+
+    Returns:
+        For each view, logits (P, h, w) float32 at the model's resolution.
+
+    Raises:
+        PromptError: A prompt is not representable by the model.
+    """
+    shape = segmenter.preprocessor.shape_of(*image.shape[:2])
+    # A batch has the same number of prompts for each of its images.
+    groups: dict[int, list[int]] = {}
+    for number, own in enumerate(prompts):
+        groups.setdefault(len(own), []).append(number)
+    logits: dict[int, NDArray[np.float32]] = {}
+    for numbers in groups.values():
+        for start in range(0, len(numbers), VIEW_BATCH):
+            batch = numbers[start : start + VIEW_BATCH]
+            crops = [image[views[number].slices] for number in batch]
+            pixels = torch.cat([segmenter.preprocessor.pixels(crop, shape) for crop in crops])
+            features = segmenter.runtime.encode_image(pixels)
+            condition = torch.stack(
+                [segmenter.embedder.conditions(list(prompts[n])) for n in batch]
+            )
+            known = segmenter.runtime.encode_prompts(condition)
+            answers = segmenter.decode(features, known).cpu().numpy()
+            logits.update(zip(batch, answers, strict=True))
+    return [logits[number] for number in range(len(views))]

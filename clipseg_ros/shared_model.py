@@ -160,7 +160,7 @@ def _segment(ready: Sequence[tuple[Frame, PromptFeatures]]) -> None:
     segmenter = ready[0][0].owner
     if len(ready) == 1:
         frame, prompts = ready[0]
-        frame.logits = segmenter._decode(segmenter.runtime.encode_image(frame.pixels), prompts)
+        frame.logits = segmenter.decode(segmenter.runtime.encode_image(frame.pixels), prompts)
         return
     features = segmenter.runtime.encode_image(torch.cat([frame.pixels for frame, _ in ready]))
     groups: dict[int, list[int]] = {}
@@ -169,7 +169,7 @@ def _segment(ready: Sequence[tuple[Frame, PromptFeatures]]) -> None:
     for numbers in groups.values():
         part = features if len(groups) == 1 else features.select(numbers)
         known = PromptFeatures.stack([ready[number][1] for number in numbers])
-        for number, logits in zip(numbers, segmenter._decode(part, known), strict=True):
+        for number, logits in zip(numbers, segmenter.decode(part, known), strict=True):
             ready[number][0].logits = logits
 
 
@@ -268,7 +268,7 @@ class SharedSegmenter(Segmenter):
             for size in range(2, self.batch_limit + 1):
                 features = self.runtime.encode_image(pixels.repeat(size, 1, 1, 1))
                 known = self.runtime.encode_prompts(condition.repeat(size, prompts, 1))
-                self._decode(features, known)
+                self.decode(features, known)
 
     def _line_up(self, pixels: Tensor, prompts: list[Prompt]) -> Tensor:
         made = None

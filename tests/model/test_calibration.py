@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional
 
 from clipseg_model.calibration import (
     logit,
@@ -49,3 +50,14 @@ class TestScores:
 
     def test_fewer_pixels_than_that(self) -> None:
         assert top_scores(torch.zeros(1, 2, 2)) == [0.5]
+
+    @pytest.mark.parametrize('size', [(352, 352), (126, 98), (33, 71), (24, 40), (4, 4)])
+    def test_no_top_pixel_is_missed(self, size: tuple[int, int]) -> None:
+        noise = torch.randn(3, *size, generator=torch.manual_seed(0))
+        # Broad peaks, single pixels, and many equals.
+        smooth = functional.avg_pool2d(noise, 9, stride=1, padding=4) * 20
+        logits = torch.cat([noise, smooth, noise.round()])
+        count = max(16, math.ceil(0.003 * size[0] * size[1]))
+        ordered = logits.flatten(1).sort(descending=True).values
+        expected = ordered[:, :count].sigmoid().mean(dim=1)
+        torch.testing.assert_close(torch.tensor(top_scores(logits)), expected)
