@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from clipseg_model.backbone import Backbone
+from clipseg_model.buffers import empty
 
 __all__ = [
     'ARCHITECTURES',
@@ -202,7 +203,10 @@ class SegmentationModel(nn.Module, ABC):
             )
             decoded = self._decode(features, chunk)
             if logits is None:
-                logits = decoded.new_empty(decoded.shape[0], count, *decoded.shape[2:])
+                # Of 16 bits they become float32 in the end: at once, rather than by another copy.
+                dtype = torch.promote_types(decoded.dtype, torch.float32)
+                shape = decoded.shape[0], count, *decoded.shape[2:]
+                logits = empty(*shape, dtype=dtype, device=decoded.device)
             logits[:, part] = decoded
         assert logits is not None
         return logits

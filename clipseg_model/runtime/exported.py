@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor
 
+from clipseg_model.buffers import empty
 from clipseg_model.errors import ExportError
 from clipseg_model.model_card import ModelCard
 from clipseg_model.models import ImageFeatures, PromptFeatures, SegmentationModel
@@ -189,7 +190,7 @@ class ExportedRuntime(Runtime):
             return self.decode(features, condition[None])[0]
         condition = condition.float().contiguous()
         size = (features.height, features.width)
-        logits = torch.empty(*condition.shape[:2], *size, device=condition.device)
+        logits = empty(*condition.shape[:2], *size, dtype=torch.float32, device=condition.device)
         with memory_guard(self):
             for number in range(batch):
                 parts = [part[number : number + 1] for part in features.taps]

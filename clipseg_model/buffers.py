@@ -1,0 +1,34 @@
+"""Memory for large results."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+__all__ = ['empty']
+
+ALIGNMENT = 64
+"""Bytes: of a cache line, and of the widest vector."""
+
+
+def empty(*shape: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """A tensor that is not initialised, on a CPU in huge pages where the system has them.
+
+    What torch allocates there comes from the kernel anew, page by page: the logits of 64 prompts
+    at 352 × 352 took 46 ms to touch on a virtual machine, and 1 ms as memory of numpy, which asks
+    for huge pages.
+
+    Args:
+        shape: Of the tensor.
+        dtype: Of its values.
+        device: Where it lies.
+    """
+    if device.type != 'cpu':
+        return torch.empty(shape, dtype=dtype, device=device)
+    size = math.prod(shape) * dtype.itemsize
+    memory = np.empty(size + ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % ALIGNMENT
+    return torch.from_numpy(memory[start : start + size]).view(dtype).view(shape)
