@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -57,6 +57,14 @@ class Scratch:
         return self._bytes[name]
 
 
+class _Entry(NamedTuple):
+    """A prompt that may be on somewhere: what was found, its id, and where in the image."""
+
+    result: PromptResult
+    identity: int
+    window: tuple[slice, slice]
+
+
 class FrameOutputs:
     """Mask, labels, confidence and probability of one frame.
 
@@ -91,29 +99,31 @@ class FrameOutputs:
         self._peak: Floats | None = None
         if not wanted:
             return
-        entries = list(zip(results, ids, strict=True))
         everywhere = 'probability' in wanted
-        if not everywhere:
-            entries = [entry for entry in entries if _may_be_on(entry[0])]
         # One threshold and nobody absent: the highest logit of all wins.
-        alike = len({result.cut for result, _ in entries}) == 1 and all(
-            result.presence for result, _ in entries
-        )
+        if everywhere and _alike(results):
+            self._find_highest(list(zip(results, ids, strict=True)), scratch)
+            return
+        entries = [
+            _Entry(result, identity, window)
+            for result, identity in zip(results, ids, strict=True)
+            if (window := _window(result)) is not None
+        ]
         if set(wanted) == {'mask'}:
             self._find_union(entries, scratch)
-        elif alike and everywhere:
-            self._find_highest(entries, scratch)
+            return
+        pixels = segmentation.height * segmentation.width
+        areas = sum(_area(entry.window) for entry in entries)
+        if (
+            not everywhere
+            and _alike([entry.result for entry in entries])
+            and areas > _WHOLE * pixels * len(entries)
+        ):
+            self._find_highest([(entry.result, entry.identity) for entry in entries], scratch)
         else:
-            entries = [entry for entry in entries if _may_be_on(entry[0])]
-            windows = [_window(result) for result, _ in entries]
-            pixels = segmentation.height * segmentation.width
-            if alike and sum(map(_area, windows)) > _WHOLE * pixels * len(windows):
-                self._find_highest(entries, scratch)
-            else:
-                everything = everywhere or 'confidence' in wanted
-                self._find_winner(entries, windows, everything, scratch)
-            if everywhere:
-                self._find_peak(results, scratch)
+            self._find_winner(entries, everywhere or 'confidence' in wanted, scratch)
+        if everywhere:
+            self._find_peak(results, scratch)
 
     def mask(self, out: Bytes) -> None:
         """Writes 255 where any prompt matches, 0 elsewhere, into uint8 (H, W)."""
@@ -166,13 +176,13 @@ class FrameOutputs:
         assert best is not None or not len(index), "'confidence' was not wanted"
         return sigmoid(best.ravel()[index]) if best is not None else np.empty(0, np.float32)
 
-    def _find_union(self, entries: Sequence[tuple[PromptResult, int]], scratch: Scratch) -> None:
+    def _find_union(self, entries: Sequence[_Entry], scratch: Scratch) -> None:
         """Finds where any prompt is on; which one is left open."""
         logits, on = scratch.floats('logits', self.shape), scratch.bytes('on', self.shape)
-        for result, _ in entries:
-            window = _window(result)
+        for entry in entries:
+            window, cut = entry.window, entry.result.cut
             here, winner = on[window], self._winner[window]
-            np.greater(result.resized_logits(logits)[window], result.cut, out=here.view(bool))
+            np.greater(entry.result.resized_logits(logits)[window], cut, out=here.view(bool))
             np.bitwise_or(winner, here, out=winner)
 
     def _find_highest(self, entries: Sequence[tuple[PromptResult, int]], scratch: Scratch) -> None:
@@ -193,18 +203,11 @@ class FrameOutputs:
         np.greater(best, entries[0][0].cut, out=wins.view(bool))
         np.multiply(self._winner, wins, out=self._winner)
 
-    def _find_winner(
-        self,
-        entries: Sequence[tuple[PromptResult, int]],
-        windows: Sequence[tuple[slice, slice]],
-        keep: bool,
-        scratch: Scratch,
-    ) -> None:
+    def _find_winner(self, entries: Sequence[_Entry], keep: bool, scratch: Scratch) -> None:
         """Finds the winners where thresholds differ, prompts are absent, or masks are small.
 
         Args:
-            entries: Results with their ids.
-            windows: For each, where it can be on.
+            entries: Results with their ids and windows.
             keep: Whether the winners' logits are needed afterwards.
             scratch: As for the class.
         """
@@ -214,14 +217,19 @@ class FrameOutputs:
             self._best = best = np.full(self.shape, -np.inf, np.float32)
         else:
             best = scratch.floats('best', self.shape)
-            for window in windows:
-                best[window].fill(-np.inf)
-        for (result, identity), window in zip(entries, windows, strict=True):
-            close, won = result.resized_logits(logits)[window], wins[window]
-            np.greater(close, result.cut, out=on[window].view(bool))
+        cuts = {entry.result.cut for entry in entries}
+        # What is to be exceeded: what has won so far, and where nothing has, the only threshold.
+        start = cuts.pop() if len(cuts) == 1 else -np.inf
+        for entry in entries:
+            best[entry.window].fill(start)
+        for entry in entries:
+            window = entry.window
+            close, won = entry.result.resized_logits(logits)[window], wins[window]
             cv2.compare(close, best[window], cv2.CMP_GT, dst=won)
-            np.multiply(won, on[window], out=won)
-            number[window].fill(identity)
+            if cuts:
+                np.greater(close, entry.result.cut, out=on[window].view(bool))
+                np.multiply(won, on[window], out=won)
+            number[window].fill(entry.identity)
             cv2.copyTo(number[window], won, self._winner[window])
             cv2.copyTo(close, won, best[window])
 
@@ -233,11 +241,10 @@ class FrameOutputs:
             cv2.max(peak, result.resized_logits(logits), dst=peak)
 
 
-def _may_be_on(result: PromptResult) -> bool:
-    """Whether any pixel of the mask can be on: interpolation never exceeds its highest corner."""
-    if not result.presence:
-        return False
-    return result.close_ups is not None or bool(result.logits.max() + _MARGIN > result.cut)
+def _alike(results: Sequence[PromptResult]) -> bool:
+    """Whether all have one threshold, and none is absent."""
+    one = len({result.cut for result in results}) == 1
+    return one and all(result.presence for result in results)
 
 
 def _area(window: tuple[slice, slice]) -> int:
@@ -245,8 +252,13 @@ def _area(window: tuple[slice, slice]) -> int:
     return int(rows.stop - rows.start) * int(columns.stop - columns.start)
 
 
-def _window(result: PromptResult) -> tuple[slice, slice]:
-    """Rows and columns outside of which no pixel of the mask is on."""
+def _window(result: PromptResult) -> tuple[slice, slice] | None:
+    """Rows and columns outside of which no pixel of the mask is on; None where none can be.
+
+    Interpolation never exceeds its highest corner.
+    """
+    if not result.presence:
+        return None
     top, left, bottom, right = 0, 0, result.height, result.width
     if result.region is not None:
         region = result.region
@@ -254,8 +266,10 @@ def _window(result: PromptResult) -> tuple[slice, slice]:
     if result.close_ups is not None:
         return slice(top, bottom), slice(left, right)
     lowest = result.cut - _MARGIN
-    rows = result.logits.max(axis=1) > lowest
-    columns = result.logits.max(axis=0) > lowest
+    rows = cv2.reduce(result.logits, 1, cv2.REDUCE_MAX).ravel() > lowest
+    if not rows.any():
+        return None
+    columns = cv2.reduce(result.logits, 0, cv2.REDUCE_MAX).ravel() > lowest
     return _stretch(rows, top, bottom), _stretch(columns, left, right)
 
 
@@ -266,8 +280,6 @@ def _stretch(on: NDArray[Any], start: int, stop: int) -> slice:
     next to it.
     """
     numbers = np.flatnonzero(on)
-    if not numbers.size:
-        return slice(start, start)
     scale = (stop - start) / len(on)
     first = start + math.floor((numbers[0] - 0.5) * scale - 0.5)
     last = start + math.ceil((numbers[-1] + 1.5) * scale - 0.5)

@@ -36,6 +36,10 @@ class SourceError(RuntimeError):
     """A camera's source cannot be opened, or gives no frame."""
 
 
+class InterfacesError(ImportError):
+    """The generated messages are of no use."""
+
+
 class BagError(ClipsegError):
     """A bag cannot be read or written, or does not say which of its topics is meant."""
 

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
+
+from clipseg_ros.errors import InterfacesError
 
 MISSING = (
     'the messages of clipseg_ros are not built (plain pip install): running without ~/prompts, '
@@ -49,18 +52,18 @@ def load_interfaces() -> Interfaces | None:
     Raises:
         ImportError: If they were built but cannot be imported (another Python, another ROS
             distribution): broken is not the same as absent.
+        InterfacesError: If they were built from an older version.
     """
     if importlib.util.find_spec('clipseg_ros.msg') is None:
         return None
     messages = importlib.import_module('clipseg_ros.msg')
-    services = importlib.import_module('clipseg_ros.srv')
-    return Interfaces(
-        Prompt=messages.Prompt,
-        PromptArray=messages.PromptArray,
-        Segment=messages.Segment,
-        SegmentArray=messages.SegmentArray,
-        SetPrompts=services.SetPrompts,
-        PickPrompt=services.PickPrompt,
-        PromptMask=messages.PromptMask,
-        GetMasks=services.GetMasks,
-    )
+    known = {**vars(messages), **vars(importlib.import_module('clipseg_ros.srv'))}
+    classes = {field.name: known.get(field.name) for field in fields(Interfaces)}
+    missing = [name for name, found in classes.items() if found is None]
+    if missing:
+        raise InterfacesError(
+            f'the messages of clipseg_ros in {Path(str(messages.__file__)).parents[1]} were '
+            f'built from an older version: they lack {", ".join(missing)}. Remedy: `colcon build` '
+            'again, and source its install/setup file'
+        )
+    return Interfaces(**classes)

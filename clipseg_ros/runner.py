@@ -15,7 +15,7 @@ from rclpy.exceptions import (
 )
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 
-from clipseg_ros.errors import SourceError
+from clipseg_ros.errors import InterfacesError, SourceError
 
 # rclpy's signal handler can wake the executor before the context is shut down; the executor then
 # waits again, for ever if nothing else happens.
@@ -104,6 +104,7 @@ def run_nodes(make_nodes: Callable[[], Sequence[Any]], args: list[str] | None = 
             InvalidParameterException,
             InvalidParameterTypeException,
             InvalidParameterValueException,
+            InterfacesError,
             SourceError,
         ) as error:
             print(f'cannot start: {error}', file=sys.stderr)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from ros_peers import ROOT, NodeProcess, Peer, claimed_domain, write_tiny_model
+from ros_peers import ROOT, NodeProcess, Peer, claimed_domain, running_node, write_tiny_model
 
 from clipseg_ros.interfaces import load_interfaces
 
@@ -42,15 +42,11 @@ def peer(domain: int) -> Iterator[Peer]:
 @pytest.fixture(scope='session')
 def segment(domain: int, tiny_model: Path) -> Iterator[NodeProcess]:
     """The node, active, in a process that all tests share; each leaves it as it found it."""
-    node = NodeProcess(
+    with running_node(
         'clipseg_ros.segment_node',
         {'model': tiny_model, 'device': 'cpu', 'threads': 1, 'prompt': "'the mug; red bowl'"},
-    )
-    node.wait_for('active: tiny')
-    yield node
-    status = node.stop()
-    assert status == 0, node.output
-    assert 'Traceback' not in node.output, node.output
+    ) as node:
+        yield node
 
 
 @pytest.fixture(scope='session')

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import signal
 import subprocess
@@ -200,6 +201,45 @@ class NodeProcess:
     def _read(self, stream: IO[str]) -> None:
         for line in stream:
             self.lines.append(line.rstrip('\n'))
+
+
+@contextmanager
+def running_node(*words: Any, ready: str = 'active: tiny', **options: Any) -> Iterator[NodeProcess]:
+    """A node in a process of its own, which ends well, without a traceback.
+
+    Args:
+        words: As :class:`NodeProcess` takes them.
+        ready: What it says before the tests begin; nothing to wait for where empty.
+        options: As :class:`NodeProcess` takes them.
+    """
+    node = NodeProcess(*words, **options)
+    try:
+        if ready:
+            node.wait_for(ready)
+        yield node
+    finally:
+        status = node.stop()
+    assert status == 0, node.output
+    assert 'Traceback' not in node.output, node.output
+
+
+def answer_of(script: str, environment: dict[str, str]) -> Any:
+    """What a peer that runs as a process of its own answers, as JSON.
+
+    Args:
+        script: Its file, in this folder; it gets the number of the ROS domain.
+        environment: Variables that it gets beside those of this process, the domain among them.
+    """
+    answer = subprocess.run(
+        [sys.executable, Path(__file__).with_name(script), environment['ROS_DOMAIN_ID']],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert answer.returncode == 0, answer.stderr
+    return json.loads(answer.stdout)
 
 
 class Peer:

@@ -14,7 +14,7 @@ from build_vision_msgs import environment_with_vision_msgs
 from rcl_interfaces.srv import ListParameters
 from rclpy.duration import Duration
 from rclpy.qos import QoSDurabilityPolicy, QoSProfile, QoSReliabilityPolicy
-from ros_peers import NodeProcess, Peer, claimed_domain, wait_until
+from ros_peers import NodeProcess, Peer, claimed_domain, running_node, wait_until
 from sensor_msgs.msg import PointCloud2
 from test_reference import rows
 
@@ -57,18 +57,15 @@ def node(built: dict[str, str], own_domain: int, tiny_model: Path) -> Iterator[N
     """The node with its own messages and those of vision_msgs."""
     variables = [built, environment_with_vision_msgs()]
     names = {name for some in variables for name in some}
-    made = NodeProcess(
+    with running_node(
         'clipseg_ros.segment_node',
         {'model': tiny_model, 'device': 'cpu', 'threads': 1, 'prompt': "'the mug; red bowl'"},
         environment={
             **{n: os.pathsep.join(some[n] for some in variables if n in some) for n in names},
             'ROS_DOMAIN_ID': str(own_domain),
         },
-    )
-    made.wait_for('active: tiny')
-    yield made
-    assert made.stop() == 0, made.output
-    assert 'Traceback' not in made.output, made.output
+    ) as made:
+        yield made
 
 
 @pytest.fixture(scope='module')

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from ros_peers import NodeProcess, Peer, claimed_domain, picture, wait_until
+from ros_peers import (
+    NodeProcess,
+    Peer,
+    answer_of,
+    claimed_domain,
+    picture,
+    running_node,
+    wait_until,
+)
 
 from clipseg_model.registry import create_model
 from clipseg_ros.interfaces import MISSING
@@ -23,28 +27,13 @@ def seen(built: dict[str, str], tiny_model: Path) -> Iterator[dict[str, Any]]:
     """What a peer saw of a node, both with the messages, in a domain of their own."""
     with claimed_domain() as domain:
         environment = {**built, 'ROS_DOMAIN_ID': str(domain)}
-        node = NodeProcess(
+        with running_node(
             'clipseg_ros.segment_node',
             {'model': tiny_model, 'device': 'cpu', 'threads': 1, 'prompt': "'the mug; red bowl'"},
             environment=environment,
-        )
-        try:
-            node.wait_for('active: tiny')
+        ) as node:
             assert MISSING not in node.output
-            answer = subprocess.run(
-                [sys.executable, Path(__file__).with_name('interface_peer.py'), str(domain)],
-                env={**os.environ, **environment},
-                capture_output=True,
-                text=True,
-                timeout=90,
-                check=False,
-            )
-            assert answer.returncode == 0, answer.stderr + node.output
-            yield json.loads(answer.stdout)
-        finally:
-            status = node.stop()
-        assert status == 0, node.output
-        assert 'Traceback' not in node.output, node.output
+            yield answer_of('interface_peer.py', environment)
 
 
 def test_prompts_are_latched(seen: dict[str, Any]) -> None:

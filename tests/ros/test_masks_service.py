@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray
-from ros_peers import NodeProcess, Peer, picture, stamp_of, wait_until
+from ros_peers import NodeProcess, Peer, picture, running_node, stamp_of, wait_until
 from sensor_msgs.msg import Image
 from std_srvs.srv import SetBool
 
@@ -59,17 +59,13 @@ class Bench:
 
 @pytest.fixture(scope='module')
 def the_bench(built: dict[str, str], domain: int, tiny_model: Path, peer: Peer) -> Iterator[Bench]:
-    node = NodeProcess(
+    with running_node(
         'clipseg_ros.segment_node',
         {'model': tiny_model, 'device': 'cpu', 'threads': 1, 'prompt': "'the mug; red bowl'"},
         ['-r', '__ns:=/masks'],
         built,
-    )
-    node.wait_for('active: tiny')
-    yield Bench(node, peer)
-    status = node.stop()
-    assert status == 0, node.output
-    assert 'Traceback' not in node.output, node.output
+    ) as node:
+        yield Bench(node, peer)
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from diagnostic_msgs.msg import DiagnosticArray
-from ros_peers import NodeProcess, Peer, picture, stamp_of, wait_until
+from ros_peers import NodeProcess, Peer, picture, running_node, stamp_of, wait_until
 from sensor_msgs.msg import Image
 
 import clipseg_ros.memory_relief as memory_relief_module
@@ -181,16 +181,10 @@ def limit(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope='module')
 def short_node(domain: int, tiny_model: Path, limit: Path) -> Iterator[NodeProcess]:
     script = Path(__file__).with_name('short_memory_node.py')
-    node = NodeProcess(
-        str(script),
-        script=[str(limit), str(tiny_model), '--ros-args', '-r', '__ns:=/short',
-                '-p', "prompt:='the mug; red bowl; a chair; red chair'"],
-    )  # fmt: skip
-    node.wait_for('active: tiny')
-    yield node
-    status = node.stop()
-    assert status == 0, node.output
-    assert 'Traceback' not in node.output, node.output
+    prompt = "prompt:='the mug; red bowl; a chair; red chair'"
+    words = [str(limit), str(tiny_model), '--ros-args', '-r', '__ns:=/short', '-p', prompt]
+    with running_node(str(script), script=words) as node:
+        yield node
 
 
 def test_the_node_lives_on_says_so_and_recovers(

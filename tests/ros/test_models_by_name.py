@@ -9,7 +9,7 @@ import pytest
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 from rclpy.qos import QoSProfile
-from ros_peers import ROOT, NodeProcess, Peer, picture, wait_until
+from ros_peers import ROOT, NodeProcess, Peer, picture, running_node, wait_until
 from sensor_msgs.msg import Image
 
 from clipseg_model.checkpoints import save_checkpoint
@@ -27,16 +27,14 @@ def node(domain: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node
     folder = tmp_path_factory.mktemp('models')
     for name in UNTRAINED:
         save_checkpoint(folder / f'{name}.safetensors', make(name), CARD)
-    process = NodeProcess(
+    with running_node(
         'clipseg_ros.segment_node',
         {'device': 'cpu', 'threads': 1, 'prompt': "'a mug; blue cup'", 'autostart': False},
         ['-r', '__ns:=/named'],
         environment={'CLIPSEG_MODELS': str(folder)},
-    )
-    yield process
-    status = process.stop()
-    assert status == 0, process.output
-    assert 'Traceback' not in process.output, process.output
+        ready='',
+    ) as process:
+        yield process
 
 
 @pytest.mark.parametrize('name', list(UNTRAINED))

@@ -292,6 +292,27 @@ def test_tuning_too_late_is_an_error() -> None:
     assert 'OMP_WAIT_POLICY=PASSIVE' in run(code)
 
 
+def test_interfaces_of_an_older_version_are_told(tmp_path: Path) -> None:
+    """As after a pull without a new build: with all messages but one kind."""
+    names = {'msg': ['Prompt', 'PromptArray', 'Segment', 'SegmentArray'], 'srv': ['SetPrompts']}
+    for kind, classes in names.items():
+        (tmp_path / 'clipseg_ros' / kind).mkdir(parents=True)
+        text = ''.join(f'class {name}: ...\n' for name in classes)
+        (tmp_path / 'clipseg_ros' / kind / '__init__.py').write_text(text)
+    code = (
+        f'import clipseg_ros; clipseg_ros.__path__.insert(0, {str(tmp_path / "clipseg_ros")!r})\n'
+        'from clipseg_ros.interfaces import load_interfaces\n'
+        'from clipseg_ros.runner import run_node\n'
+        'raise SystemExit(run_node(load_interfaces, ["node"]))\n'
+    )
+    command = [sys.executable, '-c', code]
+    answer = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert answer.returncode == 1
+    assert 'Traceback' not in answer.stderr
+    for words in ('cannot start', str(tmp_path), 'lack PickPrompt, PromptMask, GetMasks', 'colcon'):
+        assert words in answer.stderr
+
+
 def test_interfaces_are_all_or_none() -> None:
     interfaces = load_interfaces()
     if interfaces is not None:

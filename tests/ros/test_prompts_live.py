@@ -18,6 +18,7 @@ from ros_peers import (
     Peer,
     picture,
     ros_arguments,
+    running_node,
     stamp_of,
     wait_until,
     write_tiny_model,
@@ -113,16 +114,12 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope='module')
 def the_bench(tiny_model: Path, peer: Peer) -> Iterator[Bench]:
-    node = NodeProcess(
+    with running_node(
         'clipseg_ros.segment_node',
         {'model': tiny_model, 'device': 'cpu', 'threads': 1, 'prompt': f"'{BOTH}'"},
         ['-r', '__ns:=/live'],
-    )
-    node.wait_for('active: tiny')
-    yield Bench(node, peer)
-    status = node.stop()
-    assert status == 0, node.output
-    assert 'Traceback' not in node.output, node.output
+    ) as node:
+        yield Bench(node, peer)
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import itertools
 import json
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,15 @@ import cv2
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.qos import QoSDurabilityPolicy, QoSProfile, QoSReliabilityPolicy
-from ros_peers import NodeProcess, Peer, claimed_domain, picture, ros_arguments, stamp_of
+from ros_peers import (
+    NodeProcess,
+    Peer,
+    claimed_domain,
+    picture,
+    ros_arguments,
+    running_node,
+    stamp_of,
+)
 from sensor_msgs.msg import CompressedImage, Image
 
 from clipseg_ros.diagnostics import Level
@@ -71,19 +80,11 @@ def meeting(tiny_model: Path) -> Iterator[tuple[NodeProcess, Peer]]:
         arguments[name] = ros_arguments(parameters)
     host = str(Path(__file__).with_name('node_host.py'))
     with claimed_domain() as domain:
-        node = NodeProcess(
-            host, script=[json.dumps(arguments)], environment={'ROS_DOMAIN_ID': str(domain)}
-        )
-        peer = Peer(domain)
-        try:
+        words = {'script': [json.dumps(arguments)], 'environment': {'ROS_DOMAIN_ID': str(domain)}}
+        with running_node(host, ready='', **words) as node, closing(Peer(domain)) as peer:
             for name in arguments:
                 node.wait_for(f'[{name}.clipseg]: active', timeout=90)
             yield node, peer
-        finally:
-            peer.close()
-            status = node.stop()
-        assert status == 0, node.output
-        assert 'Traceback' not in node.output, node.output
 
 
 def within_limit(condition: Callable[[], bool], act: Callable[[], object] = lambda: None) -> bool:

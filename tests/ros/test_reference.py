@@ -18,7 +18,7 @@ from build_vision_msgs import environment_with_vision_msgs
 from rcl_interfaces.msg import ParameterType
 from rcl_interfaces.srv import DescribeParameters, GetParameters, ListParameters
 from rclpy.qos import QoSDurabilityPolicy, QoSReliabilityPolicy
-from ros_peers import ROOT, NodeProcess, Peer, claimed_domain, wait_until
+from ros_peers import ROOT, NodeProcess, Peer, claimed_domain, running_node, wait_until
 
 PAGE = ROOT / 'docs' / 'reference.md'
 # What the fixture `segment` sets.
@@ -47,20 +47,15 @@ def segment(built: dict[str, str], own_domain: int, tiny_model: Path) -> Iterato
     """The node with all that it may find: its own messages, and those of vision_msgs."""
     variables = [built, environment_with_vision_msgs()]
     names = {name for some in variables for name in some}
-    node = NodeProcess(
+    with running_node(
         'clipseg_ros.segment_node',
         {'model': tiny_model, 'device': 'cpu', 'threads': 1, 'prompt': "'the mug; red bowl'"},
         environment={
             **{n: os.pathsep.join(some[n] for some in variables if n in some) for n in names},
             'ROS_DOMAIN_ID': str(own_domain),
         },
-    )
-    try:
-        node.wait_for('active: tiny')
+    ) as node:
         yield node
-    finally:
-        status = node.stop()
-    assert status == 0, node.output
 
 
 @pytest.fixture(scope='module')

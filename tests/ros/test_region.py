@@ -13,7 +13,7 @@ import pytest
 from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import Point
 from numpy.typing import NDArray
-from ros_peers import NodeProcess, Peer, picture, stamp_of, wait_until
+from ros_peers import NodeProcess, Peer, picture, running_node, stamp_of, wait_until
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
@@ -139,18 +139,14 @@ class Bench:
 
 @pytest.fixture(scope='module')
 def the_bench(built: dict[str, str], domain: int, tiny_model: Path, peer: Peer) -> Iterator[Bench]:
-    node = NodeProcess(
+    with running_node(
         'clipseg_ros.segment_node',
         {'model': tiny_model, 'device': 'cpu', 'threads': 1, 'prompt': "'the mug; red bowl'",
          'roi': '[0, 0, 20, 20]'},
         ['-r', '__ns:=/region'],
         built,
-    )  # fmt: skip
-    node.wait_for('active: tiny')
-    yield Bench(node, peer)
-    status = node.stop()
-    assert status == 0, node.output
-    assert 'Traceback' not in node.output, node.output
+    ) as node:  # fmt: skip
+        yield Bench(node, peer)
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pytest
 import torch
 from diagnostic_msgs.msg import DiagnosticArray
 from numpy.typing import NDArray
-from ros_peers import NodeProcess, Peer, picture, ros_arguments, stamp_of, wait_until
+from ros_peers import NodeProcess, Peer, picture, ros_arguments, running_node, stamp_of, wait_until
 from sensor_msgs.msg import Image
 
 from clipseg_model.checkpoints import load_checkpoint, save_checkpoint
@@ -40,13 +40,12 @@ def host(
         'refused': ros_arguments({**common, 'model': sees_prompts, 'reuse_below': 6.0}),
         'plain': ros_arguments({**common, 'model': sees_prompts}),
     }
-    process = NodeProcess(str(Path(__file__).with_name('node_host.py')), script=[json.dumps(nodes)])
-    for name in ('still', 'plain'):
-        process.wait_for(f'images from /{name}/image')
-    yield process
-    status = process.stop()
-    assert status == 0, process.output
-    assert 'Traceback' not in process.output, process.output
+    host = str(Path(__file__).with_name('node_host.py'))
+    with running_node(
+        host, script=[json.dumps(nodes)], ready='images from /still/image'
+    ) as process:
+        process.wait_for('images from /plain/image')
+        yield process
 
 
 class StillCamera:

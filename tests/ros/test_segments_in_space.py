@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from ros_peers import NodeProcess, claimed_domain, picture
+from ros_peers import answer_of, claimed_domain, picture, running_node
 
 from clipseg_model.registry import create_model
 
@@ -26,27 +22,12 @@ def seen(built: dict[str, str], tiny_model: Path) -> Iterator[dict[str, Any]]:
         environment = {**built, 'ROS_DOMAIN_ID': str(domain)}
         stand_ins = Path(__file__).with_name('stand_ins')
         with_tf2 = {'PYTHONPATH': f'{environment["PYTHONPATH"]}:{stand_ins}'}
-        node = NodeProcess(
+        with running_node(
             'clipseg_ros.segment_node',
             {'model': tiny_model, 'device': 'cpu', 'threads': 1, 'prompt': "'the mug; red bowl'"},
             environment={**environment, **with_tf2},
-        )
-        try:
-            node.wait_for('active: tiny')
-            answer = subprocess.run(
-                [sys.executable, Path(__file__).with_name('space_peer.py'), str(domain)],
-                env={**os.environ, **environment},
-                capture_output=True,
-                text=True,
-                timeout=90,
-                check=False,
-            )
-            assert answer.returncode == 0, answer.stderr + node.output
-            yield {**json.loads(answer.stdout), 'log': node.output}
-        finally:
-            status = node.stop()
-        assert status == 0, node.output
-        assert 'Traceback' not in node.output, node.output
+        ) as node:
+            yield {**answer_of('space_peer.py', environment), 'log': node.output}
 
 
 def test_where_the_model_s_masks_are_in_space(seen: dict[str, Any], tiny_model: Path) -> None:

@@ -15,7 +15,7 @@ pytest.importorskip('tf2_ros', reason='tf2 comes with a ROS 2 installation, not 
 
 from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import Quaternion, Transform, TransformStamped, Vector3
-from ros_peers import NodeProcess, Peer, claimed_domain, picture, stamp_of, wait_until
+from ros_peers import NodeProcess, Peer, claimed_domain, picture, running_node, stamp_of, wait_until
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from std_msgs.msg import Header
 from tf2_ros import StaticTransformBroadcaster, TransformBroadcaster
@@ -71,7 +71,7 @@ def own_domain() -> Iterator[int]:
 
 @pytest.fixture(scope='module')
 def node(own_domain: int, tiny_model: Path) -> Iterator[NodeProcess]:
-    made = NodeProcess(
+    with running_node(
         'clipseg_ros.segment_node',
         {
             'model': tiny_model,
@@ -84,11 +84,8 @@ def node(own_domain: int, tiny_model: Path) -> Iterator[NodeProcess]:
             'PYTHONPATH': os.environ.get('PYTHONPATH', ''),
             'ROS_DOMAIN_ID': str(own_domain),
         },
-    )
-    made.wait_for('active: tiny')
-    yield made
-    assert made.stop() == 0, made.output
-    assert 'Traceback' not in made.output, made.output
+    ) as made:
+        yield made
 
 
 @pytest.fixture(scope='module')

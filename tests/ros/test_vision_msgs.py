@@ -6,9 +6,6 @@ The contract is that of the segmentation layer's README and of how it reads the 
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +15,15 @@ from typing import Any
 import numpy as np
 import pytest
 from build_vision_msgs import SOURCE, environment_with_vision_msgs
-from ros_peers import NodeProcess, Peer, claimed_domain, picture, wait_until
+from ros_peers import (
+    NodeProcess,
+    Peer,
+    answer_of,
+    claimed_domain,
+    picture,
+    running_node,
+    wait_until,
+)
 
 from clipseg_model.registry import create_model
 from clipseg_model.segmentation import Segmentation
@@ -147,7 +152,7 @@ def seen(tiny_model: Path) -> Iterator[dict[str, Any]]:
     variables = environment_with_vision_msgs()
     with claimed_domain() as domain:
         environment = {**variables, 'ROS_DOMAIN_ID': str(domain)}
-        node = NodeProcess(
+        with running_node(
             'clipseg_ros.segment_node',
             {
                 'model': tiny_model,
@@ -157,24 +162,9 @@ def seen(tiny_model: Path) -> Iterator[dict[str, Any]]:
                 'prompt': "'the mug; red bowl'",
             },
             environment=environment,
-        )
-        try:
-            node.wait_for('active: tiny')
+        ) as node:
             assert MISSING not in node.output
-            answer = subprocess.run(
-                [sys.executable, Path(__file__).with_name('vision_peer.py'), str(domain)],
-                env={**os.environ, **environment},
-                capture_output=True,
-                text=True,
-                timeout=120,
-                check=False,
-            )
-            assert answer.returncode == 0, answer.stderr + node.output
-            yield json.loads(answer.stdout)
-        finally:
-            status = node.stop()
-        assert status == 0, node.output
-        assert 'Traceback' not in node.output, node.output
+            yield answer_of('vision_peer.py', environment)
 
 
 class TestNav2:
