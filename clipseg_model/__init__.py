@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from clipseg_model.errors import (
     CheckpointError,
     ClipsegError,
+    ColourError,
     DeviceError,
     DeviceMemoryError,
     ExportError,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 __all__ = [
     'CheckpointError',
     'ClipsegError',
+    'ColourError',
     'DeviceError',
     'DeviceMemoryError',
     'ExportError',

@@ -128,6 +128,14 @@ def segment(
     frame_masks: Annotated[
         bool, typer.Option('--frame-masks', help='Write the masks of every frame of a video.')
     ] = False,
+    color: Annotated[
+        list[str] | None,
+        typer.Option(
+            help='Colour of a prompt on overlays, by its name or its place: "mug=#ff8800", '
+            '"2=#00ff00". Repeatable.',
+            metavar='NAME=#RRGGBB',
+        ),
+    ] = None,
     instances: Annotated[
         bool, typer.Option('--instances', help='Write the connected parts of each mask, too.')
     ] = False,
@@ -189,10 +197,12 @@ def segment(
     # torch takes seconds to import: not before the arguments are understood.
     from clipseg_model.file_runner import FileRunner, find_files
     from clipseg_model.images import VIDEO_SUFFIXES
+    from clipseg_model.palette import read_colours
     from clipseg_model.registry import create_model
 
     try:
         prompts = _prompts(prompt or [], prompt_image, prompt_mask, prompt_box, text_weight)
+        colours = read_colours(color or [])
         if min_area is not None and not instances:
             raise RegionError('--min-area belongs to --instances: give both')
         zoom_options = {
@@ -229,7 +239,7 @@ def segment(
         least = 1 if instances and min_area is None else min_area
         if (runtime, precision) != ('eager', 'fp32'):
             err.print(f'Runtime: {escape(segmenter.runtime.describe())}', soft_wrap=True)
-        runner = FileRunner(segmenter, prompts, output, threshold, frame_masks, least)
+        runner = FileRunner(segmenter, prompts, output, threshold, frame_masks, least, colours)
     except ClipsegError as error:
         fail(str(error))
     failed = _run(runner, files) + len(problems)

@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = [
     'CheckpointError',
     'ClipsegError',
+    'ColourError',
     'DeviceError',
     'DeviceMemoryError',
     'DownloadError',
@@ -53,6 +54,10 @@ class ModelNotFoundError(ClipsegError):
 
 class RegionError(ClipsegError):
     """A box, a part of an image, or a setting of zoom or of instances is not usable."""
+
+
+class ColourError(ClipsegError):
+    """A colour of a label is not written as it must be, or is nobody's."""
 
 
 class ReuseError(ClipsegError):

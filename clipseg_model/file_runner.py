@@ -23,6 +23,7 @@ from clipseg_model.errors import ImageError
 from clipseg_model.images import IMAGE_SUFFIXES, VIDEO_SUFFIXES, read_image
 from clipseg_model.instances import check_min_area
 from clipseg_model.overlay import render_overlay
+from clipseg_model.palette import Colours, check_used, palette_with
 from clipseg_model.prompts import Prompt
 from clipseg_model.segmentation import Segmentation
 from clipseg_model.segmenter import Segmenter
@@ -104,8 +105,10 @@ class FileRunner:
         frame_masks: Whether to write the masks of every frame of a video.
         min_area: Least area of the connected parts of each mask that are written, pixels; None
             for not writing them.
+        colours: Those of prompts on overlays, by name or number, in place of the palette's.
 
     Raises:
+        ColourError: A colour is that of no prompt.
         ImageError: The folder cannot be made.
         PromptError: A prompt is not representable by the model.
         RegionError: The least area is less than 1.
@@ -119,6 +122,7 @@ class FileRunner:
         threshold: float | None = None,
         frame_masks: bool = False,
         min_area: int | None = None,
+        colours: Colours = (),
     ) -> None:
         if min_area is not None:
             check_min_area(min_area)
@@ -130,6 +134,9 @@ class FileRunner:
         self.min_area = min_area
         reported = [prompt for prompt in self.prompts if not prompt.negative]
         self._slugs = list(_distinct(slug(prompt.label) for prompt in reported))
+        named = list(enumerate((prompt.label for prompt in reported), start=1))
+        check_used(colours, named)
+        self._palette = palette_with(colours, named)
         self._stems: set[str] = set()
         try:
             output.mkdir(parents=True, exist_ok=True)
@@ -202,7 +209,7 @@ class FileRunner:
             for result in found.results
         ]
         legend = list(enumerate(names, start=1))
-        return render_overlay(image, found.labels(), 0.5, legend, outlines=True)
+        return render_overlay(image, found.labels(), 0.5, legend, True, palette=self._palette)
 
     def _claim(self, stem: str) -> str:
         """A stem that no earlier file of this run has."""

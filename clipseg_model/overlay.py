@@ -1,40 +1,14 @@
-"""Colours of prompts, and the picture for people."""
+"""The picture for people."""
 
 from __future__ import annotations
 
-import colorsys
 from collections.abc import Sequence
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-# Steps of the golden angle spread any number of hues evenly and keep neighbours far apart.
-_GOLDEN = 0.6180339887498949
-_FIRST_HUE = 0.97
-
-
-def _palette() -> NDArray[np.uint8]:
-    colours = np.zeros((256, 3), dtype=np.uint8)
-    for number in range(1, 256):
-        hue = (_FIRST_HUE + (number - 1) * _GOLDEN) % 1.0
-        # Every dozen colours look alike in hue alone, so brightness and saturation go round too.
-        saturation = (0.85, 0.6, 1.0)[(number - 1) // 12 % 3]
-        value = (1.0, 0.75, 0.88)[(number - 1) // 36 % 3]
-        colours[number] = [round(255 * c) for c in colorsys.hsv_to_rgb(hue, saturation, value)]
-    return colours
-
-
-PALETTE: NDArray[np.uint8] = _palette()
-"""RGB colour of every label, uint8 of shape (256, 3); the same in every process, 0 is black."""
-
-_TABLE = PALETTE.reshape(256, 1, 3)
-
-
-def colour_of(label: int) -> tuple[int, int, int]:
-    """Returns the RGB colour of a label, 0…255 each."""
-    red, green, blue = PALETTE[label].tolist()
-    return red, green, blue
+from clipseg_model.palette import PALETTE, colour_of
 
 
 def render_overlay(
@@ -44,6 +18,7 @@ def render_overlay(
     legend: Sequence[tuple[int, str]] = (),
     outlines: bool = False,
     out: NDArray[np.uint8] | None = None,
+    palette: NDArray[np.uint8] = PALETTE,
 ) -> NDArray[np.uint8]:
     """Tints an image by its labels.
 
@@ -54,11 +29,12 @@ def render_overlay(
         legend: (label, text) of the lines of a legend in the upper left corner.
         outlines: Whether shapes get an outline in their full colour, which costs more.
         out: Contiguous array of that shape to write to; a new one where None.
+        palette: RGB uint8 of shape (256, 3), the colour of every label.
 
     Returns:
         RGB uint8 of shape (H, W, 3): ``out``, or the new array.
     """
-    tint = cv2.applyColorMap(labels, _TABLE)
+    tint = cv2.applyColorMap(labels, palette.reshape(256, 1, 3))
     overlay = np.empty(rgb.shape, np.uint8) if out is None else out
     cv2.addWeighted(rgb, 1.0 - alpha, tint, alpha, 0.0, dst=overlay)
     untouched = cv2.inRange(labels, np.zeros(1), np.zeros(1))
@@ -68,13 +44,15 @@ def render_overlay(
         for label in np.unique(labels[labels > 0]).tolist():
             shape = (labels == label).view(np.uint8)
             contours, _ = cv2.findContours(shape, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
-            cv2.drawContours(overlay, contours, -1, colour_of(label), line)
+            cv2.drawContours(overlay, contours, -1, colour_of(label, palette), line)
     if legend:
-        _draw_legend(overlay, legend)
+        _draw_legend(overlay, legend, palette)
     return overlay
 
 
-def _draw_legend(image: NDArray[np.uint8], legend: Sequence[tuple[int, str]]) -> None:
+def _draw_legend(
+    image: NDArray[np.uint8], legend: Sequence[tuple[int, str]], palette: NDArray[np.uint8]
+) -> None:
     """Draws as many lines as fit, in a size that goes with the image's."""
     height, width = image.shape[:2]
     scale = max(0.3, min(height, width) / 900.0)
@@ -82,7 +60,7 @@ def _draw_legend(image: NDArray[np.uint8], legend: Sequence[tuple[int, str]]) ->
     for row, (label, text) in enumerate(legend[: max(0, height // line - 1)]):
         top = row * line + line // 3
         corner = (line // 3, top), (line // 3 + line * 2 // 3, top + line * 2 // 3)
-        cv2.rectangle(image, *corner, colour_of(label), cv2.FILLED)
+        cv2.rectangle(image, *corner, colour_of(label, palette), cv2.FILLED)
         origin = (corner[1][0] + line // 4, corner[1][1])
         # A shadow of the same weight, since a heavier one has wider letters.
         shift = max(1, round(scale * 2))

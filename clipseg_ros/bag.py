@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from clipseg_model.frame_outputs import FrameOutputs, Scratch
 from clipseg_model.overlay import render_overlay
+from clipseg_model.palette import Colours, check_used, palette_with
 from clipseg_model.prompts import Prompt
 from clipseg_model.segmentation import Segmentation
 from clipseg_model.segmenter import Segmenter
@@ -120,12 +121,15 @@ class BagRunner:
         node: Name of the node whose topics are written, with its namespace.
         storage: One of :data:`STORAGES`.
         min_area: Least area of a detection, pixels.
+        colours: Those of prompts on the overlay, by name or id, in place of the palette's.
 
     Attributes:
         problems: What was wrong with images that could not be read, and how often.
 
     Raises:
-        BagError: The folder exists, or an output or the storage has another name.
+        BagError: The folder exists, or an output or the storage has another name; colours are
+            given, and no overlay is asked for.
+        ColourError: A colour is that of no prompt.
         PromptError: Two prompts have one name.
     """
 
@@ -139,6 +143,7 @@ class BagRunner:
         node: str = '/clipseg',
         storage: str = 'mcap',
         min_area: int = 100,
+        colours: Colours = (),
     ) -> None:
         unknown = sorted(set(outputs) - set(OUTPUTS))
         if unknown or not outputs:
@@ -147,6 +152,11 @@ class BagRunner:
             )
         if storage not in STORAGES:
             raise BagError(f'the storage is one of {", ".join(STORAGES)}, not {storage!r}')
+        if colours and 'overlay' not in outputs:
+            raise BagError(
+                'colours are for the output overlay, which is not asked for: add it (--outputs), '
+                'or leave the colours out'
+            )
         if output.exists():
             raise BagError(f'{output} exists already: name another folder, or remove it')
         self.problems: Counter[str] = Counter()
@@ -154,6 +164,9 @@ class BagRunner:
         self._threshold = threshold
         self._asked = PromptSet().replace([PromptRequest(prompt) for prompt in prompts])
         self._prompts = reported(self._asked)
+        self._legend = [(entry.id, entry.name) for entry in self._prompts]
+        check_used(colours, self._legend)
+        self._palette = palette_with(colours, self._legend)
         # As a node with the parameters that it has by default.
         self._steadier, self._steadying = Steadier(), Steadying()
         self._wanted = [name for name in OUTPUTS if name in outputs]
@@ -255,9 +268,11 @@ class BagRunner:
         # Probability comes last: it takes over the memory that confidence reads.
         for name in sorted(wanted, key=lambda name: name == 'probability'):
             if name == 'overlay':
-                legend = [(entry.id, entry.name) for entry in self._prompts]
                 made[name] = np.empty_like(rgb)
-                render_overlay(rgb, outputs.labels(), 0.5, legend, out=made[name])
+                labels = outputs.labels()
+                render_overlay(
+                    rgb, labels, 0.5, self._legend, out=made[name], palette=self._palette
+                )
                 continue
             made[name] = np.empty(outputs.shape, np.float32 if name == 'probability' else np.uint8)
             getattr(outputs, name)(made[name])

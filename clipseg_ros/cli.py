@@ -66,6 +66,14 @@ def bag(
     min_area: Annotated[
         int, typer.Option(help='Least area of a detection.', metavar='PIXELS', min=1)
     ] = 100,
+    color: Annotated[
+        list[str] | None,
+        typer.Option(
+            help='Colour of a prompt on the output overlay, by its name or its id: '
+            '"mug=#ff8800", "2=#00ff00". Repeatable.',
+            metavar='NAME=#RRGGBB',
+        ),
+    ] = None,
     node: Annotated[
         str, typer.Option(help='Node whose topics are written: /clipseg/mask and so on.')
     ] = '/clipseg',
@@ -77,6 +85,7 @@ def bag(
     counted, and the exit code is then 1.
     """
     # torch takes seconds to import: not before the arguments are understood.
+    from clipseg_model.palette import read_colours
     from clipseg_model.prompts import parse_prompts
     from clipseg_model.registry import create_model
     from clipseg_ros.bag import BagRunner, find_camera, open_bag
@@ -86,13 +95,14 @@ def bag(
         if not prompts:
             raise PromptError('There is nothing to look for: give --prompt')
         wanted = [name.strip() for name in outputs.split(',') if name.strip()]
+        colours = read_colours(color or [])
         with open_bag(source) as reader:
             cameras = find_camera(reader, topic)
             segmenter = create_model(model, device, threads, reuse_below=reuse_below)
             if segmenter.card.notice:
                 err.print(f'[yellow]Note:[/] {escape(segmenter.card.notice)}', soft_wrap=True)
             runner = BagRunner(
-                segmenter, prompts, output, wanted, threshold, node, storage, min_area
+                segmenter, prompts, output, wanted, threshold, node, storage, min_area, colours
             )
             with show_progress() as progress:
                 count = sum(camera.msgcount for camera in cameras)

@@ -17,6 +17,7 @@ from clipseg_model.frame_outputs import FrameOutputs, Scratch
 from clipseg_model.masked_attention import check_restrictable
 from clipseg_model.overlap import OverlappedSegmenter, PendingSegmentation
 from clipseg_model.overlay import render_overlay
+from clipseg_model.palette import palette_with
 from clipseg_model.prompts import Prompt, fill_template, find_captions
 from clipseg_model.regions import Box
 from clipseg_model.segmenter import Segmentation, Segmenter
@@ -338,6 +339,7 @@ class SegmentationPipeline:
                 settings.overlay_alpha,
                 legend if settings.overlay_legend else (),
                 out=outputs.open_image('overlay', height, width, frame.header),
+                palette=palette_with(settings.overlay_colors, legend),
             )
             outputs.publish_image('overlay')
         if 'probability' in frame.wanted:

@@ -6,7 +6,8 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from clipseg_model.errors import PromptError
+from clipseg_model.errors import ColourError, PromptError
+from clipseg_model.palette import Colours, read_colours
 from clipseg_model.prompts import find_captions
 from clipseg_model.steadying import Steadying
 from clipseg_model.still import MAX_REUSES
@@ -27,6 +28,24 @@ def _check_prompt(value: Any) -> str:
     except PromptError as error:
         return str(error)
     return ''
+
+
+def _check_colors(value: Any) -> str:
+    try:
+        _read_colors(value)
+    except ColourError as error:
+        return str(error)
+    return ''
+
+
+def _read_colors(value: Any) -> Colours:
+    # An empty list has any type: ROS does not know of what.
+    entries = [value] if isinstance(value, str) else value
+    if not hasattr(entries, '__len__') or not all(isinstance(entry, str) for entry in entries):
+        raise ColourError(
+            f'{value!r} is neither a text nor a list of texts such as mug=#ff8800 or 3=#00ff00'
+        )
+    return read_colours(list(entries))
 
 
 def _check_threshold(value: Any) -> str:
@@ -224,6 +243,16 @@ DECLARATIONS: dict[str, Declaration] = {
             'is configured, if it is there. Empty for none.',
         ),
         Declaration('overlay_alpha', 0.5, 'Share of the tint on ~/overlay.', low=0.0, high=1.0),
+        Declaration(
+            'overlay_colors',
+            '',
+            'Colours on ~/overlay in place of the palette: NAME_OR_ID=#RRGGBB, by the name of a '
+            'prompt or the id of a label (; separates several), or a list of such texts.',
+            constraints='Such as mug=#ff8800 or 3=#00ff00; what names no active prompt waits for '
+            'it; empty is the palette.',
+            dynamic_type=True,
+            check=_check_colors,
+        ),
         Declaration('overlay_legend', True, 'Whether ~/overlay shows the names of the prompts.'),
         Declaration(
             'detection_min_area',
@@ -273,6 +302,7 @@ class Settings:
     Attributes:
         threshold: Probability in (0, 1), or None for the model's own.
         overlay_alpha: Share of the tint, 0…1.
+        overlay_colors: Colours in place of the palette's.
         overlay_legend: Whether the overlay has a legend.
         max_rate: Frames a second; 0 is no limit.
         watchdog: Seconds; 0 is never.
@@ -299,6 +329,7 @@ class Settings:
     roi: Roi | None = None
     reuse_below: float = 0.0
     reuse_frames: int = MAX_REUSES
+    overlay_colors: Colours = ()
 
     @classmethod
     def of(cls, node: Any) -> Settings:
@@ -308,6 +339,7 @@ class Settings:
         return cls(
             threshold=None if threshold == -1.0 else threshold,
             overlay_alpha=float(node.get_parameter('overlay_alpha').value),
+            overlay_colors=_read_colors(node.get_parameter('overlay_colors').value),
             overlay_legend=bool(node.get_parameter('overlay_legend').value),
             detection_min_area=int(node.get_parameter('detection_min_area').value),
             text_weight=float(node.get_parameter('text_weight').value),

@@ -119,6 +119,40 @@ class TestImages:
         assert counts == [90 * 120, 0]
         assert entry['box'] is None
 
+    def test_colours(self, checkpoint: Path, photo: Path, image: NDArray[np.uint8]) -> None:
+        words = ('-p', 'cup: the mug; !tray; bowl', '--threshold', 0.01)
+        pictures = {}
+        for colours in ((), ('Cup=#123456', '2=#fedcba')):
+            options = [part for colour in colours for part in ('--color', colour)]
+            result = segment(checkpoint, photo, *words, *options)
+            assert result.exit_code == 0, result.output
+            pictures[colours] = read_image('out/photo_overlay.png').astype(int)
+        plain, coloured = pictures.values()
+        changed = (plain != coloured).any(axis=2)
+        labelled = changed.copy()
+        labelled[:30] = False  # The legend.
+        assert labelled.sum() > 1000, 'the test model finds something'
+        half = {
+            colour: (image + np.array(colour)) / 2 for colour in ((18, 52, 86), (254, 220, 186))
+        }
+        outline = [(coloured == np.array(colour)).all(axis=2) for colour in half]
+        near = [np.abs(coloured - tint).max(axis=2) <= 1 for tint in half.values()]
+        assert np.logical_or.reduce([*near, *outline])[labelled].all()
+
+    @pytest.mark.parametrize(
+        ('colour', 'words'),
+        [
+            ('mug=orange', "'mug=orange' is not NAME_OR_ID=#RRGGBB"),
+            ('cup=#ff8800', "'cup', and no prompt is called that; the prompts are mug (id 1)"),
+            ('2=#ff8800', 'the prompts are mug (id 1)'),
+        ],
+    )
+    def test_bad_colours(self, checkpoint: Path, photo: Path, colour: str, words: str) -> None:
+        result = segment(checkpoint, photo, '-p', 'mug; !tray', '--color', colour)
+        assert result.exit_code == 1
+        assert words in ' '.join(result.stderr.split())
+        assert not Path('out/photo_overlay.png').exists()
+
     def test_example_image(self, checkpoint: Path, photo: Path) -> None:
         mask = np.zeros((90, 120), np.uint8)
         mask[20:60, 30:80] = 255

@@ -1,29 +1,10 @@
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 
-from clipseg_model.overlay import PALETTE, colour_of, render_overlay
-
-
-def test_colours_differ_and_zero_is_black() -> None:
-    assert PALETTE.shape == (256, 3)
-    assert colour_of(0) == (0, 0, 0)
-    assert len({tuple(colour) for colour in PALETTE[:255].tolist()}) == 255
-    # The first dozen has to be told apart by eye.
-    first = PALETTE[1:13].astype(int)
-    distances = np.abs(first[:, None] - first[None]).sum(axis=2) + 999 * np.eye(12, dtype=int)
-    assert distances.min() > 60
-    assert (PALETTE[1:].max(axis=1) > 150).all()
-
-
-def test_colours_are_the_same_in_another_process() -> None:
-    code = 'from clipseg_model.overlay import PALETTE; print(PALETTE.tobytes().hex())'
-    found = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
-    assert found.stdout.strip() == PALETTE.tobytes().hex()
+from clipseg_model.overlay import render_overlay
+from clipseg_model.palette import PALETTE, colour_of, palette_with, read_colours
 
 
 @pytest.mark.parametrize('alpha', [0.0, 0.3, 1.0])
@@ -67,6 +48,24 @@ def test_legend_stays_in_its_corner_and_changes_no_input() -> None:
     assert changed[:, 0].max() < 60
     assert tuple(overlay[12, 9].tolist()) == colour_of(1)
     assert (rgb == 90).all()
+
+
+def test_tint_outline_and_legend_have_the_colours_of_the_palette_that_is_given() -> None:
+    generator = np.random.default_rng(0)
+    rgb = generator.integers(0, 256, (480, 640, 3), dtype=np.uint8)
+    labels = np.zeros((480, 640), np.uint8)
+    labels[200:300, 100:200], labels[300:400, 300:400] = 1, 7
+    legend = [(1, 'the red mug'), (7, 'cup')]
+    palette = palette_with(read_colours('The Red Mug=#123456'), legend)
+    overlay = render_overlay(rgb, labels, 1.0, legend, palette=palette)
+    assert (overlay[labels == 1] == (0x12, 0x34, 0x56)).all()
+    assert (overlay[labels == 7] == colour_of(7)).all()
+    np.testing.assert_array_equal(overlay[100:][labels[100:] == 0], rgb[100:][labels[100:] == 0])
+    squares = {tuple(overlay[row, 9].tolist()) for row in range(60)}
+    assert {(0x12, 0x34, 0x56), colour_of(7)} <= squares
+    assert colour_of(1) not in squares
+    outlined = render_overlay(rgb, labels, 0.0, outlines=True, palette=palette)
+    assert tuple(outlined[200, 150].tolist()) == (0x12, 0x34, 0x56)
 
 
 @pytest.mark.parametrize('size', [(1, 1), (3, 200), (200, 3), (17, 23)])

@@ -17,7 +17,7 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import String
 from std_srvs.srv import SetBool
 
-from clipseg_model.overlay import PALETTE
+from clipseg_model.palette import PALETTE
 from clipseg_model.registry import create_model
 from clipseg_ros.conversion import image_to_rgb
 from clipseg_ros.qos import command_input, image_output, sensor_input
@@ -257,6 +257,58 @@ def test_overlay_alpha_while_running(camera: Camera) -> None:
         camera.peer.set_parameter('/clipseg', 'overlay_legend', True)
 
 
+def test_overlay_colors_while_running(camera: Camera, prompt: Callable[..., None]) -> None:
+    peer, rgb = camera.peer, picture(120, 160, seed=5)
+
+    def colours() -> dict[int, set[tuple[int, ...]]]:
+        """What colours each label has on the overlay."""
+        found = camera.ask(peer.stamped(rgb), 'labels', 'overlay')
+        labels, overlay = pixels_of(found['labels']).copy(), pixels_of(found['overlay'])
+        np.testing.assert_array_equal(overlay[40:][labels[40:] == 0], rgb[40:][labels[40:] == 0])
+        labels[:40, :120] = 0  # The legend.
+        return {n: {tuple(c) for c in overlay[labels == n].tolist()} for n in (1, 2)}
+
+    def default(label: int) -> set[tuple[int, ...]]:
+        return {tuple(PALETTE[label].tolist())}
+
+    assert peer.get_parameter('/clipseg', 'overlay_colors') == ''
+    try:
+        assert peer.set_parameter('/clipseg', 'overlay_alpha', 1.0).successful
+        assert colours() == {1: default(1), 2: default(2)}
+        for value, one, two in (
+            ('The Mug=#123456', {(0x12, 0x34, 0x56)}, default(2)),
+            (['the mug=#123456', '2=#fedcba'], {(0x12, 0x34, 0x56)}, {(0xFE, 0xDC, 0xBA)}),
+            ('1=#010203; the mug=#0a0b0c', {(10, 11, 12)}, default(2)),
+            ('a chair=#123456', default(1), default(2)),
+        ):
+            result = peer.set_parameter('/clipseg', 'overlay_colors', value)
+            assert result.successful, result.reason
+            assert colours() == {1: one, 2: two}, value
+        # A refused value leaves the colours that were.
+        assert peer.set_parameter('/clipseg', 'overlay_colors', 'red bowl=#fedcba').successful
+        assert not peer.set_parameter('/clipseg', 'overlay_colors', 'the mug=#12').successful
+        assert colours() == {1: default(1), 2: {(0xFE, 0xDC, 0xBA)}}
+        # The colour belongs to the name, which waits for its prompt.
+        assert peer.set_parameter('/clipseg', 'overlay_colors', 'a chair=#123456').successful
+        prompt('a chair; red bowl')
+        found = camera.ask(peer.stamped(rgb), 'labels', 'overlay')
+        labels, overlay = pixels_of(found['labels']), pixels_of(found['overlay'])
+        chair = labels > 2
+        chair[:40, :120] = False
+        assert chair.any(), 'the test picture has one'
+        assert (overlay[chair] == (0x12, 0x34, 0x56)).all()
+        prompt('the mug; red bowl')
+        for empty in ('', [], ['']):
+            assert peer.set_parameter('/clipseg', 'overlay_colors', '1=#123456').successful
+            assert colours()[1] == {(0x12, 0x34, 0x56)}
+            result = peer.set_parameter('/clipseg', 'overlay_colors', empty)
+            assert result.successful, result.reason
+            assert colours() == {1: default(1), 2: default(2)}, empty
+    finally:
+        peer.set_parameter('/clipseg', 'overlay_colors', '')
+        peer.set_parameter('/clipseg', 'overlay_alpha', 0.5)
+
+
 @pytest.mark.parametrize(
     ('name', 'value', 'words'),
     [
@@ -266,6 +318,10 @@ def test_overlay_alpha_while_running(camera: Camera) -> None:
         ('threshold', float('nan'), ['threshold']),
         ('threshold', 'high', ['type']),
         ('overlay_alpha', -0.1, ['overlay_alpha']),
+        ('overlay_colors', 'the mug=orange', ['overlay_colors', "'the mug=orange'", '#RRGGBB']),
+        ('overlay_colors', ['1=#ff8800', '255=#ff8800'], ["'255=#ff8800'", '1 … 254']),
+        ('overlay_colors', 7, ['overlay_colors', '7', 'text']),
+        ('overlay_colors', [1, 2], ['overlay_colors', '[1, 2]', 'text']),
         ('max_rate', -1.0, ['max_rate']),
         ('watchdog', 1e9, ['watchdog']),
         ('prompt', 7, ['prompt', '7', 'text']),

@@ -1,0 +1,151 @@
+"""Colours of labels: a fixed palette, and colours that somebody asked for instead."""
+
+from __future__ import annotations
+
+import colorsys
+import re
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clipseg_model.errors import ColourError
+
+__all__ = [
+    'PALETTE',
+    'Colours',
+    'check_used',
+    'colour_of',
+    'palette_with',
+    'read_colours',
+]
+
+_LAST_ID = 254
+
+# Steps of the golden angle spread any number of hues evenly and keep neighbours far apart.
+_GOLDEN = 0.6180339887498949
+_FIRST_HUE = 0.97
+
+Colours = tuple[tuple[int | str, tuple[int, int, int]], ...]
+"""What :func:`read_colours` returns: (id or name as it is compared, RGB), each id and name once."""
+
+
+def _palette() -> NDArray[np.uint8]:
+    colours = np.zeros((256, 3), dtype=np.uint8)
+    for number in range(1, 256):
+        hue = (_FIRST_HUE + (number - 1) * _GOLDEN) % 1.0
+        # Every dozen colours look alike in hue alone, so brightness and saturation go round too.
+        saturation = (0.85, 0.6, 1.0)[(number - 1) // 12 % 3]
+        value = (1.0, 0.75, 0.88)[(number - 1) // 36 % 3]
+        colours[number] = [round(255 * c) for c in colorsys.hsv_to_rgb(hue, saturation, value)]
+    colours.setflags(write=False)
+    return colours
+
+
+PALETTE: NDArray[np.uint8] = _palette()
+"""RGB colour of every label, uint8 of shape (256, 3); the same in every process, 0 is black."""
+
+
+def colour_of(label: int, palette: NDArray[np.uint8] = PALETTE) -> tuple[int, int, int]:
+    """Returns the RGB colour of a label, 0…255 each."""
+    red, green, blue = palette[label].tolist()
+    return red, green, blue
+
+
+def read_colours(value: str | Sequence[str]) -> Colours:
+    """Reads colours that labels shall have.
+
+    Args:
+        value: ``mug=#ff8800; 3=#00ff00``, or a list of such texts: the name of a prompt (letter
+            case does not matter) or the id of a label, and RGB in hexadecimal digits. Blank is
+            none.
+
+    Returns:
+        What :func:`palette_with` takes, in the order of the text.
+
+    Raises:
+        ColourError: An entry is written otherwise, has an id out of 1…254, or gives a second
+            colour to a name or an id.
+    """
+    found: dict[int | str, tuple[int, int, int]] = {}
+    for entry in re.split(r'[;\r\n]', value if isinstance(value, str) else '\n'.join(value)):
+        if entry.strip():
+            key, colour = _read_entry(entry.strip())
+            if found.setdefault(key, colour) != colour:
+                raise ColourError(
+                    f'{entry.strip()[:60]!r} is the second colour of {key!r}: give one of them'
+                )
+    return tuple(found.items())
+
+
+def _read_entry(entry: str) -> tuple[int | str, tuple[int, int, int]]:
+    # Names may hold an equals sign; colours do not.
+    subject, _, colour = (part.strip() for part in entry.rpartition('='))
+    if not subject or not re.fullmatch('#[0-9a-fA-F]{6}', colour):
+        raise ColourError(
+            f'{entry[:60]!r} is not NAME_OR_ID=#RRGGBB, such as mug=#ff8800 or 3=#00ff00 (RGB in '
+            'hexadecimal digits; no space before the #, which would begin a comment in YAML)'
+        )
+    red, green, blue = bytes.fromhex(colour[1:])
+    if not re.fullmatch('[+-]?[0-9]+', subject):
+        return _key_of(subject), (red, green, blue)
+    if not 1 <= int(subject) <= _LAST_ID:
+        raise ColourError(
+            f'{entry[:60]!r}: a number is the id of a label, 1 … {_LAST_ID}; write one of these, '
+            'or the name of a prompt'
+        )
+    return int(subject), (red, green, blue)
+
+
+def _key_of(name: str) -> str:
+    return ' '.join(name.split()).casefold()
+
+
+def palette_with(colours: Colours, named: Iterable[tuple[int, str]]) -> NDArray[np.uint8]:
+    """Returns the palette in which some labels have another colour.
+
+    A name goes before an id. What names no label here is not used. The same arguments give the
+    same array, which is kept: asking for every frame costs no new one.
+
+    Args:
+        colours: Of :func:`read_colours`.
+        named: (label, name) of the prompts that labels stand for.
+
+    Returns:
+        RGB uint8 of shape (256, 3), read-only; :data:`PALETTE` itself without colours.
+    """
+    return _palette_with(colours, tuple(named)) if colours else PALETTE
+
+
+# One for each camera and set of prompts of a process, of 768 bytes each.
+@lru_cache(maxsize=64)
+def _palette_with(colours: Colours, named: tuple[tuple[int, str], ...]) -> NDArray[np.uint8]:
+    palette, wanted = PALETTE.copy(), dict(colours)
+    for key, colour in colours:
+        if isinstance(key, int):
+            palette[key] = colour
+    for label, name in named:
+        palette[label] = wanted.get(_key_of(name), palette[label])
+    palette.setflags(write=False)
+    return palette
+
+
+def check_used(colours: Colours, named: Sequence[tuple[int, str]]) -> None:
+    """Makes sure that every colour is that of a label, where prompts do not come and go.
+
+    Args:
+        colours: Of :func:`read_colours`.
+        named: (label, name) of all prompts.
+
+    Raises:
+        ColourError: One names no prompt.
+    """
+    known = {key for label, name in named for key in (label, _key_of(name))}
+    unused = [key for key, _ in colours if key not in known]
+    if unused:
+        prompts = ', '.join(f'{name} (id {label})' for label, name in named[:20])
+        raise ColourError(
+            f'a colour is given to {", ".join(repr(key) for key in unused)}, and no prompt is '
+            f'called that; the prompts are {prompts}'
+        )
