@@ -120,7 +120,7 @@ class TestImages:
         assert entry['box'] is None
 
     def test_colours(self, checkpoint: Path, photo: Path, image: NDArray[np.uint8]) -> None:
-        words = ('-p', 'cup: the mug; !tray; bowl', '--threshold', 0.01)
+        words = ('-p', 'cup: the mug; !red chair; chair', '--threshold', 0.01)
         pictures = {}
         for colours in ((), ('Cup=#123456', '2=#fedcba')):
             options = [part for colour in colours for part in ('--color', colour)]
@@ -148,7 +148,7 @@ class TestImages:
         ],
     )
     def test_bad_colours(self, checkpoint: Path, photo: Path, colour: str, words: str) -> None:
-        result = segment(checkpoint, photo, '-p', 'mug; !tray', '--color', colour)
+        result = segment(checkpoint, photo, '-p', 'mug; !chair', '--color', colour)
         assert result.exit_code == 1
         assert words in ' '.join(result.stderr.split())
         assert not Path('out/photo_overlay.png').exists()
