@@ -266,10 +266,10 @@ def _window(result: PromptResult) -> tuple[slice, slice] | None:
     if result.close_ups is not None:
         return slice(top, bottom), slice(left, right)
     lowest = result.cut - _MARGIN
-    rows = cv2.reduce(result.logits, 1, cv2.REDUCE_MAX).ravel() > lowest
+    rows = result.logits.max(axis=1) > lowest
     if not rows.any():
         return None
-    columns = cv2.reduce(result.logits, 0, cv2.REDUCE_MAX).ravel() > lowest
+    columns = result.logits.max(axis=0) > lowest
     return _stretch(rows, top, bottom), _stretch(columns, left, right)
 
 

@@ -226,6 +226,13 @@ def open_image(
     return np.frombuffer(message.data, dtype=dtype).reshape(shape)
 
 
+def png_of_labels(labels: NDArray[np.uint8]) -> array.array[int]:
+    """Returns labels (H, W) as a PNG, as the field ``data`` of a message takes it."""
+    # Labels are few areas of one value each: runs are counted fast, and nothing makes them smaller.
+    options = [cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE]
+    return array.array('B', cv2.imencode('.png', labels, options)[1].tobytes())
+
+
 def _output_encoding(encoding: str) -> tuple[type[np.generic], int]:
     if encoding not in _OUTPUT_ENCODINGS:
         raise ValueError(f'encoding {encoding!r} is not one of {sorted(_OUTPUT_ENCODINGS)}')

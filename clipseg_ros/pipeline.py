@@ -27,7 +27,7 @@ from clipseg_model.visual_prompt import find_method
 from clipseg_ros.conversion import compressed_to_rgb, image_to_rgb
 from clipseg_ros.memory_relief import MemoryRelief
 from clipseg_ros.prompt_set import ActivePrompt, PromptSet, reported
-from clipseg_ros.publishers import SegmentOutputs
+from clipseg_ros.publishers import COMPRESSED_LABELS, SegmentOutputs
 from clipseg_ros.region import Roi, find_region
 from clipseg_ros.segment_parameters import Settings
 from clipseg_ros.support_pair import stamp_of
@@ -282,7 +282,7 @@ class SegmentationPipeline:
         # The overlay is made of the labels, points have their probability too, and the others are
         # of nothing that is made here.
         others = {'segments', 'detections'}
-        instead = {'overlay': 'labels', 'points': 'confidence'}
+        instead = {'overlay': 'labels', COMPRESSED_LABELS: 'labels', 'points': 'confidence'}
         needed = {instead.get(name, name) for name in wanted - others}
         ids = [entry.id for entry in found.prompts]
         pixels = FrameOutputs(segmentation, ids, needed, self._scratch)
@@ -320,9 +320,11 @@ class SegmentationPipeline:
         return segmentation
 
     def finish(self, frame: SegmentedFrame) -> None:
-        """Publishes what costs more and can wait: detections, overlay and probability."""
+        """Publishes what costs more and can wait: PNGs, detections, overlay and probability."""
         outputs, pixels = self._outputs, frame.pixels
         height, width = pixels.shape
+        if COMPRESSED_LABELS in frame.wanted:
+            outputs.publish_compressed_labels(pixels.labels(), frame.header)
         if 'detections' in frame.wanted:
             outputs.publish_detections(
                 frame.segmentation,

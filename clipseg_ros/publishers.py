@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from geometry_msgs.msg import Point
 from numpy.typing import NDArray
-from sensor_msgs.msg import Image, PointCloud2
+from sensor_msgs.msg import CompressedImage, Image, PointCloud2
 from std_msgs.msg import Header
 
 from clipseg_model.segmenter import Segmentation
-from clipseg_ros.conversion import open_image
+from clipseg_ros.conversion import open_image, png_of_labels
 from clipseg_ros.interfaces import Interfaces
 from clipseg_ros.prompt_set import ActivePrompt
 from clipseg_ros.qos import QosWatch, image_output, latched_output, overridable
@@ -32,8 +32,10 @@ IMAGE_OUTPUTS: dict[str, str] = {
 }
 """Topic (private) → encoding."""
 
-OTHER_OUTPUTS = ('segments', 'points', 'detections')
-"""Those that are no images."""
+COMPRESSED_LABELS = 'labels/compressed'
+
+OTHER_OUTPUTS = ('segments', 'points', 'detections', COMPRESSED_LABELS)
+"""Those that are no ``Image``."""
 
 
 class SegmentOutputs:
@@ -54,6 +56,7 @@ class SegmentOutputs:
         self._segments: Any = None
         self._prompts: Any = None
         self._points = self._create(watch, PointCloud2, '~/points')
+        self._compressed = self._create(watch, CompressedImage, f'~/{COMPRESSED_LABELS}')
         for name in IMAGE_OUTPUTS:
             self._images[name] = (self._create(watch, Image, f'~/{name}'), Image())
         if interfaces is not None:
@@ -73,7 +76,11 @@ class SegmentOutputs:
         """Whether anybody subscribes to an output (an image or one of :data:`OTHER_OUTPUTS`)."""
         if name == 'detections':
             return self._vision is not None and self._vision.wants_detections()
-        others = {'segments': self._segments, 'points': self._points}
+        others = {
+            'segments': self._segments,
+            'points': self._points,
+            COMPRESSED_LABELS: self._compressed,
+        }
         publisher = others[name] if name in others else self._images[name][0]
         return publisher is not None and publisher.get_subscription_count() > 0
 
@@ -97,6 +104,12 @@ class SegmentOutputs:
         """Publishes what was written into :meth:`open_image`."""
         publisher, message = self._images[name]
         publisher.publish(message)
+
+    def publish_compressed_labels(self, labels: NDArray[np.uint8], header: Header) -> None:
+        """Publishes labels (H, W) as PNG: JPEG would invent ids at every border."""
+        message = CompressedImage(header=header, format='mono8; png compressed mono8')
+        message.data = png_of_labels(labels)
+        self._compressed.publish(message)
 
     def publish_segments(
         self,
@@ -157,7 +170,8 @@ class SegmentOutputs:
         """Takes all topics away."""
         for publisher, _ in self._images.values():
             self._node.destroy_lifecycle_publisher(publisher)
-        self._node.destroy_lifecycle_publisher(self._points)
+        for publisher in (self._points, self._compressed):
+            self._node.destroy_lifecycle_publisher(publisher)
         if self._segments is not None:
             self._node.destroy_lifecycle_publisher(self._segments)
             self._node.destroy_publisher(self._prompts)

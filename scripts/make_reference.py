@@ -64,6 +64,7 @@ MEANINGS = {
         '~/pick_box': 'The same with a box.',
         '~/mask': 'mono8: 255 where any prompt matches, else 0.',
         '~/labels': 'mono8: the id of the winning prompt, 0 for none; 255 is never used.',
+        '~/labels/compressed': 'The same as PNG, without loss.',
         '~/confidence': 'mono8: 255 × probability of the winning prompt, 0 where labels is 0.',
         '~/probability': '32FC1: probability of the winning prompt, everywhere.',
         '~/overlay': 'rgb8: the image tinted by the labels, for people.',

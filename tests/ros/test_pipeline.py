@@ -21,7 +21,7 @@ from clipseg_ros.bench_stand_in import StandIn
 from clipseg_ros.conversion import array_to_image
 from clipseg_ros.pipeline import FoundFrame, SegmentationPipeline, overlap_on_gpu
 from clipseg_ros.prompt_set import PromptRequest, PromptSet
-from clipseg_ros.publishers import IMAGE_OUTPUTS
+from clipseg_ros.publishers import COMPRESSED_LABELS, IMAGE_OUTPUTS
 from clipseg_ros.segment_parameters import Settings
 
 HEIGHT, WIDTH = 48, 64
@@ -69,6 +69,10 @@ class Outputs:
     def publish_segments(self, *arguments: Any) -> None:
         self.published.append('segments')
 
+    def publish_compressed_labels(self, labels: NDArray[np.uint8], header: Header) -> None:
+        assert labels.shape == RGB.shape[:2]
+        self.published.append(COMPRESSED_LABELS)
+
 
 def make(
     outputs: Outputs, overlapped: Any = None, prompts: PromptSet | None = None
@@ -97,6 +101,7 @@ def run(pipeline: SegmentationPipeline, message: Image) -> None:
         (ALL, ['mask', 'labels', 'confidence', 'segments', 'overlay', 'probability']),
         (('labels', 'mask'), ['mask', 'labels']),
         (('overlay',), ['overlay']),
+        ((COMPRESSED_LABELS,), [COMPRESSED_LABELS]),
         (('probability',), ['probability']),
         (('segments',), ['segments']),
     ],
@@ -106,7 +111,7 @@ def test_what_nobody_subscribes_to_is_not_made(subscribed: Sequence[str], order:
     pipeline, model = make(outputs)
     run(pipeline, array_to_image(RGB, 'rgb8', Header()))
     assert outputs.published == order
-    assert sorted(outputs.opened) == sorted(name for name in order if name != 'segments')
+    assert sorted(outputs.opened) == sorted(name for name in order if name in IMAGE_OUTPUTS)
     assert len(model.images) == 1
     assert all(pixels.any() for pixels in outputs.pixels.values())
 

@@ -7,13 +7,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import skimage.data
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.qos import QoSProfile, QoSReliabilityPolicy
 from ros_peers import NodeProcess, Peer, picture, stamp_of, wait_until
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import String
 from std_srvs.srv import SetBool
 
@@ -95,6 +96,25 @@ def pixels_of(message: Image) -> np.ndarray[Any, Any]:
     shape = (message.height, message.width, channels) if channels > 1 else (
         message.height, message.width)  # fmt: skip
     return np.frombuffer(message.data, dtype).reshape(shape)
+
+
+def test_compressed_labels_are_the_labels(camera: Camera, peer: Peer) -> None:
+    topic = '/clipseg/labels/compressed'
+    received = peer.collect(CompressedImage, topic, RELIABLE)
+    wait_until(lambda: peer.node.count_publishers(topic))
+    image = camera.peer.stamped(picture(90, 131, seed=3), frame='lens')
+    labels = pixels_of(camera.ask(image, 'labels')['labels'])
+    assert len(np.unique(labels)) > 1
+
+    def answer() -> Any:
+        return [message for message in list(received) if stamp_of(message) == stamp_of(image)]
+
+    message = wait_until(answer, what='compressed labels')[-1]
+    assert message.header == image.header
+    assert message.format == 'mono8; png compressed mono8'
+    data = np.frombuffer(message.data, np.uint8)
+    np.testing.assert_array_equal(cv2.imdecode(data, cv2.IMREAD_UNCHANGED), labels)
+    assert data.nbytes < labels.nbytes
 
 
 @pytest.mark.parametrize('size', [(120, 160), (480, 640), (90, 31), (1, 1), (37, 500)])
