@@ -90,7 +90,8 @@ def _read_entry(entry: str) -> tuple[int | str, tuple[int, int, int]]:
     red, green, blue = bytes.fromhex(colour[1:])
     if not re.fullmatch('[+-]?[0-9]+', subject):
         return _key_of(subject), (red, green, blue)
-    if not 1 <= int(subject) <= _LAST_ID:
+    # Python reads no number of thousands of digits.
+    if len(subject) > 9 or not 1 <= int(subject) <= _LAST_ID:
         raise ColourError(
             f'{entry[:60]!r}: a number is the id of a label, 1 … {_LAST_ID}; write one of these, '
             'or the name of a prompt'

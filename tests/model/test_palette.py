@@ -68,6 +68,7 @@ def test_blank_is_none(value: str | list[str]) -> None:
         ('mug=#f80', ["'mug=#f80'"]),
         ('mug=#ff88000', ["'mug=#ff88000'"]),
         ('mug=#ff88zz', ["'mug=#ff88zz'"]),
+        ('9' * 5000 + '=#ff8800', ['999', '254']),
         ('mug:#ff8800', ["'mug:#ff8800'"]),
         ('bowl=#0044ff; mug=#ff880', ["'mug=#ff880'"]),
         (['bowl=#0044ff', 'mug #ff8800'], ["'mug #ff8800'"]),
