@@ -17,7 +17,7 @@ from clipseg_ros.errors import ImageConversionError
 from clipseg_ros.interfaces import Interfaces
 from clipseg_ros.prompt_messages import write_messages
 from clipseg_ros.prompt_pick import Picked, Place, pick
-from clipseg_ros.prompt_server import PromptServer
+from clipseg_ros.prompt_server import PICTURE_PAUSE, PromptServer
 from clipseg_ros.prompt_set import EXAMPLE, ActivePrompt, check_written
 from clipseg_ros.qos import QosWatch, command_input, overridable
 from clipseg_ros.throttled_log import ThrottledLog
@@ -75,6 +75,7 @@ class PickServer:
                 topic,
                 callback,
                 profile,
+                callback_group=self._server.inbox.gate(topic),
                 event_callbacks=watch.subscription_events(topic, profile),
                 qos_overriding_options=overridable(),
             )
@@ -113,7 +114,7 @@ class PickServer:
                 raise PromptError(f'the point ({message.x}, {message.y}) is not finite')
             return Place(int(np.floor(message.x)), int(np.floor(message.y)))
 
-        self._on_topic('pick_point', place)
+        self._on_topic('~/pick_point', place)
 
     def _on_box(self, message: RegionOfInterest) -> None:
         def place() -> Place:
@@ -124,16 +125,22 @@ class PickServer:
                 )
             return Place(message.x_offset, message.y_offset, message.width, message.height)
 
-        self._on_topic('pick_box', place)
+        self._on_topic('~/pick_box', place)
 
-    def _on_topic(self, what: str, place: Callable[[], Place]) -> None:
-        try:
-            _, _, said = self._pick(place())
-        except (ClipsegError, ImageConversionError) as error:
-            reason = str(error)
-            self._log.warning(f'{what} {reason[:40]}', f'{what} refused, nothing changed: {reason}')
-            return
-        self._node.get_logger().info(said)
+    def _on_topic(self, topic: str, place: Callable[[], Place]) -> None:
+        what = topic.removeprefix('~/')
+
+        def take() -> None:
+            try:
+                _, _, said = self._pick(place())
+            except (ClipsegError, ImageConversionError) as error:
+                reason = str(error)
+                line = f'{what} refused, nothing changed: {reason}'
+                self._log.warning(f'{what} {reason[:40]}', line)
+                return
+            self._node.get_logger().info(said)
+
+        self._server.inbox.put(topic, take, PICTURE_PAUSE)
 
     def _on_service(self, request: Any, response: Any) -> Any:
         assert self._interfaces is not None

@@ -68,7 +68,8 @@ class PromptServer:
         self._entities: list[tuple[Callable[[Any], Any], Any]] = []
         # True while the parameter follows prompts that are active already.
         self._following = False
-        self._inbox = PacedInbox(node)
+        self.inbox = PacedInbox(node)
+        """What comes by topic, until it takes effect."""
 
     def open(self, watch: QosWatch) -> None:
         """Creates the topics and the service."""
@@ -84,7 +85,7 @@ class PromptServer:
                 topic,
                 callback,
                 profile,
-                callback_group=self._inbox.gate(kind),
+                callback_group=self.inbox.gate(kind),
                 event_callbacks=watch.subscription_events(topic, profile),
                 qos_overriding_options=overridable(),
             )
@@ -94,14 +95,14 @@ class PromptServer:
                 self._interfaces.SetPrompts, '~/set_prompts', self._on_service
             )
             self._entities.append((node.destroy_service, service))
-        self._inbox.open()
+        self.inbox.open()
 
     def close(self) -> None:
         """Takes them away; the prompts stay."""
         for destroy, entity in self._entities:
             destroy(entity)
         self._entities.clear()
-        self._inbox.close()
+        self.inbox.close()
 
     def find_problem(self, value: str | Sequence[str]) -> str:
         """Returns why a value of the parameter would be refused, or an empty string."""
@@ -124,10 +125,10 @@ class PromptServer:
         """
         if self._following:
             return
-        self._inbox.clear('prompt')
+        self.inbox.clear('prompt')
         prompts = read_prompts(value)
         if not prompts:
-            self._inbox.clear()
+            self.inbox.clear()
             self._pair.forget()
         self._activate(self._beside_pictures(prompts))
 
@@ -137,7 +138,7 @@ class PromptServer:
         Raises:
             PromptError: The model cannot read one, or they do not go together.
         """
-        self._inbox.settle()
+        self.inbox.settle()
         self._check([request.prompt for request in requests])
         self.prompts.check(requests)
         self._pair.forget()
@@ -153,7 +154,7 @@ class PromptServer:
         Raises:
             PromptError: As :meth:`replace`.
         """
-        self._inbox.settle()
+        self.inbox.settle()
         key = key_of(prompt.label)
         others = [entry for entry in self.prompts.active if key_of(entry.name) != key]
         self.replace([*(as_request(entry) for entry in others), PromptRequest(prompt)])
@@ -229,19 +230,19 @@ class PromptServer:
 
     def _on_text(self, message: String) -> None:
         # Each text replaces the one before: in a flood only the newest is worth its time.
-        self._inbox.put('prompt', lambda: self._take_text(message.data), TEXT_PAUSE)
+        self.inbox.put('prompt', lambda: self._take_text(message.data), TEXT_PAUSE)
 
     def _on_image(self, message: Image) -> None:
         def take() -> SupportImage:
             return self._pair.add_image(image_to_rgb(message), stamp_of(message))
 
-        self._inbox.put('image', lambda: self._take('support image', take), PICTURE_PAUSE)
+        self.inbox.put('image', lambda: self._take('support image', take), PICTURE_PAUSE)
 
     def _on_mask(self, message: Image) -> None:
         def take() -> SupportImage | None:
             return self._pair.add_mask(mask_of(message), stamp_of(message))
 
-        self._inbox.put('mask', lambda: self._take('support mask', take), PICTURE_PAUSE)
+        self.inbox.put('mask', lambda: self._take('support mask', take), PICTURE_PAUSE)
 
     def _take_text(self, text: str) -> None:
         # By way of the parameter, so that it never says something else than what is active.
@@ -281,7 +282,7 @@ class PromptServer:
 
     def _on_service(self, request: Any, response: Any) -> Any:
         try:
-            self._inbox.settle()
+            self.inbox.settle()
             pictures = self.prompts.pictures
             self.replace([read_message(message, pictures) for message in request.prompts])
         except ClipsegError as error:

@@ -327,6 +327,27 @@ def test_a_flood_of_prompts(bench: Bench) -> None:
     assert len(ids) == 2, 'nothing and the last prompt'
 
 
+def test_a_flood_of_picks(bench: Bench) -> None:
+    """1,000 a second for 2 s: the camera is served meanwhile, and the last one counts."""
+    bench.prompt('')
+    bench.images.publish(bench.peer.stamped(RGB))
+    bench.send('pick_box', RegionOfInterest(x_offset=9, width=20, height=20), 'is the box')
+    publisher, answered = bench.commands['pick_box'], []
+    since, started = len(bench.node.lines), time.monotonic()
+    for number in range(2000):
+        publisher.publish(RegionOfInterest(x_offset=number % 90, width=30, height=40))
+        if number % 100 == 50:
+            image = bench.peer.stamped(RGB)
+            answered.append(stamp_of(image))
+            bench.images.publish(image)
+        time.sleep(max(0.0, started + (number + 1) / 1000 - time.monotonic()))
+    publisher.publish(RegionOfInterest(x_offset=93, y_offset=7, width=30, height=40))
+    bench.node.wait_for('box (93, 7, 30, 40) of a frame', since=since)
+    assert bench.node.count('is the box', since) < 20, 'not every one took its time'
+    served = {stamp_of(message) for message in list(bench.received['mask'])}
+    assert len(served & set(answered)) >= 10
+
+
 def test_an_update_in_the_middle_of_a_frame(bench: Bench) -> None:
     """Each answer is to the prompts of one moment: never to some old and some new ones."""
     bench.received['labels'].clear()
