@@ -6,6 +6,7 @@ import importlib
 import os
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -53,17 +54,23 @@ def own_domain() -> Iterator[int]:
 
 
 @pytest.fixture(scope='module')
-def node(built: dict[str, str], own_domain: int, tiny_model: Path) -> Iterator[NodeProcess]:
-    """The node with its own messages and those of vision_msgs."""
+def environment(built: dict[str, str], own_domain: int) -> dict[str, str]:
+    """Variables with which a process finds all messages, and the others."""
     variables = [built, environment_with_vision_msgs()]
     names = {name for some in variables for name in some}
+    return {
+        **{n: os.pathsep.join(some[n] for some in variables if n in some) for n in names},
+        'ROS_DOMAIN_ID': str(own_domain),
+    }
+
+
+@pytest.fixture(scope='module')
+def node(environment: dict[str, str], tiny_model: Path) -> Iterator[NodeProcess]:
+    """The node with its own messages and those of vision_msgs."""
     with running_node(
         'clipseg_ros.segment_node',
         {'model': tiny_model, 'device': 'cpu', 'threads': 1, 'prompt': "'the mug; red bowl'"},
-        environment={
-            **{n: os.pathsep.join(some[n] for some in variables if n in some) for n in names},
-            'ROS_DOMAIN_ID': str(own_domain),
-        },
+        environment=environment,
     ) as made:
         yield made
 
@@ -106,35 +113,43 @@ def message_type(kind: str) -> Any:
     ids=lambda value: value if value.startswith('/') and '/msg/' not in value else '',
 )
 def test_a_peer_that_does_not_fit_is_named_once(
-    node: NodeProcess, peer: Peer, topic: str, way: str, kind: str, qos: str
+    node: NodeProcess,
+    peer: Peer,
+    environment: dict[str, str],
+    topic: str,
+    way: str,
+    kind: str,
+    qos: str,
 ) -> None:
-    try:
-        message = message_type(kind)
-    except (ImportError, AttributeError):
-        pytest.skip(f'{kind} is not importable in this process')
-    since = len(node.lines)
-    asks: Any
+    since, policy = len(node.lines), 'durability'
+    demanding = QoSProfile(depth=1, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL)
+    asks = ('durability transient_local', f'{topic}.publisher.durability:=transient_local')
     if way == 'in':
         demanding = QoSProfile(depth=1, reliability=QoSReliabilityPolicy.BEST_EFFORT)
-        made = peer.node.create_publisher(message, topic, demanding)
         asks = ('reliability best_effort', f'{topic}.subscription.reliability:=best_effort')
     elif 'transient local' in qos:
-        demanding = QoSProfile(depth=1, deadline=Duration(seconds=0.5))
-        made = peer.node.create_subscription(message, topic, lambda _: None, demanding)
+        policy, demanding = 'deadline', QoSProfile(depth=1, deadline=Duration(seconds=0.5))
         asks = ('deadline 0.5 s', 'change the QoS of /peer')
-    else:
-        demanding = QoSProfile(depth=1, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL)
-        made = peer.node.create_subscription(message, topic, lambda _: None, demanding)
-        asks = ('durability transient_local', f'{topic}.publisher.durability:=transient_local')
-    try:
+    with ExitStack() as stack:
+        try:
+            message = message_type(kind)
+        except (ImportError, AttributeError):
+            # This process has not the messages that the node has.
+            script = str(Path(__file__).with_name('demanding_peer.py'))
+            words = {'script': [topic, kind, policy], 'environment': environment}
+            stack.enter_context(running_node(script, ready='listening', **words))
+        else:
+            if way == 'in':
+                made = peer.node.create_publisher(message, topic, demanding)
+                stack.callback(peer.node.destroy_publisher, made)
+            else:
+                made = peer.node.create_subscription(message, topic, lambda _: None, demanding)
+                stack.callback(peer.node.destroy_subscription, made)
         line = node.wait_for(f'QoS mismatch on {topic}:', timeout=5.0, since=since)
         assert '[WARN]' in line
         assert 'this node' in line
         assert '/peer' in line
-        for words in asks:
-            assert words in line
+        for part in asks:
+            assert part in line
         time.sleep(2.2)
         assert node.count(f'QoS mismatch on {topic}:', since) == 1, 'said once'
-    finally:
-        destroy = peer.node.destroy_publisher if way == 'in' else peer.node.destroy_subscription
-        destroy(made)
