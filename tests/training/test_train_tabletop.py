@@ -80,6 +80,8 @@ def test_frozen_parts_stay_and_the_rest_learns(trained, frozen):
     assert not torch.equal(module[weight], average[weight])
 
 
+@pytest.mark.slow
+@pytest.mark.ci
 def test_two_processes_go_on_from_the_weights_of_another_run(trained, rendered, frozen, tmp_path):
     config = tmp_path / 'tiny.yaml'
     config.write_text(yaml.safe_dump(settings(rendered, frozen, 4)))
@@ -106,6 +108,8 @@ def test_a_run_is_not_overwritten(trained, rendered, frozen, tmp_path):
     assert '--resume' in done.stderr
 
 
+@pytest.mark.slow
+@pytest.mark.ci
 def test_export_evaluate_and_use(trained, rendered, tmp_path):
     checkpoint = tmp_path / 'tiny.safetensors'
     report_path = tmp_path / 'report.json'
