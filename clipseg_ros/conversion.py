@@ -46,13 +46,7 @@ def image_to_rgb(message: Image) -> NDArray[np.uint8]:
     Raises:
         ImageConversionError: If encoding, size, step, amount of data or values are wrong.
     """
-    encoding = ENCODINGS.get(message.encoding)
-    if encoding is None:
-        raise ImageConversionError(
-            'encoding',
-            f'image encoding {_shorten(message.encoding)!r} is not known; publish rgb8, bgr8, '
-            'mono8 or another one of docs/nodes.md',
-        )
+    encoding = find_encoding(message.encoding)
     pixels = _pixels(message, encoding)
     try:
         return encoding.to_rgb(pixels)
@@ -128,14 +122,8 @@ def compressed_to_rgb(message: CompressedImage) -> NDArray[np.uint8]:
         ImageConversionError: If the data is empty, truncated or not a picture. OpenCV fills the
             missing part of a truncated JPEG with grey and says nothing, so that is looked for.
     """
-    if 'compressedDepth' in message.format:
-        raise ImageConversionError(
-            'format',
-            f'compressed image of format {_shorten(message.format)!r} is depth, not colour; '
-            'subscribe to the colour image of the camera',
-        )
+    check_compressed(message)
     data = memoryview(message.data)
-    _check_complete(bytes(data), message.format)
     try:
         picture = cv2.imdecode(
             np.frombuffer(data, dtype=np.uint8),
@@ -239,8 +227,32 @@ def _output_encoding(encoding: str) -> tuple[type[np.generic], int]:
     return _OUTPUT_ENCODINGS[encoding]
 
 
-def _pixels(message: Image, encoding: Encoding) -> NDArray[Any]:
-    """The message's values in the machine's byte order: (rows, width[, channels])."""
+def find_encoding(name: str) -> Encoding:
+    """Returns how an encoding of colour lies in memory.
+
+    Raises:
+        ImageConversionError: It is not one of :data:`clipseg_ros.encodings.ENCODINGS`.
+    """
+    encoding = ENCODINGS.get(name)
+    if encoding is None:
+        raise ImageConversionError(
+            'encoding',
+            f'image encoding {_shorten(name)!r} is not known; publish rgb8, bgr8, '
+            'mono8 or another one of docs/nodes.md',
+        )
+    return encoding
+
+
+def check_layout(message: Image, encoding: Encoding) -> None:
+    """Makes sure that size, step and amount of data of an image fit each other.
+
+    Args:
+        message: The image.
+        encoding: Its own.
+
+    Raises:
+        ImageConversionError: They do not.
+    """
     width, height, step = message.width, message.height, message.step
     name = message.encoding
     if width == 0 or height == 0:
@@ -269,6 +281,29 @@ def _pixels(message: Image, encoding: Encoding) -> NDArray[Any]:
             f'{step * rows}: the image is {"truncated" if size < step * rows else "mislabelled"}; '
             'check width, height and step against data',
         )
+
+
+def check_compressed(message: CompressedImage) -> None:
+    """Makes sure that a compressed image is of colour, and that its data is not cut off.
+
+    Raises:
+        ImageConversionError: It is depth, empty or truncated.
+    """
+    if 'compressedDepth' in message.format:
+        raise ImageConversionError(
+            'format',
+            f'compressed image of format {_shorten(message.format)!r} is depth, not colour; '
+            'subscribe to the colour image of the camera',
+        )
+    _check_complete(bytes(message.data), message.format)
+
+
+def _pixels(message: Image, encoding: Encoding) -> NDArray[Any]:
+    """The message's values in the machine's byte order: (rows, width[, channels])."""
+    check_layout(message, encoding)
+    width, step = message.width, message.step
+    row_bytes = width * encoding.channels * encoding.dtype.itemsize
+    rows = int(message.height * encoding.rows)
     lines = np.frombuffer(message.data, dtype=np.uint8).reshape(rows, step)[:, :row_bytes]
     if encoding.dtype.itemsize == 1:
         values = lines

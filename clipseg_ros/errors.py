@@ -18,6 +18,10 @@ class ImageConversionError(ValueError):
         self.kind = kind
 
 
+class ImageBackendError(ClipsegError):
+    """What shall read the images cannot: it is not installed, broken, or fails its self-test."""
+
+
 class DepthError(ValueError):
     """Why an image has no points: depth, calibration or transform do not serve.
 

@@ -24,7 +24,7 @@ from clipseg_model.segmenter import Segmentation, Segmenter
 from clipseg_model.steadying import Steadier
 from clipseg_model.still import MAX_REUSES
 from clipseg_model.visual_prompt import find_method
-from clipseg_ros.conversion import compressed_to_rgb, image_to_rgb
+from clipseg_ros.conversion import image_to_rgb
 from clipseg_ros.memory_relief import MemoryRelief
 from clipseg_ros.prompt_set import ActivePrompt, PromptSet, reported
 from clipseg_ros.publishers import COMPRESSED_LABELS, SegmentOutputs
@@ -152,7 +152,7 @@ class SegmentationPipeline:
         outputs: Where to publish.
         settings: Returns the settings of now.
         now: Returns the node's time, nanoseconds.
-        compressed: Whether frames are CompressedImage messages.
+        to_rgb: From a message to RGB uint8 (H, W, 3), such as an image backend has it.
         overlapped: Runs the same model on a GPU with several frames under way; None to segment
             one frame after another.
         taker: Who makes points of the frames, if anybody.
@@ -167,7 +167,7 @@ class SegmentationPipeline:
         outputs: SegmentOutputs,
         settings: Callable[[], Settings],
         now: Callable[[], int],
-        compressed: bool = False,
+        to_rgb: Callable[[Any], NDArray[np.uint8]] = image_to_rgb,
         overlapped: OverlappedSegmenter | None = None,
         taker: FrameTaker | None = None,
         masks: FrameAsker | None = None,
@@ -192,9 +192,7 @@ class SegmentationPipeline:
         """Runs the model, and knows whether memory is short."""
         self._prompts, self._outputs = prompts, outputs
         self._settings, self._now = settings, now
-        self.to_rgb: Callable[[Any], NDArray[np.uint8]] = (
-            compressed_to_rgb if compressed else image_to_rgb
-        )
+        self.to_rgb = to_rgb
         """From a message to RGB uint8 (H, W, 3)."""
 
     def warm_up(self) -> None:

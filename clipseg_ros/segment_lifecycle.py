@@ -31,6 +31,7 @@ from clipseg_ros.depth_stage import DepthStage
 from clipseg_ros.diagnostics import Situation, find_rest, no_prompt
 from clipseg_ros.frame_faults import FrameFaults
 from clipseg_ros.frame_worker import FrameWorker
+from clipseg_ros.image_backend import open_backend
 from clipseg_ros.interfaces import MISSING, load_interfaces
 from clipseg_ros.lost_images import LostImages
 from clipseg_ros.mask_server import MaskServer, MaskSource
@@ -201,6 +202,10 @@ class SegmentNode(LifecycleNode):
         return _SUCCESS
 
     def _configure(self) -> None:
+        compressed = self.get_parameter('image_transport').value == 'compressed'
+        backend = open_backend(self.get_parameter('image_backend').value, compressed)
+        if backend.notice:
+            self.get_logger().info(backend.notice)
         threads = self.get_parameter('threads').value
         self._segmenter = self._load(
             self.get_parameter('model').value,
@@ -223,14 +228,13 @@ class SegmentNode(LifecycleNode):
         self._watch = QosWatch(self)
         self._outputs = SegmentOutputs(self, self._watch, self._interfaces)
         self._depth = DepthStage(self, self._watch, self._outputs, self._log)
-        compressed = self.get_parameter('image_transport').value == 'compressed'
         self._pipeline = SegmentationPipeline(
             self._segmenter,
             self._prompt_server.prompts,
             self._outputs,
             lambda: self._settings,
             lambda: int(self.get_clock().now().nanoseconds),
-            compressed,
+            backend.to_rgb,
             overlap_on_gpu(self._segmenter),
             self._depth,
             self._mask_server,

@@ -13,6 +13,7 @@ from clipseg_model.steadying import Steadying
 from clipseg_model.still import MAX_REUSES
 from clipseg_model.visual_prompt import DEFAULT_METHOD, METHODS
 from clipseg_ros.depth_parameters import DEPTH_DECLARATIONS
+from clipseg_ros.image_backend import BACKENDS, BUILTIN
 from clipseg_ros.parameters import Declaration, one_of
 from clipseg_ros.prompt_set import read_prompts
 from clipseg_ros.region import WHOLE, Roi, check_roi, read_roi
@@ -142,6 +143,15 @@ DECLARATIONS: dict[str, Declaration] = {
             loads=True,
             constraints='raw or compressed.',
             check=one_of('raw', 'compressed'),
+        ),
+        Declaration(
+            'image_backend',
+            BUILTIN,
+            "What reads the camera's images: builtin is the node's own converter; cv_bridge has to "
+            'be installed, and to pass a self-test.',
+            loads=True,
+            constraints=f'{" or ".join(BACKENDS)}.',
+            check=one_of(*BACKENDS),
         ),
         Declaration(
             'prompt',

@@ -162,6 +162,7 @@ def test_what_takes_effect_at_configuring_is_refused_after_it() -> None:
         ('precision', ['fp32', 'bf16', 'int8'], ['float32', '']),
         ('threshold', [-1.0, 0.001, 0.5, 0.999], [0.0, 1.0, -0.2, float('nan')]),
         ('image_transport', ['raw', 'compressed'], ['theora', '']),
+        ('image_backend', ['builtin', 'cv_bridge'], ['opencv', '']),
         ('model', ['tabletop', '/some/file.safetensors'], ['', '  ']),
         (
             'roi',

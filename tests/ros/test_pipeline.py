@@ -82,7 +82,7 @@ def make(
     settings = Settings(None, 0.5, True, 0.0, 0.0)
     fakes: tuple[Any, Any] = (model, outputs)
     pipeline = SegmentationPipeline(
-        fakes[0], prompts, fakes[1], lambda: settings, lambda: 5_000_000_000, False, overlapped
+        fakes[0], prompts, fakes[1], lambda: settings, lambda: 5_000_000_000, overlapped=overlapped
     )
     return pipeline, model
 
