@@ -246,9 +246,8 @@ class TestEager:
 
 
 @pytest.mark.slow
-@pytest.mark.ci
 class TestOnnxText:
-    @pytest.mark.parametrize('kind', ['open_clip', 'small'])
+    @pytest.mark.parametrize('kind', [pytest.param('open_clip', marks=pytest.mark.ci), 'small'])
     def test_is_the_text_tower(self, kind: str, exported: Path, tmp_path: Path) -> None:
         ort = pytest.importorskip('onnxruntime')
         folder, model = exported / ONNX, make_vit()

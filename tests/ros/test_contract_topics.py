@@ -104,52 +104,53 @@ def message_type(kind: str) -> Any:
     return getattr(importlib.import_module(f'{package}.msg'), name)
 
 
+def what_is_too_much(way: str, qos: str) -> tuple[str, QoSProfile, tuple[str, str]]:
+    """What a peer of a topic asks for that the node does not offer.
+
+    Returns:
+        The policy, a profile with it, and what the node says: policy and remedy.
+    """
+    if way == 'in':
+        reliability = QoSReliabilityPolicy.BEST_EFFORT
+        said = ('reliability best_effort', '.subscription.reliability:=best_effort')
+        return 'reliability', QoSProfile(depth=1, reliability=reliability), said
+    if 'transient local' in qos:
+        profile = QoSProfile(depth=1, deadline=Duration(seconds=0.5))
+        return 'deadline', profile, ('deadline 0.5 s', 'change the QoS of /peer')
+    durability = QoSDurabilityPolicy.TRANSIENT_LOCAL
+    said = ('durability transient_local', '.publisher.durability:=transient_local')
+    return 'durability', QoSProfile(depth=1, durability=durability), said
+
+
 @pytest.mark.slow
 @pytest.mark.ci
-@pytest.mark.parametrize(
-    ('topic', 'way', 'kind', 'qos'),
-    # Nobody can offer a best-effort, volatile subscriber too little.
-    [row for row in TOPICS if row[1] == 'out' or row[3].startswith('reliable')],
-    ids=lambda value: value if value.startswith('/') and '/msg/' not in value else '',
-)
-def test_a_peer_that_does_not_fit_is_named_once(
-    node: NodeProcess,
-    peer: Peer,
-    environment: dict[str, str],
-    topic: str,
-    way: str,
-    kind: str,
-    qos: str,
+def test_every_peer_that_does_not_fit_is_named_once(
+    node: NodeProcess, peer: Peer, environment: dict[str, str]
 ) -> None:
-    since, policy = len(node.lines), 'durability'
-    demanding = QoSProfile(depth=1, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL)
-    asks = ('durability transient_local', f'{topic}.publisher.durability:=transient_local')
-    if way == 'in':
-        demanding = QoSProfile(depth=1, reliability=QoSReliabilityPolicy.BEST_EFFORT)
-        asks = ('reliability best_effort', f'{topic}.subscription.reliability:=best_effort')
-    elif 'transient local' in qos:
-        policy, demanding = 'deadline', QoSProfile(depth=1, deadline=Duration(seconds=0.5))
-        asks = ('deadline 0.5 s', 'change the QoS of /peer')
+    # Nobody can offer a best-effort, volatile subscriber too little.
+    told = [row for row in TOPICS if row[1] == 'out' or row[3].startswith('reliable')]
+    assert len(told) >= 16
+    since = len(node.lines)
     with ExitStack() as stack:
-        try:
-            message = message_type(kind)
-        except (ImportError, AttributeError):
-            # This process has not the messages that the node has.
-            script = str(Path(__file__).with_name('demanding_peer.py'))
-            words = {'script': [topic, kind, policy], 'environment': environment}
-            stack.enter_context(running_node(script, ready='listening', **words))
-        else:
-            if way == 'in':
-                made = peer.node.create_publisher(message, topic, demanding)
-                stack.callback(peer.node.destroy_publisher, made)
+        for topic, way, kind, qos in told:
+            policy, profile, said = what_is_too_much(way, qos)
+            try:
+                message = message_type(kind)
+            except (ImportError, AttributeError):
+                # This process has not the messages that the node has.
+                script = str(Path(__file__).with_name('demanding_peer.py'))
+                words = {'script': [topic, kind, policy], 'environment': environment}
+                stack.enter_context(running_node(script, ready='listening', **words))
             else:
-                made = peer.node.create_subscription(message, topic, lambda _: None, demanding)
-                stack.callback(peer.node.destroy_subscription, made)
-        line = node.wait_for(f'QoS mismatch on {topic}:', timeout=5.0, since=since)
-        assert '[WARN]' in line
-        assert 'this node' in line
-        assert '/peer' in line
-        for part in asks:
-            assert part in line
+                if way == 'in':
+                    made = peer.node.create_publisher(message, topic, profile)
+                    stack.callback(peer.node.destroy_publisher, made)
+                else:
+                    made = peer.node.create_subscription(message, topic, lambda _: None, profile)
+                    stack.callback(peer.node.destroy_subscription, made)
+            line = node.wait_for(f'QoS mismatch on {topic}:', timeout=5.0, since=since)
+            for words_said in ('[WARN]', 'this node', '/peer', *said):
+                assert words_said in line
         time.sleep(2.2)
-        assert node.count(f'QoS mismatch on {topic}:', since) == 1, 'said once'
+        for topic, *_ in told:
+            assert node.count(f'QoS mismatch on {topic}:', since) == 1, f'said once of {topic}'
