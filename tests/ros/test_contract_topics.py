@@ -85,6 +85,8 @@ def peer(own_domain: int, node: NodeProcess) -> Iterator[Peer]:
     made.close()
 
 
+@pytest.mark.slow
+@pytest.mark.ci
 def test_the_qos_of_every_topic_can_be_overridden(peer: Peer) -> None:
     listed = peer.call(ListParameters, '/clipseg/list_parameters', ListParameters.Request())
     found = {name for name in listed.result.names if name.startswith('qos_overrides.')}
