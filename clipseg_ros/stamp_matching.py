@@ -135,7 +135,7 @@ class StampMatcher(Generic[FrameT]):
             return None
         entry = chosen[-1]
         missing = self._missing(entry)
-        for other in waiting[: waiting.index(entry)]:
+        for other in waiting[: next(n for n, one in enumerate(waiting) if one is entry)]:
             self._drop(other)
         self._pending.remove(entry)
         self._matched += not missing
