@@ -51,7 +51,8 @@ class MatchCounts:
     skipped: int
 
 
-@dataclass
+# Each is itself alone: frames hold arrays, which cannot be compared.
+@dataclass(eq=False)
 class _Pending(Generic[FrameT]):
     """A stamp that was announced, and later its frame."""
 
@@ -135,7 +136,7 @@ class StampMatcher(Generic[FrameT]):
             return None
         entry = chosen[-1]
         missing = self._missing(entry)
-        for other in waiting[: next(n for n, one in enumerate(waiting) if one is entry)]:
+        for other in waiting[: waiting.index(entry)]:
             self._drop(other)
         self._pending.remove(entry)
         self._matched += not missing
