@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 
+import numpy as np
 import pytest
 
 from clipseg_ros.stamp_matching import Match, MatchCounts, StampMatcher
@@ -175,6 +176,20 @@ def test_the_newest_complete_frame_passes_over_older_ones(clock: Clock) -> None:
     assert matcher.counts() == MatchCounts(matched=1, unmatched=1, skipped=1)
     both(matcher, 4)
     assert frame_of(matcher.take()) == 'image 4'
+
+
+def test_frames_that_cannot_be_compared(clock: Clock) -> None:
+    matcher: StampMatcher[np.ndarray] = StampMatcher(('depth', 'info'), clock=clock)
+    frames = [np.zeros((2, 2)) for _ in range(3)]
+    for frame in frames:  # A camera that repeats its stamp, and a picture that stays the same.
+        matcher.put(7, frame)
+        matcher.add('depth', 7, frame)
+    matcher.add('info', 7, np.zeros(9))
+    match = matcher.take()
+    assert match is not None
+    assert match.frame is frames[-1]
+    assert matcher.counts() == MatchCounts(matched=1, unmatched=0, skipped=2)
+    assert matcher.take() is None
 
 
 def test_many_that_wait_give_the_oldest_up(clock: Clock) -> None:
