@@ -20,7 +20,7 @@ from clipseg_ros.conversion import fill_image
 from clipseg_ros.errors import SourceError
 from clipseg_ros.parameters import Declaration, declare, one_of
 from clipseg_ros.process_tuning import keep_large_buffers
-from clipseg_ros.qos import QosWatch, image_output, overridable
+from clipseg_ros.qos import QosWatch, image_output
 from clipseg_ros.runner import run_node
 from clipseg_ros.throttled_log import ThrottledLog
 
@@ -82,10 +82,10 @@ class CameraNode(Node):
         self._watch = QosWatch(self)
         self._told: set[str] = set()
         self._images = {
-            topic: (self._create(Image, topic), Image())
+            topic: (self._watch.create_publisher(Image, topic, image_output()), Image())
             for topic in ('image', 'depth', '~/instances')
         }
-        self._info = self._create(CameraInfo, 'camera_info')
+        self._info = self._watch.create_publisher(CameraInfo, 'camera_info', image_output())
         self._started = time.monotonic()
         # Steady: a camera is the source of time, it does not wait for simulated time.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
@@ -106,16 +106,6 @@ class CameraNode(Node):
 
     def _value(self, name: str) -> Any:
         return self.get_parameter(name).value
-
-    def _create(self, message_type: Any, topic: str) -> Any:
-        profile = image_output()
-        return self.create_publisher(
-            message_type,
-            topic,
-            profile,
-            event_callbacks=self._watch.publisher_events(topic, profile),
-            qos_overriding_options=overridable(),
-        )
 
     def _open(self) -> None:
         if self._source is not None:

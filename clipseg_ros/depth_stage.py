@@ -20,7 +20,7 @@ from clipseg_ros.frame_lookup import MISSING, FrameLookup
 from clipseg_ros.frame_points import FramePoints, PointMaker
 from clipseg_ros.pipeline import SegmentedFrame
 from clipseg_ros.publishers import SegmentOutputs
-from clipseg_ros.qos import QosWatch, matched_input, overridable
+from clipseg_ros.qos import QosWatch, matched_input
 from clipseg_ros.rigid_transform import RigidTransform
 from clipseg_ros.stamp_matching import Match, StampMatcher
 from clipseg_ros.throttled_log import ThrottledLog
@@ -170,20 +170,13 @@ class DepthStage:
         }
 
     def _subscribe(self, stream: str) -> Any:
-        profile, topic = matched_input(), self._topics[stream]
-
         def take(message: Any) -> None:
             with self._condition:
                 self._matcher.add(stream, _nanoseconds(message.header), message)
                 self._condition.notify_all()
 
-        return self._node.create_subscription(
-            STREAMS[stream],
-            topic,
-            take,
-            profile,
-            event_callbacks=self._watch.subscription_events(topic, profile),
-            qos_overriding_options=overridable(),
+        return self._watch.create_subscription(
+            STREAMS[stream], self._topics[stream], take, matched_input()
         )
 
     def _close(self) -> None:

@@ -13,7 +13,7 @@ from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.clock import Clock, ClockType
 
 from clipseg_ros.diagnostics import Situation, diagnostic_array, judge, no_images
-from clipseg_ros.qos import LOOKS, UNKNOWN_NODE, QosWatch, overridable, report_output
+from clipseg_ros.qos import LOOKS, UNKNOWN_NODE, QosWatch, report_output
 from clipseg_ros.transport import find_transport_problem
 
 if TYPE_CHECKING:
@@ -79,13 +79,9 @@ class NodeReport:
         self._silent = False
         self._nameless = 0
         # Of its own: the node's is made anew when the node is configured.
-        self._watch, profile = QosWatch(node), report_output()
-        self._publisher = node.create_publisher(
-            DiagnosticArray,
-            '/diagnostics',
-            profile,
-            event_callbacks=self._watch.publisher_events('/diagnostics', profile),
-            qos_overriding_options=overridable(),
+        self._watch = QosWatch(node)
+        self._publisher = self._watch.create_publisher(
+            DiagnosticArray, '/diagnostics', report_output()
         )
         # Steady: with use_sim_time and no clock yet, the node reports all the same.
         steady = Clock(clock_type=ClockType.STEADY_TIME)

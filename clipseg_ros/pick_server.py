@@ -19,7 +19,7 @@ from clipseg_ros.prompt_messages import write_messages
 from clipseg_ros.prompt_pick import Picked, Place, pick
 from clipseg_ros.prompt_server import PICTURE_PAUSE, PromptServer
 from clipseg_ros.prompt_set import EXAMPLE, ActivePrompt, check_written
-from clipseg_ros.qos import QosWatch, command_input, overridable
+from clipseg_ros.qos import QosWatch, command_input
 from clipseg_ros.throttled_log import ThrottledLog
 
 
@@ -69,15 +69,8 @@ class PickServer:
             (Point, '~/pick_point', self._on_point),
             (RegionOfInterest, '~/pick_box', self._on_box),
         ):
-            profile = command_input()
-            subscription = node.create_subscription(
-                message_type,
-                topic,
-                callback,
-                profile,
-                callback_group=self._server.inbox.gate(topic),
-                event_callbacks=watch.subscription_events(topic, profile),
-                qos_overriding_options=overridable(),
+            subscription = watch.create_subscription(
+                message_type, topic, callback, command_input(), self._server.inbox.gate(topic)
             )
             self._entities.append((node.destroy_subscription, subscription))
         if self._interfaces is not None:

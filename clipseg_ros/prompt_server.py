@@ -31,7 +31,7 @@ from clipseg_ros.prompt_set import (
     read_prompts,
     write_prompts,
 )
-from clipseg_ros.qos import QosWatch, command_input, overridable
+from clipseg_ros.qos import QosWatch, command_input
 from clipseg_ros.support_pair import SupportImage, SupportPair, stamp_of
 from clipseg_ros.throttled_log import ThrottledLog
 
@@ -79,15 +79,8 @@ class PromptServer:
             ('image', Image, '~/prompt_image', self._on_image),
             ('mask', Image, '~/prompt_mask', self._on_mask),
         ):
-            profile = command_input()
-            subscription = node.create_subscription(
-                message_type,
-                topic,
-                callback,
-                profile,
-                callback_group=self.inbox.gate(kind),
-                event_callbacks=watch.subscription_events(topic, profile),
-                qos_overriding_options=overridable(),
+            subscription = watch.create_subscription(
+                message_type, topic, callback, command_input(), self.inbox.gate(kind)
             )
             self._entities.append((node.destroy_subscription, subscription))
         if self._interfaces is not None:

@@ -15,7 +15,7 @@ from clipseg_model.segmenter import Segmentation
 from clipseg_ros.conversion import open_image, png_of_labels
 from clipseg_ros.interfaces import Interfaces
 from clipseg_ros.prompt_set import ActivePrompt
-from clipseg_ros.qos import QosWatch, image_output, latched_output, overridable
+from clipseg_ros.qos import QosWatch, image_output, latched_output
 from clipseg_ros.segment_messages import fill_segment
 from clipseg_ros.vision_outputs import VisionOutputs, load_vision_messages
 
@@ -52,22 +52,19 @@ class SegmentOutputs:
 
     def __init__(self, node: Any, watch: QosWatch, interfaces: Interfaces | None) -> None:
         self._node, self._interfaces = node, interfaces
-        self._images: dict[str, tuple[Any, Image]] = {}
-        self._segments: Any = None
-        self._prompts: Any = None
-        self._points = self._create(watch, PointCloud2, '~/points')
-        self._compressed = self._create(watch, CompressedImage, f'~/{COMPRESSED_LABELS}')
-        for name in IMAGE_OUTPUTS:
-            self._images[name] = (self._create(watch, Image, f'~/{name}'), Image())
+        self._images = {name: Image() for name in IMAGE_OUTPUTS}
+        types = dict.fromkeys(IMAGE_OUTPUTS, Image)
+        types |= {'points': PointCloud2, COMPRESSED_LABELS: CompressedImage}
         if interfaces is not None:
-            self._segments = self._create(watch, interfaces.SegmentArray, '~/segments')
-            profile = latched_output()
-            self._prompts = node.create_publisher(
-                interfaces.PromptArray,
-                '~/prompts',
-                profile,
-                event_callbacks=watch.publisher_events('~/prompts', profile),
-                qos_overriding_options=overridable(),
+            types['segments'] = interfaces.SegmentArray
+        self._publishers = {
+            name: watch.create_publisher(message_type, f'~/{name}', image_output(), managed=True)
+            for name, message_type in types.items()
+        }
+        self._prompts: Any = None
+        if interfaces is not None:
+            self._prompts = watch.create_publisher(
+                interfaces.PromptArray, '~/prompts', latched_output()
             )
         vision = load_vision_messages()
         self._vision = None if vision is None else VisionOutputs(node, watch, vision)
@@ -76,12 +73,7 @@ class SegmentOutputs:
         """Whether anybody subscribes to an output (an image or one of :data:`OTHER_OUTPUTS`)."""
         if name == 'detections':
             return self._vision is not None and self._vision.wants_detections()
-        others = {
-            'segments': self._segments,
-            'points': self._points,
-            COMPRESSED_LABELS: self._compressed,
-        }
-        publisher = others[name] if name in others else self._images[name][0]
+        publisher = self._publishers.get(name)
         return publisher is not None and publisher.get_subscription_count() > 0
 
     def wanted(self) -> list[str]:
@@ -97,19 +89,17 @@ class SegmentOutputs:
             width: Of the image, pixels.
             header: Of the image.
         """
-        message = self._images[name][1]
-        return open_image(message, height, width, IMAGE_OUTPUTS[name], header)
+        return open_image(self._images[name], height, width, IMAGE_OUTPUTS[name], header)
 
     def publish_image(self, name: str) -> None:
         """Publishes what was written into :meth:`open_image`."""
-        publisher, message = self._images[name]
-        publisher.publish(message)
+        self._publishers[name].publish(self._images[name])
 
     def publish_compressed_labels(self, labels: NDArray[np.uint8], header: Header) -> None:
         """Publishes labels (H, W) as PNG: JPEG would invent ids at every border."""
         message = CompressedImage(header=header, format='mono8; png compressed mono8')
         message.data = png_of_labels(labels)
-        self._compressed.publish(message)
+        self._publishers[COMPRESSED_LABELS].publish(message)
 
     def publish_segments(
         self,
@@ -135,7 +125,7 @@ class SegmentOutputs:
                 )
             ],
         )
-        self._segments.publish(message)
+        self._publishers['segments'].publish(message)
 
     def publish_prompts(self, messages: list[Any], model: str, header: Header) -> None:
         """Publishes what is active now, latched."""
@@ -146,7 +136,7 @@ class SegmentOutputs:
 
     def publish_points(self, cloud: PointCloud2) -> None:
         """Publishes the points of an image."""
-        self._points.publish(cloud)
+        self._publishers['points'].publish(cloud)
 
     def publish_detections(
         self,
@@ -168,25 +158,12 @@ class SegmentOutputs:
 
     def destroy(self) -> None:
         """Takes all topics away."""
-        for publisher, _ in self._images.values():
+        for publisher in self._publishers.values():
             self._node.destroy_lifecycle_publisher(publisher)
-        for publisher in (self._points, self._compressed):
-            self._node.destroy_lifecycle_publisher(publisher)
-        if self._segments is not None:
-            self._node.destroy_lifecycle_publisher(self._segments)
+        if self._prompts is not None:
             self._node.destroy_publisher(self._prompts)
         if self._vision is not None:
             self._vision.destroy()
-
-    def _create(self, watch: QosWatch, message_type: Any, topic: str) -> Any:
-        profile = image_output()
-        return self._node.create_lifecycle_publisher(
-            message_type,
-            topic,
-            profile,
-            event_callbacks=watch.publisher_events(topic, profile),
-            qos_overriding_options=overridable(),
-        )
 
 
 def _with_surface(segment: Any, surface: Surface | None) -> Any:

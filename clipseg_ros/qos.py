@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Callable
 from typing import Any, Literal
 
+from rclpy.callback_groups import CallbackGroup
 from rclpy.duration import Duration
 from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
 from rclpy.qos import (
@@ -25,6 +27,12 @@ from rclpy.qos_overriding_options import QoSOverridingOptions
 Direction = Literal['publisher', 'subscription']
 
 _OVERRIDABLE = {'reliability', 'durability'}
+_POLICIES = (
+    QoSPolicyKind.HISTORY,
+    QoSPolicyKind.DEPTH,
+    QoSPolicyKind.RELIABILITY,
+    QoSPolicyKind.DURABILITY,
+)
 # What the middleware reports for an endless duration is some 292 years.
 _INFINITE_SECONDS = 2.0**31 - 1
 # What rclpy calls the node of a topic whose node the graph does not know yet, and how often a peer
@@ -62,18 +70,6 @@ def latched_output() -> QoSProfile:
     return _profile(QoSReliabilityPolicy.RELIABLE, QoSDurabilityPolicy.TRANSIENT_LOCAL, 1)
 
 
-def overridable() -> QoSOverridingOptions:
-    """Parameters for history, depth, reliability and durability of a topic."""
-    return QoSOverridingOptions(
-        (
-            QoSPolicyKind.HISTORY,
-            QoSPolicyKind.DEPTH,
-            QoSPolicyKind.RELIABILITY,
-            QoSPolicyKind.DURABILITY,
-        )
-    )
-
-
 def _profile(
     reliability: QoSReliabilityPolicy, durability: QoSDurabilityPolicy, depth: int
 ) -> QoSProfile:
@@ -86,7 +82,7 @@ def _profile(
 
 
 class QosWatch:
-    """Finds the peers that asked for a connection and cannot have one.
+    """Creates topics whose QoS can be overridden, and finds the peers that it does not fit.
 
     The middleware only says that something was incompatible, and says so before the graph knows
     who it was. So its event marks the topic, and :meth:`mismatches`, called now and then, looks
@@ -102,20 +98,54 @@ class QosWatch:
         self._suspects: set[tuple[str, Direction]] = set()
         self._nameless: Counter[tuple[int, ...]] = Counter()
 
-    def publisher_events(self, topic: str, profile: QoSProfile) -> PublisherEventCallbacks:
-        """Returns the callbacks to create a watched publisher with.
+    def create_publisher(
+        self, message_type: Any, topic: str, profile: QoSProfile, managed: bool = False
+    ) -> Any:
+        """Creates a publisher.
 
         Args:
-            topic: Its name as written in ``create_publisher``.
-            profile: The object given there too: overrides are written into it.
+            message_type: Of its messages.
+            topic: Its name, as ``create_publisher`` of the node takes it.
+            profile: Unless parameters override it; they are written into it.
+            managed: Whether it publishes only while the node, a lifecycle node, is active.
         """
-        key = self._watch(topic, 'publisher', profile)
-        return PublisherEventCallbacks(incompatible_qos=lambda _: self._suspects.add(key))
+        suspect = self._watch(topic, 'publisher', profile)
+        create = self._node.create_lifecycle_publisher if managed else self._node.create_publisher
+        return create(
+            message_type,
+            topic,
+            profile,
+            event_callbacks=PublisherEventCallbacks(incompatible_qos=suspect),
+            qos_overriding_options=QoSOverridingOptions(_POLICIES),
+        )
 
-    def subscription_events(self, topic: str, profile: QoSProfile) -> SubscriptionEventCallbacks:
-        """Returns the callbacks to create a watched subscription with; arguments as above."""
-        key = self._watch(topic, 'subscription', profile)
-        return SubscriptionEventCallbacks(incompatible_qos=lambda _: self._suspects.add(key))
+    def create_subscription(
+        self,
+        message_type: Any,
+        topic: str,
+        callback: Callable[..., None],
+        profile: QoSProfile,
+        callback_group: CallbackGroup | None = None,
+    ) -> Any:
+        """Creates a subscription.
+
+        Args:
+            message_type: Of its messages.
+            topic: Its name, as ``create_subscription`` of the node takes it.
+            callback: Takes each message.
+            profile: Unless parameters override it; they are written into it.
+            callback_group: Of the callback; the node's own.
+        """
+        suspect = self._watch(topic, 'subscription', profile)
+        return self._node.create_subscription(
+            message_type,
+            topic,
+            callback,
+            profile,
+            callback_group=callback_group,
+            event_callbacks=SubscriptionEventCallbacks(incompatible_qos=suspect),
+            qos_overriding_options=QoSOverridingOptions(_POLICIES),
+        )
 
     def mismatches(self) -> list[str]:
         """Returns one sentence for each peer that does not fit now: both sides and the remedy."""
@@ -146,10 +176,11 @@ class QosWatch:
 
     def _watch(
         self, topic: str, direction: Direction, profile: QoSProfile
-    ) -> tuple[str, Direction]:
+    ) -> Callable[[Any], None]:
+        """Returns what to call when the middleware finds a peer that does not fit."""
         key = (self._node.resolve_topic_name(topic), direction)
         self._profiles[key] = profile
-        return key
+        return lambda _: self._suspects.add(key)
 
 
 def incompatible_policies(offered: QoSProfile, requested: QoSProfile) -> list[str]:

@@ -51,7 +51,7 @@ from clipseg_ros.prompt_server import PromptServer, header_of_now
 from clipseg_ros.prompt_set import read_prompts, reported
 from clipseg_ros.prompt_storage import PromptStorage
 from clipseg_ros.publishers import SegmentOutputs
-from clipseg_ros.qos import QosWatch, overridable, sensor_input
+from clipseg_ros.qos import QosWatch, sensor_input
 from clipseg_ros.segment_parameters import DECLARATIONS, Settings, find_problem
 from clipseg_ros.shared_model import SharedSegmenter
 from clipseg_ros.throttled_log import ThrottledLog
@@ -240,15 +240,9 @@ class SegmentNode(LifecycleNode):
             self._mask_server,
             partial(self._log.warning, 'memory'),
         )
-        profile = sensor_input()
         topic = self.resolve_topic_name('image') + ('/compressed' if compressed else '')
-        self._subscription = self.create_subscription(
-            CompressedImage if compressed else Image,
-            topic,
-            self._on_image,
-            profile,
-            event_callbacks=self._watch.subscription_events(topic, profile),
-            qos_overriding_options=overridable(),
+        self._subscription = self._watch.create_subscription(
+            CompressedImage if compressed else Image, topic, self._on_image, sensor_input()
         )
         for part in (self._prompt_server, self._pick_server):
             part.open(self._watch)

@@ -116,24 +116,15 @@ class VisionOutputs:
 
     def __init__(self, node: Any, watch: QosWatch, messages: Any) -> None:
         # Here, because the messages above are made without ROS too.
-        from clipseg_ros.qos import image_output, latched_output, overridable
+        from clipseg_ros.qos import image_output, latched_output
 
         self._node, self._messages = node, messages
-        latched, reliable = latched_output(), image_output()
         # As ~/prompts: what is active is known, and told, before the node is active.
-        self._label_info = node.create_publisher(
-            messages.LabelInfo,
-            '~/label_info',
-            latched,
-            event_callbacks=watch.publisher_events('~/label_info', latched),
-            qos_overriding_options=overridable(),
+        self._label_info = watch.create_publisher(
+            messages.LabelInfo, '~/label_info', latched_output()
         )
-        self._detections = node.create_lifecycle_publisher(
-            messages.Detection2DArray,
-            '~/detections',
-            reliable,
-            event_callbacks=watch.publisher_events('~/detections', reliable),
-            qos_overriding_options=overridable(),
+        self._detections = watch.create_publisher(
+            messages.Detection2DArray, '~/detections', image_output(), managed=True
         )
 
     def wants_detections(self) -> bool:
