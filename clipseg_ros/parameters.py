@@ -82,6 +82,19 @@ def declare(node: Any, declarations: Iterable[Declaration]) -> None:
         node.declare_parameter(declaration.name, declaration.default, declaration.descriptor())
 
 
+def readable(read: Callable[[Any], object], error: type[Exception]) -> Callable[[Any], str]:
+    """Returns a check that ``read`` takes a value; what it raises as ``error`` says why not."""
+
+    def check(value: Any) -> str:
+        try:
+            read(value)
+        except error as problem:
+            return str(problem)
+        return ''
+
+    return check
+
+
 def one_of(*choices: str) -> Callable[[Any], str]:
     """Returns a check that a value is one of a few words."""
 

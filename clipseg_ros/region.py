@@ -16,15 +16,6 @@ Roi = tuple[int, int, int, int]
 """(x, y, width, height), pixels of the image."""
 
 
-def check_roi(value: Any) -> str:
-    """Returns what is wrong with a value of the parameter ``roi``, or an empty string."""
-    try:
-        read_roi(value)
-    except RegionError as error:
-        return str(error)
-    return ''
-
-
 def read_roi(value: Any) -> Roi | None:
     """Reads the parameter ``roi``.
 

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from clipseg_model.errors import ColourError, PromptError
+from clipseg_model.errors import ColourError, PromptError, RegionError
 from clipseg_model.palette import Colours, read_colours
 from clipseg_model.prompts import find_captions
 from clipseg_model.steadying import Steadying
@@ -14,29 +14,17 @@ from clipseg_model.still import MAX_REUSES
 from clipseg_model.visual_prompt import DEFAULT_METHOD, METHODS
 from clipseg_ros.depth_parameters import DEPTH_DECLARATIONS
 from clipseg_ros.image_backend import BACKENDS, BUILTIN
-from clipseg_ros.parameters import Declaration, one_of
+from clipseg_ros.parameters import Declaration, one_of, readable
 from clipseg_ros.prompt_set import read_prompts
-from clipseg_ros.region import WHOLE, Roi, check_roi, read_roi
+from clipseg_ros.region import WHOLE, Roi, read_roi
 
 
-def _check_prompt(value: Any) -> str:
+def _read_prompt(value: Any) -> None:
     if not isinstance(value, str) and not (
         isinstance(value, (list, tuple)) and all(isinstance(item, str) for item in value)
     ):
-        return f'{value!r} is neither a text nor a list of texts'
-    try:
-        read_prompts(value)
-    except PromptError as error:
-        return str(error)
-    return ''
-
-
-def _check_colors(value: Any) -> str:
-    try:
-        _read_colors(value)
-    except ColourError as error:
-        return str(error)
-    return ''
+        raise PromptError(f'{value!r} is neither a text nor a list of texts')
+    read_prompts(value)
 
 
 def _read_colors(value: Any) -> Colours:
@@ -61,13 +49,9 @@ def _check_presence(value: Any) -> str:
     return f"{value:g} is neither between 0 and 1 nor -1 (the model's own)"
 
 
-def _check_template(value: Any) -> str:
+def _read_template(value: Any) -> None:
     if str(value).strip():
-        try:
-            find_captions(value)
-        except PromptError as error:
-            return str(error)
-    return ''
+        find_captions(value)
 
 
 def _check_device(value: Any) -> str:
@@ -160,7 +144,7 @@ DECLARATIONS: dict[str, Declaration] = {
             'out) or a list.',
             constraints='At most 254 prompts of at most 1000 characters; empty stops.',
             dynamic_type=True,
-            check=_check_prompt,
+            check=readable(_read_prompt, PromptError),
         ),
         Declaration(
             'threshold',
@@ -230,7 +214,7 @@ DECLARATIONS: dict[str, Declaration] = {
             '',
             "Caption that phrases are put into; empty takes the model's own.",
             constraints='plain, fixed, shuffle, shuffle+, ensemble, or a text with one {}.',
-            check=_check_template,
+            check=readable(_read_template, PromptError),
         ),
         Declaration(
             'visual_method',
@@ -261,7 +245,7 @@ DECLARATIONS: dict[str, Declaration] = {
             constraints='Such as mug=#ff8800 or 3=#00ff00; what names no active prompt waits for '
             'it; empty is the palette.',
             dynamic_type=True,
-            check=_check_colors,
+            check=readable(_read_colors, ColourError),
         ),
         Declaration('overlay_legend', True, 'Whether ~/overlay shows the names of the prompts.'),
         Declaration(
@@ -279,7 +263,7 @@ DECLARATIONS: dict[str, Declaration] = {
             constraints='x, y, width and height in pixels, inside of the image; four zeros, or '
             'nothing, are the whole image.',
             dynamic_type=True,
-            check=check_roi,
+            check=readable(read_roi, RegionError),
         ),
         Declaration(
             'max_rate',
