@@ -11,7 +11,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from clipseg_model.console import err, fail, out, report, show_progress, tell_reuse
+from clipseg_model.console import ColorOption, err, fail, out, report, show_progress, tell_reuse
 from clipseg_model.errors import ClipsegError, PromptError, RegionError, ReuseError
 from clipseg_model.export_command import export
 from clipseg_model.weight_commands import convert, download, models
@@ -128,14 +128,7 @@ def segment(
     frame_masks: Annotated[
         bool, typer.Option('--frame-masks', help='Write the masks of every frame of a video.')
     ] = False,
-    color: Annotated[
-        list[str] | None,
-        typer.Option(
-            help='Colour of a prompt on overlays, by its name or its place: "mug=#ff8800", '
-            '"2=#00ff00". Repeatable.',
-            metavar='NAME=#RRGGBB',
-        ),
-    ] = None,
+    color: ColorOption = None,
     instances: Annotated[
         bool, typer.Option('--instances', help='Write the connected parts of each mask, too.')
     ] = False,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 from rich.console import Console
@@ -13,10 +13,20 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 if TYPE_CHECKING:
     from clipseg_model.segmenter import Segmenter
 
-__all__ = ['err', 'fail', 'out', 'report', 'show_progress', 'tell_reuse']
+__all__ = ['ColorOption', 'err', 'fail', 'out', 'report', 'show_progress', 'tell_reuse']
 
 out = Console()
 err = Console(stderr=True)
+
+ColorOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        help='Colour of a prompt on overlays, by its name or its id, which counts from 1 in the '
+        'order of the prompts: "mug=#ff8800", "2=#00ff00". Repeatable.',
+        metavar='NAME=#RRGGBB',
+    ),
+]
+"""The option ``--color`` of every command that draws overlays."""
 
 
 def report(path: Path, reason: str) -> None:

@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 
 import clipseg_model.cli
-from clipseg_model.console import err, fail, out, report, show_progress, tell_reuse
+from clipseg_model.console import ColorOption, err, fail, out, report, show_progress, tell_reuse
 from clipseg_model.errors import ClipsegError, PromptError
 
 __all__ = ['app']
@@ -66,14 +66,7 @@ def bag(
     min_area: Annotated[
         int, typer.Option(help='Least area of a detection.', metavar='PIXELS', min=1)
     ] = 100,
-    color: Annotated[
-        list[str] | None,
-        typer.Option(
-            help='Colour of a prompt on the output overlay, by its name or its id: '
-            '"mug=#ff8800", "2=#00ff00". Repeatable.',
-            metavar='NAME=#RRGGBB',
-        ),
-    ] = None,
+    color: ColorOption = None,
     node: Annotated[
         str, typer.Option(help='Node whose topics are written: /clipseg/mask and so on.')
     ] = '/clipseg',
