@@ -53,6 +53,8 @@ class DecoderBlock(nn.Module):
 
     def __init__(self, dim: int, num_heads: int, feedforward: int) -> None:
         super().__init__()
+        if dim % num_heads:
+            raise ValueError(f'dim {dim} is not divisible by num_heads {num_heads}')
         self.num_heads = num_heads
         self.in_proj = Dense(dim, 3 * dim)
         self.out_proj = Dense(dim, dim)
@@ -136,6 +138,18 @@ class RefinedHead(nn.Module):
         return pixels.reshape(batch, 1, height * side, width * side)
 
 
+def make_head(name: str, dim: int, patch_size: int) -> nn.Module:
+    """Makes the head ``plain`` or ``refined`` for tokens of ``dim`` channels.
+
+    Raises:
+        ValueError: It is another name.
+    """
+    heads = {'plain': PlainHead, 'refined': RefinedHead}
+    if name not in heads:
+        raise ValueError(f'head must be one of {sorted(heads)}, not {name!r}')
+    return heads[name](dim, patch_size)
+
+
 class CLIPSegDecoder(nn.Module):
     """The decoder of the paper (section 3.1): reduce, FiLM, transformer blocks, head.
 
@@ -170,13 +184,8 @@ class CLIPSegDecoder(nn.Module):
         patch_size: int = 16,
     ) -> None:
         super().__init__()
-        if dim % num_heads:
-            raise ValueError(f'dim {dim} is not divisible by num_heads {num_heads}')
         if not 0 <= cond_layer < num_layers:
             raise ValueError(f'cond_layer must be in 0…{num_layers - 1}, not {cond_layer}')
-        heads = {'plain': PlainHead, 'refined': RefinedHead}
-        if head not in heads:
-            raise ValueError(f'head must be one of {sorted(heads)}, not {head!r}')
         self.cond_layer = cond_layer
         self.options: dict[str, Any] = {
             'dim': dim,
@@ -192,7 +201,7 @@ class CLIPSegDecoder(nn.Module):
         self.blocks = nn.ModuleList(
             DecoderBlock(dim, num_heads, feedforward) for _ in range(num_layers)
         )
-        self.head = heads[head](dim, patch_size)
+        self.head = make_head(head, dim, patch_size)
 
     def forward(self, taps: Sequence[Tensor], grid: tuple[int, int], condition: Tensor) -> Tensor:
         """Decodes P prompts on each of B images.

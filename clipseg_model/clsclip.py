@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from clipseg_model.backbone import Backbone, build_backbone
-from clipseg_model.clipseg import DecoderBlock, PlainHead, RefinedHead
+from clipseg_model.clipseg import DecoderBlock, make_head
 from clipseg_model.clsclip_ablations import ChannelAttention, Guide, SpatialAttention
 from clipseg_model.models import ImageFeatures, PromptFeatures, SegmentationModel
 
@@ -66,11 +66,6 @@ class ClsCLIPDecoder(nn.Module):
         patch_size: int = 16,
     ) -> None:
         super().__init__()
-        if dim % num_heads:
-            raise ValueError(f'dim {dim} is not divisible by num_heads {num_heads}')
-        heads = {'plain': PlainHead, 'refined': RefinedHead}
-        if head not in heads:
-            raise ValueError(f'head must be one of {sorted(heads)}, not {head!r}')
         self.options = {
             'dim': dim,
             'num_layers': num_layers,
@@ -82,7 +77,7 @@ class ClsCLIPDecoder(nn.Module):
         self.blocks = nn.ModuleList(
             DecoderBlock(dim, num_heads, feedforward) for _ in range(num_layers)
         )
-        self.head = heads[head](dim, patch_size)
+        self.head = make_head(head, dim, patch_size)
 
     def forward(self, patches: Tensor, grid: tuple[int, int]) -> Tensor:
         """Maps patches (M, gh·gw, C) to logits (M, gh·patch, gw·patch)."""
