@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from build_vision_msgs import environment_with_vision_msgs
 from ros_peers import ROOT, NodeProcess, Peer, claimed_domain, running_node, write_tiny_model
 
 from clipseg_ros.interfaces import load_interfaces
@@ -67,3 +68,30 @@ def built() -> dict[str, str]:
         'LD_LIBRARY_PATH': f'{prefix / "lib"}:{before}',
         'AMENT_PREFIX_PATH': f'{prefix}:{sys.prefix}',
     }
+
+
+@pytest.fixture(scope='module')
+def own_domain() -> Iterator[int]:
+    """A domain without the nodes of other tests, whose names may be those of this module's."""
+    with claimed_domain() as number:
+        yield number
+
+
+@pytest.fixture(scope='module')
+def full_environment(built: dict[str, str], own_domain: int) -> dict[str, str]:
+    """Variables with which a process finds the node's own messages and those of vision_msgs."""
+    both = [built, environment_with_vision_msgs()]
+    names = {name for some in both for name in some}
+    merged = {name: os.pathsep.join(some[name] for some in both if name in some) for name in names}
+    return {**merged, 'ROS_DOMAIN_ID': str(own_domain)}
+
+
+@pytest.fixture(scope='module')
+def full_node(full_environment: dict[str, str], tiny_model: Path) -> Iterator[NodeProcess]:
+    """The node with all that it may find."""
+    with running_node(
+        'clipseg_ros.segment_node',
+        {'model': tiny_model, 'device': 'cpu', 'threads': 1, 'prompt': "'the mug; red bowl'"},
+        environment=full_environment,
+    ) as node:
+        yield node

@@ -12,7 +12,6 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from ros_peers import claimed_domain
 
 from clipseg_ros.child_process import ChildProcess
 
@@ -49,13 +48,6 @@ def ament_prefix_path() -> str:
     if Path(sys.prefix, 'share', 'ament_cmake').is_dir():
         return sys.prefix
     return os.environ['AMENT_PREFIX_PATH']
-
-
-@pytest.fixture(scope='module')
-def own_domain() -> Iterator[int]:
-    """A domain without the nodes of other tests, which have the names of those started here."""
-    with claimed_domain() as number:
-        yield number
 
 
 @pytest.fixture(scope='module')

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import os
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -11,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from build_vision_msgs import environment_with_vision_msgs
 from rcl_interfaces.srv import ListParameters
 from rclpy.duration import Duration
 from rclpy.qos import QoSDurabilityPolicy, QoSProfile, QoSReliabilityPolicy
-from ros_peers import NodeProcess, Peer, claimed_domain, running_node, wait_until
+from ros_peers import NodeProcess, Peer, running_node, wait_until
 from sensor_msgs.msg import PointCloud2
 from test_reference import rows
 
@@ -47,36 +45,7 @@ TOPICS = topics()
 
 
 @pytest.fixture(scope='module')
-def own_domain() -> Iterator[int]:
-    """A domain without the node that other tests share, which runs without built messages."""
-    with claimed_domain() as number:
-        yield number
-
-
-@pytest.fixture(scope='module')
-def environment(built: dict[str, str], own_domain: int) -> dict[str, str]:
-    """Variables with which a process finds all messages, and the others."""
-    variables = [built, environment_with_vision_msgs()]
-    names = {name for some in variables for name in some}
-    return {
-        **{n: os.pathsep.join(some[n] for some in variables if n in some) for n in names},
-        'ROS_DOMAIN_ID': str(own_domain),
-    }
-
-
-@pytest.fixture(scope='module')
-def node(environment: dict[str, str], tiny_model: Path) -> Iterator[NodeProcess]:
-    """The node with its own messages and those of vision_msgs."""
-    with running_node(
-        'clipseg_ros.segment_node',
-        {'model': tiny_model, 'device': 'cpu', 'threads': 1, 'prompt': "'the mug; red bowl'"},
-        environment=environment,
-    ) as made:
-        yield made
-
-
-@pytest.fixture(scope='module')
-def peer(own_domain: int, node: NodeProcess) -> Iterator[Peer]:
+def peer(own_domain: int, full_node: NodeProcess) -> Iterator[Peer]:
     """A peer that listens to points, so that depth and calibration are subscribed to."""
     made = Peer(own_domain)
     made.collect(PointCloud2, '/clipseg/points', image_output())
@@ -127,12 +96,12 @@ def what_is_too_much(way: str, qos: str) -> tuple[str, QoSProfile, tuple[str, st
 @pytest.mark.slow
 @pytest.mark.ci
 def test_every_peer_that_does_not_fit_is_named_once(
-    node: NodeProcess, peer: Peer, environment: dict[str, str]
+    full_node: NodeProcess, peer: Peer, full_environment: dict[str, str]
 ) -> None:
     # Nobody can offer a best-effort, volatile subscriber too little.
     told = [row for row in TOPICS if row[1] == 'out' or row[3].startswith('reliable')]
     assert len(told) >= 16
-    since = len(node.lines)
+    since = len(full_node.lines)
     with ExitStack() as stack:
         for topic, way, kind, qos in told:
             policy, profile, said = what_is_too_much(way, qos)
@@ -141,7 +110,7 @@ def test_every_peer_that_does_not_fit_is_named_once(
             except (ImportError, AttributeError):
                 # This process has not the messages that the node has.
                 script = str(Path(__file__).with_name('demanding_peer.py'))
-                words = {'script': [topic, kind, policy], 'environment': environment}
+                words = {'script': [topic, kind, policy], 'environment': full_environment}
                 stack.enter_context(running_node(script, ready='listening', **words))
             else:
                 if way == 'in':
@@ -150,9 +119,9 @@ def test_every_peer_that_does_not_fit_is_named_once(
                 else:
                     made = peer.node.create_subscription(message, topic, lambda _: None, profile)
                     stack.callback(peer.node.destroy_subscription, made)
-            line = node.wait_for(f'QoS mismatch on {topic}:', timeout=5.0, since=since)
+            line = full_node.wait_for(f'QoS mismatch on {topic}:', timeout=5.0, since=since)
             for words_said in ('[WARN]', 'this node', '/peer', *said):
                 assert words_said in line
         time.sleep(2.2)
         for topic, *_ in told:
-            assert node.count(f'QoS mismatch on {topic}:', since) == 1, f'said once of {topic}'
+            assert full_node.count(f'QoS mismatch on {topic}:', since) == 1, f'said once of {topic}'

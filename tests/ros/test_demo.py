@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -19,7 +18,6 @@ import numpy as np
 import psutil
 import pytest
 from rich.console import Console
-from ros_peers import claimed_domain
 
 from clipseg_model.prompts import parse_prompts
 from clipseg_ros import demo, demo_scenes
@@ -199,13 +197,6 @@ class TestChildProcess:
 
 def test_the_profile_is_found_in_the_checkout(repository: Path) -> None:
     assert demo.find_fastdds_profile() == repository / 'config' / 'fastdds.xml'
-
-
-@pytest.fixture(scope='module')
-def own_domain() -> Iterator[int]:
-    """A domain without the nodes of other tests, which have the names that the demo's have."""
-    with claimed_domain() as number:
-        yield number
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
@@ -14,14 +13,13 @@ from typing import Any
 
 import pytest
 import rclpy
-from build_vision_msgs import environment_with_vision_msgs
 from rcl_interfaces.msg import ParameterType
 from rcl_interfaces.srv import DescribeParameters, GetParameters, ListParameters
 from rclpy.qos import QoSDurabilityPolicy, QoSReliabilityPolicy
-from ros_peers import ROOT, NodeProcess, Peer, claimed_domain, running_node, wait_until
+from ros_peers import ROOT, NodeProcess, Peer, wait_until
 
 PAGE = ROOT / 'docs' / 'reference.md'
-# What the fixture `segment` sets.
+# What the fixture `full_node` sets.
 GIVEN = {'model', 'device', 'threads', 'prompt'}
 EVERY_NODES = re.compile(r'/(parameter_events|rosout)$|/clipseg/transition_event$')
 
@@ -33,29 +31,6 @@ def rows(node: str, section: str) -> list[list[str]]:
     body = [line for line in lines if line.startswith('|')][2:]
     cells = [[cell.strip() for cell in re.split(r'(?<!\\)\|', line)[1:-1]] for line in body]
     return [[re.sub(r'^`(.*)`$', r'\1', cell.replace('\\|', '|')) for cell in row] for row in cells]
-
-
-@pytest.fixture(scope='module')
-def own_domain() -> Iterator[int]:
-    """A domain without the node that other tests share, which runs without built messages."""
-    with claimed_domain() as number:
-        yield number
-
-
-@pytest.fixture(scope='module')
-def segment(built: dict[str, str], own_domain: int, tiny_model: Path) -> Iterator[NodeProcess]:
-    """The node with all that it may find: its own messages, and those of vision_msgs."""
-    variables = [built, environment_with_vision_msgs()]
-    names = {name for some in variables for name in some}
-    with running_node(
-        'clipseg_ros.segment_node',
-        {'model': tiny_model, 'device': 'cpu', 'threads': 1, 'prompt': "'the mug; red bowl'"},
-        environment={
-            **{n: os.pathsep.join(some[n] for some in variables if n in some) for n in names},
-            'ROS_DOMAIN_ID': str(own_domain),
-        },
-    ) as node:
-        yield node
 
 
 @pytest.fixture(scope='module')
@@ -96,7 +71,7 @@ def test_the_page_is_up_to_date(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize('direction', ['in', 'out'])
 def test_topics_are_those_of_the_running_node(
-    segment: NodeProcess, peer: Peer, direction: str
+    full_node: NodeProcess, peer: Peer, direction: str
 ) -> None:
     node = peer.node
     names_of, infos_of = {
@@ -127,7 +102,7 @@ def test_topics_are_those_of_the_running_node(
     assert seen_in_time(peer, look, expected) == expected
 
 
-def test_services_are_those_of_the_running_node(segment: NodeProcess, peer: Peer) -> None:
+def test_services_are_those_of_the_running_node(full_node: NodeProcess, peer: Peer) -> None:
     expected = {(full_name(row[0]), row[1]) for row in rows('segment', 'Services') if there(row[2])}
     general = ('rcl_interfaces', 'lifecycle_msgs', 'type_description_interfaces')
 
@@ -138,7 +113,7 @@ def test_services_are_those_of_the_running_node(segment: NodeProcess, peer: Peer
     assert seen_in_time(peer, look, expected) == expected
 
 
-def test_parameters_are_those_of_the_running_node(segment: NodeProcess, peer: Peer) -> None:
+def test_parameters_are_those_of_the_running_node(full_node: NodeProcess, peer: Peer) -> None:
     listed = peer.call(ListParameters, '/clipseg/list_parameters', ListParameters.Request())
     general = ('qos_overrides', 'use_sim_time', 'start_type_description_service')
     names = sorted(name for name in listed.result.names if not name.startswith(general))

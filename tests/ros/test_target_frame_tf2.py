@@ -15,7 +15,7 @@ pytest.importorskip('tf2_ros', reason='tf2 comes with a ROS 2 installation, not 
 
 from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import Quaternion, Transform, TransformStamped, Vector3
-from ros_peers import NodeProcess, Peer, claimed_domain, picture, running_node, stamp_of, wait_until
+from ros_peers import NodeProcess, Peer, picture, running_node, stamp_of, wait_until
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from std_msgs.msg import Header
 from tf2_ros import StaticTransformBroadcaster, TransformBroadcaster
@@ -61,12 +61,6 @@ class DepthCamera:
             return []
 
         return wait_until(answers, timeout, 'a cloud')[-1]
-
-
-@pytest.fixture(scope='module')
-def own_domain() -> Iterator[int]:
-    with claimed_domain() as number:
-        yield number
 
 
 @pytest.fixture(scope='module')
