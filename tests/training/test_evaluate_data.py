@@ -265,7 +265,6 @@ class TestCommand:
         assert found['split'] == 'val'
 
     @pytest.mark.slow
-    @pytest.mark.ci
     def test_two_processes_report_what_one_reports(self, repository, tmp_path):
         outputs = [tmp_path / 'one.json', tmp_path / 'two.json']
         command = ['-m', 'training.evaluate', 'data', 'tabletop', '--mode', 'native']

@@ -375,7 +375,6 @@ def _run_in_child(settings: dict, folder: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.ci
 @pytest.mark.timeout(900)
 def test_killed_at_random_moments_a_run_loses_no_checkpoint(tmp_path, monkeypatch):
     # More than it can come to while it is killed, on any machine.

@@ -81,7 +81,6 @@ def test_frozen_parts_stay_and_the_rest_learns(trained, frozen):
 
 
 @pytest.mark.slow
-@pytest.mark.ci
 def test_two_processes_go_on_from_the_weights_of_another_run(trained, rendered, frozen, tmp_path):
     config = tmp_path / 'tiny.yaml'
     config.write_text(yaml.safe_dump(settings(rendered, frozen, 4)))
