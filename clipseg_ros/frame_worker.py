@@ -31,6 +31,7 @@ class NewestSlot(Generic[ItemT]):
     def __init__(self) -> None:
         self._condition = threading.Condition()
         self._items: deque[ItemT] = deque(maxlen=1)
+        self._takers = 0
         self._closed = False
 
     def put(self, item: ItemT) -> bool:
@@ -48,17 +49,25 @@ class NewestSlot(Generic[ItemT]):
     def take(self) -> ItemT | None:
         """Waits for an item; None once the slot is closed."""
         with self._condition:
+            self._takers += 1
             self._condition.wait_for(lambda: self._items or self._closed)
+            self._takers -= 1
             if self._closed:
                 return None
             item = self._items.pop()
             self._condition.notify_all()
             return item
 
-    def wait_until_taken(self) -> None:
-        """Waits until the slot is empty, or closed."""
+    def hand_over(self, item: ItemT) -> None:
+        """Puts an item without overwriting another; waits until somebody is there to take it.
+
+        A thread that waits in :meth:`take` is there: it is not waited for until it runs.
+        """
         with self._condition:
             self._condition.wait_for(lambda: not self._items or self._closed)
+            self._items.append(item)
+            self._condition.notify_all()
+            self._condition.wait_for(lambda: not self._items or self._takers or self._closed)
 
     def close(self) -> None:
         """Lets every :meth:`take` return None."""
@@ -239,8 +248,7 @@ class FrameWorker(Generic[FrameT, FoundT, ResultT]):
                 due = time.monotonic() + 1.0 / self.max_rate
             found = self._attempt('process', self._process, frame)
             if found is not None:
-                self._found.put((found, put_at))
-                self._found.wait_until_taken()
+                self._found.hand_over((found, put_at))
 
     def _work_on_found(self) -> None:
         while True:

@@ -52,6 +52,41 @@ def test_slot_wakes_a_waiting_thread() -> None:
     assert taken == ['a', None]
 
 
+def test_handing_over_waits_for_somebody_who_takes_and_overwrites_nothing() -> None:
+    slot: NewestSlot[str] = NewestSlot()
+    handed: list[str] = []
+
+    def give() -> None:
+        for item in ('a', 'b'):
+            slot.hand_over(item)
+            handed.append(item)
+
+    thread = threading.Thread(target=give)
+    thread.start()
+    time.sleep(0.1)
+    assert handed == []
+    assert slot.take() == 'a'
+    wait_until(lambda: handed == ['a'])
+    time.sleep(0.1)
+    assert handed == ['a']
+    assert slot.take() == 'b'
+    thread.join(5)
+    assert handed == ['a', 'b']
+
+
+def test_handing_over_does_not_wait_until_whoever_waits_runs() -> None:
+    slot: NewestSlot[str] = NewestSlot()
+    taken: list[str | None] = []
+    thread = threading.Thread(target=lambda: taken.append(slot.take()))
+    thread.start()
+    wait_until(lambda: slot._takers == 1)
+    with slot._condition:  # So that the thread cannot run.
+        slot.hand_over('a')
+        assert taken == []
+    thread.join(5)
+    assert taken == ['a']
+
+
 def test_slot_holds_none_like_anything_else() -> None:
     slot: NewestSlot[None] = NewestSlot()
     slot.put(None)
