@@ -8,9 +8,9 @@ wanted, such as into a message. The results are those of ``Segmentation``, bit f
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Sequence
-from typing import Any, NamedTuple
+from itertools import compress
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from clipseg_model.calibration import sigmoid
 from clipseg_model.errors import PromptError
+from clipseg_model.mask_window import Scratch, Window, area_of, find_window, logits_in, meeting
 from clipseg_model.prompts import MAX_PROMPTS
 from clipseg_model.segmentation import PromptResult, Segmentation, probabilities
 
@@ -26,35 +27,8 @@ __all__ = ['FrameOutputs', 'Scratch']
 Bytes = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 
-_MARGIN = 1e-3
-"""Rounding may lift an interpolated logit above the highest of its neighbours, by much less."""
-
-
 _WHOLE = 0.5
 """Share of the image from which on looking at the whole of it is cheaper than at windows."""
-
-
-class Scratch:
-    """Memory that one thread uses for every frame, so that no frame has to ask the system for it.
-
-    Not for use by two threads at once.
-    """
-
-    def __init__(self) -> None:
-        self._floats: dict[str, Floats] = {}
-        self._bytes: dict[str, Bytes] = {}
-
-    def floats(self, name: str, shape: tuple[int, int]) -> Floats:
-        """Returns float32 memory (H, W) of a name, with whatever is in it."""
-        if name not in self._floats or self._floats[name].shape != shape:
-            self._floats[name] = np.empty(shape, np.float32)
-        return self._floats[name]
-
-    def bytes(self, name: str, shape: tuple[int, int]) -> Bytes:
-        """Returns uint8 memory (H, W) of a name, with whatever is in it."""
-        if name not in self._bytes or self._bytes[name].shape != shape:
-            self._bytes[name] = np.empty(shape, np.uint8)
-        return self._bytes[name]
 
 
 class _Entry(NamedTuple):
@@ -62,7 +36,7 @@ class _Entry(NamedTuple):
 
     result: PromptResult
     identity: int
-    window: tuple[slice, slice]
+    window: Window
 
 
 class FrameOutputs:
@@ -107,13 +81,13 @@ class FrameOutputs:
         entries = [
             _Entry(result, identity, window)
             for result, identity in zip(results, ids, strict=True)
-            if (window := _window(result)) is not None
+            if (window := find_window(result)) is not None
         ]
         if set(wanted) == {'mask'}:
             self._find_union(entries, scratch)
             return
         pixels = segmentation.height * segmentation.width
-        areas = sum(_area(entry.window) for entry in entries)
+        areas = sum(area_of(entry.window) for entry in entries)
         if (
             not everywhere
             and _alike([entry.result for entry in entries])
@@ -178,11 +152,11 @@ class FrameOutputs:
 
     def _find_union(self, entries: Sequence[_Entry], scratch: Scratch) -> None:
         """Finds where any prompt is on; which one is left open."""
-        logits, on = scratch.floats('logits', self.shape), scratch.bytes('on', self.shape)
+        on = scratch.bytes('on', self.shape)
         for entry in entries:
             window, cut = entry.window, entry.result.cut
             here, winner = on[window], self._winner[window]
-            np.greater(entry.result.resized_logits(logits)[window], cut, out=here.view(bool))
+            np.greater(logits_in(entry.result, window, scratch), cut, out=here.view(bool))
             np.bitwise_or(winner, here, out=winner)
 
     def _find_highest(self, entries: Sequence[tuple[PromptResult, int]], scratch: Scratch) -> None:
@@ -211,12 +185,13 @@ class FrameOutputs:
             keep: Whether the winners' logits are needed afterwards.
             scratch: As for the class.
         """
-        logits, wins = scratch.floats('logits', self.shape), scratch.bytes('wins', self.shape)
-        number, on = scratch.bytes('number', self.shape), scratch.bytes('on', self.shape)
+        wins, on = scratch.bytes('wins', self.shape), scratch.bytes('on', self.shape)
+        number = scratch.bytes('number', self.shape)
         if keep:
             self._best = best = np.full(self.shape, -np.inf, np.float32)
         else:
             best = scratch.floats('best', self.shape)
+            entries = self._find_undisputed(entries, scratch)
         cuts = {entry.result.cut for entry in entries}
         # What is to be exceeded: what has won so far, and where nothing has, the only threshold.
         start = cuts.pop() if len(cuts) == 1 else -np.inf
@@ -224,7 +199,7 @@ class FrameOutputs:
             best[entry.window].fill(start)
         for entry in entries:
             window = entry.window
-            close, won = entry.result.resized_logits(logits)[window], wins[window]
+            close, won = logits_in(entry.result, window, scratch), wins[window]
             cv2.compare(close, best[window], cv2.CMP_GT, dst=won)
             if cuts:
                 np.greater(close, entry.result.cut, out=on[window].view(bool))
@@ -232,6 +207,21 @@ class FrameOutputs:
             number[window].fill(entry.identity)
             cv2.copyTo(number[window], won, self._winner[window])
             cv2.copyTo(close, won, best[window])
+
+    def _find_undisputed(self, entries: Sequence[_Entry], scratch: Scratch) -> Sequence[_Entry]:
+        """Finds the winners in windows that no other window meets.
+
+        Returns:
+            The entries whose windows meet.
+        """
+        on = scratch.bytes('on', self.shape)
+        meet = meeting([entry.window for entry in entries])
+        for entry in compress(entries, ~meet):
+            window, here = entry.window, on[entry.window]
+            close = logits_in(entry.result, window, scratch)
+            np.greater(close, entry.result.cut, out=here.view(bool))
+            np.multiply(here, np.uint8(entry.identity), out=self._winner[window])
+        return list(compress(entries, meet))
 
     def _find_peak(self, results: Sequence[PromptResult], scratch: Scratch) -> None:
         """Finds the highest logit of all prompts, present or not."""
@@ -245,42 +235,3 @@ def _alike(results: Sequence[PromptResult]) -> bool:
     """Whether all have one threshold, and none is absent."""
     one = len({result.cut for result in results}) == 1
     return one and all(result.presence for result in results)
-
-
-def _area(window: tuple[slice, slice]) -> int:
-    rows, columns = window
-    return int(rows.stop - rows.start) * int(columns.stop - columns.start)
-
-
-def _window(result: PromptResult) -> tuple[slice, slice] | None:
-    """Rows and columns outside of which no pixel of the mask is on; None where none can be.
-
-    Interpolation never exceeds its highest corner.
-    """
-    if not result.presence:
-        return None
-    top, left, bottom, right = 0, 0, result.height, result.width
-    if result.region is not None:
-        region = result.region
-        top, left, bottom, right = region.top, region.left, region.bottom, region.right
-    if result.close_ups is not None:
-        return slice(top, bottom), slice(left, right)
-    lowest = result.cut - _MARGIN
-    rows = result.logits.max(axis=1) > lowest
-    if not rows.any():
-        return None
-    columns = result.logits.max(axis=0) > lowest
-    return _stretch(rows, top, bottom), _stretch(columns, left, right)
-
-
-def _stretch(on: NDArray[Any], start: int, stop: int) -> slice:
-    """What a row or column of logits can influence, from the first that is on to the last.
-
-    Pixel y lies at (y - start + 1/2) · n / size - 1/2 between the n logits, and takes from the two
-    next to it.
-    """
-    numbers = np.flatnonzero(on)
-    scale = (stop - start) / len(on)
-    first = start + math.floor((numbers[0] - 0.5) * scale - 0.5)
-    last = start + math.ceil((numbers[-1] + 1.5) * scale - 0.5)
-    return slice(max(start, first), min(stop, last + 1))

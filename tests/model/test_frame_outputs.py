@@ -10,6 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 import clipseg_model.segmentation as segmentation_module
+from clipseg_model import mask_window
 from clipseg_model.errors import PromptError
 from clipseg_model.frame_outputs import FrameOutputs, Scratch
 from clipseg_model.prompts import Prompt
@@ -38,12 +39,16 @@ def closer_look(seed: int) -> PromptResult:
 
 
 def spot(
-    row: int, column: int, level: float = 5.0, shape: tuple[int, int] = (48, 64)
+    row: int,
+    column: int,
+    level: float = 5.0,
+    shape: tuple[int, int] = (48, 64),
+    threshold: float = 0.5,
 ) -> PromptResult:
     """On at a few logits alone."""
     logits = np.full(shape, -6, np.float32)
     logits[row : row + 3, column : column + 4] = level
-    return PromptResult(Prompt('spot'), 0.5, 0.9, True, logits, HEIGHT, WIDTH)
+    return PromptResult(Prompt('spot'), threshold, 0.9, True, logits, HEIGHT, WIDTH)
 
 
 CASES = {
@@ -56,6 +61,7 @@ CASES = {
     'none': [result(0, presence=False), result(1, presence=False)],
     'far below': [result(0, lift=-50), result(1), result(2, lift=-60)],
     'spots': [spot(10, 20), spot(11, 22, 7), spot(0, 0), spot(45, 60), spot(12, 21, 6)],
+    'spots apart': [spot(10, 20, 1, threshold=0.7), spot(30, 50), spot(2, 3, threshold=0.9)],
     'spot in few logits': [spot(2, 1, shape=(5, 7)), spot(0, 6, shape=(5, 7))],
     'spot in many logits': [spot(200, 150, shape=(300, 310)), spot(297, 306, shape=(300, 310))],
     'all far below': [result(0, lift=-50), result(1, lift=-60)],
@@ -125,7 +131,7 @@ def test_scratch_of_another_frame_and_size_leaves_no_trace() -> None:
     for output, right in expected(CASES['thresholds'], [4, 5, 6]).items():
         np.testing.assert_array_equal(again[output], right)
     memory = scratch.floats('logits', (HEIGHT, WIDTH))
-    assert scratch.floats('logits', (HEIGHT, WIDTH)) is memory
+    assert np.shares_memory(scratch.floats('logits', (HEIGHT, WIDTH)), memory)
     assert scratch.floats('logits', (3, 4)).shape == (3, 4)
 
 
@@ -173,17 +179,17 @@ def test_labels_without_memory_are_the_winners() -> None:
 def test_logits_are_resized_once_and_only_where_they_can_matter(
     name: str, wanted: Sequence[str], resizes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    calls: list[tuple[int, ...]] = []
+    results = CASES[name]
+    calls: list[int] = []
 
     def resize(logits: Any, *arguments: Any, **options: Any) -> Any:
-        calls.append(logits.shape)
+        calls.extend(n for n, r in enumerate(results) if np.shares_memory(logits, r.logits))
         return cv2.resize(logits, *arguments, **options)
 
-    monkeypatch.setattr(
-        segmentation_module, 'cv2', SimpleNamespace(**{**vars(cv2), 'resize': resize})
-    )
-    make(CASES[name], range(1, 1 + len(CASES[name])), wanted)
-    assert len(calls) == resizes
+    for module in (segmentation_module, mask_window):
+        monkeypatch.setattr(module, 'cv2', SimpleNamespace(**{**vars(cv2), 'resize': resize}))
+    make(results, range(1, 1 + len(results)), wanted)
+    assert len(calls) == len(set(calls)) == resizes
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from clipseg_model.mask_window import Scratch, area_of, find_window, logits_in, meeting
+from clipseg_model.prompts import Prompt
+from clipseg_model.regions import Box, CloseUp, CloseUps
+from clipseg_model.segmentation import PromptResult
+
+# Logits, and the image: heights and widths. Larger in all ratios, as large, and smaller.
+SIZES = [
+    ((256, 256), (720, 1280)),
+    ((352, 352), (480, 641)),
+    ((48, 64), (90, 131)),
+    ((7, 5), (100, 3)),
+    ((5, 7), (61, 97)),
+    ((64, 64), (64, 64)),
+    ((64, 48), (32, 24)),
+    ((64, 48), (40, 90)),
+    ((1, 1), (9, 33)),
+]
+
+
+def noise(
+    shape: tuple[int, int], size: tuple[int, int], seed: int = 0, region: Box | None = None
+) -> PromptResult:
+    logits = np.random.default_rng(seed).normal(0, 4, shape).astype(np.float32)
+    return PromptResult(Prompt('noise'), 0.5, 0.9, True, logits, *size, region=region)
+
+
+def spot(row: int, column: int, presence: bool = True) -> PromptResult:
+    """On at 3 x 4 of 48 x 64 logits; the image is ten times as large."""
+    logits = np.full((48, 64), -6, np.float32)
+    logits[row : row + 3, column : column + 4] = 5
+    return PromptResult(Prompt('spot'), 0.5, 0.9, presence, logits, 480, 640)
+
+
+def assert_same_everywhere(result: PromptResult, seen: Box) -> None:
+    random, scratch = np.random.default_rng(1), Scratch()
+    whole = result.resized_logits()
+    for _ in range(60):
+        top, bottom = np.sort(random.integers(seen.top, seen.bottom + 1, 2))
+        left, right = np.sort(random.integers(seen.left, seen.right + 1, 2))
+        if top == bottom or left == right:
+            continue
+        # What another frame has left behind.
+        for array in scratch._arrays.values():
+            array.fill(np.nan)
+        window = slice(int(top), int(bottom)), slice(int(left), int(right))
+        np.testing.assert_array_equal(logits_in(result, window, scratch), whole[window])
+
+
+@pytest.mark.parametrize(('shape', 'size'), SIZES)
+def test_logits_in_a_window_are_those_of_the_image(
+    shape: tuple[int, int], size: tuple[int, int]
+) -> None:
+    assert_same_everywhere(noise(shape, size), Box(0, 0, size[1], size[0]))
+
+
+def test_logits_in_a_window_of_a_region() -> None:
+    region = Box(33, 21, 233, 121)
+    assert_same_everywhere(noise((48, 64), (240, 320), region=region), region)
+
+
+def test_logits_in_a_window_with_a_close_up() -> None:
+    box = Box(20, 10, 60, 50)
+    part = CloseUp(box, (box,), np.full((16, 16), 4.0, np.float32))
+    result = replace(noise((48, 64), (90, 130)), close_ups=CloseUps((part,), 'max'))
+    assert_same_everywhere(result, Box(0, 0, 130, 90))
+
+
+@pytest.mark.parametrize(('row', 'column'), [(0, 0), (20, 30), (45, 60)])
+def test_a_window_holds_the_mask_and_little_else(row: int, column: int) -> None:
+    result = spot(row, column)
+    window = find_window(result)
+    assert window is not None
+    outside = result.mask.copy()
+    outside[window] = False
+    assert not outside.any()
+    # 30 x 40 pixels, and what the next logits can reach.
+    assert area_of(window) <= (30 + 24) * (40 + 24)
+
+
+def test_no_window_where_nothing_can_be_on() -> None:
+    assert find_window(spot(3, 3, presence=False)) is None
+    below = replace(spot(3, 3), logits=np.full((4, 4), -0.5, np.float32))
+    assert find_window(below) is None
+    assert find_window(replace(below, threshold=0.3)) == (slice(0, 480), slice(0, 640))
+
+
+def test_which_windows_meet() -> None:
+    windows = [
+        (slice(0, 10), slice(0, 10)),
+        (slice(9, 20), slice(9, 20)),
+        (slice(10, 20), slice(0, 9)),
+        (slice(0, 5), slice(10, 30)),
+        (slice(2, 3), slice(29, 31)),
+    ]
+    assert meeting(windows).tolist() == [True, True, False, True, True]
+    assert meeting([]).tolist() == []
+    assert meeting(windows[:1]).tolist() == [False]
+
+
+def test_scratch_is_used_again() -> None:
+    scratch = Scratch()
+    first = scratch.floats('a', (6, 8))
+    assert np.shares_memory(first, scratch.floats('a', (2, 3)))
+    assert not np.shares_memory(first, scratch.floats('b', (6, 8)))
+    assert scratch.floats('a', (60, 8)).shape == (60, 8)
+    assert scratch.bytes('a', (6, 8)).dtype == np.uint8
