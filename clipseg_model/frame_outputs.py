@@ -2,8 +2,10 @@
 
 :class:`~clipseg_model.segmentation.Segmentation` answers each question by itself, and resizes the
 logits for each. A node is asked for several outputs of every frame: here the logits of each prompt
-are resized once, the winner per pixel is found once, and what is asked for is written where it is
-wanted, such as into a message. The results are those of ``Segmentation``, bit for bit.
+are resized once and only where they can matter, the winner per pixel is found once, and what is
+asked for is written where it is wanted, such as into a message. The probability, which needs the
+logits everywhere, is left until it is asked for: a mask does not wait for it. The results are those
+of ``Segmentation``, bit for bit.
 """
 
 from __future__ import annotations
@@ -69,35 +71,32 @@ class FrameOutputs:
         self.shape = (segmentation.height, segmentation.width)
         self._region = segmentation.region
         self._winner: Bytes = np.zeros(self.shape, np.uint8)
+        # Logits of the winners, and the highest of all prompts, where they are known.
         self._best: Floats | None = None
         self._peak: Floats | None = None
+        self._results, self._alike = results, _alike(results)
         if not wanted:
             return
         everywhere = 'probability' in wanted
-        # One threshold and nobody absent: the highest logit of all wins.
-        if everywhere and _alike(results):
-            self._find_highest(list(zip(results, ids, strict=True)), scratch)
-            return
+        keep = 'confidence' in wanted or (everywhere and not self._alike)
         entries = [
             _Entry(result, identity, window)
             for result, identity in zip(results, ids, strict=True)
             if (window := find_window(result)) is not None
         ]
-        if set(wanted) == {'mask'}:
-            self._find_union(entries, scratch)
+        if not keep and 'labels' not in wanted:
+            if 'mask' in wanted:
+                self._find_union(entries, scratch)
             return
-        pixels = segmentation.height * segmentation.width
         areas = sum(area_of(entry.window) for entry in entries)
-        if (
-            not everywhere
-            and _alike([entry.result for entry in entries])
-            and areas > _WHOLE * pixels * len(entries)
-        ):
+        large = areas > _WHOLE * segmentation.height * segmentation.width * len(entries)
+        if large and everywhere and self._alike:
+            self._find_highest(list(zip(results, ids, strict=True)), scratch)
+            self._peak = self._best
+        elif large and not everywhere and _alike([entry.result for entry in entries]):
             self._find_highest([(entry.result, entry.identity) for entry in entries], scratch)
         else:
-            self._find_winner(entries, everywhere or 'confidence' in wanted, scratch)
-        if everywhere:
-            self._find_peak(results, scratch)
+            self._find_winner(entries, keep, scratch)
 
     def mask(self, out: Bytes) -> None:
         """Writes 255 where any prompt matches, 0 elsewhere, into uint8 (H, W)."""
@@ -129,13 +128,18 @@ class FrameOutputs:
         """Writes the probability of the winning prompt, of the highest where none wins.
 
         Args:
-            out: float32 (H, W).
+            out: float32 (H, W), C-contiguous.
         """
-        assert self._best is not None, "'probability' was not among what is wanted"
-        if self._peak is not None:
-            cv2.copyTo(self._best, self._winner, self._peak)
-            self._best, self._peak = self._peak, None
-        probabilities(self._best, self._region, out=out)
+        highest = self._peak
+        if highest is None:
+            first, *others = self._results
+            highest, scratch = first.resized_logits(out), np.empty_like(out)
+            for result in others:
+                cv2.max(highest, result.resized_logits(scratch), dst=highest)
+            if not self._alike:
+                assert self._best is not None, "'probability' was not among what is wanted"
+                cv2.copyTo(self._best, self._winner, highest)
+        probabilities(highest, self._region, out=out)
 
     def probability_at(self, index: NDArray[np.intp]) -> Floats:
         """Returns the probability of the winning prompt at some pixels where there is one.
@@ -222,13 +226,6 @@ class FrameOutputs:
             np.greater(close, entry.result.cut, out=here.view(bool))
             np.multiply(here, np.uint8(entry.identity), out=self._winner[window])
         return list(compress(entries, meet))
-
-    def _find_peak(self, results: Sequence[PromptResult], scratch: Scratch) -> None:
-        """Finds the highest logit of all prompts, present or not."""
-        logits = scratch.floats('logits', self.shape)
-        self._peak = peak = results[0].resized_logits(np.empty(self.shape, np.float32))
-        for result in results[1:]:
-            cv2.max(peak, result.resized_logits(logits), dst=peak)
 
 
 def _alike(results: Sequence[PromptResult]) -> bool:
