@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 
 from clipseg_model.calibration import sigmoid
 from clipseg_model.errors import PromptError
-from clipseg_model.mask_window import Scratch, Window, area_of, find_window, logits_in, meeting
+from clipseg_model.mask_window import Scratch, find_window, logits_in, meeting
 from clipseg_model.prompts import MAX_PROMPTS
+from clipseg_model.regions import Box
 from clipseg_model.segmentation import PromptResult, Segmentation, probabilities
 
 __all__ = ['FrameOutputs', 'Scratch']
@@ -38,7 +39,7 @@ class _Entry(NamedTuple):
 
     result: PromptResult
     identity: int
-    window: Window
+    window: Box
 
 
 class FrameOutputs:
@@ -88,7 +89,7 @@ class FrameOutputs:
             if 'mask' in wanted:
                 self._find_union(entries, scratch)
             return
-        areas = sum(area_of(entry.window) for entry in entries)
+        areas = sum(entry.window.width * entry.window.height for entry in entries)
         large = areas > _WHOLE * segmentation.height * segmentation.width * len(entries)
         if large and everywhere and self._alike:
             self._find_highest(list(zip(results, ids, strict=True)), scratch)
@@ -158,9 +159,10 @@ class FrameOutputs:
         """Finds where any prompt is on; which one is left open."""
         on = scratch.bytes('on', self.shape)
         for entry in entries:
-            window, cut = entry.window, entry.result.cut
+            window = entry.window.slices
             here, winner = on[window], self._winner[window]
-            np.greater(logits_in(entry.result, window, scratch), cut, out=here.view(bool))
+            close = logits_in(entry.result, entry.window, scratch)
+            np.greater(close, entry.result.cut, out=here.view(bool))
             np.bitwise_or(winner, here, out=winner)
 
     def _find_highest(self, entries: Sequence[tuple[PromptResult, int]], scratch: Scratch) -> None:
@@ -200,10 +202,10 @@ class FrameOutputs:
         # What is to be exceeded: what has won so far, and where nothing has, the only threshold.
         start = cuts.pop() if len(cuts) == 1 else -np.inf
         for entry in entries:
-            best[entry.window].fill(start)
+            best[entry.window.slices].fill(start)
         for entry in entries:
-            window = entry.window
-            close, won = logits_in(entry.result, window, scratch), wins[window]
+            window = entry.window.slices
+            close, won = logits_in(entry.result, entry.window, scratch), wins[window]
             cv2.compare(close, best[window], cv2.CMP_GT, dst=won)
             if cuts:
                 np.greater(close, entry.result.cut, out=on[window].view(bool))
@@ -221,8 +223,8 @@ class FrameOutputs:
         on = scratch.bytes('on', self.shape)
         meet = meeting([entry.window for entry in entries])
         for entry in compress(entries, ~meet):
-            window, here = entry.window, on[entry.window]
-            close = logits_in(entry.result, window, scratch)
+            window = entry.window.slices
+            here, close = on[window], logits_in(entry.result, entry.window, scratch)
             np.greater(close, entry.result.cut, out=here.view(bool))
             np.multiply(here, np.uint8(entry.identity), out=self._winner[window])
         return list(compress(entries, meet))

@@ -14,15 +14,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from clipseg_model.regions import Box
 from clipseg_model.segmentation import PromptResult
 
-__all__ = ['Scratch', 'Window', 'area_of', 'find_window', 'logits_in', 'meeting']
+__all__ = ['Scratch', 'find_window', 'logits_in', 'meeting']
 
 Bytes = NDArray[np.uint8]
 Floats = NDArray[np.float32]
-
-Window = tuple[slice, slice]
-"""Rows and columns of an image."""
 
 _MARGIN = np.float32(1e-3)
 """Rounding may lift an interpolated logit above the highest of its neighbours, by much less."""
@@ -55,83 +53,73 @@ class Scratch:
         return array[:size].reshape(shape)
 
 
-def find_window(result: PromptResult) -> Window | None:
+def find_window(result: PromptResult) -> Box | None:
     """Returns where a mask can be on; None where no pixel of it can.
 
     Interpolation never exceeds its highest corner.
     """
     if not result.presence:
         return None
-    top, left, bottom, right = _seen(result)
+    seen = _seen(result)
     if result.close_ups is not None:
-        return slice(top, bottom), slice(left, right)
+        return seen
     on = result.logits > result.cut - _MARGIN
     x, y, width, height = cv2.boundingRect(on.view(np.uint8))
     if not width:
         return None
     rows, columns = result.logits.shape
-    return _stretch(y, height, rows, top, bottom), _stretch(x, width, columns, left, right)
+    top, bottom = _stretch(y, height, rows, seen.top, seen.bottom)
+    left, right = _stretch(x, width, columns, seen.left, seen.right)
+    return Box(left, top, right, bottom)
 
 
-def logits_in(result: PromptResult, window: Window, scratch: Scratch) -> Floats:
+def logits_in(result: PromptResult, window: Box, scratch: Scratch) -> Floats:
     """Returns the logits in a window: those of ``resized_logits`` there, bit for bit.
 
     Args:
         result: What was found.
-        window: Some pixels at least, all of them in the part of the image that the model saw.
+        window: In the part of the image that the model saw.
         scratch: What is returned lies in it, until the next call.
 
     Returns:
         float32 of the window's size.
     """
-    rows, columns = window
-    top, left, bottom, right = _seen(result)
-    height, width = bottom - top, right - left
     if result.close_ups is not None:
         whole = scratch.floats('whole', (result.height, result.width))
-        return result.resized_logits(whole)[window]
+        return result.resized_logits(whole)[window.slices]
+    seen = _seen(result)
+    top, left = window.top - seen.top, window.left - seen.left
     # As OpenCV does it: each row on its own, then each column on its own. What a column becomes
     # depends on its vector only, and what a row becomes on where it is: so all rows are made of
     # columns that begin with a vector, and those outside of the window are made of anything.
-    first = (columns.start - left) // _LANES * _LANES
-    last = min(width, math.ceil((columns.stop - left) / _LANES) * _LANES)
+    first = left // _LANES * _LANES
+    last = min(seen.width, math.ceil((left + window.width) / _LANES) * _LANES)
     source_height = len(result.logits)
-    scale = source_height / height
-    low = max(0, math.floor((rows.start - top + 0.5) * scale - 0.5) - 1)
-    high = min(source_height, math.floor((rows.stop - top - 0.5) * scale - 0.5) + 3)
-    wide = scratch.floats('wide', (source_height, width))
-    cv2.resize(result.logits[low:high], (width, high - low), dst=wide[low:high])
-    tall = scratch.floats('tall', (height, last - first))
-    cv2.resize(wide[:, first:last], (last - first, height), dst=tall)
-    start = columns.start - left - first
-    here = slice(start, start + columns.stop - columns.start)
-    return tall[rows.start - top : rows.stop - top, here]
+    scale = source_height / seen.height
+    low = max(0, math.floor((top + 0.5) * scale - 0.5) - 1)
+    high = min(source_height, math.floor((top + window.height - 0.5) * scale - 0.5) + 3)
+    wide = scratch.floats('wide', (source_height, seen.width))
+    cv2.resize(result.logits[low:high], (seen.width, high - low), dst=wide[low:high])
+    tall = scratch.floats('tall', (seen.height, last - first))
+    cv2.resize(wide[:, first:last], (last - first, seen.height), dst=tall)
+    return tall[top : top + window.height, left - first : left - first + window.width]
 
 
-def area_of(window: Window) -> int:
-    """Returns the number of its pixels."""
-    rows, columns = window
-    return int(rows.stop - rows.start) * int(columns.stop - columns.start)
-
-
-def meeting(windows: Sequence[Window]) -> NDArray[np.bool_]:
+def meeting(windows: Sequence[Box]) -> NDArray[np.bool_]:
     """Returns which of N windows have a pixel in common with another one: (N,) bool."""
-    edges = [(rows.start, rows.stop, columns.start, columns.stop) for rows, columns in windows]
-    top, bottom, left, right = np.array(edges, np.intp).reshape(-1, 4).T
+    edges = [(box.left, box.top, box.right, box.bottom) for box in windows]
+    left, top, right, bottom = np.array(edges, np.intp).reshape(-1, 4).T
     rows = (top[:, None] < bottom) & (top < bottom[:, None])
     columns = (left[:, None] < right) & (left < right[:, None])
     return np.asarray((rows & columns).sum(axis=1) > 1)
 
 
-def _seen(result: PromptResult) -> tuple[int, int, int, int]:
-    """Top, left, bottom and right of what the model saw, pixels of the image."""
-    region = result.region
-    if region is None:
-        return 0, 0, result.height, result.width
-    return region.top, region.left, region.bottom, region.right
+def _seen(result: PromptResult) -> Box:
+    """The part of the image that the model saw."""
+    return result.region or Box(0, 0, result.width, result.height)
 
 
-def _stretch(first: int, count: int, of: int, start: int, stop: int) -> slice:
+def _stretch(first: int, count: int, of: int, start: int, stop: int) -> tuple[int, int]:
     """Which pixels, from ``start`` to ``stop``, some rows or columns of logits can influence.
 
     Pixel y lies at (y - start + 1/2) · of / size - 1/2 between the logits, and takes from the two
@@ -140,4 +128,4 @@ def _stretch(first: int, count: int, of: int, start: int, stop: int) -> slice:
     scale = (stop - start) / of
     low = start + math.floor((first - 0.5) * scale - 0.5)
     high = start + math.ceil((first + count + 0.5) * scale - 0.5)
-    return slice(max(start, low), min(stop, high + 1))
+    return max(start, low), min(stop, high + 1)

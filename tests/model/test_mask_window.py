@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from clipseg_model.mask_window import Scratch, area_of, find_window, logits_in, meeting
+from clipseg_model.mask_window import Scratch, find_window, logits_in, meeting
 from clipseg_model.prompts import Prompt
 from clipseg_model.regions import Box, CloseUp, CloseUps
 from clipseg_model.segmentation import PromptResult
@@ -49,8 +49,8 @@ def assert_same_everywhere(result: PromptResult, seen: Box) -> None:
         # What another frame has left behind.
         for array in scratch._arrays.values():
             array.fill(np.nan)
-        window = slice(int(top), int(bottom)), slice(int(left), int(right))
-        np.testing.assert_array_equal(logits_in(result, window, scratch), whole[window])
+        window = Box(int(left), int(top), int(right), int(bottom))
+        np.testing.assert_array_equal(logits_in(result, window, scratch), whole[window.slices])
 
 
 @pytest.mark.parametrize(('shape', 'size'), SIZES)
@@ -78,26 +78,26 @@ def test_a_window_holds_the_mask_and_little_else(row: int, column: int) -> None:
     window = find_window(result)
     assert window is not None
     outside = result.mask.copy()
-    outside[window] = False
+    outside[window.slices] = False
     assert not outside.any()
     # 30 x 40 pixels, and what the next logits can reach.
-    assert area_of(window) <= (30 + 24) * (40 + 24)
+    assert window.height * window.width <= (30 + 24) * (40 + 24)
 
 
 def test_no_window_where_nothing_can_be_on() -> None:
     assert find_window(spot(3, 3, presence=False)) is None
     below = replace(spot(3, 3), logits=np.full((4, 4), -0.5, np.float32))
     assert find_window(below) is None
-    assert find_window(replace(below, threshold=0.3)) == (slice(0, 480), slice(0, 640))
+    assert find_window(replace(below, threshold=0.3)) == Box(0, 0, 640, 480)
 
 
 def test_which_windows_meet() -> None:
     windows = [
-        (slice(0, 10), slice(0, 10)),
-        (slice(9, 20), slice(9, 20)),
-        (slice(10, 20), slice(0, 9)),
-        (slice(0, 5), slice(10, 30)),
-        (slice(2, 3), slice(29, 31)),
+        Box(0, 0, 10, 10),
+        Box(9, 9, 20, 20),
+        Box(0, 10, 9, 20),
+        Box(10, 0, 30, 5),
+        Box(29, 2, 31, 3),
     ]
     assert meeting(windows).tolist() == [True, True, False, True, True]
     assert meeting([]).tolist() == []
