@@ -73,8 +73,9 @@ class SegmentOutputs:
         """Whether anybody subscribes to an output (an image or one of :data:`OTHER_OUTPUTS`)."""
         if name == 'detections':
             return self._vision is not None and self._vision.wants_detections()
-        publisher = self._publishers.get(name)
-        return publisher is not None and publisher.get_subscription_count() > 0
+        if name == 'segments' and self._interfaces is None:
+            return False
+        return bool(self._publishers[name].get_subscription_count())
 
     def wanted(self) -> list[str]:
         """The outputs that somebody subscribes to."""
