@@ -70,12 +70,11 @@ class FrameOutputs:
         if not all(1 <= value <= MAX_PROMPTS for value in ids):
             raise PromptError(f'The ids of prompts must be in 1…{MAX_PROMPTS}, not {list(ids)}')
         self.shape = (segmentation.height, segmentation.width)
-        self._region = segmentation.region
         self._winner: Bytes = np.zeros(self.shape, np.uint8)
         # Logits of the winners, and the highest of all prompts, where they are known.
         self._best: Floats | None = None
         self._peak: Floats | None = None
-        self._results, self._alike = results, _alike(results)
+        self._segmentation, self._alike = segmentation, _alike(results)
         if not wanted:
             return
         everywhere = 'probability' in wanted
@@ -133,14 +132,11 @@ class FrameOutputs:
         """
         highest = self._peak
         if highest is None:
-            first, *others = self._results
-            highest, scratch = first.resized_logits(out), np.empty_like(out)
-            for result in others:
-                cv2.max(highest, result.resized_logits(scratch), dst=highest)
+            highest = self._segmentation.highest_logits(out)
             if not self._alike:
                 assert self._best is not None, "'probability' was not among what is wanted"
                 cv2.copyTo(self._best, self._winner, highest)
-        probabilities(highest, self._region, out=out)
+        probabilities(highest, self._segmentation.region, out=out)
 
     def probability_at(self, index: NDArray[np.intp]) -> Floats:
         """Returns the probability of the winning prompt at some pixels where there is one.

@@ -232,10 +232,20 @@ class Segmentation:
         Where no mask is on, that is the highest probability of all prompts.
         """
         index, best = self._winner
-        peak, scratch = self.results[0].resized_logits(), np.empty_like(best)
-        for result in self.results[1:]:
-            np.maximum(peak, result.resized_logits(scratch), out=peak)
-        return probabilities(np.where(index > 0, best, peak), self.region)
+        return probabilities(np.where(index > 0, best, self.highest_logits()), self.region)
+
+    def highest_logits(self, out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
+        """The highest logit of all prompts, present or not: (H, W) float32, made afresh.
+
+        Args:
+            out: As for :meth:`PromptResult.resized_logits`.
+        """
+        first, *others = self.results
+        highest = first.resized_logits(out)
+        scratch = np.empty_like(highest)
+        for result in others:
+            cv2.max(highest, result.resized_logits(scratch), dst=highest)
+        return highest
 
     @cached_property
     def _winner(self) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
