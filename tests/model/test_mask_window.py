@@ -4,10 +4,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from test_frame_outputs import HEIGHT, WIDTH, closer_look, spot
 
 from clipseg_model.mask_window import Scratch, find_window, logits_in, meeting
 from clipseg_model.prompts import Prompt
-from clipseg_model.regions import Box, CloseUp, CloseUps
+from clipseg_model.regions import Box
 from clipseg_model.segmentation import PromptResult
 
 # Logits, and the image: heights and widths. Larger in all ratios, as large, and smaller.
@@ -31,11 +32,9 @@ def noise(
     return PromptResult(Prompt('noise'), 0.5, 0.9, True, logits, *size, region=region)
 
 
-def spot(row: int, column: int, presence: bool = True) -> PromptResult:
+def small(row: int, column: int) -> PromptResult:
     """On at 3 x 4 of 48 x 64 logits; the image is ten times as large."""
-    logits = np.full((48, 64), -6, np.float32)
-    logits[row : row + 3, column : column + 4] = 5
-    return PromptResult(Prompt('spot'), 0.5, 0.9, presence, logits, 480, 640)
+    return replace(spot(row, column), height=480, width=640)
 
 
 def assert_same_everywhere(result: PromptResult, seen: Box) -> None:
@@ -66,15 +65,12 @@ def test_logits_in_a_window_of_a_region() -> None:
 
 
 def test_logits_in_a_window_with_a_close_up() -> None:
-    box = Box(20, 10, 60, 50)
-    part = CloseUp(box, (box,), np.full((16, 16), 4.0, np.float32))
-    result = replace(noise((48, 64), (90, 130)), close_ups=CloseUps((part,), 'max'))
-    assert_same_everywhere(result, Box(0, 0, 130, 90))
+    assert_same_everywhere(closer_look(0), Box(0, 0, WIDTH, HEIGHT))
 
 
 @pytest.mark.parametrize(('row', 'column'), [(0, 0), (20, 30), (45, 60)])
 def test_a_window_holds_the_mask_and_little_else(row: int, column: int) -> None:
-    result = spot(row, column)
+    result = small(row, column)
     window = find_window(result)
     assert window is not None
     outside = result.mask.copy()
@@ -85,8 +81,8 @@ def test_a_window_holds_the_mask_and_little_else(row: int, column: int) -> None:
 
 
 def test_no_window_where_nothing_can_be_on() -> None:
-    assert find_window(spot(3, 3, presence=False)) is None
-    below = replace(spot(3, 3), logits=np.full((4, 4), -0.5, np.float32))
+    assert find_window(replace(small(3, 3), presence=False)) is None
+    below = replace(small(3, 3), logits=np.full((4, 4), -0.5, np.float32))
     assert find_window(below) is None
     assert find_window(replace(below, threshold=0.3)) == Box(0, 0, 640, 480)
 
