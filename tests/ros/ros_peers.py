@@ -324,3 +324,22 @@ def shared_memory_files(process: int | str = 'self') -> set[str]:
 
 def stamp_of(message: Any) -> tuple[int, int]:
     return message.header.stamp.sec, message.header.stamp.nanosec
+
+
+def until_answered(publisher: Any, image: Any, *received: list[Any]) -> list[Any]:
+    """Publishes an image until it is answered, by a message with its stamp, in each list.
+
+    A publisher that knows a best-effort subscriber may be unknown to it yet, and a new subscriber
+    of an output to the node: what is sent once may go unheard until they have met.
+
+    Returns:
+        The newest answer of each list.
+    """
+
+    def answers() -> list[Any]:
+        publisher.publish(image)
+        time.sleep(0.05)
+        found = [[m for m in list(one) if stamp_of(m) == stamp_of(image)] for one in received]
+        return [messages[-1] for messages in found] if all(found) else []
+
+    return wait_until(answers, what='an answer')

@@ -13,7 +13,15 @@ import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray
 from numpy.typing import NDArray
-from ros_peers import NodeProcess, Peer, picture, stamp_of, wait_until, write_tiny_model
+from ros_peers import (
+    NodeProcess,
+    Peer,
+    picture,
+    stamp_of,
+    until_answered,
+    wait_until,
+    write_tiny_model,
+)
 from sensor_msgs.msg import Image
 
 from clipseg_model.prompts import Prompt
@@ -43,14 +51,7 @@ class Bench:
 
     def show(self, rgb: NDArray[np.uint8] = RGB) -> NDArray[np.float32]:
         """The probability in an image."""
-        image = self.peer.stamped(rgb)
-
-        def came() -> Any:
-            self.images.publish(image)
-            time.sleep(0.05)
-            return [m for m in list(self.probability) if stamp_of(m) == stamp_of(image)]
-
-        message = wait_until(came, what='an answer')[0]
+        [message] = until_answered(self.images, self.peer.stamped(rgb), self.probability)
         return np.frombuffer(message.data, np.float32).reshape(message.height, message.width)
 
     def run(self, seconds: float, rate: float = 10.0, act: Any = None) -> float:

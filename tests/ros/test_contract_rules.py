@@ -20,7 +20,7 @@ from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from rcl_interfaces.srv import SetParametersAtomically
 from rclpy.parameter import Parameter
-from ros_peers import NodeProcess, Peer, picture, ros_arguments, stamp_of, wait_until
+from ros_peers import NodeProcess, Peer, picture, ros_arguments, until_answered, wait_until
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image
 from std_msgs.msg import String
@@ -59,15 +59,10 @@ class Listener:
         name = f'{self.node.lstrip("/")}: segmentation'
         return [array for array in list(self._diagnostics) if array.status[0].name == name]
 
-    def ask(self, image: Image, timeout: float = 10.0) -> Image:
+    def ask(self, image: Image) -> Image:
         """Publishes until the image's labels are there; returns them."""
-
-        def came() -> list[Image]:
-            self.images.publish(image)
-            time.sleep(0.05)
-            return [m for m in list(self.labels) if stamp_of(m) == stamp_of(image)]
-
-        return wait_until(came, timeout, 'labels')[-1]
+        [labels] = until_answered(self.images, image, self.labels)
+        return labels
 
 
 @contextmanager

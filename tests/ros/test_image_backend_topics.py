@@ -15,7 +15,16 @@ import pytest
 from diagnostic_msgs.msg import DiagnosticArray
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
-from ros_peers import ROOT, NodeProcess, Peer, picture, ros_arguments, running_node, wait_until
+from ros_peers import (
+    ROOT,
+    NodeProcess,
+    Peer,
+    picture,
+    ros_arguments,
+    running_node,
+    until_answered,
+    wait_until,
+)
 from sensor_msgs.msg import CompressedImage, Image
 
 from clipseg_ros.qos import image_output
@@ -66,12 +75,8 @@ class Camera:
     def ask(self, name: str, message: Any) -> np.ndarray[Any, Any]:
         """Sends an image until its labels come back."""
 
-        def answer() -> list[Image]:
-            self.publishers[name].publish(message)
-            time.sleep(0.05)
-            return [m for m in list(self.labels[name]) if m.header == message.header]
-
-        found = wait_until(answer, what=f'labels of {name}')[-1]
+        [found] = until_answered(self.publishers[name], message, self.labels[name])
+        assert found.header == message.header
         return np.frombuffer(found.data, np.uint8).reshape(found.height, found.width)
 
 

@@ -233,6 +233,7 @@ def test_both_kinds_of_subscriber(depth_camera: DepthCamera) -> None:
 
 
 def test_depth_may_come_before_the_image_and_after_its_labels(depth_camera: DepthCamera) -> None:
+    depth_camera.ask()  # What is sent once is heard from then on.
     for late in (False, True):
         image, depth, info = depth_camera.messages()
         first, then = (image, depth) if late else (depth, image)

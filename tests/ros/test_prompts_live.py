@@ -20,6 +20,7 @@ from ros_peers import (
     ros_arguments,
     running_node,
     stamp_of,
+    until_answered,
     wait_until,
     write_tiny_model,
 )
@@ -57,7 +58,7 @@ class Bench:
             name: peer.publisher(kind, f'/live/clipseg/{name}', command_input())
             for name, kind in commands
         }
-        wait_until(lambda: peer.node.count_publishers('/live/clipseg/labels'))
+        until_answered(self.images, peer.stamped(RGB), *self.received.values())
 
     def send(self, name: str, message: Any, expected: str) -> str:
         """Publishes on a topic of prompts; returns the line of the log that answers."""

@@ -12,7 +12,16 @@ import pytest
 import torch
 from diagnostic_msgs.msg import DiagnosticArray
 from numpy.typing import NDArray
-from ros_peers import NodeProcess, Peer, picture, ros_arguments, running_node, stamp_of, wait_until
+from ros_peers import (
+    NodeProcess,
+    Peer,
+    picture,
+    ros_arguments,
+    running_node,
+    stamp_of,
+    until_answered,
+    wait_until,
+)
 from sensor_msgs.msg import Image
 
 from clipseg_model.checkpoints import load_checkpoint, save_checkpoint
@@ -56,7 +65,8 @@ class StillCamera:
         self.found = peer.collect(Image, '/still/clipseg/probability', image_output())
         self.images = peer.publisher(Image, '/still/image', image_output())
         self.diagnostics = peer.collect(DiagnosticArray, '/diagnostics', 50)
-        wait_until(lambda: peer.node.count_publishers('/still/clipseg/probability'))
+        # Other pixels than those of the tests, which send each image once.
+        until_answered(self.images, peer.stamped(np.zeros_like(RGB)), self.found)
 
     def show(self, rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
         image = self.peer.stamped(rgb)

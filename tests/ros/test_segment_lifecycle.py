@@ -220,8 +220,13 @@ def test_silence_is_explained(remote: Remote) -> None:
 
     publisher = peer.publisher(Image, '/silent/image', image_output())
     wait_until(lambda: 'no image on /silent/image for' in remote.reason())
-    publisher.publish(peer.stamped(picture()))
-    remote.wait_for('images arrive on /silent/image')
+
+    def heard() -> bool:
+        publisher.publish(peer.stamped(picture()))
+        time.sleep(0.05)
+        return bool(remote.count('images arrive on /silent/image'))
+
+    wait_until(heard, what='the news that images arrive')
     wait_until(lambda: 'no image' not in remote.reason())
     peer.node.destroy_publisher(publisher)
 

@@ -13,7 +13,7 @@ import pytest
 import skimage.data
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.qos import QoSProfile, QoSReliabilityPolicy
-from ros_peers import NodeProcess, Peer, picture, stamp_of, wait_until
+from ros_peers import NodeProcess, Peer, picture, stamp_of, until_answered, wait_until
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import String
 from std_srvs.srv import SetBool
@@ -103,13 +103,9 @@ def test_compressed_labels_are_the_labels(camera: Camera, peer: Peer) -> None:
     received = peer.collect(CompressedImage, topic, RELIABLE)
     wait_until(lambda: peer.node.count_publishers(topic))
     image = camera.peer.stamped(picture(90, 131, seed=3), frame='lens')
-    labels = pixels_of(camera.ask(image, 'labels')['labels'])
+    raw, message = until_answered(camera.publisher, image, camera.received['labels'], received)
+    labels = pixels_of(raw)
     assert len(np.unique(labels)) > 1
-
-    def answer() -> Any:
-        return [message for message in list(received) if stamp_of(message) == stamp_of(image)]
-
-    message = wait_until(answer, what='compressed labels')[-1]
     assert message.header == image.header
     assert message.format == 'mono8; png compressed mono8'
     data = np.frombuffer(message.data, np.uint8)
@@ -194,14 +190,8 @@ def test_both_kinds_of_subscriber_get_every_output(
     try:
         wait_until(subscription.get_publisher_count)
         image = camera.peer.stamped(picture(480, 640))
-
-        def came() -> bool:
-            camera.publisher.publish(image)
-            time.sleep(0.05)
-            return any(stamp_of(message) == stamp_of(image) for message in received)
-
-        wait_until(came)
-        assert (received[-1].height, received[-1].width) == (480, 640)
+        [message] = until_answered(camera.publisher, image, received)
+        assert (message.height, message.width) == (480, 640)
     finally:
         node.destroy_subscription(subscription)
 
@@ -210,13 +200,7 @@ def test_both_kinds_of_camera_are_heard(camera: Camera) -> None:
     best_effort = camera.peer.publisher(Image, '/image', sensor_input())
     try:
         image = camera.peer.stamped(picture(480, 640))
-
-        def came() -> bool:
-            best_effort.publish(image)
-            time.sleep(0.05)
-            return any(stamp_of(m) == stamp_of(image) for m in list(camera.received['mask']))
-
-        wait_until(came)
+        until_answered(best_effort, image, camera.received['mask'])
     finally:
         camera.peer.node.destroy_publisher(best_effort)
 
