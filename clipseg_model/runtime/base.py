@@ -22,6 +22,7 @@ from clipseg_model.errors import (
     RuntimeMissingError,
 )
 from clipseg_model.models import ImageFeatures, PromptFeatures, SegmentationModel
+from clipseg_model.runtime.cuda_state import full_float32
 
 __all__ = ['PRECISIONS', 'Runtime', 'memory_guard', 'require']
 
@@ -144,7 +145,7 @@ class Runtime(ABC):
 
     def embed_images(self, pixels: Tensor) -> Tensor:
         """Embeds normalised prompt images (P, 3, H, W) as conditional vectors (P, E)."""
-        with memory_guard(self):
+        with memory_guard(self), full_float32(self.device):
             return self.model.embed_images(pixels)
 
     def describe(self) -> str:

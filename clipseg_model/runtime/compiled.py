@@ -11,6 +11,7 @@ from torch import Tensor
 from clipseg_model.errors import RuntimeMissingError
 from clipseg_model.models import ImageFeatures, PromptFeatures, SegmentationModel
 from clipseg_model.runtime.base import memory_guard
+from clipseg_model.runtime.cuda_state import share_graphs
 from clipseg_model.runtime.eager import EagerRuntime
 from clipseg_model.runtime.split import restore_features, shared_features
 
@@ -47,6 +48,8 @@ class CompiledRuntime(EagerRuntime):
 
     def encode_image(self, pixels: Tensor) -> ImageFeatures:
         """See :meth:`Runtime.encode_image`."""
+        if self._graphs:
+            share_graphs()
         with memory_guard(self), self._cast(), _many_shapes():
             taps = self._own(self._encoder(pixels))
         height, width = pixels.shape[-2:]
@@ -67,6 +70,8 @@ class CompiledRuntime(EagerRuntime):
         batched = condition if condition.dim() == 3 else condition[None]
         size = (features.height, features.width)
         parts, start = [], 0
+        if self._graphs:
+            share_graphs()
         with memory_guard(self), self._cast(), _many_shapes():
             for taken, run in prompt_buckets(
                 batched.shape[1], _GPU_PROMPTS if self._graphs else _CPU_PROMPTS

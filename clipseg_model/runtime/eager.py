@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from clipseg_model.backbone import Backbone, OpenClipBackbone
 from clipseg_model.models import ImageFeatures, PromptFeatures, SegmentationModel
 from clipseg_model.runtime.base import Runtime, memory_guard
+from clipseg_model.runtime.cuda_state import full_float32
 from clipseg_model.small_clip import SmallClip
 
 __all__ = ['EagerRuntime']
@@ -19,7 +20,7 @@ _MULTIPLYING = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d, nn.MultiheadAttention)
 
 
 class EagerRuntime(Runtime):
-    """PyTorch, eagerly. In fp32 it is exactly the model.
+    """PyTorch, eagerly. In fp32 it is exactly the model, on a GPU without TF32.
 
     In 16 bits the matrix products and convolutions are computed in that type, and everything
     between them (sums, norms, position embeddings, the whitening of the bundled model) as torch's
@@ -61,7 +62,7 @@ class EagerRuntime(Runtime):
 
     def _cast(self) -> AbstractContextManager[object]:
         if self._type is None:
-            return nullcontext()
+            return full_float32(self.device)
         return torch.autocast(self.device.type, self._type)
 
 

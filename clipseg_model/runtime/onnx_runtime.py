@@ -83,6 +83,8 @@ class OnnxRuntime(ExportedRuntime):
         settings: dict[str, Any] = {}
         if self.device.type == 'cuda':
             settings['device_id'] = self.device.index or 0
+        if provider == 'CUDAExecutionProvider':
+            settings['use_tf32'] = 0  # Which it would use by default, in float32.
         if provider == 'TensorrtExecutionProvider':
             settings.update(
                 trt_fp16_enable=True,

@@ -162,8 +162,11 @@ class _Engine:
             shape = tuple(self._context.get_tensor_shape(name))
             results[name] = torch.empty(shape, dtype=torch.float32, device=self._device)
             self._context.set_tensor_address(name, results[name].data_ptr())
-        if not self._context.execute_async_v3(torch.cuda.current_stream(self._device).cuda_stream):
-            raise ExportError('TensorRT could not run the engine: its log says why')
+        stream = torch.cuda.current_stream(self._device).cuda_stream
+        # Kernels are launched on the current device, which each thread has of its own.
+        with torch.cuda.device(self._device):
+            if not self._context.execute_async_v3(stream):
+                raise ExportError('TensorRT could not run the engine: its log says why')
         return results
 
 
