@@ -351,7 +351,9 @@ class Segmenter:
         return self._decode_prompts(features, list(prompts))
 
     def decode(self, features: ImageFeatures, prompts: PromptFeatures) -> Tensor:
-        """Decodes what the runtime made of images and prompts, and checks the answer.
+        """Decodes what the runtime made of images and prompts.
+
+        Nothing here waits for a GPU, :meth:`check_finite` does: whether the answer is one.
 
         Args:
             features: Of one image, or of B.
@@ -359,9 +361,6 @@ class Segmenter:
 
         Returns:
             Logits at the model's resolution, float32: (P, h, w), or (B, P, h, w) of B sets.
-
-        Raises:
-            ClipsegError: They are not finite.
         """
         # The same answer to the same prompts, exactly.
         if self._decoded is not None and self._decoded[0] is features:
@@ -369,14 +368,21 @@ class Segmenter:
             if known is prompts:
                 return logits
         logits = self.runtime.decode(features, prompts).float()
+        reusable = self.reuse_below and features is self._encoded
+        self._decoded = (features, prompts, logits) if reusable else None
+        return logits
+
+    def check_finite(self, logits: Tensor) -> None:
+        """Make sure that an answer of :meth:`decode` is one, for which a GPU is waited for.
+
+        Raises:
+            ClipsegError: The logits are not finite.
+        """
         if not math.isfinite(float(logits.sum())):
             raise ClipsegError(
                 f'The model {self.card.name!r} gave logits that are not finite: its weights are '
                 'damaged, or its precision is too low for them'
             )
-        reusable = self.reuse_below and features is self._encoded
-        self._decoded = (features, prompts, logits) if reusable else None
-        return logits
 
     def read(
         self,
@@ -394,10 +400,12 @@ class Segmenter:
             size: Height and width of the image, pixels.
 
         Raises:
+            ClipsegError: The logits are not finite.
             PromptError: All prompts are negative, or one is and zoom is on.
         """
         if self.zoom is not None and any(prompt.negative for prompt in prompts):
             raise PromptError('Negative prompts do not work with zoom: leave one of them out')
+        self.check_finite(logits)
         default = self.card.threshold if threshold is None else threshold
         presence = self.card.presence_threshold
         logits, asked = compete(logits, prompts, default, presence)
@@ -426,11 +434,16 @@ class Segmenter:
             height: Of the images that will come.
             width: Of the images that will come.
             prompts: How many prompts there will be.
+
+        Raises:
+            ClipsegError: The answer is not finite.
         """
         pixels = self.preprocessor.pixels(np.zeros((height, width, 3), np.uint8))
         features = self.runtime.encode_image(pixels)
         condition = self.runtime.embed_texts(['a']).expand(prompts, -1)
-        top_scores(self.decode(features, self.runtime.encode_prompts(condition)))
+        logits = self.decode(features, self.runtime.encode_prompts(condition))
+        self.check_finite(logits)
+        top_scores(logits)
 
     def release_caches(self) -> None:
         """Forget the image that was set and what the decoder knows of prompts, to free memory.

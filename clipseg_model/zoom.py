@@ -214,6 +214,7 @@ def segment_views(
                 [segmenter.embedder.conditions(list(prompts[n])) for n in batch]
             )
             known = segmenter.runtime.encode_prompts(condition)
-            answers = segmenter.decode(features, known).cpu().numpy()
-            logits.update(zip(batch, answers, strict=True))
+            answers = segmenter.decode(features, known)
+            segmenter.check_finite(answers)
+            logits.update(zip(batch, answers.cpu().numpy(), strict=True))
     return [logits[number] for number in range(len(views))]

@@ -16,7 +16,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from clipseg_model.errors import DeviceError, ImageError, PromptError
+from clipseg_model.errors import ClipsegError, DeviceError, ImageError, PromptError
 from clipseg_model.overlap import OverlappedSegmenter, make_lanes
 from clipseg_model.segmenter import Segmenter
 from clipseg_model.zoom import Zoom
@@ -134,6 +134,18 @@ def test_the_host_waits_for_the_answer_alone(
     assert lanes.waited == [4]
     second.result()
     assert lanes.waited == [4, 8]
+
+
+def test_an_answer_that_is_none_is_told_where_it_is_waited_for(
+    segmenter: Segmenter, image: NDArray[np.uint8], lanes: Record
+) -> None:
+    """To look at it any earlier, the host would have to wait for the device."""
+    overlapped = OverlappedSegmenter(segmenter, lanes)
+    with torch.no_grad():
+        segmenter.model.decoder.film_add.bias[0] = torch.nan
+    pending = overlapped.start(image, PROMPTS)
+    with pytest.raises(ClipsegError, match='not finite'):
+        pending.result()
 
 
 def test_no_more_than_so_many_are_under_way_and_pinned_memory_goes_round(

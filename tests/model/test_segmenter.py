@@ -504,8 +504,13 @@ class TestDamage:
     ) -> None:
         with torch.no_grad():
             segmenter.model.decoder.film_add.bias[0] = torch.nan
-        with pytest.raises(ClipsegError, match=r"'tiny' gave logits that are not finite"):
-            segmenter.segment(image, ['a mug'])
+        for act in (
+            lambda: segmenter.segment(image, ['a mug']),
+            lambda: segmenter.segment_batch([image, image], ['a mug']),
+            segmenter.warm_up,
+        ):
+            with pytest.raises(ClipsegError, match=r"'tiny' gave logits that are not finite"):
+                act()
 
     @pytest.mark.parametrize(
         'name',

@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 from pixel_model import PixelModel, pixel_segmenter
 
-from clipseg_model.errors import RegionError
+from clipseg_model.errors import ClipsegError, RegionError
 from clipseg_model.prompts import Prompt
 from clipseg_model.proposals import CoarseProposals, GivenBoxes, Proposal
 from clipseg_model.regions import Box
@@ -133,6 +133,21 @@ class TestWithAModel:
             np.testing.assert_array_equal(
                 ours.resized_logits()[outside], before.resized_logits()[outside]
             )
+
+    def test_an_answer_that_is_none_in_a_region(
+        self, segmenter: Segmenter, image: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        decode, answers = segmenter.decode, []
+
+        def damaged(*words: Any) -> Any:
+            answers.append(decode(*words))
+            return answers[-1] * (np.nan if len(answers) > 1 else 1)
+
+        monkeypatch.setattr(segmenter, 'decode', damaged)
+        segmenter.zoom = Zoom(GivenBoxes([(20, 15, 60, 45)]))
+        with pytest.raises(ClipsegError, match='not finite'):
+            segmenter.segment(image, ['a mug'])
+        assert len(answers) == 2
 
     def test_by_its_own_proposals(self, segmenter: Segmenter, image: NDArray[np.uint8]) -> None:
         segmenter.zoom = Zoom(CoarseProposals(largest=1.0))
