@@ -28,6 +28,7 @@ from rich.console import Console
 from rich.table import Table
 
 from clipseg_model import Prompt, Segmenter
+from clipseg_model.devices import resolve_device
 from training import benchmark_machine
 from training.benchmark_machine import summary
 from training.benchmark_peers import Subject
@@ -36,11 +37,14 @@ from training.benchmark_speed import (
     PEERS,
     PROMPTS,
     RANDOM,
+    add_device,
     all_masks,
+    count_of_cameras,
     count_of_prompts,
     frame_size,
     frames,
     interleaved,
+    make_peer,
     own_segmenters,
 )
 
@@ -59,9 +63,11 @@ def asked(count: int) -> list[Prompt]:
     return [Prompt(text, threshold=1e-6, presence_threshold=0.0) for text in PROMPTS[:count]]
 
 
-def make_run(name: str, own: dict[str, Segmenter], count: int) -> Subject:
+def make_run(name: str, own: dict[str, Segmenter], count: int, device: str) -> Subject:
     """A call in which a subject makes the masks of so many prompts of a frame."""
-    return all_masks(own[name], asked(count)) if name in own else PEERS[name](PROMPTS[:count])
+    if name in own:
+        return all_masks(own[name], asked(count))
+    return make_peer(name, PROMPTS[:count], device)
 
 
 def prompt_steps(own: dict[str, Segmenter], args: argparse.Namespace) -> dict[str, dict[int, Step]]:
@@ -71,7 +77,7 @@ def prompt_steps(own: dict[str, Segmenter], args: argparse.Namespace) -> dict[st
     for name in args.subjects:
         steps[name] = {}
         for count in args.prompts:
-            run = make_run(name, own, count)
+            run = make_run(name, own, count, args.device)
             steps[name][count] = lambda turn, run=run: run(pictures[turn % PICTURES])
     return steps
 
@@ -81,7 +87,7 @@ def pixel_steps(own: dict[str, Segmenter], args: argparse.Namespace) -> dict[str
     sizes = {height * width: frames(PICTURES, height, width) for height, width in args.sizes}
     steps: dict[str, dict[int, Step]] = {}
     for name in args.subjects:
-        run = make_run(name, own, USUAL_PROMPTS)
+        run = make_run(name, own, USUAL_PROMPTS, args.device)
         steps[name] = {
             count: lambda turn, run=run, pictures=pictures: run(pictures[turn % PICTURES])
             for count, pictures in sizes.items()
@@ -146,7 +152,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     own = own_segmenters(args)
     report: dict[str, Any] = {
         'model': args.model,
-        'machine': benchmark_machine.describe(),
+        'machine': benchmark_machine.describe(device=resolve_device(args.device)),
         'frames': args.frames,
         'sizes': {height * width: f'{width} × {height}' for height, width in args.sizes},
         'growth': {},
@@ -168,9 +174,8 @@ def markdown(report: dict[str, Any]) -> str:
     versions = ', '.join(f'{name} {number}' for name, number in machine['versions'].items())
     lines = [
         f'Model `{report["model"]}`{", random weights" if report["model"] == RANDOM else ""}; '
-        f'{machine["processor"]} ({machine["instructions"]}), {machine["threads"]} threads of '
-        f'{machine["cores"]} cores; Python {machine["python"]}, {versions}. Milliseconds: median '
-        f'of {report["frames"]} (first to last decile).',
+        f'{benchmark_machine.name_of(machine)}; Python {machine["python"]}, {versions}. '
+        f'Milliseconds: median of {report["frames"]} (first to last decile).',
     ]
     for axis, found in report['growth'].items():
         names = list(found)
@@ -213,9 +218,7 @@ def show(report: dict[str, Any]) -> None:
     """Prints the times as tables."""
     machine = report['machine']
     for axis, found in report['growth'].items():
-        table = Table(
-            title=f'{report["model"]}, {machine["threads"]} threads, {machine["processor"]}'
-        )
+        table = Table(title=f'{report["model"]}, {benchmark_machine.name_of(machine)}')
         for heading in (axis, 'subject', 'median ms', '10–90 %', 'to the first'):
             table.add_column(heading, justify='left' if heading == 'subject' else 'right')
         for name, one in found.items():
@@ -229,13 +232,6 @@ def show(report: dict[str, Any]) -> None:
                     f'{times["median"] / first:.2f} ×',
                 )
         Console().print(table)
-
-
-def count_of_cameras(text: str) -> int:
-    """A number of cameras."""
-    if not text.isdigit() or not 1 <= int(text) <= 64:
-        raise argparse.ArgumentTypeError(f'cameras are 1 to 64, not {text!r}')
-    return int(text)
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -266,6 +262,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument('--cameras', nargs='+', type=count_of_cameras, default=[1, 2, 4, 8])
     parser.add_argument('--frames', type=int, default=20, help='times that each step is timed')
     parser.add_argument('--warm', type=int, default=2, help='times before them')
+    add_device(parser)
     parser.add_argument('--threads', type=int, default=os.cpu_count())
     parser.add_argument('--exports', type=Path, help="folder of `clipseg export`'s files")
     parser.add_argument(

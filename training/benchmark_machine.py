@@ -1,4 +1,4 @@
-"""What a machine is, and what its processor can do at best: measured, not looked up."""
+"""What a machine is, and what its processor or GPU can do at best: measured, not looked up."""
 
 from __future__ import annotations
 
@@ -20,14 +20,18 @@ from clipseg_model.dense import Dense
 
 #: (rows, inputs, outputs): the widest layer of ViT-B/16 at 352 × 352, and a large square.
 SHAPES = ((485, 768, 3072), (2048, 2048, 2048))
+#: The same on a GPU, of 16 images, and a square that fills it.
+GPU_SHAPES = ((16 * 485, 768, 3072), (8192, 8192, 8192))
+CPU = torch.device('cpu')
 PACKAGES = ('torch', 'transformers', 'openvino', 'onnxruntime', 'numpy', 'opencv-python-headless')
 
 
-def describe(packages: Sequence[str] = PACKAGES) -> dict[str, Any]:
-    """Returns processor, cores, memory, threads of torch, system and versions of packages.
+def describe(packages: Sequence[str] = PACKAGES, device: torch.device = CPU) -> dict[str, Any]:
+    """Returns processor, cores, memory, threads of torch, GPU, system and versions of packages.
 
     Args:
         packages: Those that are installed are named.
+        device: Where is computed; a GPU is named where it is one.
     """
     model = re.search(r'^model name\s*:\s*(.+)$', _read('/proc/cpuinfo'), re.M)
     versions = {}
@@ -42,34 +46,52 @@ def describe(packages: Sequence[str] = PACKAGES) -> dict[str, Any]:
         'cores': os.cpu_count(),
         'memory_gb': round(psutil.virtual_memory().total / 1e9, 1),
         'threads': torch.get_num_threads(),
+        'gpu': torch.cuda.get_device_name(device) if device.type == 'cuda' else None,
         'system': f'{platform.system()} {platform.release()}',
         'python': platform.python_version(),
         'versions': versions,
     }
 
 
-def peak_gflops(dtype: torch.dtype, turns: int = 9) -> float:
+def name_of(machine: dict[str, Any]) -> str:
+    """What :func:`describe` found, in a line: the GPU if one is used, processor and threads."""
+    gpu = f'{machine["gpu"]}, ' if machine['gpu'] else ''
+    return (
+        f'{gpu}{machine["processor"]} ({machine["instructions"]}), {machine["threads"]} threads '
+        f'of {machine["cores"]} cores'
+    )
+
+
+def peak_gflops(dtype: torch.dtype, turns: int = 9, device: torch.device = CPU) -> float:
     """The most GFLOP/s of a matrix product here: the best of torch's libraries, over shapes.
 
     Args:
-        dtype: float32 or bfloat16.
+        dtype: float32, bfloat16 or, on a GPU, float16.
         turns: Repetitions, of which the fastest counts.
+        device: Where.
     """
     best = 0.0
     with torch.no_grad():
-        for rows, inputs, outputs in SHAPES:
-            values = torch.randn(rows, inputs, dtype=dtype)
+        for rows, inputs, outputs in SHAPES if device.type == 'cpu' else GPU_SHAPES:
+            values = torch.randn(rows, inputs, dtype=dtype, device=device)
             for kind in (nn.Linear, Dense):
-                layer = kind(inputs, outputs, bias=False).to(dtype)
-                seconds = min(timed(lambda layer=layer, x=values: layer(x)) for _ in range(turns))
+                layer = kind(inputs, outputs, bias=False).to(device, dtype)
+                seconds = min(
+                    timed(lambda layer=layer, x=values: layer(x), device) for _ in range(turns)
+                )
                 best = max(best, 2 * rows * inputs * outputs / seconds / 1e9)
     return best
 
 
-def timed(run: Callable[[], object]) -> float:
-    """Seconds that a call takes."""
+def timed(run: Callable[[], object], device: torch.device = CPU) -> float:
+    """Seconds that a call takes, until a device has done what it put there."""
+    on_gpu = device.type == 'cuda'
+    if on_gpu:
+        torch.cuda.synchronize(device)
     began = time.perf_counter()
     run()
+    if on_gpu:
+        torch.cuda.synchronize(device)
     return time.perf_counter() - began
 
 

@@ -25,20 +25,20 @@ Subject = Callable[[NDArray[np.uint8]], object]
 SIZE = 352
 
 
-def documented(prompts: Sequence[str], bf16: bool = False) -> Subject:
+def documented(prompts: Sequence[str], device: torch.device, bf16: bool = False) -> Subject:
     """As the documentation of transformers writes it.
 
     ``processor(text=texts, images=[image] * len(texts), padding=True)`` and ``model(**inputs)``:
     the image is resized and encoded once a prompt, and the texts again for each frame.
     """
-    model, processor = _load(bf16)
+    model, processor = _load(device, bf16)
     texts = list(prompts)
 
     @torch.inference_mode()
     def run(image: NDArray[np.uint8]) -> object:
         inputs = processor(
             text=texts, images=[image] * len(texts), padding=True, return_tensors='pt'
-        )
+        ).to(device)
         if bf16:
             inputs['pixel_values'] = inputs['pixel_values'].bfloat16()
         logits = model(**inputs).logits
@@ -47,14 +47,14 @@ def documented(prompts: Sequence[str], bf16: bool = False) -> Subject:
     return run
 
 
-def clever(prompts: Sequence[str], bf16: bool = False) -> Subject:
+def clever(prompts: Sequence[str], device: torch.device, bf16: bool = False) -> Subject:
     """As one who has read the source of transformers would write it.
 
     The vision tower runs once a frame, all its twelve blocks, the text tower never again; the
     decoder is given the tokens once for each prompt, as it wants them.
     """
-    model, processor = _load(bf16)
-    tokens = processor.tokenizer(list(prompts), padding=True, return_tensors='pt')
+    model, processor = _load(device, bf16)
+    tokens = processor.tokenizer(list(prompts), padding=True, return_tensors='pt').to(device)
     with torch.inference_mode():
         condition = model.get_conditional_embeddings(
             batch_size=len(prompts),
@@ -65,7 +65,7 @@ def clever(prompts: Sequence[str], bf16: bool = False) -> Subject:
     @torch.inference_mode()
     def run(image: NDArray[np.uint8]) -> object:
         pixels = processor.image_processor(images=image, return_tensors='pt')['pixel_values']
-        pixels = pixels.to(condition.dtype)
+        pixels = pixels.to(device, condition.dtype)
         states = model.clip.vision_model(pixels, output_hidden_states=True).hidden_states
         taps = tuple(
             states[layer + 1].expand(len(prompts), -1, -1) for layer in model.extract_layers
@@ -79,11 +79,11 @@ def _masks(logits: Tensor, image: NDArray[np.uint8]) -> NDArray[np.bool_]:
     # A single prompt has come back without its axis from some versions.
     stacked = logits.float().reshape(-1, 1, *logits.shape[-2:])
     resized = torch.nn.functional.interpolate(stacked, image.shape[:2], mode='bilinear')
-    masks: NDArray[np.bool_] = (resized.sigmoid() > 0.5)[:, 0].numpy()
+    masks: NDArray[np.bool_] = (resized.sigmoid() > 0.5)[:, 0].cpu().numpy()
     return masks
 
 
-def _load(bf16: bool) -> tuple[Any, Any]:
+def _load(device: torch.device, bf16: bool) -> tuple[Any, Any]:
     """CLIPSeg rd64-refined's configuration with random weights, and its processor."""
     from transformers import (
         CLIPSegConfig,
@@ -98,7 +98,7 @@ def _load(bf16: bool) -> tuple[Any, Any]:
         reduce_dim=64,
         use_complex_transposed_convolution=True,
     )
-    model = CLIPSegForImageSegmentation(config).eval()
+    model = CLIPSegForImageSegmentation(config).eval().to(device)
     images = ViTImageProcessor(
         size={'height': SIZE, 'width': SIZE},
         image_mean=list(IMAGENET_MEAN),

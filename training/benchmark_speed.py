@@ -3,11 +3,13 @@
     python -m training.benchmark speed
     python -m training.benchmark speed --model vit-b16 --prompts 1 4 8 16 64 --subjects \
         documented clever eager-fp32 eager-bf16 openvino-fp32 --output runs/speed
+    python -m training.benchmark speed --model vit-b16 --device cuda --prompts 1 16 64 \
+        --subjects documented clever eager-fp16 compile-fp16 compile-bf16 --batch 1 16
 
 Every subject sees the same frames in turn, frame by frame (A B A B), so that a noisy machine
 disturbs all of them alike; what is reported are medians, deciles, and ratios of medians. The
 prompts are known beforehand (a robot asks for the same things of many frames); every frame is new.
-All end with one bool mask a prompt at the frame's size.
+All begin and end in the host's memory, with one bool mask a prompt at the frame's size.
 
 Subjects: ``documented`` and ``clever`` are CLIPSeg of transformers (training/benchmark_peers.py);
 any other is a runtime and a precision of this project. The model ``vit-b16`` is CLIPSeg
@@ -23,6 +25,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from functools import partial
+from itertools import product
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, TypeVar
@@ -35,6 +38,8 @@ from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
 
 from clipseg_model import Prompt, Segmenter, create_model
+from clipseg_model.devices import resolve_device
+from clipseg_model.errors import DeviceError
 from clipseg_model.model_card import ModelCard
 from clipseg_model.models import SegmentationModel, build_model
 from clipseg_model.registry import get_card, load_model
@@ -51,15 +56,15 @@ PictureT = TypeVar('PictureT')
 
 RANDOM = 'vit-b16'
 PEERS = {
-    'documented': lambda prompts: benchmark_peers.documented(prompts),
-    'documented-bf16': lambda prompts: benchmark_peers.documented(prompts, bf16=True),
-    'clever': lambda prompts: benchmark_peers.clever(prompts),
-    'clever-bf16': lambda prompts: benchmark_peers.clever(prompts, bf16=True),
+    'documented': benchmark_peers.documented,
+    'documented-bf16': partial(benchmark_peers.documented, bf16=True),
+    'clever': benchmark_peers.clever,
+    'clever-bf16': partial(benchmark_peers.clever, bf16=True),
 }
 _NOUNS = ('mug', 'book', 'bottle', 'bowl', 'box', 'chair', 'lamp', 'phone')
 _COLOURS = ('red', 'blue', 'green', 'yellow', 'black', 'white', 'brown', 'grey')
 PROMPTS = tuple(f'a {colour} {noun}' for colour in _COLOURS for noun in _NOUNS)
-_TYPES = {'fp32': torch.float32, 'bf16': torch.bfloat16}
+_TYPES = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
 
 
 def frames(count: int, height: int, width: int) -> list[NDArray[np.uint8]]:
@@ -68,26 +73,31 @@ def frames(count: int, height: int, width: int) -> list[NDArray[np.uint8]]:
     return [rng.integers(0, 256, (height, width, 3), dtype=np.uint8) for _ in range(count)]
 
 
-def own_segmenter(model: str, subject: str, exports: Path | None) -> Segmenter:
+def own_segmenter(model: str, subject: str, exports: Path | None, device: str) -> Segmenter:
     """Returns a model of this project in the runtime and precision that a subject names."""
     runtime, _, precision = subject.rpartition('-')
     if model != RANDOM:
-        return create_model(model, runtime=runtime, precision=precision, exports=exports)
+        return create_model(model, device, runtime=runtime, precision=precision, exports=exports)
     torch.manual_seed(0)
     card = replace(get_card('clipseg-rd64-refined'), name=RANDOM)
     made = build_model(card.config).eval()
     if precision == 'int8':
         exports = quantise(made, card, exports)
-    return Segmenter(create_runtime(made, card, 'cpu', runtime, precision, exports), card)
+    return Segmenter(create_runtime(made, card, device, runtime, precision, exports), card)
 
 
 def own_segmenters(args: argparse.Namespace) -> dict[str, Segmenter]:
     """Returns :func:`own_segmenter` of every subject that is no peer."""
     return {
-        name: own_segmenter(args.model, name, args.exports)
+        name: own_segmenter(args.model, name, args.exports, args.device)
         for name in args.subjects
         if name not in PEERS
     }
+
+
+def make_peer(name: str, prompts: Sequence[str], device: str) -> Subject:
+    """Returns a call of a peer, which finds these prompts."""
+    return PEERS[name](prompts, resolve_device(device))
 
 
 def quantise(made: SegmentationModel, card: ModelCard, exports: Path | None) -> Path:
@@ -148,20 +158,26 @@ def gflops(model: str, shape: tuple[int, int]) -> dict[str, float]:
     return {'image': image, 'prompt': prompt}
 
 
-def peak_memory(model: str, subject: str, exports: Path | None, threads: int) -> float:
-    """MiB above the imports that a subject takes at most with four prompts; in a fresh process."""
+def peak_memory(model: str, subject: str, exports: Path | None, threads: int, device: str) -> float:
+    """MiB that a subject takes at most with four prompts; in a fresh process.
+
+    Of the GPU's memory where it works on one, else of the host's above the imports.
+    """
     import transformers  # noqa: F401  (what is imported is not part of it)
 
     torch.set_num_threads(threads)
     before = benchmark_machine.resident_mib(peak=False)
     prompts = PROMPTS[:4]
-    run = (
-        PEERS[subject](prompts)
-        if subject in PEERS
-        else all_masks(own_segmenter(model, subject, exports), prompts)
-    )
+    place = resolve_device(device)
+    if subject in PEERS:
+        run = make_peer(subject, prompts, device)
+    else:
+        segmenter = own_segmenter(model, subject, exports, device)
+        place, run = segmenter.device, all_masks(segmenter, prompts)
     for picture in frames(3, 480, 640):
         run(picture)
+    if place.type == 'cuda':
+        return torch.cuda.max_memory_reserved(place) / 2**20
     return benchmark_machine.resident_mib(peak=True) - before
 
 
@@ -169,9 +185,10 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     """Runs what the command line asks for."""
     torch.set_num_threads(args.threads)
     own = own_segmenters(args)
+    device = resolve_device(args.device)
     report: dict[str, Any] = {
         'model': args.model,
-        'machine': benchmark_machine.describe(),
+        'machine': benchmark_machine.describe(device=device),
         'peak': {},
         'encoder': {},
         'times': [],
@@ -182,7 +199,9 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         for count in args.prompts:
             prompts = PROMPTS[:count]
             subjects = {
-                name: PEERS[name](prompts) if name in PEERS else all_masks(own[name], prompts)
+                name: all_masks(own[name], prompts)
+                if name in own
+                else make_peer(name, prompts, args.device)
                 for name in args.subjects
             }
             seconds = interleaved(subjects, pictures, args.frames, args.warm)
@@ -192,7 +211,9 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
             )
     if own:
         report['peak'] = {
-            name: benchmark_machine.peak_gflops(dtype) for name, dtype in _TYPES.items()
+            name: benchmark_machine.peak_gflops(dtype, device=device)
+            for name, dtype in _TYPES.items()
+            if name != 'fp16' or device.type == 'cuda'
         }
         report['encoder'] = encoder_shares(own, args, report['peak'])
         first = next(iter(own.values()))
@@ -201,7 +222,8 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     if args.memory:
         for name in args.subjects:
             with ProcessPoolExecutor(1, mp_context=get_context('spawn')) as child:
-                job = child.submit(peak_memory, args.model, name, args.exports, args.threads)
+                words = (args.model, name, args.exports, args.threads, args.device)
+                job = child.submit(peak_memory, *words)
                 report['memory'][name] = job.result()
     return report
 
@@ -210,21 +232,29 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
 def encoder_shares(
     own: dict[str, Segmenter], args: argparse.Namespace, peak: dict[str, float]
 ) -> dict[str, Any]:
-    """Time of the image encoder alone, its GFLOP/s, and their share of the peak."""
+    """Time of the image encoder alone, its GFLOP/s, and their share of the peak.
+
+    A share only where it computes on the device that the peak is of.
+    """
     shares = {}
-    for name, segmenter in own.items():
+    where = resolve_device(args.device).type
+    for (name, segmenter), batch in product(own.items(), args.batch):
         picture = frames(1, *args.sizes[0])[0]
         shape = segmenter.preprocessor.shape_of(*picture.shape[:2])
-        pixels = segmenter.preprocessor.pixels(picture)
+        pixels = segmenter.preprocessor.pixels(picture).repeat(batch, 1, 1, 1)
         times = [
-            timed(lambda s=segmenter, x=pixels: s.runtime.encode_image(x))
+            timed(lambda s=segmenter, x=pixels: s.runtime.encode_image(x), segmenter.device)
             for _ in range(args.warm + args.frames)
         ]
         middle = summary(times[args.warm :])['median']
-        rate = gflops(args.model, shape)['image'] / middle * 1e3
+        rate = batch * gflops(args.model, shape)['image'] / middle * 1e3
         precision = name.rpartition('-')[2]
-        share = rate / peak[precision] if precision in peak else None
-        shares[name] = {'ms': middle, 'gflops': rate, 'share_of_peak': share}
+        known = precision in peak and segmenter.device.type == where
+        shares[name if batch == 1 else f'{name}, {batch} images'] = {
+            'ms': middle,
+            'gflops': rate,
+            'share_of_peak': rate / peak[precision] if known else None,
+        }
     return shares
 
 
@@ -235,8 +265,7 @@ def markdown(report: dict[str, Any]) -> str:
     versions = ', '.join(f'{name} {number}' for name, number in machine['versions'].items())
     lines = [
         f'Model `{report["model"]}`{", random weights" if report["model"] == RANDOM else ""}; '
-        f'{machine["processor"]} ({machine["instructions"]}), {machine["threads"]} threads of '
-        f'{machine["cores"]} cores; Python {machine["python"]}, {versions}.',
+        f'{benchmark_machine.name_of(machine)}; Python {machine["python"]}, {versions}.',
         '',
         f'| frame | prompts | {" | ".join(names)} |',
         f'|---|---|{"---|" * len(names)}',
@@ -255,8 +284,9 @@ def markdown(report: dict[str, Any]) -> str:
     if report['encoder']:
         lines += [
             '',
-            f'Peak of matrix products: {report["peak"]["fp32"]:.0f} GFLOP/s in fp32, '
-            f'{report["peak"]["bf16"]:.0f} in bf16. {report["gflop"]["image"]:.2f} GFLOP an image, '
+            'Peak of matrix products, GFLOP/s: '
+            + ', '.join(f'{peak:.0f} in {name}' for name, peak in report['peak'].items())
+            + f'. {report["gflop"]["image"]:.2f} GFLOP an image, '
             f'{report["gflop"]["prompt"]:.3f} a prompt.',
             '',
             '| encoder | ms | GFLOP/s | of the peak |',
@@ -266,7 +296,8 @@ def markdown(report: dict[str, Any]) -> str:
             share = '' if one['share_of_peak'] is None else f'{one["share_of_peak"]:.0%}'
             lines.append(f'| {name} | {one["ms"]:.1f} | {one["gflops"]:.0f} | {share} |')
     if report['memory']:
-        lines += ['', '| 4 prompts | peak memory above imports, MiB |', '|---|---|']
+        what = 'of the GPU' if machine['gpu'] else 'above imports'
+        lines += ['', f'| 4 prompts | peak memory {what}, MiB |', '|---|---|']
         lines += [f'| {name} | {value:.0f} |' for name, value in report['memory'].items()]
     return '\n'.join(lines) + '\n'
 
@@ -274,7 +305,7 @@ def markdown(report: dict[str, Any]) -> str:
 def show(report: dict[str, Any]) -> None:
     """Prints the times as a table."""
     machine = report['machine']
-    table = Table(title=f'{report["model"]}, {machine["threads"]} threads, {machine["processor"]}')
+    table = Table(title=f'{report["model"]}, {benchmark_machine.name_of(machine)}')
     for heading in ('frame', 'prompts', 'subject', 'median ms', '10–90 %', 'frames/s', 'ratio'):
         table.add_column(heading, justify='left' if heading == 'subject' else 'right')
     for row in report['times']:
@@ -310,6 +341,32 @@ def count_of_prompts(text: str) -> int:
     return int(text)
 
 
+def count_of_cameras(text: str) -> int:
+    """A number of cameras."""
+    if not text.isdigit() or not 1 <= int(text) <= 64:
+        raise argparse.ArgumentTypeError(f'cameras are 1 to 64, not {text!r}')
+    return int(text)
+
+
+def device_name(text: str) -> str:
+    """The name of a device that is there."""
+    try:
+        resolve_device(text)
+    except DeviceError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return text
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """Adds the option that says where the models run."""
+    parser.add_argument(
+        '--device',
+        type=device_name,
+        default='auto',
+        help='auto, cpu, cuda or cuda:N; with auto, runtimes for CPUs alone stay there',
+    )
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of ``speed``."""
     parser.add_argument('--model', default='tabletop', help=f'name, checkpoint, or {RANDOM}')
@@ -324,6 +381,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--sizes', nargs='+', type=frame_size, default=[(480, 640)])
     parser.add_argument('--frames', type=int, default=30, help='frames timed')
     parser.add_argument('--warm', type=int, default=3, help='frames before them')
+    parser.add_argument(
+        '--batch',
+        nargs='+',
+        type=count_of_cameras,
+        default=[1],
+        help='images at once, one of each camera, where the encoder alone is timed',
+    )
+    add_device(parser)
     parser.add_argument('--threads', type=int, default=os.cpu_count())
     parser.add_argument('--exports', type=Path, help="folder of `clipseg export`'s files")
     parser.add_argument('--memory', action='store_true', help='peak memory, each in a new process')

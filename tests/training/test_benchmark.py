@@ -17,6 +17,7 @@ def test_speed_of_the_bundled_model(tmp_path: Path, capsys: pytest.CaptureFixtur
     """What `make bench` runs, with one frame."""
     threads = torch.get_num_threads()
     words = ['--frames', '1', '--warm', '0', '--prompts', '1', '4', '--threads', str(threads)]
+    words += ['--device', 'cpu', '--batch', '1', '3']
     benchmark.main([*words, '--output', str(tmp_path)])
     assert 'tabletop' in capsys.readouterr().out
     report = json.loads((tmp_path / 'speed.json').read_text())
@@ -26,9 +27,37 @@ def test_speed_of_the_bundled_model(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert report['gflop']['image'] > report['gflop']['prompt'] > 0
     encoder = report['encoder']['eager-fp32']
     assert encoder['share_of_peak'] == pytest.approx(encoder['gflops'] / report['peak']['fp32'])
+    several = report['encoder']['eager-fp32, 3 images']
+    work = [one['gflops'] * one['ms'] for one in (encoder, several)]
+    assert work[1] == pytest.approx(3 * work[0])
     text = (tmp_path / 'speed.md').read_text()
     assert '| 640 × 480 | 4 |' in text
+    assert f'{threads} threads of ' in text
     assert 'random weights' not in text
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA device')
+def test_speed_on_a_gpu(tmp_path: Path) -> None:
+    words = ['speed', '--model', benchmark_speed.RANDOM, '--device', 'cuda', '--frames', '2']
+    words += ['--subjects', 'documented', 'clever', 'eager-fp32', 'eager-fp16', '--memory']
+    benchmark.main([*words, '--batch', '1', '4', '--output', str(tmp_path)])
+    report = json.loads((tmp_path / 'speed.json').read_text())
+    assert report['machine']['gpu'] == torch.cuda.get_device_name()
+    assert list(report['peak']) == ['fp32', 'bf16', 'fp16']
+    assert 0 < report['encoder']['eager-fp16, 4 images']['share_of_peak'] < 1.5
+    assert all(value > 0 for value in report['memory'].values())
+    assert 'peak memory of the GPU' in (tmp_path / 'speed.md').read_text()
+
+
+def test_a_gpu_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is put onto one takes no time; what is timed is when it is done."""
+    order: list[str] = []
+    monkeypatch.setattr(torch.cuda, 'synchronize', lambda device: order.append(str(device)))
+    benchmark_machine.timed(lambda: order.append('work'), torch.device('cuda:1'))
+    assert order == ['cuda:1', 'work', 'cuda:1']
+    benchmark_machine.timed(lambda: order.append('work'))
+    assert order[3:] == ['work']
 
 
 def test_subjects_take_turns() -> None:
@@ -70,6 +99,8 @@ def test_peak(monkeypatch: pytest.MonkeyPatch) -> None:
         (['--sizes', '0x480'], 'WIDTHxHEIGHT'),
         (['--prompts', '65'], '1 to 64'),
         (['--prompts', '0'], '1 to 64'),
+        (['--batch', '0'], 'cameras are 1 to 64'),
+        (['--device', 'gpu'], "A device is 'auto', 'cpu', 'cuda' or 'cuda:N', not 'gpu'"),
     ],
 )
 def test_arguments_that_are_wrong(
