@@ -30,6 +30,7 @@ from rich.table import Table
 from clipseg_model import Prompt, Segmenter
 from clipseg_model.devices import resolve_device
 from training import benchmark_machine
+from training.benchmark_arguments import add_device, count_of_cameras, frame_size
 from training.benchmark_machine import summary
 from training.benchmark_peers import Subject
 from training.benchmark_plot import Line, line_chart
@@ -37,11 +38,8 @@ from training.benchmark_speed import (
     PEERS,
     PROMPTS,
     RANDOM,
-    add_device,
     all_masks,
-    count_of_cameras,
     count_of_prompts,
-    frame_size,
     frames,
     interleaved,
     make_peer,

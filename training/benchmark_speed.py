@@ -39,7 +39,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from clipseg_model import Prompt, Segmenter, create_model
 from clipseg_model.devices import resolve_device
-from clipseg_model.errors import DeviceError
 from clipseg_model.model_card import ModelCard
 from clipseg_model.models import SegmentationModel, build_model
 from clipseg_model.registry import get_card, load_model
@@ -48,6 +47,7 @@ from clipseg_model.runtime.export_files import exports_folder, weights_digest
 from clipseg_model.runtime.openvino_runtime import INT8_VARIANT
 from clipseg_model.runtime.quantization import FEWEST_IMAGES, export_int8
 from training import benchmark_machine, benchmark_peers
+from training.benchmark_arguments import add_device, count_of_cameras, frame_size
 from training.benchmark_machine import summary, timed
 from training.benchmark_peers import Subject
 
@@ -215,10 +215,12 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
             for name, dtype in _TYPES.items()
             if name != 'fp16' or device.type == 'cuda'
         }
-        report['encoder'] = encoder_shares(own, args, report['peak'])
         first = next(iter(own.values()))
         shape = first.preprocessor.shape_of(*args.sizes[0])
         report['gflop'] = gflops(args.model, shape)
+        report['encoder'] = encoder_shares(
+            own, args, device, report['peak'], report['gflop']['image']
+        )
     if args.memory:
         for name in args.subjects:
             with ProcessPoolExecutor(1, mp_context=get_context('spawn')) as child:
@@ -230,26 +232,33 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
 
 @torch.inference_mode()
 def encoder_shares(
-    own: dict[str, Segmenter], args: argparse.Namespace, peak: dict[str, float]
+    own: dict[str, Segmenter],
+    args: argparse.Namespace,
+    device: torch.device,
+    peak: dict[str, float],
+    work: float,
 ) -> dict[str, Any]:
     """Time of the image encoder alone, its GFLOP/s, and their share of the peak.
 
-    A share only where it computes on the device that the peak is of.
+    Args:
+        own: The models.
+        args: The command line.
+        device: That the peak is of: who computes on another has no share.
+        peak: GFLOP/s of the precisions.
+        work: GFLOP of an image.
     """
     shares = {}
-    where = resolve_device(args.device).type
+    picture = frames(1, *args.sizes[0])[0]
     for (name, segmenter), batch in product(own.items(), args.batch):
-        picture = frames(1, *args.sizes[0])[0]
-        shape = segmenter.preprocessor.shape_of(*picture.shape[:2])
         pixels = segmenter.preprocessor.pixels(picture).repeat(batch, 1, 1, 1)
         times = [
             timed(lambda s=segmenter, x=pixels: s.runtime.encode_image(x), segmenter.device)
             for _ in range(args.warm + args.frames)
         ]
         middle = summary(times[args.warm :])['median']
-        rate = batch * gflops(args.model, shape)['image'] / middle * 1e3
+        rate = batch * work / middle * 1e3
         precision = name.rpartition('-')[2]
-        known = precision in peak and segmenter.device.type == where
+        known = precision in peak and segmenter.device.type == device.type
         shares[name if batch == 1 else f'{name}, {batch} images'] = {
             'ms': middle,
             'gflops': rate,
@@ -323,48 +332,11 @@ def show(report: dict[str, Any]) -> None:
     Console().print(table)
 
 
-def frame_size(text: str) -> tuple[int, int]:
-    """(height, width) of ``WIDTHxHEIGHT``."""
-    try:
-        width, height = (int(part) for part in text.lower().split('x'))
-    except ValueError:
-        width = height = 0
-    if width < 1 or height < 1:
-        raise argparse.ArgumentTypeError(f'a size is written WIDTHxHEIGHT, unlike {text!r}')
-    return height, width
-
-
 def count_of_prompts(text: str) -> int:
     """A number of prompts that there are."""
     if not text.isdigit() or not 1 <= int(text) <= len(PROMPTS):
         raise argparse.ArgumentTypeError(f'there are 1 to {len(PROMPTS)} prompts, not {text!r}')
     return int(text)
-
-
-def count_of_cameras(text: str) -> int:
-    """A number of cameras."""
-    if not text.isdigit() or not 1 <= int(text) <= 64:
-        raise argparse.ArgumentTypeError(f'cameras are 1 to 64, not {text!r}')
-    return int(text)
-
-
-def device_name(text: str) -> str:
-    """The name of a device that is there."""
-    try:
-        resolve_device(text)
-    except DeviceError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
-    return text
-
-
-def add_device(parser: argparse.ArgumentParser) -> None:
-    """Adds the option that says where the models run."""
-    parser.add_argument(
-        '--device',
-        type=device_name,
-        default='auto',
-        help='auto, cpu, cuda or cuda:N; with auto, runtimes for CPUs alone stay there',
-    )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

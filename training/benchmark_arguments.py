@@ -1,0 +1,45 @@
+"""Arguments that the benchmarks' command lines share, and what is wrong with them."""
+
+from __future__ import annotations
+
+import argparse
+
+from clipseg_model.devices import resolve_device
+from clipseg_model.errors import DeviceError
+
+
+def frame_size(text: str) -> tuple[int, int]:
+    """(height, width) of ``WIDTHxHEIGHT``."""
+    try:
+        width, height = (int(part) for part in text.lower().split('x'))
+    except ValueError:
+        width = height = 0
+    if width < 1 or height < 1:
+        raise argparse.ArgumentTypeError(f'a size is written WIDTHxHEIGHT, unlike {text!r}')
+    return height, width
+
+
+def count_of_cameras(text: str) -> int:
+    """A number of cameras."""
+    if not text.isdigit() or not 1 <= int(text) <= 64:
+        raise argparse.ArgumentTypeError(f'cameras are 1 to 64, not {text!r}')
+    return int(text)
+
+
+def device_name(text: str) -> str:
+    """The name of a device that is there."""
+    try:
+        resolve_device(text)
+    except DeviceError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return text
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """Adds the option that says where the models run."""
+    parser.add_argument(
+        '--device',
+        type=device_name,
+        default='auto',
+        help='auto, cpu, cuda or cuda:N; with auto, runtimes for CPUs alone stay there',
+    )
