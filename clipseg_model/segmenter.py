@@ -353,7 +353,7 @@ class Segmenter:
     def decode(self, features: ImageFeatures, prompts: PromptFeatures) -> Tensor:
         """Decodes what the runtime made of images and prompts.
 
-        Nothing here waits for a GPU, :meth:`check_finite` does: whether the answer is one.
+        Nothing here waits for a GPU; whether the answer is finite, :meth:`check_finite` says.
 
         Args:
             features: Of one image, or of B.

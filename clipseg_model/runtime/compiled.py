@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -48,9 +50,7 @@ class CompiledRuntime(EagerRuntime):
 
     def encode_image(self, pixels: Tensor) -> ImageFeatures:
         """See :meth:`Runtime.encode_image`."""
-        if self._graphs:
-            share_graphs()
-        with memory_guard(self), self._cast(), _many_shapes():
+        with self._compiled():
             taps = self._own(self._encoder(pixels))
         height, width = pixels.shape[-2:]
         patch = self.model.backbone.patch_size
@@ -70,9 +70,7 @@ class CompiledRuntime(EagerRuntime):
         batched = condition if condition.dim() == 3 else condition[None]
         size = (features.height, features.width)
         parts, start = [], 0
-        if self._graphs:
-            share_graphs()
-        with memory_guard(self), self._cast(), _many_shapes():
+        with self._compiled():
             for taken, run in prompt_buckets(
                 batched.shape[1], _GPU_PROMPTS if self._graphs else _CPU_PROMPTS
             ):
@@ -96,6 +94,14 @@ class CompiledRuntime(EagerRuntime):
         condition: Tensor,
     ) -> Tensor:
         return self.model.decode(restore_features(taps, grid, size), condition)
+
+    @contextmanager
+    def _compiled(self) -> Iterator[None]:
+        """Where what is compiled may be called."""
+        if self._graphs:
+            share_graphs()
+        with memory_guard(self), self._cast(), _many_shapes():
+            yield
 
     def _own(self, tensors: list[Tensor]) -> list[Tensor]:
         """Tensors that the next call does not overwrite."""

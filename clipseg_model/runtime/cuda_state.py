@@ -22,7 +22,7 @@ class _Convolutions:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._inside = 0
-        self._before: bool | None = None
+        self._before = False
 
     def enter(self) -> None:
         with self._lock:
@@ -39,12 +39,12 @@ class _Convolutions:
                 torch.backends.cudnn.allow_tf32 = True
 
 
-def _allowed() -> bool | None:
+def _allowed() -> bool:
     try:
         return torch.backends.cudnn.allow_tf32
     except RuntimeError:
         # Set for each kind of layer, which this switch cannot express: the user's decision.
-        return None
+        return False
 
 
 _convolutions = _Convolutions()
