@@ -41,6 +41,7 @@ from clipseg_model.runtime.eager import EagerRuntime
 from clipseg_model.runtime.export_files import exports_folder, read_variant, weights_digest
 from clipseg_model.runtime.exported import ONNX
 from clipseg_model.runtime.quantization import export_int8, mask_agreement
+from clipseg_model.segmentation import Segmentation
 from clipseg_model.segmenter import Segmenter
 
 SMALL = {
@@ -153,12 +154,19 @@ def error_of(found: NDArray[Any], expected: NDArray[Any], precision: str) -> flo
 
 def assert_agrees(reference: Segmenter, other: Segmenter, picture: Any, tolerance: float) -> None:
     for count in (1, len(PROMPTS)):
-        wanted = reference.segment(picture, PROMPTS[:count]).results
-        found = other.segment(picture, PROMPTS[:count]).results
-        logits = np.stack([result.logits for result in found])
-        assert logits.dtype == np.float32
-        expected = np.stack([result.logits for result in wanted])
-        assert error_of(logits, expected, other.runtime.precision) <= tolerance
+        found = other.segment(picture, PROMPTS[:count])
+        wanted = reference.segment(picture, PROMPTS[:count])
+        assert_same(found, wanted, other.runtime.precision, tolerance)
+
+
+def assert_same(
+    found: Segmentation, wanted: Segmentation, precision: str, tolerance: float
+) -> None:
+    logits, expected = (
+        np.stack([result.logits for result in answer.results]) for answer in (found, wanted)
+    )
+    assert logits.dtype == np.float32
+    assert error_of(logits, expected, precision) <= tolerance
 
 
 @pytest.mark.parametrize(
@@ -206,10 +214,7 @@ class TestAgreement:
         for count in (2, 5):
             with ThreadPoolExecutor(1) as pool:
                 found = pool.submit(other.segment, image, PROMPTS[:count]).result()
-            logits = np.stack([result.logits for result in found.results])
-            wanted = reference.segment(image, PROMPTS[:count]).results
-            expected = np.stack([result.logits for result in wanted])
-            assert error_of(logits, expected, precision) <= tolerance
+            assert_same(found, reference.segment(image, PROMPTS[:count]), precision, tolerance)
 
     def test_several_images_at_once(
         self,

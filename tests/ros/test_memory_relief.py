@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from diagnostic_msgs.msg import DiagnosticArray
-from ros_peers import NodeProcess, Peer, picture, running_node, stamp_of, wait_until
+from ros_peers import NodeProcess, Peer, picture, running_node, until_answered, wait_until
 from sensor_msgs.msg import Image
 
 import clipseg_ros.memory_relief as memory_relief_module
@@ -211,13 +211,7 @@ def test_the_node_lives_on_says_so_and_recovers(
         return {item.key: item.value for item in status().values}
 
     def served() -> Image:
-        image = peer.stamped(RGB)
-
-        def came() -> Image | None:
-            publisher.publish(image)
-            return next((m for m in list(labels) if stamp_of(m) == stamp_of(image)), None)
-
-        answer = wait_until(came, what='labels')
+        [answer] = until_answered(publisher, peer.stamped(RGB), labels)
         assert isinstance(answer, Image)
         return answer
 

@@ -13,7 +13,7 @@ import pytest
 from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import Point
 from numpy.typing import NDArray
-from ros_peers import NodeProcess, Peer, picture, running_node, stamp_of, wait_until
+from ros_peers import NodeProcess, Peer, picture, running_node, stamp_of, until_answered, wait_until
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
@@ -118,19 +118,8 @@ class Bench:
     def ask(self, rgb: NDArray[np.uint8] = RGB) -> dict[str, Any]:
         """Publishes an image until all outputs have answered it."""
         image = self.peer.stamped(rgb)
-
-        def answers() -> dict[str, Any] | None:
-            self.images.publish(image)
-            time.sleep(0.05)
-            found = {
-                name: message
-                for name, messages in self.received.items()
-                for message in list(messages)
-                if stamp_of(message) == stamp_of(image)
-            }
-            return found if len(found) == len(self.received) else None
-
-        found: dict[str, Any] = wait_until(answers, what='all outputs')
+        answers = until_answered(self.images, image, *self.received.values())
+        found = dict(zip(self.received, answers, strict=True))
         for name in TYPES:
             assert found[name].header == image.header
             assert (found[name].height, found[name].width) == rgb.shape[:2]
