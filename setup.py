@@ -5,11 +5,15 @@ from __future__ import annotations
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import find_packages, setup
 
 ROOT = Path(__file__).parent
 NAME = 'clipseg_ros'
-PACKAGES = ['clipseg_model', 'clipseg_model.runtime', 'clipseg_ros', 'tabletop_world']
+PACKAGES = [
+    package
+    for name in ('clipseg_model', 'clipseg_ros', 'tabletop_world')
+    for package in (name, *(f'{name}.{inner}' for inner in find_packages(ROOT / name)))
+]
 
 # ROS 2 from wheels, for machines without a ROS 2 installation. The wheels under-declare what
 # they need, so everything that is needed stands here. One ROS distribution per environment.
@@ -67,7 +71,7 @@ setup(
     python_requires='>=3.10',
     packages=PACKAGES,
     package_data={
-        'clipseg_model': ['weights/*', 'py.typed'],
+        'clipseg_model': ['weights/*.safetensors', 'py.typed'],
         'clipseg_ros': ['py.typed'],
         'tabletop_world': ['py.typed'],
     },
@@ -83,7 +87,7 @@ setup(
         'console_scripts': [
             'clipseg = clipseg_ros.cli:app',
             'clipseg-camera = clipseg_ros.camera_node:main',
-            'clipseg-demo = clipseg_ros.demo:main',
+            'clipseg-demo = clipseg_ros.demo.app:main',
             'clipseg-node = clipseg_ros.segment_node:main',
             'clipseg-cameras = clipseg_ros.segment_cameras_node:main',
         ],

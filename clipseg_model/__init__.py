@@ -26,12 +26,12 @@ from clipseg_model.errors import (
 
 if TYPE_CHECKING:
     from clipseg_model.model_card import ModelCard
-    from clipseg_model.models import SegmentationModel, build_model
+    from clipseg_model.modeling.base import SegmentationModel, build_model
     from clipseg_model.prompts import Prompt, parse_prompts
     from clipseg_model.registry import create_model, get_card, list_models
     from clipseg_model.segmentation import PromptResult, Segmentation
     from clipseg_model.segmenter import Segmenter
-    from clipseg_model.zoom import Zoom
+    from clipseg_model.zoom.refinement import Zoom
 
 __all__ = [
     'CheckpointError',
@@ -67,10 +67,10 @@ _LAZY = {
     'Prompt': 'prompts',
     'PromptResult': 'segmentation',
     'Segmentation': 'segmentation',
-    'SegmentationModel': 'models',
+    'SegmentationModel': 'modeling.base',
     'Segmenter': 'segmenter',
-    'build_model': 'models',
-    'Zoom': 'zoom',
+    'build_model': 'modeling.base',
+    'Zoom': 'zoom.refinement',
     'create_model': 'registry',
     'get_card': 'registry',
     'list_models': 'registry',

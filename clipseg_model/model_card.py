@@ -24,8 +24,8 @@ class ModelCard:
 
     Attributes:
         name: What it is called.
-        architecture: Kind of model, a key of :data:`clipseg_model.models.ARCHITECTURES`.
-        config: What builds it; see :func:`clipseg_model.models.build_model`.
+        architecture: Kind of model, a key of :data:`clipseg_model.modeling.base.ARCHITECTURES`.
+        config: What builds it; see :func:`clipseg_model.modeling.base.build_model`.
         input_size: Side of the square that images are resized to, pixels; with ``resize`` set to
             ``aspect``, the side of the square of about the same area.
         threshold: Probability in (0, 1) above which a pixel is on.

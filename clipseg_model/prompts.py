@@ -17,7 +17,7 @@ from torch import Tensor
 
 from clipseg_model.errors import PromptError
 from clipseg_model.images import check_image
-from clipseg_model.visual_prompt import check_mask
+from clipseg_model.prompting.visual_prompt import check_mask
 
 __all__ = [
     'MAX_PROMPTS',
@@ -81,7 +81,7 @@ class Prompt:
         presence_threshold: Score in 0…1 from which on it counts as present; the model's where
             None, and 0 takes it for present always.
         negative: Whether it is a distractor: it competes for the pixels of the others and is
-            never reported (:mod:`clipseg_model.competition`).
+            never reported (:mod:`clipseg_model.prompting.competition`).
         weight: Share of the text in 0…1 where both text and image are given: the conditional
             vector is weight · text + (1 - weight) · image. The paper ("Image-Text
             Interpolation") writes a · image + (1 - a) · text, so its a is 1 - weight; its

@@ -10,15 +10,15 @@ from pathlib import Path
 
 import torch
 
-from clipseg_model import store
-from clipseg_model.backbone import IMAGENET_MEAN, IMAGENET_STD
-from clipseg_model.checkpoints import load_card, load_checkpoint
 from clipseg_model.errors import CheckpointError, ClipsegError, ModelNotFoundError
 from clipseg_model.model_card import ModelCard
-from clipseg_model.models import SegmentationModel
+from clipseg_model.modeling.backbone import IMAGENET_MEAN, IMAGENET_STD
+from clipseg_model.modeling.base import SegmentationModel
 from clipseg_model.runtime import create_runtime
 from clipseg_model.segmenter import Segmenter
-from clipseg_model.untrained import UNTRAINED, how_to_train
+from clipseg_model.weights import store
+from clipseg_model.weights.checkpoints import load_card, load_checkpoint
+from clipseg_model.weights.untrained import UNTRAINED, how_to_train
 
 __all__ = ['DEFAULT_MODEL', 'ModelCard', 'create_model', 'get_card', 'list_models', 'load_model']
 
@@ -90,7 +90,7 @@ def create_model(
     Args:
         name_or_path: One of :func:`list_models`, ``owner/name`` of a CLIPSeg that was downloaded
             from the Hugging Face hub, or a path in any format of
-            :func:`~clipseg_model.checkpoints.load_checkpoint`.
+            :func:`~clipseg_model.weights.checkpoints.load_checkpoint`.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         threads: Threads of torch's CPU operations, for the whole process; None leaves them.
         runtime: What executes the model, a key of :data:`clipseg_model.runtime.RUNTIMES`, or
@@ -131,7 +131,7 @@ def load_model(
     backbone_weights: str | Path | None = None,
     layers: Sequence[int] | None = None,
 ) -> tuple[SegmentationModel, ModelCard]:
-    """As :func:`~clipseg_model.checkpoints.load_checkpoint`, with the bundled names too.
+    """As :func:`~clipseg_model.weights.checkpoints.load_checkpoint`, with the bundled names too.
 
     Args:
         name_or_path: As :func:`create_model` takes it.

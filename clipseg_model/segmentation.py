@@ -59,8 +59,8 @@ class PromptResult:
         logits: (h, w) float32 of what the model saw, at its resolution.
         height: Of the input image, pixels.
         width: Of the input image, pixels.
-        close_ups: What was found in parts of the image (:mod:`clipseg_model.zoom`), if any.
-        region: The part of the image that the model saw, None for the whole; outside of it the
+        close_ups: What was found in parts of the image (:mod:`clipseg_model.zoom.refinement`), if
+        any. region: The part of the image that the model saw, None for the whole; outside of it the
             probability is 0.
     """
 
@@ -146,7 +146,7 @@ class Segmentation:
         results: One for each prompt, in their order.
         model: Name of the model that made it.
         reused: Whether this is an approximation, made of the encoding of an earlier image
-            (:mod:`clipseg_model.still`).
+            (:mod:`clipseg_model.video.still`).
     """
 
     height: int

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from clipseg_model.calibration import top_scores
-from clipseg_model.competition import compete
 from clipseg_model.devices import resolve_device
 from clipseg_model.errors import (
     CheckpointError,
@@ -23,15 +22,16 @@ from clipseg_model.errors import (
 )
 from clipseg_model.images import check_image
 from clipseg_model.model_card import ModelCard
-from clipseg_model.models import ImageFeatures, PromptFeatures, SegmentationModel
-from clipseg_model.preprocessing import Preprocessor, input_shape
-from clipseg_model.prompt_embedding import PromptEmbedder
+from clipseg_model.modeling.base import ImageFeatures, PromptFeatures, SegmentationModel
+from clipseg_model.modeling.preprocessing import Preprocessor, input_shape
+from clipseg_model.prompting.competition import compete
+from clipseg_model.prompting.embedding import PromptEmbedder
+from clipseg_model.prompting.visual_prompt import DEFAULT_METHOD
 from clipseg_model.prompts import Prompt, as_prompts, check_probability
 from clipseg_model.runtime import Runtime, wrap_model
 from clipseg_model.segmentation import PromptResult, Segmentation
-from clipseg_model.still import StillDetector
-from clipseg_model.visual_prompt import DEFAULT_METHOD
-from clipseg_model.zoom import Zoom
+from clipseg_model.video.still import StillDetector
+from clipseg_model.zoom.refinement import Zoom
 
 __all__ = ['PromptResult', 'Segmentation', 'Segmenter', 'input_shape']
 
@@ -45,7 +45,7 @@ class Segmenter:
         card: What its output means and its input must be.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``; a runtime's own device is what counts.
         visual_method: How example images with masks become prompt images, a key of
-            :data:`clipseg_model.visual_prompt.METHODS`.
+            :data:`clipseg_model.prompting.visual_prompt.METHODS`.
         template: What phrases are put into, a key of :data:`clipseg_model.prompts.TEMPLATES` or a
             caption with one ``{}``; the card's where None.
         zoom: How to look closely at parts of each image; None not to.
@@ -131,9 +131,9 @@ class Segmenter:
         """An approximation for a camera that stands still; may be set at any time, 0 is off.
 
         While an image differs by less than this from the one that was encoded last (in levels of
-        255, see :func:`clipseg_model.still.picture_difference`), that encoding is reused, at most
-        ``still.at_most`` times in a row. Other prompts than those of the image before are decoded
-        on it at once. The images must be of one camera: keep a segmenter for each, or call
+        255, see :func:`clipseg_model.video.still.picture_difference`), that encoding is reused, at
+        most ``still.at_most`` times in a row. Other prompts than those of the image before are
+        decoded on it at once. The images must be of one camera: keep a segmenter for each, or call
         ``still.forget()`` between.
 
         Raises:

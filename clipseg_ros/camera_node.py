@@ -15,14 +15,14 @@ from rclpy.parameter import Parameter
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
-from clipseg_ros.camera_sources import MOTIONS, TABLETOP, CameraFrame, Source, open_source
-from clipseg_ros.conversion import fill_image
+from clipseg_ros.camera.sources import MOTIONS, TABLETOP, CameraFrame, Source, open_source
 from clipseg_ros.errors import SourceError
-from clipseg_ros.parameters import Declaration, declare, one_of
-from clipseg_ros.process_tuning import keep_large_buffers
-from clipseg_ros.qos import QosWatch, image_output
-from clipseg_ros.runner import run_node
-from clipseg_ros.throttled_log import ThrottledLog
+from clipseg_ros.images.conversion import fill_image
+from clipseg_ros.ros.log import ThrottledLog
+from clipseg_ros.ros.parameters import Declaration, declare, one_of
+from clipseg_ros.ros.qos import QosWatch, image_output
+from clipseg_ros.ros.runner import run_node
+from clipseg_ros.ros.tuning import keep_large_buffers
 
 
 def _check_frame(value: Any) -> str:

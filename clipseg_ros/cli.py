@@ -8,13 +8,13 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-import clipseg_model.cli
-from clipseg_model.console import ColorOption, err, fail, out, report, show_progress, tell_reuse
+import clipseg_model.cli.app
+from clipseg_model.cli.console import ColorOption, err, fail, out, report, show_progress, tell_reuse
 from clipseg_model.errors import ClipsegError, PromptError
 
 __all__ = ['app']
 
-app = clipseg_model.cli.app
+app = clipseg_model.cli.app.app
 
 
 @app.command()
@@ -78,10 +78,10 @@ def bag(
     counted, and the exit code is then 1.
     """
     # torch takes seconds to import: not before the arguments are understood.
-    from clipseg_model.palette import read_colours
+    from clipseg_model.outputs.palette import read_colours
     from clipseg_model.prompts import parse_prompts
     from clipseg_model.registry import create_model
-    from clipseg_ros.bag import BagRunner, find_camera, open_bag
+    from clipseg_ros.bag.segment_bag import BagRunner, find_camera, open_bag
 
     try:
         prompts = parse_prompts('\n'.join(prompt))

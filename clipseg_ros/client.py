@@ -33,11 +33,11 @@ from sensor_msgs.msg import Image
 from std_srvs.srv import SetBool
 
 from clipseg_model.errors import PromptError
-from clipseg_ros.conversion import image_to_array
 from clipseg_ros.errors import NodeTimeoutError
-from clipseg_ros.interfaces import load_interfaces
-from clipseg_ros.prompt_set import read_prompts
-from clipseg_ros.qos import sensor_input
+from clipseg_ros.images.conversion import image_to_array
+from clipseg_ros.prompts.set import read_prompts
+from clipseg_ros.ros.interfaces import load_interfaces
+from clipseg_ros.ros.qos import sensor_input
 
 OUTPUTS = ('mask', 'labels', 'confidence', 'probability', 'overlay')
 """What can be waited for."""

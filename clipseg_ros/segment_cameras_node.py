@@ -14,8 +14,8 @@ from typing import Any
 
 from rclpy.utilities import remove_ros_args
 
-from clipseg_ros.process_tuning import tune_process
-from clipseg_ros.runner import run_nodes
+from clipseg_ros.ros.runner import run_nodes
+from clipseg_ros.ros.tuning import tune_process
 
 _NAME = re.compile(r'/?[A-Za-z_]\w*(/[A-Za-z_]\w*)*', re.ASCII)
 
@@ -55,8 +55,8 @@ def main(args: list[str] | None = None) -> int:
 
     def make_nodes() -> list[Any]:
         # Imported here: what it imports brings torch, and torch reads its settings only once.
-        from clipseg_ros.segment_lifecycle import SegmentNode
-        from clipseg_ros.shared_model import SharedModels
+        from clipseg_ros.segment.lifecycle import SegmentNode
+        from clipseg_ros.segment.shared_model import SharedModels
 
         models = SharedModels()
         return [SegmentNode(namespace=camera, load=models.load) for camera in cameras]

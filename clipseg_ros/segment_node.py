@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from clipseg_ros.process_tuning import tune_process
-from clipseg_ros.runner import run_node
+from clipseg_ros.ros.runner import run_node
+from clipseg_ros.ros.tuning import tune_process
 
 
 def main(args: list[str] | None = None) -> int:
@@ -17,7 +17,7 @@ def main(args: list[str] | None = None) -> int:
     """
     tune_process()
     # Imported here: what it imports brings torch, and torch reads its settings only once.
-    from clipseg_ros.segment_lifecycle import SegmentNode
+    from clipseg_ros.segment.lifecycle import SegmentNode
 
     return run_node(SegmentNode, args)
 

@@ -31,9 +31,12 @@ from rclpy.node import Node  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
 from rclpy.qos import QoSDurabilityPolicy, QoSProfile, QoSReliabilityPolicy  # noqa: E402
 
-from clipseg_ros import camera_node, interfaces, segment_lifecycle, segment_parameters  # noqa: E402
-from clipseg_ros import publishers as segment_publishers  # noqa: E402
-from clipseg_ros.parameters import Declaration  # noqa: E402
+from clipseg_ros import camera_node  # noqa: E402
+from clipseg_ros.outputs import publishers as segment_publishers  # noqa: E402
+from clipseg_ros.ros import interfaces  # noqa: E402
+from clipseg_ros.ros.parameters import Declaration  # noqa: E402
+from clipseg_ros.segment import lifecycle as segment_lifecycle  # noqa: E402
+from clipseg_ros.segment import parameters as segment_parameters  # noqa: E402
 
 PAGE = ROOT / 'docs' / 'reference.md'
 NAMESPACE = '/reference'

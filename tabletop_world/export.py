@@ -21,11 +21,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from tabletop_world.catalogue import CATEGORIES
-from tabletop_world.phrases import Phrase, describe
-from tabletop_world.queries import SceneView, view_of
-from tabletop_world.scene import Frame, SceneObject
-from tabletop_world.vocabulary import SURFACES
+from tabletop_world.catalogue.categories import CATEGORIES
+from tabletop_world.language.phrases import Phrase, describe
+from tabletop_world.language.queries import SceneView, view_of
+from tabletop_world.language.vocabulary import SURFACES
+from tabletop_world.scenes.scene import Frame, SceneObject
 
 Polygon = list[list[int]]
 
@@ -88,7 +88,7 @@ def write_phrasecut(
     ``refer_{split}.json`` lists the phrases with their instances (boxes as [x, y, width, height],
     polygons of [x, y] points); ``image_data_split.json`` lists the images of all splits written so
     far; pictures go to ``images/{image_id}.jpg``. The phrases are those of
-    :func:`tabletop_world.phrases.describe`.
+    :func:`tabletop_world.language.phrases.describe`.
 
     Args:
         out_dir: Folder of the dataset; made if missing. Splits of one dataset share it.

@@ -39,6 +39,6 @@ def repository() -> Path:
 def _clean_shared_memory() -> Iterator[None]:
     """Removes what nodes that a test killed have left in shared memory."""
     yield
-    from clipseg_ros.shared_memory import remove_orphans
+    from clipseg_ros.ros.shared_memory import remove_orphans
 
     remove_orphans()

@@ -67,7 +67,7 @@ def test_the_command_works_outside_of_the_checkout(prefix: Path, tmp_path: Path)
 
 
 def test_the_demo_finds_its_profile_there(prefix: Path, tmp_path: Path) -> None:
-    code = 'from clipseg_ros.demo import find_fastdds_profile as f; print(f())'
+    code = 'from clipseg_ros.demo.app import find_fastdds_profile as f; print(f())'
     done = subprocess.run(
         [sys.executable, '-c', code],
         cwd=tmp_path,

@@ -14,7 +14,8 @@ import argparse
 import importlib
 import sys
 
-from training import benchmark_growth, benchmark_speed
+from training.benchmarks import growth as benchmark_growth
+from training.benchmarks import speed as benchmark_speed
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -22,11 +23,11 @@ def main(arguments: list[str] | None = None) -> None:
     words = list(sys.argv[1:] if arguments is None else arguments)
     if words[:1] == ['node']:
         # It starts processes with ROS: imported where it is wanted only.
-        importlib.import_module('training.benchmark_node').main(words[1:])
+        importlib.import_module('training.benchmarks.node').main(words[1:])
         return
     if words[:1] == ['table'] or any(word.split('=')[0] == '--table' for word in words):
         # It needs the packages for training.
-        table = importlib.import_module('training.benchmark_table')
+        table = importlib.import_module('training.papers.table')
         table.main(words[1:] if words[:1] == ['table'] else words)
         return
     if words[:1] == ['growth']:

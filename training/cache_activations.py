@@ -26,19 +26,19 @@ from tqdm import tqdm
 
 from clipseg_model.devices import resolve_device
 from clipseg_model.errors import ClipsegError
-from clipseg_model.models import SegmentationModel
-from training.activations import (
+from clipseg_model.modeling.base import SegmentationModel
+from training.datasets.sources import open_source
+from training.loop.activations import (
     DESCRIPTION,
     ActivationsError,
     ShardWriter,
     description,
     taps_of,
 )
-from training.feeding import DrawnPictures, Load, Place, join
-from training.learner import Learner, begin_model, follow_card
-from training.run_folder import frozen_fingerprint, write_atomically
-from training.settings import Settings, load_settings
-from training.sources import open_source
+from training.loop.feeding import DrawnPictures, Load, Place, join
+from training.loop.learner import Learner, begin_model, follow_card
+from training.loop.run_folder import frozen_fingerprint, write_atomically
+from training.loop.settings import Settings, load_settings
 
 
 class _Samples(Dataset[list[Load]]):

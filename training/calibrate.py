@@ -11,12 +11,12 @@ from accelerate import Accelerator
 from numpy.typing import NDArray
 
 from clipseg_model.model_card import ModelCard
-from clipseg_model.models import SegmentationModel
+from clipseg_model.modeling.base import SegmentationModel
 from training.datasets.samples import DataSettings
-from training.evaluate_data import spread
-from training.measuring import Evaluation, EvaluationError, measure
-from training.metrics import BINS
-from training.sources import check_source, open_source
+from training.datasets.sources import check_source, open_source
+from training.evaluation.data_sets import spread
+from training.evaluation.measuring import Evaluation, EvaluationError, measure
+from training.metrics.pixels import BINS
 
 
 def calibrate(

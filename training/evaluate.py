@@ -25,9 +25,9 @@ from rich.table import Table
 from tqdm import tqdm
 
 from clipseg_model import Prompt, Segmenter, create_model
-from training import evaluate_data
 from training.datasets.tabletop import TabletopViews
-from training.metrics import BINS, PixelStatistics
+from training.evaluation import data_sets as evaluate_data
+from training.metrics.pixels import BINS, PixelStatistics
 
 #: An absent prompt counts as kept out when less than this share of the image is on.
 ABSENT_SHARE = 0.001

@@ -23,13 +23,13 @@ from typing import Any
 
 import torch
 
-from clipseg_model.checkpoints import save_checkpoint
-from clipseg_model.clipseg import build_clipseg
 from clipseg_model.errors import ClipsegError
+from clipseg_model.modeling.clipseg import build_clipseg
 from clipseg_model.registry import load_model
+from clipseg_model.weights.checkpoints import save_checkpoint
+from training.bundled.losses import JointTraining
 from training.calibrate import calibrate
-from training.evaluate_data import begin_accelerator, read_data
-from training.losses import JointTraining
+from training.evaluation.data_sets import begin_accelerator, read_data
 from training.publish import (
     PublishError,
     quality,

@@ -10,14 +10,14 @@ from typing import Any
 
 import yaml
 
-from clipseg_model.backbone import OpenClipBackbone
-from clipseg_model.checkpoints import save_checkpoint
-from clipseg_model.clipseg import CLIPSeg
 from clipseg_model.errors import ClipsegError
-from clipseg_model.huggingface import save_huggingface
 from clipseg_model.model_card import ModelCard
-from clipseg_model.models import SegmentationModel
-from training.run_folder import write_atomically
+from clipseg_model.modeling.backbone import OpenClipBackbone
+from clipseg_model.modeling.base import SegmentationModel
+from clipseg_model.modeling.clipseg import CLIPSeg
+from clipseg_model.weights.checkpoints import save_checkpoint
+from clipseg_model.weights.huggingface import save_huggingface
+from training.loop.run_folder import write_atomically
 
 #: Licences that the hub knows by these names.
 LICENCES = (

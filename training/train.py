@@ -30,18 +30,24 @@ from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from clipseg_model.checkpoints import save_checkpoint
 from clipseg_model.errors import ClipsegError
 from clipseg_model.model_card import ModelCard
-from training.activations import CachedActivations
-from training.feeding import Drawn, DrawnPictures, Load, Order, feed
-from training.learner import Learner, begin_model, follow_card, ground_name
-from training.run_folder import RunError, RunFolder, environment, frozen_fingerprint, git_commit
-from training.run_state import Progress, load_state, put, restore, snapshot
-from training.settings import Settings, Validation, load_settings
-from training.sources import open_source
-from training.streaming import ActivationStream, Shards, feed_stream
-from training.validation import Measured, Validator, better
+from clipseg_model.weights.checkpoints import save_checkpoint
+from training.datasets.sources import open_source
+from training.loop.activations import CachedActivations
+from training.loop.feeding import Drawn, DrawnPictures, Load, Order, feed
+from training.loop.learner import Learner, begin_model, follow_card, ground_name
+from training.loop.run_folder import (
+    RunError,
+    RunFolder,
+    environment,
+    frozen_fingerprint,
+    git_commit,
+)
+from training.loop.run_state import Progress, load_state, put, restore, snapshot
+from training.loop.settings import Settings, Validation, load_settings
+from training.loop.streaming import ActivationStream, Shards, feed_stream
+from training.loop.validation import Measured, Validator, better
 
 
 def train(settings: Settings, output: Path, resume: bool = False) -> Path:

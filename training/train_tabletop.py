@@ -27,8 +27,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 from tqdm import tqdm
 
-from clipseg_model.clipseg import build_clipseg
-from clipseg_model.preprocessing import input_shape
+from clipseg_model.modeling.clipseg import build_clipseg
+from clipseg_model.modeling.preprocessing import input_shape
+from training.bundled.losses import JointTraining, noisy_words
+from training.bundled.settings import Settings, load_settings
 from training.datasets.tabletop import (
     Batch,
     TabletopViews,
@@ -37,8 +39,6 @@ from training.datasets.tabletop import (
     object_share,
     token_classes,
 )
-from training.losses import JointTraining, noisy_words
-from training.settings_tabletop import Settings, load_settings
 
 
 def git_commit() -> str:

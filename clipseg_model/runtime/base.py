@@ -21,7 +21,7 @@ from clipseg_model.errors import (
     PrecisionError,
     RuntimeMissingError,
 )
-from clipseg_model.models import ImageFeatures, PromptFeatures, SegmentationModel
+from clipseg_model.modeling.base import ImageFeatures, PromptFeatures, SegmentationModel
 from clipseg_model.runtime.cuda_state import full_float32
 
 __all__ = ['PRECISIONS', 'Runtime', 'memory_guard', 'require']

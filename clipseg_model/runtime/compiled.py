@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from clipseg_model.errors import RuntimeMissingError
-from clipseg_model.models import ImageFeatures, PromptFeatures, SegmentationModel
+from clipseg_model.modeling.base import ImageFeatures, PromptFeatures, SegmentationModel
 from clipseg_model.runtime.base import memory_guard
 from clipseg_model.runtime.cuda_state import share_graphs
 from clipseg_model.runtime.eager import EagerRuntime

@@ -7,11 +7,11 @@ from contextlib import AbstractContextManager
 import torch
 from torch import Tensor, nn
 
-from clipseg_model.backbone import Backbone, OpenClipBackbone
-from clipseg_model.models import ImageFeatures, PromptFeatures, SegmentationModel
+from clipseg_model.modeling.backbone import Backbone, OpenClipBackbone
+from clipseg_model.modeling.base import ImageFeatures, PromptFeatures, SegmentationModel
+from clipseg_model.modeling.small_clip import SmallClip
 from clipseg_model.runtime.base import Runtime, memory_guard
 from clipseg_model.runtime.cuda_state import full_float32
-from clipseg_model.small_clip import SmallClip
 
 __all__ = ['EagerRuntime']
 

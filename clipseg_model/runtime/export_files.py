@@ -21,7 +21,7 @@ import torch
 
 from clipseg_model.errors import ExportError
 from clipseg_model.model_card import ModelCard
-from clipseg_model.models import SegmentationModel
+from clipseg_model.modeling.base import SegmentationModel
 
 __all__ = ['exports_folder', 'read_variant', 'weights_digest', 'write_variant']
 

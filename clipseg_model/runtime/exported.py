@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor
 
-from clipseg_model.buffers import empty
 from clipseg_model.errors import ExportError
 from clipseg_model.model_card import ModelCard
-from clipseg_model.models import ImageFeatures, PromptFeatures, SegmentationModel
+from clipseg_model.modeling.base import ImageFeatures, PromptFeatures, SegmentationModel
+from clipseg_model.modeling.buffers import empty
 from clipseg_model.runtime.base import Runtime, memory_guard
 from clipseg_model.runtime.export_files import (
     exports_folder,

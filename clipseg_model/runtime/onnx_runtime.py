@@ -11,7 +11,7 @@ from torch import Tensor
 
 from clipseg_model.errors import RuntimeMissingError
 from clipseg_model.model_card import ModelCard
-from clipseg_model.models import SegmentationModel
+from clipseg_model.modeling.base import SegmentationModel
 from clipseg_model.runtime.base import require
 from clipseg_model.runtime.exported import ONNX, ExportedRuntime, ensure_onnx
 from clipseg_model.runtime.split import DECODER, ENCODER

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from clipseg_model.model_card import ModelCard
-from clipseg_model.models import SegmentationModel
+from clipseg_model.modeling.base import SegmentationModel
 from clipseg_model.runtime.base import cpu_flags, require
 from clipseg_model.runtime.export_files import write_variant
 from clipseg_model.runtime.exported import ExportedRuntime, ensure_onnx, package_versions

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from clipseg_model.errors import ExportError, PrecisionError
 from clipseg_model.model_card import ModelCard
-from clipseg_model.models import ImageFeatures, SegmentationModel
+from clipseg_model.modeling.base import ImageFeatures, SegmentationModel
 from clipseg_model.prompts import Prompt
 from clipseg_model.runtime.base import require
 from clipseg_model.runtime.export_files import write_variant

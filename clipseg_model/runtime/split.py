@@ -17,11 +17,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from clipseg_model.backbone import OpenClipBackbone
 from clipseg_model.errors import ExportError
-from clipseg_model.models import ImageFeatures, SegmentationModel
+from clipseg_model.modeling.backbone import OpenClipBackbone
+from clipseg_model.modeling.base import ImageFeatures, SegmentationModel
+from clipseg_model.modeling.small_clip import SmallClip
 from clipseg_model.runtime.base import require
-from clipseg_model.small_clip import SmallClip
 
 __all__ = ['Decoder', 'ImageEncoder', 'TextEncoder', 'check_exportable', 'write_onnx']
 

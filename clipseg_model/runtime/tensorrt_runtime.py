@@ -11,7 +11,7 @@ from torch import Tensor
 
 from clipseg_model.errors import ExportError
 from clipseg_model.model_card import ModelCard
-from clipseg_model.models import SegmentationModel
+from clipseg_model.modeling.base import SegmentationModel
 from clipseg_model.runtime.base import require
 from clipseg_model.runtime.compiled import prompt_buckets
 from clipseg_model.runtime.export_files import write_variant
@@ -65,7 +65,7 @@ class TensorRtRuntime(ExportedRuntime):
         precision: str,
     ) -> None:
         """See :meth:`ExportedRuntime.export`."""
-        from clipseg_model.preprocessing import input_shape
+        from clipseg_model.modeling.preprocessing import input_shape
 
         onnx = ensure_onnx(model, card, digest, root)
         patch = model.backbone.patch_size

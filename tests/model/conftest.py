@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from tiny_models import CARD, make_model
 
 from clipseg_model import registry
-from clipseg_model.checkpoints import save_checkpoint
-from clipseg_model.clipseg import CLIPSeg
+from clipseg_model.modeling.clipseg import CLIPSeg
 from clipseg_model.segmenter import Segmenter
+from clipseg_model.weights.checkpoints import save_checkpoint
 
 
 @pytest.fixture(autouse=True)

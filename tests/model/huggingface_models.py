@@ -11,7 +11,7 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
-from clipseg_model.backbone import IMAGENET_MEAN, IMAGENET_STD
+from clipseg_model.modeling.backbone import IMAGENET_MEAN, IMAGENET_STD
 
 TEXTS = ['a red mug', 'something to drink from, on the table', 'chair', '茶碗 №5!']
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from clipseg_model.model_card import ModelCard
 from clipseg_model.segmenter import Segmenter
-from clipseg_model.zoom import Zoom
+from clipseg_model.zoom.refinement import Zoom
 
 COLOURS = {'red': 0, 'green': 1, 'blue': 2}
 

@@ -18,14 +18,14 @@ from torch import Tensor, nn
 from typer.testing import CliRunner
 
 from clipseg_model import registry
-from clipseg_model.backbone import OpenClipBackbone
-from clipseg_model.checkpoints import load_checkpoint, save_checkpoint
-from clipseg_model.cli import app
+from clipseg_model.cli.app import app
 from clipseg_model.errors import CheckpointError
-from clipseg_model.models import ARCHITECTURES, SegmentationModel, build_model
+from clipseg_model.modeling.backbone import OpenClipBackbone
+from clipseg_model.modeling.base import ARCHITECTURES, SegmentationModel, build_model
 from clipseg_model.prompts import Prompt
-from clipseg_model.untrained import UNTRAINED
-from training.flops import INPUT_SIZE, PAPER_MODELS, costs, paper_model
+from clipseg_model.weights.checkpoints import load_checkpoint, save_checkpoint
+from clipseg_model.weights.untrained import UNTRAINED
+from training.papers.flops import INPUT_SIZE, PAPER_MODELS, costs, paper_model
 
 BLOCKS = 3
 PROMPTS = ['a mug', 'the red chair', 'blue cup']

@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from clipseg_model import errors, list_models, registry
-from clipseg_model.cli import app
+from clipseg_model.cli.app import app
 
 
 @pytest.fixture

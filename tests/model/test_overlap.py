@@ -1,7 +1,7 @@
 """Frames under way on a device: the order of the work, and the answers.
 
 The device is played by a record that runs everything at once; on a real one the same code runs
-with :class:`clipseg_model.overlap.CudaLanes`.
+with :class:`clipseg_model.cuda_streams.CudaLanes`.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from clipseg_model.cuda_streams import OverlappedSegmenter, make_lanes
 from clipseg_model.errors import ClipsegError, DeviceError, ImageError, PromptError
-from clipseg_model.overlap import OverlappedSegmenter, make_lanes
 from clipseg_model.segmenter import Segmenter
-from clipseg_model.zoom import Zoom
+from clipseg_model.zoom.refinement import Zoom
 
 PROMPTS = ['a mug', 'the red chair']
 

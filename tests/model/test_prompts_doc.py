@@ -11,9 +11,9 @@ import pytest
 from typer.testing import CliRunner
 
 from clipseg_model import registry
-from clipseg_model.cli import app
+from clipseg_model.cli.app import app
+from clipseg_model.prompting.visual_prompt import METHODS
 from clipseg_model.prompts import TEMPLATES
-from clipseg_model.visual_prompt import METHODS
 
 
 @pytest.fixture

@@ -9,10 +9,11 @@ import pytest
 import torch
 
 import clipseg_model
-from clipseg_model import registry, store
-from clipseg_model.clipseg import CLIPSegDecoder, build_clipseg
+from clipseg_model import registry
 from clipseg_model.errors import CheckpointError, DeviceError, ModelNotFoundError
-from clipseg_model.untrained import UNTRAINED
+from clipseg_model.modeling.clipseg import CLIPSegDecoder, build_clipseg
+from clipseg_model.weights import store
+from clipseg_model.weights.untrained import UNTRAINED
 
 
 @pytest.fixture

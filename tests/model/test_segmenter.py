@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from tiny_models import CARD, make_model
 
-from clipseg_model.checkpoints import load_card, save_checkpoint
 from clipseg_model.errors import CheckpointError, ClipsegError, ImageError, PromptError
-from clipseg_model.masked_attention import SCOPES, masked_attention
+from clipseg_model.modeling.masked_attention import SCOPES, masked_attention
+from clipseg_model.prompting.visual_prompt import METHODS, visual_prompt
 from clipseg_model.prompts import TEMPLATES, Prompt, fill_template
 from clipseg_model.segmenter import Segmenter, input_shape
-from clipseg_model.visual_prompt import METHODS, visual_prompt
+from clipseg_model.weights.checkpoints import load_card, save_checkpoint
 
 PROMPTS = ['a mug', 'the red chair', 'blue cup']
 

@@ -17,7 +17,7 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
 import clipseg_ros.msg
-from clipseg_ros.conversion import array_to_image, image_to_rgb
+from clipseg_ros.images.conversion import array_to_image, image_to_rgb
 from clipseg_ros.msg import Prompt, PromptArray, SegmentArray
 from clipseg_ros.srv import SetPrompts
 
@@ -65,7 +65,7 @@ print(
     json.dumps(
         {
             'messages_from': clipseg_ros.msg.__file__,
-            'modules_from': clipseg_ros.conversion.__file__,
+            'modules_from': clipseg_ros.images.conversion.__file__,
             'success': answer.result().success,
             'ids': [prompt.id for prompt in answer.result().prompts],
             'names': [prompt.name for prompt in prompts[-1].prompts],

@@ -13,7 +13,7 @@ import pytest
 from build_vision_msgs import environment_with_vision_msgs
 from ros_peers import ROOT, NodeProcess, Peer, claimed_domain, running_node, write_tiny_model
 
-from clipseg_ros.interfaces import load_interfaces
+from clipseg_ros.ros.interfaces import load_interfaces
 
 # Lines of the nodes' logs are compared with plain text.
 os.environ['RCUTILS_COLORIZED_OUTPUT'] = '0'

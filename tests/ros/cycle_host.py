@@ -14,7 +14,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from clipseg_ros.process_tuning import tune_process
+from clipseg_ros.ros.tuning import tune_process
 
 
 def holds(node: Any, watcher: Any) -> dict[str, int]:
@@ -44,9 +44,9 @@ def main() -> int:
     from std_msgs.msg import Header
 
     from clipseg_model.registry import create_model
-    from clipseg_ros.conversion import array_to_image
-    from clipseg_ros.qos import image_output
-    from clipseg_ros.segment_lifecycle import SegmentNode
+    from clipseg_ros.images.conversion import array_to_image
+    from clipseg_ros.ros.qos import image_output
+    from clipseg_ros.segment.lifecycle import SegmentNode
 
     sys.path.insert(0, str(Path(__file__).parent))
     from ros_peers import picture

@@ -16,7 +16,7 @@ from ros_peers import Peer, picture, wait_until
 from sensor_msgs.msg import Image
 
 from clipseg_ros.msg import Prompt, PromptArray, SegmentArray
-from clipseg_ros.qos import image_output, latched_output
+from clipseg_ros.ros.qos import image_output, latched_output
 from clipseg_ros.srv import PickPrompt, SetPrompts
 
 

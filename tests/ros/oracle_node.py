@@ -18,8 +18,8 @@ from rclpy.parameter import Parameter
 from sensor_msgs.msg import Image
 from std_msgs.msg import String
 
-from clipseg_ros.conversion import array_to_image, image_to_rgb
-from clipseg_ros.demo_scenes import make_scene
+from clipseg_ros.demo.scenes import make_scene
+from clipseg_ros.images.conversion import array_to_image, image_to_rgb
 
 
 class Oracle(Node):

@@ -20,7 +20,7 @@ from typing import Any
 os.environ.setdefault('FASTDDS_DEFAULT_PROFILES_FILE',
                       str(Path(__file__).parents[2] / 'config' / 'fastdds.xml'))  # fmt: skip
 
-from clipseg_ros.process_tuning import tune_process
+from clipseg_ros.ros.tuning import tune_process
 
 tune_process()
 
@@ -35,13 +35,13 @@ from std_msgs.msg import Header
 
 from clipseg_model.prompts import Prompt
 from clipseg_model.segmentation import PromptResult, Segmentation
-from clipseg_ros.conversion import array_to_image, image_to_rgb
-from clipseg_ros.pipeline import SegmentationPipeline
-from clipseg_ros.prompt_set import PromptRequest, PromptSet
-from clipseg_ros.publishers import SegmentOutputs
-from clipseg_ros.qos import QosWatch, image_output
-from clipseg_ros.runner import spin
-from clipseg_ros.segment_parameters import Settings
+from clipseg_ros.images.conversion import array_to_image, image_to_rgb
+from clipseg_ros.outputs.publishers import SegmentOutputs
+from clipseg_ros.prompts.set import PromptRequest, PromptSet
+from clipseg_ros.ros.qos import QosWatch, image_output
+from clipseg_ros.ros.runner import spin
+from clipseg_ros.segment.parameters import Settings
+from clipseg_ros.segment.pipeline import SegmentationPipeline
 
 CASES = (
     ('mask',),

@@ -18,15 +18,15 @@ RECORD = struct.Struct('<?qq')
 
 
 def main() -> int:
-    from clipseg_ros.process_tuning import tune_process
+    from clipseg_ros.ros.tuning import tune_process
 
     tune_process()
     from sensor_msgs.msg import Image
 
-    from clipseg_ros import frame_worker
-    from clipseg_ros.bench_stand_in import StandIn
-    from clipseg_ros.runner import run_node
-    from clipseg_ros.segment_lifecycle import SegmentNode
+    from clipseg_ros.ros.runner import run_node
+    from clipseg_ros.segment import frame_worker
+    from clipseg_ros.segment.lifecycle import SegmentNode
+    from training.benchmarks.node_peers.stand_in import StandIn
 
     with open(sys.argv[1], 'wb') as file:
 

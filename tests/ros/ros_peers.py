@@ -28,10 +28,10 @@ from rclpy.parameter import Parameter
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
-from clipseg_model.checkpoints import save_checkpoint
-from clipseg_model.clipseg import CLIPSeg
-from clipseg_model.small_clip import SmallClip
-from clipseg_ros.conversion import array_to_image
+from clipseg_model.modeling.clipseg import CLIPSeg
+from clipseg_model.modeling.small_clip import SmallClip
+from clipseg_model.weights.checkpoints import save_checkpoint
+from clipseg_ros.images.conversion import array_to_image
 
 ROOT = Path(__file__).parents[2]
 PROFILE = ROOT / 'config' / 'fastdds.xml'

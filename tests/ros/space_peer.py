@@ -17,9 +17,9 @@ from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from std_msgs.msg import Header
 
 from clipseg_ros.camera_node import camera_info
-from clipseg_ros.conversion import array_to_image
+from clipseg_ros.images.conversion import array_to_image
 from clipseg_ros.msg import SegmentArray
-from clipseg_ros.qos import image_output
+from clipseg_ros.ros.qos import image_output
 
 HEIGHT, WIDTH = 100, 140
 K = np.array([[120.0, 0.0, 69.5], [0.0, 120.0, 49.5], [0.0, 0.0, 1.0]])

@@ -18,7 +18,7 @@ from clipseg_model.errors import PromptError
 from clipseg_model.registry import create_model
 from clipseg_ros.client import SegmentClient
 from clipseg_ros.errors import NodeTimeoutError
-from clipseg_ros.qos import image_output
+from clipseg_ros.ros.qos import image_output
 
 
 @contextmanager

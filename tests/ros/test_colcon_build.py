@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from clipseg_ros.child_process import ChildProcess
+from clipseg_ros.ros.child_process import ChildProcess
 
 pytestmark = [
     pytest.mark.slow,

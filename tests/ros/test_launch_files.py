@@ -12,7 +12,8 @@ import pytest
 import yaml
 from fake_launch import Launched, Node
 
-from clipseg_ros import camera_node, segment_parameters
+from clipseg_ros import camera_node
+from clipseg_ros.segment import parameters as segment_parameters
 
 NAV2_ARGUMENTS = {'namespace', 'params_file', 'use_sim_time', 'autostart', 'log_level'}
 OWN_ARGUMENTS = {'image', 'depth', 'camera_info', 'prompt', 'model', 'device', 'target_frame'}

@@ -7,13 +7,13 @@ from typing import Any
 
 
 def main() -> int:
-    from clipseg_ros.process_tuning import tune_process
+    from clipseg_ros.ros.tuning import tune_process
 
     tune_process()
     from clipseg_model.registry import create_model
     from clipseg_model.segmenter import Segmenter
-    from clipseg_ros.runner import run_node
-    from clipseg_ros.segment_lifecycle import SegmentNode
+    from clipseg_ros.ros.runner import run_node
+    from clipseg_ros.segment.lifecycle import SegmentNode
 
     def tell(name: str) -> None:
         method = getattr(Segmenter, name)

@@ -20,7 +20,7 @@ from sensor_msgs.msg import Image, PointCloud2, PointField
 from std_msgs.msg import String
 from vision_msgs.msg import Detection2DArray, LabelInfo
 
-from clipseg_ros.qos import command_input, image_output, latched_output
+from clipseg_ros.ros.qos import command_input, image_output, latched_output
 
 
 def aligned_cloud(image: Image) -> PointCloud2:

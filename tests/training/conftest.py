@@ -15,10 +15,10 @@ import torch._dynamo
 from accelerate.state import AcceleratorState
 from safetensors.torch import save_file
 
-from clipseg_model.small_clip import SmallClip
-from tabletop_world.phrases import grammar_words
-from tabletop_world.vocabulary import UNSEEN_WORDS
-from training.datasets.tabletop_render import render_shard
+from clipseg_model.modeling.small_clip import SmallClip
+from tabletop_world.language.phrases import grammar_words
+from tabletop_world.language.vocabulary import UNSEEN_WORDS
+from training.bundled.render_scenes import render_shard
 
 
 @pytest.fixture

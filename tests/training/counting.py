@@ -8,14 +8,14 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 
-from training.metrics import BINS, PixelStatistics
-from training.metrics_classes import (
+from training.metrics.classes import (
     ClassStatistics,
     ConfusionMatrix,
     PromptStatistics,
     sum_over_processes,
 )
-from training.metrics_matting import MattingErrors, MattingStatistics
+from training.metrics.matting import MattingErrors, MattingStatistics
+from training.metrics.pixels import BINS, PixelStatistics
 
 
 def drawn(seed: int, size: int = 60) -> tuple[np.ndarray, np.ndarray]:

@@ -14,12 +14,12 @@ from phrasecut_files import write_phrasecut
 from PIL import Image
 
 from clipseg_model import create_model
-from clipseg_model.checkpoints import load_card
-from clipseg_model.models import ARCHITECTURES
+from clipseg_model.modeling.base import ARCHITECTURES
+from clipseg_model.weights.checkpoints import load_card
 from tests.training.tiny_runs import TINY_BACKBONE
-from training import evaluate_data
 from training import train as module
-from training.settings import Settings, load_settings
+from training.evaluation import data_sets as evaluate_data
+from training.loop.settings import Settings, load_settings
 from training.train import train
 
 FOLDER = Path(__file__).parents[2] / 'training' / 'configs'
@@ -133,7 +133,7 @@ def tiny(path: Path, root: Path) -> tuple[Settings, int]:
 
 @pytest.mark.parametrize('path', CONFIGS, ids=lambda path: path.stem)
 def test_it_is_valid_and_builds_the_model_that_it_names(path):
-    from training.learner import begin_model
+    from training.loop.learner import begin_model
 
     settings = load_settings(path)
     assert settings.name == path.stem

@@ -17,11 +17,12 @@ from accelerate.state import AcceleratorState
 from PIL import Image
 
 from clipseg_model import create_model
-from clipseg_model.checkpoints import load_card, load_checkpoint
+from clipseg_model.weights.checkpoints import load_card, load_checkpoint
 from tests.training.tiny_runs import Shapes, ShapesSettings, tiny_settings
-from training import evaluate_data, export
+from training import export
 from training.calibrate import calibrate, presence_level
-from training.measuring import Evaluation, EvaluationError, measure
+from training.evaluation import data_sets as evaluate_data
+from training.evaluation.measuring import Evaluation, EvaluationError, measure
 from training.train import train
 
 DATA = {'dataset': 'tests.training.tiny_runs:Shapes', 'samples': 6, 'visual': False}

@@ -20,10 +20,10 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from clipseg_model import create_model
-from clipseg_model.checkpoints import load_card, load_checkpoint
+from clipseg_model.weights.checkpoints import load_card, load_checkpoint
 from tests.training.tiny_runs import tiny_settings, write
-from training import run_folder
-from training.run_folder import RunError
+from training.loop import run_folder
+from training.loop.run_folder import RunError
 from training.train import train
 
 pytestmark = pytest.mark.usefixtures('one_thread')
@@ -123,7 +123,7 @@ def test_what_comes_out_segments_with_the_weights_of_the_best_validation(whole):
 
 
 def test_towers_stay_and_the_decoder_learns(whole):
-    from training.learner import begin_model
+    from training.loop.learner import begin_model
 
     torch.manual_seed(0)
     before = begin_model(tiny_settings())[0].state_dict()

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from clipseg_model.checkpoints import load_card
-from training.sources import SOURCES
+from clipseg_model.weights.checkpoints import load_card
+from training.datasets.sources import SOURCES
 
 #: What is made here beforehand, or needs a network, which other tests stand in for.
 ELSEWHERE = ('make env && source .venv/bin/activate', 'clipseg download clipseg-rd64-refined')
@@ -80,7 +80,7 @@ def test_a_newcomer_gets_a_model(guide, repository, tmp_path):
     # The installed command may be of another checkout.
     (tmp_path / 'bin').mkdir()
     command = tmp_path / 'bin/clipseg'
-    command.write_text(f'#!{sys.executable}\nfrom clipseg_model.cli import app\napp()\n')
+    command.write_text(f'#!{sys.executable}\nfrom clipseg_model.cli.app import app\napp()\n')
     command.chmod(0o755)
     environment = {
         **os.environ,

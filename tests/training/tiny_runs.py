@@ -18,7 +18,7 @@ from training.datasets.samples import (
     SampleSource,
     Support,
 )
-from training.settings import Settings
+from training.loop.settings import Settings
 
 #: A CLIP of open_clip's, made small.
 TINY_BACKBONE: dict[str, Any] = {

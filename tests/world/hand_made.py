@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tabletop_world.scene import Camera, Frame, Scene, SceneObject
+from tabletop_world.scenes.scene import Camera, Frame, Scene, SceneObject
 
 FLOOR, WALL, TABLE = 1, 2, 3
 HEIGHT, WIDTH = 120, 160

@@ -8,8 +8,8 @@ import itertools
 import numpy as np
 import pytest
 
-from tabletop_world.catalogue import CATEGORIES, COLOURS, HELD_OUT_PAIRS, PATTERNS, SIZES
-from tabletop_world.specimens import build, draw_rgb
+from tabletop_world.catalogue.categories import CATEGORIES, COLOURS, HELD_OUT_PAIRS, PATTERNS, SIZES
+from tabletop_world.catalogue.specimens import build, draw_rgb
 
 NAMES = (
     *('mug', 'glass', 'wine_glass', 'bowl', 'plate', 'bottle', 'can', 'vase', 'pot', 'pan'),

@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 
-from tabletop_world.live import LiveWorld
+from tabletop_world.render.live import LiveWorld
 
 
 def test_a_still_world_stays_as_it_is():

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from hand_made import TABLE, WALL, Thing, frame_of, thing
 
-from tabletop_world.catalogue import HELD_OUT_PAIRS
-from tabletop_world.phrases import (
+from tabletop_world.catalogue.categories import HELD_OUT_PAIRS
+from tabletop_world.language.phrases import (
     KINDS,
     Phrase,
     absent,
@@ -17,10 +17,10 @@ from tabletop_world.phrases import (
     describe_unseen_pairs,
     grammar_words,
 )
-from tabletop_world.render import Renderer
-from tabletop_world.scene import Frame
-from tabletop_world.scenes import generate_scene
-from tabletop_world.vocabulary import HYPERNYMS, all_names
+from tabletop_world.language.vocabulary import HYPERNYMS, all_names
+from tabletop_world.render.renderer import Renderer
+from tabletop_world.scenes.random_scenes import generate_scene
+from tabletop_world.scenes.scene import Frame
 
 
 def said(frame: Frame, draws: int = 60, **options: float) -> dict[str, Phrase]:

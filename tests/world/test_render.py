@@ -8,11 +8,11 @@ import threading
 import numpy as np
 import pytest
 
-from tabletop_world.blueprint import mujoco
-from tabletop_world.catalogue import HELD_OUT_PAIRS
-from tabletop_world.render import Renderer, camera_axes
-from tabletop_world.scene import Camera
-from tabletop_world.scenes import generate_scene
+from tabletop_world.catalogue.categories import HELD_OUT_PAIRS
+from tabletop_world.render.renderer import Renderer, camera_axes
+from tabletop_world.scenes.blueprint import mujoco
+from tabletop_world.scenes.random_scenes import generate_scene
+from tabletop_world.scenes.scene import Camera
 
 
 @pytest.fixture(scope='module')

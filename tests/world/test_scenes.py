@@ -11,14 +11,14 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from tabletop_world.catalogue import CATEGORIES, HELD_OUT_PAIRS
-from tabletop_world.placement import overlap
-from tabletop_world.scenes import KINDS, SPLITS, generate_scene
+from tabletop_world.catalogue.categories import CATEGORIES, HELD_OUT_PAIRS
+from tabletop_world.scenes.placement import overlap
+from tabletop_world.scenes.random_scenes import KINDS, SPLITS, generate_scene
 
 _HASH = """
 import hashlib
-from tabletop_world.render import Renderer
-from tabletop_world.scenes import generate_scene
+from tabletop_world.render.renderer import Renderer
+from tabletop_world.scenes.random_scenes import generate_scene
 digest = hashlib.sha256()
 with Renderer(64, 64) as renderer:
     for seed in range(3):

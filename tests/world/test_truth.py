@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 from hand_made import frame_of, thing
 
-from tabletop_world.phrases import Phrase, absent, describe
-from tabletop_world.truth import phrase_mask
+from tabletop_world.language.phrases import Phrase, absent, describe
+from tabletop_world.language.truth import phrase_mask
 
 
 def test_the_mask_is_where_the_objects_show() -> None:

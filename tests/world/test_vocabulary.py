@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import pytest
 
-from tabletop_world.affordances import AFFORDANCES
-from tabletop_world.catalogue import CATEGORIES, COLOURS, PATTERNS
-from tabletop_world.phrases import grammar_words
-from tabletop_world.vocabulary import (
+from tabletop_world.catalogue.categories import CATEGORIES, COLOURS, PATTERNS
+from tabletop_world.language.affordances import AFFORDANCES
+from tabletop_world.language.phrases import grammar_words
+from tabletop_world.language.vocabulary import (
     CATEGORY_NAMES,
     COLOUR_WORDS,
     HYPERNYMS,

@@ -11,11 +11,11 @@ import pytest
 from hand_made import frame_of, thing
 
 from tabletop_world.export import instance_polygons, run_lengths, write_coco, write_phrasecut
-from tabletop_world.phrases import Phrase
-from tabletop_world.render import Renderer
-from tabletop_world.scene import Frame
-from tabletop_world.scenes import generate_scene
-from tabletop_world.truth import phrase_mask
+from tabletop_world.language.phrases import Phrase
+from tabletop_world.language.truth import phrase_mask
+from tabletop_world.render.renderer import Renderer
+from tabletop_world.scenes.random_scenes import generate_scene
+from tabletop_world.scenes.scene import Frame
 
 
 @pytest.fixture(scope='module')

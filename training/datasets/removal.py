@@ -2,7 +2,8 @@
 
 CLIPSeg trains on PhraseCut without the phrases that name a held-out Pascal class or a hyponym of
 one, or an affordance. The words come from ``removed_words.json``, which
-``python -m training.wordnet_removal`` makes from WordNet's own files, so that nobody needs them.
+``python -m training.datasets.wordnet_removal`` makes from WordNet's own files, so that nobody
+needs them.
 """
 
 from __future__ import annotations

@@ -15,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from clipseg_model.visual_prompt import visual_prompt
-from tabletop_world.catalogue import CATEGORIES, COLOURS
+from clipseg_model.prompting.visual_prompt import visual_prompt
+from tabletop_world.catalogue.categories import CATEGORIES, COLOURS
 
 #: Relative frequency of each kind among the true phrases that are drawn.
 KIND_WEIGHTS = {
@@ -41,7 +41,7 @@ class TabletopViews:
     """A rendered split: pictures by memory map, records in memory.
 
     Args:
-        folder: Folder written by :mod:`training.datasets.tabletop_render`.
+        folder: Folder written by :mod:`training.bundled.render_scenes`.
         count: Read so many views and no more; all by default.
 
     Raises:
@@ -66,13 +66,13 @@ class TabletopViews:
         if not self.records:
             raise FileNotFoundError(
                 f'{folder} holds no rendered views: make them with '
-                f'`python -m training.datasets.tabletop_render {folder.parent} '
+                f'`python -m training.bundled.render_scenes {folder.parent} '
                 f'--split {folder.name} --scenes 100`'
             )
         if count is not None and len(self) < count:
             raise FileNotFoundError(
                 f'{folder} holds {len(self)} views, and {count} are wanted: render more scenes '
-                'with training.datasets.tabletop_render'
+                'with training.bundled.render_scenes'
             )
         self.size = self._rgb[0].shape[1]
 

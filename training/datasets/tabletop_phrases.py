@@ -1,6 +1,6 @@
 """The tabletop world the way PhraseCut and PhraseCut+ are: a picture, a phrase, where it is true.
 
-Read are the folders that :mod:`training.datasets.tabletop_render` writes. A sample is a view and a
+Read are the folders that :mod:`training.bundled.render_scenes` writes. A sample is a view and a
 phrase that is true of it. What PhraseCut+ adds (CLIPSeg, section 4) is drawn in the same way:
 negatives with a probability, support images from all views that share the phrase, text alone where
 a phrase is unique. Three things differ, since this world knows the truth and its pictures are
@@ -171,7 +171,7 @@ class TabletopPhrases(SampleSource):
             raise BadRecord(
                 'malformed record',
                 f'view {view} of {self.settings.folder / self.settings.split} is malformed '
-                f'({error!r}): render it again with training.datasets.tabletop_render',
+                f'({error!r}): render it again with training.bundled.render_scenes',
             ) from error
         taken = 0
         for number, phrase, kind, ids, share in phrases:

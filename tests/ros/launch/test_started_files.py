@@ -27,8 +27,8 @@ from lifecycle_msgs.srv import ChangeState, GetState
 from ros_peers import PROFILE, ROOT, NodeProcess, Peer, picture, stamp_of, wait_until
 from sensor_msgs.msg import Image, PointCloud2
 
-from clipseg_ros.interfaces import load_interfaces
-from clipseg_ros.qos import image_output
+from clipseg_ros.ros.interfaces import load_interfaces
+from clipseg_ros.ros.qos import image_output
 
 ROS2 = shutil.which('ros2')
 pytestmark = [

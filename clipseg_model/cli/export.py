@@ -1,0 +1,125 @@
+"""The command ``clipseg export``: writes a model for a runtime, with a manifest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+
+from clipseg_model.cli.console import fail, out
+from clipseg_model.errors import ClipsegError, ExportError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ['export']
+
+
+def export(
+    model: Annotated[str, typer.Argument(help='Name of a model, or path of a checkpoint.')],
+    folder: Annotated[
+        Path | None,
+        typer.Argument(
+            help="Where to; a folder in the user's cache, where the runtimes look by themselves.",
+            file_okay=False,
+            show_default=False,
+        ),
+    ] = None,
+    runtime: Annotated[
+        str, typer.Option('--runtime', '-r', help='onnxruntime, openvino or tensorrt.')
+    ] = 'onnxruntime',
+    precision: Annotated[
+        str, typer.Option(help='fp32, bf16, fp16 or int8, as far as the runtime has it.')
+    ] = 'fp32',
+    device: Annotated[str, typer.Option(help='auto, cpu, cuda or cuda:N.')] = 'auto',
+    calibration: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help='Images or folders of images such as the model will see, for int8. Repeatable.'
+        ),
+    ] = None,
+    prompt: Annotated[
+        list[str] | None,
+        typer.Option(
+            '--prompt', '-p', help='What those images show, for int8; ";" separates several.'
+        ),
+    ] = None,
+    least_iou: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0,
+            max=1.0,
+            help='Agreement of int8 masks with fp32 below which nothing is written; 0.95.',
+        ),
+    ] = None,
+) -> None:
+    """Write a model as a runtime needs it: ONNX, OpenVINO IR, or an engine of TensorRT.
+
+    Runtimes make what they need by themselves, except int8, which needs images: --calibration
+    names them, and the masks are compared with those of fp32 on the same images.
+    """
+    from clipseg_model.devices import resolve_device
+    from clipseg_model.registry import load_model
+    from clipseg_model.runtime import runtime_class
+    from clipseg_model.runtime.export_files import exports_folder, weights_digest
+    from clipseg_model.runtime.exported import ExportedRuntime
+    from clipseg_model.runtime.split import check_exportable
+
+    try:
+        kind = runtime_class(runtime)
+        if not issubclass(kind, ExportedRuntime):
+            raise ExportError(f'The runtime {runtime!r} runs the checkpoint itself: no export')
+        on_demand = precision in kind.made_on_demand
+        if on_demand and (calibration or prompt or least_iou is not None):
+            raise ExportError('--calibration, --prompt and --least-iou belong to --precision int8')
+        place = resolve_device(
+            'cpu' if device == 'auto' and 'cuda' not in kind.device_types else device
+        )
+        kind.check(place, precision)
+        loaded, card = load_model(model)
+        check_exportable(loaded)
+        digest = weights_digest(loaded)
+        root = exports_folder(card, digest) if folder is None else folder
+        if on_demand:
+            kind.export(loaded, card, digest, root, place, precision)
+        else:
+            from clipseg_model.prompts import parse_prompts
+            from clipseg_model.runtime.quantization import LEAST_IOU, export_int8
+
+            if not calibration or not prompt:
+                raise ExportError(
+                    'int8 is calibrated on images such as the model will see: give --calibration '
+                    'FOLDER and a --prompt for what they show'
+                )
+            agreement = export_int8(
+                loaded,
+                card,
+                digest,
+                root,
+                _images(calibration),
+                parse_prompts('\n'.join(prompt)),
+                LEAST_IOU if least_iou is None else least_iou,
+            )
+            out.print(
+                f'Masks agree with fp32 at IoU {agreement.iou:.4f} over {agreement.images} images '
+                f'(correlation of logits {agreement.correlation:.4f})',
+                soft_wrap=True,
+            )
+    except ClipsegError as error:
+        fail(str(error))
+    out.print(escape(f'Written to {root / kind.variant(place, precision)}'), soft_wrap=True)
+
+
+def _images(paths: list[Path]) -> list[NDArray]:
+    from clipseg_model.cli.file_runner import find_files
+    from clipseg_model.images import read_image
+    from clipseg_model.runtime.quantization import MOST_IMAGES
+
+    files, problems = find_files(paths)
+    if problems:
+        path, reason = problems[0]
+        raise ExportError(f'{path}: {reason}')
+    step = max(1, len(files) // MOST_IMAGES)
+    return [read_image(path) for path in files[::step]]

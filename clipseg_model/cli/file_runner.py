@@ -1,0 +1,346 @@
+"""Segments files: images, folders of images, and videos, and writes what was found beside them.
+
+For an image ``cup.jpg``: ``cup_<prompt>_mask.png`` for each prompt, ``cup_overlay.png`` and
+``cup.json``. For a video ``walk.mp4``: ``walk_overlay.mp4`` and ``walk.jsonl``, one line a frame,
+and with ``frame_masks`` the folder ``walk_masks`` of ``<frame>_<prompt>.png``.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from clipseg_model.errors import ImageError
+from clipseg_model.images import IMAGE_SUFFIXES, VIDEO_SUFFIXES, read_image
+from clipseg_model.instances import check_min_area
+from clipseg_model.outputs.overlay import render_overlay
+from clipseg_model.outputs.palette import Colours, check_used, palette_with
+from clipseg_model.prompts import Prompt
+from clipseg_model.segmentation import Segmentation
+from clipseg_model.segmenter import Segmenter
+
+__all__ = ['FileRunner', 'PromptSummary', 'count_frames', 'find_files', 'slug']
+
+_SLUG_CHARS = 40
+
+Tick = Callable[[], None]
+
+
+@dataclass
+class PromptSummary:
+    """What was found for one prompt in one file, over all its frames."""
+
+    label: str
+    threshold: float
+    scores: list[float] = field(default_factory=list)
+    shares: list[float] = field(default_factory=list)
+    present: int = 0
+
+    @property
+    def frames(self) -> int:
+        """Number of frames looked at; 1 for an image."""
+        return len(self.scores)
+
+    @property
+    def score(self) -> float:
+        """Mean score, 0…1."""
+        return float(np.mean(self.scores))
+
+    @property
+    def share(self) -> float:
+        """Mean share of the picture that is on, 0…1."""
+        return float(np.mean(self.shares))
+
+
+def find_files(inputs: Iterable[Path]) -> tuple[list[Path], list[tuple[Path, str]]]:
+    """The files to work on: those named, and the images in the folders that are named.
+
+    Returns:
+        The files, sorted within each folder and each once, and (input, reason) for what is not
+        there or holds no image.
+    """
+    files: dict[Path, None] = {}
+    problems: list[tuple[Path, str]] = []
+    for entry in inputs:
+        if entry.is_dir():
+            inside = sorted(
+                path
+                for path in entry.iterdir()
+                if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
+            )
+            if not inside:
+                kinds = ' '.join(sorted(IMAGE_SUFFIXES))
+                problems.append((entry, f'the folder holds no image ({kinds})'))
+            files.update(dict.fromkeys(inside))
+        elif entry.is_file():
+            files[entry] = None
+        else:
+            problems.append((entry, 'there is no such file or folder'))
+    return list(files), problems
+
+
+def slug(text: str) -> str:
+    """A text as part of a file name: letters and digits of any script, the rest dashes."""
+    dashed = re.sub(r'[\W_]+', '-', text.lower()).strip('-')
+    return dashed[:_SLUG_CHARS].rstrip('-') or 'prompt'
+
+
+class FileRunner:
+    """Segments one file after the other with the same prompts.
+
+    Args:
+        segmenter: The model.
+        prompts: What to look for.
+        output: Folder for what is written; made if missing.
+        threshold: As :meth:`Segmenter.predict` takes it.
+        frame_masks: Whether to write the masks of every frame of a video.
+        min_area: Least area of the connected parts of each mask that are written, pixels; None
+            for not writing them.
+        colours: Those of prompts on overlays, by name or number, in place of the palette's.
+
+    Raises:
+        ColourError: A colour is that of no prompt.
+        ImageError: The folder cannot be made.
+        PromptError: A prompt is not representable by the model.
+        RegionError: The least area is less than 1.
+    """
+
+    def __init__(
+        self,
+        segmenter: Segmenter,
+        prompts: Sequence[Prompt],
+        output: Path,
+        threshold: float | None = None,
+        frame_masks: bool = False,
+        min_area: int | None = None,
+        colours: Colours = (),
+    ) -> None:
+        if min_area is not None:
+            check_min_area(min_area)
+        self.segmenter = segmenter
+        self.prompts = segmenter.prepare(prompts)
+        self.output = output
+        self.threshold = threshold
+        self.frame_masks = frame_masks
+        self.min_area = min_area
+        reported = [prompt for prompt in self.prompts if not prompt.negative]
+        self._slugs = list(_distinct(slug(prompt.label) for prompt in reported))
+        named = list(enumerate((prompt.label for prompt in reported), start=1))
+        check_used(colours, named)
+        self._palette = palette_with(colours, named)
+        self._stems: set[str] = set()
+        try:
+            output.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ImageError(f'The output folder {output} cannot be made: {error}') from error
+
+    def run(self, path: Path, tick: Tick) -> list[PromptSummary]:
+        """Segment a file, by its suffix an image or a video.
+
+        Args:
+            path: The file.
+            tick: Called after each frame.
+
+        Returns:
+            One summary a prompt.
+
+        Raises:
+            ClipsegError: The file cannot be read, or the results not be written.
+        """
+        stem = self._claim(path.stem)
+        # Another file is not what the camera saw next.
+        self.segmenter.still.forget()
+        if path.suffix.lower() in VIDEO_SUFFIXES:
+            return self._run_video(path, stem, tick)
+        image = read_image(path)
+        found = self.segmenter.segment(image, self.prompts, self.threshold)
+        names = [f'{stem}_{part}_mask.png' for part in self._slugs]
+        for result, name in zip(found.results, names, strict=True):
+            _write_image(self.output / name, result.mask.view(np.uint8) * np.uint8(255))
+        _write_image(self.output / f'{stem}_overlay.png', self._overlay(image, found))
+        record = {'input': str(path), **_record(found, names, self.min_area)}
+        _write_text(self.output / f'{stem}.json', json.dumps(record, indent=2, ensure_ascii=False))
+        summaries = _summaries(found)
+        _count(summaries, found)
+        tick()
+        return summaries
+
+    def _run_video(self, path: Path, stem: str, tick: Tick) -> list[PromptSummary]:
+        summaries: list[PromptSummary] = []
+        video = _Video(path, self.output / f'{stem}_overlay.mp4')
+        masks = self.output / f'{stem}_masks'
+        if self.frame_masks:
+            masks.mkdir(exist_ok=True)
+        with closing(video), (self.output / f'{stem}.jsonl').open('w', encoding='utf-8') as lines:
+            for number, frame in enumerate(video.frames()):
+                found = self.segmenter.segment(frame, self.prompts, self.threshold)
+                names: list[str | None] = [None] * len(found.results)
+                if self.frame_masks:
+                    for index, result in enumerate(found.results):
+                        name = f'{number:06d}_{self._slugs[index]}.png'
+                        _write_image(masks / name, result.mask.view(np.uint8) * np.uint8(255))
+                        names[index] = f'{masks.name}/{name}'
+                video.write(self._overlay(frame, found))
+                record = {
+                    'input': str(path),
+                    'frame': number,
+                    'seconds': round(number / video.rate, 4),
+                    **({'reused': found.reused} if self.segmenter.reuse_below else {}),
+                    **_record(found, names, self.min_area),
+                }
+                lines.write(json.dumps(record, ensure_ascii=False) + '\n')
+                summaries = summaries or _summaries(found)
+                _count(summaries, found)
+                tick()
+        return summaries
+
+    def _overlay(self, image: NDArray[np.uint8], found: Segmentation) -> NDArray[np.uint8]:
+        names = [
+            f'{result.prompt.label}  {result.score:.2f}' + ('' if result.presence else '  absent')
+            for result in found.results
+        ]
+        legend = list(enumerate(names, start=1))
+        return render_overlay(image, found.labels(), 0.5, legend, True, palette=self._palette)
+
+    def _claim(self, stem: str) -> str:
+        """A stem that no earlier file of this run has."""
+        name, number = stem, 1
+        while name in self._stems:
+            number += 1
+            name = f'{stem}_{number}'
+        self._stems.add(name)
+        return name
+
+
+class _Video:
+    """Frames of a video file, and a second file that frames of the same size are written to."""
+
+    def __init__(self, path: Path, target: Path) -> None:
+        self._target = target
+        self._reader = cv2.VideoCapture(str(path))
+        self._writer: cv2.VideoWriter | None = None
+        # Some containers know no rate; 25 is then as good as any other.
+        self.rate = self._reader.get(cv2.CAP_PROP_FPS) or 25.0
+        read, self._first = self._reader.read()
+        if not read:
+            self._reader.release()
+            raise ImageError(f'{path} cannot be read as a video')
+
+    def frames(self) -> Iterator[NDArray[np.uint8]]:
+        read, frame = True, self._first
+        while read:
+            yield np.asarray(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB), dtype=np.uint8)
+            read, frame = self._reader.read()
+
+    def write(self, frame: NDArray[np.uint8]) -> None:
+        if self._writer is None:
+            size = (frame.shape[1], frame.shape[0])
+            codec = cv2.VideoWriter.fourcc(*'mp4v')
+            self._writer = cv2.VideoWriter(str(self._target), codec, self.rate, size)
+            if not self._writer.isOpened():
+                raise ImageError(f'{self._target} cannot be written as an MPEG-4 video')
+        self._writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
+
+    def close(self) -> None:
+        self._reader.release()
+        if self._writer is not None:
+            self._writer.release()
+
+
+def count_frames(path: Path) -> int:
+    """Frames of a file as its header says: 1 for an image, at least 1 for a video."""
+    if path.suffix.lower() not in VIDEO_SUFFIXES:
+        return 1
+    reader = cv2.VideoCapture(str(path))
+    count = int(reader.get(cv2.CAP_PROP_FRAME_COUNT))
+    reader.release()
+    return max(count, 1)
+
+
+def _record(
+    found: Segmentation, masks: Sequence[str | None], min_area: int | None
+) -> dict[str, Any]:
+    prompts = []
+    for result, mask in zip(found.results, masks, strict=True):
+        entry: dict[str, Any] = {
+            'prompt': result.prompt.text,
+            'name': result.prompt.label,
+            'score': round(result.score, 6),
+            'present': result.presence,
+            'threshold': result.threshold,
+            'pixels': int(np.count_nonzero(result.mask)),
+            'box': _bounding_box(result.mask),
+        }
+        if mask is not None:
+            entry['mask'] = mask
+        if result.close_ups is not None:
+            views = [part.view for part in result.close_ups.parts]
+            entry['looked_at'] = [[v.left, v.top, v.width, v.height] for v in views]
+        if min_area is not None:
+            entry['instances'] = [
+                {
+                    'area': one.area,
+                    'box': list(one.box),
+                    'centroid': [round(value, 2) for value in one.centroid],
+                    'probability': round(one.probability, 6),
+                }
+                for one in result.instances(min_area)
+            ]
+        prompts.append(entry)
+    return {
+        'width': found.width,
+        'height': found.height,
+        'model': found.model,
+        'prompts': prompts,
+    }
+
+
+def _bounding_box(mask: NDArray[np.bool_]) -> list[int] | None:
+    """(x, y, width, height) of what is on, pixels; None where nothing is."""
+    if not mask.any():
+        return None
+    return [int(value) for value in cv2.boundingRect(mask.view(np.uint8))]
+
+
+def _summaries(found: Segmentation) -> list[PromptSummary]:
+    return [PromptSummary(result.prompt.label, result.threshold) for result in found.results]
+
+
+def _count(summaries: list[PromptSummary], found: Segmentation) -> None:
+    for summary, result in zip(summaries, found.results, strict=True):
+        summary.scores.append(result.score)
+        summary.shares.append(float(result.mask.mean()))
+        summary.present += result.presence
+
+
+def _distinct(slugs: Iterable[str]) -> Iterator[str]:
+    seen: set[str] = set()
+    for name in slugs:
+        unique, number = name, 1
+        while unique in seen:
+            number += 1
+            unique = f'{name}-{number}'
+        seen.add(unique)
+        yield unique
+
+
+def _write_image(path: Path, image: NDArray[np.uint8]) -> None:
+    pixels = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+    if not cv2.imwrite(str(path), pixels):
+        raise ImageError(f'{path} cannot be written')
+
+
+def _write_text(path: Path, text: str) -> None:
+    try:
+        path.write_text(text + '\n', encoding='utf-8')
+    except OSError as error:
+        raise ImageError(f'{path} cannot be written: {error}') from error

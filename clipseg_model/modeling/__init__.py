@@ -1,0 +1,1 @@
+"""The networks: CLIPSeg, its baselines, and the towers they stand on."""

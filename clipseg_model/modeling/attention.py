@@ -1,0 +1,94 @@
+"""Scaled dot-product attention, in the form that is fastest for what is being done."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from clipseg_model.modeling.dense import Packed, onednn_serves
+
+__all__ = ['ImageAttention', 'attend']
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Computes softmax(q·kᵀ / √d + bias)·v (Vaswani et al. 2017, eq. 1).
+
+    On a CPU with gradients the plain products are faster than the fused kernel, most of all in
+    bfloat16. Without gradients they are in bfloat16, too, but scores rounded to it cost half as
+    much accuracy again: the fused kernel keeps them in float32.
+
+    Args:
+        query: (M, heads, N, d).
+        key: (M, heads, N, d).
+        value: (M, heads, N, d).
+        bias: Added to the scores, broadcastable to (M, heads, N, N), or None.
+
+    Returns:
+        (M, heads, N, d).
+    """
+    if query.device.type != 'cpu' or not torch.is_grad_enabled():
+        mask = None if bias is None else bias.to(query.dtype)
+        return functional.scaled_dot_product_attention(query, key, value, mask)
+    scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-2, -1)
+    if bias is not None:
+        scores = scores + bias.to(scores.dtype)
+    return scores.softmax(-1).to(value.dtype) @ value
+
+
+class ImageAttention(nn.MultiheadAttention):
+    """torch's multi-head attention, faster on a CPU without gradients.
+
+    torch's own splits query, key and value by copies and knows MKL only.
+    """
+
+    packed: tuple[Packed, Packed]
+
+    @classmethod
+    def adopt(cls, attention: Any) -> None:
+        """Makes one, parameters and all, of a ``nn.MultiheadAttention`` with the batch first."""
+        attention.__class__ = cls
+        attention.packed = Packed(), Packed()
+
+    def forward(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        key_padding_mask: Tensor | None = None,
+        need_weights: bool = True,
+        attn_mask: Tensor | None = None,
+        average_attn_weights: bool = True,
+        is_causal: bool = False,
+    ) -> tuple[Tensor, Tensor | None]:
+        """As ``nn.MultiheadAttention``; the fast way where (M, N, C) attends to itself."""
+        itself = key is query and value is query and not need_weights
+        known = attn_mask is None or (attn_mask.dim() == 3 and attn_mask.is_floating_point())
+        weight, bias = self.in_proj_weight, self.in_proj_bias
+        fast = itself and known and key_padding_mask is None and not is_causal
+        if not fast or not onednn_serves(query, weight):
+            return super().forward(
+                query,
+                key,
+                value,
+                key_padding_mask,
+                need_weights,
+                attn_mask,
+                average_attn_weights,
+                is_causal,
+            )
+        batch, length, width = query.shape
+        heads = self.num_heads
+        projected = self.packed[0](query, weight, bias)
+        split = projected.view(batch, length, 3, heads, width // heads).permute(2, 0, 3, 1, 4)
+        mask = None if attn_mask is None else attn_mask.view(batch, heads, length, length)
+        attended = attend(split[0], split[1], split[2], mask).transpose(1, 2)
+        attended = attended.reshape(batch, length, width)
+        return self.packed[1](attended, self.out_proj.weight, self.out_proj.bias), None
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        for packed in self.packed:
+            packed.clear()
+        return super()._apply(fn, recurse)

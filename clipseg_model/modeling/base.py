@@ -1,0 +1,239 @@
+"""What every model has in common, and how one is built from its configuration."""
+
+from __future__ import annotations
+
+import importlib
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from clipseg_model.modeling.backbone import Backbone
+from clipseg_model.modeling.buffers import empty
+
+__all__ = [
+    'ARCHITECTURES',
+    'ImageFeatures',
+    'PromptFeatures',
+    'SegmentationModel',
+    'build_model',
+]
+
+#: Architectures by name: the module that holds each, and the function in it that builds one.
+#: Modules are imported when they are needed: some need packages that are slow to import.
+ARCHITECTURES = {
+    'clipseg': ('clipseg', 'build_clipseg'),
+    'clip-deconv': ('clip_deconv', 'build_clip_deconv'),
+    'vitseg': ('vitseg', 'build_vitseg'),
+    'clsclip': ('clsclip', 'build_clsclip'),
+}
+
+
+@dataclass(frozen=True)
+class ImageFeatures:
+    """What a decoder needs to know of one or more images, computed once for all prompts.
+
+    Attributes:
+        taps: Token activations, each (B, N, C), CLS first and the gh · gw patches last, in the
+            order of the model's layers.
+        grid: Token grid (gh, gw).
+        height: Height of the model's input, pixels.
+        width: Width of the model's input, pixels.
+        projected: What the decoder makes of the taps before it hears of a prompt, where the
+            features were made without gradients; gradients need it made afresh.
+    """
+
+    taps: list[Tensor]
+    grid: tuple[int, int]
+    height: int
+    width: int
+    projected: tuple[Tensor, ...] | None = None
+
+    def select(self, images: Sequence[int]) -> ImageFeatures:
+        """The features of some of the images, by their numbers in the batch."""
+        numbers = list(images)
+        projected = self.projected
+        return replace(
+            self,
+            taps=[tap[numbers] for tap in self.taps],
+            projected=None if projected is None else tuple(one[numbers] for one in projected),
+        )
+
+
+@dataclass(frozen=True)
+class PromptFeatures:
+    """What a decoder needs to know of some prompts, computed once for all images.
+
+    Attributes:
+        condition: Conditional vectors, (P, E) or (B, P, E).
+        modulation: What the decoder makes of them before it sees an image (of FiLM: scale and
+            shift), each with the prompts at the same axis.
+    """
+
+    condition: Tensor
+    modulation: tuple[Tensor, ...] = ()
+
+    def __len__(self) -> int:
+        return self.condition.shape[-2]
+
+    @classmethod
+    def stack(cls, sets: Sequence[PromptFeatures]) -> PromptFeatures:
+        """Those of B sets of P prompts each, (P, E), as of a batch of images, (B, P, E)."""
+        modulations = zip(*(one.modulation for one in sets), strict=True)
+        return cls(
+            torch.stack([one.condition for one in sets]),
+            tuple(torch.stack(parts) for parts in modulations),
+        )
+
+
+class SegmentationModel(nn.Module, ABC):
+    """A network that gives one logit a pixel for each prompt; what a ``Segmenter`` works with.
+
+    A prompt enters as a conditional vector of the joint embedding space of a CLIP, whatever it
+    was made of: :meth:`embed_texts` and :meth:`embed_images` make them.
+
+    Args:
+        backbone: The CLIP towers.
+
+    Attributes:
+        backbone: The CLIP towers; ``backbone.mean``, ``backbone.std`` and ``backbone.patch_size``
+            say what pixels the model takes.
+        shares_image_features: Whether :meth:`encode_image` does all the work on the image, so
+            that one encoding serves every prompt; if not, a part of the image tower runs again
+            for each prompt.
+    """
+
+    backbone: Backbone
+    shares_image_features: bool = True
+
+    def __init__(self, backbone: Backbone) -> None:
+        super().__init__()
+        self.backbone = backbone
+
+    def encode_prompts(self, condition: Tensor) -> PromptFeatures:
+        """Does what no image is needed for.
+
+        Args:
+            condition: Conditional vectors (P, E) or (B, P, E).
+        """
+        return PromptFeatures(condition)
+
+    @abstractmethod
+    def encode_image(self, pixels: Tensor) -> ImageFeatures:
+        """Does what no prompt is needed for.
+
+        Args:
+            pixels: Normalised images (B, 3, H, W); H and W multiples of the patch size.
+        """
+
+    @abstractmethod
+    def config(self) -> dict[str, Any]:
+        """Returns what :func:`build_model` needs to rebuild this model, as plain JSON types."""
+
+    @abstractmethod
+    def _decode(self, features: ImageFeatures, prompts: PromptFeatures) -> Tensor:
+        """Logits (B, P, h, w) of prompts whose tensors have the axes B and P first."""
+
+    def _pairs_at_once(self, features: ImageFeatures) -> int:
+        """How many pairs of image and prompt are best decoded together, without gradients."""
+        return 2**31
+
+    def embed_texts(self, texts: Sequence[str]) -> Tensor:
+        """Embeds P texts as conditional vectors (P, E)."""
+        return self.backbone.embed_texts(texts)
+
+    def embed_images(self, pixels: Tensor) -> Tensor:
+        """Embeds normalised prompt images (P, 3, H, W) as conditional vectors (P, E)."""
+        return self.backbone.embed_images(pixels)
+
+    def decode(self, features: ImageFeatures, prompts: Tensor | PromptFeatures) -> Tensor:
+        """Decodes prompts on encoded images.
+
+        Args:
+            features: Features of B images.
+            prompts: Conditional vectors (B, P, E), or (P, E) when B is 1; or what
+                :meth:`encode_prompts` made of them.
+
+        Returns:
+            Logits (B, P, H, W), or (P, H, W) for a two-dimensional condition; H and W are those
+            of the model's input.
+
+        Raises:
+            ValueError: If the condition is two-dimensional and there is more than one image.
+        """
+        if isinstance(prompts, Tensor):
+            prompts = self.encode_prompts(prompts)
+        single = prompts.condition.dim() == 2
+        batch = features.taps[0].shape[0]
+        if single:
+            if batch != 1:
+                raise ValueError(
+                    f'a condition of shape {tuple(prompts.condition.shape)} is for one image, but '
+                    f'the features hold {batch}: give (B, P, E)'
+                )
+            prompts = PromptFeatures(
+                prompts.condition[None], tuple(one[None] for one in prompts.modulation)
+            )
+        logits = self._decode_in_chunks(features, prompts)
+        size = (features.height, features.width)
+        if logits.shape[-2:] != size:
+            # Patches of another size than those that the head makes (the option n_tokens of the
+            # towers): resized as the official code does.
+            logits = functional.interpolate(logits, size, mode='bilinear', align_corners=True)
+        return logits[0] if single else logits
+
+    def _decode_in_chunks(self, features: ImageFeatures, prompts: PromptFeatures) -> Tensor:
+        # Gradients keep every activation anyway, and an exported model leaves it to its runtime.
+        if torch.is_grad_enabled() or torch.compiler.is_compiling() or torch.jit.is_tracing():
+            return self._decode(features, prompts)
+        size = max(1, self._pairs_at_once(features) // len(prompts.condition))
+        count = len(prompts)
+        if count <= size:
+            return self._decode(features, prompts)
+        logits: Tensor | None = None
+        for start in range(0, count, size):
+            stop = min(start + size, count)
+            part = slice(start, stop)
+            chunk = PromptFeatures(
+                prompts.condition[:, part], tuple(one[:, part] for one in prompts.modulation)
+            )
+            decoded = self._decode(features, chunk)
+            if logits is None:
+                # Of 16 bits they become float32 in the end: at once, rather than by another copy.
+                dtype = torch.promote_types(decoded.dtype, torch.float32)
+                shape = decoded.shape[0], count, *decoded.shape[2:]
+                logits = empty(*shape, dtype=dtype, device=decoded.device)
+            logits[:, part] = decoded
+        assert logits is not None
+        return logits
+
+    def forward(self, pixels: Tensor, condition: Tensor) -> Tensor:
+        """Encodes and decodes: (B, 3, H, W) and (B, P, E) to logits (B, P, H, W)."""
+        return self.decode(self.encode_image(pixels), condition)
+
+
+def build_model(config: Mapping[str, Any]) -> SegmentationModel:
+    """Builds the model that a configuration describes, with random weights.
+
+    Args:
+        config: What :meth:`SegmentationModel.config` returned; its ``architecture`` is a key of
+            :data:`ARCHITECTURES`.
+
+    Raises:
+        ValueError: If there is no such architecture, or its options do not fit together.
+        KeyError: If an entry is missing.
+        TypeError: If an option is unknown.
+        CheckpointError: If the towers cannot be built.
+    """
+    name = config.get('architecture')
+    if name not in ARCHITECTURES:
+        raise ValueError(
+            f'architecture must be one of {", ".join(map(repr, ARCHITECTURES))}, not {name!r}'
+        )
+    module, function = ARCHITECTURES[name]
+    build = getattr(importlib.import_module(f'clipseg_model.modeling.{module}'), function)
+    return cast(SegmentationModel, build(dict(config)))

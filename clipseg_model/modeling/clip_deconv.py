@@ -1,0 +1,147 @@
+"""CLIP-Deconv: what CLIP's tokens give without a transformer behind them.
+
+The baseline of Lüddecke & Ecker, *Image Segmentation Using Text and Image Prompts*, CVPR 2022,
+section 5: CLIPSeg's conditioning, projection and transposed convolution on one tap, so that no
+token hears of another after the image tower.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from clipseg_model.modeling.backbone import Backbone, build_backbone
+from clipseg_model.modeling.base import ImageFeatures, PromptFeatures, SegmentationModel
+from clipseg_model.modeling.clipseg import PlainHead, pairs_that_fit
+
+__all__ = ['CLIPDeconv', 'CLIPDeconvDecoder', 'build_clip_deconv']
+
+
+class CLIPDeconvDecoder(nn.Module):
+    """Reduce, FiLM, two linear layers and a transposed convolution, patch by patch.
+
+    Args:
+        token_width: Channels C of the tap.
+        embed_dim: Size E of the conditional vector.
+        dim: Width D.
+        hidden: Width between the two linear layers.
+        patch_size: Pixels a token covers in each direction.
+    """
+
+    def __init__(
+        self,
+        token_width: int,
+        embed_dim: int,
+        dim: int = 64,
+        hidden: int = 64,
+        patch_size: int = 16,
+    ) -> None:
+        super().__init__()
+        self.options = {'dim': dim, 'hidden': hidden}
+        self.reduce = nn.Linear(token_width, dim)
+        self.film_mul = nn.Linear(embed_dim, dim)
+        self.film_add = nn.Linear(embed_dim, dim)
+        self.project = nn.Sequential(nn.Linear(dim, hidden), nn.ReLU(), nn.Linear(hidden, dim))
+        self.head = PlainHead(dim, patch_size)
+
+    def forward(self, patches: Tensor, grid: tuple[int, int], condition: Tensor) -> Tensor:
+        """Decodes P prompts on each of B images.
+
+        Args:
+            patches: Activations (B, gh·gw, C), without CLS.
+            grid: Token grid (gh, gw).
+            condition: Conditional vectors (B, P, E).
+
+        Returns:
+            Logits (B, P, gh·patch, gw·patch).
+        """
+        return self.decode(self.reduce(patches), grid, self.modulate(condition))
+
+    def modulate(self, condition: Tensor) -> tuple[Tensor, Tensor]:
+        """FiLM's scale and shift, (…, D) each, of conditional vectors (…, E)."""
+        return self.film_mul(condition), self.film_add(condition)
+
+    def decode(
+        self, reduced: Tensor, grid: tuple[int, int], modulation: Sequence[Tensor]
+    ) -> Tensor:
+        """Decodes patches (B, gh·gw, D) with what :meth:`modulate` made of P prompts each."""
+        scale, shift = modulation
+        batch, prompts, _ = scale.shape
+        state = torch.addcmul(shift.unsqueeze(2), scale.unsqueeze(2), reduced.unsqueeze(1))
+        state = self.project(state)
+        state = state.reshape(batch * prompts, *grid, -1).permute(0, 3, 1, 2)
+        logits = self.head(state)
+        return logits.view(batch, prompts, *logits.shape[-2:])
+
+
+class CLIPDeconv(SegmentationModel):
+    """A frozen backbone and :class:`CLIPDeconvDecoder` on the tokens after one block.
+
+    Args:
+        backbone: Gives tokens and embeddings.
+        layer: Block after which tokens are tapped, 0-based (official code: 9).
+        **decoder: Options of :class:`CLIPDeconvDecoder`.
+
+    Raises:
+        ValueError: If the layer does not exist.
+    """
+
+    def __init__(self, backbone: Backbone, layer: int, **decoder: Any) -> None:
+        super().__init__(backbone)
+        if not 0 <= layer < backbone.num_blocks:
+            raise ValueError(
+                f'layer {layer} is not in 0…{backbone.num_blocks - 1}, the blocks of this backbone'
+            )
+        self.layer = layer
+        self.decoder = CLIPDeconvDecoder(
+            backbone.token_width, backbone.embed_dim, patch_size=backbone.patch_size, **decoder
+        )
+
+    def encode_image(self, pixels: Tensor) -> ImageFeatures:
+        """Runs the image tower up to the tap: (B, 3, H, W) to features."""
+        taps, grid = self.backbone.image_tokens(pixels, [self.layer])
+        projected = None if torch.is_grad_enabled() else (self._reduced(taps),)
+        return ImageFeatures(taps, grid, pixels.shape[-2], pixels.shape[-1], projected)
+
+    def encode_prompts(self, condition: Tensor) -> PromptFeatures:
+        """Computes FiLM's scale and shift of conditional vectors (P, E) or (B, P, E)."""
+        return PromptFeatures(condition, self.decoder.modulate(condition))
+
+    def _reduced(self, taps: Sequence[Tensor]) -> Tensor:
+        reduced: Tensor = self.decoder.reduce(taps[0][:, 1:])
+        return reduced
+
+    def _decode(self, features: ImageFeatures, prompts: PromptFeatures) -> Tensor:
+        # Made without gradients: the projection would not learn.
+        if features.projected is None or torch.is_grad_enabled():
+            reduced = self._reduced(features.taps)
+        else:
+            (reduced,) = features.projected
+        return self.decoder.decode(reduced, features.grid, prompts.modulation)
+
+    def _pairs_at_once(self, features: ImageFeatures) -> int:
+        return pairs_that_fit(features, self.decoder.options['hidden'])
+
+    def config(self) -> dict[str, Any]:
+        """Returns what :func:`build_clip_deconv` needs to rebuild this model, as JSON types."""
+        return {
+            'architecture': 'clip-deconv',
+            'backbone': self.backbone.config(),
+            'layers': [self.layer],
+            'decoder': dict(self.decoder.options),
+        }
+
+
+def build_clip_deconv(config: dict[str, Any]) -> CLIPDeconv:
+    """Builds a randomly initialised model from :meth:`CLIPDeconv.config`.
+
+    Raises:
+        ValueError: If it names more than one layer, or one that is not there.
+    """
+    if len(config['layers']) != 1:
+        raise ValueError(f'layers of clip-deconv must be one block, not {config["layers"]}')
+    backbone = build_backbone(config['backbone'])
+    return CLIPDeconv(backbone, config['layers'][0], **config['decoder'])

@@ -1,0 +1,345 @@
+"""CLIPSeg: a FiLM-conditioned transformer decoder on the tokens of a CLIP image tower.
+
+Lüddecke & Ecker, *Image Segmentation Using Text and Image Prompts*, CVPR 2022, section 3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from clipseg_model.modeling.attention import attend
+from clipseg_model.modeling.backbone import Backbone, build_backbone
+from clipseg_model.modeling.base import ImageFeatures, PromptFeatures, SegmentationModel
+from clipseg_model.modeling.dense import Dense, convolve
+
+__all__ = [
+    'CLIPSeg',
+    'CLIPSegDecoder',
+    'DecoderBlock',
+    'ImageFeatures',
+    'PlainHead',
+    'RefinedHead',
+    'TransformerDecoding',
+    'build_clipseg',
+    'pairs_that_fit',
+    'upscale',
+]
+
+CACHE_BYTES = 8 << 20
+"""Of hidden activations decoded at once on a CPU: more no longer lies in its caches, and from
+32 MiB on every allocation costs a page fault each 4 KiB."""
+
+
+def pairs_that_fit(features: ImageFeatures, feedforward: int) -> int:
+    """How many pairs of image and prompt a transformer decodes at once.
+
+    Args:
+        features: Of the images.
+        feedforward: Width of the decoder's widest layer.
+    """
+    tap = features.taps[0]
+    if tap.device.type != 'cpu':
+        return 64
+    return max(1, CACHE_BYTES // (tap.shape[1] * feedforward * tap.element_size()))
+
+
+class DecoderBlock(nn.Module):
+    """A post-norm transformer encoder layer with ReLU, as both public implementations use."""
+
+    def __init__(self, dim: int, num_heads: int, feedforward: int) -> None:
+        super().__init__()
+        if dim % num_heads:
+            raise ValueError(f'dim {dim} is not divisible by num_heads {num_heads}')
+        self.num_heads = num_heads
+        self.in_proj = Dense(dim, 3 * dim)
+        self.out_proj = Dense(dim, dim)
+        self.norm1 = nn.LayerNorm(dim)
+        self.linear1 = Dense(dim, feedforward)
+        self.linear2 = Dense(feedforward, dim)
+        self.norm2 = nn.LayerNorm(dim)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Maps (M, N, D) to (M, N, D)."""
+        sequences, length, dim = tokens.shape
+        qkv = self.in_proj(tokens).view(sequences, length, 3, self.num_heads, dim // self.num_heads)
+        query, key, value = qkv.permute(2, 0, 3, 1, 4)
+        attended = attend(query, key, value).transpose(1, 2)
+        attended = attended.reshape(sequences, length, dim)
+        tokens = self.norm1(tokens + self.out_proj(attended))
+        hidden = self.linear2(self.linear1(tokens, 'relu'))
+        return self.norm2(tokens + hidden)
+
+
+def upscale(tokens: Tensor, deconv: nn.ConvTranspose2d) -> Tensor:
+    """A transposed convolution whose stride is its kernel, as one matrix product.
+
+    No two of its outputs overlap, so each token meets the whole kernel at once.
+
+    Args:
+        tokens: (…, D).
+        deconv: From D to O channels with kernels of k × k.
+
+    Returns:
+        The pixels of each token, (…, k, k, O).
+    """
+    side = deconv.kernel_size[0]
+    # Channels last, so that what belongs together lies together.
+    weight = deconv.weight.permute(0, 2, 3, 1).flatten(1)
+    assert deconv.bias is not None
+    bias = deconv.bias.repeat(side * side)
+    pixels = torch.addmm(bias, tokens.flatten(0, -2), weight)
+    return pixels.view(*tokens.shape[:-1], side, side, deconv.out_channels)
+
+
+class PlainHead(nn.Module):
+    """One transposed convolution from tokens to pixels."""
+
+    def __init__(self, dim: int, patch_size: int) -> None:
+        super().__init__()
+        self.deconv = nn.ConvTranspose2d(dim, 1, patch_size, stride=patch_size)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Maps (M, D, gh, gw), best channels last, to logits (M, 1, gh·P, gw·P)."""
+        pixels = upscale(tokens.permute(0, 2, 3, 1), self.deconv)
+        batch, height, width, side, _, _ = pixels.shape
+        return pixels.permute(0, 5, 1, 3, 2, 4).reshape(batch, 1, height * side, width * side)
+
+
+class RefinedHead(nn.Module):
+    """A 3 × 3 convolution and two transposed convolutions (the released "refined" weights).
+
+    The released weights have patches of 16 pixels, 4 from each transposed convolution. The second
+    makes the largest divisor of a patch that is 4 at most, the first the rest: 7 and 2 of 14.
+    """
+
+    def __init__(self, dim: int, patch_size: int) -> None:
+        super().__init__()
+        last = next(step for step in (4, 3, 2, 1) if patch_size % step == 0)
+        first = patch_size // last
+        self.conv = nn.Conv2d(dim, dim, 3, padding=1)
+        self.deconv1 = nn.ConvTranspose2d(dim, dim // 2, first, stride=first)
+        self.deconv2 = nn.ConvTranspose2d(dim // 2, 1, last, stride=last)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Maps (M, D, gh, gw), best channels last, to logits (M, 1, gh·P, gw·P)."""
+        # Not fused: oneDNN's ReLU makes NaN 0, and damage shall show in the logits.
+        hidden = functional.relu(convolve(tokens, self.conv)).permute(0, 2, 3, 1)
+        # The second works on each pixel of the first alone, wherever that lies in memory: they
+        # are put in their places once, at the end.
+        pixels = upscale(functional.relu(upscale(hidden, self.deconv1)), self.deconv2)
+        batch, height, width, first, _, last, _, _ = pixels.shape
+        side = first * last
+        pixels = pixels.permute(0, 7, 1, 3, 5, 2, 4, 6)
+        return pixels.reshape(batch, 1, height * side, width * side)
+
+
+def make_head(name: str, dim: int, patch_size: int) -> nn.Module:
+    """Makes the head ``plain`` or ``refined`` for tokens of ``dim`` channels.
+
+    Raises:
+        ValueError: It is another name.
+    """
+    heads = {'plain': PlainHead, 'refined': RefinedHead}
+    if name not in heads:
+        raise ValueError(f'head must be one of {sorted(heads)}, not {name!r}')
+    return heads[name](dim, patch_size)
+
+
+class CLIPSegDecoder(nn.Module):
+    """The decoder of the paper (section 3.1): reduce, FiLM, transformer blocks, head.
+
+    The deepest tap enters first. Each further tap is reduced to D and added before its block;
+    FiLM (Dumoulin et al. 2018) modulates the sum at the conditioning layer.
+
+    Args:
+        token_width: Channels C of the taps.
+        embed_dim: Size E of the conditional vector.
+        dim: Width D of the decoder.
+        num_layers: Number of taps and of blocks.
+        cond_layer: Block before which FiLM is applied, counted from 0.
+        num_heads: Attention heads.
+        feedforward: Hidden width of the blocks' two-layer network.
+        head: ``plain`` or ``refined``.
+        patch_size: Pixels a token covers in each direction.
+
+    Raises:
+        ValueError: If the sizes do not fit together.
+    """
+
+    def __init__(
+        self,
+        token_width: int,
+        embed_dim: int,
+        dim: int = 64,
+        num_layers: int = 3,
+        cond_layer: int = 0,
+        num_heads: int = 4,
+        feedforward: int = 2048,
+        head: str = 'plain',
+        patch_size: int = 16,
+    ) -> None:
+        super().__init__()
+        if not 0 <= cond_layer < num_layers:
+            raise ValueError(f'cond_layer must be in 0…{num_layers - 1}, not {cond_layer}')
+        self.cond_layer = cond_layer
+        self.options: dict[str, Any] = {
+            'dim': dim,
+            'num_layers': num_layers,
+            'cond_layer': cond_layer,
+            'num_heads': num_heads,
+            'feedforward': feedforward,
+            'head': head,
+        }
+        self.film_mul = nn.Linear(embed_dim, dim)
+        self.film_add = nn.Linear(embed_dim, dim)
+        self.reduces = nn.ModuleList(Dense(token_width, dim) for _ in range(num_layers))
+        self.blocks = nn.ModuleList(
+            DecoderBlock(dim, num_heads, feedforward) for _ in range(num_layers)
+        )
+        self.head = make_head(head, dim, patch_size)
+
+    def forward(self, taps: Sequence[Tensor], grid: tuple[int, int], condition: Tensor) -> Tensor:
+        """Decodes P prompts on each of B images.
+
+        Args:
+            taps: Activations (B, 1 + gh·gw, C), CLS first, shallowest first.
+            grid: Token grid (gh, gw).
+            condition: Conditional vectors (B, P, E).
+
+        Returns:
+            Logits (B, P, gh·patch, gw·patch).
+        """
+        return self.decode(self.project(taps), grid, self.modulate(condition))
+
+    def project(self, taps: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Reduces taps as :meth:`forward` takes them to (B, 1 + gh·gw, D), deepest first."""
+        pairs = zip(reversed(taps), self.reduces, strict=True)
+        return tuple(reduce(tap) for tap, reduce in pairs)
+
+    def modulate(self, condition: Tensor) -> tuple[Tensor, Tensor]:
+        """FiLM's scale and shift, (…, D) each, of conditional vectors (…, E)."""
+        return self.film_mul(condition), self.film_add(condition)
+
+    def decode(
+        self,
+        projected: Sequence[Tensor],
+        grid: tuple[int, int],
+        modulation: Sequence[Tensor],
+    ) -> Tensor:
+        """Decodes what :meth:`project` made of B images and :meth:`modulate` of P prompts each.
+
+        Returns:
+            Logits (B, P, gh·patch, gw·patch).
+        """
+        scale, shift = modulation
+        batch, prompts, _ = scale.shape
+        # What comes before FiLM does not depend on the prompt, so it keeps a prompt axis of 1.
+        state: Tensor | None = None
+        for index, (tap, block) in enumerate(zip(projected, self.blocks, strict=True)):
+            reduced = tap.unsqueeze(1)
+            state = reduced if state is None else state + reduced
+            if index == self.cond_layer:
+                state = torch.addcmul(shift.unsqueeze(2), scale.unsqueeze(2), state)
+            shape = state.shape
+            state = block(state.reshape(-1, *shape[2:])).view(shape)
+        assert state is not None
+        patches = state[:, :, 1:].reshape(batch * prompts, grid[0], grid[1], -1)
+        logits = self.head(patches.permute(0, 3, 1, 2))
+        return logits.view(batch, prompts, *logits.shape[-2:])
+
+
+class TransformerDecoding(SegmentationModel):
+    """What models with a :class:`CLIPSegDecoder` have in common.
+
+    Attributes:
+        decoder: The decoder.
+    """
+
+    decoder: CLIPSegDecoder
+
+    def encode_prompts(self, condition: Tensor) -> PromptFeatures:
+        """Computes FiLM's scale and shift of conditional vectors (P, E) or (B, P, E)."""
+        return PromptFeatures(condition, self.decoder.modulate(condition))
+
+    def _features(self, taps: list[Tensor], grid: tuple[int, int], pixels: Tensor) -> ImageFeatures:
+        projected = None if torch.is_grad_enabled() else self.decoder.project(taps)
+        return ImageFeatures(taps, grid, pixels.shape[-2], pixels.shape[-1], projected)
+
+    def _decode(self, features: ImageFeatures, prompts: PromptFeatures) -> Tensor:
+        projected = features.projected
+        # Made without gradients: the projections would not learn.
+        if projected is None or torch.is_grad_enabled():
+            projected = self.decoder.project(features.taps)
+        return self.decoder.decode(projected, features.grid, prompts.modulation)
+
+    def _pairs_at_once(self, features: ImageFeatures) -> int:
+        return pairs_that_fit(features, self.decoder.options['feedforward'])
+
+
+class CLIPSeg(TransformerDecoding):
+    """A frozen backbone and the CLIPSeg decoder on its tokens.
+
+    Args:
+        backbone: Gives tokens and embeddings.
+        layers: Blocks after which tokens are tapped, 0-based, ascending (paper: 3, 7, 9; the
+            released weights: 3, 6, 9).
+        **decoder: Options of :class:`CLIPSegDecoder`.
+
+    Raises:
+        ValueError: If a layer does not exist or the layers are not ascending.
+    """
+
+    def __init__(self, backbone: Backbone, layers: Sequence[int], **decoder: Any) -> None:
+        super().__init__(backbone)
+        if list(layers) != sorted(set(layers)) or not layers:
+            raise ValueError(f'layers must be ascending and distinct, not {list(layers)}')
+        if layers[0] < 0 or layers[-1] >= backbone.num_blocks:
+            raise ValueError(
+                f'layers {list(layers)} are not all in 0…{backbone.num_blocks - 1}, '
+                'the blocks of this backbone'
+            )
+        self.layers = tuple(layers)
+        self.decoder = CLIPSegDecoder(
+            backbone.token_width,
+            backbone.embed_dim,
+            num_layers=len(self.layers),
+            patch_size=backbone.patch_size,
+            **decoder,
+        )
+
+    def encode_image(self, pixels: Tensor) -> ImageFeatures:
+        """Runs the image tower up to the deepest tap.
+
+        Args:
+            pixels: Normalised images (B, 3, H, W); H and W multiples of the patch size.
+        """
+        taps, grid = self.backbone.image_tokens(pixels, self.layers)
+        return self._features(taps, grid, pixels)
+
+    def config(self) -> dict[str, Any]:
+        """Returns what :func:`build_clipseg` needs to rebuild this model, as plain JSON types."""
+        decoder = {k: v for k, v in self.decoder.options.items() if k != 'num_layers'}
+        return {
+            'architecture': 'clipseg',
+            'backbone': self.backbone.config(),
+            'layers': list(self.layers),
+            'decoder': decoder,
+        }
+
+
+def build_clipseg(config: dict[str, Any]) -> CLIPSeg:
+    """Builds a randomly initialised model from :meth:`CLIPSeg.config`.
+
+    Raises:
+        ValueError: If the configuration is not one of a CLIPSeg model.
+    """
+    if config.get('architecture') != 'clipseg':
+        raise ValueError(f"architecture must be 'clipseg', not {config.get('architecture')!r}")
+    with torch.device('cpu'):
+        backbone = build_backbone(config['backbone'])
+    return CLIPSeg(backbone, config['layers'], **config['decoder'])

@@ -1,0 +1,103 @@
+"""From an image to what a model takes: resized as uint8, then normalised.
+
+Bit for bit as Hugging Face's CLIPSeg processor does on a CPU.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from clipseg_model.model_card import ModelCard
+from clipseg_model.modeling.backbone import Backbone
+
+__all__ = ['Preprocessor', 'input_shape']
+
+
+def input_shape(
+    height: int, width: int, input_size: int, patch_size: int, resize: str = 'square'
+) -> tuple[int, int]:
+    """The size that an image is resized to before it enters a model.
+
+    Args:
+        height: Of the image.
+        width: Of the image.
+        input_size: Side of the square.
+        patch_size: What both sides must be multiples of.
+        resize: ``square``, or ``aspect`` for about the same area at about the image's proportions
+            (at least two patches a side).
+
+    Returns:
+        (height, width).
+    """
+    if resize == 'square':
+        return input_size, input_size
+    proportion = math.sqrt(width / height)
+
+    def side(length: float) -> int:
+        return max(2, round(length / patch_size)) * patch_size
+
+    return side(input_size / proportion), side(input_size * proportion)
+
+
+class Preprocessor:
+    """Makes a model's input of images.
+
+    Args:
+        card: What size the model's input has.
+        backbone: Whose mean and standard deviation are used.
+        device: Where the input is wanted.
+    """
+
+    def __init__(self, card: ModelCard, backbone: Backbone, device: torch.device) -> None:
+        self._card, self._patch_size, self._device = card, backbone.patch_size, device
+        # Of 0…255. In this order and precision, Hugging Face's numbers come out bit for bit.
+        self._mean = (255 * torch.tensor(backbone.mean)).view(1, 3, 1, 1).to(device)
+        self._std = (255 * torch.tensor(backbone.std)).view(1, 3, 1, 1).to(device)
+
+    def shape_of(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width of the model's input for an image of this height and width."""
+        card = self._card
+        return input_shape(height, width, card.input_size, self._patch_size, card.resize)
+
+    def pixels(self, image: NDArray[np.uint8], shape: tuple[int, int] | None = None) -> Tensor:
+        """Resized and normalised, (1, 3, h, w) float32 on the device.
+
+        Args:
+            image: (H, W, 3) uint8 RGB.
+            shape: Height and width; :meth:`shape_of` the image where None.
+        """
+        return self.normalise(self.resize(image, shape))
+
+    def resize(self, image: NDArray[np.uint8], shape: tuple[int, int] | None = None) -> Tensor:
+        """Resized with antialiasing, (1, 3, h, w) uint8 on the CPU.
+
+        Args:
+            image: (H, W, 3) uint8 RGB; where it has the size already, the result is a view of it.
+            shape: As :meth:`pixels` takes it.
+        """
+        # torch cannot share memory that is read-only or runs backwards.
+        if not image.flags.writeable or not image.flags.c_contiguous:
+            image = np.array(image, order='C')
+        shape = self.shape_of(*image.shape[:2]) if shape is None else shape
+        return self.resize_tensor(torch.from_numpy(image).permute(2, 0, 1)[None], shape)
+
+    def resize_tensor(self, pixels: Tensor, shape: tuple[int, int]) -> Tensor:
+        """As :meth:`resize`, of (B, 3, H, W) uint8 on any device."""
+        if tuple(pixels.shape[2:]) != shape:
+            if pixels.device.type != 'cpu':
+                # Only the CPU resizes uint8; this differs from it by less than a level.
+                pixels = pixels.float()
+            pixels = F.interpolate(pixels, size=shape, mode='bilinear', antialias=True)
+            if pixels.is_floating_point():
+                pixels = pixels.round_().clamp_(0, 255)
+        return pixels
+
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """What :meth:`resize` made, float32 on the device, with the model's mean and deviation."""
+        return pixels.to(self._device).float().sub_(self._mean).div_(self._std)

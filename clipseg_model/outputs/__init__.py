@@ -1,0 +1,1 @@
+"""Masks, label images, overlays and colours made of a segmented image."""

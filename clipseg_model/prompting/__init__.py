@@ -1,0 +1,1 @@
+"""Turn words and example pictures into the vectors that a decoder is conditioned on."""

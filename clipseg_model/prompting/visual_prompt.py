@@ -1,0 +1,280 @@
+"""From an example image and a mask to the prompt image that a CLIP image tower embeds.
+
+CLIPSeg ("Visual Prompt Engineering", Table 2) compares how a picture and a mask can be combined so
+that the tower sees the object; cropping around it, blurring the background and darkening it to
+a tenth came out best. Every row of that table is a method here, by name.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from clipseg_model.errors import PromptError
+from clipseg_model.images import check_image
+
+__all__ = [
+    'DEFAULT_METHOD',
+    'METHODS',
+    'Method',
+    'box_mask',
+    'check_mask',
+    'find_method',
+    'visual_prompt',
+]
+
+DEFAULT_METHOD = 'crop_blur_10'
+
+MARGIN = 0.1
+"""Context kept on each side of the object, as a share of its bounding box's longer side."""
+
+LARGE_MARGIN = 0.5
+"""The same for a large context."""
+
+BACKGROUND_BLUR = 3 / 352
+"""Standard deviation of the background's Gaussian blur, as a share of the prompt image's side."""
+
+DYE = (1.0, 0.2, 0.2)
+"""Red, green and blue of a dyed object, as shares of its brightness."""
+
+OUTLINE = (255, 0, 0)
+OUTLINE_WIDTH = 5 / 352
+"""Width of an outline, half of it on either side of the rim, as a share of the prompt image."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """One way to point at an object in a picture: a row of CLIPSeg's Table 2.
+
+    Attributes:
+        summary: What it does, in words.
+        margin: Context kept on each side of the object, as a share of its bounding box's longer
+            side; None keeps the whole picture, squeezed to a square.
+        intensity: What is left of the background's brightness, 0…1.
+        blur: Whether the background is blurred.
+        paint: ``dye`` for a red object on grey, ``outline`` for a red rim, or nothing.
+        attention: How the attention of the image tower is restricted to the mask, one of
+            :data:`clipseg_model.modeling.masked_attention.SCOPES`; nothing for methods of pixels.
+    """
+
+    summary: str
+    margin: float | None = None
+    intensity: float = 1.0
+    blur: bool = False
+    paint: str = ''
+    attention: str = ''
+
+
+METHODS: dict[str, Method] = {
+    'attention_cls_last': Method(
+        'attention of the CLS token restricted to the mask, in the last layer',
+        attention='cls_last',
+    ),
+    'attention_cls': Method(
+        'attention of the CLS token restricted to the mask, in all layers', attention='cls'
+    ),
+    'attention_all': Method(
+        'attention of all tokens restricted to the mask, in all layers', attention='all'
+    ),
+    'red_on_grey': Method('object dyed red, all else grey', paint='dye'),
+    'red_outline': Method('red outline around the object', paint='outline'),
+    'background_50': Method('background at 50 % intensity', intensity=0.5),
+    'background_10': Method('background at 10 % intensity', intensity=0.1),
+    'background_0': Method('background at 0 % intensity', intensity=0.0),
+    'blur': Method('background blurred', blur=True),
+    'blur_10': Method('background blurred, at 10 % intensity', intensity=0.1, blur=True),
+    'crop_large': Method('cropped with a large context', margin=LARGE_MARGIN),
+    'crop': Method('cropped', margin=MARGIN),
+    'crop_blur': Method('cropped, background blurred', margin=MARGIN, blur=True),
+    'crop_10': Method('cropped, background at 10 % intensity', margin=MARGIN, intensity=0.1),
+    'crop_blur_10': Method(
+        'cropped, background blurred, at 10 % intensity', margin=MARGIN, intensity=0.1, blur=True
+    ),
+}
+"""How an object is made to stand out, by name, in the order of the paper's table."""
+
+
+def find_method(name: str) -> Method:
+    """A method by its name.
+
+    Raises:
+        PromptError: There is none of that name.
+    """
+    if name not in METHODS:
+        raise PromptError(
+            f'There is no method {name!r} for visual prompts; there are {", ".join(METHODS)}'
+        )
+    return METHODS[name]
+
+
+def visual_prompt(
+    image: NDArray[np.uint8],
+    mask: NDArray[np.bool_] | None,
+    size: int,
+    method: str = DEFAULT_METHOD,
+    ground: tuple[float, float, float] = (0, 0, 0),
+) -> NDArray[np.uint8]:
+    """Make the prompt image of an example.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        mask: (H, W) bool or uint8, true on the example object; None takes the whole image as it
+            is.
+        size: Side of the prompt image, pixels.
+        method: A key of :data:`METHODS`. Those of attention do not touch the pixels.
+        ground: RGB that a background fades to, 0…255, and that fills what a crop shows beyond
+            the image. Black, as the paper says; its published code works on normalised pixels, so
+            there it is the mean that was subtracted.
+
+    Returns:
+        (size, size, 3) uint8 RGB.
+
+    Raises:
+        ImageError: The image is not (H, W, 3) uint8.
+        PromptError: The method is unknown, or the mask is empty, of another size or type.
+    """
+    check_image(image, 'The image of a prompt')
+    how = find_method(method)
+    if mask is None:
+        return _resize(image, size)
+    inside = check_mask(mask, image)
+    fill = np.array(ground, np.float32)
+    if how.margin is not None:
+        image, inside = _crop_square(image, inside, how.margin, fill)
+    square = _resize(image, size)
+    alpha = _resize(inside.astype(np.float32), size)[:, :, None]
+    if how.paint == 'dye':
+        return _dyed(square, alpha)
+    if how.paint == 'outline':
+        return _outlined(square, alpha)
+    if how.intensity == 1 and not how.blur:
+        return square
+    background = square
+    if how.blur:
+        background = cv2.GaussianBlur(square, (0, 0), max(BACKGROUND_BLUR * size, 0.1))
+    faded = how.intensity * background + (1 - how.intensity) * fill
+    return _uint8(alpha * square + (1 - alpha) * faded)
+
+
+def check_mask(mask: object, image: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Make sure that a mask says where in an image the example is.
+
+    Args:
+        mask: Anything.
+        image: (H, W, 3), the image that it belongs to.
+
+    Returns:
+        The mask, (H, W) bool.
+
+    Raises:
+        PromptError: It is not (H, W) bool or uint8, or empty.
+    """
+    if not isinstance(mask, np.ndarray) or mask.dtype not in (np.bool_, np.uint8):
+        kind = mask.dtype if isinstance(mask, np.ndarray) else type(mask).__name__
+        raise PromptError(
+            f"A prompt's mask must be a bool or uint8 array, not {kind}; mask > 0.5 makes one of "
+            'probabilities'
+        )
+    if mask.shape != image.shape[:2]:
+        raise PromptError(
+            f"A prompt's mask must have its image's height and width {image.shape[:2]}, "
+            f'not {mask.shape}: resize it, with nearest-neighbour interpolation'
+        )
+    if not mask.any():
+        raise PromptError("A prompt's mask is empty: it must be non-zero on the example object")
+    return mask.astype(bool)
+
+
+def box_mask(box: tuple[int, int, int, int], height: int, width: int) -> NDArray[np.bool_]:
+    """The mask of an example that is known by its bounding box.
+
+    Args:
+        box: (x, y, width, height) in pixels from the top left corner; what sticks out of the
+            image is cut off.
+        height: Of the image.
+        width: Of the image.
+
+    Returns:
+        (height, width) bool, true in the box.
+
+    Raises:
+        PromptError: The box has no area, or lies outside of the image.
+    """
+    x, y, across, down = box
+    if across < 1 or down < 1:
+        raise PromptError(
+            f'The box {tuple(box)} has no area: (x, y, width, height) needs a width and a height '
+            'of 1 px at least'
+        )
+    mask = np.zeros((height, width), bool)
+    mask[max(y, 0) : max(y + down, 0), max(x, 0) : max(x + across, 0)] = True
+    if not mask.any():
+        raise PromptError(
+            f'The box {tuple(box)}, read as (x, y, width, height), lies outside of its image, '
+            f'which is {width} px wide and {height} px high'
+        )
+    return mask
+
+
+def _dyed(square: NDArray[np.uint8], alpha: NDArray[np.float32]) -> NDArray[np.uint8]:
+    grey = cv2.cvtColor(square, cv2.COLOR_RGB2GRAY)[:, :, None].astype(np.float32)
+    dyed = grey * np.array(DYE, np.float32)
+    return _uint8(alpha * dyed + (1 - alpha) * grey)
+
+
+def _outlined(square: NDArray[np.uint8], alpha: NDArray[np.float32]) -> NDArray[np.uint8]:
+    # An object smaller than a pixel of the prompt image covers none of them to a half.
+    inside = alpha[:, :, 0] >= min(0.5, float(alpha.max()))
+    contours, _ = cv2.findContours(
+        inside.view(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE
+    )
+    width = max(1, round(OUTLINE_WIDTH * len(square)))
+    drawn = cv2.drawContours(square, contours, -1, OUTLINE, width)
+    return np.asarray(drawn, dtype=np.uint8)
+
+
+def _crop_square(
+    image: NDArray[np.uint8],
+    mask: NDArray[np.bool_],
+    margin: float,
+    fill: NDArray[np.float32],
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    longer = max(np.ptp(rows), np.ptp(columns)) + 1
+    side = int(np.ceil(longer * (1 + 2 * margin)))
+    height, width = mask.shape
+    top = _start(int(rows[0]), int(rows[-1]), side, height)
+    left = _start(int(columns[0]), int(columns[-1]), side, width)
+    square = np.broadcast_to(_uint8(fill), (side, side, 3)).copy()
+    inside = np.zeros((side, side), bool)
+    # Negative where the square sticks out of the image.
+    into_y, into_x = max(-top, 0), max(-left, 0)
+    part = np.s_[max(top, 0) : top + side, max(left, 0) : left + side]
+    pixels = image[part]
+    target = np.s_[into_y : into_y + pixels.shape[0], into_x : into_x + pixels.shape[1]]
+    square[target] = pixels
+    inside[target] = mask[part]
+    return square, inside
+
+
+def _start(first: int, last: int, side: int, length: int) -> int:
+    """Where a window of a length starts: centred on first…last, inside the image if it fits."""
+    start = (first + last + 1 - side) // 2
+    if side <= length:
+        return min(max(start, 0), length - side)
+    return start
+
+
+def _resize(array: NDArray[Any], size: int) -> NDArray[Any]:
+    shrinking = min(array.shape[:2]) > size
+    flag = cv2.INTER_AREA if shrinking else cv2.INTER_LINEAR
+    resized: NDArray[Any] = cv2.resize(array, (size, size), interpolation=flag)
+    return resized
+
+
+def _uint8(values: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
+    return np.asarray(values.round(), dtype=np.uint8)

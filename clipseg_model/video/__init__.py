@@ -1,0 +1,1 @@
+"""What a frame of a video takes from the frames before it."""

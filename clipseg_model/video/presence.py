@@ -1,0 +1,69 @@
+"""Whether the thing is in the picture at all: thresholds, hysteresis and least area.
+
+A score near its threshold would switch a prompt on and off from frame to frame. So what is present
+stays present until its score falls below the threshold by more than the hysteresis.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from clipseg_model.prompts import Prompt
+from clipseg_model.segmentation import PromptResult, Segmentation
+from clipseg_model.video.smoothing import MAX_GAP
+
+__all__ = ['PresenceGate']
+
+
+class PresenceGate:
+    """Decides on presence over the frames of one camera; the mask of what is absent is empty."""
+
+    def __init__(self) -> None:
+        self._stamp: float | None = None
+        self._present: set[Prompt] = set()
+
+    def forget(self) -> None:
+        """Starts anew: nothing has been present."""
+        self._stamp = None
+        self._present = set()
+
+    def decide(
+        self,
+        found: Segmentation,
+        stamp: float,
+        threshold: float,
+        hysteresis: float = 0.0,
+        min_area: int = 0,
+    ) -> Segmentation:
+        """Decides for each prompt.
+
+        What was present is forgotten after a gap of more than 1 s, and where stamps go back.
+
+        Args:
+            found: In this frame.
+            stamp: Of the frame, seconds.
+            threshold: Score from which on a prompt without a threshold of its own is present.
+            hysteresis: How far below that the score may fall while it is present.
+            min_area: Least area of the mask, pixels of the image; less is absent.
+        """
+        if self._stamp is not None and not 0 <= stamp - self._stamp <= MAX_GAP:
+            self._present = set()
+        self._stamp = stamp
+        results = []
+        for result in found.results:
+            own = result.prompt.presence_threshold
+            limit = threshold if own is None else own
+            if result.prompt in self._present:
+                limit -= hysteresis
+            result = _with_presence(result, result.score >= limit)
+            if result.presence and min_area > 0 and np.count_nonzero(result.mask) < min_area:
+                result = _with_presence(result, False)
+            results.append(result)
+        self._present = {result.prompt for result in results if result.presence}
+        return replace(found, results=results)
+
+
+def _with_presence(result: PromptResult, presence: bool) -> PromptResult:
+    return result if result.presence == presence else replace(result, presence=presence)

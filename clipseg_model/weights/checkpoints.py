@@ -1,0 +1,336 @@
+"""Weights on disk: this project's safetensors files, and the formats of others.
+
+A file of this project holds the model's configuration and card as well. Its metadata has the
+entries ``format`` (``clipseg_ros``), ``version`` (``1``), ``config`` and ``card`` (JSON), and
+``without`` (JSON list of key prefixes that were left out).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from clipseg_model.errors import CheckpointError
+from clipseg_model.model_card import ModelCard, to_json
+from clipseg_model.modeling.backbone import Backbone, OpenClipBackbone, build_backbone
+from clipseg_model.modeling.base import SegmentationModel, build_model
+from clipseg_model.modeling.clipseg import CLIPSeg
+from clipseg_model.weights import huggingface, official, store
+from clipseg_model.weights.files import check_fit, read_metadata, read_tensors
+
+__all__ = ['load_card', 'load_checkpoint', 'load_towers', 'save_checkpoint']
+
+_FORMAT = 'clipseg_ros'
+_VERSION = '1'
+_BACKBONE = 'backbone.'
+_PICKLED = ('.bin', '.pt', '.pth')
+
+
+def save_checkpoint(
+    path: str | Path,
+    model: SegmentationModel,
+    card_fields: Mapping[str, Any],
+    *,
+    dtype: torch.dtype | None = None,
+    include_backbone: bool = True,
+) -> None:
+    """Write a model to a file, which replaces an older one only once it is complete.
+
+    Args:
+        path: A ``.safetensors`` file; its folder is made.
+        model: The model; it is not changed.
+        card_fields: Fields of :class:`~clipseg_model.model_card.ModelCard` other than
+            ``architecture``, ``config``, ``weights`` and ``sha256``.
+        dtype: Storage type of floating-point values, such as ``torch.float16``; None keeps
+            theirs. Integers, an int8 table say, stay as they are.
+        include_backbone: False leaves the towers out, for frozen towers that come from a file of
+            their own.
+
+    Raises:
+        CheckpointError: A card field is unknown or out of range, a weight is not finite, or the
+            file cannot be written.
+    """
+    path = _checked_suffix(path)
+    config = model.config()
+    card = ModelCard.from_stored(card_fields, config, path)
+    without = [] if include_backbone else [_BACKBONE]
+    tensors: dict[str, Tensor] = {}
+    for key, value in model.state_dict().items():
+        if key.startswith(tuple(without)):
+            continue
+        stored = value.detach().cpu()
+        if dtype is not None and stored.is_floating_point():
+            stored = stored.to(dtype)
+        if stored.is_floating_point() and not bool(stored.isfinite().all()):
+            raise CheckpointError(f'{key} is not finite as {stored.dtype}: {path} was not written')
+        # A clone: safetensors refuses tensors that share memory.
+        tensors[key] = stored.clone(memory_format=torch.contiguous_format)
+    metadata = {
+        'format': _FORMAT,
+        'version': _VERSION,
+        'config': to_json(config, 'configuration'),
+        'card': to_json(card.stored_fields(), 'card'),
+        'without': json.dumps(without),
+    }
+    _write(path, tensors, metadata)
+
+
+def load_checkpoint(
+    path: str | Path,
+    *,
+    backbone_weights: str | Path | None = None,
+    layers: Sequence[int] | None = None,
+) -> tuple[SegmentationModel, ModelCard]:
+    """Read a model in any of the formats that there are. Nothing is downloaded.
+
+    Args:
+        path: One of
+
+            - a ``.safetensors`` file that :func:`save_checkpoint` wrote;
+            - a folder of Hugging Face's CLIPSeg, or the file of weights in it;
+            - an official decoder (``.pth``), see :mod:`clipseg_model.weights.official`;
+            - as text, the name of weights that were downloaded: of
+              :data:`clipseg_model.weights.store.SOURCES`, or ``owner/name`` at the Hugging Face
+              hub.
+        backbone_weights: Towers for a file without them, as :func:`load_towers` takes them. An
+            official decoder gets OpenAI's ViT-B/16 where None, if it was downloaded.
+        layers: Blocks that an official decoder taps, 0-based, since its file does not say them;
+            3, 6, 9 where None.
+
+    Returns:
+        The model on the CPU, in evaluation mode and float32, and its card.
+
+    Raises:
+        CheckpointError: The file is missing or damaged, would run code, is of another kind or
+            version, or does not hold exactly the weights of the model that it describes.
+    """
+    path, source = _locate(path)
+    pickled = path.suffix in _PICKLED and not _is_huggingface(path)
+    if layers is not None and not pickled:
+        raise CheckpointError(f'{path} says itself which layers it taps: layers is for .pth files')
+    if pickled:
+        return _load_official(path, backbone_weights, layers)
+    if _is_huggingface(path):
+        published, card = huggingface.load_huggingface(path)
+        return published, _published(card, source)
+    metadata = _own_metadata(path)
+    card = _card(metadata, path)
+    without = tuple(_json(metadata, 'without', list, path))
+    if without and backbone_weights is None:
+        raise CheckpointError(
+            f'{path} was written without the weights of {", ".join(without)}: name the file that '
+            'has them as backbone_weights'
+        )
+    tensors = read_tensors(path)
+    try:
+        model = build_model(dict(card.config))
+        if without and backbone_weights is not None:
+            towers = load_towers(backbone_weights, card.config['backbone'])
+            tensors.update(_prefixed(towers))
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f'The configuration in {path} is wrong: {error!r}') from error
+    check_fit(model.state_dict(), tensors, path)
+    model.load_state_dict(tensors, strict=True)
+    return model.eval(), card
+
+
+def load_card(path: str | Path) -> ModelCard:
+    """Read the card of a checkpoint without its weights.
+
+    Args:
+        path: As :func:`load_checkpoint` takes it, except that an official decoder has no card.
+
+    Raises:
+        CheckpointError: The file is missing, damaged, or of another kind or version.
+    """
+    path, source = _locate(path)
+    if _is_huggingface(path):
+        return _published(huggingface.read_card(path), source)
+    return _card(_own_metadata(path), path)
+
+
+def load_towers(path: str | Path, config: Mapping[str, Any] | None = None) -> Backbone:
+    """Read CLIP towers alone.
+
+    Args:
+        path: A checkpoint of this project with towers, a folder of Hugging Face's CLIPSeg, or a
+            file of weights that open_clip reads.
+        config: The towers' configuration, for a file of open_clip, which has none; OpenAI's CLIP
+            ViT-B/16 with CLIPSeg's normalisation where None.
+
+    Returns:
+        The towers, an ``nn.Module``, with the configuration that their file states.
+
+    Raises:
+        CheckpointError: The file is missing, damaged, or holds no such towers.
+    """
+    path, _ = _locate(path)
+    if _is_huggingface(path):
+        return huggingface.load_huggingface(path)[0].backbone
+    if path.suffix in _PICKLED or read_metadata(path).get('format') != _FORMAT:
+        settings = dict(config or {'type': 'open_clip', 'architecture': 'ViT-B-16-quickgelu'})
+        if settings.pop('type', None) != 'open_clip':
+            raise CheckpointError(
+                f'{path} is no checkpoint of this project, so it has no such towers'
+            )
+        return OpenClipBackbone(**settings, pretrained=path)
+    card = _card(_own_metadata(path), path)
+    towers = build_backbone(card.config['backbone'])
+    assert isinstance(towers, nn.Module)
+    tensors = {key: value for key, value in read_tensors(path).items() if key.startswith(_BACKBONE)}
+    check_fit(_prefixed(towers), tensors, path)
+    towers.load_state_dict({key[len(_BACKBONE) :]: value for key, value in tensors.items()})
+    return towers
+
+
+def _locate(path: str | Path) -> tuple[Path, store.Source | None]:
+    """The path of a checkpoint, and the source of one that was named and not given by path."""
+    if isinstance(path, str) and (path in store.SOURCES or not Path(path).exists()):
+        source = store.source_of(path)
+        if source is not None and not path.endswith(('.safetensors', *_PICKLED)):
+            return store.required(source), source
+    return Path(path).expanduser(), None
+
+
+def _is_huggingface(path: Path) -> bool:
+    if path.is_dir():
+        return True
+    if path.name not in huggingface.WEIGHT_FILES or not path.with_name('config.json').is_file():
+        return False
+    return path.suffix != '.safetensors' or read_metadata(path).get('format') != _FORMAT
+
+
+def _published(card: ModelCard, source: store.Source | None) -> ModelCard:
+    """The card of weights that were named, with what is known of their source."""
+    if source is None:
+        return card
+    return replace(
+        card,
+        name=source.name,
+        description=source.description,
+        licence=source.licence,
+        source=source.url,
+    )
+
+
+def _load_official(
+    path: Path, backbone_weights: str | Path | None, layers: Sequence[int] | None
+) -> tuple[CLIPSeg, ModelCard]:
+    tensors, options, unused = official.read_official(path)
+    if backbone_weights is None:
+        downloaded = store.find_downloaded(store.SOURCES[store.TOWERS])
+        if downloaded is None:
+            raise CheckpointError(
+                f"{path} holds a decoder alone, which works on OpenAI's CLIP ViT-B/16: name a file "
+                'with these towers as backbone_weights (--towers on the command line), such as a '
+                'Hugging Face folder of CLIPSeg; or fetch them once with "clipseg download '
+                f'{store.TOWERS}"'
+            )
+        backbone_weights = downloaded
+    towers = load_towers(backbone_weights)
+    for key, what in (
+        ('token_width', 'tokens'),
+        ('embed_dim', 'embeddings'),
+        ('patch_size', 'patches'),
+    ):
+        wanted, found = options.pop(key), getattr(towers, key)
+        if wanted != found:
+            raise CheckpointError(
+                f'The decoder in {path} is for towers with {what} of size {wanted}, and those in '
+                f'{backbone_weights} have {found}'
+            )
+    taps = official.LAYERS if layers is None else tuple(layers)
+    if options.pop('num_layers') != len(taps):
+        raise CheckpointError(
+            f'The decoder in {path} has another number of blocks than {len(taps)}, the layers '
+            f'{list(taps)}: name the layers that it was trained with'
+        )
+    try:
+        model = CLIPSeg(towers, taps, **options)
+    except ValueError as error:
+        raise CheckpointError(f'{path} does not fit the towers: {error}') from error
+    tensors.update(_prefixed(towers))
+    model.load_state_dict(tensors, strict=True)
+    stored = {
+        'name': path.stem,
+        'input_size': official.INPUT_SIZE,
+        'prompt_ground': 'mean',
+        'description': 'An official decoder of CLIPSeg on the towers of CLIP.',
+        'licence': 'of the weights given; not MIT, as the code that came with them',
+        'details': {'unused weights': unused},
+    }
+    return model.eval(), ModelCard.from_stored(stored, model.config(), path)
+
+
+def _prefixed(towers: Backbone) -> dict[str, Tensor]:
+    assert isinstance(towers, nn.Module)
+    return {f'{_BACKBONE}{key}': value for key, value in towers.state_dict().items()}
+
+
+def _checked_suffix(path: str | Path) -> Path:
+    path = Path(path)
+    if path.suffix != '.safetensors':
+        raise CheckpointError(f'A checkpoint is a .safetensors file, unlike {path}')
+    return path
+
+
+def _write(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.stem}-', suffix='.tmp')
+        os.close(handle)
+        temporary = Path(name)
+        try:
+            save_file(tensors, temporary, metadata)
+            # mkstemp makes files private; weights are as readable as any other file.
+            temporary.chmod(0o644)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f'{path} could not be written: {error}') from error
+
+
+def _own_metadata(path: Path) -> dict[str, str]:
+    if path.is_file():
+        _checked_suffix(path)
+    metadata = read_metadata(path)
+    if metadata.get('format') != _FORMAT:
+        raise CheckpointError(
+            f'{path} holds weights, but is no checkpoint of this project: it has no configuration '
+            'inside; save_checkpoint() writes one'
+        )
+    if metadata.get('version') != _VERSION:
+        raise CheckpointError(
+            f'{path} is of version {metadata.get("version")!r}, and this program reads version '
+            f'{_VERSION!r}: update the program'
+        )
+    return metadata
+
+
+def _json(metadata: Mapping[str, str], key: str, kind: type, path: Path) -> Any:
+    try:
+        value = json.loads(metadata[key])
+    except (KeyError, ValueError) as error:
+        raise CheckpointError(f'The {key} in {path} is missing or damaged: {error!r}') from error
+    if not isinstance(value, kind):
+        raise CheckpointError(f'The {key} in {path} is not a {kind.__name__}')
+    return value
+
+
+def _card(metadata: Mapping[str, str], path: Path) -> ModelCard:
+    config = _json(metadata, 'config', dict, path)
+    try:
+        return ModelCard.from_stored(_json(metadata, 'card', dict, path), config, path)
+    except CheckpointError as error:
+        raise CheckpointError(f'{path}: {error}') from error

@@ -1,0 +1,374 @@
+"""The settings in a Hugging Face folder of CLIPSeg, read and written."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from clipseg_model.errors import CheckpointError
+from clipseg_model.model_card import ModelCard, to_json
+
+if TYPE_CHECKING:
+    from clipseg_model.modeling.clipseg import CLIPSeg
+
+__all__ = [
+    'CARD_FILE',
+    'find_processor',
+    'read_config',
+    'read_json',
+    'settings_files',
+    'to_our_config',
+]
+
+CARD_FILE = 'clipseg_ros.json'
+"""This project's own file in a folder that it writes: the model's card."""
+
+ARCHITECTURE = 'ViT-B-16-quickgelu'
+"""open_clip's name of OpenAI's CLIP ViT-B/16, which the released models are built on."""
+
+VOCABULARY = 49408
+"""Tokens of CLIP's vocabulary; the last two start and end a text."""
+
+# What transformers takes for settings that a file leaves out. Files of newer versions name only
+# those that differ, and these are not the released models': those have patches of 16.
+_VISION_DEFAULTS: dict[str, Any] = {
+    'hidden_size': 768,
+    'intermediate_size': 3072,
+    'num_hidden_layers': 12,
+    'num_attention_heads': 12,
+    'num_channels': 3,
+    'image_size': 224,
+    'patch_size': 32,
+    'hidden_act': 'quick_gelu',
+    'layer_norm_eps': 1e-5,
+}
+_TEXT_DEFAULTS: dict[str, Any] = {
+    'vocab_size': VOCABULARY,
+    'hidden_size': 512,
+    'intermediate_size': 2048,
+    'num_hidden_layers': 12,
+    'num_attention_heads': 8,
+    'max_position_embeddings': 77,
+    'hidden_act': 'quick_gelu',
+    'layer_norm_eps': 1e-5,
+}
+_DEFAULTS: dict[str, Any] = {
+    'projection_dim': 512,
+    'extract_layers': [3, 6, 9],
+    'reduce_dim': 64,
+    'decoder_num_attention_heads': 4,
+    'decoder_intermediate_size': 2048,
+    'conditional_layer': 0,
+    'use_complex_transposed_convolution': False,
+}
+_BILINEAR = 2
+_ACTIVATIONS = {'quick_gelu': True, 'gelu': False}
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file.
+
+    Raises:
+        CheckpointError: The file is missing, damaged, or holds something else.
+    """
+    try:
+        value = json.loads(path.read_text(encoding='utf-8'))
+    except FileNotFoundError as error:
+        raise CheckpointError(f'There is no file {path}') from error
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f'{path} is not readable as JSON: {error}') from error
+    if not isinstance(value, dict):
+        raise CheckpointError(f'{path} holds a {type(value).__name__} and not settings')
+    return value
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The model's settings in a folder, as the file has them.
+
+    Raises:
+        CheckpointError: There are none, or they are of another kind of model.
+    """
+    config = read_json(folder / 'config.json')
+    if config.get('model_type') != 'clipseg':
+        raise CheckpointError(
+            f'{folder / "config.json"} is of a {config.get("model_type")!r} model, and only '
+            "'clipseg' can be read here"
+        )
+    return config
+
+
+def find_processor(folder: Path) -> dict[str, Any]:
+    """What the folder says of how images are prepared.
+
+    Raises:
+        CheckpointError: It says nothing.
+    """
+    if (folder / 'preprocessor_config.json').is_file():
+        return read_json(folder / 'preprocessor_config.json')
+    if (folder / 'processor_config.json').is_file():
+        processor = read_json(folder / 'processor_config.json').get('image_processor')
+        if isinstance(processor, dict):
+            return processor
+    raise CheckpointError(
+        f'{folder} has no preprocessor_config.json, so the normalisation of its images is not '
+        'known: copy that file beside the weights, or call save_pretrained() of their '
+        'CLIPSegProcessor'
+    )
+
+
+def to_our_config(
+    config: Mapping[str, Any], processor: Mapping[str, Any], folder: Path
+) -> tuple[dict[str, Any], int]:
+    """Translate a folder's settings.
+
+    Args:
+        config: As :func:`read_config` returns it.
+        processor: As :func:`find_processor` returns it.
+        folder: The folder, for messages.
+
+    Returns:
+        What :meth:`clipseg_model.modeling.clipseg.CLIPSeg.config` would say, and the side of the
+        square that images are resized to, pixels.
+
+    Raises:
+        CheckpointError: A setting is wrong, or is one that this model does not have.
+    """
+    try:
+        vision = _section(config, 'vision', _VISION_DEFAULTS)
+        text = _section(config, 'text', _TEXT_DEFAULTS)
+        own = {**_DEFAULTS, **config}
+        _require(vision['num_channels'] == 3, 'num_channels', vision['num_channels'], '3')
+        _require(
+            text['vocab_size'] == VOCABULARY,
+            'vocab_size',
+            text['vocab_size'],
+            f"{VOCABULARY}, CLIP's own vocabulary",
+        )
+        refined = bool(own['use_complex_transposed_convolution'])
+        patch = _side(vision['patch_size'])
+        _require(
+            not refined or patch == 16,
+            'patch_size',
+            patch,
+            '16 with use_complex_transposed_convolution: with others, transformers makes an '
+            'output of another size than the input',
+        )
+        mean, std, size = _normalisation(processor)
+        backbone = {
+            'type': 'open_clip',
+            'architecture': ARCHITECTURE,
+            'mean': mean,
+            'std': std,
+            'overrides': _overrides(vision, text, int(own['projection_dim'])),
+        }
+        ours = {
+            'architecture': 'clipseg',
+            'backbone': backbone,
+            'layers': [int(layer) for layer in own['extract_layers']],
+            'decoder': {
+                'dim': int(own['reduce_dim']),
+                'cond_layer': int(own['conditional_layer']),
+                'num_heads': int(own['decoder_num_attention_heads']),
+                'feedforward': int(own['decoder_intermediate_size']),
+                'head': 'refined' if refined else 'plain',
+            },
+        }
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f'The settings in {folder} cannot be read: {error}') from error
+    return ours, size
+
+
+def settings_files(model: CLIPSeg, card: ModelCard) -> dict[str, str]:
+    """Names and contents of all files of a folder but the weights.
+
+    Raises:
+        CheckpointError: transformers has no such model.
+    """
+    decoder = model.decoder.options
+    patch = model.backbone.patch_size
+    if decoder['head'] == 'refined' and patch != 16:
+        raise CheckpointError(
+            f'{card.name!r} cannot be written for Hugging Face: its refined head needs patches of '
+            f'16 pixels there, and it has {patch}'
+        )
+    if getattr(model.backbone, 'n_tokens', None) is not None:
+        raise CheckpointError(
+            f'{card.name!r} cannot be written for Hugging Face: transformers has no n_tokens'
+        )
+    vision, text = _tower_settings(model)
+    config = {
+        'architectures': ['CLIPSegForImageSegmentation'],
+        'model_type': 'clipseg',
+        'projection_dim': model.backbone.embed_dim,
+        'extract_layers': list(model.layers),
+        'reduce_dim': decoder['dim'],
+        'conditional_layer': decoder['cond_layer'],
+        'decoder_num_attention_heads': decoder['num_heads'],
+        'decoder_intermediate_size': decoder['feedforward'],
+        'use_complex_transposed_convolution': decoder['head'] == 'refined',
+        'vision_config': {'model_type': 'clipseg_vision_model', **vision},
+        'text_config': {'model_type': 'clipseg_text_model', **text},
+    }
+    processor = {
+        'image_processor_type': 'ViTImageProcessor',
+        'processor_class': 'CLIPSegProcessor',
+        'do_resize': True,
+        'size': {'height': card.input_size, 'width': card.input_size},
+        'resample': _BILINEAR,
+        'do_rescale': True,
+        'rescale_factor': 1 / 255,
+        'do_normalize': True,
+        'image_mean': list(model.backbone.mean),
+        'image_std': list(model.backbone.std),
+    }
+    return {
+        'config.json': json.dumps(config, indent=2),
+        'preprocessor_config.json': json.dumps(processor, indent=2),
+        CARD_FILE: to_json(card.stored_fields(), 'card'),
+        **_tokenizer_files(),
+    }
+
+
+def _section(config: Mapping[str, Any], name: str, defaults: Mapping[str, Any]) -> dict[str, Any]:
+    # Files of 2022 have the same once more as vision_config_dict, which then prevails.
+    return {
+        **defaults,
+        **(config.get(f'{name}_config') or {}),
+        **(config.get(f'{name}_config_dict') or {}),
+    }
+
+
+def _overrides(
+    vision: Mapping[str, Any], text: Mapping[str, Any], embed_dim: int
+) -> dict[str, Any]:
+    """open_clip's configuration, as far as it differs from that of the architecture."""
+    import open_clip
+
+    activation = vision['hidden_act']
+    _require(
+        activation in _ACTIVATIONS and text['hidden_act'] == activation,
+        'hidden_act',
+        [activation, text['hidden_act']],
+        f'one of {sorted(_ACTIVATIONS)}, the same in both towers',
+    )
+    wanted: dict[str, Any] = {
+        'embed_dim': embed_dim,
+        'quick_gelu': _ACTIVATIONS[activation],
+        'vision_cfg': {
+            'image_size': _side(vision['image_size']),
+            'layers': int(vision['num_hidden_layers']),
+            'width': int(vision['hidden_size']),
+            'patch_size': _side(vision['patch_size']),
+        },
+        'text_cfg': {
+            'context_length': int(text['max_position_embeddings']),
+            'vocab_size': int(text['vocab_size']),
+            'width': int(text['hidden_size']),
+            'heads': int(text['num_attention_heads']),
+            'layers': int(text['num_hidden_layers']),
+        },
+    }
+    head_width, rest = divmod(vision['hidden_size'], vision['num_attention_heads'])
+    _require(not rest, 'num_attention_heads', vision['num_attention_heads'], 'a divisor of width')
+    if head_width != 64:
+        wanted['vision_cfg']['head_width'] = head_width
+    for section, tower in (('vision_cfg', vision), ('text_cfg', text)):
+        ratio = tower['intermediate_size'] / tower['hidden_size']
+        if ratio != 4:
+            wanted[section]['mlp_ratio'] = ratio
+        if not math.isclose(tower['layer_norm_eps'], 1e-5):
+            wanted[section]['norm_kwargs'] = {'eps': tower['layer_norm_eps']}
+    known = open_clip.get_model_config(ARCHITECTURE)
+    return {key: value for key, value in wanted.items() if known.get(key) != value}
+
+
+def _normalisation(processor: Mapping[str, Any]) -> tuple[list[float], list[float], int]:
+    for key in ('do_resize', 'do_normalize', 'do_rescale'):
+        _require(processor.get(key, True) is True, key, processor.get(key), 'true')
+    _require(not processor.get('do_center_crop'), 'do_center_crop', True, 'false')
+    factor = processor.get('rescale_factor', 1 / 255)
+    _require(math.isclose(factor, 1 / 255), 'rescale_factor', factor, '1 / 255')
+    resample = processor.get('resample', _BILINEAR)
+    _require(resample == _BILINEAR, 'resample', resample, f'{_BILINEAR}, bilinear')
+    size = processor['size']
+    if isinstance(size, Mapping):
+        _require(
+            'height' in size and size['height'] == size.get('width'),
+            'size',
+            dict(size),
+            'a square of one height and width',
+        )
+        size = size['height']
+    # Given always: transformers' own default, 0.5, is not what CLIPSeg was trained with.
+    mean, std = ([float(value) for value in processor[f'image_{key}']] for key in ('mean', 'std'))
+    return mean, std, int(size)
+
+
+def _tower_settings(model: CLIPSeg) -> tuple[dict[str, Any], dict[str, Any]]:
+    clip: Any = model.backbone.model  # type: ignore[attr-defined]
+    visual = clip.visual
+    sides = visual.image_size
+    if sides[0] != sides[1]:
+        raise CheckpointError(f'Hugging Face has towers for square images, unlike {sides}')
+    vision = {**_block_settings(visual.transformer), 'image_size': sides[0]}
+    vision['patch_size'] = model.backbone.patch_size
+    text = {**_block_settings(clip.transformer), 'vocab_size': clip.vocab_size}
+    text['max_position_embeddings'] = clip.context_length
+    # The tokens that start and end a text, and the padding that transformers' own class has.
+    text.update(bos_token_id=VOCABULARY - 2, eos_token_id=VOCABULARY - 1, pad_token_id=1)
+    return vision, text
+
+
+def _block_settings(transformer: Any) -> dict[str, Any]:
+    block = transformer.resblocks[0]
+    return {
+        'hidden_size': transformer.width,
+        'intermediate_size': block.mlp.c_fc.out_features,
+        'num_hidden_layers': len(transformer.resblocks),
+        'num_attention_heads': block.attn.num_heads,
+        'hidden_act': 'quick_gelu' if type(block.mlp.gelu).__name__ == 'QuickGELU' else 'gelu',
+        'layer_norm_eps': block.ln_1.eps,
+    }
+
+
+def _tokenizer_files() -> dict[str, str]:
+    """CLIP's tokenizer, as open_clip brings it, in the files that transformers reads."""
+    import open_clip
+
+    tokenizer = open_clip.SimpleTokenizer()
+    start, end = '<|startoftext|>', '<|endoftext|>'
+    vocabulary = dict(tokenizer.encoder)
+    for token, number in ((start, VOCABULARY - 2), (end, VOCABULARY - 1)):
+        old = next(key for key, value in vocabulary.items() if value == number)
+        vocabulary[token] = vocabulary.pop(old)
+    merges = sorted(tokenizer.bpe_ranks, key=tokenizer.bpe_ranks.__getitem__)
+    special = {'bos_token': start, 'eos_token': end, 'unk_token': end, 'pad_token': end}
+    settings = {
+        'tokenizer_class': 'CLIPTokenizer',
+        'processor_class': 'CLIPSegProcessor',
+        'model_max_length': 77,
+        'do_lower_case': True,
+        'errors': 'replace',
+        **special,
+    }
+    return {
+        'vocab.json': json.dumps(vocabulary, ensure_ascii=False),
+        'merges.txt': '\n'.join(['#version: 0.2', *(' '.join(pair) for pair in merges), '']),
+        'special_tokens_map.json': json.dumps(special, indent=2),
+        'tokenizer_config.json': json.dumps(settings, indent=2),
+    }
+
+
+def _side(value: Any) -> int:
+    if isinstance(value, (list, tuple)):
+        _require(len(value) == 2 and value[0] == value[1], 'size', value, 'square')
+        value = value[0]
+    return int(value)
+
+
+def _require(fits: bool, key: str, value: object, wanted: str) -> None:
+    if not fits:
+        raise ValueError(f'{key} is {value!r}, and must be {wanted}')

@@ -1,0 +1,220 @@
+"""Zooming in: parts of an image are segmented again, each at the model's full input size.
+
+Local zoom-in of ClsCLIP+ (Wu et al. 2023), for every model: a thing that is small in the image is
+large in its own region. Regions come from a detector, as in that paper, from the caller, or from
+the model's own answer to the whole image.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import chain, zip_longest
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from clipseg_model.calibration import top_scores
+from clipseg_model.errors import RegionError
+from clipseg_model.prompts import Prompt
+from clipseg_model.regions import Box, CloseUp, CloseUps, check_combination
+from clipseg_model.segmentation import PromptResult, Segmentation
+from clipseg_model.zoom.proposals import CoarseProposals, Proposal, Proposer, check_share
+
+if TYPE_CHECKING:
+    from clipseg_model.segmenter import Segmenter
+
+__all__ = ['Region', 'Zoom', 'segment_views']
+
+VIEW_BATCH = 8
+"""Parts of an image encoded at once."""
+
+
+@dataclass
+class Region:
+    """A part of an image that is segmented by itself.
+
+    Attributes:
+        view: What the model is shown.
+        boxes: By prompt, numbered from 0: where in the view the answer counts.
+    """
+
+    view: Box
+    boxes: dict[int, list[Box]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Zoom:
+    """How a :class:`~clipseg_model.segmenter.Segmenter` zooms in: set it as its ``zoom``.
+
+    Results are what they are without: :class:`~clipseg_model.segmentation.Segmentation` at the
+    image's own size. Each prompt's score is that of the joined answer, so what a closer look shows
+    to be something else becomes absent.
+
+    Attributes:
+        proposer: Proposes regions.
+        combination: How the answers to regions and to the whole image are joined, one of
+            :data:`clipseg_model.regions.COMBINATIONS`.
+        context: How much of its surroundings is shown of a region, in sides of it on each side,
+            0…10.
+        least_view: Least side of what is shown, as a share of the image's, above 0 and up to 1.
+        max_regions: Most regions of an image that are looked at, over all prompts: every prompt's
+            first, then every prompt's second, and so on. Prompts share a region where one's lies
+            in what is shown of another's.
+
+    Raises:
+        RegionError: A value is out of range.
+    """
+
+    proposer: Proposer = field(default_factory=CoarseProposals)
+    combination: str = 'mean'
+    context: float = 0.5
+    least_view: float = 0.12
+    max_regions: int = 8
+
+    def __post_init__(self) -> None:
+        check_combination(self.combination)
+        check_share(self.least_view, 'The least view')
+        if not 0 <= self.context <= 10:
+            raise RegionError(f'The context of regions must be in 0…10, not {self.context!r}')
+        count: Any = self.max_regions
+        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+            raise RegionError(
+                f'The number of regions must be a whole number from 1, not {count!r}; '
+                "a segmenter whose zoom is None doesn't zoom"
+            )
+
+    def refine(
+        self, segmenter: Segmenter, image: NDArray[np.uint8], found: Segmentation
+    ) -> Segmentation:
+        """Look closely where it is worth it.
+
+        Args:
+            segmenter: What found it.
+            image: (H, W, 3) uint8 RGB, the whole.
+            found: What was found in the whole.
+
+        Returns:
+            A new segmentation; prompts without a region keep their result.
+
+        Raises:
+            RegionError: A region is not usable for this image.
+        """
+        regions = self.regions(self.proposer.propose(image, found), found)
+        if not regions:
+            return found
+        prompts = [[found.results[number].prompt for number in region.boxes] for region in regions]
+        answers = segment_views(segmenter, image, [region.view for region in regions], prompts)
+        parts: dict[int, list[CloseUp]] = {}
+        for region, logits in zip(regions, answers, strict=True):
+            for (number, boxes), own in zip(region.boxes.items(), logits, strict=True):
+                parts.setdefault(number, []).append(CloseUp(region.view, tuple(boxes), own))
+        results = [
+            self._join(result, parts[number], segmenter.card.presence_threshold)
+            if number in parts
+            else result
+            for number, result in enumerate(found.results)
+        ]
+        return Segmentation(found.height, found.width, results, found.model)
+
+    def regions(self, proposals: Sequence[Proposal], found: Segmentation) -> list[Region]:
+        """Choose what is looked at: merged where close together, and not too much.
+
+        Args:
+            proposals: Of all prompts, in any order.
+            found: What was found in the whole image.
+        """
+        everybody = range(len(found.results))
+        queues: dict[int | None, list[Proposal]] = {}
+        for proposal in sorted(proposals, key=lambda one: -one.confidence):
+            queues.setdefault(proposal.prompt, []).append(proposal)
+        in_turn = chain.from_iterable(
+            zip_longest(*(queues[key] for key in sorted(queues, key=str)))
+        )
+        regions: list[Region] = []
+        for proposal in in_turn:
+            if proposal is None:
+                continue
+            region = next((one for one in regions if one.view.holds(proposal.box)), None)
+            if region is None:
+                if len(regions) == self.max_regions:
+                    continue
+                view = proposal.box.view(found.height, found.width, self.context, self.least_view)
+                region = Region(view)
+                regions.append(region)
+            for number in everybody if proposal.prompt is None else (proposal.prompt,):
+                region.boxes.setdefault(number, []).append(proposal.box)
+        return regions
+
+    def _join(
+        self, result: PromptResult, parts: list[CloseUp], presence_threshold: float
+    ) -> PromptResult:
+        """The result of a prompt with its close-ups."""
+        logits = result.logits
+        if self.combination == 'or':
+            parts = [part for part in parts if _score(part.logits) >= presence_threshold]
+            if not result.presence:
+                # The mask of the whole is empty, so that nothing of it is on in the union.
+                below = np.nextafter(result.cut, np.float32(-np.inf))
+                logits = np.minimum(logits, below)
+        close_ups = CloseUps(tuple(parts), self.combination, float(result.cut))
+        joined = result.logits.copy()
+        close_ups.paste_small(joined, result.height, result.width)
+        score = _score(joined)
+        presence = score >= presence_threshold
+        if self.combination == 'or':
+            presence = result.presence or bool(parts)
+        return dataclasses.replace(
+            result, logits=logits, close_ups=close_ups, score=score, presence=presence
+        )
+
+
+def _score(logits: NDArray[np.float32]) -> float:
+    return top_scores(torch.from_numpy(logits)[None])[0]
+
+
+@torch.inference_mode()
+def segment_views(
+    segmenter: Segmenter,
+    image: NDArray[np.uint8],
+    views: Sequence[Box],
+    prompts: Sequence[Sequence[Prompt]],
+) -> list[NDArray[np.float32]]:
+    """Segment parts of an image, each as if it were a whole one, in batches.
+
+    Args:
+        segmenter: What segments them.
+        image: (H, W, 3) uint8 RGB.
+        views: The parts. They are resized to one shape, that of the whole image, so they
+            should have its proportions.
+        prompts: For each view, at least one.
+
+    Returns:
+        For each view, logits (P, h, w) float32 at the model's resolution.
+
+    Raises:
+        PromptError: A prompt is not representable by the model.
+    """
+    shape = segmenter.preprocessor.shape_of(*image.shape[:2])
+    # A batch has the same number of prompts for each of its images.
+    groups: dict[int, list[int]] = {}
+    for number, own in enumerate(prompts):
+        groups.setdefault(len(own), []).append(number)
+    logits: dict[int, NDArray[np.float32]] = {}
+    for numbers in groups.values():
+        for start in range(0, len(numbers), VIEW_BATCH):
+            batch = numbers[start : start + VIEW_BATCH]
+            crops = [image[views[number].slices] for number in batch]
+            pixels = torch.cat([segmenter.preprocessor.pixels(crop, shape) for crop in crops])
+            features = segmenter.runtime.encode_image(pixels)
+            condition = torch.stack(
+                [segmenter.embedder.conditions(list(prompts[n])) for n in batch]
+            )
+            known = segmenter.runtime.encode_prompts(condition)
+            answers = segmenter.decode(features, known)
+            segmenter.check_finite(answers)
+            logits.update(zip(batch, answers.cpu().numpy(), strict=True))
+    return [logits[number] for number in range(len(views))]

@@ -1,0 +1,1 @@
+"""Segment ROS 2 bags without ROS."""

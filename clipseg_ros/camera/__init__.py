@@ -1,0 +1,1 @@
+"""Where the node ``camera`` gets its pictures."""

@@ -1,0 +1,232 @@
+"""Where the node ``camera`` gets its pictures: the simulated world, files, or a real camera."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from clipseg_ros.errors import SourceError
+
+TABLETOP = 'tabletop'
+MOTIONS = ('still', 'orbit')
+IMAGE_SUFFIXES = frozenset(('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp'))
+_TABLETOP_SIZE = (640, 480)
+
+
+@dataclass(frozen=True)
+class CameraFrame:
+    """One picture.
+
+    Attributes:
+        rgb: RGB uint8 (H, W, 3).
+        depth: float32 metres (H, W), 0 where unknown; None where the source has none.
+        intrinsics: 3 × 3 matrix K, pixels; None where the camera is not calibrated.
+        instances: Id of the object at each pixel, uint8 (H, W), 0 for none; None where unknown.
+    """
+
+    rgb: NDArray[np.uint8]
+    depth: NDArray[np.float32] | None = None
+    intrinsics: NDArray[np.float64] | None = None
+    instances: NDArray[np.uint8] | None = None
+
+
+class Source(Protocol):
+    """Something that gives pictures."""
+
+    def frame(self, elapsed: float) -> CameraFrame | None:
+        """Returns the picture of now; None after the last one.
+
+        Args:
+            elapsed: Seconds since the start, for what moves by itself.
+
+        Raises:
+            SourceError: There is no picture this time; the next call may have one.
+        """
+
+    def close(self) -> None:
+        """Frees what it holds."""
+
+
+class TabletopSource:
+    """The simulated household, rendered live.
+
+    Args:
+        seed: Which scene.
+        width: Pixels; 0 for 640.
+        height: Pixels; 0 for 480.
+        motion: ``still``, or ``orbit`` for a slowly moving camera.
+
+    Raises:
+        SourceError: MuJoCo, or software to render with, is missing.
+    """
+
+    def __init__(self, seed: int, width: int, height: int, motion: str) -> None:
+        try:
+            from tabletop_world.render.live import LiveWorld
+
+            self._world: Any = LiveWorld(
+                seed=seed,
+                width=width or _TABLETOP_SIZE[0],
+                height=height or _TABLETOP_SIZE[1],
+                motion=motion,
+            )
+        except ImportError as error:
+            raise SourceError(
+                f'the tabletop world needs MuJoCo, and it cannot be imported ({error}): '
+                "pip install 'clipseg_ros[world]', or give another source"
+            ) from error
+        except RuntimeError as error:
+            raise SourceError(f'the tabletop world cannot be rendered: {error}') from error
+
+    def frame(self, elapsed: float) -> CameraFrame:
+        """Renders; see :class:`Source`."""
+        try:
+            frame = self._world.frame(elapsed)
+        except RuntimeError as error:
+            raise SourceError(f'the tabletop world cannot be rendered: {error}') from error
+        return CameraFrame(frame.rgb, frame.depth, frame.intrinsics, frame.instances)
+
+    def close(self) -> None:
+        """Frees the renderer."""
+        self._world.close()
+
+
+class FolderSource:
+    """The pictures of a folder in the order of their names, or a single picture.
+
+    Args:
+        path: Folder or file.
+        size: (width, height) to resize to; a 0 keeps the picture's own.
+        loop: Whether the first follows the last.
+
+    Raises:
+        SourceError: There is no picture.
+    """
+
+    def __init__(self, path: Path, size: tuple[int, int], loop: bool) -> None:
+        files = [path] if path.is_file() else sorted(path.iterdir())
+        self._files = [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES]
+        if not self._files:
+            raise SourceError(
+                f'{path} holds no picture ({", ".join(sorted(IMAGE_SUFFIXES))}): '
+                'give another folder'
+            )
+        self._size, self._loop, self._next = size, loop, 0
+
+    def frame(self, elapsed: float) -> CameraFrame | None:
+        """Reads the next picture; see :class:`Source`."""
+        if self._next == len(self._files):
+            if not self._loop:
+                return None
+            self._next = 0
+        file = self._files[self._next]
+        self._next += 1
+        picture = cv2.imread(str(file), cv2.IMREAD_COLOR_RGB)
+        if picture is None:
+            raise SourceError(f'{file} cannot be decoded: remove or replace it')
+        return CameraFrame(_resized(np.asarray(picture, dtype=np.uint8), self._size))
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+class CaptureSource:
+    """A video file, or a camera that the system knows.
+
+    Args:
+        device: Path of a video, ``/dev/videoN``, or a camera's number.
+        size: (width, height) to resize to, and to ask a camera for; a 0 keeps its own.
+        loop: Whether a video starts again after its end.
+
+    Raises:
+        SourceError: It cannot be opened.
+    """
+
+    def __init__(self, device: str, size: tuple[int, int], loop: bool) -> None:
+        self._device, self._size = device, size
+        self._live = bool(re.fullmatch(r'\d+|/dev/.*', device))
+        self._loop = loop and not self._live
+        self._capture = cv2.VideoCapture(int(device) if device.isdigit() else device)
+        if not self._capture.isOpened():
+            kind = 'a camera (plugged in? in use? yours to read?)' if self._live else 'a video'
+            raise SourceError(f'{device} cannot be opened as {kind}')
+        if self._live and all(size):
+            self._capture.set(cv2.CAP_PROP_FRAME_WIDTH, size[0])
+            self._capture.set(cv2.CAP_PROP_FRAME_HEIGHT, size[1])
+
+    def frame(self, elapsed: float) -> CameraFrame | None:
+        """Reads the next frame; see :class:`Source`."""
+        good, picture = self._capture.read()
+        if not good and self._loop:
+            self._capture.set(cv2.CAP_PROP_POS_FRAMES, 0)
+            good, picture = self._capture.read()
+        if not good:
+            if self._live or self._loop:
+                raise SourceError(f'{self._device} gives no picture')
+            return None
+        rgb = cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
+        return CameraFrame(_resized(np.asarray(rgb, dtype=np.uint8), self._size))
+
+    def close(self) -> None:
+        """Lets go of the device or file."""
+        self._capture.release()
+
+
+def open_source(
+    name: str,
+    *,
+    width: int = 0,
+    height: int = 0,
+    seed: int = 0,
+    motion: str = 'still',
+    loop: bool = True,
+) -> Source:
+    """Opens a source.
+
+    Args:
+        name: ``tabletop``; a folder of pictures, a picture or a video; ``/dev/videoN`` or N.
+        width: Pixels; 0 for the source's own.
+        height: Pixels; 0 for the source's own.
+        seed: Scene of the tabletop world.
+        motion: ``still`` or ``orbit``, of the tabletop world.
+        loop: Whether files start again after the last.
+
+    Raises:
+        SourceError: It cannot be opened.
+    """
+    if name == TABLETOP:
+        return TabletopSource(seed, width, height, motion)
+    size = (width, height)
+    path = Path(name).expanduser()
+    if name.isdigit() or name.startswith('/dev/'):
+        return CaptureSource(name, size, loop)
+    if path.is_dir() or (path.is_file() and path.suffix.lower() in IMAGE_SUFFIXES):
+        return FolderSource(path, size, loop)
+    if path.is_file():
+        return CaptureSource(str(path), size, loop)
+    raise SourceError(
+        f'source {name!r} is neither {TABLETOP!r} nor a folder, picture, video or camera '
+        '(/dev/video0, or 0) of this machine'
+    )
+
+
+def _resized(rgb: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """The picture in a size; where only one side is given, the other keeps the proportions."""
+    height, width = rgb.shape[:2]
+    wanted_width, wanted_height = size
+    if not wanted_width and not wanted_height:
+        return rgb
+    wanted_width = wanted_width or max(1, round(width * wanted_height / height))
+    wanted_height = wanted_height or max(1, round(height * wanted_width / width))
+    if (wanted_width, wanted_height) == (width, height):
+        return rgb
+    shrinks = wanted_width * wanted_height < width * height
+    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    resized = cv2.resize(rgb, (wanted_width, wanted_height), interpolation=method)
+    return np.asarray(resized, dtype=np.uint8)

@@ -1,0 +1,1 @@
+"""The demo: a simulated camera, the node, prompts, and a check of the masks."""

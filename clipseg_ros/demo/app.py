@@ -1,0 +1,269 @@
+"""The demo: a camera and the node as two processes, prompts and masks over topics, a check.
+
+Run by ``make demo``, as ``python -m clipseg_ros.demo``, or as ``clipseg-demo``. For some scenes of
+the simulated household it asks for things that are there and for one that is not, compares the
+masks that come back with the renderer's truth, prints a table and writes pictures. It ends with
+status 1 if the masks are not good enough.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from types import FrameType
+from typing import Annotated
+
+import cv2
+import numpy as np
+import typer
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.markup import escape
+
+from clipseg_ros.demo.peer import DemoFailure, DemoPeer, Received
+from clipseg_ros.demo.picture import Tile, contact_sheet, draw_mask
+from clipseg_ros.demo.report import (
+    Answer,
+    find_faults,
+    intersection_over_union,
+    make_table,
+    mean_iou,
+)
+from clipseg_ros.demo.scenes import DemoScene, Question, make_scene
+from clipseg_ros.ros.child_process import ChildEnded, ChildProcess
+from clipseg_ros.ros.shared_memory import remove_orphans
+
+SEEDS = (1, 5, 9, 10)
+WIDTH, HEIGHT = 640, 480
+CAMERA_RATE = 10.0
+"""Frames a second: rendering takes its share of the processor too."""
+FRAMES = 10
+"""Masks per prompt, for latency and frame rate."""
+START_TIMEOUT = 120.0
+
+
+def find_fastdds_profile() -> Path:
+    """Returns the Fast DDS profile of a checkout, a pip or a colcon installation.
+
+    Raises:
+        FileNotFoundError: If none of them has it.
+    """
+    package = Path(__file__).parents[1]
+    share = Path('share', 'clipseg_ros')
+    folders = [package.parent, Path(sys.prefix) / share, *(p / share for p in package.parents)]
+    for folder in folders:
+        profile = folder / 'config' / 'fastdds.xml'
+        if profile.is_file():
+            return profile
+    raise FileNotFoundError(
+        'config/fastdds.xml is in none of '
+        f'{", ".join(map(str, folders[:2]))}: the installation is incomplete'
+    )
+
+
+def prepare_environment(domain: int | None) -> None:
+    """Gives this process and those it starts a ROS domain of their own on this machine alone.
+
+    Args:
+        domain: ``ROS_DOMAIN_ID``; None chooses one.
+    """
+    os.environ['ROS_DOMAIN_ID'] = str(1 + os.getpid() % 100 if domain is None else domain)
+    os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
+    os.environ.setdefault('FASTDDS_DEFAULT_PROFILES_FILE', str(find_fastdds_profile()))
+    os.environ['PYTHONUNBUFFERED'] = '1'
+
+
+def start_nodes(stack: ExitStack, output: Path, model: str, device: str) -> list[ChildProcess]:
+    """Starts the camera and the node.
+
+    Args:
+        stack: Stops them when it is closed.
+        output: Folder for their logs.
+        model: Parameter of the node.
+        device: Parameter of the node.
+    """
+    camera = ['source:=tabletop', 'motion:=still', f'rate:={CAMERA_RATE}']
+    camera += [f'width:={WIDTH}', f'height:={HEIGHT}']
+    segment = [f"model:='{model}'", f'device:={device}']
+    children = []
+    for name, parameters in (('camera', camera), ('segment', segment)):
+        arguments = [word for parameter in parameters for word in ('-p', parameter)]
+        command = [sys.executable, '-m', f'clipseg_ros.{name}_node', '--ros-args', *arguments]
+        child = ChildProcess(name, command, output / f'{name}.log', os.environ)
+        children.append(stack.enter_context(child))
+    return children
+
+
+@contextmanager
+def told(console: Console, children: list[ChildProcess]) -> Iterator[None]:
+    """Says why the demo fails; where both nodes live, with what they said last."""
+    try:
+        yield
+    except (ChildEnded, DemoFailure) as error:
+        lines = [str(error)]
+        if isinstance(error, DemoFailure):
+            lines += [f'The end of {child.log}:\n{child.tail(5)}' for child in children]
+        console.print(f'[red]failed:[/red] {escape(chr(10).join(lines))}', highlight=False)
+        raise
+
+
+def ask_scene(
+    peer: DemoPeer, scene: DemoScene, output: Path
+) -> tuple[list[Answer], list[Received]]:
+    """Asks everything about one scene: prompt by prompt, then all at once for the overlay.
+
+    Returns:
+        The answers, and the mask that each of them is about.
+    """
+    peer.show(scene.seed, scene.rgb)
+    answers, masks = [], []
+    for question in scene.questions:
+        since = peer.ask(question.text)
+        received = peer.receive('/clipseg/mask', FRAMES, since=since)
+        answers.append(judge(peer, scene, question, received))
+        masks.append(received[-1])
+    since = peer.ask('; '.join(question.text for question in scene.questions))
+    overlay = peer.receive('/clipseg/overlay', 1, since=since)[0].pixels
+    write_picture(output / f'scene_{scene.seed}.png', overlay)
+    return answers, masks
+
+
+def judge(peer: DemoPeer, scene: DemoScene, question: Question, received: list[Received]) -> Answer:
+    """Compares a prompt's masks with its truth; the last of them counts."""
+    mask = received[-1].pixels > 0
+    seconds = (received[-1].arrival - received[0].arrival) / 1e9
+    score = None
+    if peer.has_scores:
+        score = next(iter(peer.scores(received[-1].stamp).values()))
+    return Answer(
+        scene=scene.seed,
+        prompt=question.text,
+        kind=question.kind,
+        iou=None if question.absent else intersection_over_union(mask, question.truth),
+        share=float(mask.mean()),
+        score=score,
+        latency_ms=float(np.median([image.latency_ms for image in received])),
+        fps=(len(received) - 1) / seconds,
+    )
+
+
+def draw_row(scene: DemoScene, answers: list[Answer], masks: list[Received]) -> list[Tile]:
+    """Returns a row of the contact sheet: the picture, then each prompt's mask."""
+    row = [Tile(scene.rgb, f'scene {scene.seed}', 'the camera')]
+    for question, answer, mask in zip(scene.questions, answers, masks, strict=True):
+        note = 'absent: ' if answer.iou is None else f'IoU {answer.iou:.2f}'
+        if answer.iou is None:
+            note += f'{answer.share:.1%} of the picture on'
+        picture = draw_mask(scene.rgb, mask.pixels > 0, question.truth)
+        row.append(Tile(picture, question.text, note))
+    return row
+
+
+def write_picture(path: Path, rgb: NDArray[np.uint8]) -> None:
+    """Writes an RGB picture.
+
+    Raises:
+        OSError: If it cannot be written.
+    """
+    if not cv2.imwrite(str(path), cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)):
+        raise OSError(f'cannot write {path}')
+
+
+def run_demo(
+    console: Console, seeds: list[int], model: str, device: str, output: Path
+) -> list[Answer]:
+    """Runs the demo and writes its files; says why where it fails.
+
+    Raises:
+        ChildEnded: If a node ends early.
+        DemoFailure: If something does not come, or is refused.
+    """
+    answers: list[Answer] = []
+    rows: list[list[Tile]] = []
+    with ExitStack() as stack:
+        stack.callback(remove_orphans)
+        with console.status('starting the camera and the node'):
+            children = start_nodes(stack, output, model, device)
+
+            def check() -> None:
+                for child in children:
+                    child.check()
+
+            peer = DemoPeer(check)
+            stack.callback(peer.close)
+            # Told before anything is closed: the middleware may not survive the end of a peer.
+            stack.enter_context(told(console, children))
+            peer.wait_until_active(START_TIMEOUT)
+        for number, seed in enumerate(seeds, start=1):
+            with console.status(f'scene {number} of {len(seeds)}'):
+                scene = make_scene(seed, WIDTH, HEIGHT)
+                given, masks = ask_scene(peer, scene, output)
+            answers += given
+            rows.append(draw_row(scene, given, masks))
+    write_picture(output / 'contact_sheet.png', contact_sheet(rows))
+    results = {'mean_iou': mean_iou(answers), 'answers': [asdict(answer) for answer in answers]}
+    (output / 'results.json').write_text(json.dumps(results, indent=2) + '\n', encoding='utf-8')
+    return answers
+
+
+def stop_on_signal(number: int, frame: FrameType | None) -> None:
+    """Ends the demo in order, as Ctrl-C does."""
+    raise KeyboardInterrupt
+
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def demo(
+    output: Annotated[Path, typer.Option(help='Folder for pictures, results and logs.')] = Path(
+        'demo'
+    ),
+    model: Annotated[str, typer.Option(help='Name of a model, or path of one.')] = 'tabletop',
+    device: Annotated[str, typer.Option(help='auto, cpu, cuda or cuda:N.')] = 'auto',
+    seed: Annotated[
+        list[int] | None, typer.Option(help='Scene of the test split; give several.')
+    ] = None,
+    domain: Annotated[
+        int | None, typer.Option(help='ROS_DOMAIN_ID, to look on with other tools.')
+    ] = None,
+) -> None:
+    """A camera, the node, prompts and masks over ROS topics, compared with the truth."""
+    console = Console(width=None if sys.stdout.isatty() else 110)
+    prepare_environment(domain)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, stop_on_signal)
+    output.mkdir(parents=True, exist_ok=True)
+    console.print(
+        f'camera and node on ROS_DOMAIN_ID={os.environ["ROS_DOMAIN_ID"]}; logs in {output}'
+    )
+    try:
+        answers = run_demo(console, list(seed or SEEDS), model, device, output)
+    except KeyboardInterrupt:
+        console.print('stopped')
+        raise typer.Exit(130) from None
+    except (ChildEnded, DemoFailure):
+        raise typer.Exit(1) from None
+    console.print(make_table(answers, CAMERA_RATE))
+    console.print(f'{output / "contact_sheet.png"} shows all of it')
+    faults = find_faults(answers)
+    for fault in faults:
+        console.print(f'[red]wrong:[/red] {escape(fault)}', highlight=False)
+    if faults:
+        raise typer.Exit(1)
+    console.print('[green]all masks are good enough')
+
+
+def main() -> None:
+    """Runs the command line."""
+    app()
+
+
+if __name__ == '__main__':
+    main()

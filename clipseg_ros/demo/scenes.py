@@ -1,0 +1,117 @@
+"""What the demo shows and asks: scenes of the simulated household, prompts, and their truth."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tabletop_world.language.phrases import Phrase, absent, describe
+from tabletop_world.language.truth import phrase_mask
+from tabletop_world.render.live import LiveWorld
+from tabletop_world.scenes.scene import Frame
+
+PRESENT_KINDS = ('name', 'colour', 'affordance', 'relation')
+"""One prompt of each kind is asked of a scene."""
+
+MIN_SHARE, MAX_SHARE = 0.015, 0.5
+"""Share of the picture that an object asked for takes."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """A prompt with its truth.
+
+    Attributes:
+        text: The prompt.
+        kind: Kind of the phrase, or ``absent``.
+        truth: Where it is true, bool of shape (H, W); all False for something absent.
+    """
+
+    text: str
+    kind: str
+    truth: NDArray[np.bool_]
+
+    @property
+    def absent(self) -> bool:
+        """Whether nothing in the picture answers."""
+        return self.kind == 'absent'
+
+
+@dataclass(frozen=True)
+class DemoScene:
+    """A scene as the camera shows it, and what is asked about it.
+
+    Attributes:
+        seed: Seed of the scene, of the split that no model is trained on.
+        rgb: The picture, uint8 of shape (H, W, 3).
+        questions: Prompts for things that are there, then one for something that is not.
+    """
+
+    seed: int
+    rgb: NDArray[np.uint8]
+    questions: tuple[Question, ...]
+
+
+def make_scene(seed: int, width: int, height: int) -> DemoScene:
+    """Renders a scene of the test split and chooses what to ask about it.
+
+    Args:
+        seed: Seed of the scene, as the camera's parameter ``seed``.
+        width: Width of the picture, pixels.
+        height: Height of the picture, pixels.
+
+    Raises:
+        ValueError: If the scene shows too little to ask about.
+    """
+    world = LiveWorld(seed=seed, width=width, height=height, motion='still', split='test')
+    try:
+        frame = world.frame(0.0)
+    finally:
+        world.close()
+    return DemoScene(seed, frame.rgb, choose_questions(frame, seed))
+
+
+def choose_questions(frame: Frame, seed: int) -> tuple[Question, ...]:
+    """Chooses prompts by rule, not by how well a model does on them.
+
+    One of each of :data:`PRESENT_KINDS`, of a share between :data:`MIN_SHARE` and
+    :data:`MAX_SHARE` of the picture: about something not asked for yet where there is a choice,
+    and then the shortest. Kinds that the scene does not offer are made up for by others. Then
+    the shortest absent name.
+
+    Args:
+        frame: The rendered scene.
+        seed: Seed of the wording.
+
+    Raises:
+        ValueError: If the scene shows too little to ask about.
+    """
+    rng = np.random.default_rng(seed)
+    truths = {phrase: phrase_mask(phrase, frame) for phrase in describe(frame, rng)}
+    fitting = [p for p, truth in truths.items() if MIN_SHARE <= truth.mean() <= MAX_SHARE]
+    chosen: list[Phrase] = []
+    for kind in (*PRESENT_KINDS, None, None, None):
+        if len(chosen) == len(PRESENT_KINDS):
+            break
+        asked = {phrase.object_ids for phrase in chosen}
+        candidates = [p for p in fitting if p.kind == kind or (kind is None and p not in chosen)]
+        candidates.sort(key=lambda phrase: (phrase.object_ids in asked, len(phrase.text)))
+        chosen.extend(candidates[:1])
+    if len(chosen) < len(PRESENT_KINDS):
+        raise ValueError(
+            f'scene {seed} offers {len(chosen)} prompt(s) of the {len(PRESENT_KINDS)} that are '
+            'asked: choose another seed'
+        )
+    missing = min(
+        (p for p in absent(frame, rng, 24) if p.kind == 'name'),
+        key=lambda phrase: len(phrase.text),
+        default=None,
+    )
+    if missing is None:
+        raise ValueError(f'scene {seed} offers nothing absent to ask for: choose another seed')
+    return (
+        *(Question(p.text, p.kind, truths[p]) for p in chosen),
+        Question(missing.text, 'absent', np.zeros(frame.instances.shape, dtype=np.bool_)),
+    )

@@ -1,0 +1,1 @@
+"""From depth images and camera calibration to points and positions in space."""

@@ -1,0 +1,271 @@
+"""The node's 3D part: depth and calibration come in, points and positions go out.
+
+A thread of its own waits for what belongs to a segmented image, so that depth that is late, or
+that never comes, delays no other output.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from rclpy.clock import Clock, ClockType
+from sensor_msgs.msg import CameraInfo, Image
+from std_msgs.msg import Header
+
+from clipseg_ros.depth.clouds import cloud_maker
+from clipseg_ros.depth.parameters import DepthSettings
+from clipseg_ros.depth.points import FramePoints, PointMaker
+from clipseg_ros.depth.rigid_transform import RigidTransform
+from clipseg_ros.depth.stamp_matching import Match, StampMatcher
+from clipseg_ros.depth.tf import MISSING, FrameLookup
+from clipseg_ros.errors import DepthError, ImageConversionError
+from clipseg_ros.outputs.publishers import SegmentOutputs
+from clipseg_ros.ros.log import ThrottledLog
+from clipseg_ros.ros.qos import QosWatch, matched_input
+from clipseg_ros.segment.pipeline import SegmentedFrame
+
+_PERIOD = 0.2
+
+STREAMS: dict[str, Any] = {'depth': Image, 'camera_info': CameraInfo}
+
+
+class DepthStage:
+    """Makes ``~/points``, and the positions in ``~/segments``.
+
+    Subscribes while somebody listens to one of them. ``~/segments`` leaves without positions where
+    an image has no depth; where nobody publishes depth or calibration, it does not come here.
+
+    Args:
+        node: The lifecycle node.
+        watch: Watches the QoS of peers.
+        outputs: Where to publish.
+        log: Of the node.
+    """
+
+    def __init__(
+        self,
+        node: Any,
+        watch: QosWatch,
+        outputs: SegmentOutputs,
+        log: ThrottledLog,
+    ) -> None:
+        self._node, self._watch, self._outputs = node, watch, outputs
+        self._settings, self._log = DepthSettings.of(node), log
+        self._topics = {stream: node.resolve_topic_name(stream) for stream in STREAMS}
+        self._subscriptions: dict[str, Any] = {}
+        self._lookup = FrameLookup(node)
+        self._maker = PointMaker(self._find_transform)
+        self._make_cloud = cloud_maker()
+        self._told_missing = False
+        self._takes_segments = False
+        self._fault = self._transform_fault = ''
+        self._published = 0
+        self._condition = threading.Condition()
+        self._matcher: StampMatcher[SegmentedFrame] = StampMatcher(tuple(STREAMS))
+        self._thread: threading.Thread | None = None
+        self._stopping = False
+        # Steady: with use_sim_time and no clock yet, listeners are noticed all the same.
+        self._timer = node.create_timer(
+            _PERIOD, self.update, clock=Clock(clock_type=ClockType.STEADY_TIME)
+        )
+        self._timer.cancel()
+
+    @property
+    def takes_segments(self) -> bool:
+        """Whether ``~/segments`` of an image that is put here is published here."""
+        return self._takes_segments
+
+    def start(self) -> None:
+        """Starts the thread."""
+        with self._condition:
+            self._matcher = StampMatcher(tuple(STREAMS))
+            self._stopping = False
+        self._fault = self._transform_fault = ''
+        self._published = 0
+        self._thread = threading.Thread(target=self._work, name='frame_points', daemon=True)
+        self._thread.start()
+        self._timer.reset()
+        self.update()
+
+    def stop(self, timeout: float = 10.0) -> None:
+        """Stops the thread after the frame in work, and stops listening."""
+        self._timer.cancel()
+        with self._condition:
+            self._stopping = True
+            self._condition.notify_all()
+        if self._thread is not None:
+            self._thread.join(timeout)
+            self._thread = None
+        self._close()
+
+    def destroy(self) -> None:
+        """Ends it for good."""
+        self.stop()
+        self._node.destroy_timer(self._timer)
+
+    def update(self) -> None:
+        """Follows the parameters and the listeners: opens and closes subscriptions as needed."""
+        self._settings = settings = DepthSettings.of(self._node)
+        outputs = self._outputs
+        needed = self._thread is not None and settings.depth and (
+            outputs.wants('points') or outputs.wants('segments')
+        )  # fmt: skip
+        if not needed:
+            self._close()
+            return
+        if not self._subscriptions:
+            self._subscriptions = {stream: self._subscribe(stream) for stream in STREAMS}
+        self._takes_segments = outputs.wants('segments') and all(
+            self._node.count_publishers(topic) for topic in self._topics.values()
+        )
+        if not settings.target_frame:
+            self._lookup.close()
+        elif self._lookup.installed:
+            self._lookup.open()
+
+    def expect(self, header: Header) -> None:
+        """Announces an image whose segmentation begins."""
+        if self._subscriptions:
+            with self._condition:
+                self._matcher.expect(_nanoseconds(header))
+
+    def put(self, frame: SegmentedFrame) -> None:
+        """Takes a segmented image; nothing happens where nobody listens."""
+        if not self._subscriptions:
+            return
+        with self._condition:
+            self._matcher.slop = self._settings.slop
+            self._matcher.wait = self._settings.wait
+            self._matcher.put(_nanoseconds(frame.header), frame)
+            self._condition.notify_all()
+
+    def fault(self) -> str:
+        """Returns why there are no points, or not where they were asked for; empty if they flow.
+
+        Without depth at all, ``~/segments`` alone is no fault: most cameras have none.
+        """
+        wants_points = self._outputs.wants('points')
+        if self._thread is None or not (wants_points or self._takes_segments):
+            return ''
+        if not self._settings.depth:
+            return '~/points needs depth, and the parameter depth is false: set it to true'
+        for stream, topic in self._topics.items():
+            if not self._node.count_publishers(topic):
+                return (
+                    f'no {stream} on {topic}, nobody publishes it: start it, or remap the topic '
+                    f'(--ros-args -r {stream}:=/its/topic)'
+                )
+        return self._fault or self._transform_fault
+
+    def values(self) -> dict[str, str]:
+        """Returns facts for the diagnostics."""
+        with self._condition:
+            counts = self._matcher.counts()
+        return {
+            'points_published': str(self._published),
+            'depth_matched': str(counts.matched),
+            'depth_unmatched': str(counts.unmatched),
+            'depth_skipped': str(counts.skipped),
+        }
+
+    def _subscribe(self, stream: str) -> Any:
+        def take(message: Any) -> None:
+            with self._condition:
+                self._matcher.add(stream, _nanoseconds(message.header), message)
+                self._condition.notify_all()
+
+        return self._watch.create_subscription(
+            STREAMS[stream], self._topics[stream], take, matched_input()
+        )
+
+    def _close(self) -> None:
+        self._takes_segments = False
+        subscriptions, self._subscriptions = self._subscriptions, {}
+        for subscription in subscriptions.values():
+            self._node.destroy_subscription(subscription)
+        self._lookup.close()
+
+    def _work(self) -> None:
+        while True:
+            with self._condition:
+                match = None
+                while not self._stopping:
+                    match = self._matcher.take()
+                    if match is not None:
+                        break
+                    self._condition.wait(self._matcher.seconds_left())
+            if match is None:
+                return
+            try:
+                self._publish(match)
+            except Exception as error:
+                if not self._node.context.ok():
+                    return  # The process is ending, and publishing failed for that reason.
+                self._fault = f'{type(error).__name__}: {error}'
+                self._log.error('points', f'no points: {self._fault}')
+
+    def _publish(self, match: Match[SegmentedFrame]) -> None:
+        frame, outputs = match.frame, self._outputs
+        cloud = 'points' in frame.wanted
+        segments = 'segments' in frame.wanted and frame.segments_wait
+        points: FramePoints | None = None
+        try:
+            if match.missing:
+                raise self._explain(match.missing)
+            self._transform_fault = ''
+            points = self._maker.make(
+                frame,
+                match.partners['depth'],
+                match.partners['camera_info'],
+                self._settings,
+                cloud,
+                segments,
+            )
+            self._fault = ''
+        except (DepthError, ImageConversionError) as error:
+            unreadable = isinstance(error, ImageConversionError)
+            self._fault = f'bad depth image: {error}' if unreadable else str(error)
+            self._log.warning(f'points {error.kind}', f'image without points: {self._fault}')
+        if segments:
+            outputs.publish_segments(frame.segmentation, frame.prompts, frame.header, points)
+        if points is not None and points.cloud is not None:
+            header = Header(stamp=frame.header.stamp, frame_id=points.frame)
+            outputs.publish_points(self._make_cloud(header, points.cloud))
+            self._published += 1
+
+    def _explain(self, missing: dict[str, int | None]) -> DepthError:
+        """The reason for an image without depth or calibration: the first that is missing."""
+        stream, offset = next(iter(missing.items()))
+        topic, settings = self._topics[stream], self._settings
+        if offset is None:
+            return DepthError(
+                'silence',
+                f'no {stream} on {topic} within {settings.wait:g} s, though it has '
+                f'{self._node.count_publishers(topic)} publisher(s): is it running? Large images '
+                'between processes need a large shared-memory segment on its side '
+                '(config/fastdds.xml)',
+            )
+        side = 'later' if offset > 0 else 'earlier'
+        return DepthError(
+            'stamp',
+            f"no {stream} on {topic} of the image's stamp: the nearest is {abs(offset) * 1e-6:.1f} "
+            f'ms {side}, and depth_slop is {settings.slop * 1e-6:g} ms. Publish both with one '
+            f'stamp, raise depth_slop, or, if it comes late, depth_wait ({settings.wait:g} s)',
+        )
+
+    def _find_transform(self, target: str, source: str, stamp: Any) -> RigidTransform | None:
+        """The transform, or None, said in the log and the diagnostics, where there is none."""
+        try:
+            return self._lookup.find(target, source, stamp)
+        except DepthError as error:
+            self._transform_fault = str(error)
+            # What is not installed will not appear while this process lives: said once.
+            if str(error) != MISSING or not self._told_missing:
+                self._told_missing |= str(error) == MISSING
+                self._log.warning(f'points {error.kind}', self._transform_fault)
+            return None
+
+
+def _nanoseconds(header: Header) -> int:
+    return int(header.stamp.sec) * 1_000_000_000 + int(header.stamp.nanosec)

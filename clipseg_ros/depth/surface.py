@@ -1,0 +1,121 @@
+"""From a mask and a depth image to points in space, and what they say of a thing.
+
+A camera sees one side of things: what is measured here is the visible surface, not the solid.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clipseg_ros.depth.pinhole import Pinhole
+from clipseg_ros.depth.rigid_transform import RigidTransform
+from clipseg_ros.errors import DepthError
+
+
+@dataclass(frozen=True)
+class Surface:
+    """The visible surface under a mask.
+
+    Attributes:
+        points: Number of pixels that it was measured at, at least 1.
+        centroid: Mean of the points, metres, float64 (3,).
+        low: Least x, y and z, metres, float64 (3,).
+        high: Greatest x, y and z, metres, float64 (3,).
+        nearest: The point with the least distance from the camera, metres, float64 (3,).
+    """
+
+    points: int
+    centroid: NDArray[np.float64]
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+    nearest: NDArray[np.float64]
+
+
+def check_registered(
+    depth: NDArray[np.float32], frame: str, width: int, height: int, image_frame: str
+) -> None:
+    """Makes sure that each pixel of a depth image is that pixel of the colour image.
+
+    Args:
+        depth: Metres (H, W).
+        frame: The depth image's ``frame_id``.
+        width: Of the colour image, pixels.
+        height: Of the colour image, pixels.
+        image_frame: The colour image's ``frame_id``.
+
+    Raises:
+        DepthError: It has another size, or is seen from another place.
+    """
+    rows, columns = depth.shape
+    if (columns, rows) != (width, height):
+        raise DepthError(
+            'size',
+            f'depth is {columns}x{rows}, image {width}x{height}: publish depth that is registered '
+            "to the colour image (the driver's aligned depth, or depth_image_proc's register node)",
+        )
+    if frame and image_frame and frame != image_frame:
+        raise DepthError(
+            'frame',
+            f'depth is in the frame {frame!r}, image in {image_frame!r}: it is not registered to '
+            "the colour image. Publish the driver's aligned depth, or use depth_image_proc's "
+            'register node',
+        )
+
+
+def visible_points(
+    mask: NDArray[np.generic],
+    depth: NDArray[np.float32],
+    camera: Pinhole,
+    depth_max: float = 0.0,
+) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+    """Returns the points of a mask, where depth is known.
+
+    Args:
+        mask: (H, W); not 0 where the thing is.
+        depth: Metres along the optical axis, float32 (H, W); 0 is unknown.
+        camera: Of that size.
+        depth_max: Metres beyond which depth is not trusted; 0 is no limit.
+
+    Returns:
+        Flat index of each pixel (N,), ascending, and its point x, y, z in metres in the optical
+        frame, float32 (N, 3). N is 0 where nothing is left.
+    """
+    index = np.flatnonzero(mask)
+    measured = depth.ravel()[index]
+    known = measured > 0
+    if depth_max > 0:
+        known &= measured <= depth_max
+    if not camera.complete:
+        assert camera.rays is not None
+        known &= np.isfinite(camera.rays[0][index])
+    if not known.all():
+        index, measured = index[known], measured[known]
+    return index, camera.points(index, measured)
+
+
+def measure(points: NDArray[np.float32], transform: RigidTransform | None = None) -> Surface | None:
+    """Measures a surface.
+
+    Args:
+        points: x, y, z in metres in the camera's optical frame, float32 (N, 3).
+        transform: From there to the frame of the answer; the same frame where None.
+
+    Returns:
+        The measures, the extent along that frame's own axes; None where N is 0.
+    """
+    if not len(points):
+        return None
+    # Nearest to the camera, in whatever frame it is told.
+    nearest = int(np.argmin(np.einsum('ij,ij->i', points, points)))
+    if transform is not None:
+        points = transform.apply(points)
+    return Surface(
+        points=len(points),
+        centroid=points.mean(axis=0, dtype=np.float64),
+        low=points.min(axis=0).astype(np.float64),
+        high=points.max(axis=0).astype(np.float64),
+        nearest=points[nearest].astype(np.float64),
+    )

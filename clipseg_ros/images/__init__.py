@@ -1,0 +1,1 @@
+"""ROS image messages as numpy arrays, and back."""

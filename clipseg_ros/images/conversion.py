@@ -1,0 +1,336 @@
+"""ROS image messages to numpy arrays and back.
+
+The package's own converter: the usual ones mishandle padded rows, 16-bit pixels or byte order.
+Nothing is copied where the pixels can be used as they lie in the message: ``rgb8`` and ``rgba8``
+come back as views of it.
+"""
+
+from __future__ import annotations
+
+import array
+import sys
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from clipseg_ros.errors import ImageConversionError
+from clipseg_ros.images.encodings import ENCODINGS, Encoding
+
+if TYPE_CHECKING:
+    from sensor_msgs.msg import CompressedImage, Image
+    from std_msgs.msg import Header
+
+_OUTPUT_ENCODINGS: dict[str, tuple[type[np.generic], int]] = {
+    'mono8': (np.uint8, 1),
+    'rgb8': (np.uint8, 3),
+    '32FC1': (np.float32, 1),
+}
+
+_JPEG_START, _JPEG_SCAN, _JPEG_END = b'\xff\xd8', b'\xff\xda', b'\xff\xd9'
+_PNG_START, _PNG_END = b'\x89PNG\r\n\x1a\n', b'IEND\xaeB`\x82'
+
+
+def image_to_rgb(message: Image) -> NDArray[np.uint8]:
+    """Returns the pixels of an image message as RGB.
+
+    Args:
+        message: Any encoding of :data:`clipseg_ros.images.encodings.ENCODINGS`, rows padded or not,
+            of either byte order.
+
+    Returns:
+        RGB uint8 of shape (height, width, 3). A view of the message's data where the encoding
+        allows (``rgb8``, ``rgba8``); its rows may be strided. Do not write to it.
+
+    Raises:
+        ImageConversionError: If encoding, size, step, amount of data or values are wrong.
+    """
+    encoding = find_encoding(message.encoding)
+    pixels = _pixels(message, encoding)
+    try:
+        return encoding.to_rgb(pixels)
+    except cv2.error as error:
+        raise ImageConversionError(
+            'data',
+            f'{message.encoding} image of {message.width} × {message.height} cannot be '
+            f'converted to rgb8: {error.err}',
+        ) from error
+
+
+def image_to_array(message: Image) -> NDArray[Any]:
+    """Returns the values of an image message as they are.
+
+    Args:
+        message: Any encoding of :data:`clipseg_ros.images.encodings.ENCODINGS` but the packed ones.
+
+    Returns:
+        Of shape (height, width), or (height, width, channels): uint8 for ``mono8`` and ``rgb8``,
+        float32 for ``32FC1``. Often a view of the message's data. Do not write to it.
+
+    Raises:
+        ImageConversionError: If encoding, size, step or amount of data are wrong.
+    """
+    encoding = ENCODINGS.get(message.encoding)
+    if encoding is None:
+        raise ImageConversionError(
+            'encoding', f'image encoding {_shorten(message.encoding)!r} is not known'
+        )
+    return _pixels(message, encoding)
+
+
+def depth_to_metres(message: Image) -> NDArray[np.float32]:
+    """Returns a depth image in metres (REP 118).
+
+    Args:
+        message: ``32FC1`` in metres or ``16UC1`` in millimetres.
+
+    Returns:
+        float32 metres of shape (height, width); 0 where the depth is not known (0, NaN, infinite
+        or negative in the message).
+
+    Raises:
+        ImageConversionError: If the message is not such an image.
+    """
+    if message.encoding not in ('32FC1', '16UC1'):
+        raise ImageConversionError(
+            'encoding',
+            f'depth image encoding {_shorten(message.encoding)!r} is not known; publish 32FC1 in '
+            'metres or 16UC1 in millimetres (REP 118)',
+        )
+    pixels = _pixels(message, ENCODINGS[message.encoding])
+    if message.encoding == '16UC1':
+        return pixels.astype(np.float32) * np.float32(0.001)
+    depth = pixels.astype(np.float32)
+    # Not a number fails every comparison.
+    known = (depth > 0) & (depth < np.inf)
+    if not known.all():
+        depth[~known] = 0.0
+    return depth
+
+
+def compressed_to_rgb(message: CompressedImage) -> NDArray[np.uint8]:
+    """Returns the pixels of a compressed image as RGB, in the orientation they are stored.
+
+    Args:
+        message: JPEG or PNG, or whatever else this OpenCV decodes.
+
+    Returns:
+        RGB uint8 of shape (height, width, 3); 16-bit pictures are scaled to 8 bits.
+
+    Raises:
+        ImageConversionError: If the data is empty, truncated or not a picture. OpenCV fills the
+            missing part of a truncated JPEG with grey and says nothing, so that is looked for.
+    """
+    check_compressed(message)
+    data = memoryview(message.data)
+    try:
+        picture = cv2.imdecode(
+            np.frombuffer(data, dtype=np.uint8),
+            cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION,
+        )
+    except cv2.error as error:
+        raise ImageConversionError(
+            'format', f'compressed image ({len(data)} bytes) refused by OpenCV: {error.err}'
+        ) from error
+    if picture is None:
+        raise ImageConversionError(
+            'format',
+            f'{len(data)} bytes of format {_shorten(message.format)!r} cannot be decoded; '
+            'publish JPEG or PNG',
+        )
+    return np.asarray(picture, dtype=np.uint8)
+
+
+def array_to_image(pixels: NDArray[Any], encoding: str, header: Header) -> Image:
+    """Returns a new image message with a copy of the pixels.
+
+    Args:
+        pixels: uint8 (H, W) for ``mono8``, uint8 (H, W, 3) for ``rgb8`` or float32 (H, W) for
+            ``32FC1``.
+        encoding: One of those three.
+        header: Used as it is.
+
+    Raises:
+        ValueError: If array and encoding do not belong together.
+    """
+    # Here: bags are read with this module where there is no ROS.
+    from sensor_msgs.msg import Image
+
+    message = Image()
+    fill_image(message, pixels, encoding, header)
+    return message
+
+
+def fill_image(message: Image, pixels: NDArray[Any], encoding: str, header: Header) -> None:
+    """Writes pixels into a message, in its own memory where the size has not changed.
+
+    Args:
+        message: The message to write to.
+        pixels: As for :func:`array_to_image`.
+        encoding: As for :func:`array_to_image`.
+        header: Used as it is.
+
+    Raises:
+        ValueError: If array and encoding do not belong together.
+    """
+    dtype, channels = _output_encoding(encoding)
+    shape = pixels.shape[:2] if channels == 1 else (*pixels.shape[:2], channels)
+    if pixels.dtype != dtype or pixels.ndim < 2 or pixels.shape != shape:
+        raise ValueError(f'{pixels.dtype} array of shape {pixels.shape} is no {encoding} image')
+    height, width = pixels.shape[:2]
+    np.copyto(open_image(message, height, width, encoding, header), pixels)
+
+
+def open_image(
+    message: Image, height: int, width: int, encoding: str, header: Header
+) -> NDArray[Any]:
+    """Makes a message an image of a size, and gives access to its pixels.
+
+    Args:
+        message: The message; its memory is kept where the size has not changed.
+        height: Pixels.
+        width: Pixels.
+        encoding: As for :func:`array_to_image`.
+        header: Used as it is.
+
+    Returns:
+        The message's own memory to write to, (H, W) or (H, W, 3), with whatever is in it.
+
+    Raises:
+        ValueError: There is no such encoding.
+    """
+    dtype, channels = _output_encoding(encoding)
+    step = width * channels * np.dtype(dtype).itemsize
+    # A numpy array assigned to `data` is converted byte by byte (230 ms at 720p); an
+    # array.array is taken as it is.
+    if len(message.data) != step * height:
+        message.data = array.array('B', bytes(step * height))
+    message.header = header
+    message.height, message.width, message.step = height, width, step
+    message.encoding = encoding
+    message.is_bigendian = 1 if np.dtype(dtype).itemsize > 1 and sys.byteorder == 'big' else 0
+    shape = (height, width) if channels == 1 else (height, width, channels)
+    return np.frombuffer(message.data, dtype=dtype).reshape(shape)
+
+
+def png_of_labels(labels: NDArray[np.uint8]) -> array.array[int]:
+    """Returns labels (H, W) as a PNG, as the field ``data`` of a message takes it."""
+    # Labels are few areas of one value each: runs are counted fast, and nothing makes them smaller.
+    options = [cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE]
+    return array.array('B', cv2.imencode('.png', labels, options)[1].tobytes())
+
+
+def _output_encoding(encoding: str) -> tuple[type[np.generic], int]:
+    if encoding not in _OUTPUT_ENCODINGS:
+        raise ValueError(f'encoding {encoding!r} is not one of {sorted(_OUTPUT_ENCODINGS)}')
+    return _OUTPUT_ENCODINGS[encoding]
+
+
+def find_encoding(name: str) -> Encoding:
+    """Returns how an encoding of colour lies in memory.
+
+    Raises:
+        ImageConversionError: It is not one of :data:`clipseg_ros.images.encodings.ENCODINGS`.
+    """
+    encoding = ENCODINGS.get(name)
+    if encoding is None:
+        raise ImageConversionError(
+            'encoding',
+            f'image encoding {_shorten(name)!r} is not known; publish rgb8, bgr8, '
+            'mono8 or another one of docs/nodes.md',
+        )
+    return encoding
+
+
+def check_layout(message: Image, encoding: Encoding) -> None:
+    """Makes sure that size, step and amount of data of an image fit each other.
+
+    Args:
+        message: The image.
+        encoding: Its own.
+
+    Raises:
+        ImageConversionError: They do not.
+    """
+    width, height, step = message.width, message.height, message.step
+    name = message.encoding
+    if width == 0 or height == 0:
+        raise ImageConversionError(
+            'size', f'image of {width} × {height} pixels is empty; check the camera driver'
+        )
+    if (encoding.even_width and width % 2) or (encoding.even_height and height % 2):
+        raise ImageConversionError(
+            'size',
+            f'{name} image of {width} × {height}: pixels of this encoding share colour in '
+            'pairs, so the size has to be even; crop it',
+        )
+    row_bytes = width * encoding.channels * encoding.dtype.itemsize
+    if step < row_bytes:
+        raise ImageConversionError(
+            'step',
+            f'step {step} is too small for {width} pixels of {name}, which need {row_bytes} '
+            'bytes a row; set step to the bytes of a whole row',
+        )
+    rows = int(height * encoding.rows)
+    size = len(message.data)
+    if size != step * rows:
+        raise ImageConversionError(
+            'data',
+            f'{size} bytes of data where {name} {width} × {height} with step {step} has '
+            f'{step * rows}: the image is {"truncated" if size < step * rows else "mislabelled"}; '
+            'check width, height and step against data',
+        )
+
+
+def check_compressed(message: CompressedImage) -> None:
+    """Makes sure that a compressed image is of colour, and that its data is not cut off.
+
+    Raises:
+        ImageConversionError: It is depth, empty or truncated.
+    """
+    if 'compressedDepth' in message.format:
+        raise ImageConversionError(
+            'format',
+            f'compressed image of format {_shorten(message.format)!r} is depth, not colour; '
+            'subscribe to the colour image of the camera',
+        )
+    _check_complete(bytes(message.data), message.format)
+
+
+def _pixels(message: Image, encoding: Encoding) -> NDArray[Any]:
+    """The message's values in the machine's byte order: (rows, width[, channels])."""
+    check_layout(message, encoding)
+    width, step = message.width, message.step
+    row_bytes = width * encoding.channels * encoding.dtype.itemsize
+    rows = int(message.height * encoding.rows)
+    lines = np.frombuffer(message.data, dtype=np.uint8).reshape(rows, step)[:, :row_bytes]
+    if encoding.dtype.itemsize == 1:
+        values = lines
+    else:
+        stored = encoding.dtype.newbyteorder('>' if message.is_bigendian else '<')
+        values = lines.view(stored).astype(encoding.dtype)
+    if encoding.channels == 1:
+        return values
+    return values.reshape(rows, width, encoding.channels)
+
+
+def _check_complete(data: bytes, name: str) -> None:
+    if not data:
+        raise ImageConversionError('data', 'compressed image without data; check the camera driver')
+    complete = True
+    if data.startswith(_JPEG_START):
+        # An embedded thumbnail ends with the same mark, but before the picture's own scan.
+        complete = data.rfind(_JPEG_END) > data.rfind(_JPEG_SCAN)
+    elif data.startswith(_PNG_START):
+        complete = _PNG_END in data[-64:]
+    if not complete:
+        raise ImageConversionError(
+            'data',
+            f'compressed image of format {_shorten(name)!r} is truncated: {len(data)} bytes '
+            'without the end mark of the picture; check the driver and the network',
+        )
+
+
+def _shorten(text: str, limit: int = 60) -> str:
+    return text if len(text) <= limit else text[: limit - 1] + '…'

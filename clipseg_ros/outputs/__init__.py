@@ -1,0 +1,1 @@
+"""The messages that the node ``segment`` publishes, and its services for masks."""

@@ -1,0 +1,184 @@
+"""The service ``~/get_masks``: the own mask of every prompt, for who asks and when somebody asks.
+
+``~/labels`` has one prompt a pixel. Where prompts overlap, the own mask of each is more than that,
+and too much to publish of every frame. Here it is made for one frame, on request, whether or not
+anybody subscribes to anything.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.clock import Clock, ClockType
+from rclpy.task import Future
+
+from clipseg_model.segmentation import PromptResult, Segmentation
+from clipseg_ros.images.conversion import array_to_image
+from clipseg_ros.prompts.set import ActivePrompt, key_of
+from clipseg_ros.ros.interfaces import Interfaces
+from clipseg_ros.segment.pipeline import FoundFrame
+
+WAIT = 5.0
+"""Seconds that a request waits which does not say how long."""
+
+_PERIOD = 0.05
+
+
+@dataclass(frozen=True)
+class MaskSource:
+    """The node at a moment, as far as masks need it.
+
+    Attributes:
+        rest: Why no image is segmented now; empty where images are.
+        fault: What was wrong with the newest frame; empty if nothing.
+        prompts: The active prompts that are reported.
+        header: Of the newest image; None where none has come.
+        found: The newest frame that was segmented, steadied; None where there is none.
+    """
+
+    rest: str
+    fault: str
+    prompts: tuple[ActivePrompt, ...]
+    header: Any
+    found: FoundFrame | None
+
+    @property
+    def answer(self) -> FoundFrame | None:
+        """The newest frame, if it was asked what is active now."""
+        good = self.found is not None and not self.rest and self.found.prompts == self.prompts
+        return self.found if good else None
+
+
+@dataclass
+class _Waiting:
+    done: Future[FoundFrame | None]
+    until: float
+
+
+class MaskServer:
+    """Answers requests, in the executor's thread; meanwhile that runs other callbacks.
+
+    The service is there for as long as the node: before a model is loaded it says so.
+
+    Args:
+        node: The node.
+        interfaces: The package's own messages; nothing happens where they are not built.
+        look: Returns the node as it is now.
+        again: Has the newest image segmented by the prompts of now, if it was not.
+    """
+
+    def __init__(
+        self,
+        node: Any,
+        interfaces: Interfaces | None,
+        look: Callable[[], MaskSource],
+        again: Callable[[], None],
+    ) -> None:
+        self._interfaces, self._look, self._again = interfaces, look, again
+        self._waiting: list[_Waiting] = []
+        if interfaces is None:
+            return
+        self._ready = node.create_guard_condition(self._answer)
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self._timer = node.create_timer(_PERIOD, self._answer, clock=steady)
+        self._timer.cancel()
+        # A group of its own: the node's is closed to all other callbacks while a request waits.
+        self._service = node.create_service(
+            interfaces.GetMasks,
+            '~/get_masks',
+            self._on_request,
+            callback_group=MutuallyExclusiveCallbackGroup(),
+        )
+
+    @property
+    def asked(self) -> bool:
+        """Whether a request waits for a frame."""
+        return bool(self._waiting)
+
+    def notice(self) -> None:
+        """A frame was segmented; called from the thread that publishes."""
+        if self._waiting:
+            self._ready.trigger()
+
+    async def _on_request(self, request: Any, response: Any) -> Any:
+        source = self._look()
+        problem = source.rest or _unknown(request.names, source.prompts)
+        if not problem and not 0.0 <= request.wait <= 3600.0:
+            problem = f'wait is {request.wait:g} s: give 0 to 3600, where 0 stands for {WAIT:g}'
+        if problem:
+            return self._refuse(response, problem)
+        wait = request.wait or WAIT
+        frame = source.answer
+        if frame is None or frame.header is not source.header:
+            waiting = _Waiting(Future(), time.monotonic() + wait)
+            self._waiting.append(waiting)
+            self._again()
+            self._timer.reset()
+            frame = await waiting.done
+        if frame is None:
+            return self._refuse(response, self._explain(wait))
+        return self._fill(response, frame, {key_of(name) for name in request.names})
+
+    def _answer(self) -> None:
+        """Lets those go on whose frame is there, or whose time is over."""
+        if not self._waiting:
+            return
+        source, now = self._look(), time.monotonic()
+        frame = source.answer
+        for waiting in list(self._waiting):
+            if frame is not None or source.rest or now > waiting.until:
+                self._waiting.remove(waiting)
+                waiting.done.set_result(frame)
+        if self._waiting:
+            self._again()
+        else:
+            self._timer.cancel()
+
+    def _explain(self, wait: float) -> str:
+        source = self._look()
+        if source.rest:
+            return source.rest
+        if source.header is None:
+            return f'no image arrived within {wait:g} s: /diagnostics says why'
+        return f'no image was segmented within {wait:g} s: {source.fault or "the model is busy"}'
+
+    def _fill(self, response: Any, frame: FoundFrame, keys: set[str]) -> Any:
+        assert self._interfaces is not None
+        assert isinstance(frame.segmentation, Segmentation)
+        for entry, result in zip(frame.prompts, frame.segmentation.results, strict=True):
+            if not keys or key_of(entry.name) in keys:
+                mask = array_to_image(_mask(result), 'mono8', frame.header)
+                response.masks.append(
+                    self._interfaces.PromptMask(
+                        id=entry.id,
+                        name=entry.name,
+                        score=float(result.score),
+                        presence=bool(result.presence),
+                        mask=mask,
+                    )
+                )
+        response.success, response.header = True, frame.header
+        response.message = f'{len(response.masks)} mask(s)'
+        return response
+
+    def _refuse(self, response: Any, reason: str) -> Any:
+        response.success, response.message = False, reason
+        return response
+
+
+def _mask(result: PromptResult) -> Any:
+    return np.multiply(result.mask.view(np.uint8), np.uint8(255))
+
+
+def _unknown(names: Sequence[str], prompts: Sequence[ActivePrompt]) -> str:
+    known = {key_of(entry.name) for entry in prompts}
+    for name in names:
+        if key_of(name) not in known:
+            active = ', '.join(repr(entry.name) for entry in prompts[:20])
+            return f'no active prompt is called {name!r}: there are {active}'
+    return ''

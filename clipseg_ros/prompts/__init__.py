@@ -1,0 +1,1 @@
+"""How prompts reach the node ``segment``, are kept, and are announced."""

@@ -1,0 +1,194 @@
+"""The prompt set as a YAML file, its pictures beside it as PNG.
+
+    version: 1
+    prompts:
+    - {id: 1, name: grass, phrase: short green grass, threshold: 0.4, enabled: true}
+    - {id: 2, name: example, weight: 0.0, image: prompts.6f….png, mask: prompts.91….png}
+
+Whatever happens meanwhile, the file is the old one or the new one: pictures have names of their
+content and are written first, then the file is replaced in one step, then old pictures go.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+
+from clipseg_model.errors import ClipsegError, PromptError
+from clipseg_model.images import read_image, read_mask
+from clipseg_model.prompts import Prompt
+from clipseg_ros.prompts.messages import weight_of
+from clipseg_ros.prompts.set import ActivePrompt, PromptRequest, check_written
+
+VERSION = 1
+
+MAX_BYTES = 1_000_000
+"""Largest file that is read: 254 prompts of 1,000 characters have a quarter of it."""
+
+_DIGEST = '[0-9a-f]{32}'
+_FIELDS: dict[str, tuple[type, ...]] = {
+    'id': (int,),
+    'name': (str,),
+    'phrase': (str,),
+    'threshold': (float, int),
+    'presence_threshold': (float, int),
+    'weight': (float, int),
+    'enabled': (bool,),
+    'negative': (bool,),
+    'image': (str,),
+    'mask': (str,),
+}
+
+
+def save_prompts(path: Path, active: Sequence[ActivePrompt]) -> None:
+    """Writes the prompts to a file, in place of one that is there.
+
+    Args:
+        path: The file; its folder is made where it is missing.
+        active: The prompts.
+
+    Raises:
+        PromptError: It cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        entries = [_entry(path, entry) for entry in active]
+        text = yaml.safe_dump(
+            {'version': VERSION, 'prompts': entries}, sort_keys=False, allow_unicode=True
+        )
+        _replace(path, text.encode())
+        kept = {entry[key] for entry in entries for key in ('image', 'mask') if key in entry}
+        for old in path.parent.iterdir():
+            if old.name not in kept and _is_picture_of(path, old.name):
+                old.unlink()
+    except OSError as error:
+        raise PromptError(f'the prompts cannot be saved to {path}: {error}') from error
+
+
+def load_prompts(path: Path) -> list[PromptRequest]:
+    """Reads prompts from a file.
+
+    Raises:
+        PromptError: It is missing, is no such file, or a field of it is wrong.
+    """
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise PromptError(f'{path} has more than {MAX_BYTES} bytes: it is no file of prompts')
+        content = yaml.safe_load(path.read_text(encoding='utf-8'))
+    except (OSError, UnicodeDecodeError) as error:
+        raise PromptError(f'the file of prompts {path} cannot be read: {error}') from error
+    except yaml.YAMLError as error:
+        raise PromptError(f'{path} is not YAML: {error}') from error
+    if not isinstance(content, dict) or not isinstance(content.get('prompts'), list):
+        raise PromptError(f'{path} is no file of prompts: it needs `version` and a list `prompts`')
+    if content.get('version') != VERSION:
+        raise PromptError(
+            f'{path} has version {content.get("version")!r}, and this node reads {VERSION}'
+        )
+    requests = []
+    for number, entry in enumerate(content['prompts'], start=1):
+        try:
+            requests.append(_request(path, entry))
+        except ClipsegError as error:
+            raise PromptError(f'{path}, prompt {number}: {error}') from error
+    return requests
+
+
+def _entry(path: Path, active: ActivePrompt) -> dict[str, Any]:
+    prompt = active.prompt
+    entry: dict[str, Any] = {'id': active.id, 'name': active.name}
+    if prompt.text is not None:
+        entry['phrase'] = prompt.text
+    for key in ('threshold', 'presence_threshold'):
+        if getattr(prompt, key) is not None:
+            entry[key] = float(getattr(prompt, key))
+    entry['enabled'] = active.enabled
+    if prompt.negative:
+        entry['negative'] = True
+    if prompt.image is not None:
+        entry['weight'] = weight_of(prompt)
+        entry['image'] = _save_picture(path, prompt.image[..., ::-1])
+    if prompt.mask is not None:
+        entry['mask'] = _save_picture(path, prompt.mask.view(np.uint8) * np.uint8(255))
+    return entry
+
+
+def _request(path: Path, entry: object) -> PromptRequest:
+    if not isinstance(entry, dict):
+        raise PromptError(f'{entry!r} is no mapping of fields')
+    for key, value in entry.items():
+        if key not in _FIELDS:
+            raise PromptError(f'there is no field {key!r}; there are {", ".join(_FIELDS)}')
+        if not isinstance(value, _FIELDS[key]) or (
+            isinstance(value, bool) and bool not in _FIELDS[key]
+        ):
+            wanted = ' or '.join(kind.__name__ for kind in _FIELDS[key])
+            raise PromptError(f'{key} is {value!r}, and has to be {wanted}')
+    name, phrase = check_written(entry.get('name', ''), entry.get('phrase', ''))
+    prompt = Prompt(
+        text=phrase,
+        image=_picture(path, entry, 'image', read_image),
+        mask=_picture(path, entry, 'mask', read_mask),
+        name=None if name == phrase else name,
+        threshold=entry.get('threshold'),
+        weight=entry.get('weight', 0.5),
+        presence_threshold=entry.get('presence_threshold'),
+        negative=entry.get('negative', False),
+    )
+    return PromptRequest(prompt, entry.get('enabled', True), entry.get('id', 0))
+
+
+def _picture(
+    path: Path, entry: dict[str, Any], key: str, read: Callable[[Path], NDArray[Any]]
+) -> NDArray[Any] | None:
+    name = entry.get(key)
+    if name is None:
+        return None
+    # A file of prompts may come from elsewhere: it names what lies beside it, and nothing else.
+    if Path(name).name != name or name in ('', '.', '..'):
+        raise PromptError(f'{key} is {name!r}: give the name of a file beside this one, no path')
+    return read(path.parent / name)
+
+
+def _save_picture(path: Path, pixels: NDArray[np.uint8]) -> str:
+    """Writes a picture unless it is there; returns its name."""
+    fine, encoded = cv2.imencode('.png', np.ascontiguousarray(pixels))
+    if not fine:
+        raise PromptError(f'a picture of shape {pixels.shape} cannot be written as PNG')
+    data = encoded.tobytes()
+    name = f'{path.stem}.{hashlib.blake2b(data, digest_size=16).hexdigest()}.png'
+    target = path.with_name(name)
+    if not target.is_file():
+        _replace(target, data)
+    return name
+
+
+def _is_picture_of(path: Path, name: str) -> bool:
+    return re.fullmatch(rf'{re.escape(path.stem)}\.{_DIGEST}\.png', name) is not None
+
+
+def _replace(path: Path, data: bytes) -> None:
+    """Makes these bytes the content of a file in one step."""
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f'.{path.name}.', delete=False) as new:
+        try:
+            new.write(data)
+            new.flush()
+            os.fsync(new.fileno())
+            # What tempfile makes is for its owner alone; this file is for whoever may read such.
+            umask = os.umask(0)
+            os.umask(umask)
+            os.chmod(new.name, 0o666 & ~umask)
+            os.replace(new.name, path)
+        except BaseException:
+            os.unlink(new.name)
+            raise

@@ -1,0 +1,132 @@
+"""Between prompts and the package's own messages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clipseg_model.errors import PromptError
+from clipseg_model.prompts import Prompt
+from clipseg_ros.errors import ImageConversionError
+from clipseg_ros.images.conversion import image_to_rgb
+from clipseg_ros.prompts.set import EXAMPLE, ActivePrompt, PromptRequest, check_written, key_of
+from clipseg_ros.prompts.support_pair import SupportImage
+
+if TYPE_CHECKING:
+    from sensor_msgs.msg import Image
+
+
+def read_message(message: Any, pictures: Mapping[str, Prompt]) -> PromptRequest:
+    """Makes a request of a ``clipseg_ros/Prompt``.
+
+    Args:
+        message: The message.
+        pictures: The prompts that have a picture now, by :func:`~clipseg_ros.prompts.set.key_of`
+            their names.
+
+    Raises:
+        PromptError: A field is wrong, or its picture or mask cannot be read.
+    """
+    name, phrase = check_written(message.name, message.phrase)
+    label = name or phrase or EXAMPLE
+    picture = _picture(message, label, phrase, pictures)
+    prompt = Prompt(
+        text=phrase,
+        image=picture.image if picture is not None else None,
+        mask=picture.mask if picture is not None else None,
+        name=label if phrase is None else name,
+        threshold=float(message.threshold) if message.threshold != 0.0 else None,
+        weight=float(message.weight) if phrase is not None else 0.0,
+        presence_threshold=(
+            float(message.presence_threshold) if message.presence_threshold != 0.0 else None
+        ),
+        negative=bool(message.negative),
+    )
+    return PromptRequest(prompt, bool(message.enabled), int(message.id))
+
+
+def write_messages(
+    message_type: Any, active: Iterable[ActivePrompt], threshold: float, presence: float
+) -> list[Any]:
+    """Makes messages of the active prompts, without their pictures.
+
+    Args:
+        message_type: The class ``clipseg_ros/Prompt``.
+        active: The prompts.
+        threshold: In force for prompts without one of their own.
+        presence: The same for presence.
+    """
+    return [
+        message_type(
+            id=entry.id,
+            name=entry.name,
+            phrase=entry.prompt.text or '',
+            threshold=_own(entry.prompt.threshold, threshold),
+            presence_threshold=_own(entry.prompt.presence_threshold, presence),
+            enabled=entry.enabled,
+            negative=entry.prompt.negative,
+            weight=weight_of(entry.prompt),
+        )
+        for entry in active
+    ]
+
+
+def weight_of(prompt: Prompt) -> float:
+    """Returns the share of the words: 1 without a picture, 0 without words."""
+    if prompt.text is None:
+        return 0.0
+    return 1.0 if prompt.image is None else float(prompt.weight)
+
+
+def mask_of(message: Image) -> NDArray[np.bool_]:
+    """Returns where an image is not 0, bool (H, W).
+
+    Raises:
+        ImageConversionError: It cannot be read.
+    """
+    return np.asarray(image_to_rgb(message).any(axis=2))
+
+
+def _picture(
+    message: Any, label: str, phrase: str | None, pictures: Mapping[str, Prompt]
+) -> SupportImage | None:
+    """The picture that a prompt shall have: its message's, its own of before, or the example's."""
+    given = message.image.width > 0 or message.image.height > 0 or len(message.image.data) > 0
+    if given:
+        if phrase is not None and message.weight == 1.0:
+            raise PromptError(
+                f'prompt {label!r} has words, a picture and weight 1, which is the words alone: '
+                'lower the weight (0.5 mixes both evenly), or leave the phrase or picture out'
+            )
+        return _read_picture(message, label)
+    if len(message.mask.data) > 0:
+        raise PromptError(f'prompt {label!r} has a mask and no picture: give the one it belongs to')
+    if phrase is not None and message.weight == 1.0:
+        return None
+    known = pictures.get(key_of(label)) or pictures.get(EXAMPLE)
+    if known is None or known.image is None:
+        wish = 'is blank' if phrase is None else f'has weight {message.weight:g}'
+        raise PromptError(
+            f'prompt {label!r} {wish}, and there is no picture for it: give one with the prompt, '
+            'publish ~/prompt_image before, or write a phrase and leave weight at 1'
+        )
+    return SupportImage(known.image, known.mask)
+
+
+def _read_picture(message: Any, label: str) -> SupportImage:
+    part = 'picture'
+    try:
+        image, mask = image_to_rgb(message.image), None
+        part = 'mask'
+        if message.mask.width > 0 or len(message.mask.data) > 0:
+            mask = mask_of(message.mask)
+    except ImageConversionError as error:
+        raise PromptError(f'prompt {label!r}: its {part} cannot be read: {error}') from error
+    return SupportImage(image, mask)
+
+
+def _own(value: float | None, default: float) -> float:
+    return float(default if value is None else value)

@@ -1,0 +1,92 @@
+"""What "that one there" means: from a box or a point in a frame to an example. No ROS in here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from clipseg_model.errors import PromptError
+from clipseg_model.prompting.visual_prompt import box_mask
+from clipseg_ros.prompts.support_pair import SupportImage
+
+POINT_SHARE = 0.2
+"""Side of the square around a point, as a share of the frame's shorter side."""
+
+Labels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where something was pointed at.
+
+    Attributes:
+        x: Pixels to the right, of a box its left edge.
+        y: Pixels down, of a box its upper edge.
+        width: Of the box, pixels; 0 for a point.
+        height: Of the box, pixels; 0 for a point.
+    """
+
+    x: int
+    y: int
+    width: int = 0
+    height: int = 0
+
+    @property
+    def is_point(self) -> bool:
+        """Whether it has no extent at all."""
+        return self.width == 0 and self.height == 0
+
+
+@dataclass(frozen=True)
+class Picked:
+    """What was cut out.
+
+    Attributes:
+        example: The frame with the mask of what was meant.
+        box: (x, y, width, height) around the mask.
+        how: In words.
+    """
+
+    example: SupportImage
+    box: tuple[int, int, int, int]
+    how: str
+
+
+def pick(place: Place, image: NDArray[np.uint8], labels: Labels | None = None) -> Picked:
+    """Cuts an example out of a frame.
+
+    Args:
+        place: A box, of which what sticks out of the frame is cut off, or a point.
+        image: The frame, (H, W, 3) uint8 RGB.
+        labels: (H, W) uint8, which prompt matches in this very frame, 0 for none; None where that
+            is not known. For a point, the connected part of one label under it is the example.
+
+    Raises:
+        PromptError: The point or the box lies outside of the frame, or the box has no area.
+    """
+    height, width = image.shape[:2]
+    if not place.is_point:
+        mask = box_mask((place.x, place.y, place.width, place.height), height, width)
+        return _picked(image, mask, 'the box')
+    if not (0 <= place.x < width and 0 <= place.y < height):
+        raise PromptError(
+            f'the point ({place.x}, {place.y}) lies outside of the frame, which is {width} px wide '
+            f'and {height} px high'
+        )
+    if labels is not None and labels[place.y, place.x]:
+        same = np.equal(labels, labels[place.y, place.x])
+        _, parts = cv2.connectedComponents(same.view(np.uint8), connectivity=8)
+        mask = parts == parts[place.y, place.x]
+        return _picked(image, mask, 'the part of the mask under the point')
+    side = max(1, round(POINT_SHARE * min(height, width)))
+    left, top = place.x - side // 2, place.y - side // 2
+    mask = box_mask((left, top, side, side), height, width)
+    return _picked(image, mask, f'a square of {side} px around the point, where no mask is')
+
+
+def _picked(image: NDArray[np.uint8], mask: NDArray[np.bool_], how: str) -> Picked:
+    x, y, across, down = (int(value) for value in cv2.boundingRect(mask.view(np.uint8)))
+    return Picked(SupportImage(image, mask), (x, y, across, down), how)

@@ -1,0 +1,1 @@
+"""What any ROS node of this package needs."""

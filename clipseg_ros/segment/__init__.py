@@ -1,0 +1,1 @@
+"""The node ``segment``: from a camera image to its outputs."""

@@ -1,0 +1,116 @@
+"""Out of memory in the middle of a frame: memory is given back, and the frame tried again, smaller.
+
+What the model needs grows with the prompts that are decoded at once, so those are halved, on the
+same device. After a while without trouble all are tried at once again: whoever took the memory may
+have ended. The answers are the same either way.
+"""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from clipseg_model.cuda_streams import OverlappedSegmenter, PendingSegmentation
+from clipseg_model.errors import DeviceMemoryError
+from clipseg_model.prompts import Prompt
+from clipseg_model.runtime.base import memory_guard
+from clipseg_model.segmentation import Segmentation
+from clipseg_model.segmenter import Segmenter
+
+PATIENCE = 60.0
+"""Seconds after the last trouble until all prompts are tried at once again."""
+
+Answer = Segmentation | PendingSegmentation
+
+
+class MemoryRelief:
+    """Segments frames with as many prompts at once as there is memory for.
+
+    Not for use by two threads at once, :meth:`warning` excepted.
+
+    Args:
+        segmenter: The model.
+        overlapped: The same with several frames under way, which takes more memory; None to
+            segment one after another.
+        report: Told in one line of what was done.
+    """
+
+    def __init__(
+        self,
+        segmenter: Segmenter,
+        overlapped: OverlappedSegmenter | None,
+        report: Callable[[str], None],
+    ) -> None:
+        self._segmenter, self._overlapped, self._report = segmenter, overlapped, report
+        self._last_trouble = 0.0
+        self.at_once: int | None = None
+        """Most prompts that are decoded at once; None where there is no limit."""
+
+    def warning(self) -> str:
+        """Returns what is worth a warning while it lasts, or an empty string."""
+        if self.at_once is None:
+            return ''
+        return (
+            f'memory on {self._segmenter.device} is short: prompts are decoded {self.at_once} at a '
+            'time, which is slower. End other programs, or choose a smaller model, fewer prompts '
+            'or a precision of 16 bits'
+        )
+
+    def segment(
+        self, image: NDArray[np.uint8], prompts: Sequence[Prompt], threshold: float | None
+    ) -> Answer:
+        """Segments an image; a second time, smaller, where memory ran out.
+
+        Args:
+            image: (H, W, 3) uint8 RGB.
+            prompts: What to look for.
+            threshold: As :meth:`Segmenter.segment` takes it.
+
+        Raises:
+            DeviceMemoryError: It ran out the second time too.
+            ClipsegError: As :meth:`Segmenter.segment`.
+        """
+        if self.at_once is not None and time.monotonic() - self._last_trouble > PATIENCE:
+            self._limit(None)
+        answer, problem = self._attempt(image, prompts, threshold)
+        if answer is not None:
+            return answer
+        now = min(self.at_once or len(prompts), len(prompts))
+        fewer = max(1, now // 2)
+        self._limit(fewer)
+        self._report(
+            f'out of memory: given back what was kept, trying again on {self._segmenter.device} '
+            f'with {fewer} of {len(prompts)} prompt(s) at a time. {problem}'
+        )
+        answer, problem = self._attempt(image, prompts, threshold)
+        if answer is None:
+            raise DeviceMemoryError(problem)
+        return answer
+
+    def _limit(self, at_once: int | None) -> None:
+        self.at_once = self._segmenter.prompts_at_once = at_once
+
+    def _attempt(
+        self, image: NDArray[np.uint8], prompts: Sequence[Prompt], threshold: float | None
+    ) -> tuple[Answer | None, str]:
+        """The answer; or None and why, with memory given back."""
+        try:
+            with memory_guard(self._segmenter.runtime):
+                if self._overlapped is not None and self.at_once is None:
+                    return self._overlapped.start(image, prompts, threshold), ''
+                return self._segmenter.segment(image, prompts, threshold), ''
+        except DeviceMemoryError as error:
+            problem = str(error)
+        # Here, not above: while an error is handled, its traceback keeps what the model had made.
+        self._last_trouble = time.monotonic()
+        self._segmenter.release_caches()
+        gc.collect()
+        if self._segmenter.device.type == 'cuda' and torch.cuda.is_initialized():
+            torch.cuda.synchronize(self._segmenter.device)
+            torch.cuda.empty_cache()
+        return None, problem

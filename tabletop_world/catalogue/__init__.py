@@ -1,0 +1,1 @@
+"""The things of the household: categories, shapes, materials and colours."""

@@ -1,0 +1,1 @@
+"""Phrases about what is in view, and what they are true of."""

@@ -1,0 +1,1 @@
+"""Pictures of scenes with exact truth for every pixel."""

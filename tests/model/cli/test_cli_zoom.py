@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from click.testing import Result
+from numpy.typing import NDArray
+from PIL import Image
+from typer.testing import CliRunner
+
+from clipseg_model.cli.app import app
+from clipseg_model.images import read_image, read_mask
+from clipseg_model.registry import create_model
+from clipseg_model.zoom.proposals import GivenBoxes
+from clipseg_model.zoom.refinement import Zoom
+
+
+@pytest.fixture
+def photo(tmp_path: Path, image: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(image).save('photo.png')
+    return Path('photo.png')
+
+
+def segment(checkpoint: Path, *arguments: object) -> Result:
+    line = ['segment', *map(str, arguments), '-m', str(checkpoint), '--device', 'cpu']
+    result = CliRunner().invoke(app, line)
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result
+
+
+def entries() -> list[dict[str, Any]]:
+    record: dict[str, Any] = json.loads(Path('out/photo.json').read_text())
+    prompts: list[dict[str, Any]] = record['prompts']
+    return prompts
+
+
+def test_boxes(checkpoint: Path, photo: Path) -> None:
+    options = ['--zoom', 'boxes', '--zoom-box', '20,15,30,20', '--zoom-box', '60.5,40,50,30']
+    result = segment(checkpoint, photo, '-p', 'mug; red chair', *options)
+    assert result.exit_code == 0, result.output
+    segmenter = create_model(checkpoint, 'cpu')
+    segmenter.zoom = Zoom(GivenBoxes([(20, 15, 30, 20), (60.5, 40, 50, 30)]))
+    found = segmenter.segment(read_image(photo), ['mug', 'red chair'])
+    for entry, expected in zip(entries(), found.results, strict=True):
+        assert np.array_equal(read_mask(Path('out') / entry['mask']), expected.mask)
+        assert entry['score'] == pytest.approx(expected.score, abs=1e-6)
+        assert len(entry['looked_at']) == 2
+        x, y, width, height = entry['looked_at'][0]
+        assert x <= 20
+        assert y <= 15
+        assert x + width >= 50
+        assert y + height >= 35
+
+
+def test_self(checkpoint: Path, photo: Path) -> None:
+    result = segment(checkpoint, photo, '-p', 'mug', '--zoom', 'self', '--zoom-combine', 'max')
+    assert result.exit_code == 0, result.output
+    assert segment(checkpoint, photo, '-p', 'mug').exit_code == 0
+    assert 'looked_at' not in entries()[0]
+
+
+def test_detector(checkpoint: Path, photo: Path) -> None:
+    from torchvision.models import get_model
+
+    name = 'ssdlite320_mobilenet_v3_large'
+    torch.save(get_model(name, weights=None, weights_backbone=None).state_dict(), 'ssd.pth')
+    options = ['--zoom', 'detector', '--zoom-weights', 'ssd.pth', '--zoom-detector', name]
+    result = segment(checkpoint, photo, '-p', 'mug', *options, '--zoom-category', 'cup')
+    assert result.exit_code == 0, result.output
+    result = segment(checkpoint, photo, '-p', 'mug', *options, '--zoom-category', 'spaceship')
+    assert result.exit_code == 1
+    assert "knows no category 'spaceship'" in re.sub(r'\s+', ' ', result.stderr)
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        ('--zoom-box 1,2,3,4', '--zoom-box belongs to --zoom boxes'),
+        ('--zoom self --zoom-box 1,2,3,4', '--zoom-box belongs to --zoom boxes'),
+        ('--zoom boxes --zoom-category cup', '--zoom-category belongs to --zoom detector'),
+        ('--zoom-regions 3', '--zoom-regions belongs to --zoom self or boxes or detector'),
+        ('--zoom boxes', 'needs a --zoom-box'),
+        ('--zoom boxes --zoom-box 1,2,3', 'Box 1 must be four numbers'),
+        ('--zoom boxes --zoom-box 1,2,0,4', 'Box 1 has no area'),
+        ('--zoom boxes --zoom-box 1,2,nan,4', 'finite'),
+        ('--zoom detector', 'needs --zoom-weights'),
+        ('--zoom detector --zoom-weights none.pth', 'no file none.pth'),
+        ('--zoom self --zoom-combine sum', "not by 'sum'"),
+        ('--zoom self --zoom-regions 0', 'from 1, not 0'),
+        ('--instances --min-area 0', 'from 1, not 0'),
+        ('--min-area 5', '--min-area belongs to --instances'),
+    ],
+)
+def test_options_that_make_no_sense(
+    checkpoint: Path, photo: Path, options: str, message: str
+) -> None:
+    result = segment(checkpoint, photo, '-p', 'mug', *shlex.split(options))
+    assert result.exit_code == 1
+    assert message in re.sub(r'\s+', ' ', result.stderr)
+    assert not Path('out').exists()
+
+
+def test_a_box_outside_one_image_of_several(checkpoint: Path, photo: Path) -> None:
+    Image.new('RGB', (400, 300)).save('large.png')
+    options = ['--zoom', 'boxes', '--zoom-box', '300,200,50,50']
+    result = segment(checkpoint, photo, 'large.png', '-p', 'mug', *options)
+    assert result.exit_code == 1
+    assert 'outside the image of 120 × 90' in re.sub(r'\s+', ' ', result.stderr)
+    assert Path('out/large.json').is_file()
+
+
+def test_instances(checkpoint: Path, photo: Path) -> None:
+    assert segment(checkpoint, photo, '-p', 'mug', '--instances').exit_code == 0
+    (entry,) = entries()
+    mask = read_mask(Path('out') / entry['mask'])
+    assert sum(one['area'] for one in entry['instances']) == mask.sum() > 0
+    count, _, statistics, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8))
+    assert len(entry['instances']) == count - 1
+    x, y, width, height = entry['instances'][0]['box']
+    assert entry['instances'][0]['area'] == statistics[1:, cv2.CC_STAT_AREA].max()
+    assert mask[y : y + height, x : x + width].any()
+    assert 0.5 < entry['instances'][0]['probability'] <= 1
+    assert x <= entry['instances'][0]['centroid'][0] < x + width
+    segment(checkpoint, photo, '-p', 'mug', '--instances', '--min-area', 90 * 120 + 1)
+    assert entries()[0]['instances'] == []
+    segment(checkpoint, photo, '-p', 'mug')
+    assert 'instances' not in entries()[0]
+
+
+def test_the_page_is_true(
+    repository: Path, checkpoint: Path, photo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Examples run, options exist."""
+    import clipseg_model
+
+    page = (repository / 'docs' / 'zoom.md').read_text(encoding='utf-8')
+    monkeypatch.setattr(clipseg_model, 'create_model', lambda *_: create_model(checkpoint, 'cpu'))
+    names: dict[str, object] = {}
+    blocks = re.findall(r'```python\n(.*?)```', page, re.DOTALL)
+    assert len(blocks) >= 3
+    for block in blocks:
+        exec(block, names)
+    commands = re.findall(r'^\$ clipseg (.*)$', page, re.MULTILINE)
+    assert len(commands) >= 3
+    for command in commands:
+        name, *arguments = shlex.split(command)
+        help_text = CliRunner().invoke(app, [name, '--help'], env={'COLUMNS': '200'}).output
+        for argument in arguments:
+            if argument.startswith('--'):
+                assert argument in help_text

@@ -1,0 +1,322 @@
+"""The parts of the nodes that need no topics: verdicts, parameters, throttling, QoS, tuning."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from builtin_interfaces.msg import Time
+from rclpy.duration import Duration
+from rclpy.logging import get_logger
+from rclpy.qos import (
+    QoSDurabilityPolicy,
+    QoSLivelinessPolicy,
+    QoSProfile,
+    QoSReliabilityPolicy,
+)
+
+from clipseg_ros import camera_node
+from clipseg_ros.ros.interfaces import load_interfaces
+from clipseg_ros.ros.log import ThrottledLog
+from clipseg_ros.ros.parameters import Declaration
+from clipseg_ros.ros.qos import (
+    command_input,
+    image_output,
+    incompatible_policies,
+    latched_output,
+    sensor_input,
+)
+from clipseg_ros.segment import parameters as segment_parameters
+from clipseg_ros.segment.diagnostics import Level, Situation, diagnostic_array, judge
+
+ROOT = Path(__file__).parents[3]
+
+GOOD = Situation(
+    node='/clipseg',
+    state='active',
+    prompts=('mug', 'bowl'),
+    image_topic='/image',
+    camera_count=1,
+    outputs=('mask',),
+    idle=0.1,
+    busy=0.02,
+    watchdog=5.0,
+    rate=12.34,
+)
+
+
+@pytest.mark.parametrize(
+    ('changes', 'level', 'words'),
+    [
+        ({}, Level.OK, ['mug, bowl', '12.3']),
+        ({'state': 'unconfigured'}, Level.WARN, ['ros2 lifecycle set /clipseg configure']),
+        ({'state': 'inactive'}, Level.WARN, ['ros2 lifecycle set /clipseg activate']),
+        ({'state': 'unconfigured', 'failure': 'no file'}, Level.ERROR, ['no file']),
+        ({'enabled': False}, Level.OK, ['disabled', '/clipseg/enable']),
+        ({'prompts': ()}, Level.WARN, ['no prompt set', '/clipseg/prompt']),
+        ({'busy': 7.0}, Level.ERROR, ['busy', '7 s']),
+        ({'busy': 7.0, 'watchdog': 0.0}, Level.OK, ['12.3']),
+        ({'frame_fault': 'bad image: step 3'}, Level.ERROR, ['bad image', 'step 3']),
+        ({'memory_warning': 'memory is short'}, Level.WARN, ['memory is short']),
+        (
+            {'memory_warning': 'memory is short', 'frame_fault': 'out of it'},
+            Level.ERROR,
+            ['out of it'],
+        ),
+        ({'idle': 9.0, 'camera_count': 0}, Level.ERROR, ['nobody publishes on /image']),
+        ({'idle': 9.0}, Level.ERROR, ['no image on /image for 9 s', '1 publisher', 'fastdds.xml']),
+        ({'idle': 9.0, 'watchdog': 0.0}, Level.OK, ['12.3']),
+        ({'idle': 9.0, 'mismatches': ('QoS mismatch on /image: x',)}, Level.ERROR, ['QoS']),
+        (
+            {'idle': 9.0, 'camera_count': 0, 'mismatches': ('transport mismatch on /image: x',)},
+            Level.ERROR,
+            ['transport'],
+        ),
+        ({'mismatches': ('QoS mismatch on /clipseg/mask: x',)}, Level.WARN, ['/clipseg/mask']),
+        ({'depth_fault': 'no depth on /depth'}, Level.WARN, ['3D: no depth on /depth']),
+        ({'outputs': ()}, Level.OK, ['nobody subscribes']),
+    ],
+)
+def test_verdicts(changes: dict[str, Any], level: Level, words: list[str]) -> None:
+    verdict = judge(dataclasses.replace(GOOD, **changes))
+    assert verdict.level == level
+    for word in words:
+        assert word in verdict.message
+
+
+def test_diagnostic_message() -> None:
+    stamp = Time(sec=3, nanosec=4)
+    verdict = judge(GOOD)
+    array = diagnostic_array('clipseg: segmentation', 'cpu', verdict, {'fps': '3', 'b': ''}, stamp)
+    assert array.header.stamp == stamp
+    (status,) = array.status
+    assert (status.name, status.hardware_id, status.message) == (
+        'clipseg: segmentation',
+        'cpu',
+        verdict.message,
+    )
+    assert status.level == b'\x00'
+    assert [(item.key, item.value) for item in status.values] == [('fps', '3'), ('b', '')]
+
+
+ALL = [*segment_parameters.DECLARATIONS.values(), *camera_node.DECLARATIONS.values()]
+
+
+@pytest.mark.parametrize('declaration', ALL, ids=lambda declaration: declaration.name)
+def test_every_parameter_is_described_and_its_default_is_good(declaration: Declaration) -> None:
+    descriptor = declaration.descriptor()
+    assert descriptor.description.endswith('.')
+    assert declaration.problem(declaration.default) == ''
+    if isinstance(declaration.default, float):
+        (limits,) = descriptor.floating_point_range
+        assert limits.from_value <= declaration.default <= limits.to_value
+    elif isinstance(declaration.default, int) and not isinstance(declaration.default, bool):
+        (limits,) = descriptor.integer_range
+        assert limits.from_value <= declaration.default <= limits.to_value
+
+
+@pytest.mark.parametrize(
+    ('file', 'node', 'declarations'),
+    [
+        ('segment.yaml', '/**/clipseg', segment_parameters.DECLARATIONS),
+        ('camera.yaml', '/**/camera', camera_node.DECLARATIONS),
+    ],
+)
+def test_parameter_files_hold_every_default(
+    file: str, node: str, declarations: dict[str, Declaration]
+) -> None:
+    parameters = yaml.safe_load((ROOT / 'config' / file).read_text())[node]['ros__parameters']
+    assert parameters == {name: entry.default for name, entry in declarations.items()}
+    assert {type(value) for value in parameters.values()} <= {str, int, float, bool, list}
+
+
+def test_documentation_names_every_parameter_and_topic() -> None:
+    text = (ROOT / 'docs' / 'nodes.md').read_text()
+    for name in (*segment_parameters.DECLARATIONS, *camera_node.DECLARATIONS):
+        assert f'`{name}`' in text, name
+    for topic in ('~/mask', '~/labels', '~/confidence', '~/probability', '~/overlay', '~/prompts',
+                  '~/segments', '~/prompt', '~/prompt_image', '~/prompt_mask', '~/enable',
+                  '~/set_prompts', '~/pick', '~/pick_point', '~/pick_box', '~/save_prompts',
+                  '~/load_prompts', '/diagnostics', '~/instances', '~/points', 'depth',
+                  'camera_info', '~/label_info', '~/detections', '~/get_masks'):  # fmt: skip
+        assert f'`{topic}`' in text, topic
+
+
+def test_what_takes_effect_at_configuring_is_refused_after_it() -> None:
+    assert segment_parameters.find_problem('model', 'other', configured=False) == ''
+    assert 'cleanup' in segment_parameters.find_problem('model', 'other', configured=True)
+    assert segment_parameters.find_problem('threshold', 0.3, configured=True) == ''
+    assert segment_parameters.find_problem('use_sim_time', True, configured=True) == ''
+
+
+@pytest.mark.parametrize(
+    ('name', 'good', 'bad'),
+    [
+        ('device', ['auto', 'cpu', 'cuda', 'cuda:3'], ['gpu', '', 'cuda:', 'cuda:x']),
+        ('runtime', ['eager', 'openvino', 'auto'], ['onnx', '']),
+        ('precision', ['fp32', 'bf16', 'int8'], ['float32', '']),
+        ('threshold', [-1.0, 0.001, 0.5, 0.999], [0.0, 1.0, -0.2, float('nan')]),
+        ('image_transport', ['raw', 'compressed'], ['theora', '']),
+        ('image_backend', ['builtin', 'cv_bridge'], ['opencv', '']),
+        ('model', ['tabletop', '/some/file.safetensors'], ['', '  ']),
+        (
+            'roi',
+            [[0, 0, 0, 0], [], [0, 0, 1, 1], [5, 6, 640, 480]],
+            [
+                [0, 0, 0, 5],
+                [-1, 0, 5, 5],
+                [1, 2, 3],
+                [0, 0, 1.5, 2],
+                [1, 1, 0, 0],
+                'all',
+                3,
+                None,
+                [0, 0, 10**7, 5],
+                [True, True, True, True],
+            ],
+        ),
+        ('prompt', ['', 'mug', ['mug', 'bowl'], []], [None, 3, [1, 2], 'x' * 1001, 'name:']),
+    ],
+)
+def test_checks(name: str, good: list[Any], bad: list[Any]) -> None:
+    for value in good:
+        assert segment_parameters.find_problem(name, value, configured=False) == ''
+    for value in bad:
+        assert name in segment_parameters.find_problem(name, value, configured=False)
+
+
+class Recorder:
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def warning(self, line: str) -> None:
+        self.lines.append(f'W {line}')
+
+    def error(self, line: str) -> None:
+        self.lines.append(f'E {line}')
+
+
+def test_throttling_is_by_what_happened() -> None:
+    recorder = Recorder()
+    log = ThrottledLog(recorder, period=0.1)
+    for _ in range(3):
+        log.warning('step', 'bad step')
+        log.error('size', 'bad size')
+    assert recorder.lines == ['W bad step', 'E bad size']
+    time.sleep(0.12)
+    log.warning('step', 'bad step')
+    assert recorder.lines[2:] == ['W bad step (2 more like it in between)']
+    time.sleep(0.12)
+    log.warning('step', 'bad step')
+    assert recorder.lines[3:] == ['W bad step']
+
+
+def test_the_logger_of_a_node_takes_both_severities() -> None:
+    """rclpy's raises where one line of code logs in another severity than before."""
+    log = ThrottledLog(get_logger('throttled'))
+    for number in range(3):
+        log.warning(f'warning {number}', 'a warning')
+        log.error(f'error {number}', 'an error')
+
+
+def test_profiles_connect_to_every_kind_of_peer() -> None:
+    best_effort = QoSProfile(depth=5, reliability=QoSReliabilityPolicy.BEST_EFFORT)
+    reliable = QoSProfile(depth=5, reliability=QoSReliabilityPolicy.RELIABLE)
+    for peer in (best_effort, reliable):
+        assert incompatible_policies(image_output(), peer) == []
+        assert incompatible_policies(latched_output(), peer) == []
+        assert incompatible_policies(peer, sensor_input()) == []
+    assert incompatible_policies(best_effort, command_input()) == ['reliability']
+    assert (sensor_input().depth, image_output().depth) == (1, 1)
+
+
+def test_what_makes_peers_incompatible() -> None:
+    def profile(**policies: Any) -> QoSProfile:
+        return QoSProfile(depth=1, **policies)
+
+    latched = profile(durability=QoSDurabilityPolicy.TRANSIENT_LOCAL)
+    assert incompatible_policies(profile(), latched) == ['durability']
+    assert incompatible_policies(latched, profile()) == []
+    manual = profile(liveliness=QoSLivelinessPolicy.MANUAL_BY_TOPIC)
+    assert incompatible_policies(profile(), manual) == ['liveliness']
+    hasty = profile(deadline=Duration(seconds=0.1))
+    assert incompatible_policies(profile(), hasty) == ['deadline']
+    assert incompatible_policies(hasty, profile(deadline=Duration(seconds=1))) == []
+    # An endless duration, as peers report it.
+    endless = Duration(seconds=9223372036, nanoseconds=854775807)
+    never = profile(deadline=endless, liveliness_lease_duration=endless)
+    assert incompatible_policies(profile(), never) == []
+    assert incompatible_policies(never, profile()) == []
+
+
+def run(code: str, **variables: str) -> str:
+    import os
+
+    environment = {k: v for k, v in os.environ.items() if k != 'OMP_WAIT_POLICY'}
+    done = subprocess.run(
+        [sys.executable, '-c', code],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={**environment, **variables},
+        check=True,
+    )
+    return done.stdout.strip()
+
+
+def test_the_process_is_tuned_before_torch_is_there() -> None:
+    code = (
+        'import os, sys\n'
+        'import clipseg_ros.segment_node\n'
+        "assert 'torch' not in sys.modules\n"
+        'from clipseg_ros.ros.tuning import keep_large_buffers, tune_process\n'
+        'tune_process()\n'
+        "print(os.environ['OMP_WAIT_POLICY'], keep_large_buffers())\n"
+    )
+    taken = 'True' if sys.platform.startswith('linux') else 'False'
+    assert run(code) == f'PASSIVE {taken}'
+    assert run(code, OMP_WAIT_POLICY='ACTIVE') == f'ACTIVE {taken}'
+
+
+def test_tuning_too_late_is_an_error() -> None:
+    code = (
+        "import sys; sys.modules['torch'] = sys\n"
+        'from clipseg_ros.ros.tuning import tune_process\n'
+        'try:\n    tune_process()\n'
+        'except RuntimeError as error:\n    print(error)\n'
+    )
+    assert 'OMP_WAIT_POLICY=PASSIVE' in run(code)
+
+
+def test_interfaces_of_an_older_version_are_told(tmp_path: Path) -> None:
+    """As after a pull without a new build: with all messages but one kind."""
+    names = {'msg': ['Prompt', 'PromptArray', 'Segment', 'SegmentArray'], 'srv': ['SetPrompts']}
+    for kind, classes in names.items():
+        (tmp_path / 'clipseg_ros' / kind).mkdir(parents=True)
+        text = ''.join(f'class {name}: ...\n' for name in classes)
+        (tmp_path / 'clipseg_ros' / kind / '__init__.py').write_text(text)
+    code = (
+        f'import clipseg_ros; clipseg_ros.__path__.insert(0, {str(tmp_path / "clipseg_ros")!r})\n'
+        'from clipseg_ros.ros.interfaces import load_interfaces\n'
+        'from clipseg_ros.ros.runner import run_node\n'
+        'raise SystemExit(run_node(load_interfaces, ["node"]))\n'
+    )
+    command = [sys.executable, '-c', code]
+    answer = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert answer.returncode == 1
+    assert 'Traceback' not in answer.stderr
+    for words in ('cannot start', str(tmp_path), 'lack PickPrompt, PromptMask, GetMasks', 'colcon'):
+        assert words in answer.stderr
+
+
+def test_interfaces_are_all_or_none() -> None:
+    interfaces = load_interfaces()
+    if interfaces is not None:
+        for field in dataclasses.fields(interfaces):
+            assert getattr(interfaces, field.name).__module__.startswith('clipseg_ros.')

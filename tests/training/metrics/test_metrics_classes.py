@@ -1,0 +1,229 @@
+"""Metrics over classes and prompts against torchmetrics and scikit-learn; exact sums."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from accelerate import Accelerator
+from counting import collected, drawn, figures, worker
+from sklearn.metrics import (
+    average_precision_score,
+    confusion_matrix,
+    jaccard_score,
+    precision_recall_curve,
+    roc_auc_score,
+)
+from torchmetrics.classification import (
+    BinaryCalibrationError,
+    BinaryJaccardIndex,
+    MulticlassJaccardIndex,
+)
+
+from training.metrics.classes import (
+    ClassStatistics,
+    ConfusionMatrix,
+    PromptStatistics,
+    sum_over_processes,
+    zero_shot_classes,
+)
+from training.metrics.pixels import BINS, PixelStatistics
+
+
+def adversarial() -> list[tuple[np.ndarray, np.ndarray]]:
+    """All, nothing, the opposite, one pixel."""
+    nothing, everything = np.zeros((5, 5), bool), np.ones((5, 5), bool)
+    one = nothing.copy()
+    one[2, 3] = True
+    middle = np.float32(0.5 / BINS)
+    return [
+        (np.where(mask, 1 - middle, middle).astype(np.float32), truth)
+        for mask in (nothing, everything, one)
+        for truth in (nothing, everything, one)
+    ]
+
+
+PAIRS = [*(drawn(seed) for seed in range(4)), *adversarial()]
+
+
+@pytest.mark.parametrize('pair', range(len(PAIRS)))
+class TestPixels:
+    def test_iou_agrees_with_torchmetrics_and_scikit_learn(self, pair):
+        probability, truth = PAIRS[pair]
+        statistics = PixelStatistics()
+        statistics.add(probability, truth)
+        for index in (1, 50, 100, 180):
+            mask = probability >= index / BINS
+            foreground = statistics.iou_foreground()[index]
+            index_of_torch = BinaryJaccardIndex(threshold=index / BINS, zero_division=0)
+            theirs = index_of_torch(torch.from_numpy(probability), torch.from_numpy(truth))
+            assert foreground == pytest.approx(float(theirs), abs=1e-6)
+            binary = [
+                jaccard_score(truth.ravel(), mask.ravel(), pos_label=label, zero_division=0)
+                for label in (0, 1)
+            ]
+            assert statistics.iou_binary()[index] == pytest.approx(np.mean(binary))
+
+    def test_precision_and_recall_agree_with_scikit_learn(self, pair):
+        probability, truth = PAIRS[pair]
+        if not truth.any():
+            pytest.skip('recall of nothing is not defined')
+        statistics = PixelStatistics()
+        statistics.add(probability, truth)
+        mine = statistics.precision_recall()
+        precision, recall, thresholds = precision_recall_curve(truth.ravel(), probability.ravel())
+        at = np.floor(thresholds * BINS).astype(int)
+        np.testing.assert_allclose(mine[0][at], precision[:-1])
+        np.testing.assert_allclose(mine[1][at], recall[:-1])
+
+    def test_calibration_error_agrees_with_torchmetrics(self, pair):
+        probability, truth = PAIRS[pair]
+        statistics = PixelStatistics()
+        statistics.add(probability, truth)
+        theirs = BinaryCalibrationError(n_bins=20, norm='l1')(
+            torch.from_numpy(probability.ravel()), torch.from_numpy(truth.ravel().astype(int))
+        )
+        assert statistics.calibration_error() == pytest.approx(float(theirs), abs=1e-5)
+
+
+@pytest.mark.parametrize('seed', range(4))
+def test_average_precision_agrees_with_scikit_learn(seed):
+    probability, truth = drawn(seed, 200)
+    statistics = PixelStatistics()
+    statistics.add(probability, truth)
+    # Theirs adds up steps, ours integrates; with 200 thresholds they are this close.
+    theirs = average_precision_score(truth.ravel(), probability.ravel())
+    assert statistics.average_precision() == pytest.approx(theirs, abs=0.01)
+
+
+def test_calibration_of_honest_and_of_overconfident_probabilities():
+    rng = np.random.default_rng(0)
+    probability = rng.random((400, 400)).astype(np.float32)
+    honest, proud = PixelStatistics(), PixelStatistics()
+    honest.add(probability, rng.random((400, 400)) < probability)
+    proud.add(np.full((400, 400), 0.99, np.float32), rng.random((400, 400)) < 0.6)
+    assert honest.calibration_error() < 0.01
+    assert proud.calibration_error() == pytest.approx(0.39, abs=0.01)
+    with pytest.raises(ValueError, match='7 ranges do not divide'):
+        honest.calibration_error(7)
+
+
+def test_best_threshold_and_pixels_that_do_not_count():
+    probability = np.array([[0.9, 0.6, 0.3, 0.1]], np.float32)
+    truth = np.array([[True, True, False, False]])
+    statistics = PixelStatistics()
+    statistics.add(probability, truth)
+    value, threshold = statistics.best(statistics.iou_foreground())
+    assert value == 1
+    assert 0.3 < threshold <= 0.6
+    ignoring = PixelStatistics()
+    ignoring.add(probability, ~truth, np.array([[True, False, True, False]]))
+    assert (ignoring.foreground.sum(), ignoring.background.sum()) == (1, 1)
+    with pytest.raises(ValueError, match='not within 0…1'):
+        statistics.add(np.array([[np.nan, 0, 0, 0]], np.float32), truth)
+    with pytest.raises(ValueError, match='pixels that count'):
+        statistics.add(probability, truth, np.ones((2, 2), bool))
+
+
+class TestClasses:
+    def test_mean_iou_is_over_classes_not_over_pixels(self):
+        statistics = ClassStatistics()
+        half = np.array([[0.9, 0.1]], np.float32)
+        statistics.add(1, np.full((10, 10), 0.9, np.float32), np.ones((10, 10), bool))
+        statistics.add(2, half, np.array([[True, True]]))
+        statistics.add(2, half, np.array([[False, True]]))
+        at_half = BINS // 2
+        assert statistics.mean_iou()[at_half] == pytest.approx((1 + 1 / 4) / 2)
+        assert statistics.all_classes().iou_foreground()[at_half] == pytest.approx(101 / 104)
+        with pytest.raises(ValueError, match='nothing was added'):
+            ClassStatistics().mean_iou()
+
+    def test_confusion_agrees_with_scikit_learn_and_torchmetrics(self):
+        rng = np.random.default_rng(0)
+        truth = rng.integers(0, 21, (80, 80))
+        predicted = np.where(rng.random((80, 80)) < 0.6, truth, rng.integers(0, 21, (80, 80)))
+        truth[:5] = 255
+        matrix = ConfusionMatrix.of(21)
+        for rows in (slice(0, 30), slice(30, 80)):
+            matrix.add(predicted[rows], truth[rows].astype(np.uint8))
+        known = truth != 255
+        np.testing.assert_array_equal(
+            matrix.counts, confusion_matrix(truth[known], predicted[known], labels=range(21))
+        )
+        theirs = MulticlassJaccardIndex(21, average='none', ignore_index=255)
+        np.testing.assert_allclose(
+            matrix.ious(), theirs(torch.from_numpy(predicted), torch.from_numpy(truth)), atol=1e-6
+        )
+
+    def test_seen_and_unseen(self):
+        matrix = ConfusionMatrix(np.array([[6, 2, 0], [0, 4, 0], [4, 0, 4]]))
+        ious = [6 / 12, 4 / 6, 4 / 8]
+        result = matrix.seen_unseen([2])
+        assert result['seen'] == pytest.approx((ious[0] + ious[1]) / 2)
+        assert result['unseen'] == pytest.approx(ious[2])
+        assert result['harmonic'] == pytest.approx(2 / (1 / result['seen'] + 1 / result['unseen']))
+        assert result['overall'] == pytest.approx(np.mean(ious))
+        assert ConfusionMatrix.of(3).seen_unseen([1])['harmonic'] == 0
+
+    def test_classes_that_do_not_exist(self):
+        with pytest.raises(ValueError, match='predictions 3 … 3 of 3'):
+            ConfusionMatrix.of(3).add(np.array([[3]]), np.array([[0]]))
+        with pytest.raises(ValueError, match='differ in shape'):
+            ConfusionMatrix.of(3).add(np.zeros((1, 2), int), np.zeros((2, 1), int))
+
+    def test_the_background_counts_threefold(self):
+        maps = np.array([[[0.2, 0.2]], [[0.5, 0.7]], [[0.1, 0.65]]], np.float32)
+        assert zero_shot_classes(maps).tolist() == [[0, 1]]
+        assert zero_shot_classes(maps, background=1).tolist() == [[1, 1]]
+
+
+class TestPrompts:
+    def test_auroc_agrees_with_scikit_learn(self):
+        rng = np.random.default_rng(0)
+        for decimals in (1, 2):
+            truth = rng.random(300) < 0.4
+            scores = np.clip(rng.normal(0.4 + 0.2 * truth, 0.2), 0, 1).round(decimals)
+            statistics = PromptStatistics()
+            for score, present in zip(scores, truth, strict=True):
+                # A little above the level's lower end, which has no exact binary form.
+                mask = np.full((2, 2), present)
+                statistics.add(min(float(score) + 1e-9, 1), mask, mask)
+            assert statistics.presence_auroc() == pytest.approx(roc_auc_score(truth, scores))
+
+    def test_ious_of_prompts(self):
+        truth = np.zeros((10, 10), bool)
+        truth[:, :5] = True
+        statistics = PromptStatistics()
+        statistics.add(0.9, truth, truth)
+        statistics.add(0.9, np.ones((10, 10), bool), truth)
+        statistics.add(0.1, np.ones((10, 10), bool), np.zeros((10, 10), bool))
+        assert statistics.mean_iou() == pytest.approx(0.75, abs=1e-9)
+        assert [statistics.accuracy(t) for t in (0.5, 0.51, 1.0)] == [1, 0.5, 0.5]
+
+    def test_nothing_added(self):
+        empty = PromptStatistics()
+        assert np.isnan([empty.presence_auroc(), empty.mean_iou(), empty.accuracy(0.5)]).all()
+        with pytest.raises(ValueError, match=r'presence is 1\.2'):
+            empty.add(1.2, np.zeros((1, 1), bool), np.zeros((1, 1), bool))
+
+
+class TestSums:
+    def test_one_process_sums_nothing(self):
+        statistics = PixelStatistics()
+        assert sum_over_processes(statistics, Accelerator(cpu=True)) is statistics
+
+    def test_two_processes_have_the_sums_of_one(self, tmp_path):
+        import socket
+
+        with socket.socket() as probe:
+            probe.bind(('127.0.0.1', 0))
+            port = probe.getsockname()[1]
+        torch.multiprocessing.spawn(worker, (port, str(tmp_path)), nprocs=2)
+        expected = repr(figures(collected(slice(None))))
+        assert [(tmp_path / f'{rank}.txt').read_text() for rank in (0, 1)] == [expected] * 2
+
+    def test_counts_as_an_array(self):
+        first, second = collected(slice(0, 9))[0], collected(slice(9, 20))[0]
+        both = PixelStatistics.of_counts(first.counts() + second.counts())
+        assert both.average_precision() == collected(slice(None))[0].average_precision()
+        assert both.samples == 20

@@ -1,0 +1,108 @@
+"""The consumer of the node's benchmark: takes its outputs and writes down when they came.
+
+    python -m training.benchmarks.node_peers.receiver --output arrivals.json --topics mask labels
+
+Messages stay serialised but for their stamps, which costs about what it costs a consumer in C++.
+Runs until SIGINT or SIGTERM, then writes JSON: for each topic the stamp and the arrival of each
+message (nanoseconds of system time), and the values of each of the node's diagnostics.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import struct
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.executors import SingleThreadedExecutor
+from sensor_msgs.msg import Image
+
+from clipseg_ros.ros.qos import image_output
+from clipseg_ros.ros.runner import spin
+from clipseg_ros.ros.tuning import keep_large_buffers
+
+
+class Receiver:
+    """A node that subscribes to outputs of ``/clipseg``, or of nodes of other names.
+
+    Args:
+        topics: Their private names, such as ``mask``, or full ones.
+
+    Attributes:
+        arrivals: For each topic (stamp, arrival) of each message, nanoseconds.
+        diagnostics: The values of each of the node's diagnostics.
+    """
+
+    def __init__(self, topics: list[str]) -> None:
+        self.node = rclpy.create_node('bench_receiver')
+        self.arrivals: dict[str, list[tuple[int, int]]] = {topic: [] for topic in topics}
+        self.diagnostics: list[dict[str, str]] = []
+        for topic, arrivals in self.arrivals.items():
+            self.node.create_subscription(
+                Image, _full(topic), _recorder(arrivals), image_output(), raw=True
+            )
+        self.node.create_subscription(DiagnosticArray, '/diagnostics', self._on_diagnostics, 10)
+
+    def wait_until_matched(self, timeout: float = 30.0) -> None:
+        """Waits until somebody publishes each topic.
+
+        Raises:
+            TimeoutError: Somebody does not.
+        """
+        deadline = time.monotonic() + timeout
+        while missing := [t for t in self.arrivals if not self._publishers(t)]:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f'nobody publishes {missing} within {timeout:g} s')
+            time.sleep(0.02)
+
+    def _publishers(self, topic: str) -> int:
+        return int(self.node.count_publishers(_full(topic)))
+
+    def _on_diagnostics(self, message: DiagnosticArray) -> None:
+        for status in message.status:
+            self.diagnostics.append({item.key: item.value for item in status.values})
+
+
+def _full(topic: str) -> str:
+    return topic if topic.startswith('/') else f'/clipseg/{topic}'
+
+
+def _recorder(arrivals: list[tuple[int, int]]) -> Callable[[bytes], None]:
+    def record(message: bytes) -> None:
+        arrival = time.time_ns()
+        # The stamp is the first field, after four bytes that tell the encoding.
+        seconds, nanoseconds = struct.unpack_from('<iI' if message[1] & 1 else '>iI', message, 4)
+        arrivals.append((seconds * 1_000_000_000 + nanoseconds, arrival))
+
+    return record
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Runs the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument('--output', type=Path, required=True, help='file to write')
+    parser.add_argument('--topics', nargs='+', required=True, help='mask, labels, …')
+    options = parser.parse_args(arguments)
+    keep_large_buffers()
+    rclpy.init(args=[])
+    try:
+        receiver = Receiver(options.topics)
+        receiver.wait_until_matched()
+        executor = SingleThreadedExecutor()
+        executor.add_node(receiver.node)
+        print('receiver ready', flush=True)
+        spin(executor)
+        executor.shutdown()
+        receiver.node.destroy_node()
+    finally:
+        rclpy.try_shutdown()
+    report = {'arrivals': receiver.arrivals, 'diagnostics': receiver.diagnostics}
+    options.output.write_text(json.dumps(report) + '\n', encoding='utf-8')
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,1 @@
+"""The bundled model: its data, losses and frozen parts."""

@@ -1,0 +1,127 @@
+"""Renders scenes of the tabletop world into arrays that training reads by memory map.
+
+    python -m training.bundled.render_scenes runs/tabletop --split train --scenes 4000
+
+A split is a folder of shards, each ``rgb_K.npy`` (N, S, S, 3) and ``ids_K.npy`` (N, S, S), both
+uint8, with ``views_K.json``: per view the scene's seed, its objects and its phrases with the ids
+of the objects they are true of. A shard is a pure function of its seeds, so a run that was cut
+off goes on where it stopped, and several may run side by side.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from tabletop_world.language.phrases import Phrase, absent, describe, describe_unseen_pairs
+from tabletop_world.language.vocabulary import UNSEEN_WORDS
+from tabletop_world.render.renderer import Renderer
+from tabletop_world.scenes.random_scenes import generate_scene
+from tabletop_world.scenes.scene import Frame
+
+#: Phrases true of nothing in the view that are stored with it.
+ABSENT_PHRASES = 24
+#: Largest number of true phrases stored of one view.
+PRESENT_PHRASES = 48
+
+
+def phrase_record(phrase: Phrase) -> list[Any]:
+    """Returns a phrase as JSON: text, kind, sorted object ids."""
+    return [phrase.text, phrase.kind, sorted(phrase.object_ids)]
+
+
+def unseen_word_records(frame: Frame, min_fraction: float = 0.003) -> list[list[Any]]:
+    """Returns every word outside the grammar that is clearly true, or wholly false, of a view."""
+    counts = frame.pixel_counts()
+    least = min_fraction * frame.instances.size
+    records = []
+    for word, categories in UNSEEN_WORDS.items():
+        ids = [o.id for o in frame.scene.objects if o.category in categories]
+        pixels = sum(counts.get(i, 0) for i in ids)
+        if pixels == 0 or pixels >= least:
+            records.append([word, 'unseen_word', [i for i in ids if i in counts]])
+    return records
+
+
+def view_record(frame: Frame, camera: int, rng: np.random.Generator) -> dict[str, Any]:
+    """Returns all that training and evaluation need to know of a view besides its pixels."""
+    counts = frame.pixel_counts()
+    record: dict[str, Any] = {
+        'seed': frame.scene.seed,
+        'camera': camera,
+        'kind': frame.scene.kind,
+        'objects': [[o.id, o.category, o.colour, counts.get(o.id, 0)] for o in frame.scene.objects],
+        'absent': [phrase_record(p) for p in absent(frame, rng, ABSENT_PHRASES)],
+    }
+    if frame.scene.split == 'unseen_pairs':
+        present = describe_unseen_pairs(frame, rng)
+    else:
+        present = describe(frame, rng)
+        if frame.scene.split != 'train':
+            record['unseen_words'] = unseen_word_records(frame)
+    order = rng.permutation(len(present))[:PRESENT_PHRASES]
+    record['present'] = [phrase_record(present[i]) for i in order]
+    return record
+
+
+def render_shard(folder: Path, split: str, shard: int, scenes: int, size: int) -> int:
+    """Renders one shard, unless it is complete already; returns its number of views."""
+    views_path = folder / f'views_{shard:04d}.json'
+    if views_path.exists():
+        return len(json.loads(views_path.read_text()))
+    rgb, ids, views = [], [], []
+    with Renderer(size, size) as renderer:
+        for seed in range(shard * scenes, (shard + 1) * scenes):
+            scene = generate_scene(seed, split)
+            for camera in range(len(scene.cameras)):
+                frame = renderer.render(scene, camera, depth=False)
+                rng = np.random.default_rng([seed, camera, 77])
+                record = view_record(frame, camera, rng)
+                if not record['present']:
+                    continue
+                views.append(record)
+                rgb.append(frame.rgb)
+                ids.append(frame.instances)
+    np.save(folder / f'rgb_{shard:04d}.npy', np.stack(rgb))
+    np.save(folder / f'ids_{shard:04d}.npy', np.stack(ids))
+    # The JSON is written last and renamed into place: it marks the shard as complete.
+    partial = views_path.with_suffix(f'.{os.getpid()}.part')
+    partial.write_text(json.dumps(views))
+    partial.replace(views_path)
+    return len(views)
+
+
+def main() -> None:
+    """Runs the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('output', type=Path, help='folder of the rendered splits')
+    parser.add_argument('--split', default='train', help='train, val, test or unseen_pairs')
+    parser.add_argument('--scenes', type=int, required=True, help='number of scenes')
+    parser.add_argument('--first-shard', type=int, default=0, help='shard to begin with')
+    parser.add_argument('--shard-scenes', type=int, default=100, help='scenes a shard')
+    parser.add_argument('--size', type=int, default=288, help='side of the pictures, pixels')
+    parser.add_argument('--workers', type=int, default=os.cpu_count(), help='processes')
+    args = parser.parse_args()
+    folder: Path = args.output / args.split
+    folder.mkdir(parents=True, exist_ok=True)
+    shards = range(args.first_shard, args.first_shard + -(-args.scenes // args.shard_scenes))
+    with ProcessPoolExecutor(args.workers) as pool:
+        jobs = [
+            pool.submit(render_shard, folder, args.split, shard, args.shard_scenes, args.size)
+            for shard in shards
+        ]
+        views = 0
+        for job in tqdm(as_completed(jobs), total=len(jobs), unit='shard'):
+            views += job.result()
+    print(f'{folder}: {views} views')
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,1 @@
+"""Measure a model on any data set, and single properties of it."""

@@ -1,0 +1,316 @@
+"""Measures a model on any data set, in one of two modes that never mix.
+
+``paper``: pictures and truth are squares of 352 × 352 pixels, as CLIPSeg's evaluation makes them;
+figures are of the pixels of these squares. ``native``: the model is asked as its users ask it,
+through :class:`~clipseg_model.Segmenter`, and figures are of the pixels of the pictures as they
+are, at their own size and aspect.
+
+Only counts are kept: memory does not grow with the data, and sums over processes are exact.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from torch.utils.data import DataLoader, Dataset
+
+from clipseg_model import Prompt, Segmenter
+from clipseg_model.calibration import sigmoid, top_scores
+from clipseg_model.errors import ClipsegError
+from clipseg_model.model_card import ModelCard
+from clipseg_model.modeling.base import SegmentationModel
+from clipseg_model.prompting.visual_prompt import DEFAULT_METHOD
+from clipseg_model.prompts import TEMPLATES
+from training.datasets.samples import BadRecord, Sample, SampleSource, sample_rng
+from training.loop.feeding import Load
+from training.loop.learner import Learner
+from training.loop.prompting import PromptSettings, make_batch
+from training.metrics.matting import MattingErrors, matting_errors
+from training.metrics.tally import Tally
+
+Mode = Literal['paper', 'native']
+#: Side of the squares of the paper, pixels.
+PAPER_SIZE = 352
+
+
+class EvaluationError(ClipsegError):
+    """A data set or a model cannot be measured as asked."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How to measure.
+
+    Attributes:
+        mode: See the module.
+        prompt: What the model is asked with: phrases, or the samples' support images.
+        template: Caption of the phrases, a key of :data:`clipseg_model.prompts.TEMPLATES`, in
+            paper mode of one caption; where None, plain phrases in paper mode and what the
+            model's card says in native mode.
+        method: How support images become prompt images.
+        fit: How a picture becomes a square in paper mode.
+        size: Side of the square in paper mode.
+        seed: Of what is random about the samples.
+        batch: Samples that pass the model at once in paper mode.
+        workers: Processes that load.
+
+    Raises:
+        EvaluationError: Several captions in paper mode, which has no ensembles.
+    """
+
+    mode: Mode
+    prompt: Literal['text', 'image'] = 'text'
+    template: str | None = None
+    method: str = DEFAULT_METHOD
+    fit: Literal['squeeze', 'pad'] = 'squeeze'
+    size: int = PAPER_SIZE
+    seed: int = 0
+    batch: int = 8
+    workers: int = 0
+
+    def __post_init__(self) -> None:
+        captions = TEMPLATES[self.template or 'plain']
+        if self.mode == 'paper' and len(captions) != 1:
+            raise EvaluationError(
+                f'{self.template} is {len(captions)} captions, and paper mode asks with one: take '
+                'plain or fixed, or native mode, which averages over them'
+            )
+
+    def described(self, card: ModelCard) -> dict[str, Any]:
+        """Returns what a result has to say of how it came about."""
+        shown: dict[str, Any] = {
+            'mode': self.mode,
+            'prompt': self.prompt,
+            'template': self.template or ('plain' if self.mode == 'paper' else card.template),
+            'method': self.method,
+            'seed': self.seed,
+        }
+        if self.mode == 'paper':
+            return {**shown, 'pixels': f'{self.size} × {self.size}', 'fit': self.fit}
+        model_input = {'input_size': card.input_size, 'resize': card.resize}
+        return {**shown, 'pixels': "the pictures' own", **model_input}
+
+
+def measure(
+    model: SegmentationModel,
+    card: ModelCard,
+    source: SampleSource,
+    evaluation: Evaluation,
+    accelerator: Accelerator,
+    indices: Sequence[int] | None = None,
+) -> Tally:
+    """Measures a model on samples of a data set; every process its share.
+
+    Args:
+        model: The model, on any device.
+        card: Its card.
+        source: The data set.
+        evaluation: How.
+        accelerator: The processes, and the device.
+        indices: Which samples; all by default.
+
+    Returns:
+        The counts of all processes, the same in each.
+
+    Raises:
+        EvaluationError: The data set draws random crops, or there is no sample to measure.
+        BadRecord: A record is broken, and the data set's policy is to raise.
+    """
+    check_whole(source)
+    chosen = range(len(source)) if indices is None else indices
+    groups = grouped(source, chosen)[accelerator.process_index :: accelerator.num_processes]
+    run = _paper if evaluation.mode == 'paper' else _native
+    tally, skipped = run(model, card, source, groups, evaluation, device_of(accelerator))
+    tally = tally.summed(accelerator)
+    counts: Counter[str] = Counter()
+    # Every process has counted its own.
+    for other in gather_object([dict(skipped)]):
+        counts.update(other)
+    tally.skipped = dict(sorted(counts.items()))
+    if not tally.pixels().samples:
+        raise EvaluationError(
+            f'there is no sample to measure on among {len(chosen)}; {tally.skipped or "none"}'
+        )
+    return tally
+
+
+def device_of(accelerator: Accelerator) -> torch.device:
+    """Returns the device of this process; several processes share one CPU, which has no number."""
+    device = accelerator.device
+    return torch.device('cpu') if device.type == 'cpu' else device
+
+
+def check_whole(source: SampleSource) -> None:
+    """Makes sure that a data set gives whole pictures.
+
+    Raises:
+        EvaluationError: It draws random crops.
+    """
+    if getattr(getattr(source, 'settings', None), 'crop', 'none') == 'random':
+        raise EvaluationError(
+            'the data set draws random crops: measure whole pictures, with crop: none'
+        )
+
+
+def grouped(source: SampleSource, indices: Sequence[int]) -> list[list[int]]:
+    """Returns indices by what is averaged before anything else: the mattes of RefMatte."""
+    matte = getattr(source, 'matte', None)
+    if matte is None:
+        return [[index] for index in indices]
+    of_matte: dict[str, list[int]] = {}
+    for index in indices:
+        of_matte.setdefault(matte(index), []).append(index)
+    return list(of_matte.values())
+
+
+class _Groups(Dataset[tuple[list[Sample], dict[str, int]]]):
+    """Groups of samples, and how many were left out, by why."""
+
+    def __init__(
+        self, source: SampleSource, groups: list[list[int]], evaluation: Evaluation
+    ) -> None:
+        self.source, self.groups, self.evaluation = source, groups, evaluation
+
+    def __len__(self) -> int:
+        return len(self.groups)
+
+    def __getitem__(self, number: int) -> tuple[list[Sample], dict[str, int]]:
+        before = Counter(self.source.problems.counts)
+        samples, lacking = [], 0
+        for index in self.groups[number]:
+            try:
+                sample = self.source.load(index, sample_rng(self.evaluation.seed, 0, index))
+            except BadRecord as record:
+                self.source.problems.found(record)
+                continue
+            if self.evaluation.prompt == 'text':
+                sample = replace(sample, support=None)
+            elif sample.support is None:
+                lacking += 1
+                continue
+            samples.append(sample)
+        skipped = Counter(self.source.problems.counts) - before
+        if lacking:
+            skipped['no support image'] += lacking
+        return samples, dict(skipped)
+
+
+class _Batches(Dataset[tuple[Load | None, list[Sample], dict[str, int]]]):
+    """Batches of samples as squares."""
+
+    def __init__(self, groups: _Groups, prompts: PromptSettings, size: int) -> None:
+        self.groups, self.prompts, self.size = groups, prompts, size
+
+    def __len__(self) -> int:
+        return -(-len(self.groups) // self.size)
+
+    def __getitem__(self, number: int) -> tuple[Load | None, list[Sample], dict[str, int]]:
+        samples: list[Sample] = []
+        skipped: Counter[str] = Counter()
+        first = number * self.size
+        for group in range(first, min(first + self.size, len(self.groups))):
+            more, left_out = self.groups[group]
+            samples += more
+            skipped.update(left_out)
+        if not samples:
+            return None, [], dict(skipped)
+        batch = make_batch(samples, self.prompts, np.random.default_rng(0))
+        # The pictures themselves need not travel from the loading process.
+        bare = [replace(sample, image=sample.image[:0], support=None) for sample in samples]
+        return Load([], batch), bare, dict(skipped)
+
+
+def _loader(data: Dataset[Any], workers: int) -> Iterator[Any]:
+    generator = torch.Generator().manual_seed(0)
+    return iter(DataLoader(data, batch_size=None, num_workers=workers, generator=generator))
+
+
+def paper_prompts(card: ModelCard, model: SegmentationModel, how: Evaluation) -> PromptSettings:
+    """Returns how samples become prompts in paper mode."""
+    return PromptSettings(
+        size=how.size,
+        fit=how.fit,
+        template=how.template or 'plain',
+        method=how.method,
+        ground=card.ground_levels(model.backbone.mean),
+        text_weight=(0.0, 0.0),
+    )
+
+
+@torch.no_grad()
+def _paper(
+    model: SegmentationModel,
+    card: ModelCard,
+    source: SampleSource,
+    groups: list[list[int]],
+    evaluation: Evaluation,
+    device: torch.device,
+) -> tuple[Tally, Counter[str]]:
+    learner = Learner(model).to(device).eval()
+    prompts = paper_prompts(card, model, evaluation)
+    tally, skipped = Tally(card.threshold), Counter[str]()
+    flat = _Groups(source, [[index] for group in groups for index in group], evaluation)
+    for load, samples, left_out in _loader(
+        _Batches(flat, prompts, evaluation.batch), evaluation.workers
+    ):
+        skipped.update(left_out)
+        if load is None:
+            continue
+        logits = learner(load)[1][:, 0].cpu()
+        scores = top_scores(logits)
+        truth, valid = load.batch.masks[:, 0] >= 0.5, load.batch.valid[:, 0]
+        for row, sample in enumerate(samples):
+            probability = sigmoid(logits[row].numpy())
+            mask = probability > card.threshold
+            if scores[row] < card.presence_threshold:
+                mask[:] = False
+            tally.add(
+                probability,
+                mask,
+                scores[row],
+                truth[row].numpy(),
+                valid[row].numpy(),
+                sample.class_id,
+            )
+    return tally, skipped
+
+
+def _native(
+    model: SegmentationModel,
+    card: ModelCard,
+    source: SampleSource,
+    groups: list[list[int]],
+    evaluation: Evaluation,
+    device: torch.device,
+) -> tuple[Tally, Counter[str]]:
+    segmenter = Segmenter(model, card, device, evaluation.method, evaluation.template)
+    tally, skipped = Tally(card.threshold), Counter[str]()
+    for samples, left_out in _loader(_Groups(source, groups, evaluation), evaluation.workers):
+        skipped.update(left_out)
+        errors: list[MattingErrors] = []
+        for sample in samples:
+            if sample.support is None:
+                prompt = Prompt(text=sample.phrase)
+            else:
+                prompt = Prompt(image=sample.support.image, mask=sample.support.mask)
+            (result,) = segmenter.segment(np.ascontiguousarray(sample.image), [prompt]).results
+            tally.add(
+                result.probability,
+                result.mask,
+                result.score,
+                sample.mask,
+                sample.valid,
+                sample.class_id,
+            )
+            if sample.alpha is not None:
+                errors.append(matting_errors(result.probability, sample.alpha))
+        if errors:
+            tally.matting.add(errors)
+    return tally, skipped

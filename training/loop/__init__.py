@@ -1,0 +1,1 @@
+"""What a training run is made of: settings, feeding, the learner, its folder and its state."""

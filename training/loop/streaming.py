@@ -1,0 +1,224 @@
+"""Training from activations that are read from end to end, for data that no random access fits.
+
+Random access (:class:`~training.loop.activations.CachedActivations`) wants a fast disk. A stream
+wants none: every loading process reads whole shards, one after the other, from a folder or from a
+web server, and shuffles what it holds. What a step sees is a function of seed, step, and the
+numbers of processes and of loading processes, so a run can be resumed anywhere without reading
+what came before.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from training.datasets.samples import DataError
+from training.datasets.shards import open_place, read_shard
+from training.loop.activations import (
+    DAMAGES,
+    DESCRIPTION,
+    ActivationsError,
+    check_description,
+    to_load,
+)
+from training.loop.feeding import Load, join
+from training.loop.settings import Settings
+
+#: Samples that a loading process holds and shuffles, at 2.2 MB each for ViT-B/16 with three taps.
+BUFFER = 64
+
+
+@dataclass(frozen=True)
+class Shards:
+    """The shards of :mod:`training.cache_activations`, in a folder or on a web server.
+
+    Attributes:
+        place: Folder or address.
+        description: What was cached.
+    """
+
+    place: str
+    description: Mapping[str, Any]
+
+    @classmethod
+    def at(cls, place: str) -> Shards:
+        """Reads what was cached.
+
+        Raises:
+            ActivationsError: There is nothing.
+        """
+        path = f'{place.rstrip("/")}/{DESCRIPTION}'
+        try:
+            with open_place(path) as file:
+                description = json.loads(file.read())
+            shards = cls(place.rstrip('/'), description)
+            assert len(shards.sizes()) > 0
+        except (OSError, ValueError, KeyError, TypeError, AssertionError) as error:
+            raise ActivationsError(
+                f'{path} cannot be read ({error!r}): write the folder with '
+                'python -m training.cache_activations'
+            ) from error
+        return shards
+
+    @property
+    def samples(self) -> int:
+        """Number of samples of an epoch."""
+        return int(self.description['samples'])
+
+    def sizes(self) -> list[int]:
+        """Returns the number of samples of each shard."""
+        total = self.samples * int(self.description['epochs'])
+        size = int(self.description['shard_size'])
+        return [min(size, total - start) for start in range(0, total, size)]
+
+    def path(self, shard: int) -> str:
+        """Returns the file or address of a shard."""
+        return f'{self.place}/activations-{shard:06d}.tar'
+
+    def check(self, settings: Settings, config: Mapping[str, Any], frozen: str) -> None:
+        """Makes sure that the activations are those that a run would make.
+
+        Raises:
+            ActivationsError: They are not; says by what.
+        """
+        check_description(self.description, self.place, settings, config, frozen)
+
+
+@dataclass
+class ActivationStream(IterableDataset[Load]):
+    """An endless stream of the parts of steps.
+
+    Each pass over the shards takes them in another order. They are dealt to the loading processes
+    of all processes; one holds :data:`BUFFER` samples of those that it is dealt, and yields them
+    in random order.
+
+    Attributes:
+        shards: What is read.
+        seed: Of the order.
+        part: Samples of a part.
+        rank: This process.
+        processes: How many there are.
+        start: Parts that this process has had already.
+        buffer: Samples that are held.
+    """
+
+    shards: Shards
+    seed: int
+    part: int
+    rank: int = 0
+    processes: int = 1
+    start: int = 0
+    buffer: int = BUFFER
+
+    def __iter__(self) -> Iterator[Load]:
+        info = get_worker_info()
+        number, count = (info.id, info.num_workers) if info is not None else (0, 1)
+        # The loader asks its workers in turn, from the first: after a resume, that is another one.
+        worker = (number + self.start) % count
+        had = len(range(worker, self.start, count))
+        samples = self.samples(self.rank * count + worker, self.processes * count, had * self.part)
+        while True:
+            yield join(list(islice(samples, self.part)))
+
+    def samples(self, stream: int, streams: int, skip: int) -> Iterator[Load]:
+        """Yields samples, each a batch of one, without an end.
+
+        Args:
+            stream: Which of the streams that the shards are dealt to.
+            streams: How many there are.
+            skip: Samples to leave out at the beginning; shards before them are not read.
+
+        Raises:
+            ActivationsError: There are fewer shards than streams, or one is damaged.
+        """
+        sizes = self.shards.sizes()
+        if len(sizes) < streams:
+            raise ActivationsError(
+                f'{len(sizes)} shards cannot feed {streams} loading processes: set workers to '
+                'less, or cache with a smaller --shard-size'
+            )
+        turn = 0
+        while True:
+            order = np.random.default_rng([self.seed, turn]).permutation(len(sizes))
+            mine = [int(shard) for shard in order[stream::streams]]
+            total = sum(sizes[shard] for shard in mine)
+            if skip < total:
+                yield from self._pass(mine, sizes, [self.seed, turn, stream], skip)
+            skip = max(0, skip - total)
+            turn += 1
+
+    def _pass(
+        self, mine: list[int], sizes: list[int], seed: list[int], skip: int
+    ) -> Iterator[Load]:
+        chunk, leave_out = divmod(skip, self.buffer)
+        first = chunk * self.buffer
+        reading = self._read(mine, sizes, first)
+        while held := list(islice(reading, self.buffer)):
+            order = np.random.default_rng([*seed, chunk]).permutation(len(held))
+            for position in order[leave_out:]:
+                yield _decoded(*held[position])
+            chunk, leave_out = chunk + 1, 0
+
+    def _read(
+        self, mine: list[int], sizes: list[int], first: int
+    ) -> Iterator[tuple[str, str, dict[str, bytes]]]:
+        for shard in mine:
+            if first >= sizes[shard]:
+                first -= sizes[shard]
+                continue
+            path, count = self.shards.path(shard), first
+            try:
+                for name, members in read_shard(path, first):
+                    yield path, name, members
+                    count += 1
+            except DataError as error:
+                raise ActivationsError(f'{error}. Cache that shard again') from error
+            if count != sizes[shard]:
+                raise ActivationsError(
+                    f'{path} has {count} samples and not {sizes[shard]}: delete it, and run '
+                    'training.cache_activations again'
+                )
+            first = 0
+
+
+def _decoded(path: str, name: str, members: dict[str, bytes]) -> Load:
+    try:
+        epoch, index = name.split('-')
+        return to_load((int(epoch), int(index)), members)
+    except DAMAGES as error:
+        raise ActivationsError(
+            f'{path} is damaged at sample {name} ({error!r}): delete it, and run '
+            'training.cache_activations again'
+        ) from error
+
+
+def feed_stream(
+    stream: ActivationStream, start: int, steps: int, accumulate: int, workers: int, pin: bool
+) -> Iterator[list[Load]]:
+    """Yields the parts of each step, as :func:`training.loop.feeding.feed` does.
+
+    Args:
+        stream: What is read; where it starts is set here.
+        start: First step.
+        steps: Of the whole run.
+        accumulate: Parts of a step.
+        workers: Processes that load; 0 loads here.
+        pin: Put batches into memory that a GPU copies from without waiting.
+    """
+    loader = DataLoader(
+        replace(stream, start=start * accumulate),
+        batch_size=None,
+        num_workers=workers,
+        pin_memory=pin,
+        generator=torch.Generator().manual_seed(0),
+    )
+    loads = iter(loader)
+    for _ in range(start, steps):
+        yield list(islice(loads, accumulate))

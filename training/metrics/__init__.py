@@ -1,0 +1,1 @@
+"""Metrics of the papers, and how their sums are kept."""

@@ -1,0 +1,1 @@
+"""The tables of the papers: published figures, and the same measured here."""

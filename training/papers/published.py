@@ -1,0 +1,222 @@
+"""What the papers published, from ``published.yaml``, and how their rows are measured here."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from clipseg_model.errors import ClipsegError
+
+FILE = Path(__file__).with_name('published.yaml')
+
+
+class TableError(ClipsegError):
+    """There is no such table, row or column."""
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra='forbid', frozen=True)
+
+
+class Source(_Strict):
+    """A paper.
+
+    Attributes:
+        cite: Authors, title, place and year.
+        url: Of the paper.
+        read: What was read of it, to verify the numbers.
+    """
+
+    cite: str
+    url: str
+    read: str
+
+
+class Part(_Strict):
+    """A measurement that some columns of a table are made of.
+
+    Attributes:
+        data: Of the data set, with paths below the folder of all data sets.
+        prompt: What the model is asked with.
+        template: Caption of the phrases.
+        fit: How a picture becomes a square in paper mode.
+        draw: Which samples: all, each picture once (PFENet's protocol), or 1,000 episodes
+            (HSNet's).
+        over: Names and values to repeat it for; what is measured is the mean.
+        run: Appended to the name of each row's run; ``{NAME}`` stands for a value of ``over``.
+        set: Appended to each row's changes of its configuration.
+    """
+
+    data: dict[str, Any]
+    prompt: Literal['text', 'image'] = 'text'
+    template: str = 'plain'
+    fit: Literal['squeeze', 'pad'] = 'squeeze'
+    draw: Literal['all', 'protocol', 'episodes'] = 'all'
+    over: dict[str, list[int]] = {}
+    run: str = ''
+    set: list[str] = []
+
+    def variants(self) -> list[dict[str, int]]:
+        """Returns what to repeat it for: values by name."""
+        names = list(self.over)
+        combined = itertools.product(*self.over.values())
+        return [dict(zip(names, values, strict=True)) for values in combined]
+
+
+class Column(_Strict):
+    """A column with numbers.
+
+    Attributes:
+        title: As printed.
+        part: Key of the table's parts; none where nothing is run.
+        metric: What :func:`training.evaluation.measuring.Tally.report` calls it.
+        at: Threshold: a number, ``row`` for the row's, ``best``; nothing where none matters.
+    """
+
+    title: str
+    part: str | None = None
+    metric: str | None = None
+    at: float | Literal['row', 'best'] | None = None
+
+
+class Row(_Strict):
+    """A model of a table.
+
+    Attributes:
+        name: As printed.
+        values: Published, in the order of the columns; None where there is none.
+        t: Threshold that the paper states.
+        config: File of ``training/configs`` that trains it; none for models of others.
+        run: Name of the run; that of ``config`` by default.
+        set: Changes of the configuration.
+        whole: One run serves all parts, as it is.
+        method: How support images become prompt images, where it is not the default.
+        note: What should be known about it.
+    """
+
+    name: str
+    values: list[float | None]
+    t: float | None = Field(None, gt=0, lt=1)
+    config: str | None = None
+    run: str | None = None
+    set: list[str] = []
+    whole: bool = False
+    method: str | None = None
+    note: str = ''
+
+    def run_name(self, part: Part, variant: dict[str, int]) -> str:
+        """Returns the name of the run that is measured, which is that of its folder."""
+        suffix = '' if self.whole else part.run
+        return filled((self.run or self.config or '') + suffix, variant)
+
+    def train_command(self, part: Part, variant: dict[str, int]) -> str:
+        """Returns the command that trains the run."""
+        changes = [*self.set, *([] if self.whole else part.set)]
+        name = self.run_name(part, variant)
+        if name != self.config:
+            changes.append(f'name={name}')
+        words = [f"--set '{filled(change, variant)}'" for change in changes]
+        return ' '.join(
+            ['python -m training.train', f'training/configs/{self.config}.yaml', *words]
+        )
+
+
+class Table(_Strict):
+    """A table of a paper.
+
+    Attributes:
+        title: What it is about.
+        source: Key of the sources.
+        where: In the source.
+        note: What should be known about it.
+        better: Which numbers are better.
+        scale: What figures here are multiplied with, to be as published.
+        mode: Mode of evaluation.
+        parts: Measurements.
+        columns: Columns with numbers.
+        rows: Models.
+    """
+
+    title: str
+    source: str
+    where: str
+    note: str = ''
+    better: Literal['higher', 'lower'] = 'higher'
+    scale: float = 100
+    mode: Literal['paper', 'native'] = 'paper'
+    parts: dict[str, Part]
+    columns: list[Column]
+    rows: list[Row]
+
+    @model_validator(mode='after')
+    def _consistent(self) -> Table:
+        for column in self.columns:
+            if column.part is not None and column.part not in self.parts:
+                raise ValueError(f'column {column.title!r} names the part {column.part!r}')
+            if (column.part is None) != (column.metric is None):
+                raise ValueError(f'column {column.title!r} needs a part and a metric, or neither')
+        for row in self.rows:
+            if len(row.values) != len(self.columns):
+                raise ValueError(f'row {row.name!r} has not one value for each column')
+            if row.config and row.t is None and any(c.at == 'row' for c in self.columns):
+                raise ValueError(f'row {row.name!r} has no t')
+        return self
+
+
+class Published(_Strict):
+    """The file.
+
+    Attributes:
+        sources: Papers by key.
+        tables: Tables by name, ``PAPER/NUMBER``.
+    """
+
+    sources: dict[str, Source]
+    tables: dict[str, Table]
+
+    @model_validator(mode='after')
+    def _known_sources(self) -> Published:
+        unknown = {table.source for table in self.tables.values()} - self.sources.keys()
+        if unknown:
+            raise ValueError(f'no source {", ".join(sorted(unknown))}')
+        return self
+
+    def table(self, name: str) -> Table:
+        """Returns a table.
+
+        Raises:
+            TableError: There is none of that name.
+        """
+        if name not in self.tables:
+            raise TableError(f'there is no table {name!r}; there are {", ".join(self.tables)}')
+        return self.tables[name]
+
+
+def load_published(path: Path = FILE) -> Published:
+    """Reads the published numbers."""
+    return Published(**yaml.safe_load(path.read_text(encoding='utf-8')))
+
+
+def filled(text: Any, variant: dict[str, int]) -> Any:
+    """Puts values where a text has their names in braces.
+
+    Args:
+        text: A text; a text that is nothing but ``{NAME}`` becomes the value. Lists and
+            dictionaries are gone through, and anything else stays.
+        variant: Values by name.
+    """
+    if isinstance(text, dict):
+        return {key: filled(value, variant) for key, value in text.items()}
+    if isinstance(text, list):
+        return [filled(value, variant) for value in text]
+    if not isinstance(text, str):
+        return text
+    for name, value in variant.items():
+        if text == f'{{{name}}}':
+            return value
+        text = text.replace(f'{{{name}}}', str(value))
+    return text

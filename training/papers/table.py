@@ -1,0 +1,326 @@
+r"""Runs a table of a paper, and prints it beside the published numbers.
+
+    python -m training.benchmark --table clipseg/3
+    python -m training.benchmark --table clipseg/3 --model 'CLIPSeg (PC+)=clipseg-rd64' \
+        --data /data --output runs/tables/clipseg_3
+    python -m training.benchmark --table list
+
+A row is run if its checkpoint is there: RUNS/NAME/model.safetensors, as training.train leaves it,
+or what --model names; and if its data are below --data. What is not run is listed with the reason,
+which for a checkpoint is the command that trains it. --output keeps the table as Markdown, CSV, a
+plot (SVG), and all figures (JSON), written anew after every row. docs/papers.md has the rest.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from accelerate import Accelerator
+from rich.console import Console
+
+from clipseg_model.errors import ClipsegError
+from clipseg_model.prompting.visual_prompt import DEFAULT_METHOD
+from clipseg_model.registry import load_model
+from training.datasets.named import NamedSamples
+from training.datasets.pascal import Pascal5i, PascalZeroShot
+from training.datasets.samples import BadRecord
+from training.datasets.sources import open_source
+from training.evaluation.data_sets import begin_accelerator, spread
+from training.evaluation.measuring import PAPER_SIZE, Evaluation, measure
+from training.loop.run_folder import git_commit, write_atomically
+from training.loop.settings import changed
+from training.papers.published import Column, Part, Row, Table, TableError, filled, load_published
+from training.papers.report import Cell, Report, to_csv, to_markdown, to_svg
+from training.papers.zero_shot import measure_zero_shot
+
+#: Episodes of a few-shot test.
+EPISODES = 1000
+#: Settings that are paths below the folder of all data sets.
+PLACES = ('folder', 'annotations', 'images', 'labels', 'mattes', 'sbd', 'chosen')
+
+
+class NotRun(ClipsegError):
+    """A cell cannot be run; the message says why."""
+
+
+@dataclass
+class Options:
+    """What the command line says.
+
+    Attributes:
+        data: Folder of all data sets.
+        runs: Folder of the runs of training.
+        models: Checkpoint by row; ``{fold}`` stands for the fold.
+        changes: ``KEY=VALUE``, of the settings of the data sets.
+        samples: Of each measurement, at most; a trial, not the table.
+        size: Side of the squares of paper mode.
+        batch: Samples at once.
+        workers: Processes that load.
+        seed: Of what is random.
+    """
+
+    data: Path = Path('data')
+    runs: Path = Path('runs/train')
+    models: dict[str, str] = field(default_factory=dict)
+    changes: list[str] = field(default_factory=list)
+    samples: int | None = None
+    size: int = PAPER_SIZE
+    batch: int = 8
+    workers: int = 0
+    seed: int = 0
+
+
+def checkpoint_of(row: Row, part: Part, variant: dict[str, int], options: Options) -> str:
+    """Returns the checkpoint of a row.
+
+    Raises:
+        NotRun: There is none.
+    """
+    if row.name in options.models:
+        return str(filled(options.models[row.name], variant))
+    if row.config is None:
+        raise NotRun('a model of others, which is not trained here')
+    path = options.runs / row.run_name(part, variant) / 'model.safetensors'
+    if not path.is_file():
+        raise NotRun(f'no checkpoint {path}: {row.train_command(part, variant)}')
+    return str(path)
+
+
+def check_checkpoints(row: Row, part: Part, options: Options) -> None:
+    """Makes sure that the checkpoints of all folds are there, before hours go into one of them.
+
+    Raises:
+        NotRun: Naming all that are not.
+    """
+    missing = []
+    for variant in part.variants():
+        try:
+            checkpoint_of(row, part, variant, options)
+        except NotRun as reason:
+            missing.append(str(reason))
+    if missing:
+        raise NotRun('; '.join(dict.fromkeys(missing)))
+
+
+def data_of(part: Part, variant: dict[str, int], options: Options) -> dict[str, Any]:
+    """Returns the settings of a part's data set."""
+    values: dict[str, Any] = filled(part.data, variant)
+    for name in PLACES:
+        if name in values:
+            values[name] = str(options.data / values[name])
+    return changed(values, options.changes)
+
+
+def run_variant(
+    table: Table,
+    row: Row,
+    part: Part,
+    variant: dict[str, int],
+    columns: list[Column],
+    options: Options,
+    accelerator: Accelerator,
+) -> list[float]:
+    """Measures one checkpoint on one data set.
+
+    Returns:
+        The figures of the columns, 0…1 where they are shares.
+
+    Raises:
+        ClipsegError: There is no checkpoint, or no data.
+    """
+    checkpoint = checkpoint_of(row, part, variant, options)
+    evaluation = Evaluation(
+        mode=table.mode,
+        prompt=part.prompt,
+        template=part.template,
+        method=row.method or DEFAULT_METHOD,
+        fit=part.fit,
+        size=options.size,
+        seed=options.seed,
+        batch=options.batch,
+        workers=options.workers,
+    )
+    data = data_of(part, variant, options)
+    if data['dataset'] == 'pascal-zero-shot':
+        scenes = PascalZeroShot(Path(data['folder']), data['unseen'])
+        model, card = load_model(checkpoint)
+        found = measure_zero_shot(model, card, scenes, evaluation, accelerator, options.samples)
+        return [found[str(column.metric)] for column in columns]
+    source = open_source(data)
+    indices: list[int] = list(range(len(source)))
+    if part.draw == 'protocol' and isinstance(source, Pascal5i):
+        indices = source.protocol(options.seed)
+    elif part.draw == 'episodes' and isinstance(source, NamedSamples):
+        indices = source.episodes(EPISODES, options.seed)
+    model, card = load_model(checkpoint)
+    chosen = [indices[place] for place in spread(len(indices), options.samples)]
+    tally = measure(model, card, source, evaluation, accelerator, chosen)
+    return [
+        tally.figure(str(column.metric), row.t if column.at == 'row' else column.at)
+        for column in columns
+    ]
+
+
+def run_row(table: Table, row: Row, options: Options, accelerator: Accelerator) -> list[Cell]:
+    """Measures the cells of a row.
+
+    A part that cannot be run leaves its cells empty, with the reason.
+    """
+    cells = [
+        Cell(column.title, published, None, '')
+        for column, published in zip(table.columns, row.values, strict=True)
+    ]
+    for cell, column in zip(cells, table.columns, strict=True):
+        if column.part is None:
+            cell.reason = table.note
+    for key, part in table.parts.items():
+        places = [place for place, column in enumerate(table.columns) if column.part == key]
+        columns = [table.columns[place] for place in places]
+        try:
+            check_checkpoints(row, part, options)
+            figures = [
+                run_variant(table, row, part, variant, columns, options, accelerator)
+                for variant in part.variants()
+            ]
+        except (ClipsegError, FileNotFoundError) as error:
+            if isinstance(error, BadRecord) and accelerator.num_processes > 1:
+                # Other processes may not have met it, and would wait for this one.
+                raise
+            for place in places:
+                cells[place].reason = str(error)
+            continue
+        means = np.mean(figures, axis=0) * table.scale
+        for place, value in zip(places, means, strict=True):
+            if np.isnan(value):
+                cells[place].reason = 'not a number: the samples have nothing to measure it on'
+            else:
+                cells[place].measured = float(value)
+    return cells
+
+
+def run_table(
+    name: str,
+    options: Options,
+    rows: list[str] | None = None,
+    output: Path | None = None,
+    accelerator: Accelerator | None = None,
+) -> Report:
+    """Runs a table.
+
+    Args:
+        name: ``PAPER/NUMBER``.
+        options: Checkpoints, data, and how.
+        rows: Names of the rows to run; all by default.
+        output: Folder for table.md, table.csv, table.svg and table.json.
+        accelerator: The processes; one is begun where None.
+
+    Raises:
+        TableError: There is no such table or row.
+    """
+    published = load_published()
+    table = published.table(name)
+    known = [row.name for row in table.rows]
+    unknown = [row for row in [*(rows or []), *options.models] if row not in known]
+    if unknown:
+        raise TableError(f'table {name} has no row {unknown[0]!r}; it has {", ".join(known)}')
+    accelerator = accelerator or begin_accelerator()
+    details = {
+        'mode': table.mode,
+        'pixels': f'{options.size} × {options.size}' if table.mode == 'paper' else "pictures' own",
+        'samples': options.samples or 'all',
+        'seed': options.seed,
+        'commit': git_commit(),
+    }
+    report = Report(name, table, published.sources[table.source], details)
+    for row in table.rows:
+        if rows and row.name not in rows:
+            skipped = [
+                Cell(column.title, value, None, 'not asked for (--row)')
+                for column, value in zip(table.columns, row.values, strict=True)
+            ]
+            report.rows.append((row, skipped))
+            continue
+        report.rows.append((row, run_row(table, row, options, accelerator)))
+        if output is not None and accelerator.is_main_process:
+            write_report(report, output)
+    if output is not None and accelerator.is_main_process:
+        write_report(report, output)
+    return report
+
+
+def write_report(report: Report, folder: Path) -> None:
+    """Writes a table in all its forms."""
+    write_atomically(folder / 'table.md', to_markdown(report))
+    write_atomically(folder / 'table.csv', to_csv(report))
+    write_atomically(folder / 'table.svg', to_svg(report))
+    write_atomically(folder / 'table.json', json.dumps(report.as_json(), indent=2) + '\n')
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options."""
+    parser.add_argument('--table', required=True, metavar='PAPER/NUMBER', help='or list')
+    parser.add_argument('--data', type=Path, default=Path('data'), help='folder of the data sets')
+    parser.add_argument(
+        '--runs', type=Path, default=Path('runs/train'), help='folder of the runs of training'
+    )
+    parser.add_argument(
+        '--model', action='append', default=[], metavar='ROW=CHECKPOINT', help='name or path'
+    )
+    parser.add_argument('--row', action='append', help='run this row alone; may be repeated')
+    parser.add_argument(
+        '--set', action='append', default=[], metavar='KEY=VALUE', help="of the data set's settings"
+    )
+    parser.add_argument('--samples', type=int, help='a trial on some samples of each measurement')
+    parser.add_argument('--size', type=int, default=PAPER_SIZE, help='of the squares: 352')
+    parser.add_argument('--batch', type=int, default=8, help='samples at once')
+    parser.add_argument('--workers', type=int, default=4, help='processes that load')
+    parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument('--device', choices=('auto', 'cpu'), default='auto')
+    parser.add_argument('--output', type=Path, help='folder for Markdown, CSV, plot and JSON')
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Runs the command line."""
+    parser = argparse.ArgumentParser(
+        prog='python -m training.benchmark',
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_arguments(parser)
+    args = parser.parse_args(arguments)
+    if args.table == 'list':
+        for name, table in load_published().tables.items():
+            print(f'{name:20}{table.title}')
+        return
+    models = dict(pair.rsplit('=', 1) for pair in args.model if '=' in pair)
+    if len(models) < len(args.model):
+        parser.error("--model takes ROW=CHECKPOINT, such as 'CLIPSeg (PC+)=clipseg-rd64'")
+    options = Options(
+        data=args.data,
+        runs=args.runs,
+        models=models,
+        changes=args.set,
+        samples=args.samples,
+        size=args.size,
+        batch=args.batch,
+        workers=args.workers,
+        seed=args.seed,
+    )
+    try:
+        accelerator = begin_accelerator(args.device)
+        report = run_table(args.table, options, args.row, args.output, accelerator)
+    except ClipsegError as error:
+        raise SystemExit(f'{error}') from error
+    if accelerator.is_main_process:
+        print(to_markdown(report))
+        if args.output:
+            Console(stderr=True).print(f'Written to {args.output}')
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,102 @@
+"""Measures generalized zero-shot segmentation: all classes of Pascal VOC at once, by argmax."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from numpy.typing import NDArray
+from torch.nn import functional
+
+from clipseg_model import Segmenter
+from clipseg_model.calibration import sigmoid
+from clipseg_model.model_card import ModelCard
+from clipseg_model.modeling.base import SegmentationModel
+from clipseg_model.prompts import TEMPLATES
+from training.datasets.pascal import PascalZeroShot, Scene
+from training.datasets.samples import Sample
+from training.evaluation.measuring import Evaluation, device_of
+from training.loop.learner import Learner
+from training.loop.prompting import square
+from training.metrics.classes import ConfusionMatrix, sum_over_processes, zero_shot_classes
+
+
+@torch.no_grad()
+def measure_zero_shot(
+    model: SegmentationModel,
+    card: ModelCard,
+    data: PascalZeroShot,
+    evaluation: Evaluation,
+    accelerator: Accelerator,
+    pictures: int | None = None,
+) -> dict[str, float]:
+    """Measures a model; every process its share of the pictures.
+
+    Args:
+        model: The model.
+        card: Its card.
+        data: Pictures and classes.
+        evaluation: How; in paper mode pictures and classes are squeezed to a square.
+        accelerator: The processes, and the device.
+        pictures: At most so many, evenly spread.
+
+    Returns:
+        mIoU over ``seen`` and ``unseen`` classes, their ``harmonic`` mean, and ``overall``, 0…1.
+    """
+    count = min(len(data), pictures or len(data))
+    chosen = np.linspace(0, len(data) - 1, count).round().astype(int).tolist()
+    mine = chosen[accelerator.process_index :: accelerator.num_processes]
+    matrix = ConfusionMatrix.of(len(data.names))
+    ask = (
+        _Squares(model, data.names, evaluation, device_of(accelerator))
+        if evaluation.mode == 'paper'
+        else _Pictures(model, card, data.names, evaluation, device_of(accelerator))
+    )
+    for scene in data.each(mine):
+        matrix.add(*ask(scene))
+    return sum_over_processes(matrix, accelerator).seen_unseen(data.unseen)
+
+
+class _Squares:
+    """Classes predicted and true, in squares."""
+
+    def __init__(
+        self,
+        model: SegmentationModel,
+        names: list[str],
+        evaluation: Evaluation,
+        device: torch.device,
+    ) -> None:
+        self.learner = Learner(model).to(device).eval()
+        self.evaluation, self.device = evaluation, device
+        (caption,) = TEMPLATES[evaluation.template or 'plain']
+        self.prompts = model.embed_texts([caption.format(name) for name in names])[None]
+
+    def __call__(self, scene: Scene) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
+        size, learner = self.evaluation.size, self.learner
+        whole = Sample(scene.key, '', scene.image, np.ones(scene.labels.shape, bool))
+        pixels = square(whole, size)[0][None].to(self.device)
+        features = learner.model.encode_image((pixels - learner._mean) / learner._std)
+        logits = learner.model.decode(features, self.prompts)[0].float().cpu().numpy()
+        labels = torch.from_numpy(scene.labels)[None, None].float()
+        small = functional.interpolate(labels, (size, size), mode='nearest')[0, 0]
+        return zero_shot_classes(sigmoid(logits)), small.numpy().astype(np.uint8)
+
+
+class _Pictures:
+    """Classes predicted and true, in the pictures as they are."""
+
+    def __init__(
+        self,
+        model: SegmentationModel,
+        card: ModelCard,
+        names: list[str],
+        evaluation: Evaluation,
+        device: torch.device,
+    ) -> None:
+        self.segmenter = Segmenter(model, card, device, template=evaluation.template)
+        self.names = names
+
+    def __call__(self, scene: Scene) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
+        results = self.segmenter.segment(scene.image, self.names).results
+        return zero_shot_classes(np.stack([r.probability for r in results])), scene.labels
