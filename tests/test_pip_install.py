@@ -10,10 +10,8 @@ from pathlib import Path
 
 import pytest
 
-NOT_COPIED = shutil.ignore_patterns(
-    *('.*', '__pycache__', '*.egg-info', 'build', 'install', 'log'),
-    *('demo', 'runs', 'data', 'benchmarks'),
-)
+# What the Makefile and the commands leave in the root of a checkout.
+MADE = {'build', 'install', 'log', 'demo', 'runs', 'data', 'benchmarks'}
 
 
 @pytest.fixture(scope='module')
@@ -21,7 +19,14 @@ def prefix(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Path:
     """Where the packages, without what they depend on, were installed."""
     folder = tmp_path_factory.mktemp('pip')
     # pip builds in the source tree: in a copy, so that it leaves nothing in this one.
-    shutil.copytree(repository, folder / 'source', ignore=NOT_COPIED)
+    hidden = shutil.ignore_patterns('.*', '__pycache__', '*.egg-info')
+    shutil.copytree(
+        repository,
+        folder / 'source',
+        ignore=lambda at, names: (
+            hidden(at, names) | (MADE & set(names) if Path(at) == repository else set())
+        ),
+    )
     command = [sys.executable, '-m', 'pip', 'install', '--quiet', '--no-deps', '--no-index']
     options = ['--no-build-isolation', '--prefix', str(folder / 'prefix'), str(folder / 'source')]
     done = subprocess.run([*command, *options], capture_output=True, text=True, check=False)

@@ -21,8 +21,9 @@ from tiny_models import CARD
 from typer.testing import CliRunner
 
 from clipseg_model import registry
-from clipseg_model.cli.app import app, console
-from clipseg_model.cli.app import weights as weight_commands
+from clipseg_model.cli import console
+from clipseg_model.cli import weights as weight_commands
+from clipseg_model.cli.app import app
 from clipseg_model.cli.file_runner import count_frames, find_files, slug
 from clipseg_model.images import read_image, read_mask
 from clipseg_model.prompts import Prompt

@@ -20,8 +20,8 @@ import pytest
 from rich.console import Console
 
 from clipseg_model.prompts import parse_prompts
-from clipseg_ros.demo.app import app as demo
-from clipseg_ros.demo.app import scenes as demo_scenes
+from clipseg_ros.demo import app as demo
+from clipseg_ros.demo import scenes as demo_scenes
 from clipseg_ros.demo.picture import Tile, contact_sheet, draw_mask
 from clipseg_ros.demo.report import (
     Answer,
@@ -261,7 +261,7 @@ class TestOverTopics:
 
 def run_command(output: Path, repository: Path, domain: int, *arguments: str) -> list[str]:
     words = ['--output', str(output), '--domain', str(domain), *arguments]
-    return [sys.executable, '-m', 'clipseg_ros.demo.app', *words]
+    return [sys.executable, '-m', 'clipseg_ros.demo', *words]
 
 
 def test_an_unknown_model_is_told_at_once(

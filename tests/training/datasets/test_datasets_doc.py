@@ -33,10 +33,10 @@ def test_the_example_runs(page, tmp_path, monkeypatch, capsys):
 
 
 def test_classes_that_are_named_exist(page):
-    named = re.findall(r'`((?:metrics|[a-z]+)[a-z_]*)\.([A-Z]\w+)`', page)
+    named = re.findall(r'`((?:metrics\.)?[a-z_]+)\.([A-Z]\w+)`', page)
     assert len(named) >= 9
     for module, name in named:
-        package = 'training' if module.startswith('metrics') else 'training.datasets'
+        package = 'training' if module.startswith('metrics.') else 'training.datasets'
         assert hasattr(importlib.import_module(f'{package}.{module}'), name), name
 
 

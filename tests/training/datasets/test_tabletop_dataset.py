@@ -133,5 +133,5 @@ def test_classes_of_tokens_are_those_of_their_objects():
 
 
 def test_a_folder_without_views_says_how_to_make_them(tmp_path):
-    with pytest.raises(FileNotFoundError, match='tabletop_render'):
+    with pytest.raises(FileNotFoundError, match='render_scenes'):
         TabletopViews(tmp_path)

@@ -181,7 +181,7 @@ def test_missing_and_damaged_files_are_named(rendered, tmp_path):
     def opened(**changes) -> TabletopPhrases:
         return TabletopPhrases(TabletopSettings(folder=tmp_path, **changes))
 
-    with pytest.raises(DataError, match=r'training\.datasets\.tabletop_render'):
+    with pytest.raises(DataError, match=r'training\.bundled\.render_scenes'):
         opened()
     shutil.copytree(rendered / 'train', tmp_path / 'train')
     with pytest.raises(DataError, match='holds 24 views, and 25 are wanted'):

@@ -38,7 +38,7 @@ def test_the_budget_that_is_named_is_that_of_the_files(page):
 
 
 def test_its_command_and_options_exist(page, monkeypatch, tmp_path, capsys):
-    (command,) = re.findall(r'^python -m training\.tabletop_ablation (.*)$', page, re.MULTILINE)
+    (command,) = re.findall(r'^python -m training\.papers\.ablation (.*)$', page, re.MULTILINE)
     words = ['tabletop_ablation', *command.split(), '--report']
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr('sys.argv', words)
