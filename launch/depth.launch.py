@@ -13,16 +13,10 @@ and with one that is named otherwise::
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
-from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription, OpaqueFunction
-from launch.launch_description_sources import PythonLaunchDescriptionSource
-from launch.substitutions import LaunchConfiguration
+from launch.actions import OpaqueFunction
 
-# Beside this file both in a checkout and where it is installed.
-LAUNCH = Path(__file__).parent
-CONFIG = LAUNCH.parent / 'config'
+from clipseg_ros.ros.launch_support import SEGMENT_ARGUMENTS, declare, include_segment, values_of
 
 TOPICS = {
     'image': 'color/image_raw',
@@ -31,42 +25,21 @@ TOPICS = {
 }
 ARGUMENTS = {
     'camera': ('/camera/camera', 'Namespace of the camera, before the topics that are not given.'),
+    **SEGMENT_ARGUMENTS,
     'image': ('', f'Its image topic. Empty: {TOPICS["image"]} below camera.'),
     'depth': ('', f'Its depth topic, registered to the image. Empty: {TOPICS["depth"]} likewise.'),
     'camera_info': ('', f'Its calibration topic. Empty: {TOPICS["camera_info"]} likewise.'),
-    'namespace': ('', 'Namespace of the node.'),
-    'params_file': (str(CONFIG / 'segment.yaml'), 'Parameters of the node, a YAML file.'),
-    'use_sim_time': ('false', 'Whether time comes from /clock: true in a simulation.'),
-    'autostart': ('true', 'Whether the node configures and activates itself.'),
-    'log_level': ('info', 'Least severe messages to log: debug, info, warn, error or fatal.'),
-    'prompt': ('', 'What to segment; `;` separates several. Empty: as in params_file.'),
-    'model': ('', 'Name of a model, or path of a checkpoint. Empty: as in params_file.'),
-    'device': ('', 'auto, cpu, cuda or cuda:N. Empty: as in params_file.'),
-    'target_frame': ('', 'Frame of points and positions, by tf2. Empty: as in params_file.'),
 }
 
 
 def start_node(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     """Returns the node, on the camera's topics."""
-    value = {name: LaunchConfiguration(name).perform(context) for name in ARGUMENTS}
+    value = values_of(context, ARGUMENTS)
     camera = value.pop('camera').rstrip('/')
     topics = {name: value[name] or f'{camera}/{topic}' for name, topic in TOPICS.items()}
-    return [
-        IncludeLaunchDescription(
-            PythonLaunchDescriptionSource(str(LAUNCH / 'segment.launch.py')),
-            launch_arguments={**value, **topics}.items(),
-        )
-    ]
+    return [include_segment({**value, **topics})]
 
 
 def generate_launch_description() -> LaunchDescription:
     """Returns the arguments and the node."""
-    return LaunchDescription(
-        [
-            *(
-                DeclareLaunchArgument(name, default_value=default, description=description)
-                for name, (default, description) in ARGUMENTS.items()
-            ),
-            OpaqueFunction(function=start_node),
-        ]
-    )
+    return LaunchDescription([*declare(ARGUMENTS), OpaqueFunction(function=start_node)])

@@ -6,12 +6,11 @@ files, and those of vision_msgs (version 4) are written down here.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from clipseg_ros.errors import BagError
+from clipseg_ros.ros.share import share_path
 
 if TYPE_CHECKING:
     from rosbags.typesys.store import Typestore
@@ -39,18 +38,17 @@ _DTYPES = {'byte': np.uint8, 'octet': np.uint8, 'char': np.uint8}
 
 
 def message_store() -> Typestore:
-    """Returns all types that a bag of this package has.
+    """Return all types that a bag of this package has.
 
     Raises:
-        BagError: The message files of this package are not where they are installed to.
+        FileNotFoundError: The message files of this package are not installed.
     """
     from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
     store = get_typestore(Stores.LATEST)
     types: dict[str, Any] = {}
-    folder = _message_folder()
     for name in OWN:
-        text = (folder / f'{name}.msg').read_text(encoding='utf-8')
+        text = share_path('msg', f'{name}.msg').read_text(encoding='utf-8')
         types |= get_types_from_msg(text, f'clipseg_ros/msg/{name}')
     for name, text in VISION.items():
         types |= get_types_from_msg(text, f'vision_msgs/msg/{name}')
@@ -72,7 +70,7 @@ class MessageFactory:
         self._names |= {name: f'vision_msgs/msg/{name}' for name in VISION}
 
     def type_name(self, name: str) -> str:
-        """Returns the full name of a message: ``Image`` is ``sensor_msgs/msg/Image``."""
+        """Return the full name of a message: ``Image`` is ``sensor_msgs/msg/Image``."""
         return self._names[name]
 
     def __getattr__(self, name: str) -> Any:
@@ -103,15 +101,3 @@ class MessageFactory:
         if element == Nodetype.BASE and 'string' not in inner[0]:
             return np.zeros(count, _DTYPES.get(inner[0], inner[0]))
         return [self._zero((element, inner)) for _ in range(count)]
-
-
-def _message_folder() -> Path:
-    """Where this package's message files are: in a checkout, or where it is installed."""
-    for parent in Path(__file__).resolve().parents:
-        for folder in (parent / 'msg', parent / 'share' / 'clipseg_ros' / 'msg'):
-            if (folder / 'SegmentArray.msg').is_file():
-                return folder
-    raise BagError(
-        f'the message files of clipseg_ros (share/clipseg_ros/msg) are in no folder above '
-        f'{Path(__file__).parent}: install the package again'
-    )

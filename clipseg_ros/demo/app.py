@@ -37,6 +37,7 @@ from clipseg_ros.demo.report import (
 )
 from clipseg_ros.demo.scenes import DemoScene, Question, make_scene
 from clipseg_ros.ros.child_process import ChildEnded, ChildProcess
+from clipseg_ros.ros.share import share_path
 from clipseg_ros.ros.shared_memory import remove_orphans
 
 SEEDS = (1, 5, 9, 10)
@@ -48,25 +49,6 @@ FRAMES = 10
 START_TIMEOUT = 120.0
 
 
-def find_fastdds_profile() -> Path:
-    """Returns the Fast DDS profile of a checkout, a pip or a colcon installation.
-
-    Raises:
-        FileNotFoundError: If none of them has it.
-    """
-    package = Path(__file__).parents[1]
-    share = Path('share', 'clipseg_ros')
-    folders = [package.parent, Path(sys.prefix) / share, *(p / share for p in package.parents)]
-    for folder in folders:
-        profile = folder / 'config' / 'fastdds.xml'
-        if profile.is_file():
-            return profile
-    raise FileNotFoundError(
-        'config/fastdds.xml is in none of '
-        f'{", ".join(map(str, folders[:2]))}: the installation is incomplete'
-    )
-
-
 def prepare_environment(domain: int | None) -> None:
     """Gives this process and those it starts a ROS domain of their own on this machine alone.
 
@@ -75,7 +57,7 @@ def prepare_environment(domain: int | None) -> None:
     """
     os.environ['ROS_DOMAIN_ID'] = str(1 + os.getpid() % 100 if domain is None else domain)
     os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
-    os.environ.setdefault('FASTDDS_DEFAULT_PROFILES_FILE', str(find_fastdds_profile()))
+    os.environ.setdefault('FASTDDS_DEFAULT_PROFILES_FILE', str(share_path('config', 'fastdds.xml')))
     os.environ['PYTHONUNBUFFERED'] = '1'
 
 

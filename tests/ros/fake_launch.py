@@ -99,6 +99,7 @@ class Node:
     condition: IfCondition | None = None
 
 
+SHARED = 'clipseg_ros.ros.launch_support'
 _MODULES: dict[str, tuple[type, ...]] = {
     'launch': (LaunchContext, LaunchDescription),
     'launch.actions': (
@@ -125,6 +126,9 @@ def install(monkeypatch: pytest.MonkeyPatch) -> None:
         if name == 'launch':
             module.LaunchDescriptionEntity = object  # type: ignore[attr-defined]
         monkeypatch.setitem(sys.modules, name, module)
+    # What the launch files share is imported again, with these classes; monkeypatch takes it away.
+    monkeypatch.setitem(sys.modules, SHARED, ModuleType(SHARED))
+    del sys.modules[SHARED]
 
 
 @dataclass

@@ -196,10 +196,6 @@ class TestChildProcess:
             time.sleep(0.02)
 
 
-def test_the_profile_is_found_in_the_checkout(repository: Path) -> None:
-    assert demo.find_fastdds_profile() == repository / 'config' / 'fastdds.xml'
-
-
 @pytest.fixture
 def oracle(
     monkeypatch: pytest.MonkeyPatch, repository: Path, own_domain: int
