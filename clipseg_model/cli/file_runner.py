@@ -19,6 +19,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from clipseg_model.atomic_files import write_atomically
 from clipseg_model.errors import ImageError
 from clipseg_model.images import IMAGE_SUFFIXES, VIDEO_SUFFIXES, read_image
 from clipseg_model.instances import check_min_area
@@ -341,6 +342,6 @@ def _write_image(path: Path, image: NDArray[np.uint8]) -> None:
 
 def _write_text(path: Path, text: str) -> None:
     try:
-        path.write_text(text + '\n', encoding='utf-8')
+        write_atomically(path, text + '\n')
     except OSError as error:
         raise ImageError(f'{path} cannot be written: {error}') from error

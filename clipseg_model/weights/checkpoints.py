@@ -8,8 +8,6 @@ entries ``format`` (``clipseg_ros``), ``version`` (``1``), ``config`` and ``card
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from clipseg_model.atomic_files import replacing
 from clipseg_model.errors import CheckpointError
 from clipseg_model.model_card import ModelCard, to_json
 from clipseg_model.modeling.backbone import Backbone, OpenClipBackbone, build_backbone
@@ -286,17 +285,8 @@ def _checked_suffix(path: str | Path) -> Path:
 
 def _write(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.stem}-', suffix='.tmp')
-        os.close(handle)
-        temporary = Path(name)
-        try:
+        with replacing(path) as temporary:
             save_file(tensors, temporary, metadata)
-            # mkstemp makes files private; weights are as readable as any other file.
-            temporary.chmod(0o644)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f'{path} could not be written: {error}') from error
 

@@ -7,8 +7,6 @@ old files carry ``position_ids``, which are no weights.
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from clipseg_model.atomic_files import replacing
 from clipseg_model.errors import CheckpointError
 from clipseg_model.model_card import ModelCard
 from clipseg_model.modeling.backbone import OpenClipBackbone
@@ -172,17 +171,11 @@ def save_huggingface(folder: str | Path, model: SegmentationModel, card: ModelCa
         for key, value in _to_theirs(model.state_dict()).items()
     }
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f'.{folder.name}-'))
-        try:
+        with replacing(folder) as temporary:
+            temporary.mkdir()
             save_file(tensors, temporary / WEIGHT_FILES[0], {'format': 'pt'})
             for name, text in files.items():
                 (temporary / name).write_text(text, encoding='utf-8')
-            # mkdtemp makes folders private; weights are as readable as any other file.
-            temporary.chmod(0o755)
-            temporary.rename(folder)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
     except OSError as error:
         raise CheckpointError(f'{folder} could not be written: {error}') from error
 

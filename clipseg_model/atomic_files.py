@@ -1,0 +1,102 @@
+"""Files and folders that appear under their name only when they are complete."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+__all__ = ['replacing', 'write_atomically']
+
+
+@contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """Write a file or a folder in place of an older one, complete or not at all.
+
+    Args:
+        path: The target; its folder is made. An older file passes its mode on, a new one gets the
+            mode that the umask gives. An older folder is removed with all that it holds.
+
+    Yields:
+        A path beside the target where nothing is yet, and where the block writes one file or makes
+        one folder. If the block raises, what it wrote is removed and the older target is untouched.
+
+    Raises:
+        OSError: The target cannot be written, or the block wrote nothing.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # The name is new, so that two writers of one target do not meet, and ends in a suffix that no
+    # reader of the folder looks for.
+    temporary = path.with_name(f'.{path.name}.{secrets.token_hex(4)}.part')
+    mode = _mode(path if path.exists() else temporary)
+    try:
+        yield temporary
+        if temporary.is_dir():
+            _replace_folder(temporary, path)
+        else:
+            temporary.chmod(mode)
+            # Without this, a power cut after the rename may leave an empty file.
+            _sync(temporary)
+            temporary.replace(path)
+        _sync(path.parent)
+    finally:
+        _remove(temporary)
+
+
+def write_atomically(path: str | Path, content: str | bytes) -> None:
+    """Write text (UTF-8) or bytes to a file as :func:`replacing` does.
+
+    Raises:
+        OSError: The file cannot be written; an older one is untouched.
+    """
+    data = content.encode() if isinstance(content, str) else content
+    with replacing(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def _mode(path: Path) -> int:
+    """Return the mode of a file, or that which a new file gets.
+
+    Some writers, safetensors among them, make files that only their owner may read.
+    """
+    if path.exists():
+        return stat.S_IMODE(path.stat().st_mode)
+    path.touch(exist_ok=False)
+    try:
+        return stat.S_IMODE(path.stat().st_mode)
+    finally:
+        path.unlink()
+
+
+def _replace_folder(temporary: Path, path: Path) -> None:
+    """Give a folder its name. No system call swaps two folders, so the older one moves aside."""
+    older = temporary.with_suffix('.old')
+    if path.exists():
+        path.rename(older)
+    try:
+        temporary.rename(path)
+    except OSError:
+        if older.exists():
+            older.rename(path)
+        raise
+    _remove(older)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
