@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from clipseg_model.model_card import ModelCard
 from clipseg_model.modeling.base import SegmentationModel
-from training.datasets.samples import DataSettings
+from training.datasets.samples import StrictSettings
 from training.datasets.sources import check_source, open_source
 from training.evaluation.data_sets import spread
 from training.evaluation.measuring import Evaluation, EvaluationError, measure
@@ -108,6 +108,6 @@ def share_below(scores: NDArray[np.int64], level: int) -> float:
     return round(float(scores[:level].sum() / max(int(scores.sum()), 1)), 4)
 
 
-def _given(settings: DataSettings, name: str, value: Any) -> dict[str, Any]:
+def _given(settings: StrictSettings, name: str, value: Any) -> dict[str, Any]:
     """Returns a setting, if the data set has it."""
     return {name: value} if name in type(settings).model_fields else {}

@@ -75,6 +75,9 @@ def history(run: Path) -> list[dict[str, Any]]:
         raise SystemExit(
             f'{run} holds no run_*.json: it is no folder that training.train_tabletop wrote'
         )
+    for record in records:
+        # It names the machine's folders, which are nobody else's business.
+        record.pop('command', None)
     earlier = records[0]['init_from']
     return [*(history(Path(earlier).parent) if earlier else []), *records]
 

@@ -37,6 +37,7 @@ from training.datasets.sources import open_source
 from training.loop.activations import CachedActivations
 from training.loop.feeding import Drawn, DrawnPictures, Load, Order, feed
 from training.loop.learner import Learner, begin_model, follow_card, ground_name
+from training.loop.processes import begin_accelerator
 from training.loop.run_folder import (
     RunError,
     RunFolder,
@@ -66,7 +67,7 @@ def train(settings: Settings, output: Path, resume: bool = False) -> Path:
             written.
         ClipsegError: Data, weights or settings are not usable.
     """
-    accelerator = begin_accelerator(settings)
+    accelerator = begin_accelerator(settings.mixed_precision)
     settings = follow_card(settings)
     folder = RunFolder(output)
     state = load_state(folder, settings, resume)
@@ -145,27 +146,6 @@ def train(settings: Settings, output: Path, resume: bool = False) -> Path:
         finish(folder, settings, learner, card, done, samples)
     accelerator.wait_for_everyone()
     return folder.model
-
-
-def begin_accelerator(settings: Settings) -> Accelerator:
-    """Joins the processes of the run.
-
-    Raises:
-        RunError: They do not find each other, or the device lacks the precision.
-    """
-    cuda = torch.cuda.is_available()
-    if settings.mixed_precision == 'fp16' and not cuda:
-        raise RunError(
-            'mixed_precision fp16 needs a GPU, and there is none: give --set mixed_precision=bf16'
-        )
-    # Without cpu=True, processes on a machine without a GPU would not find each other.
-    accelerator = Accelerator(cpu=not cuda, mixed_precision=settings.mixed_precision)
-    expected = int(os.environ.get('WORLD_SIZE', 1))
-    if accelerator.num_processes != expected:
-        raise RunError(
-            f'{expected} processes were started, but {accelerator.num_processes} work together'
-        )
-    return accelerator
 
 
 def open_data(settings: Settings, learner: Learner) -> tuple[Drawn | Shards, int]:

@@ -13,9 +13,9 @@ from pydantic import Field
 from training.datasets.samples import (
     BadRecord,
     BadRecords,
-    DataSettings,
     Sample,
     SampleSource,
+    StrictSettings,
     Support,
 )
 from training.loop.settings import Settings
@@ -36,7 +36,7 @@ TINY_BACKBONE: dict[str, Any] = {
 COLOURS = {'red': (220, 40, 40), 'green': (40, 200, 60), 'blue': (50, 60, 220)}
 
 
-class ShapesSettings(DataSettings):
+class ShapesSettings(StrictSettings):
     """Squares on grey."""
 
     samples: int = Field(10, ge=1)

@@ -24,8 +24,8 @@ from torch import Tensor
 from wordfreq import zipf_frequency
 
 from clipseg_model.modeling.small_clip import Lite0Stem, SmallClip
+from training.bundled.inputs import normalise
 from training.datasets.tabletop import TabletopViews
-from training.train_tabletop import normalise
 
 BATCH_NORM_EPS = 1e-3
 #: Added to the eigenvalues of the correlation matrix, whose mean is 1.

@@ -5,15 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
+
+from training.datasets.samples import StrictSettings
+from training.loop.settings import read_yaml, validated
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra='forbid', frozen=True)
-
-
-class DataSettings(_Strict):
+class DataSettings(StrictSettings):
     """Where the rendered views lie and how prompts are drawn."""
 
     folder: Path
@@ -24,7 +22,7 @@ class DataSettings(_Strict):
     support_size: int = Field(192, ge=32, multiple_of=16, description='side of prompt images')
 
 
-class LossWeights(_Strict):
+class LossWeights(StrictSettings):
     """Factors of the losses in :mod:`training.bundled.losses`."""
 
     bce: float = 4.0
@@ -35,7 +33,7 @@ class LossWeights(_Strict):
     classes: float = 0.5
 
 
-class Stage(_Strict):
+class Stage(StrictSettings):
     """A stretch of training at one input size."""
 
     iterations: int = Field(gt=0)
@@ -43,7 +41,7 @@ class Stage(_Strict):
     batch: int = Field(8, ge=1, description='views of a step and process')
 
 
-class Settings(_Strict):
+class Settings(StrictSettings):
     """One training run."""
 
     name: str
@@ -79,23 +77,18 @@ class Settings(_Strict):
             iteration -= stage.iterations
         return self.stages[-1]
 
-    def rate(self, iteration: int) -> float:
-        """Returns the learning rate: linear warm-up, constant, then 1 − √x down to zero."""
+    def rate_factor(self, iteration: int) -> float:
+        """Returns the share of the learning rates: linear warm-up, 1, then 1 − √x to zero."""
         if iteration < self.warmup:
-            return self.learning_rate * (iteration + 1) / self.warmup
+            return (iteration + 1) / self.warmup
         left = self.iterations - iteration
-        if left >= self.decay:
-            return self.learning_rate
-        return self.learning_rate * (1 - (1 - left / self.decay) ** 0.5)
+        return 1.0 if left >= self.decay else 1 - (1 - left / self.decay) ** 0.5
 
 
 def load_settings(path: Path) -> Settings:
     """Reads and validates a YAML file.
 
     Raises:
-        SystemExit: With every mistake named, if the file is not valid.
+        SettingsError: With every mistake named, if the file is not valid.
     """
-    try:
-        return Settings(**yaml.safe_load(path.read_text()))
-    except (ValidationError, yaml.YAMLError, TypeError) as error:
-        raise SystemExit(f'{path}: {error}') from error
+    return validated(Settings, read_yaml(path), path)

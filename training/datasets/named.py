@@ -21,15 +21,15 @@ from training.datasets.samples import (
     BadRecord,
     BadRecords,
     DataError,
-    DataSettings,
     Policy,
     Sample,
     SampleSource,
+    StrictSettings,
     Support,
 )
 
 
-class NamedSettings(DataSettings):
+class NamedSettings(StrictSettings):
     """What is drawn around a picture and a class."""
 
     negatives: float = Field(0.0, ge=0, le=1, description='probability of a class that is absent')

@@ -23,10 +23,10 @@ from training.datasets.samples import (
     BadRecord,
     BadRecords,
     DataError,
-    DataSettings,
     Policy,
     Sample,
     SampleSource,
+    StrictSettings,
     Support,
     check_size,
     field,
@@ -48,7 +48,7 @@ NEGATIVE_TRIES = 1000
 SUPPORT_TRIES = 20
 
 
-class PhraseCutSettings(DataSettings):
+class PhraseCutSettings(StrictSettings):
     """What is read and drawn; the defaults are CLIPSeg's configuration for PhraseCut alone."""
 
     folder: Path = Field(description='VGPhraseCut_v0')

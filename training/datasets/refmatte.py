@@ -19,10 +19,10 @@ from training.datasets.samples import (
     BadRecord,
     BadRecords,
     DataError,
-    DataSettings,
     Policy,
     Sample,
     SampleSource,
+    StrictSettings,
     check_size,
     field,
     read_json,
@@ -30,7 +30,7 @@ from training.datasets.samples import (
 )
 
 
-class RefMatteSettings(DataSettings):
+class RefMatteSettings(StrictSettings):
     """Files and kind of prompt."""
 
     labels: Path = Field(description='refmatte_train_label.json, refmatte_rw100_label.json, …')

@@ -84,7 +84,7 @@ class BadRecords:
         )
 
 
-class DataSettings(BaseModel):
+class StrictSettings(BaseModel):
     """Base of the settings of a data set: unknown keys are errors, values are checked."""
 
     model_config = ConfigDict(extra='forbid', frozen=True)

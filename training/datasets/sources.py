@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from clipseg_model.errors import ClipsegError
-from training.datasets.samples import DataSettings, SampleSource
+from training.datasets.samples import SampleSource, StrictSettings
 
 #: The module in :mod:`training.datasets` of each, what makes its settings there (their class, or a
 #: function that returns them), and its own class.
@@ -32,7 +32,7 @@ class SourceError(ClipsegError):
     """There is no data set of that name, or its settings are not valid."""
 
 
-def check_source(config: Mapping[str, Any]) -> DataSettings:
+def check_source(config: Mapping[str, Any]) -> StrictSettings:
     """Validates the settings of a data set.
 
     Args:
@@ -49,7 +49,7 @@ def check_source(config: Mapping[str, Any]) -> DataSettings:
     if isinstance(values.get('folder'), str):
         values['folder'] = Path(values['folder'])
     try:
-        settings: DataSettings = make(**values)
+        settings: StrictSettings = make(**values)
         return settings
     except ValidationError as error:
         mistakes = '; '.join(

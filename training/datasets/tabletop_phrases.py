@@ -22,10 +22,10 @@ from training.datasets.samples import (
     BadRecord,
     BadRecords,
     DataError,
-    DataSettings,
     Policy,
     Sample,
     SampleSource,
+    StrictSettings,
     Support,
 )
 from training.datasets.tabletop import KIND_WEIGHTS, SUPPORT_FRACTION, TabletopViews
@@ -34,7 +34,7 @@ from training.datasets.tabletop import KIND_WEIGHTS, SUPPORT_FRACTION, TabletopV
 _ARTICLE = re.compile(r'^(?:a|an|the) ')
 
 
-class TabletopSettings(DataSettings):
+class TabletopSettings(StrictSettings):
     """What is read and drawn; the defaults are PhraseCut's: no negatives, no support images."""
 
     folder: Path = Field(description='of the rendered splits')

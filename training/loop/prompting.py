@@ -15,10 +15,10 @@ from torch.nn import functional
 
 from clipseg_model.prompting.visual_prompt import DEFAULT_METHOD, METHODS, visual_prompt
 from clipseg_model.prompts import TEMPLATES
-from training.datasets.samples import DataSettings, Sample
+from training.datasets.samples import Sample, StrictSettings
 
 
-class PromptSettings(DataSettings):
+class PromptSettings(StrictSettings):
     """How samples become prompts; the defaults are those of CLIPSeg's rd64-uni.
 
     The paper's text draws the weight over U(0, 1); its published configuration, over U(0, 0.5).

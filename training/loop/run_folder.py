@@ -49,8 +49,21 @@ class RunFolder:
         self.best = path / 'best.pt'
         self.model = path / 'model.safetensors'
 
-    def begin(self, settings: Mapping[str, Any], start: int, processes: int) -> None:
-        """Writes down what is run, with what, and where."""
+    def begin(
+        self,
+        settings: Mapping[str, Any],
+        start: int,
+        processes: int,
+        more: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Writes down what is run, with what, and where.
+
+        Args:
+            settings: Of the run.
+            start: First iteration.
+            processes: How many there are.
+            more: Further entries of the record.
+        """
         write_atomically(self.path / 'config.yaml', yaml.safe_dump(dict(settings), sort_keys=False))
         record = {
             'start': start,
@@ -58,6 +71,7 @@ class RunFolder:
             'command': sys.argv,
             'processes': processes,
             **environment(),
+            **(more or {}),
         }
         write_atomically(self.path / f'run_{start:06d}.json', json.dumps(record, indent=2))
 

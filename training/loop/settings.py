@@ -10,13 +10,14 @@ import copy
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from clipseg_model.errors import ClipsegError
 from clipseg_model.modeling.base import ARCHITECTURES
+from training.datasets.samples import StrictSettings
 from training.datasets.sources import SourceError, check_source
 from training.loop.prompting import PromptSettings
 
@@ -28,11 +29,10 @@ class SettingsError(ClipsegError):
     """A file of settings is missing, unreadable, or not valid."""
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra='forbid', frozen=True)
+Model = TypeVar('Model', bound=BaseModel)
 
 
-class Schedule(_Strict):
+class Schedule(StrictSettings):
     """The learning rate over the iterations: a function of the iteration alone."""
 
     kind: Literal['cosine', 'cyclic'] = Field(
@@ -61,7 +61,7 @@ class Schedule(_Strict):
         return self.final_rate + (self.rate - self.final_rate) * (1 + math.cos(math.pi * done)) / 2
 
 
-class Validation(_Strict):
+class Validation(StrictSettings):
     """What is measured while training, on the text prompts and the whole pictures of a split."""
 
     data: dict[str, Any] = Field(description='a data set, as the data of the run')
@@ -78,7 +78,7 @@ class Validation(_Strict):
         return _checked_source(value)
 
 
-class Settings(_Strict):
+class Settings(StrictSettings):
     """One training run."""
 
     name: str = Field(pattern=r'^[\w.+-]+$', description='of the run and of the model')
@@ -193,17 +193,34 @@ class Settings(_Strict):
         return self.schedule.at(iteration, length)
 
 
-def load_settings(path: Path, changes: Sequence[str] = (), **given: Any) -> Settings:
-    """Reads and validates a YAML file.
+def load_settings(
+    path: Path, changes: Sequence[str] = (), init_from: str | None = None
+) -> Settings:
+    """Reads and validates the YAML file of a run.
 
     Args:
         path: The file.
         changes: ``KEY=VALUE`` each, with dots between the keys of sections (``data.fold=1``) and
             the value in YAML.
-        **given: Entries that replace the file's, unless None.
+        init_from: Replaces that of the file, and its towers, unless None.
 
     Raises:
         SettingsError: With every mistake named, if the file or a change is not valid.
+    """
+    values = changed(read_yaml(path), changes)
+    if init_from is not None:
+        values['init_from'] = init_from
+        # What the towers of a file would have been, the checkpoint brings.
+        values.pop('towers', None)
+        values.pop('image_tower', None)
+    return validated(Settings, values, path)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Reads a YAML file of keys and values.
+
+    Raises:
+        SettingsError: It is missing, or holds something else.
     """
     try:
         values = yaml.safe_load(path.read_text(encoding='utf-8'))
@@ -213,14 +230,22 @@ def load_settings(path: Path, changes: Sequence[str] = (), **given: Any) -> Sett
         raise SettingsError(f'{path} is no YAML: {error}') from error
     if not isinstance(values, dict):
         raise SettingsError(f'{path} holds {type(values).__name__}, not keys and values')
-    values = changed(values, changes)
-    values.update({key: value for key, value in given.items() if value is not None})
-    if given.get('init_from'):
-        # What the towers of a file would have been, the checkpoint brings.
-        values.pop('towers', None)
-        values.pop('image_tower', None)
+    return values
+
+
+def validated(kind: type[Model], values: Mapping[str, Any], path: Path) -> Model:
+    """Makes settings of the values in a file.
+
+    Args:
+        kind: Class of the settings.
+        values: Settings by key.
+        path: The file, for messages.
+
+    Raises:
+        SettingsError: With every mistake named, if the values are not valid.
+    """
     try:
-        return Settings(**values)
+        return kind(**values)
     except ValidationError as error:
         raise SettingsError(f'{path} is not valid: {_mistakes(error)}') from error
 

@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from clipseg_model.modeling.small_clip import Lite0Stem, SmallClip
 from training.bundled.frozen_parts import physical_nouns, save, stem_weights
-from training.train_tabletop import normalise
+from training.bundled.inputs import normalise
 
 
 @pytest.fixture(scope='module')

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from training.bundled.settings import load_settings
+from training.loop.settings import SettingsError
 
 CONFIGS = sorted(Path('training/configs').glob('tabletop*.yaml'))
 
@@ -34,7 +35,7 @@ def test_shipped_settings_are_valid(path):
 
 
 def test_unknown_keys_are_errors(tmp_path):
-    with pytest.raises(SystemExit, match='learning_rat'):
+    with pytest.raises(SettingsError, match='learning_rat'):
         load_settings(write(tmp_path, MINIMAL + 'learning_rat: 0.1\n'))
 
 
@@ -46,9 +47,9 @@ def test_stages_follow_each_other(tmp_path):
 
 def test_rate_warms_up_holds_and_falls_to_zero(tmp_path):
     settings = load_settings(write(tmp_path, MINIMAL))
-    rates = [settings.rate(i) for i in range(101)]
-    assert rates[0] == pytest.approx(1e-4)
-    assert rates[10:80] == pytest.approx([1e-3] * 70)
+    rates = [settings.rate_factor(i) for i in range(101)]
+    assert rates[0] == pytest.approx(0.1)
+    assert rates[10:80] == pytest.approx([1] * 70)
     falling = rates[80:]
     assert all(a > b for a, b in itertools.pairwise(falling))
     assert rates[100] == pytest.approx(0)

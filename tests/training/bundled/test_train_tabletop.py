@@ -13,8 +13,8 @@ import torch
 import yaml
 
 from clipseg_model import create_model
+from training.bundled.inputs import draw_window
 from training.bundled.settings import Settings
-from training.train_tabletop import draw_window
 
 
 def settings(rendered: Path, frozen: tuple[Path, dict[str, int]], iterations: int) -> dict:

@@ -1,0 +1,121 @@
+"""Optimizers, learning rates and the moving average of the bundled model's weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.swa_utils import AveragedModel
+
+from training.bundled.losses import JointTraining
+from training.bundled.settings import Settings
+
+
+class RunState:
+    """What a run changes: weights, their moving average, optimizers, learning rates.
+
+    Args:
+        joint: The module that is trained.
+        settings: Of the run.
+        saved: What :meth:`snapshot` returned, to go on from there.
+
+    Attributes:
+        iteration: Iterations that are done.
+        average: The moving average of ``joint``; only the main process updates it.
+    """
+
+    def __init__(
+        self, joint: JointTraining, settings: Settings, saved: Mapping[str, Any] | None = None
+    ) -> None:
+        self.joint = joint
+        self.average = moving_average(joint, settings.average)
+        self.iteration = 0
+        # Their type changes when accelerate wraps them.
+        self._optimizers: list[Any] = build_optimizers(joint, settings)
+        if saved is not None:
+            self.iteration = saved['iteration']
+            joint.load_state_dict(saved['module'])
+            self.average.module.load_state_dict(saved['average'])
+            self.average.n_averaged.fill_(self.iteration)
+            for optimizer, state in zip(self._optimizers, saved['optimizers'], strict=True):
+                optimizer.load_state_dict(state)
+        # The rates of the iteration that comes next: those of the settings, not the saved ones.
+        last = self.iteration - 1
+        self._schedules = [
+            LambdaLR(optimizer, settings.rate_factor, last) for optimizer in self._optimizers
+        ]
+
+    def prepare(self, accelerator: Accelerator) -> nn.Module:
+        """Moves everything to the device, and returns the module to call."""
+        self.average.to(accelerator.device)
+        module, *self._optimizers = accelerator.prepare(self.joint, *self._optimizers)
+        return module
+
+    def step(self) -> None:
+        """Moves the weights along their gradients, and sets the next learning rates."""
+        for optimizer, schedule in zip(self._optimizers, self._schedules, strict=True):
+            optimizer.step()
+            schedule.step()
+            optimizer.zero_grad(set_to_none=True)
+        self.iteration += 1
+
+    def snapshot(self) -> dict[str, Any]:
+        """Returns all that a run needs to go on."""
+        return {
+            'module': self.joint.state_dict(),
+            'average': self.average.module.state_dict(),
+            'optimizers': [optimizer.state_dict() for optimizer in self._optimizers],
+            'iteration': self.iteration,
+        }
+
+
+def build_optimizers(module: nn.Module, settings: Settings) -> list[torch.optim.Optimizer]:
+    """Returns Muon for the matrices of the transformer blocks, AdamW for all else.
+
+    Muon (Jordan et al. 2024) learns these towers two to three times faster than AdamW alone; its
+    updates are scaled to AdamW's size (Liu et al. 2025), so that one learning rate serves both.
+    The stem comes with good weights and learns slowly. Vectors (biases, norms, embeddings of one
+    token) are not decayed.
+    """
+    matrices: list[nn.Parameter] = []
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for name, parameter in module.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        stem = name.startswith('model.backbone.stem.')
+        if '.blocks.' in name and parameter.dim() == 2:
+            matrices.append(parameter)
+        else:
+            groups.setdefault((stem, parameter.dim() > 1), []).append(parameter)
+    rate = settings.learning_rate
+    adamw = torch.optim.AdamW(
+        [
+            {
+                'params': parameters,
+                'lr': rate * settings.stem_rate if stem else rate,
+                'weight_decay': settings.weight_decay if matrix else 0.0,
+            }
+            for (stem, matrix), parameters in groups.items()
+        ],
+        betas=(0.9, 0.98),
+    )
+    muon = torch.optim.Muon(
+        matrices, lr=rate, weight_decay=settings.weight_decay, adjust_lr_fn='match_rms_adamw'
+    )
+    return [adamw, muon]
+
+
+def moving_average(module: nn.Module, decay: float) -> AveragedModel:
+    """Returns a copy of a module whose weights follow it as an exponential moving average.
+
+    The average forgets faster in the first iterations, so that the initial weights do not linger.
+    """
+
+    def follow(average: Tensor, weight: Tensor, count: Tensor | int) -> Tensor:
+        return average.lerp(weight, 1 - min(decay, float((1 + count) / (10 + count))))
+
+    return AveragedModel(module, avg_fn=follow).requires_grad_(False)
