@@ -73,7 +73,7 @@ setup(
     package_data={
         'clipseg_model': ['weights/*.safetensors', 'py.typed'],
         'clipseg_ros': ['py.typed'],
-        'tabletop_world': ['py.typed'],
+        'tabletop_world': ['language/*.yaml', 'py.typed'],
     },
     data_files=[
         ('share/ament_index/resource_index/packages', [f'resource/{NAME}']),
@@ -116,7 +116,7 @@ setup(
             'torch>=2.9',
         ],
         'tensorrt': ['onnx>=1.16', 'onnxscript>=0.5', 'tensorrt>=10.3,<11', 'torch>=2.9'],
-        'world': ['mujoco>=3.3,<5'],
+        'world': ['mujoco>=3.3,<5', 'PyYAML>=6.0'],
         'bag': ['rosbags>=0.11,<0.12'],
         'ros': [*ROS_RUN, 'PyYAML>=6.0'],
         'build': [

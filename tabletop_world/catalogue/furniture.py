@@ -16,7 +16,7 @@ def _legs(m: Maker, x: float, y: float, height: float, radius: float, splay: flo
 
 
 def chair(m: Maker) -> None:
-    """A chair, its seat open towards +x."""
+    """Build a chair, its seat open towards +x."""
     x, seat, back = m.between(0.19, 0.22), m.between(0.42, 0.46), m.between(0.82, 0.92)
     _legs(m, x - 0.02, x - 0.02, seat, 0.016, m.between(0.0, 0.03))
     m.add(box(2 * x, 2 * x, 0.035, period=0.12).moved(z=seat))
@@ -37,7 +37,7 @@ def chair(m: Maker) -> None:
 
 
 def stool(m: Maker) -> None:
-    """A round stool with three or four legs."""
+    """Build a round stool with three or four legs."""
     r, h = m.between(0.15, 0.18), m.between(0.42, 0.62)
     m.add(cylinder(r, 0.04, 24).moved(z=h - 0.04))
     count = 3 if m.chance(0.4) else 4
@@ -53,7 +53,7 @@ def stool(m: Maker) -> None:
 
 
 def table(m: Maker) -> None:
-    """A small table: round on a column, or rectangular on four legs."""
+    """Build a small table: round on a column, or rectangular on four legs."""
     h = m.between(0.45, 0.72)
     if m.chance(0.4):
         r = m.between(0.26, 0.34)
@@ -69,7 +69,7 @@ def table(m: Maker) -> None:
 
 
 def shelf(m: Maker) -> None:
-    """A bookcase, open towards +x."""
+    """Build a bookcase, open towards +x."""
     depth, y, h = m.between(0.24, 0.3), m.between(0.5, 0.75), m.between(0.7, 1.15)
     t = 0.022
     boards = int(m.rng.integers(3, 5))
@@ -85,7 +85,7 @@ def shelf(m: Maker) -> None:
 
 
 def cabinet(m: Maker) -> None:
-    """A cabinet with drawers or two doors towards +x."""
+    """Build a cabinet with drawers or two doors towards +x."""
     depth, y, h = m.between(0.35, 0.42), m.between(0.42, 0.7), m.between(0.55, 0.85)
     m.add(box(depth, y, h - 0.07, period=0.3).moved(z=0.05))
     m.add(box(depth * 0.9, y * 0.95, 0.05), DARK)
@@ -110,7 +110,7 @@ def cabinet(m: Maker) -> None:
 
 
 def bin_(m: Maker) -> None:
-    """A waste bin: open, or with a lid and a pedal."""
+    """Build a waste bin: open, or with a lid and a pedal."""
     r, h = m.between(0.12, 0.15), m.between(0.28, 0.40)
     foot, w = r * m.between(0.75, 0.95), 0.006
     if m.chance(0.45):

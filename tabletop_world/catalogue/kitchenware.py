@@ -42,13 +42,13 @@ _WINES = (Finish((0.38, 0.03, 0.08)), Finish((0.90, 0.82, 0.42)))
 
 
 def _side_handle(m: Maker, radius: float, middle: float, reach: float, height: float) -> None:
-    """A handle on the +x side of a vessel."""
+    """Build a handle on the +x side of a vessel."""
     path = arc(1.0, -1.75, 1.75, 10) * (reach, 1.0, height)
     m.add(tube(path, 0.0065, 8, flat=1.25).moved(radius - 0.002, 0, middle), m.body)
 
 
 def mug(m: Maker) -> None:
-    """A mug with a handle at +x, full of coffee, tea or milk, or empty."""
+    """Build a mug with a handle at +x, full of coffee, tea or milk, or empty."""
     r, h = m.between(0.037, 0.044), m.between(0.085, 0.105)
     foot = r * m.between(0.78, 1.0)
     w = 0.004
@@ -66,7 +66,7 @@ def mug(m: Maker) -> None:
 
 
 def glass(m: Maker) -> None:
-    """A tumbler, full of juice or water, or empty."""
+    """Build a tumbler, full of juice or water, or empty."""
     r, h = m.between(0.032, 0.039), m.between(0.10, 0.14)
     foot, w = r * m.between(0.75, 0.95), 0.003
     if m.chance(0.5):
@@ -83,7 +83,7 @@ def glass(m: Maker) -> None:
 
 
 def wine_glass(m: Maker) -> None:
-    """A stemmed glass, with red or white wine, or empty."""
+    """Build a stemmed glass, with red or white wine, or empty."""
     r, h = m.between(0.036, 0.044), m.between(0.17, 0.21)
     stem = h * 0.45
     bowl = [
@@ -109,7 +109,7 @@ def wine_glass(m: Maker) -> None:
 
 
 def bowl(m: Maker) -> None:
-    """A bowl on a narrow foot."""
+    """Build a bowl on a narrow foot."""
     r, h, w = m.between(0.07, 0.085), m.between(0.05, 0.07), 0.005
     foot = r * 0.45
     outer = [(0, 0), (foot, 0), (r * 0.75, h * 0.3), (r * 0.94, h * 0.65), (r, h)]
@@ -120,7 +120,7 @@ def bowl(m: Maker) -> None:
 
 
 def plate(m: Maker) -> None:
-    """A flat plate whose rim carries the pattern."""
+    """Build a flat plate whose rim carries the pattern."""
     r, h = m.between(0.10, 0.125), 0.018
     under = [(0, 0), (r * 0.6, 0), (r, h - 0.004), (r, h)]
     m.add(lathe(under, 28), m.body)
@@ -130,7 +130,7 @@ def plate(m: Maker) -> None:
 
 
 def bottle(m: Maker) -> None:
-    """A bottle with a cap, most often with a label."""
+    """Build a bottle with a cap, most often with a label."""
     r, h = m.between(0.030, 0.038), m.between(0.21, 0.27)
     neck = r * m.between(0.32, 0.42)
     shoulder, throat = h * m.between(0.55, 0.65), h * 0.78
@@ -150,7 +150,7 @@ def bottle(m: Maker) -> None:
 
 
 def can(m: Maker) -> None:
-    """A drinks can with metal ends, at times with a band."""
+    """Build a drinks can with metal ends, at times with a band."""
     r, h = m.between(0.031, 0.036), m.between(0.10, 0.125)
     lid = [(r * 0.86, h), (r * 0.84, h - 0.004), (0, h - 0.004)]
     m.add(lathe([(0, 0), (r * 0.85, 0), (r, 0.008)], 20), METAL)
@@ -162,7 +162,7 @@ def can(m: Maker) -> None:
 
 
 def vase(m: Maker) -> None:
-    """A bellied vase, at times with flowers."""
+    """Build a bellied vase, at times with flowers."""
     h = m.between(0.17, 0.24)
     r = h * m.between(0.24, 0.32)
     neck, lip = r * m.between(0.35, 0.55), r * m.between(0.6, 0.8)
@@ -193,7 +193,7 @@ def vase(m: Maker) -> None:
 
 
 def pot(m: Maker) -> None:
-    """A cooking pot with two dark handles, with or without its lid."""
+    """Build a cooking pot with two dark handles, with or without its lid."""
     r, h, w = m.between(0.085, 0.105), m.between(0.09, 0.12), 0.004
     m.add(lathe([(0, 0), (r * 0.95, 0), (r, 0.01), (r, h)], 26, 8))
     m.add(lathe([(r, h), (r - w, h), (r - w, w), (0, w)], 26), METAL if m.chance(0.4) else m.body)
@@ -212,7 +212,7 @@ def pot(m: Maker) -> None:
 
 
 def pan(m: Maker) -> None:
-    """A frying pan with a long handle towards +x."""
+    """Build a frying pan with a long handle towards +x."""
     r, h, w = m.between(0.095, 0.115), m.between(0.035, 0.045), 0.004
     m.add(lathe([(0, 0), (r * 0.84, 0), (r, h)], 28), m.body)
     m.add(lathe([(r, h), (r - w, h), (r * 0.84 - w, w), (0, w)], 28), m.body)
@@ -226,7 +226,7 @@ def pan(m: Maker) -> None:
 
 
 def kettle(m: Maker) -> None:
-    """A kettle with a spout, a handle over the top and a knob."""
+    """Build a kettle with a spout, a handle over the top and a knob."""
     r, h = m.between(0.075, 0.088), m.between(0.11, 0.14)
     body = [(0, 0), (r * 0.9, 0), (r, h * 0.25), (r * 0.92, h * 0.6), (r * 0.6, h * 0.93), (0, h)]
     m.add(lathe(body, 24, 6))
@@ -238,7 +238,7 @@ def kettle(m: Maker) -> None:
 
 
 def jug(m: Maker) -> None:
-    """A tall jug with a handle at +x and a lip opposite."""
+    """Build a tall jug with a handle at +x and a lip opposite."""
     r, h, w = m.between(0.045, 0.055), m.between(0.17, 0.21), 0.004
     outer = [(0, 0), (r * 0.85, 0), (r, h * 0.3), (r * 0.75, h * 0.75), (r * 0.88, h)]
     m.add(lathe([*outer, (r * 0.88 - w, h), (r * 0.75 - w, h * 0.75)], 22, 6))
@@ -250,13 +250,13 @@ def jug(m: Maker) -> None:
 
 
 def _handle(m: Maker, start: float, end: float, height: float, width: float) -> None:
-    """A flat handle along x."""
+    """Build a flat handle along x."""
     path = [(start, 0, height), ((start + end) / 2, 0, height), (end, 0, height)]
     m.add(tube(path, (width * 0.7, width, width * 1.25), 8, flat=0.45), m.body)
 
 
 def spoon(m: Maker) -> None:
-    """A spoon, its bowl towards +x."""
+    """Build a spoon, its bowl towards +x."""
     wooden = m.material == 'wood'
     length = m.between(0.20, 0.25) if wooden else m.between(0.15, 0.18)
     wide = 0.021 if not wooden else 0.026
@@ -268,7 +268,7 @@ def spoon(m: Maker) -> None:
 
 
 def fork(m: Maker) -> None:
-    """A fork with four tines towards +x."""
+    """Build a fork with four tines towards +x."""
     length = m.between(0.16, 0.19)
     _handle(m, length / 2 - 0.065, -length / 2, 0.006, 0.0055)
     neck = [
@@ -286,7 +286,7 @@ def fork(m: Maker) -> None:
 
 
 def knife(m: Maker) -> None:
-    """A kitchen knife, its blade towards +x."""
+    """Build a kitchen knife, its blade towards +x."""
     length = m.between(0.20, 0.26)
     tip = length / 2
     blade = [(-0.01, -0.014), (tip * 0.7, -0.014), (tip, 0.011), (-0.01, 0.014)]
@@ -300,7 +300,7 @@ def knife(m: Maker) -> None:
 
 
 def spatula(m: Maker) -> None:
-    """A slotted spatula, its blade towards +x."""
+    """Build a slotted spatula, its blade towards +x."""
     length = m.between(0.26, 0.31)
     grip = TIMBER if m.chance(0.4) and m.material != 'wood' else m.body
     m.add(tube([(-length / 2, 0, 0.009), (length * 0.2, 0, 0.009)], 0.0085, 8), grip)
@@ -317,7 +317,7 @@ def spatula(m: Maker) -> None:
 
 
 def bucket(m: Maker) -> None:
-    """A bucket with a wire handle, up or folded down."""
+    """Build a bucket with a wire handle, up or folded down."""
     r, h, w = m.between(0.12, 0.14), m.between(0.22, 0.27), 0.005
     foot = r * 0.75
     m.add(lathe([(0, 0), (foot, 0), (r, h), (r + 0.008, h), (r - w, h + 0.002)], 24, 6))
@@ -330,7 +330,7 @@ def bucket(m: Maker) -> None:
 
 
 def basket(m: Maker) -> None:
-    """A round wickerwork basket, most often with a handle over it."""
+    """Build a round wickerwork basket, most often with a handle over it."""
     r, h, w = m.between(0.10, 0.13), m.between(0.09, 0.13), 0.007
     foot = r * 0.8
     m.add(lathe([(0, 0), (foot, 0), (r, h)], 22, 10))
@@ -343,7 +343,7 @@ def basket(m: Maker) -> None:
 
 
 def candle(m: Maker) -> None:
-    """A candle, at times on a metal dish, at times lit."""
+    """Build a candle, at times on a metal dish, at times lit."""
     r, h = m.between(0.018, 0.034), m.between(0.07, 0.15)
     base = 0.0
     if m.chance(0.4):

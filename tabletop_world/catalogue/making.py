@@ -111,7 +111,7 @@ class Maker:
     shelves: list[Shelf] = field(default_factory=list)
 
     def add(self, mesh: Mesh, finish: Finish | None = None) -> None:
-        """Adds a part, in the main finish unless another is given."""
+        """Add a part, in the main finish unless another is given."""
         self.parts.append((mesh, self.main if finish is None else finish))
 
     def between(self, low: float, high: float) -> float:

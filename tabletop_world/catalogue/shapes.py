@@ -35,16 +35,16 @@ class Mesh:
     faces: NDArray[np.int32]
 
     def moved(self, x: float = 0.0, y: float = 0.0, z: float = 0.0) -> Mesh:
-        """Returns the mesh translated by (x, y, z) metres."""
+        """Return the mesh translated by (x, y, z) metres."""
         return Mesh(self.vertices + np.array([x, y, z]), self.normals, self.uv, self.faces)
 
     def turned(self, rotation: ArrayLike) -> Mesh:
-        """Returns the mesh rotated by a 3 × 3 rotation matrix."""
+        """Return the mesh rotated by a 3 × 3 rotation matrix."""
         transposed = np.asarray(rotation, dtype=np.float64).T
         return Mesh(self.vertices @ transposed, self.normals @ transposed, self.uv, self.faces)
 
     def scaled(self, x: float, y: float | None = None, z: float | None = None) -> Mesh:
-        """Returns the mesh scaled along the axes (uniformly if only ``x`` is given).
+        """Return the mesh scaled along the axes (uniformly if only ``x`` is given).
 
         A negative factor mirrors.
         """
@@ -58,7 +58,7 @@ class Mesh:
 
 
 def rotation(axis: str, angle: float) -> Array:
-    """Returns the 3 × 3 matrix that rotates by ``angle`` radians about ``x``, ``y`` or ``z``."""
+    """Return the 3 × 3 matrix that rotates by ``angle`` radians about ``x``, ``y`` or ``z``."""
     c, s = float(np.cos(angle)), float(np.sin(angle))
     if axis == 'x':
         return np.array([[1.0, 0.0, 0.0], [0.0, c, -s], [0.0, s, c]])
@@ -68,7 +68,7 @@ def rotation(axis: str, angle: float) -> Array:
 
 
 def merge(meshes: Sequence[Mesh]) -> Mesh:
-    """Returns one mesh made of several."""
+    """Return one mesh made of several."""
     if len(meshes) == 1:
         return meshes[0]
     offsets = np.cumsum([0, *(len(m.vertices) for m in meshes[:-1])])
@@ -83,7 +83,7 @@ def merge(meshes: Sequence[Mesh]) -> Mesh:
 
 
 def _oriented(vertices: Array, normals: Array, uv: Array, faces: NDArray[np.int32]) -> Mesh:
-    """Drops triangles without area and turns those that face against their normals."""
+    """Drop triangles without area and turns those that face against their normals."""
     corners = vertices[faces]
     across = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     solid = np.einsum('ij,ij->i', across, across) > 1e-22
@@ -102,7 +102,7 @@ def _grid_faces(rows: int, columns: int) -> NDArray[np.int32]:
 
 
 def lathe(profile: Sequence[tuple[float, float]], segments: int = 20, repeats: int = 4) -> Mesh:
-    """Turns a profile about the z axis.
+    """Turn a profile about the z axis.
 
     Args:
         profile: (radius, height) pairs; seen with the axis on the left, the outside of the body
@@ -155,17 +155,17 @@ def lathe(profile: Sequence[tuple[float, float]], segments: int = 20, repeats: i
 
 
 def cylinder(radius: float, height: float, segments: int = 16, repeats: int = 4) -> Mesh:
-    """A closed cylinder standing on z = 0."""
+    """Build a closed cylinder standing on z = 0."""
     return lathe([(0, 0), (radius, 0), (radius, height), (0, height)], segments, repeats)
 
 
 def cone(bottom: float, top: float, height: float, segments: int = 16, repeats: int = 4) -> Mesh:
-    """A closed truncated cone standing on z = 0."""
+    """Build a closed truncated cone standing on z = 0."""
     return lathe([(0, 0), (bottom, 0), (top, height), (0, height)], segments, repeats)
 
 
 def sphere(radius: float, segments: int = 18, rings: int = 11, repeats: int = 4) -> Mesh:
-    """A sphere around the origin."""
+    """Build a sphere around the origin."""
     polar = np.linspace(-np.pi / 2, np.pi / 2, rings)
     path = [(radius * max(float(np.cos(p)), 0.0), radius * float(np.sin(p))) for p in polar]
     return lathe(path, segments, repeats)
@@ -179,7 +179,7 @@ def tube(
     closed: bool = False,
     repeats: int = 2,
 ) -> Mesh:
-    """A tube along a path, with closed ends.
+    """Build a tube along a path, with closed ends.
 
     Args:
         path: (N, 3) points.
@@ -232,7 +232,7 @@ def tube(
 
 
 def _fan(outline: Array, normal: Array) -> Mesh:
-    """A flat convex polygon."""
+    """Build a flat convex polygon."""
     count = len(outline)
     first = np.arange(1, count - 1)
     faces = np.stack([np.zeros_like(first), first, first + 1], 1).astype(np.int32)
@@ -244,7 +244,7 @@ def _fan(outline: Array, normal: Array) -> Mesh:
 
 
 def ring(radius: float, thickness: float, segments: int = 20, sides: int = 8) -> Mesh:
-    """A torus around the z axis, centred on the origin."""
+    """Build a torus around the z axis, centred on the origin."""
     angle = np.linspace(0.0, 2 * np.pi, segments, endpoint=False)
     path = np.stack([radius * np.cos(angle), radius * np.sin(angle), np.zeros(segments)], 1)
     return tube(path, thickness, sides, closed=True)
@@ -263,7 +263,7 @@ _BOX_AXES = ((0, 1, 2), (1, 2, 0), (2, 0, 1))
 def box(
     x: float, y: float, z: float, period: float = 0.05, taper: float = 1.0, fit: bool = False
 ) -> Mesh:
-    """A box standing on z = 0, centred on the z axis.
+    """Build a box standing on z = 0, centred on the z axis.
 
     Args:
         x: Full size along x.
@@ -299,7 +299,7 @@ def box(
 
 
 def prism(outline: Sequence[tuple[float, float]], height: float, period: float = 0.05) -> Mesh:
-    """A convex polygon in the x-y plane drawn up from z = 0 to ``height``."""
+    """Build a convex polygon in the x-y plane drawn up from z = 0 to ``height``."""
     flat = np.asarray(outline, dtype=np.float64)
     following = np.roll(flat, -1, axis=0)
     edges = following - flat
@@ -331,7 +331,7 @@ def prism(outline: Sequence[tuple[float, float]], height: float, period: float =
 def sheet(
     corner: ArrayLike, along: ArrayLike, across: ArrayLike, cells: int = 8, period: float = 1.0
 ) -> Mesh:
-    """A flat one-sided rectangle, divided so that lighting varies over it.
+    """Build a flat one-sided rectangle, divided so that lighting varies over it.
 
     Args:
         corner: One corner (3,).

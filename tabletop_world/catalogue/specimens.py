@@ -34,7 +34,7 @@ class Built:
 
 
 def draw_rgb(colour: str, rng: np.random.Generator) -> RGB:
-    """Returns a shade that goes by the name of this colour.
+    """Return a shade that goes by the name of this colour.
 
     Raises:
         KeyError: If ``colour`` is not in :data:`COLOURS`.
@@ -119,7 +119,7 @@ def build(
     material: str,
     scale: float,
 ) -> Built:
-    """Builds one specimen.
+    """Build one specimen.
 
     Args:
         name: Category.

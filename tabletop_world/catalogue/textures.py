@@ -86,7 +86,7 @@ def bands(base: RGB, other: RGB, share: float, side: int = 32) -> Image:
 
 
 def keys(key: RGB, gap: RGB, columns: int, rows: int, cell: int = 8) -> Image:
-    """A block of rectangular keys, as of a keyboard or a remote control."""
+    """Build a block of rectangular keys, as of a keyboard or a remote control."""
     image = np.empty((rows * cell, columns * cell, 3))
     image[:] = gap
     for row in range(rows):

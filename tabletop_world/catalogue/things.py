@@ -34,13 +34,13 @@ from tabletop_world.catalogue.textures import keys
 
 
 def ball(m: Maker) -> None:
-    """A ball."""
+    """Build a ball."""
     r = m.between(0.032, 0.042)
     m.add(sphere(r, 22, 13, 4).turned(rotation('x', m.between(0, 1.5))).moved(z=r))
 
 
 def apple(m: Maker) -> None:
-    """An apple with a stalk, at times with a leaf."""
+    """Build an apple with a stalk, at times with a leaf."""
     r = m.between(0.036, 0.042)
     path = [
         (0, 0.12), (0.35, 0.0), (0.75, 0.25), (0.97, 0.75), (1.0, 1.1), (0.85, 1.5), (0.5, 1.72),
@@ -54,14 +54,14 @@ def apple(m: Maker) -> None:
 
 
 def orange(m: Maker) -> None:
-    """An orange."""
+    """Build an orange."""
     r = m.between(0.036, 0.042)
     m.add(sphere(r, 20, 12).scaled(1, 1, 0.95).moved(z=r * 0.95), m.body)
     m.add(cylinder(0.004, 0.002, 8).moved(z=r * 1.89), LEAF)
 
 
 def lemon(m: Maker) -> None:
-    """A lemon lying on its side."""
+    """Build a lemon lying on its side."""
     r = m.between(0.025, 0.030)
     path = [
         (0, -1.5),
@@ -80,7 +80,7 @@ def lemon(m: Maker) -> None:
 
 
 def banana(m: Maker) -> None:
-    """A bent banana lying flat."""
+    """Build a bent banana lying flat."""
     angle = np.linspace(-0.95, 0.95, 11)
     bend = m.between(0.075, 0.09)
     path = np.stack([bend * np.sin(angle), bend * np.cos(angle) - bend * 0.8, np.zeros(11)], 1)
@@ -93,7 +93,7 @@ def banana(m: Maker) -> None:
 
 
 def carrot(m: Maker) -> None:
-    """A carrot with its greens towards +x."""
+    """Build a carrot with its greens towards +x."""
     length, r = m.between(0.14, 0.18), m.between(0.016, 0.020)
     root = lathe(
         [(0, 0), (r * 0.25, 0.01), (r * 0.7, length * 0.5), (r, length * 0.92), (0, length)], 12
@@ -106,7 +106,7 @@ def carrot(m: Maker) -> None:
 
 
 def book(m: Maker) -> None:
-    """A book lying flat, closed with a title, or open."""
+    """Build a book lying flat, closed with a title, or open."""
     x, y, h = m.between(0.13, 0.17), m.between(0.19, 0.24), m.between(0.018, 0.045)
     if m.chance(0.15):
         for side in (-1, 1):
@@ -128,7 +128,7 @@ def book(m: Maker) -> None:
 
 
 def carton(m: Maker) -> None:
-    """A cardboard box, closed with a band of tape, or open with its flaps up."""
+    """Build a cardboard box, closed with a band of tape, or open with its flaps up."""
     x, y, h = m.between(0.10, 0.16), m.between(0.08, 0.12), m.between(0.06, 0.12)
     if m.chance(0.4):
         w = 0.004
@@ -154,7 +154,7 @@ def carton(m: Maker) -> None:
 
 
 def block(m: Maker) -> None:
-    """A toy block: a cube, a brick or a slab."""
+    """Build a toy block: a cube, a brick or a slab."""
     s = m.between(0.038, 0.05)
     style = int(m.rng.integers(3))
     if style == 0:
@@ -176,7 +176,7 @@ def _keys(m: Maker, columns: int, rows: int) -> Finish:
 
 
 def laptop(m: Maker) -> None:
-    """An open laptop, its keys towards +x, its screen dark or on."""
+    """Build an open laptop, its keys towards +x, its screen dark or on."""
     x, y, t = m.between(0.20, 0.24), m.between(0.29, 0.34), 0.014
     m.add(box(x, y, t), m.body)
     m.add(box(x * 0.5, y * 0.9, 0.0012, fit=True).moved(-x * 0.14, 0, t), _keys(m, 6, 14))
@@ -193,14 +193,14 @@ def laptop(m: Maker) -> None:
 
 
 def keyboard(m: Maker) -> None:
-    """A keyboard, its near side towards +x."""
+    """Build a keyboard, its near side towards +x."""
     x, y = m.between(0.12, 0.14), m.between(0.34, 0.42)
     m.add(box(x, y, 0.016), m.body)
     m.add(box(x * 0.88, y * 0.96, 0.006, fit=True).moved(0, 0, 0.015), _keys(m, 5, 16))
 
 
 def phone(m: Maker) -> None:
-    """A phone lying on its face, showing its back and cameras; a black one lies face up."""
+    """Build a phone lying on its face, showing its back and cameras; a black one lies face up."""
     x, y, t = m.between(0.145, 0.165), m.between(0.070, 0.078), 0.009
     corner = [(x / 2, y / 2 - 0.008), (x / 2 - 0.008, y / 2)]
     outline = [*corner, *[(-a, b) for a, b in corner[::-1]], *[(-a, -b) for a, b in corner]]
@@ -219,7 +219,7 @@ def phone(m: Maker) -> None:
 
 
 def remote(m: Maker) -> None:
-    """A remote control with rows of buttons."""
+    """Build a remote control with rows of buttons."""
     x, y, t = m.between(0.16, 0.20), m.between(0.044, 0.052), 0.018
     m.add(box(x, y, t, taper=0.94), m.body)
     light = np.mean(m.body.rgb) < 0.35
@@ -233,7 +233,7 @@ def remote(m: Maker) -> None:
 
 
 def scissors(m: Maker) -> None:
-    """A pair of scissors, its points towards +x."""
+    """Build a pair of scissors, its points towards +x."""
     length = m.between(0.15, 0.19)
     cross = 0.14
     for side in (-1, 1):
@@ -252,7 +252,7 @@ def scissors(m: Maker) -> None:
 
 
 def hammer(m: Maker) -> None:
-    """A claw hammer, its head towards +x."""
+    """Build a claw hammer, its head towards +x."""
     length = m.between(0.24, 0.29)
     path = [(-length / 2, 0, 0.014), (0, 0, 0.014), (length * 0.46, 0, 0.014)]
     m.add(tube(path, (0.0165, 0.0145, 0.0125), 10), m.body)
@@ -268,7 +268,7 @@ def hammer(m: Maker) -> None:
 
 
 def screwdriver(m: Maker) -> None:
-    """A screwdriver, its tip towards +x."""
+    """Build a screwdriver, its tip towards +x."""
     length = m.between(0.19, 0.23)
     r = 0.0155
     grip = [
@@ -287,7 +287,7 @@ def screwdriver(m: Maker) -> None:
 
 
 def pen(m: Maker) -> None:
-    """A ballpoint pen, its tip towards +x."""
+    """Build a ballpoint pen, its tip towards +x."""
     length, r = m.between(0.13, 0.15), m.between(0.0055, 0.0075)
     lay = rotation('y', 1.571)
     shaft = [
@@ -304,7 +304,7 @@ def pen(m: Maker) -> None:
 
 
 def tape(m: Maker) -> None:
-    """A roll of tape lying flat."""
+    """Build a roll of tape lying flat."""
     r, h = m.between(0.04, 0.052), m.between(0.02, 0.035)
     inner = r * m.between(0.6, 0.7)
     m.add(lathe([(inner + 0.003, 0), (r, 0), (r, h), (inner + 0.003, h)], 26), m.body)
@@ -312,7 +312,7 @@ def tape(m: Maker) -> None:
 
 
 def clock(m: Maker) -> None:
-    """A round clock on two feet, its face towards +x, at times with bells."""
+    """Build a round clock on two feet, its face towards +x, at times with bells."""
     r, depth = m.between(0.055, 0.075), m.between(0.035, 0.05)
     up = rotation('y', 1.571)
     lift = r + 0.012
@@ -342,7 +342,7 @@ def clock(m: Maker) -> None:
 
 
 def lamp(m: Maker) -> None:
-    """A lamp with a shade on a stem, at times lit."""
+    """Build a lamp with a shade on a stem, at times lit."""
     h, r = m.between(0.32, 0.40), m.between(0.075, 0.095)
     base = m.dark if m.chance(0.5) else METAL
     m.add(lathe([(0, 0), (0.06, 0), (0.058, 0.012), (0.012, 0.022), (0, 0.022)], 20), base)
@@ -363,7 +363,7 @@ def lamp(m: Maker) -> None:
 
 
 def plant(m: Maker) -> None:
-    """A potted plant with upright or spreading leaves."""
+    """Build a potted plant with upright or spreading leaves."""
     r, h = m.between(0.045, 0.06), m.between(0.07, 0.09)
     soil = Finish((0.18, 0.11, 0.06), specular=0.0)
     m.add(lathe([(0, 0), (r * 0.72, 0), (r, h), (r * 1.06, h), (r * 0.9, h)], 20), m.accent)

@@ -27,7 +27,7 @@ from tabletop_world.scenes.scene import Frame
 
 
 def _plausible_relations(subject: str, reference: str) -> tuple[Relation, ...]:
-    """Returns the relations that things of two categories could stand in."""
+    """Return the relations that things of two categories could stand in."""
     found: list[Relation] = []
     if reference in SURFACES or CATEGORIES[reference].support:
         found.append(ON)
@@ -51,7 +51,7 @@ class _Negative(Speaker):
         self.colours = tuple(COLOURS)
 
     def holds_nowhere(self, query: Query) -> bool:
-        """Returns whether no visible object answers, not even doubtfully."""
+        """Return whether no visible object answers, not even doubtfully."""
         answer = self.view.ask(query)
         return not answer.yes and not answer.maybe
 
@@ -144,7 +144,7 @@ class _Negative(Speaker):
         return Phrase(wording(1), 'relation', frozenset(), structure)
 
     def _some(self, category: str) -> Noun:
-        """Returns a name of a category, with the colour of one in view half of the time."""
+        """Return a name of a category, with the colour of one in view half of the time."""
         bits = self.view.by_category.get(category, 0) & self.view.visible
         if not bits:
             return noun_of(self.name(category))
@@ -157,7 +157,7 @@ class _Negative(Speaker):
 
 
 def absent(frame: Frame, rng: np.random.Generator, count: int) -> list[Phrase]:
-    """Returns phrases that are true of nothing visible in a frame.
+    """Return phrases that are true of nothing visible in a frame.
 
     They are drawn like true ones: about a third give a thing in view another colour; the others
     name things, attributes, purposes, relations and surfaces that are not there. None is

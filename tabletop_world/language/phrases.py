@@ -57,7 +57,7 @@ class _Positive(Speaker):
     def offer(
         self, query: Query, kind: str, wording: Callable[[int], str], structure: Structure
     ) -> bool:
-        """Adds a phrase if it is certain and large enough; returns whether it is."""
+        """Add a phrase if it is certain and large enough; returns whether it is."""
         answer = self.view.ask(query)
         if answer.maybe or not answer.yes:
             return False
@@ -67,7 +67,7 @@ class _Positive(Speaker):
         return True
 
     def add(self, bits: int, kind: str, text: str, structure: Structure) -> None:
-        """Adds a phrase that is known to be true of these objects."""
+        """Add a phrase that is known to be true of these objects."""
         ids = frozenset(bits_to_ids(bits))
         known = self.phrases.get(text)
         if known is not None and known.object_ids != ids:
@@ -78,7 +78,7 @@ class _Positive(Speaker):
         self.phrases[text] = Phrase(text, kind, ids, structure)
 
     def offer_noun(self, noun: Noun, kind: str | None = None) -> bool:
-        """Adds a noun with its modifiers."""
+        """Add a noun with its modifiers."""
         return self.offer(
             noun.query,
             kind or noun.kind,
@@ -155,7 +155,7 @@ class _Positive(Speaker):
             self.add(winner, 'attribute', text, Structure(name.singular, (word,)))
 
     def say_relations(self) -> None:
-        """What rests on, in or under what; what is left of, behind or beside what."""
+        """Add what rests on, in or under what, and what is left of, behind or beside what."""
         carried = [t for t in self.shown if t.support in self.view.objects]
         for thing in self.draw.sample(carried, min(len(carried), 5)):
             support = self.view.objects[thing.support]
@@ -176,7 +176,7 @@ class _Positive(Speaker):
         return self.offer(query, 'relation', wording, structure)
 
     def say_affordances(self) -> None:
-        """What the things in view are good for."""
+        """Add what the things in view are good for."""
         said = 0
         for affordance in self.draw.sample(AFFORDANCES, len(AFFORDANCES)):
             said += self._say_affordance(affordance)
@@ -205,7 +205,7 @@ class _Positive(Speaker):
 def describe(
     frame: Frame, rng: np.random.Generator, *, min_fraction: float = 0.003
 ) -> list[Phrase]:
-    """Returns true phrases about a frame, of all kinds, in varied wording and random order.
+    """Return true phrases about a frame, of all kinds, in varied wording and random order.
 
     A phrase is left out where its truth is doubtful, and where all that it is true of is visible
     on less than ``min_fraction`` of the picture. Pairs in
@@ -238,7 +238,7 @@ def describe(
 def describe_unseen_pairs(
     frame: Frame, rng: np.random.Generator, *, min_fraction: float = 0.003
 ) -> list[Phrase]:
-    """Returns a "colour + name" phrase for each held-out pair that a frame shows.
+    """Return a "colour + name" phrase for each held-out pair that a frame shows.
 
     Args:
         frame: A frame of the split ``unseen_pairs``.

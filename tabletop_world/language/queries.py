@@ -28,12 +28,12 @@ from tabletop_world.catalogue.looks import (
     PATTERN_COLOURS,
 )
 from tabletop_world.language.affordances import Affordance
-from tabletop_world.language.vocabulary import SURFACES, Name
+from tabletop_world.language.vocabulary import Name
 from tabletop_world.scenes.scene import Frame, SceneObject
 
 
 def ids_to_bits(ids: Iterable[int]) -> int:
-    """Returns the set of these object ids as an integer."""
+    """Return the set of these object ids as an integer."""
     bits = 0
     for object_id in ids:
         bits |= 1 << object_id
@@ -41,7 +41,7 @@ def ids_to_bits(ids: Iterable[int]) -> int:
 
 
 def bits_to_ids(bits: int) -> list[int]:
-    """Returns the object ids in a set, ascending."""
+    """Return the object ids in a set, ascending."""
     ids = []
     while bits:
         low = bits & -bits
@@ -62,7 +62,7 @@ class Answer(NamedTuple):
     maybe: int
 
     def and_(self, other: Answer) -> Answer:
-        """Returns the conjunction, in which a doubt on either side remains one."""
+        """Return the conjunction, in which a doubt on either side remains one."""
         yes = self.yes & other.yes
         return Answer(yes, (self.yes | self.maybe) & (other.yes | other.maybe) & ~yes)
 
@@ -85,7 +85,7 @@ class SceneView:
     """
 
     def __init__(self, frame: Frame) -> None:
-        """Counts pixels, centroids and boxes once.
+        """Count pixels, centroids and boxes once.
 
         Args:
             frame: The frame; its instance map must name only objects of its scene.
@@ -149,23 +149,23 @@ class SceneView:
         return self.frame_height * self.frame_width
 
     def of_categories(self, categories: Iterable[str]) -> int:
-        """Returns the bits of all objects of these categories, hidden ones included."""
+        """Return the bits of all objects of these categories, hidden ones included."""
         bits = 0
         for category in categories:
             bits |= self.by_category.get(category, 0)
         return bits
 
     def pixels_of(self, bits: int) -> int:
-        """Returns how many visible pixels these objects have together."""
+        """Return how many visible pixels these objects have together."""
         return sum(self.pixels.get(i, 0) for i in bits_to_ids(bits))
 
     def ask(self, query: Query) -> Answer:
-        """Returns the answer among *visible* objects."""
+        """Return the answer among *visible* objects."""
         answer = self.ask_world(query)
         return Answer(answer.yes & self.visible, answer.maybe & self.visible)
 
     def ask_world(self, query: Query) -> Answer:
-        """Returns the answer among all objects of the scene; remembers it."""
+        """Return the answer among all objects of the scene; remembers it."""
         answer = self._answers.get(query)
         if answer is None:
             answer = query.answer(self)
@@ -177,7 +177,7 @@ _latest: tuple[weakref.ref[Frame], SceneView] | None = None
 
 
 def view_of(frame: Frame) -> SceneView:
-    """Returns the view of a frame; asking twice in a row for one frame computes it once."""
+    """Return the view of a frame; asking twice in a row for one frame computes it once."""
     global _latest
     latest = _latest
     if latest is not None and latest[0]() is frame:
@@ -192,7 +192,7 @@ class Query(ABC):
 
     @abstractmethod
     def answer(self, view: SceneView) -> Answer:
-        """Returns whom it is true of, among all objects of the scene."""
+        """Return which objects it is true of, among all objects of the scene."""
 
 
 @dataclass(frozen=True)
@@ -200,7 +200,7 @@ class Anything(Query):
     """True of every item; surfaces are doubtful ("thing" may or may not mean the wall)."""
 
     def answer(self, view: SceneView) -> Answer:
-        """Returns every item."""
+        """Return every item."""
         return Answer(view.items, view.surfaces)
 
 
@@ -209,7 +209,7 @@ class Items(Query):
     """True of every item and of no surface ("the things on the table")."""
 
     def answer(self, view: SceneView) -> Answer:
-        """Returns every item."""
+        """Return every item."""
         return Answer(view.items, 0)
 
 
@@ -220,7 +220,7 @@ class Named(Query):
     name: Name
 
     def answer(self, view: SceneView) -> Answer:
-        """Returns the objects of the name's categories."""
+        """Return the objects of the name's categories."""
         return Answer(
             view.of_categories(self.name.categories), view.of_categories(self.name.doubtful)
         )
@@ -233,7 +233,7 @@ class Affords(Query):
     affordance: Affordance
 
     def answer(self, view: SceneView) -> Answer:
-        """Returns the objects of the affordance's categories."""
+        """Return the objects of the affordance's categories."""
         yes = view.of_categories(self.affordance.categories)
         maybe = view.of_categories(self.affordance.doubtful)
         limit = self.affordance.max_thickness
@@ -251,10 +251,10 @@ class _PerObject(Query):
 
     @abstractmethod
     def holds(self, thing: SceneObject) -> bool | None:
-        """Returns whether it is true of this object; None if that is doubtful."""
+        """Return whether it is true of this object; None if that is doubtful."""
 
     def answer(self, view: SceneView) -> Answer:
-        """Returns the objects for which it holds."""
+        """Return the objects for which it holds."""
         yes = maybe = 0
         for object_id, thing in view.objects.items():
             truth = self.holds(thing)
@@ -276,7 +276,7 @@ class Coloured(_PerObject):
     colour: str
 
     def holds(self, thing: SceneObject) -> bool | None:
-        """Returns whether the object has the colour."""
+        """Return whether the object has the colour."""
         colour = self.colour
         if thing.colour == colour:
             return True
@@ -301,7 +301,7 @@ class MadeOf(_PerObject):
     material: str
 
     def holds(self, thing: SceneObject) -> bool | None:
-        """Returns whether the object is made of the material."""
+        """Return whether the object is made of the material."""
         if thing.material == self.material == 'wood' and thing.colour == 'brown':
             return True
         if self.material in HARD_TO_TELL.get(thing.category, ()):
@@ -318,7 +318,7 @@ class Patterned(_PerObject):
     pattern: str
 
     def holds(self, thing: SceneObject) -> bool | None:
-        """Returns whether the object has the pattern."""
+        """Return whether the object has the pattern."""
         return thing.pattern == self.pattern
 
 
@@ -329,7 +329,7 @@ class Sized(_PerObject):
     size: str
 
     def holds(self, thing: SceneObject) -> bool | None:
-        """Returns whether the object has the size."""
+        """Return whether the object has the size."""
         if thing.size == self.size:
             return True
         return None if thing.size == 'medium' else False
@@ -346,7 +346,7 @@ class InState(Query):
     state: str
 
     def answer(self, view: SceneView) -> Answer:
-        """Returns the objects in the state."""
+        """Return the objects in the state."""
         yes = maybe = 0
         opposite = OPPOSITE.get(self.state)
         for object_id, thing in view.objects.items():
@@ -368,12 +368,12 @@ class Both(Query):
     second: Query
 
     def answer(self, view: SceneView) -> Answer:
-        """Returns the objects for which both hold."""
+        """Return the objects for which both hold."""
         return view.ask_world(self.first).and_(view.ask_world(self.second))
 
 
 def all_of(queries: Iterable[Query]) -> Query:
-    """Returns the conjunction of one or more questions.
+    """Return the conjunction of one or more questions.
 
     Raises:
         ValueError: If there is none.
@@ -384,8 +384,3 @@ def all_of(queries: Iterable[Query]) -> Query:
     if result is None:
         raise ValueError('all_of() needs at least one query')
     return result
-
-
-def is_surface_name(name: Name) -> bool:
-    """Returns whether a name can mean a surface of the room."""
-    return any(category in SURFACES for category in name.categories)

@@ -67,7 +67,7 @@ class Related(Query):
     reference: Query
 
     def answer(self, view: SceneView) -> Answer:
-        """Returns the subjects.
+        """Return the subjects.
 
         Everything is doubtful where the reference itself is: no such reference is certain, or,
         for a spatial relation, not exactly one thing in plain view.
@@ -109,7 +109,7 @@ def _contact(view: SceneView, relation: Relation, references: int) -> Answer:
 
 
 def _overhung(view: SceneView, object_id: int) -> int:
-    """Returns the items that stand within the footprint of an object and lower than its top."""
+    """Return the items that stand within the footprint of an object and lower than its top."""
     roof = view.objects[object_id]
     reach_x, reach_y = roof.extent[0] / 2 + 0.02, roof.extent[1] / 2 + 0.02
     top = roof.position[2] + roof.extent[2]
@@ -126,7 +126,7 @@ def _overhung(view: SceneView, object_id: int) -> int:
 
 
 def _indirect(view: SceneView, references: int) -> int:
-    """Returns the things that rest on something that rests on a reference."""
+    """Return the things that rest on something that rests on a reference."""
     found = 0
     for object_id in bits_to_ids(view.items):
         support = view.objects[object_id].support
@@ -137,7 +137,7 @@ def _indirect(view: SceneView, references: int) -> int:
 
 
 def _below(view: SceneView, object_id: int) -> int:
-    """Returns everything that carries an object, directly or not."""
+    """Return everything that carries an object, directly or not."""
     found = 0
     support = view.objects[object_id].support
     while support and not found >> support & 1:
@@ -195,7 +195,7 @@ def _right(view: SceneView, subject: int, reference: int) -> bool | None:
 
 
 def _ground_offset(view: SceneView, subject: int, reference: int) -> tuple[float, float]:
-    """Returns how far the subject lies (sideways, away from the camera) of the reference.
+    """Return how far the subject lies (sideways, away from the camera) of the reference.
 
     Metres on the ground plane, along the camera's x axis and its horizontal viewing direction.
     """
@@ -216,7 +216,7 @@ def _half_sizes(thing: SceneObject) -> tuple[float, float]:
 
 
 def _stacked(view: SceneView, subject: int, reference: int) -> bool:
-    """Returns whether one carries the other."""
+    """Return whether one carries the other."""
     return bool(_below(view, subject) >> reference & 1 or _below(view, reference) >> subject & 1)
 
 
@@ -274,7 +274,7 @@ _JUDGES: dict[str, Callable[[SceneView, int, int], bool | None]] = {
 
 
 def extreme(view: SceneView, candidates: int, key: str) -> int:
-    """Returns the bit of the one clearly extreme object among visible candidates, or 0.
+    """Return the bit of the one clearly extreme object among visible candidates, or 0.
 
     Args:
         view: The frame's view.

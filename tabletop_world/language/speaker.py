@@ -42,12 +42,12 @@ class Speaker:
         self.shown_categories = sorted({thing.category for thing in self.shown})
 
     def name(self, category: str) -> Name:
-        """Draws a name of a category, its plainest one half of the time."""
+        """Draw a name of a category, its plainest one half of the time."""
         names = names_of(category)
         return names[0] if self.draw.random() < 0.5 else self.draw.choice(names)
 
     def allowed(self, colour: str, name: Name | None) -> bool:
-        """Returns whether a colour and a name may be said together in this split."""
+        """Return whether a colour and a name may be said together in this split."""
         if name is None:
             return True
         if name.singular.endswith('orange') or (colour in name.singular.split()):
@@ -58,13 +58,13 @@ class Speaker:
         return not any((colour, category) in self.held_out for category in covered)
 
     def coloured(self, thing: SceneObject, name: Name) -> Noun | None:
-        """Returns the colour and name of a thing, or None if they may not be said."""
+        """Return the colour and name of a thing, or None if they may not be said."""
         if not thing.colour or not self.allowed(thing.colour, name):
             return None
         return noun_of(name, [COLOUR_MODIFIERS[thing.colour]])
 
     def attributes(self, thing: SceneObject) -> list[Modifier]:
-        """Returns the attributes of a thing that can be said."""
+        """Return the attributes of a thing that can be said."""
         found: list[Modifier] = []
         if thing.size in SIZE_MODIFIERS:
             found.append(SIZE_MODIFIERS[thing.size])
@@ -77,7 +77,7 @@ class Speaker:
         return found
 
     def reference(self, thing: SceneObject) -> Noun:
-        """Returns a way to refer to a thing: its name, with its colour half of the time."""
+        """Return a way to refer to a thing: its name, with its colour half of the time."""
         name = self.name(thing.category)
         if self.draw.random() < 0.5 and not thing.surface:
             noun = self.coloured(thing, name)
@@ -86,7 +86,7 @@ class Speaker:
         return noun_of(name)
 
     def subject(self, thing: SceneObject) -> Noun:
-        """Returns a way to speak of a thing: as a reference, or as just a thing."""
+        """Return a way to speak of a thing: as a reference, or as just a thing."""
         if self.draw.random() < 0.2:
             return Noun(None, (), Items())
         return self.reference(thing)
@@ -94,7 +94,7 @@ class Speaker:
     def relate(
         self, subject: Noun, relation: Relation, reference: Noun
     ) -> tuple[Query, Callable[[int], str], Structure]:
-        """Returns question, wording and structure of a relation."""
+        """Return question, wording and structure of a relation."""
         query = all_of([subject.query, Related(relation, reference.query)])
         words = relation.words
         said = words[0] if self.draw.random() < 0.4 else self.draw.choice(words)

@@ -10,7 +10,7 @@ from tabletop_world.scenes.scene import Frame
 
 
 def phrase_mask(phrase: Phrase, frame: Frame) -> NDArray[np.bool_]:
-    """Returns where a phrase is true.
+    """Return where a phrase is true.
 
     Args:
         phrase: A phrase made for this frame, or for the same scene.

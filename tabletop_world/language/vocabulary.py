@@ -11,8 +11,11 @@ They measure what a model understands beyond the grammar that it was trained on.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+from tabletop_world.language.word_files import read_words
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +45,7 @@ _IRREGULAR = {'knife': 'knives', 'shelf': 'shelves'}
 
 
 def pluralise(noun: str) -> str:
-    """Returns the plural of an English noun phrase whose head is its last word.
+    """Return the plural of an English noun phrase whose head is its last word.
 
     The head of ``roll of tape`` or ``plant in a pot`` is the word before the preposition.
     """
@@ -65,261 +68,36 @@ def pluralise(noun: str) -> str:
 _PREPOSITIONS = frozenset({'of', 'in', 'with', 'for', 'on', 'to'})
 
 
-def _names(
-    categories: str, nouns: str, doubtful: str = '', *, hypernym: bool = False
+def _read_names(
+    groups: Sequence[Mapping[str, Any]], hypernym: bool = False, key: str = ''
 ) -> tuple[Name, ...]:
-    """Builds names from comma-separated nouns and space-separated categories."""
     return tuple(
         Name(
             noun,
-            pluralise(noun),
-            frozenset(categories.split()),
-            frozenset(doubtful.split()),
+            '' if 'form' in group else pluralise(noun),
+            frozenset(group.get('covers', [key])),
+            frozenset(group.get('doubtful', ())),
             hypernym,
+            group.get('form') == 'pair',
+            group.get('form') == 'mass',
         )
-        for noun in _split(nouns)
+        for group in groups
+        for noun in group['nouns']
     )
 
 
-def _fixed(
-    categories: str,
-    nouns: str,
-    doubtful: str = '',
-    *,
-    hypernym: bool = False,
-    pair: bool = False,
-    mass: bool = False,
-) -> tuple[Name, ...]:
-    """Builds names that have one form only (``scissors``, ``cutlery``)."""
-    return tuple(
-        Name(
-            noun,
-            '',
-            frozenset(categories.split()),
-            frozenset(doubtful.split()),
-            hypernym,
-            pair,
-            mass,
-        )
-        for noun in _split(nouns)
-    )
-
-
-def _split(nouns: str) -> list[str]:
-    return [noun.strip() for noun in nouns.split(',')]
-
+_WORDS = read_words('names.yaml')
 
 # The first name of a category is its plainest one; it is drawn most often.
 CATEGORY_NAMES: dict[str, tuple[Name, ...]] = {
-    'mug': _names('mug', 'mug, coffee mug, coffee cup, tea mug, drinking mug, mug with a handle')
-    + _names('mug', 'cup', 'glass wine_glass can'),
-    'glass': _names('glass wine_glass', 'glass')
-    + _names(
-        'glass',
-        'drinking glass, water glass, juice glass, glass for water, glass for juice',
-        'wine_glass',
-    ),
-    'wine_glass': _names(
-        'wine_glass',
-        'wine glass, wineglass, stemmed glass, glass with a stem, glass for wine, '
-        'long stemmed glass',
-    ),
-    'bowl': _names(
-        'bowl', 'bowl, soup bowl, cereal bowl, salad bowl, serving bowl, mixing bowl, food bowl'
-    ),
-    'plate': _names(
-        'plate',
-        'plate, dinner plate, side plate, lunch plate, food plate, serving plate, flat plate',
-    ),
-    'bottle': _names(
-        'bottle', 'bottle, water bottle, drinks bottle, juice bottle, soda bottle, wine bottle'
-    ),
-    'can': _names('can', 'can, drinks can, soda can, beverage can, tin can, cola can, can of soda'),
-    'vase': _names(
-        'vase', 'vase, flower vase, vase for flowers, decorative vase, pottery vase, flower holder'
-    ),
-    'pot': _names('pot', 'pot', 'plant')
-    + _names(
-        'pot',
-        'cooking pot, soup pot, stew pot, stock pot, pasta pot, kitchen pot, pot for cooking',
-    ),
-    'pan': _names(
-        'pan', 'pan, frying pan, fry pan, omelette pan, cooking pan, kitchen pan, pan for frying'
-    ),
-    'kettle': _names(
-        'kettle',
-        'kettle, tea kettle, water kettle, kitchen kettle, kettle with a spout, kettle for tea',
-    ),
-    'jug': _names(
-        'jug', 'jug, water jug, milk jug, juice jug, pouring jug, serving jug, jug with a spout'
-    ),
-    'spoon': _names(
-        'spoon', 'spoon, table spoon, soup spoon, dessert spoon, eating spoon, kitchen spoon'
-    ),
-    'fork': _names(
-        'fork', 'fork, dinner fork, table fork, salad fork, eating fork, fork with prongs'
-    ),
-    'knife': _names(
-        'knife', 'knife, kitchen knife, table knife, dinner knife, cutting knife, steak knife'
-    ),
-    'spatula': _names(
-        'spatula',
-        'spatula, kitchen spatula, cooking spatula, frying spatula, fish slice, pancake spatula',
-    ),
-    'ball': _names('ball', 'ball, toy ball, rubber ball, bouncy ball, play ball, round ball'),
-    'apple': _names('apple', 'apple, fresh apple, ripe apple, eating apple, whole apple'),
-    'orange': _names('orange', 'orange, fresh orange, ripe orange, juicy orange, whole orange'),
-    'lemon': _names('lemon', 'lemon, fresh lemon, ripe lemon, sour lemon, juicy lemon'),
-    'banana': _names('banana', 'banana, fresh banana, ripe banana, whole banana, curved banana'),
-    'carrot': _names('carrot', 'carrot, fresh carrot, raw carrot, garden carrot, whole carrot'),
-    'book': _names(
-        'book', 'book, reading book, story book, library book, bound book, book with pages'
-    ),
-    'box': _names(
-        'box', 'box, storage box, packing box, package, shipping box, delivery box, box with sides'
-    ),
-    'block': _names(
-        'block', 'block, toy block, building block, play block, brick, toy brick, building brick'
-    ),
-    'laptop': _names(
-        'laptop', 'laptop, work laptop, office laptop, portable laptop, laptop with a screen'
-    ),
-    'keyboard': _names(
-        'keyboard',
-        'keyboard, typing keyboard, external keyboard, qwerty keyboard, keyboard with keys',
-        'laptop',
-    ),
-    'phone': _names(
-        'phone', 'phone, mobile phone, cell phone, cellphone, mobile, touchscreen phone'
-    ),
-    'remote': _names(
-        'remote',
-        'remote, remote control, tv remote, television remote, tv control, remote with buttons',
-    ),
-    'scissors': _fixed(
-        'scissors',
-        'scissors, paper scissors, office scissors, kitchen scissors, craft scissors',
-        pair=True,
-    )
-    + _names('scissors', 'pair of scissors'),
-    'hammer': _names('hammer', 'hammer, claw hammer, nail hammer, workshop hammer, hand hammer'),
-    'screwdriver': _names(
-        'screwdriver',
-        'screwdriver, screw driver, hand screwdriver, workshop screwdriver, '
-        'screwdriver with a handle',
-    ),
-    'pen': _names('pen', 'pen, writing pen, ink pen, office pen, school pen, pen with ink'),
-    'lamp': _names(
-        'lamp', 'lamp, reading lamp, electric lamp, lamp with a shade, shaded lamp, electric light'
-    )
-    + _names('lamp', 'light', 'candle'),
-    'plant': _names(
-        'plant', 'plant, potted plant, pot plant, indoor plant, leafy plant, plant in a pot'
-    ),
-    'candle': _names(
-        'candle', 'candle, wax candle, table candle, dinner candle, candle with a wick'
-    ),
-    'tape': _names(
-        'tape', 'tape, roll of tape, tape roll, sticky tape, adhesive tape, packing tape'
-    ),
-    'clock': _names(
-        'clock', 'clock, alarm clock, table clock, bedside clock, analogue clock, clock with hands'
-    ),
-    'bucket': _names(
-        'bucket', 'bucket, water bucket, cleaning bucket, mop bucket, household bucket'
-    ),
-    'basket': _names(
-        'basket', 'basket, storage basket, woven basket, household basket, plaited basket'
-    ),
-    'chair': _names(
-        'chair', 'chair, dining chair, kitchen chair, side chair, chair with a back, upright chair'
-    ),
-    'stool': _names(
-        'stool', 'stool, kitchen stool, bar stool, step stool, counter stool, backless stool'
-    ),
-    'table': _names('table tabletop', 'table')
-    + _names('table', 'side table, coffee table, end table, low table', 'tabletop'),
-    'shelf': _names('shelf', 'shelf, shelf unit, shelving unit, storage shelf, book shelf')
-    + _fixed('shelf', 'shelves, set of shelves', pair=True),
-    'cabinet': _names(
-        'cabinet', 'cabinet, storage cabinet, drawer unit, chest of drawers, drawer cabinet'
-    ),
-    'bin': _names(
-        'bin', 'bin, waste bin, rubbish bin, litter bin, paper bin, office bin, bin for rubbish'
-    ),
-    'tabletop': _names('table tabletop', 'table')
-    + _fixed(
-        'tabletop', 'table top, tabletop, table surface, surface of the table', 'table', mass=True
-    ),
-    'floor': _fixed(
-        'floor', 'floor, ground, floor surface, flooring, floor of the room', mass=True
-    ),
-    'wall': _fixed('wall', 'wall, back wall, wall of the room, room wall', mass=True),
+    key: _read_names(groups, key=key) for key, groups in _WORDS['categories'].items()
 }
 
-HYPERNYMS: tuple[Name, ...] = (
-    *_names(
-        'mug glass wine_glass bowl bottle can vase pot kettle jug box bucket basket bin',
-        'container',
-        'plate pan plant cabinet shelf candle',
-        hypernym=True,
-    ),
-    *_names(
-        'mug glass wine_glass bowl bottle vase pot kettle jug',
-        'vessel',
-        'can pan bucket bin basket plate plant',
-        hypernym=True,
-    ),
-    *_fixed('mug glass wine_glass', 'drinkware', 'bottle can jug', hypernym=True, mass=True),
-    *_names('apple orange lemon banana', 'fruit, piece of fruit', hypernym=True),
-    *_names('carrot', 'vegetable', hypernym=True),
-    *_fixed('apple orange lemon banana carrot', 'food', hypernym=True, mass=True),
-    *_names('apple orange lemon banana carrot', 'food item, healthy snack', hypernym=True),
-    *_fixed('spoon fork knife', 'cutlery', 'spatula scissors', hypernym=True, mass=True),
-    *_names(
-        'spoon fork knife spatula', 'utensil, kitchen utensil', 'pan pot scissors', hypernym=True
-    ),
-    *_fixed('pot pan', 'cookware', 'kettle bowl spatula', hypernym=True, mass=True),
-    *_fixed(
-        'plate bowl mug',
-        'crockery',
-        'glass wine_glass jug vase kettle pot',
-        hypernym=True,
-        mass=True,
-    ),
-    *_names(
-        'hammer screwdriver', 'tool, hand tool', 'scissors knife tape pen spatula', hypernym=True
-    ),
-    *_fixed(
-        'chair stool table shelf cabinet',
-        'furniture',
-        'tabletop lamp bin basket',
-        hypernym=True,
-        mass=True,
-    ),
-    *_names(
-        'chair stool table shelf cabinet',
-        'piece of furniture',
-        'tabletop lamp bin basket',
-        hypernym=True,
-    ),
-    *_names(
-        'laptop keyboard phone remote',
-        'electronic device, gadget, electronic gadget',
-        'clock lamp kettle',
-        hypernym=True,
-    ),
-    *_fixed(
-        'laptop keyboard phone remote',
-        'electronics',
-        'clock lamp kettle',
-        hypernym=True,
-        mass=True,
-    ),
-    *_names('ball block', 'toy, plaything', hypernym=True),
-    *_fixed('pen scissors tape', 'stationery', 'book keyboard', hypernym=True, mass=True),
-    *_names('pen scissors tape', 'office supply', 'book keyboard laptop phone', hypernym=True),
-)
+HYPERNYMS: tuple[Name, ...] = _read_names(_WORDS['hypernyms'], hypernym=True)
+
+UNSEEN_WORDS: dict[str, tuple[str, ...]] = {
+    word: tuple(categories) for word, categories in _WORDS['unseen'].items()
+}
 
 SURFACES: tuple[str, ...] = ('tabletop', 'floor', 'wall')
 
@@ -398,95 +176,22 @@ STATE_WORDS: dict[str, dict[str, Wording]] = {
 }
 
 
-def _unseen(**words: str) -> dict[str, tuple[str, ...]]:
-    return {word: tuple(categories.split()) for word, categories in words.items()}
-
-
-UNSEEN_WORDS: dict[str, tuple[str, ...]] = _unseen(
-    teacup='mug',
-    tankard='mug',
-    tumbler='glass',
-    goblet='wine_glass',
-    chalice='wine_glass',
-    dish='plate bowl',
-    saucer='plate',
-    platter='plate',
-    flask='bottle',
-    pitcher='jug',
-    carafe='jug',
-    urn='vase',
-    saucepan='pot pan',
-    skillet='pan',
-    wok='pan',
-    teapot='kettle',
-    teaspoon='spoon',
-    ladle='spoon',
-    silverware='spoon fork knife',
-    dagger='knife',
-    shears='scissors',
-    football='ball',
-    clementine='orange',
-    tangerine='orange',
-    citrus='orange lemon',
-    lime='lemon',
-    plantain='banana',
-    novel='book',
-    textbook='book',
-    paperback='book',
-    carton='box',
-    crate='box',
-    parcel='box',
-    cube='block',
-    computer='laptop',
-    macbook='laptop',
-    smartphone='phone',
-    telephone='phone',
-    handset='phone',
-    clicker='remote',
-    mallet='hammer',
-    biro='pen',
-    ballpoint='pen',
-    pencil='pen',
-    lantern='lamp',
-    lampshade='lamp',
-    shrub='plant',
-    fern='plant',
-    houseplant='plant',
-    sellotape='tape',
-    timepiece='clock',
-    pail='bucket',
-    hamper='basket',
-    armchair='chair',
-    seat='chair stool',
-    footstool='stool',
-    desk='table tabletop',
-    bookcase='shelf',
-    bookshelf='shelf',
-    cupboard='cabinet',
-    dresser='cabinet',
-    trash='bin',
-    garbage='bin',
-    dustbin='bin',
-    wastebasket='bin',
-)
-
-
 def names_of(category: str) -> tuple[Name, ...]:
-    """Returns the names of one category, the plainest first.
+    """Return the names of one category, the plainest first.
 
     Raises:
         KeyError: If the category has no names.
     """
     if category not in CATEGORY_NAMES:
         raise KeyError(
-            f'no names for category {category!r}; add it to tabletop_world.language.vocabulary.'
-            f'CATEGORY_NAMES (known: {", ".join(sorted(CATEGORY_NAMES))})'
+            f'no names for category {category!r}; add it to tabletop_world/language/names.yaml '
+            f'(known: {", ".join(sorted(CATEGORY_NAMES))})'
         )
     return CATEGORY_NAMES[category]
 
 
 def all_names() -> Iterable[Name]:
-    """Yields every name, those of families last."""
+    """Yield every name, those of families last."""
     for names in CATEGORY_NAMES.values():
         yield from names
     yield from HYPERNYMS

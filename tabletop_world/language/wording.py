@@ -139,13 +139,13 @@ _POSTMODIFIERS = frozenset({'in', 'with', 'of', 'for'})
 
 
 def noun_of(name: Name | None, modifiers: Sequence[Modifier] = ()) -> Noun:
-    """Returns a name (None: anything) with modifiers, and the question that they make."""
+    """Return a name (None: anything) with modifiers, and the question that they make."""
     head: Query = Anything() if name is None else Named(name)
     return Noun(name, tuple(modifiers), all_of([head, *(m.query for m in modifiers)]))
 
 
 def with_article(text: str) -> str:
-    """Returns a text with "a" or "an" before it."""
+    """Return a text with "a" or "an" before it."""
     sounds_vowel = text[0] in 'aeiou' and not text.startswith('utensil')
     return f'an {text}' if sounds_vowel else f'a {text}'
 
@@ -209,13 +209,13 @@ def word_noun(noun: Noun, draw: random.Random, count: int, *, definite: bool = F
 
 
 def structure_of(noun: Noun, relations: tuple[tuple[str, str], ...] = ()) -> Structure:
-    """Returns how a noun, with relations to others, is built in PhraseCut's terms."""
+    """Return how a noun, with relations to others, is built in PhraseCut's terms."""
     name = 'object' if noun.name is None else noun.name.singular
     return Structure(name, tuple(m.label for m in noun.modifiers), relations)
 
 
 def is_uncountable(noun: Noun) -> bool:
-    """Returns whether a noun takes no "a"."""
+    """Return whether a noun takes no "a"."""
     return noun.name is not None and (noun.name.pair or noun.name.mass)
 
 
@@ -226,7 +226,7 @@ def word_affordance(affordance: Affordance, draw: random.Random) -> str:
 
 
 def grammar_words() -> frozenset[str]:
-    """Returns every word that a phrase can contain, in lower case.
+    """Return every word that a phrase can contain, in lower case.
 
     No word of :data:`tabletop_world.language.vocabulary.UNSEEN_WORDS` is among them.
     """

@@ -73,7 +73,7 @@ class LiveWorld:
         self._renderer.close()
 
     def camera_at(self, t: float) -> Camera:
-        """Returns the camera at ``t`` seconds."""
+        """Return the camera at ``t`` seconds."""
         if self.motion == 'still':
             return self._camera
         angle = _SWING * float(np.sin(2 * np.pi * t / _PERIOD_S))
@@ -87,7 +87,7 @@ class LiveWorld:
         )
 
     def frame(self, t: float) -> Frame:
-        """Renders the world as it is at ``t`` seconds, depth included.
+        """Render the world as it is at ``t`` seconds, depth included.
 
         Raises:
             RuntimeError: If the world is closed.

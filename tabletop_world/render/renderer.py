@@ -46,7 +46,7 @@ class _Graphics:
             ) from error
 
     def run(self, task: Callable[[], _Result]) -> _Result:
-        """Runs a task in the thread and returns its result."""
+        """Run a task in the thread and returns its result."""
 
         def with_context() -> _Result:
             if self._context is None:
@@ -61,7 +61,7 @@ _graphics_lock = threading.Lock()
 
 
 def _on_graphics(task: Callable[[], _Result]) -> _Result:
-    """Runs a task where OpenGL is at hand; a forked process gets a thread of its own."""
+    """Run a task where OpenGL is at hand; a forked process gets a thread of its own."""
     global _graphics
     with _graphics_lock:
         if _graphics is None or _graphics.process != os.getpid():
@@ -71,7 +71,7 @@ def _on_graphics(task: Callable[[], _Result]) -> _Result:
 
 
 def camera_axes(camera: Camera) -> NDArray[np.float64]:
-    """Returns the 3 × 3 rotation whose columns are the optical x (right), y (down), z (forward).
+    """Return the 3 × 3 rotation whose columns are the optical x (right), y (down), z (forward).
 
     Raises:
         ValueError: If the camera's position and target coincide.
@@ -172,7 +172,7 @@ class Renderer:
         self._scene, self._model, self._context, self._view = scene, model, context, view
 
     def render(self, scene: Scene, camera: int | Camera = 0, *, depth: bool = True) -> Frame:
-        """Renders one view.
+        """Render one view.
 
         Args:
             scene: Made by :func:`tabletop_world.scenes.random_scenes.generate_scene`.
@@ -245,7 +245,7 @@ class Renderer:
         )
 
     def _metric_depth(self, near: float, far: float) -> NDArray[np.float32]:
-        """Turns the reversed depth buffer (1 near, 0 far) into metres; 0 where nothing was hit."""
+        """Turn the reversed depth buffer (1 near, 0 far) into metres; 0 where nothing was hit."""
         window = self._window[::-1].astype(np.float64)
         metres = near * far / (near + window * (far - near))
         return np.where(window > 0.0, metres, 0.0).astype(np.float32)

@@ -60,7 +60,7 @@ class Blueprint:
     reach: float
 
     def spec(self, textures: bool = True) -> mujoco.MjSpec:
-        """Returns the scene as an editable MuJoCo model.
+        """Return the scene as an editable MuJoCo model.
 
         Args:
             textures: Whether patterns and grain are kept; if not, their mean colour is taken.
@@ -143,11 +143,11 @@ class Blueprint:
         return name
 
     def compile(self) -> mujoco.MjModel:
-        """Returns the compiled MuJoCo model."""
+        """Return the compiled MuJoCo model."""
         return self.spec().compile()
 
     def xml(self) -> str:
-        """Returns the scene as MuJoCo XML with the meshes inline.
+        """Return the scene as MuJoCo XML with the meshes inline.
 
         MuJoCo's XML cannot hold pictures: what is patterned has its mean colour there.
         """

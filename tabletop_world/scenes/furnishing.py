@@ -142,7 +142,7 @@ def _yaw(rng: np.random.Generator, category: Category, towards: float) -> float:
 
 
 def _try_on_or_in(rng: np.random.Generator, item: Item, placed: list[Item], chance: float) -> bool:
-    """Puts an item into or onto one that stands already, if chance and room allow."""
+    """Put an item into or onto one that stands already, if chance and room allow."""
     fills = CATEGORIES[item.name].fills
     if fills and rng.random() < max(chance, 0.7):
         hosts = [p for p in placed if p.built.opening is not None]

@@ -50,14 +50,14 @@ class Item:
     guests: list[Item] = field(default_factory=list)
 
     def bounds(self) -> tuple[Array, Array]:
-        """Returns the lower and upper corner of its axis-aligned bounding box in the world."""
+        """Return the lower and upper corner of its axis-aligned bounding box in the world."""
         points = [mesh.vertices @ self.turn.T for mesh, _ in self.built.parts]
         low = np.min([p.min(axis=0) for p in points], axis=0) + self.place
         high = np.max([p.max(axis=0) for p in points], axis=0) + self.place
         return low, high
 
     def footprint(self) -> Array:
-        """Returns the corners (4, 2) of the rectangle that it covers on its support."""
+        """Return the corners (4, 2) of the rectangle that it covers on its support."""
         low, high = np.array(self.built.low), np.array(self.built.high)
         xs, ys, zs = ([low[k], high[k]] for k in range(3))
         corners = np.array([(x, y, z) for x in xs for y in ys for z in zs]) @ self.turn.T
@@ -85,7 +85,7 @@ def overlap(first: Array, second: Array, margin: float) -> bool:
 
 
 def pose(item: Item, yaw: float, lying: bool = False) -> None:
-    """Turns an item about the vertical, after laying it on its side if asked to."""
+    """Turn an item about the vertical, after laying it on its side if asked to."""
     turn = rotation('z', yaw)
     if lying:
         turn = turn @ rotation('y', np.pi / 2)
@@ -94,7 +94,7 @@ def pose(item: Item, yaw: float, lying: bool = False) -> None:
 
 
 def rest_at(item: Item, x: float, y: float, z: float) -> None:
-    """Puts the item's lowest point at height ``z`` and its frame at (x, y)."""
+    """Put the item's lowest point at height ``z`` and its frame at (x, y)."""
     lowest = min(float((mesh.vertices @ item.turn[2]).min()) for mesh, _ in item.built.parts)
     item.place = np.array([x, y, z - lowest])
 
@@ -110,7 +110,7 @@ def stand_free(
     margin: float = 0.012,
     tries: int = 40,
 ) -> bool:
-    """Finds a free place near a centre; nearer places are tried first.
+    """Find a free place near a centre; nearer places are tried first.
 
     Args:
         item: What to place; already turned.
@@ -142,7 +142,7 @@ def stand_free(
 def put_on(
     item: Item, support: Item, shelf: Shelf, rng: np.random.Generator, tries: int = 8
 ) -> bool:
-    """Puts an item on a level place of another one, beside what stands there already.
+    """Put an item on a level place of another one, beside what stands there already.
 
     Returns:
         Whether it fits.
@@ -249,7 +249,7 @@ def _lean_long(item: Item, support: Item, rng: np.random.Generator) -> bool:
 
 
 def put_in(item: Item, support: Item, rng: np.random.Generator) -> bool:
-    """Puts an item into a container.
+    """Put an item into a container.
 
     Returns:
         Whether it fits.

@@ -37,7 +37,7 @@ def _describe(item: Item) -> SceneObject:
 
 
 def generate_scene(seed: int, split: str = 'train', kind: str | None = None) -> Scene:
-    """Makes a scene; the same arguments make the same scene in every process.
+    """Make a scene; the same arguments make the same scene in every process.
 
     Args:
         seed: Any integer from 0.

@@ -43,7 +43,7 @@ def _pick(rng: np.random.Generator, *names: str) -> str:
 
 
 def _soft(rgb: RGB, amount: float) -> RGB:
-    """The colour mixed with white, as paint on a wall."""
+    """Mix a colour with white, as paint on a wall."""
     red, green, blue = ((1 - amount) * v + amount * 0.95 for v in rgb)
     return red, green, blue
 

@@ -100,7 +100,7 @@ class Scene:
         return '' if self.blueprint is None else self.blueprint.xml()
 
     def object(self, object_id: int) -> SceneObject:
-        """Returns the object with this id.
+        """Return the object with this id.
 
         Raises:
             KeyError: If the scene has no such object.
@@ -136,6 +136,6 @@ class Frame:
     camera_pose: NDArray[np.float64]
 
     def pixel_counts(self) -> dict[int, int]:
-        """Returns the number of visible pixels by object id (invisible objects are left out)."""
+        """Return the number of visible pixels by object id (invisible objects are left out)."""
         counts = np.bincount(self.instances.ravel(), minlength=1)
         return {int(i): int(counts[i]) for i in np.flatnonzero(counts) if i != 0}

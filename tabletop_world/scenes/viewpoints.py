@@ -110,12 +110,12 @@ def _camera(
 
 
 def as_vector(values: Array) -> Vector:
-    """Returns three numbers as a tuple of floats."""
+    """Return three numbers as a tuple of floats."""
     return float(values[0]), float(values[1]), float(values[2])
 
 
 def draw_lights(rng: np.random.Generator, towards: float) -> tuple[tuple[Light, ...], float]:
-    """A key light with shadows and a weaker one without; and the ambient strength."""
+    """Draw a key light with shadows, a weaker one without, and the ambient strength."""
     tint = 1.0 + rng.uniform(-0.05, 0.05) * np.array([1.0, 0.1, -1.0])
     lights = []
     for strength, shadows in ((rng.uniform(0.34, 0.48), True), (rng.uniform(0.18, 0.28), False)):

@@ -8,9 +8,6 @@ import cv2
 import numpy as np
 import pytest
 
-from tabletop_world.export import write_coco
-from tabletop_world.render.renderer import Renderer
-from tabletop_world.scenes.random_scenes import generate_scene
 from training.datasets.tabletop import SURFACES, TabletopViews
 from training.evaluation.pictures import (
     coco_pictures,
@@ -49,25 +46,6 @@ def test_tabletop_views(rendered):
         objects = [o for o in views.records[view]['objects'] if o[1] not in SURFACES and o[3]]
         assert picture.names == [o[1].replace('_', ' ') for o in objects]
         assert [mask.sum() for mask in picture.masks] == [o[3] for o in objects]
-
-
-def test_coco_as_the_world_writes_it(tmp_path):
-    scene = generate_scene(3, 'val')
-    with Renderer(96, 96) as renderer:
-        frames = [renderer.render(scene, camera, depth=False) for camera in (0, 1)]
-    write_coco(tmp_path, 'val', frames)
-    annotations = tmp_path / 'annotations' / 'instances_val.json'
-    pictures = sorted(open_pictures(annotations, rng()), key=lambda picture: picture.key)
-    assert len(pictures) == 2
-    for picture, frame in zip(pictures, frames, strict=True):
-        assert np.abs(picture.image.astype(int) - frame.rgb).mean() < 8
-        counts = frame.pixel_counts()
-        seen = {o.id: o for o in scene.objects if counts.get(o.id)}
-        assert len(picture.names) == len(seen)
-        for name, mask in zip(picture.names, picture.masks, strict=True):
-            (object_id,) = np.unique(frame.instances[mask])
-            np.testing.assert_array_equal(mask, frame.instances == object_id)
-            assert name == seen[object_id].category.replace('_', ' ')
 
 
 class TestCoco:
