@@ -15,54 +15,15 @@ from rclpy.parameter import Parameter
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
-from clipseg_ros.camera.sources import MOTIONS, TABLETOP, CameraFrame, Source, open_source
+from clipseg_ros.camera.parameters import DECLARATIONS, CameraSettings
+from clipseg_ros.camera.sources import TABLETOP, CameraFrame, Source, open_source
 from clipseg_ros.errors import SourceError
 from clipseg_ros.images.conversion import fill_image
 from clipseg_ros.ros.log import ThrottledLog
-from clipseg_ros.ros.parameters import Declaration, declare, one_of
+from clipseg_ros.ros.parameters import declare, find_problem, read_settings
 from clipseg_ros.ros.qos import QosWatch, image_output
 from clipseg_ros.ros.runner import run_node
 from clipseg_ros.ros.tuning import keep_large_buffers
-
-
-def _check_frame(value: Any) -> str:
-    return 'it is empty; give the name of an optical frame' if not value.strip() else ''
-
-
-DECLARATIONS: dict[str, Declaration] = {
-    declaration.name: declaration
-    for declaration in (
-        Declaration(
-            'source',
-            TABLETOP,
-            'tabletop, a folder of pictures, a picture, a video, /dev/videoN or N.',
-            fixed=True,
-        ),
-        Declaration('rate', 10.0, 'Frames a second.', low=0.01, high=240.0),
-        Declaration(
-            'width', 0, "Pixels; 0 is the source's own (640).", low=0, high=8192, fixed=True
-        ),
-        Declaration(
-            'height', 0, "Pixels; 0 is the source's own (480).", low=0, high=8192, fixed=True
-        ),
-        Declaration('seed', 0, 'Scene of the tabletop world.', low=0, high=2**31 - 1),
-        Declaration(
-            'motion',
-            'still',
-            'Of the camera in the tabletop world: still or orbit.',
-            constraints='still or orbit.',
-            check=one_of(*MOTIONS),
-        ),
-        Declaration(
-            'frame_id',
-            'camera_optical_frame',
-            'Frame of all messages: x right, y down, z forward (REP 103).',
-            fixed=True,
-            check=_check_frame,
-        ),
-        Declaration('loop', True, 'Whether files start again after the last.', fixed=True),
-    )
-}
 
 
 class CameraNode(Node):
@@ -77,7 +38,8 @@ class CameraNode(Node):
         self._log = ThrottledLog(self.get_logger())
         self._source: Source | None = None
         self.add_on_set_parameters_callback(self._validate)
-        declare(self, DECLARATIONS.values())
+        declare(self, CameraSettings)
+        self._settings = read_settings(CameraSettings, self)
         self._open()
         self._watch = QosWatch(self)
         self._told: set[str] = set()
@@ -89,11 +51,11 @@ class CameraNode(Node):
         self._started = time.monotonic()
         # Steady: a camera is the source of time, it does not wait for simulated time.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
-        self._timer = self.create_timer(1.0 / self._value('rate'), self._tick, clock=steady)
+        self._timer = self.create_timer(1.0 / self._settings.rate, self._tick, clock=steady)
         self._watch_timer = self.create_timer(1.0, self._report, clock=steady)
         self.add_post_set_parameters_callback(self._apply)
         self.get_logger().info(
-            f'{self._value("source")} at {self._value("rate"):g} Hz on {self._info.topic_name}, '
+            f'{self._settings.source} at {self._settings.rate:g} Hz on {self._info.topic_name}, '
             f'{self._images["image"][0].topic_name} and {self._images["depth"][0].topic_name}'
         )
 
@@ -104,20 +66,18 @@ class CameraNode(Node):
             self._source.close()
             self._source = None
 
-    def _value(self, name: str) -> Any:
-        return self.get_parameter(name).value
-
     def _open(self) -> None:
         if self._source is not None:
             self._source.close()
             self._source = None
+        settings = self._settings
         self._source = open_source(
-            self._value('source'),
-            width=self._value('width'),
-            height=self._value('height'),
-            seed=self._value('seed'),
-            motion=self._value('motion'),
-            loop=self._value('loop'),
+            settings.source,
+            width=settings.width,
+            height=settings.height,
+            seed=settings.seed,
+            motion=settings.motion,
+            loop=settings.loop,
         )
 
     def _tick(self) -> None:
@@ -130,13 +90,13 @@ class CameraNode(Node):
             self._log.error('source', str(error))
             return
         if frame is None:
-            self.get_logger().info(f'{self._value("source")} is at its end; loop:=true repeats it')
+            self.get_logger().info(f'{self._settings.source} is at its end; loop:=true repeats it')
             self.close()
             return
         self._publish(frame)
 
     def _publish(self, frame: CameraFrame) -> None:
-        header = Header(stamp=self.get_clock().now().to_msg(), frame_id=self._value('frame_id'))
+        header = Header(stamp=self.get_clock().now().to_msg(), frame_id=self._settings.frame_id)
         height, width = frame.rgb.shape[:2]
         self._info.publish(camera_info(header, width, height, frame.intrinsics))
         # What explains the image leaves before it, so that who gets it has the rest.
@@ -158,23 +118,23 @@ class CameraNode(Node):
 
     def _validate(self, parameters: Sequence[Parameter]) -> SetParametersResult:
         for parameter in parameters:
-            declaration = DECLARATIONS.get(parameter.name)
-            problem = '' if declaration is None else declaration.problem(parameter.value)
+            problem = find_problem(DECLARATIONS, parameter.name, parameter.value)
             if problem:
                 return SetParametersResult(successful=False, reason=problem)
         return SetParametersResult(successful=True)
 
     def _apply(self, parameters: Sequence[Parameter]) -> None:
         names = {parameter.name for parameter in parameters}
+        self._settings = settings = read_settings(CameraSettings, self)
         if 'rate' in names:
-            self._timer.timer_period_ns = round(1e9 / self._value('rate'))
-        if names & {'seed', 'motion'} and self._value('source') == TABLETOP:
+            self._timer.timer_period_ns = round(1e9 / settings.rate)
+        if names & {'seed', 'motion'} and settings.source == TABLETOP:
             try:
                 self._open()
             except SourceError as error:
                 self.get_logger().error(str(error))
                 return
-            self.get_logger().info(f'scene {self._value("seed")}, {self._value("motion")}')
+            self.get_logger().info(f'scene {settings.seed}, {settings.motion}')
 
 
 def camera_info(

@@ -79,12 +79,12 @@ def bag(
     """
     # torch takes seconds to import: not before the arguments are understood.
     from clipseg_model.outputs.palette import read_colours
-    from clipseg_model.prompts import parse_prompts
     from clipseg_model.registry import create_model
     from clipseg_ros.bag.segment_bag import BagRunner, find_camera, open_bag
+    from clipseg_ros.prompts.text import read_prompts
 
     try:
-        prompts = parse_prompts('\n'.join(prompt))
+        prompts = read_prompts(prompt)
         if not prompts:
             raise PromptError('There is nothing to look for: give --prompt')
         wanted = [name.strip() for name in outputs.split(',') if name.strip()]

@@ -35,7 +35,7 @@ from std_srvs.srv import SetBool
 from clipseg_model.errors import PromptError
 from clipseg_ros.errors import NodeTimeoutError
 from clipseg_ros.images.conversion import image_to_array
-from clipseg_ros.prompts.set import read_prompts
+from clipseg_ros.prompts.text import read_prompts
 from clipseg_ros.ros.interfaces import load_interfaces
 from clipseg_ros.ros.qos import sensor_input
 

@@ -18,6 +18,10 @@ class ImageConversionError(ValueError):
         self.kind = kind
 
 
+class ParameterError(ClipsegError):
+    """A parameter has a value that it cannot have."""
+
+
 class ImageBackendError(ClipsegError):
     """What shall read the images cannot: it is not installed, broken, or fails its self-test."""
 

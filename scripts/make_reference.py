@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
-"""Writes docs/reference.md from what the nodes themselves declare.
+"""Write what the nodes themselves declare: pages of docs/ and the parameter files of config/.
 
-    python scripts/make_reference.py [--output FILE]
+    python scripts/make_reference.py [--check]
 
-Each node is made and configured, once in every variant that has other topics, and what it creates
-is written down. Message packages that are not installed here are stood in for. A topic or service
-without a meaning in MEANINGS below, and a meaning without a topic, are errors.
+For docs/reference.md, each node is made and configured, once in every variant that has other
+topics, and what it creates is written down. Message packages that are not installed here are
+stood in for. A topic or service without a meaning in MEANINGS below, and a meaning without a
+topic, are errors. The tables of parameters in docs/nodes.md and the files config/segment.yaml and
+config/camera.yaml come from the declarations of the parameters.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,19 +28,20 @@ sys.path.insert(0, str(ROOT))
 os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'OFF'
 
 import rclpy  # noqa: E402
+from parameter_pages import fill_tables, parameter_file, parameter_table, table  # noqa: E402
 from rclpy.lifecycle import LifecycleNode  # noqa: E402
 from rclpy.node import Node  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
 from rclpy.qos import QoSDurabilityPolicy, QoSProfile, QoSReliabilityPolicy  # noqa: E402
 
 from clipseg_ros import camera_node  # noqa: E402
+from clipseg_ros.camera import parameters as camera_parameters  # noqa: E402
 from clipseg_ros.outputs import publishers as segment_publishers  # noqa: E402
 from clipseg_ros.ros import interfaces  # noqa: E402
 from clipseg_ros.ros.parameters import Declaration  # noqa: E402
 from clipseg_ros.segment import lifecycle as segment_lifecycle  # noqa: E402
 from clipseg_ros.segment import parameters as segment_parameters  # noqa: E402
 
-PAGE = ROOT / 'docs' / 'reference.md'
 NAMESPACE = '/reference'
 
 # What is the same for every node of rclpy.
@@ -276,14 +279,6 @@ def make_camera(parameters: dict[str, Any]) -> Any:
     return camera_node.CameraNode(namespace=NAMESPACE, parameter_overrides=overrides)
 
 
-def table(heading: Iterable[str], rows: Iterable[Iterable[str]]) -> list[str]:
-    """Returns the lines of a Markdown table."""
-    lines = ['| ' + ' | '.join(heading) + ' |']
-    lines.append('|---' * lines[0].count(' | ') + '|---|')
-    lines += ['| ' + ' | '.join(cell.replace('|', '\\|') for cell in row) + ' |' for row in rows]
-    return lines
-
-
 def condition(endpoint: Endpoint) -> str:
     """What has to be there for an endpoint to exist."""
     needs = NEEDS.get(endpoint.type.split('/')[0], '')
@@ -291,40 +286,8 @@ def condition(endpoint: Endpoint) -> str:
     return '; '.join(filter(None, [needs, variants]))
 
 
-TYPES: dict[type, str] = {
-    bool: 'bool',
-    int: 'integer',
-    float: 'double',
-    str: 'string',
-    list: 'integers, as a list',
-}
-
-
-def parameter_row(declaration: Declaration) -> list[str]:
-    """Returns the row of a parameter."""
-    kind = TYPES[type(declaration.default)]
-    descriptor = declaration.descriptor()
-    default = str(declaration.default).lower() if kind == 'bool' else str(declaration.default)
-    limits = [*descriptor.floating_point_range, *descriptor.integer_range]
-    values = '; '.join(
-        [
-            *(f'{limit.from_value:,.15g} … {limit.to_value:,.15g}' for limit in limits),
-            *([declaration.constraints] if declaration.constraints else []),
-        ]
-    )
-    when = 'start' if declaration.fixed else 'configure' if declaration.loads else 'any time'
-    return [
-        f'`{declaration.name}`',
-        f'{kind}, or a list of it' if declaration.dynamic_type and kind == 'string' else kind,
-        f'`{default}`' if default else "`''`",
-        values,
-        when,
-        declaration.description,
-    ]
-
-
 def node_section(
-    name: str, endpoints: list[Endpoint], declarations: Iterable[Declaration]
+    name: str, endpoints: list[Endpoint], declarations: Mapping[str, Declaration]
 ) -> list[str]:
     """Returns the section on a node."""
     meanings = MEANINGS[name]
@@ -352,12 +315,7 @@ def node_section(
             ('service', 'type', 'only with', 'meaning'),
             ([f'`{e.name}`', f'`{e.type}`', condition(e), meanings[e.name]] for e in services),
         )
-    lines += ['', '### Parameters', '']
-    lines += table(
-        ('parameter', 'type', 'default', 'values', 'can be set', 'meaning'),
-        map(parameter_row, declarations),
-    )
-    return [*lines, '']
+    return [*lines, '', '### Parameters', '', *parameter_table(declarations), '']
 
 
 def interface_section() -> list[str]:
@@ -370,7 +328,7 @@ def interface_section() -> list[str]:
 
 
 def make_page() -> str:
-    """Returns the text of the page."""
+    """Return the text of docs/reference.md."""
     rclpy.init(args=['--ros-args', '--log-level', 'error'])
     try:
         segment = endpoints_of(make_segment, VARIANTS)
@@ -388,20 +346,38 @@ def make_page() -> str:
         '(`qos_overrides`). The services of every node (parameters) and of every managed node',
         '(`~/change_state` and so on) are left out.',
         '',
-        *node_section('segment', segment, segment_parameters.DECLARATIONS.values()),
-        *node_section('camera', camera, camera_node.DECLARATIONS.values()),
+        *node_section('segment', segment, segment_parameters.DECLARATIONS),
+        *node_section('camera', camera, camera_parameters.DECLARATIONS),
         *interface_section(),
     ]
     return '\n'.join(lines).rstrip() + '\n'
 
 
+def make_files() -> dict[str, str]:
+    """Return the text of every file that is written, by its path in the repository."""
+    segment, camera = segment_parameters.DECLARATIONS, camera_parameters.DECLARATIONS
+    nodes = (ROOT / 'docs' / 'nodes.md').read_text(encoding='utf-8')
+    return {
+        'docs/reference.md': make_page(),
+        'docs/nodes.md': fill_tables(nodes, {'segment': segment, 'camera': camera}),
+        'config/segment.yaml': parameter_file('segment', 'clipseg', segment),
+        'config/camera.yaml': parameter_file('camera', 'camera', camera),
+    }
+
+
 def main() -> int:
-    """Writes the page."""
+    """Write the files, or only say which of them are stale."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--output', type=Path, default=PAGE, help='docs/reference.md by default')
-    output = parser.parse_args().output
-    output.write_text(make_page(), encoding='utf-8')
-    return 0
+    parser.add_argument('--check', action='store_true', help='write nothing; fail if one is stale')
+    check = parser.parse_args().check
+    texts = {ROOT / path: text for path, text in make_files().items()}
+    stale = [path for path, text in texts.items() if path.read_text(encoding='utf-8') != text]
+    for path in stale:
+        if check:
+            print(f'{path.relative_to(ROOT)} is stale: make reference', file=sys.stderr)
+        else:
+            path.write_text(texts[path], encoding='utf-8')
+    return 1 if check and stale else 0
 
 
 if __name__ == '__main__':

@@ -22,6 +22,7 @@ from clipseg_ros.depth.tf import MISSING, FrameLookup
 from clipseg_ros.errors import DepthError, ImageConversionError
 from clipseg_ros.outputs.publishers import SegmentOutputs
 from clipseg_ros.ros.log import ThrottledLog
+from clipseg_ros.ros.parameters import read_settings
 from clipseg_ros.ros.qos import QosWatch, matched_input
 from clipseg_ros.segment.pipeline import SegmentedFrame
 
@@ -51,7 +52,7 @@ class DepthStage:
         log: ThrottledLog,
     ) -> None:
         self._node, self._watch, self._outputs = node, watch, outputs
-        self._settings, self._log = DepthSettings.of(node), log
+        self._settings, self._log = read_settings(DepthSettings, node), log
         self._topics = {stream: node.resolve_topic_name(stream) for stream in STREAMS}
         self._subscriptions: dict[str, Any] = {}
         self._lookup = FrameLookup(node)
@@ -106,9 +107,9 @@ class DepthStage:
 
     def update(self) -> None:
         """Follows the parameters and the listeners: opens and closes subscriptions as needed."""
-        self._settings = settings = DepthSettings.of(self._node)
+        self._settings = settings = read_settings(DepthSettings, self._node)
         outputs = self._outputs
-        needed = self._thread is not None and settings.depth and (
+        needed = self._thread is not None and settings.enabled and (
             outputs.wants('points') or outputs.wants('segments')
         )  # fmt: skip
         if not needed:
@@ -148,7 +149,7 @@ class DepthStage:
         wants_points = self._outputs.wants('points')
         if self._thread is None or not (wants_points or self._takes_segments):
             return ''
-        if not self._settings.depth:
+        if not self._settings.enabled:
             return '~/points needs depth, and the parameter depth is false: set it to true'
         for stream, topic in self._topics.items():
             if not self._node.count_publishers(topic):

@@ -28,7 +28,8 @@ from clipseg_model.errors import ClipsegError, PromptError
 from clipseg_model.images import read_image, read_mask
 from clipseg_model.prompts import Prompt
 from clipseg_ros.prompts.messages import weight_of
-from clipseg_ros.prompts.set import ActivePrompt, PromptRequest, check_written
+from clipseg_ros.prompts.set import ActivePrompt, PromptRequest
+from clipseg_ros.prompts.text import check_written
 
 VERSION = 1
 

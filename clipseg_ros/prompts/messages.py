@@ -12,8 +12,9 @@ from clipseg_model.errors import PromptError
 from clipseg_model.prompts import Prompt
 from clipseg_ros.errors import ImageConversionError
 from clipseg_ros.images.conversion import image_to_rgb
-from clipseg_ros.prompts.set import EXAMPLE, ActivePrompt, PromptRequest, check_written, key_of
+from clipseg_ros.prompts.set import EXAMPLE, ActivePrompt, PromptRequest, key_of
 from clipseg_ros.prompts.support_pair import SupportImage
+from clipseg_ros.prompts.text import check_written
 
 if TYPE_CHECKING:
     from sensor_msgs.msg import Image

@@ -17,7 +17,8 @@ from clipseg_ros.errors import ImageConversionError
 from clipseg_ros.prompts.messages import write_messages
 from clipseg_ros.prompts.pick import Picked, Place, pick
 from clipseg_ros.prompts.server import PICTURE_PAUSE, PromptServer
-from clipseg_ros.prompts.set import EXAMPLE, ActivePrompt, check_written
+from clipseg_ros.prompts.set import EXAMPLE, ActivePrompt
+from clipseg_ros.prompts.text import check_written
 from clipseg_ros.ros.interfaces import Interfaces
 from clipseg_ros.ros.log import ThrottledLog
 from clipseg_ros.ros.qos import QosWatch, command_input

@@ -27,10 +27,9 @@ from clipseg_ros.prompts.set import (
     PromptRequest,
     PromptSet,
     key_of,
-    read_prompts,
-    write_prompts,
 )
 from clipseg_ros.prompts.support_pair import SupportImage, SupportPair, stamp_of
+from clipseg_ros.prompts.text import read_prompts, write_prompts
 from clipseg_ros.ros.interfaces import Interfaces
 from clipseg_ros.ros.log import ThrottledLog
 from clipseg_ros.ros.qos import QosWatch, command_input

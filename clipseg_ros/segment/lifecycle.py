@@ -26,7 +26,6 @@ from clipseg_model.prompts import Prompt
 from clipseg_model.registry import create_model
 from clipseg_model.segmenter import Segmenter
 from clipseg_model.video.still import StillDetector
-from clipseg_ros.depth.parameters import DEPTH_DECLARATIONS
 from clipseg_ros.depth.stage import DepthStage
 from clipseg_ros.images.backend import open_backend
 from clipseg_ros.outputs.masks import MaskServer, MaskSource
@@ -35,11 +34,12 @@ from clipseg_ros.outputs.vision import MISSING as VISION_MISSING
 from clipseg_ros.outputs.vision import load_vision_messages
 from clipseg_ros.prompts.pick_server import PickServer
 from clipseg_ros.prompts.server import PromptServer, header_of_now
-from clipseg_ros.prompts.set import read_prompts, reported
+from clipseg_ros.prompts.set import reported
 from clipseg_ros.prompts.storage import PromptStorage
+from clipseg_ros.prompts.text import read_prompts
 from clipseg_ros.ros.interfaces import MISSING, load_interfaces
 from clipseg_ros.ros.log import ThrottledLog
-from clipseg_ros.ros.parameters import declare
+from clipseg_ros.ros.parameters import declare, find_problem, read_settings
 from clipseg_ros.ros.qos import QosWatch, sensor_input
 from clipseg_ros.ros.tuning import forget_dead_entities, release_freed_memory
 from clipseg_ros.segment.diagnostics import Situation, find_rest, no_prompt
@@ -47,7 +47,7 @@ from clipseg_ros.segment.faults import FrameFaults
 from clipseg_ros.segment.frame_worker import FrameWorker
 from clipseg_ros.segment.lost_images import LostImages
 from clipseg_ros.segment.newest_frame import NewestFrame
-from clipseg_ros.segment.parameters import DECLARATIONS, Settings, find_problem
+from clipseg_ros.segment.parameters import DECLARATIONS, Settings
 from clipseg_ros.segment.pipeline import (
     FoundFrame,
     SegmentationPipeline,
@@ -112,13 +112,13 @@ class SegmentNode(LifecycleNode):
             self, self._interfaces, self._look_for_masks, self._segment_again
         )
         self.add_on_set_parameters_callback(self._validate_parameters)
-        declare(self, DECLARATIONS.values())
-        self._settings = Settings.of(self)
+        declare(self, Settings)
+        self._settings = read_settings(Settings, self)
         self.add_post_set_parameters_callback(self._apply_parameters)
         self._report = NodeReport(self, self._look)
         self._enable_service = self.create_service(SetBool, '~/enable', self._on_enable)
         self._start_timer: Any = None
-        if self.get_parameter('autostart').value:
+        if self._settings.autostart:
             # Steady: with use_sim_time and no clock yet, the node still starts.
             steady = Clock(clock_type=ClockType.STEADY_TIME)
             self._start_timer = self.create_timer(0.0, self._autostart, clock=steady)
@@ -202,21 +202,21 @@ class SegmentNode(LifecycleNode):
         return _SUCCESS
 
     def _configure(self) -> None:
-        compressed = self.get_parameter('image_transport').value == 'compressed'
-        backend = open_backend(self.get_parameter('image_backend').value, compressed)
+        settings = self._settings
+        compressed = settings.image_transport == 'compressed'
+        backend = open_backend(settings.image_backend, compressed)
         if backend.notice:
             self.get_logger().info(backend.notice)
-        threads = self.get_parameter('threads').value
         self._segmenter = self._load(
-            self.get_parameter('model').value,
-            self.get_parameter('device').value,
-            threads or None,
-            self.get_parameter('runtime').value,
-            self.get_parameter('precision').value,
-            self.get_parameter('exports').value or None,
+            settings.model,
+            settings.device,
+            settings.threads,
+            settings.runtime,
+            settings.precision,
+            settings.exports,
         )
         if isinstance(self._segmenter, SharedSegmenter):
-            self._segmenter.max_batch = self.get_parameter('max_batch').value
+            self._segmenter.max_batch = settings.max_batch
         self.get_logger().info(f'Runtime: {self._segmenter.runtime.describe()}')
         if self._settings.reuse_below:
             self._segmenter.check_reuse(self._settings.reuse_below)
@@ -332,7 +332,7 @@ class SegmentNode(LifecycleNode):
     def _validate_parameters(self, parameters: Sequence[Parameter]) -> SetParametersResult:
         for parameter in parameters:
             problem = find_problem(
-                parameter.name, parameter.value, configured=self._segmenter is not None
+                DECLARATIONS, parameter.name, parameter.value, self._segmenter is not None
             )
             if not problem and parameter.name == 'prompt':
                 problem = self._prompt_server.find_problem(parameter.value)
@@ -345,12 +345,12 @@ class SegmentNode(LifecycleNode):
         return SetParametersResult(successful=True)
 
     def _apply_parameters(self, parameters: Sequence[Parameter]) -> None:
-        before, self._settings = self._settings, Settings.of(self)
+        before, self._settings = self._settings, read_settings(Settings, self)
         if self._worker is not None:
             self._worker.max_rate = self._settings.max_rate
         names = {parameter.name: parameter.value for parameter in parameters}
         # Not for others: subscribing declares parameters (of its QoS), and comes here from there.
-        if self._depth is not None and names.keys() & DEPTH_DECLARATIONS.keys():
+        if self._depth is not None and self._settings.depth != before.depth:
             self._depth.update()
         if names.keys() & {'reuse_below', 'reuse_frames'}:
             self._tell_reuse()

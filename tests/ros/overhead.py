@@ -103,7 +103,7 @@ def measure(width: int, height: int, prompts: int, frames: int) -> None:
     LifecycleNode.on_activate(node, LifecycleState('inactive', 2))
     prompt_set = PromptSet()
     prompt_set.replace([PromptRequest(Prompt(f'thing {n}')) for n in range(prompts)])
-    settings = Settings(None, 0.5, True, 0.0, 0.0)
+    settings = Settings()
     model: Any = InstantModel(prompts)
     pipeline = SegmentationPipeline(model, prompt_set, outputs, lambda: settings, lambda: 0)
     for topics in CASES:

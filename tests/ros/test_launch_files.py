@@ -12,14 +12,14 @@ import pytest
 import yaml
 from fake_launch import Launched, Node
 
-from clipseg_ros import camera_node
+from clipseg_ros.camera import parameters as camera_parameters
 from clipseg_ros.segment import parameters as segment_parameters
 
 NAV2_ARGUMENTS = {'namespace', 'params_file', 'use_sim_time', 'autostart', 'log_level'}
 OWN_ARGUMENTS = {'image', 'depth', 'camera_info', 'prompt', 'model', 'device', 'target_frame'}
 DECLARED = {
     'segment': {*segment_parameters.DECLARATIONS, 'use_sim_time'},
-    'camera': {*camera_node.DECLARATIONS, 'use_sim_time'},
+    'camera': {*camera_parameters.DECLARATIONS, 'use_sim_time'},
     'segment_cameras': {*segment_parameters.DECLARATIONS, 'use_sim_time'},
 }
 FILES = ('segment.launch.py', 'demo.launch.py', 'cameras.launch.py', 'depth.launch.py')

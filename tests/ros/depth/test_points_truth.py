@@ -19,7 +19,7 @@ from clipseg_model.outputs.frame_outputs import FrameOutputs, Scratch
 from clipseg_model.prompts import Prompt
 from clipseg_model.segmentation import PromptResult, Segmentation
 from clipseg_ros.camera_node import camera_info
-from clipseg_ros.depth.parameters import DEPTH_DECLARATIONS, DepthSettings
+from clipseg_ros.depth.parameters import DepthSettings
 from clipseg_ros.depth.points import FramePoints, PointMaker
 from clipseg_ros.depth.rigid_transform import RigidTransform
 from clipseg_ros.images.conversion import array_to_image
@@ -144,11 +144,7 @@ def points_of(
     frame = world.frame
     pixels = FrameOutputs(segmentation, ids, ['confidence'], Scratch())
     found = SegmentedFrame(HEADER, frame.rgb, (), segmentation, pixels, frozenset())
-    defaults = {name: entry.default for name, entry in DEPTH_DECLARATIONS.items()}
-    settings = DepthSettings(
-        True, 0, 0.0, defaults['depth_max'], defaults['distortion'],
-        'base' if transform is not None else '', True,
-    )  # fmt: skip
+    settings = DepthSettings(target_frame='base' if transform is not None else '')
     maker = PointMaker(lambda target, source, stamp: transform)
     info = camera_info(HEADER, WIDTH, HEIGHT, frame.intrinsics)
     depth = depth_message(frame.depth, form)

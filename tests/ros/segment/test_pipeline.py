@@ -79,7 +79,7 @@ def make(
 ) -> tuple[SegmentationPipeline, CountingModel]:
     model, prompts = CountingModel(), prompts or PromptSet()
     prompts.replace([PromptRequest(Prompt(text)) for text in ('mug', 'bowl')])
-    settings = Settings(None, 0.5, True, 0.0, 0.0)
+    settings = Settings()
     fakes: tuple[Any, Any] = (model, outputs)
     pipeline = SegmentationPipeline(
         fakes[0], prompts, fakes[1], lambda: settings, lambda: 5_000_000_000, overlapped=overlapped

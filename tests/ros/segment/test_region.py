@@ -70,7 +70,7 @@ def test_points_are_where_they_are_in_the_whole_image(tiny_model: Path) -> None:
     depth = array_to_image(np.full((120, 160), 2.0, np.float32), '32FC1', header)
     info = CameraInfo(header=header, height=120, width=160, distortion_model='plumb_bob')
     info.k = [100.0, 0.0, 80.0, 0.0, 100.0, 60.0, 0.0, 0.0, 1.0]
-    settings = DepthSettings(True, 0, 0.1, 0.0, 'refuse', '', True)
+    settings = DepthSettings()
     points = PointMaker(lambda *_: None).make(frame, depth, info, settings, True, True)
     assert points.cloud is not None
     assert points.cloud.size == np.count_nonzero(part.labels()) > 0

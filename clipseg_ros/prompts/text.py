@@ -1,0 +1,80 @@
+"""Prompts as people write them: the text of ``~/prompt`` and of the parameter ``prompt``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from clipseg_model.errors import PromptError
+from clipseg_model.prompts import Prompt, parse_prompts
+
+Texts = str | tuple[str, ...]
+"""A text of prompts, or several."""
+
+
+def check_texts(value: Any) -> Texts:
+    """Return a value of the parameter ``prompt`` if it is a text or a list of texts.
+
+    Raises:
+        PromptError: It is neither.
+    """
+    if isinstance(value, str):
+        return value
+    if isinstance(value, (list, tuple)) and all(isinstance(item, str) for item in value):
+        return tuple(value)
+    raise PromptError(f'{value!r} is neither a text nor a list of texts')
+
+
+def read_prompts(value: str | Sequence[str]) -> list[Prompt]:
+    """Read prompts from a text, or from several of them. Nothing else here parses texts.
+
+    Args:
+        value: ``mug; grass: short green grass``, or a list of such texts.
+
+    Returns:
+        The prompts in order; none for blank text.
+
+    Raises:
+        PromptError: As :func:`clipseg_model.prompts.parse_prompts`.
+    """
+    return parse_prompts(value if isinstance(value, str) else '\n'.join(value))
+
+
+def write_prompts(prompts: Iterable[Prompt]) -> str:
+    """Return the text that :func:`read_prompts` reads as these prompts (those with words)."""
+    parts = []
+    for prompt in prompts:
+        if prompt.text is not None:
+            named = prompt.name is not None and prompt.name != prompt.text
+            written = f'{prompt.name}: {prompt.text}' if named else prompt.text
+            parts.append(f'!{written}' if prompt.negative else written)
+    return '; '.join(parts)
+
+
+def check_written(name: str, phrase: str) -> tuple[str | None, str | None]:
+    """Make sure that a name and a phrase, written as text, are read as they went in.
+
+    Args:
+        name: Blank for none.
+        phrase: Blank for none.
+
+    Returns:
+        Name and phrase, None for blank ones.
+
+    Raises:
+        PromptError: They hold something that separates prompts or names, or are too long.
+    """
+    for mark in (';', '\n', '\r'):
+        if mark in name or mark in phrase:
+            written = name if mark in name else phrase
+            raise PromptError(f'{written[:60]!r} holds {mark!r}, which separates prompts')
+    own, words = ' '.join(name.split()) or None, ' '.join(phrase.split()) or None
+    # A picture has no words: any stand in for them.
+    parsed = read_prompts(f'{own}: {words or "a"}' if own else words or 'a')
+    wanted = (own, words or 'a', False)
+    if [(p.name, p.text, p.negative) for p in parsed] != [wanted]:
+        raise PromptError(
+            f'prompt with name {name[:60]!r} and phrase {phrase[:60]!r}: a colon stands between '
+            'name and phrase only, and "!" begins neither (the field negative rules out)'
+        )
+    return own, words
