@@ -20,6 +20,8 @@ PACKAGES = [
 ROS_RUN = [
     f'ros-kilted-{name}'
     for name in (
+        'builtin-interfaces',
+        'rcl-interfaces',
         'rclpy',
         'rmw-fastrtps-cpp',
         'std-msgs',
@@ -93,15 +95,15 @@ setup(
         ],
     },
     install_requires=[
-        'ftfy>=6.1',
+        'huggingface_hub>=1.0',
         'numpy>=1.24',
         'open_clip_torch>=3.3,<4',
         'opencv-python-headless>=4.11',
         'Pillow>=10.1',
-        'regex>=2023.0',
         'rich>=13.0',
         'safetensors>=0.4',
         'timm>=1.0',
+        'tokenizers>=0.20',
         'torch>=2.4',
         'torchvision>=0.19',
         'typer>=0.12',
@@ -161,6 +163,7 @@ setup(
             'torchmetrics>=1.4',
             'transformers>=4.45',
             'types-PyYAML',
+            'typing-extensions>=4.6',
             'webdataset>=0.2.90',
         ],
     },

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import runpy
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import setuptools
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -33,6 +36,16 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 def repository() -> Path:
     """Root of the repository."""
     return ROOT
+
+
+@pytest.fixture(scope='session')
+def setup_arguments() -> dict[str, Any]:
+    """What setup.py passes to setuptools."""
+    arguments: dict[str, Any] = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(setuptools, 'setup', lambda **words: arguments.update(words))
+        runpy.run_path(str(ROOT / 'setup.py'))
+    return arguments
 
 
 @pytest.fixture(scope='session', autouse=True)

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import re
-import runpy
 import subprocess
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from typing import Any
 
 import pytest
-import setuptools
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
@@ -18,12 +16,18 @@ from packaging.version import Version
 SUPPORTED_PYTHONS = ('3.10', '3.11', '3.12', '3.13', '3.14')
 # Looked up in rosdistro (kilted/distribution.yaml and rosdep/python.yaml) on 2026-08-22.
 ROSDEP_KEYS = {
-    *('ament_cmake', 'ament_cmake_pytest', 'ament_cmake_python', 'ament_index_python'),
+    *('ament_cmake', 'ament_cmake_pytest', 'ament_cmake_python', 'builtin_interfaces'),
     *('cv_bridge', 'diagnostic_msgs', 'geometry_msgs', 'launch', 'launch_ros', 'launch_testing'),
-    *('lifecycle_msgs', 'rclpy', 'rosidl_default_generators', 'rosidl_default_runtime'),
+    *(
+        'lifecycle_msgs',
+        'rcl_interfaces',
+        'rclpy',
+        'rosidl_default_generators',
+        'rosidl_default_runtime',
+    ),
     *('sensor_msgs', 'sensor_msgs_py', 'std_msgs', 'std_srvs', 'tf2_ros_py', 'vision_msgs'),
     *('python3-numpy', 'python3-opencv', 'python3-pil', 'python3-psutil', 'python3-pytest'),
-    *('python3-regex', 'python3-rich', 'python3-yaml'),
+    *('python3-rich', 'python3-yaml'),
 }
 PAGES = ('README.md', 'CONTRIBUTING.md', 'docs/*.md')
 
@@ -31,16 +35,6 @@ PAGES = ('README.md', 'CONTRIBUTING.md', 'docs/*.md')
 @pytest.fixture(scope='module')
 def package(repository: Path) -> ElementTree.Element:
     return ElementTree.parse(repository / 'package.xml').getroot()
-
-
-@pytest.fixture(scope='module')
-def setup_arguments(repository: Path) -> dict[str, Any]:
-    """What setup.py passes to setuptools."""
-    arguments: dict[str, Any] = {}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(setuptools, 'setup', lambda **words: arguments.update(words))
-        runpy.run_path(str(repository / 'setup.py'))
-    return arguments
 
 
 @pytest.fixture(scope='module')
