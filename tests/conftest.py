@@ -12,10 +12,12 @@ from typing import Any
 import pytest
 import setuptools
 
+from clipseg_ros.ros.domain import claim_domain
+
 ROOT = Path(__file__).resolve().parents[1]
 
 # The tests' own ROS 2: no traffic with a robot on the network, nor with another run of the tests.
-os.environ['ROS_DOMAIN_ID'] = str(1 + os.getpid() % 100)
+os.environ['ROS_DOMAIN_ID'] = str(claim_domain())
 os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
 # Messages check the types of their fields.
 os.environ['ROS_PYTHON_CHECK_FIELDS'] = '1'

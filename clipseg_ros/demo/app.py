@@ -36,7 +36,8 @@ from clipseg_ros.demo.report import (
     mean_iou,
 )
 from clipseg_ros.demo.scenes import DemoScene, Question, make_scene
-from clipseg_ros.ros.child_process import ChildEnded, ChildProcess
+from clipseg_ros.ros.child_process import ChildError, ChildProcess
+from clipseg_ros.ros.domain import claim_domain
 from clipseg_ros.ros.share import share_path
 from clipseg_ros.ros.shared_memory import remove_orphans
 
@@ -50,12 +51,12 @@ START_TIMEOUT = 120.0
 
 
 def prepare_environment(domain: int | None) -> None:
-    """Gives this process and those it starts a ROS domain of their own on this machine alone.
+    """Give this process and those it starts a ROS domain of their own on this machine alone.
 
     Args:
-        domain: ``ROS_DOMAIN_ID``; None chooses one.
+        domain: ``ROS_DOMAIN_ID``; None chooses one that is free.
     """
-    os.environ['ROS_DOMAIN_ID'] = str(1 + os.getpid() % 100 if domain is None else domain)
+    os.environ['ROS_DOMAIN_ID'] = str(claim_domain() if domain is None else domain)
     os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
     os.environ.setdefault('FASTDDS_DEFAULT_PROFILES_FILE', str(share_path('config', 'fastdds.xml')))
     os.environ['PYTHONUNBUFFERED'] = '1'
@@ -87,7 +88,7 @@ def told(console: Console, children: list[ChildProcess]) -> Iterator[None]:
     """Says why the demo fails; where both nodes live, with what they said last."""
     try:
         yield
-    except (ChildEnded, DemoFailure) as error:
+    except (ChildError, DemoFailure) as error:
         lines = [str(error)]
         if isinstance(error, DemoFailure):
             lines += [f'The end of {child.log}:\n{child.tail(5)}' for child in children]
@@ -163,7 +164,7 @@ def run_demo(
     """Runs the demo and writes its files; says why where it fails.
 
     Raises:
-        ChildEnded: If a node ends early.
+        ChildError: If a node ends early.
         DemoFailure: If something does not come, or is refused.
     """
     answers: list[Answer] = []
@@ -230,7 +231,7 @@ def demo(
     except KeyboardInterrupt:
         console.print('stopped')
         raise typer.Exit(130) from None
-    except (ChildEnded, DemoFailure):
+    except (ChildError, DemoFailure):
         raise typer.Exit(1) from None
     console.print(make_table(answers, CAMERA_RATE))
     console.print(f'{output / "contact_sheet.png"} shows all of it')

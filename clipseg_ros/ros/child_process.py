@@ -1,115 +1,183 @@
-"""A node in a process of its own: started with a log file, watched, and stopped cleanly."""
+"""A program in a process of its own: started, listened to, waited for, and ended cleanly."""
 
 from __future__ import annotations
 
 import ctypes
+import os
 import signal
 import subprocess
+import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
+from typing import NoReturn
 
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None)
 
 
 def _end_with_parent() -> None:
-    """Asks Linux to interrupt this process when its parent ends, however it does."""
+    """Ask Linux to interrupt this process when the thread that started it ends."""
     # A shell starts what it runs in the background deaf to this signal, and children inherit that.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGINT)
 
 
-class ChildEnded(RuntimeError):
-    """A process ended that should have gone on; the message has the end of its log."""
+class ChildError(RuntimeError):
+    """A process ended or kept silent unexpectedly; the message has the end of its output."""
 
 
 class ChildProcess:
     """A running process; as a context manager it is stopped at the end.
 
-    It has a session of its own: Ctrl-C in the terminal reaches the parent alone, which then
-    stops its children in order.
+    It has a session of its own: Ctrl-C in the terminal reaches the parent alone, which then stops
+    its children in order.
 
     Args:
         name: What messages call it.
         command: Program and arguments.
-        log: File that its output goes to; made anew.
-        environment: Its environment variables.
+        log: File that its output replaces; None keeps the output in an unnamed temporary file.
+        environment: Its environment variables; None for those of this process.
+        folder: Its working folder; None for that of this process.
     """
 
     def __init__(
-        self, name: str, command: Sequence[str], log: Path, environment: Mapping[str, str]
+        self,
+        name: str,
+        command: Sequence[str | Path],
+        log: Path | None = None,
+        environment: Mapping[str, str] | None = None,
+        folder: Path | None = None,
     ) -> None:
         self.name = name
         self.log = log
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open('wb') as output:
-            self._process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env=dict(environment),
-                start_new_session=True,
-                preexec_fn=_end_with_parent,
-            )
+        if log is None:
+            self._output = tempfile.TemporaryFile()  # noqa: SIM115 - read while the process lives
+        else:
+            log.parent.mkdir(parents=True, exist_ok=True)
+            self._output = log.open('w+b')
+        self._process = subprocess.Popen(
+            command,
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=self._output,
+            stderr=subprocess.STDOUT,
+            env=None if environment is None else dict(environment),
+            start_new_session=True,
+            preexec_fn=_end_with_parent,
+        )
 
     def __enter__(self) -> ChildProcess:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
 
     @property
     def pid(self) -> int:
-        """Its number among the processes."""
+        """Number of the process."""
         return self._process.pid
 
     @property
     def running(self) -> bool:
-        """Whether the process lives."""
+        """Whether the process has not ended."""
         return self._process.poll() is None
 
+    @property
+    def output(self) -> str:
+        """What the process has written so far."""
+        file = self._output.fileno()
+        return os.pread(file, os.fstat(file).st_size, 0).decode(errors='replace')
+
+    @property
+    def lines(self) -> list[str]:
+        """The lines that the process has written so far, complete ones alone while it runs."""
+        whole = not self.running
+        text = self.output
+        return (text if whole else text[: text.rfind('\n') + 1]).splitlines()
+
     def tail(self, lines: int = 15) -> str:
-        """Returns the last lines of its log."""
-        text = self.log.read_text(encoding='utf-8', errors='replace')
-        return '\n'.join(text.splitlines()[-lines:])
+        """Return the last lines of the output."""
+        return '\n'.join(self.output.splitlines()[-lines:])
 
-    def check(self) -> None:
-        """Returns if the process lives.
-
-        Raises:
-            ChildEnded: If it has ended.
-        """
-        status = self._process.poll()
-        if status is not None:
-            ending = f'signal {-status}' if status < 0 else f'exit status {status}'
-            raise ChildEnded(
-                f'{self.name} has ended ({ending}). The end of {self.log}:\n{self.tail()}'
-            )
-
-    def stop(self, patience: float = 10.0) -> int:
-        """Ends the process: asks, then insists.
+    def wait_for(self, text: str, timeout: float = 40.0, since: int = 0) -> str:
+        """Wait until the process writes a line that contains a text.
 
         Args:
-            patience: Seconds for each of the two polite ways, SIGINT and SIGTERM.
+            text: Any part of the line.
+            timeout: Seconds.
+            since: Number of lines at the start that do not count.
+
+        Returns:
+            The first such line.
+
+        Raises:
+            ChildError: There is none in time, or the process ends without it.
+        """
+        deadline = time.monotonic() + timeout
+        while True:
+            ended = not self.running
+            for line in self.lines[since:]:
+                if text in line:
+                    return line
+            if ended or time.monotonic() > deadline:
+                self._fail(f'did not say {text!r} within {timeout:g} s')
+            time.sleep(0.02)
+
+    def check(self) -> None:
+        """Return if the process is running.
+
+        Raises:
+            ChildError: It has ended.
+        """
+        if not self.running:
+            self._fail('is not running')
+
+    def join(self, timeout: float) -> int:
+        """Wait until the process ends by itself.
+
+        Returns:
+            Its exit status, negative where a signal ended it.
+
+        Raises:
+            ChildError: It is still running after ``timeout`` seconds.
+        """
+        try:
+            return self._process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            self._fail(f'is still running after {timeout:g} s')
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal, unless the process has ended."""
+        self._process.send_signal(number)
+
+    def stop(
+        self,
+        signals: Sequence[int] = (signal.SIGINT, signal.SIGTERM),
+        patience: float = 10.0,
+    ) -> int:
+        """End the process: ask, then kill.
+
+        Args:
+            signals: Sent in this order, as long as the process is running.
+            patience: Seconds to wait after each of them.
 
         Returns:
             Its exit status, negative where a signal ended it.
         """
-        for request in (signal.SIGINT, signal.SIGTERM):
-            if not self.running:
-                break
-            self._process.send_signal(request)
+        for number in signals:
+            self.send_signal(number)
             try:
-                self._process.wait(timeout=patience)
+                return self._process.wait(patience)
             except subprocess.TimeoutExpired:
                 continue
-        if self.running:
-            self._process.kill()
+        self._process.kill()
         return self._process.wait()
+
+    def _fail(self, problem: str) -> NoReturn:
+        status = self._process.poll()
+        if status is not None:
+            ending = f'signal {-status}' if status < 0 else f'exit status {status}'
+            problem = f'has ended ({ending})'
+        where = 'its output' if self.log is None else str(self.log)
+        raise ChildError(f'{self.name} {problem}. The end of {where}:\n{self.tail()}')

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 from build_vision_msgs import environment_with_vision_msgs
-from ros_peers import ROOT, NodeProcess, Peer, claimed_domain, running_node, write_tiny_model
+from ros_peers import ROOT, NodeProcess, Peer, running_node, write_tiny_model
 
+from clipseg_ros.ros.domain import claimed_domain
 from clipseg_ros.ros.interfaces import load_interfaces
 
 # Lines of the nodes' logs are compared with plain text.
@@ -20,10 +21,8 @@ os.environ['RCUTILS_COLORIZED_OUTPUT'] = '0'
 
 
 @pytest.fixture(scope='session')
-def domain() -> Iterator[int]:
-    with claimed_domain() as number:
-        os.environ['ROS_DOMAIN_ID'] = str(number)
-        yield number
+def domain() -> int:
+    return int(os.environ['ROS_DOMAIN_ID'])
 
 
 @pytest.fixture(scope='session')

@@ -20,6 +20,7 @@ from typing import Any
 os.environ.setdefault('FASTDDS_DEFAULT_PROFILES_FILE',
                       str(Path(__file__).parents[2] / 'config' / 'fastdds.xml'))  # fmt: skip
 
+from clipseg_ros.ros.domain import claimed_domain
 from clipseg_ros.ros.tuning import tune_process
 
 tune_process()
@@ -29,7 +30,7 @@ import numpy as np
 import rclpy
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState
-from ros_peers import claimed_domain, wait_until
+from ros_peers import wait_until
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import rclpy
@@ -32,6 +30,7 @@ from clipseg_model.modeling.clipseg import CLIPSeg
 from clipseg_model.modeling.small_clip import SmallClip
 from clipseg_model.weights.checkpoints import save_checkpoint
 from clipseg_ros.images.conversion import array_to_image
+from clipseg_ros.ros.child_process import ChildProcess
 
 ROOT = Path(__file__).parents[2]
 PROFILE = ROOT / 'config' / 'fastdds.xml'
@@ -89,23 +88,6 @@ def _stretch_pictures(towers: SmallClip) -> None:
     towers.proj.weight *= 30
 
 
-@contextmanager
-def claimed_domain() -> Iterator[int]:
-    """A ROS_DOMAIN_ID that no other test process of this machine uses meanwhile."""
-    for offset in range(100):
-        domain = 1 + (os.getpid() + offset) % 100
-        lock = open(Path(tempfile.gettempdir()) / f'clipseg_ros_domain_{domain}.lock', 'w')  # noqa: SIM115
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.close()
-            continue
-        with lock:
-            yield domain
-        return
-    raise RuntimeError('all domains from 1 to 100 are in use')
-
-
 def wait_until(condition: Callable[[], Any], timeout: float = 10.0, what: str = '') -> Any:
     """Returns the first true value of a condition.
 
@@ -129,8 +111,8 @@ def ros_arguments(parameters: dict[str, Any], arguments: Sequence[str] = ()) -> 
     return command
 
 
-class NodeProcess:
-    """A node in a process of its own; its output is kept in memory.
+class NodeProcess(ChildProcess):
+    """A node in a process of its own.
 
     Args:
         module: Run with ``python -m``.
@@ -148,59 +130,19 @@ class NodeProcess:
         environment: dict[str, str] | None = None,
         script: Sequence[str] | None = None,
     ) -> None:
-        command = [sys.executable, '-u', '-m', module, *ros_arguments(parameters or {}, arguments)]
+        words = ['-m', module, *ros_arguments(parameters or {}, arguments)]
         if script is not None:
-            command = [sys.executable, '-u', module, *script]
-        self.lines: list[str] = []
-        self.process = subprocess.Popen(
-            command,
-            cwd=ROOT,
-            env={**os.environ, 'PYTHONPATH': str(ROOT), **(environment or {})},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        assert self.process.stdout is not None
-        self._reader = threading.Thread(target=self._read, args=(self.process.stdout,), daemon=True)
-        self._reader.start()
-
-    @property
-    def output(self) -> str:
-        return '\n'.join(list(self.lines))
-
-    def wait_for(self, text: str, timeout: float = 40.0, since: int = 0) -> str:
-        """Returns the first line from ``since`` on that holds a text."""
-
-        def found() -> str | None:
-            matching = [line for line in list(self.lines)[since:] if text in line]
-            if not matching and self.process.poll() is not None:
-                raise AssertionError(f'{text!r} never came, the process ended:\n{self.output}')
-            return matching[0] if matching else None
-
-        try:
-            return str(wait_until(found, timeout, repr(text)))
-        except AssertionError as error:
-            raise AssertionError(f'{error}\n{self.output}') from None
+            words = [module, *script]
+        variables = {**os.environ, 'PYTHONPATH': str(ROOT), **(environment or {})}
+        command = [sys.executable, '-u', *words]
+        super().__init__(module, command, environment=variables, folder=ROOT)
 
     def count(self, text: str, since: int = 0) -> int:
-        return sum(text in line for line in list(self.lines)[since:])
+        return sum(text in line for line in self.lines[since:])
 
-    def stop(self, number: int = signal.SIGINT, timeout: float = 15.0) -> int:
-        """Ends the process as a user would; returns its exit status."""
-        if self.process.poll() is None:
-            self.process.send_signal(number)
-        try:
-            status = self.process.wait(timeout)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-            raise AssertionError(f'still running after {timeout} s:\n{self.output}') from None
-        self._reader.join(5)
-        return status
-
-    def _read(self, stream: IO[str]) -> None:
-        for line in stream:
-            self.lines.append(line.rstrip('\n'))
+    def stop(self, signals: Sequence[int] = (signal.SIGINT,), patience: float = 15.0) -> int:
+        """Ends the process as a user would, who asks once; returns its exit status."""
+        return super().stop(signals, patience)
 
 
 @contextmanager

@@ -17,9 +17,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -27,7 +24,9 @@ from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 
+import psutil
 from rich.console import Console
+from rich.markup import escape
 
 from training.benchmarks import machine as benchmark_machine
 from training.benchmarks.node_cases import (
@@ -38,21 +37,22 @@ from training.benchmarks.node_cases import (
     model_duration,
     summarise_cameras,
 )
-from training.benchmarks.node_processes import (
-    ROOT,
+from training.benchmarks.node_peers.processes import (
     START_TIMEOUT,
     SUBJECTS,
-    Process,
+    ChildError,
+    ChildProcess,
     names_of,
     prepare_environment,
     running_node,
+    start,
 )
 
 PACKAGES = ('torch', 'numpy', 'opencv-python-headless', 'ros-kilted-rclpy', 'ros-kilted-fastdds')
 
 
 def measure(
-    node: Process,
+    node: ChildProcess,
     subject: str,
     model: str,
     size: tuple[int, int],
@@ -76,14 +76,15 @@ def measure(
         cameras: How many nodes there are in the process.
 
     Raises:
-        BenchmarkError: A process failed, or no mask arrived.
+        BenchmarkError: A process failed, or too few masks arrived.
+        ChildError: A process ended early, or did not start in time.
     """
     arrivals_file = folder / 'arrivals.json'
     arrivals_file.unlink(missing_ok=True)
     names = names_of(cameras)
     topics = ['--output', str(arrivals_file), '--topics']
     topics += [f'/{name}/clipseg/{one}' for name in names for one in outputs] or outputs
-    receiver = Process(
+    receiver = start(
         'the consumer', 'training.benchmarks.node_peers.receiver', topics, folder / 'receiver.log'
     )
     with ExitStack() as stack:
@@ -91,7 +92,7 @@ def measure(
         receiver.wait_for('receiver ready', START_TIMEOUT)
         width, height = size
         arguments = ['--width', str(width), '--height', str(height), '--rate', str(rate)]
-        camera = Process(
+        camera = start(
             'the camera',
             'training.benchmarks.node_peers.camera',
             [*arguments, '--seconds', str(seconds + SETTLE)],
@@ -102,13 +103,13 @@ def measure(
         time.sleep(SETTLE)
         began, busy = time.monotonic(), _busy(node)
         memory = list(_watch_memory(node, seconds))
-        node.check_running()
+        node.check()
         cpu = (_busy(node) - busy) / (time.monotonic() - began)
-        stamps = json.loads(camera.join(seconds + START_TIMEOUT))['stamps']
+        _end_of(camera, camera.join(seconds + START_TIMEOUT))
+        stamps = json.loads(camera.lines[-1])['stamps']
         # A queue of frames before a slow node is still worked through.
         time.sleep(1.0)
-        receiver.stop()
-        receiver.join(0.0)
+        _end_of(receiver, receiver.stop())
     report = json.loads(arrivals_file.read_text(encoding='utf-8'))
     times = summarise_cameras(stamps, report['arrivals'], outputs, names)
     beyond = None
@@ -133,17 +134,24 @@ def measure(
     )
 
 
-def _watch_memory(node: Process, seconds: float) -> Iterator[float]:
+def _end_of(child: ChildProcess, status: int) -> None:
+    """Raise BenchmarkError unless a process ended well."""
+    if status:
+        raise BenchmarkError(f'{child.name} failed (exit status {status}):\n{child.tail()}')
+
+
+def _watch_memory(node: ChildProcess, seconds: float) -> Iterator[float]:
     """The node's resident memory, megabytes: now, and in up to 60 equal steps until the end."""
+    usage = psutil.Process(node.pid)
     steps = max(1, min(60, int(seconds)))
     for step in range(steps + 1):
-        yield round(node.usage.memory_info().rss / 1e6, 1)
+        yield round(usage.memory_info().rss / 1e6, 1)
         if step < steps:
             time.sleep(seconds / steps)
 
 
-def _busy(node: Process) -> float:
-    used = node.usage.cpu_times()
+def _busy(node: ChildProcess) -> float:
+    used = psutil.Process(node.pid).cpu_times()
     return float(used.user + used.system)
 
 
@@ -188,7 +196,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         '--memory', type=float, metavar='SECONDS', help='one case a node, of this length, instead'
     )
-    parser.add_argument('--domain', type=int, default=1 + os.getpid() % 100, help='ROS_DOMAIN_ID')
+    parser.add_argument('--domain', type=int, help='ROS_DOMAIN_ID; one that is free')
     parser.add_argument('--output', type=Path, default=Path('runs/benchmark_node'), help='folder')
     return parser
 
@@ -223,12 +231,9 @@ def main(argv: Sequence[str] | None = None) -> int:
                     for case in _cases(node, subject, options, seconds, Path(folder)):
                         cases.append(case)
                         console.print(markdown([case]).splitlines()[-1])
-    except BenchmarkError as error:
-        console.print(f'[red]failed:[/red] {error}', markup=True)
+    except (BenchmarkError, ChildError) as error:
+        console.print(f'[red]failed:[/red] {escape(str(error))}')
         return 1
-    finally:
-        remove = [sys.executable, '-m', 'clipseg_ros.ros.shared_memory']
-        subprocess.run(remove, cwd=ROOT, check=False, stdout=subprocess.DEVNULL)
     result = {
         'machine': benchmark_machine.describe(PACKAGES),
         'cases': [asdict(case) for case in cases],
@@ -242,7 +247,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _cases(
-    node: Process, subject: str, options: argparse.Namespace, seconds: float, folder: Path
+    node: ChildProcess, subject: str, options: argparse.Namespace, seconds: float, folder: Path
 ) -> Iterator[Case]:
     for outputs in options.outputs:
         if subject != 'own' and not set(outputs) <= {'mask', 'labels'}:

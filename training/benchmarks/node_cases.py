@@ -23,7 +23,7 @@ class Case:
     process, of the last of ``outputs`` where there are several.
 
     Attributes:
-        subject: One of :data:`~training.benchmarks.node_processes.SUBJECTS`.
+        subject: One of :data:`~training.benchmarks.node_peers.processes.SUBJECTS`.
         model: ``stand-in:MILLISECONDS``, or a name.
         cameras: How many have a node each, in one process on one model. All of them have the same
             frames at the same time; the figures of frames are means over the nodes, those of

@@ -128,10 +128,10 @@ def test_a_folder_until_its_end_and_a_signal(domain: int, peer: Peer, tmp_path: 
         assert images[0].header.frame_id == 'camera_optical_frame'
         assert (infos[0].width, infos[0].height, infos[0].k[0]) == (40, 30, 0.0)
         assert depths == []
-        used = shared_memory_files(node.process.pid) - shared_memory_files()
+        used = shared_memory_files(node.pid) - shared_memory_files()
         assert used
     finally:
-        status = node.stop(signal.SIGTERM)
+        status = node.stop([signal.SIGTERM])
     assert status == 0, node.output
     assert not used & set(os.listdir('/dev/shm'))
 
@@ -146,7 +146,7 @@ def test_a_folder_until_its_end_and_a_signal(domain: int, peer: Peer, tmp_path: 
 )
 def test_what_cannot_start_says_why(domain: int, arguments: list[str], words: str) -> None:
     node = NodeProcess('clipseg_ros.camera_node', arguments=arguments)
-    wait_until(lambda: node.process.poll() is not None, 20)
+    wait_until(lambda: not node.running, 20)
     assert node.stop() == 1
     assert 'cannot start: ' in node.output
     assert words in node.output

@@ -30,7 +30,7 @@ from clipseg_ros.demo.report import (
     make_table,
     mean_iou,
 )
-from clipseg_ros.ros.child_process import ChildEnded, ChildProcess
+from clipseg_ros.ros.child_process import ChildError, ChildProcess
 
 SIZE = (320, 240)
 SEEDS = [1, 2]
@@ -130,72 +130,6 @@ class TestPictures:
             demo.write_picture(tmp_path / 'none' / 'x.png', np.zeros((2, 2, 3), np.uint8))
 
 
-class TestChildProcess:
-    def make(self, tmp_path: Path, code: str) -> ChildProcess:
-        return ChildProcess(
-            'the child', [sys.executable, '-c', code], tmp_path / 'log', dict(os.environ)
-        )
-
-    def test_an_early_end_is_told_with_the_end_of_the_log(self, tmp_path: Path) -> None:
-        with self.make(tmp_path, 'print("first"); raise SystemExit("no luck")') as child:
-            deadline = time.monotonic() + 20
-            while child.running and time.monotonic() < deadline:
-                time.sleep(0.02)
-            with pytest.raises(ChildEnded, match='exit status 1') as raised:
-                child.check()
-        assert 'no luck' in str(raised.value)
-
-    def test_it_is_asked_to_end_first(self, tmp_path: Path) -> None:
-        code = (
-            'import signal, time\n'
-            'signal.signal(signal.SIGINT, lambda *_: exit(7))\n'
-            'print("up", flush=True); time.sleep(60)'
-        )
-        with self.make(tmp_path, code) as child:
-            deadline = time.monotonic() + 20
-            while 'up' not in child.tail() and time.monotonic() < deadline:
-                time.sleep(0.02)
-            child.check()
-            assert child.stop() == 7
-
-    def test_one_that_does_not_listen_is_ended_all_the_same(self, tmp_path: Path) -> None:
-        code = (
-            'import signal, time\n'
-            'for n in (signal.SIGINT, signal.SIGTERM): signal.signal(n, signal.SIG_IGN)\n'
-            'print("up", flush=True); time.sleep(60)'
-        )
-        with self.make(tmp_path, code) as child:
-            deadline = time.monotonic() + 20
-            while 'up' not in child.tail() and time.monotonic() < deadline:
-                time.sleep(0.02)
-            assert child.stop(patience=0.2) == -signal.SIGKILL
-
-    def test_it_does_not_outlive_its_parent(self, tmp_path: Path) -> None:
-        sleep = 'print("up", flush=True); import time; time.sleep(60)'
-        code = (
-            'import os, sys, time; from pathlib import Path\n'
-            'from clipseg_ros.ros.child_process import ChildProcess\n'
-            'log = Path(sys.argv[1])\n'
-            'child = ChildProcess("c", [sys.executable, "-c", sys.argv[2]], log, os.environ)\n'
-            'while "up" not in child.tail(): time.sleep(0.02)\n'
-            'print(child.pid, flush=True); os.kill(os.getpid(), 9)'
-        )
-        done = subprocess.run(
-            [sys.executable, '-c', code, str(tmp_path / 'log'), sleep],
-            cwd=Path(__file__).parents[3],
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=60,
-        )
-        assert done.returncode == -signal.SIGKILL, done.stderr
-        pid = int(done.stdout)
-        deadline = time.monotonic() + 10
-        while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-
-
 @pytest.fixture
 def oracle(
     monkeypatch: pytest.MonkeyPatch, repository: Path, own_domain: int
@@ -248,7 +182,7 @@ class TestOverTopics:
 
     def test_a_node_that_ends_is_told_with_its_log(self, tmp_path: Path) -> None:
         console = Console(record=True, width=200, file=io.StringIO())
-        with pytest.raises(ChildEnded, match='exit status 1'):
+        with pytest.raises(ChildError, match='exit status 1'):
             demo.run_demo(console, SEEDS[:1], 'end', 'cpu', tmp_path)
         text = as_text(console)
         assert 'failed: segment has ended (exit status 1)' in text

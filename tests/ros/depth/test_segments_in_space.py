@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from ros_peers import answer_of, claimed_domain, picture, running_node
+from ros_peers import answer_of, picture, running_node
 
 from clipseg_model.registry import create_model
+from clipseg_ros.ros.domain import claimed_domain
 
 HEIGHT, WIDTH = 100, 140
 

@@ -6,7 +6,6 @@ import fcntl
 import os
 import pty
 import shutil
-import signal
 import subprocess
 import sys
 import termios
@@ -61,7 +60,7 @@ def launched(file: str, **arguments: Any) -> Iterator[NodeProcess]:
     try:
         yield process
     finally:
-        status = process.stop(signal.SIGINT, timeout=30.0)
+        status = process.stop(patience=30.0)
     assert status == 0, process.output
     started = process.count('process started with pid')
     assert started >= 1, process.output
@@ -187,7 +186,7 @@ def test_cameras_without_names() -> None:
         environment=variables(),
     )
     process.wait_for("cameras: '2nd' cannot be a namespace")
-    assert process.process.wait(15) == 1
+    assert process.join(15) == 1
 
 
 def test_a_camera_with_depth(peer: Peer, tiny_model: Path) -> None:

@@ -12,13 +12,13 @@ from ros_peers import (
     NodeProcess,
     Peer,
     answer_of,
-    claimed_domain,
     picture,
     running_node,
     wait_until,
 )
 
 from clipseg_model.registry import create_model
+from clipseg_ros.ros.domain import claimed_domain
 from clipseg_ros.ros.interfaces import MISSING
 
 

@@ -19,7 +19,6 @@ from ros_peers import (
     NodeProcess,
     Peer,
     answer_of,
-    claimed_domain,
     picture,
     running_node,
     wait_until,
@@ -29,6 +28,7 @@ from clipseg_model.registry import create_model
 from clipseg_model.segmentation import Segmentation
 from clipseg_ros.outputs.vision import MISSING, detection_array, label_info, load_vision_messages
 from clipseg_ros.prompts.set import ActivePrompt
+from clipseg_ros.ros.domain import claimed_domain
 
 built = [pytest.mark.slow, pytest.mark.ci, pytest.mark.timeout(400)]
 

@@ -15,9 +15,9 @@ def test_more_than_one_interrupt_ends_in_order(domain: int, pause: float) -> Non
     camera = NodeProcess('clipseg_ros.camera_node', {'rate': 30.0, 'width': 160, 'height': 120})
     camera.wait_for('tabletop at 30 Hz')
     time.sleep(0.5)
-    assert shared_memory_files(camera.process.pid)
+    assert shared_memory_files(camera.pid)
     for _ in range(3):
-        camera.process.send_signal(signal.SIGINT)
+        camera.send_signal(signal.SIGINT)
         time.sleep(pause)
     assert camera.stop() == 0, camera.output
     assert 'Traceback' not in camera.output, camera.output
@@ -35,7 +35,7 @@ def test_what_cannot_start_fails(
     domain: int, executable: str, arguments: list[str], words: str
 ) -> None:
     process = NodeProcess(str(ROOT / 'scripts' / executable), script=['--ros-args', *arguments])
-    assert process.process.wait(40) == 1, process.output
+    assert process.join(40) == 1, process.output
     process.stop()
     assert 'cannot start' in process.output
     assert words in process.output

@@ -22,7 +22,6 @@ from rclpy.qos import QoSDurabilityPolicy, QoSProfile, QoSReliabilityPolicy
 from ros_peers import (
     NodeProcess,
     Peer,
-    claimed_domain,
     picture,
     ros_arguments,
     running_node,
@@ -30,6 +29,7 @@ from ros_peers import (
 )
 from sensor_msgs.msg import CompressedImage, Image
 
+from clipseg_ros.ros.domain import claimed_domain
 from clipseg_ros.ros.qos import incompatible_policies
 from clipseg_ros.segment.diagnostics import Level
 

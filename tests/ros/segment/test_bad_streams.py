@@ -91,7 +91,7 @@ class Bench:
 
     def memory(self) -> float:
         """Resident memory of the node, MB."""
-        pages = Path(f'/proc/{self.node.process.pid}/statm').read_text().split()[1]
+        pages = Path(f'/proc/{self.node.pid}/statm').read_text().split()[1]
         return int(pages) * os.sysconf('SC_PAGE_SIZE') / 1e6
 
 
@@ -221,14 +221,14 @@ def test_a_consumer_that_is_slower_than_the_node(bench: Bench) -> None:
         assert max(ages) < 1.5, 'nothing queues'
         assert beside >= 0.8 * alone
         # One that has stopped altogether.
-        listener.process.send_signal(signal.SIGSTOP)
+        listener.send_signal(signal.SIGSTOP)
         stopped = bench.served(3.0, 0.9 * alone)
-        listener.process.send_signal(signal.SIGCONT)
+        listener.send_signal(signal.SIGCONT)
         print(f'served: {alone:.2f} alone, {beside:.2f} beside it, {stopped:.2f} while it hangs')
         assert stopped >= 0.8 * alone
         assert bench.memory() - before < 20
         since = len(listener.lines)
         wait_until(lambda: bench.run(0.5) and len(listener.lines) > since + 1, what='it goes on')
     finally:
-        listener.process.send_signal(signal.SIGCONT)
+        listener.send_signal(signal.SIGCONT)
         listener.stop()

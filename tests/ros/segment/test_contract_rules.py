@@ -194,12 +194,12 @@ def test_images_that_never_came_are_counted(
     listener.ask(peer.stamped(picture()))
     before = lost()
     image = peer.stamped(picture())
-    node.process.send_signal(signal.SIGSTOP)
+    node.send_signal(signal.SIGSTOP)
     try:
         for _ in range(20):
             listener.images.publish(image)
     finally:
-        node.process.send_signal(signal.SIGCONT)
+        node.send_signal(signal.SIGCONT)
     listener.ask(peer.stamped(picture()))
     # The middleware keeps one at most, until the next comes (several may, until one is answered).
     assert 19 <= lost() - before < 30
@@ -244,7 +244,7 @@ def test_an_output_costs_nothing_while_nobody_subscribes(peer: Peer, domain: int
 
         thread = threading.Thread(target=film)
         thread.start()
-        usage = psutil.Process(node.process.pid)
+        usage = psutil.Process(node.pid)
 
         def newest() -> Any:
             own = [a for a in list(diagnostics) if a.status[0].name == 'idle: segmentation']

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ros_peers import ROOT, claimed_domain
+from ros_peers import ROOT
+
+from clipseg_ros.ros.domain import claimed_domain
 
 FLAT = ('threads', 'files', 'publishers', 'subscriptions', 'entities')
 

@@ -15,7 +15,9 @@ from typing import Any
 
 import pytest
 from recorded_node import RECORD
-from ros_peers import PROFILE, NodeProcess, claimed_domain
+from ros_peers import PROFILE, NodeProcess
+
+from clipseg_ros.ros.domain import claimed_domain
 
 RATE, WIDTH, HEIGHT, MODEL_MS = 60.0, 1280, 720, 100.0
 SETTLE = 5.0
@@ -59,9 +61,9 @@ def film(folder: Path, seconds: float) -> dict[str, Any]:
             time.sleep(SETTLE)
             end = time.monotonic() + seconds
             while time.monotonic() < end:
-                memory.append(memory_of(node.process.pid))
+                memory.append(memory_of(node.pid))
                 time.sleep(0.5)
-            assert camera.process.wait(60) == 0, camera.output
+            assert camera.join(60) == 0, camera.output
             # The last diagnostics, of a node that rests.
             time.sleep(2.5)
         finally:

@@ -312,7 +312,7 @@ def test_compressed_transport_in_a_namespace(remote: Remote) -> None:
 
 def test_a_parameter_out_of_range_at_start(domain: int) -> None:
     node = NodeProcess('clipseg_ros.segment_node', {'threshold': 5.0})
-    wait_until(lambda: node.process.poll() is not None, 40)
+    wait_until(lambda: not node.running, 40)
     assert node.stop() == 1
     assert 'Traceback' not in node.output
     assert 'cannot start' in node.output
@@ -332,11 +332,11 @@ def test_a_signal_ends_the_node_in_order(domain: int, peer: Peer, tiny_model: Pa
     masks = peer.collect(Image, '/signal/clipseg/overlay', image_output())
     publisher = peer.publisher(Image, '/signal/image', image_output())
     wait_until(lambda: publisher.publish(peer.stamped(picture(480, 640))) or masks)
-    used = shared_memory_files(node.process.pid) - shared_memory_files() - others
+    used = shared_memory_files(node.pid) - shared_memory_files() - others
     assert used, 'the shared-memory transport is in use'
     # In the middle of its work.
     publisher.publish(peer.stamped(picture(480, 640)))
-    assert node.stop(signal.SIGTERM) == 0, node.output
+    assert node.stop([signal.SIGTERM]) == 0, node.output
     for word in ('Traceback', 'ERROR', 'terminate', 'Invalid'):
         assert word not in node.output, node.output
     assert not used & set(os.listdir('/dev/shm'))

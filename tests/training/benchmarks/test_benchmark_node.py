@@ -187,8 +187,7 @@ def environment() -> Iterator[None]:
 @pytest.mark.slow
 def test_it_runs_both_nodes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ['--model', 'stand-in:5', '--size', '320x240', '--rates', '20', '--seconds', '8']
-    # Other tests have the domains up to 100, with nodes of the same names.
-    subjects = ['--subjects', 'own', 'plain', '--domain', '101', '--output', str(tmp_path)]
+    subjects = ['--subjects', 'own', 'plain', '--output', str(tmp_path)]
     assert main([*arguments, *subjects]) == 0
     result = json.loads((tmp_path / 'node.json').read_text())
     own, plain = result['cases']
@@ -216,18 +215,7 @@ def test_a_node_that_cannot_start_is_told(
 @pytest.mark.slow
 def test_memory_does_not_grow(tmp_path: Path) -> None:
     outputs = ['--outputs', 'mask,labels,confidence,probability,overlay', '--subjects', 'own']
-    camera = [
-        '--model',
-        'stand-in:10',
-        '--size',
-        '640x480',
-        '--rates',
-        '30',
-        '--memory',
-        '60',
-        '--domain',
-        '101',
-    ]
+    camera = ['--model', 'stand-in:10', '--size', '640x480', '--rates', '30', '--memory', '60']
     assert main([*camera, *outputs, '--output', str(tmp_path)]) == 0
     (case,) = json.loads((tmp_path / 'node.json').read_text())['cases']
     assert case['masks_hz'] > 20
