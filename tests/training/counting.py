@@ -8,14 +8,10 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 
-from training.metrics.classes import (
-    ClassStatistics,
-    ConfusionMatrix,
-    PromptStatistics,
-    sum_over_processes,
-)
+from training.metrics.classes import ClassStatistics, ConfusionMatrix, PromptStatistics
 from training.metrics.matting import MattingErrors, MattingStatistics
 from training.metrics.pixels import BINS, PixelStatistics
+from training.metrics.sums import sum_over_processes
 
 
 def drawn(seed: int, size: int = 60) -> tuple[np.ndarray, np.ndarray]:
@@ -33,7 +29,7 @@ def collected(rows: slice):
     for seed in range(20)[rows]:
         probability, truth = drawn(seed, 20)
         pixels.add(probability, truth)
-        classes.add(seed % 7, probability, truth)
+        classes.by_class[seed % 7].add(probability, truth)
         prompts.add(float(probability.max()), probability > 0.5, truth & (seed % 3 > 0))
         matrix.add((probability * 2.99).astype(int), truth.astype(int))
         mattes.add([MattingErrors(*(probability[0, :5].tolist()))] * (1 + seed % 3))

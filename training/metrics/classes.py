@@ -1,52 +1,44 @@
-"""Metrics over classes, over prompts' presence, and exact sums of all of them across processes."""
+"""Metrics over classes, over samples, and over prompts and their presence."""
 
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
 
 import numpy as np
-from accelerate import Accelerator
-from accelerate.utils import gather_object
 from numpy.typing import NDArray
 
-from training.metrics.matting import MattingStatistics
 from training.metrics.pixels import BINS, PixelStatistics, index_of
+from training.metrics.sums import Counts
+
+#: The mask of an absent prompt counts as empty when a smaller share of the image is on.
+EMPTY_SHARE = 0.001
 
 
 @dataclass
-class ClassStatistics:
-    """Pixel statistics of each class apart, for mIoU over classes (few-shot protocols)."""
+class ClassStatistics(Counts):
+    """Pixel statistics by class, for mIoU over classes (few-shot protocols)."""
 
     by_class: dict[int, PixelStatistics] = field(
         default_factory=lambda: defaultdict(PixelStatistics)
     )
 
-    def add(
-        self,
-        number: int,
-        probability: NDArray[np.float32],
-        truth: NDArray[np.bool_],
-        valid: NDArray[np.bool_] | None = None,
-    ) -> None:
-        """Adds one prediction of a class; see :meth:`PixelStatistics.add`."""
-        self.by_class[number].add(probability, truth, valid)
-
-    def merge(self, other: ClassStatistics) -> None:
-        """Adds another's counts."""
+    def merge(self, other: Counts) -> None:
+        """Add the counts of other class statistics."""
+        assert isinstance(other, ClassStatistics)
         for number, statistics in other.by_class.items():
             self.by_class[number].merge(statistics)
 
     def all_classes(self) -> PixelStatistics:
-        """Returns the sum over the classes, for IoU_FG, IoU_BIN (FB-IoU) and AP."""
+        """Return the sum over the classes, for IoU_FG, IoU_BIN (FB-IoU) and AP."""
         total = PixelStatistics()
         for statistics in self.by_class.values():
             total.merge(statistics)
         return total
 
     def mean_iou(self) -> NDArray[np.float64]:
-        """Returns mIoU at each threshold: the mean over classes of their IoU_FG.
+        """Return mIoU at each threshold: the mean over classes of their IoU_FG.
 
         Raises:
             ValueError: Nothing was added.
@@ -58,10 +50,10 @@ class ClassStatistics:
 
 
 @dataclass
-class SampleIous:
-    """Mean over samples of their IoU, at every threshold.
+class SampleIous(Counts):
+    """Mean IoU of samples at every threshold.
 
-    What CLIPSeg's published code calls mIoU on PhraseCut, where each sample is a class of its own.
+    CLIPSeg's published code calls this mIoU on PhraseCut, where each sample is a class of its own.
     Samples without foreground are left out.
 
     Attributes:
@@ -74,7 +66,7 @@ class SampleIous:
     samples: int = 0
 
     def add(self, sample: PixelStatistics) -> None:
-        """Adds the statistics of one sample."""
+        """Add the statistics of one sample."""
         foreground = int(sample.foreground.sum())
         if not foreground:
             return
@@ -82,13 +74,8 @@ class SampleIous:
         self.sums += (sample.true_positives() << 32) // union
         self.samples += 1
 
-    def merge(self, other: SampleIous) -> None:
-        """Adds another's sums."""
-        self.sums += other.sums
-        self.samples += other.samples
-
     def mean_iou(self) -> NDArray[np.float64]:
-        """Returns the mean at each threshold.
+        """Return the mean at each threshold.
 
         Raises:
             ValueError: Nothing was added.
@@ -99,11 +86,11 @@ class SampleIous:
 
 
 @dataclass
-class PromptStatistics:
+class PromptStatistics(Counts):
     """IoU of single prompts and how well presence tells true prompts from false ones.
 
-    A score's place among :data:`BINS` + 1 levels is all that is kept of it, so memory does not
-    grow with the data; scores of the same level count as ties.
+    Scores are kept as a histogram of :data:`BINS` + 1 levels, so memory does not grow with the
+    data; scores of the same level count as ties.
 
     Attributes:
         present: Prompts that are true of their picture, by level of their score.
@@ -119,7 +106,7 @@ class PromptStatistics:
     iou_sum: int = 0
 
     def add(self, score: float, mask: NDArray[np.bool_], truth: NDArray[np.bool_]) -> None:
-        """Adds a prompt.
+        """Add a prompt.
 
         Args:
             score: Predicted presence, 0…1.
@@ -141,25 +128,18 @@ class PromptStatistics:
         self.ious[intersection * BINS // union] += 1
         self.iou_sum += (intersection << 32) // union
 
-    def merge(self, other: PromptStatistics) -> None:
-        """Adds another's counts."""
-        self.present += other.present
-        self.absent += other.absent
-        self.ious += other.ious
-        self.iou_sum += other.iou_sum
-
     def mean_iou(self) -> float:
-        """Mean over true prompts of their IoU (PhraseCut's mean IoU); nan without any."""
+        """Return the mean IoU of true prompts (PhraseCut's mean IoU); NaN without any."""
         count = int(self.ious.sum())
         return self.iou_sum / 2**32 / count if count else float('nan')
 
     def accuracy(self, threshold: float) -> float:
-        """Share of true prompts whose IoU reaches a threshold (PhraseCut's Pr@t); nan without."""
+        """Return the share of true prompts with at least this IoU (PhraseCut's Pr@t), or NaN."""
         count = int(self.ious.sum())
         return float(self.ious[index_of(threshold) :].sum() / count) if count else float('nan')
 
     def presence_auroc(self) -> float:
-        """Chance that a true prompt scores above a false one, ties half; nan without either."""
+        """Return the AUROC of presence: ties count half; NaN without true or false prompts."""
         pairs = int(self.present.sum()) * int(self.absent.sum())
         if not pairs:
             return float('nan')
@@ -169,7 +149,7 @@ class PromptStatistics:
 
 
 @dataclass
-class ConfusionMatrix:
+class ConfusionMatrix(Counts):
     """Pixels by true and predicted class, for argmax over all classes (Pascal zero-shot).
 
     Attributes:
@@ -180,11 +160,11 @@ class ConfusionMatrix:
 
     @classmethod
     def of(cls, classes: int) -> ConfusionMatrix:
-        """Returns an empty matrix."""
+        """Return an empty matrix."""
         return cls(np.zeros((classes, classes), np.int64))
 
     def add(self, predicted: NDArray[np.integer], truth: NDArray[np.integer]) -> None:
-        """Adds a picture; pixels whose truth is no class (255) do not count.
+        """Add a picture; pixels whose truth is no class (255) do not count.
 
         Args:
             predicted: Class of each pixel, (H, W).
@@ -205,12 +185,8 @@ class ConfusionMatrix:
         pairs = truth[known].astype(np.int64) * classes + guess
         self.counts += np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
 
-    def merge(self, other: ConfusionMatrix) -> None:
-        """Adds another's counts."""
-        self.counts += other.counts
-
     def ious(self) -> NDArray[np.float64]:
-        """Returns the IoU of each class; 0 for a class that is neither true nor predicted.
+        """Return the IoU of each class; 0 for a class that is neither true nor predicted.
 
         JoEm's code, which CLIPSeg is measured with, counts those as 0 too.
         """
@@ -219,7 +195,7 @@ class ConfusionMatrix:
         return hits / np.maximum(union, 1)
 
     def seen_unseen(self, unseen: list[int]) -> dict[str, float]:
-        """Returns mIoU over seen classes, unseen ones, both, and the harmonic mean of the two."""
+        """Return mIoU over seen classes, unseen ones, both, and the harmonic mean of the two."""
         ious = self.ious()
         held_out = np.isin(np.arange(len(ious)), unseen)
         seen, new = float(ious[~held_out].mean()), float(ious[held_out].mean())
@@ -230,12 +206,12 @@ class ConfusionMatrix:
 def zero_shot_classes(
     probabilities: NDArray[np.float32], background: float = 3.0
 ) -> NDArray[np.int64]:
-    """Returns the class of each pixel from one map a class.
+    """Return the class of each pixel from one map a class.
 
     Args:
         probabilities: float (K, H, W); class 0 is the background.
-        background: What its probability is multiplied with. CLIPSeg's code asks for
-            "background" as a 21st phrase and takes three times its probability.
+        background: Factor of its probability. CLIPSeg's code asks for "background" as a 21st
+            phrase and takes three times its probability.
 
     Returns:
         int64 (H, W).
@@ -245,27 +221,19 @@ def zero_shot_classes(
     return weighted.argmax(0)
 
 
-Statistics = (
-    MattingStatistics
-    | PixelStatistics
-    | ClassStatistics
-    | SampleIous
-    | PromptStatistics
-    | ConfusionMatrix
-)
+def absent_figures(areas: Sequence[float]) -> dict[str, float]:
+    """Return the figures of absent prompts.
 
+    Args:
+        areas: Share of the image that is on, 0…1, by prompt; at least one.
 
-S = TypeVar('S', bound=Statistics)
-
-
-def sum_over_processes(statistics: S, accelerator: Accelerator) -> S:
-    """Returns the sum of what all processes have counted; the same, exactly, in each of them.
-
-    Counts are whole numbers, so neither the number of processes nor their order matters.
+    Returns:
+        ``prompts``, ``area_on`` (the mean share), and ``kept_out`` (the share of prompts whose
+        mask counts as empty, see :data:`EMPTY_SHARE`).
     """
-    if accelerator.num_processes == 1:
-        return statistics
-    first, *others = gather_object([statistics])
-    for other in others:
-        first.merge(other)
-    return first
+    on = np.array(areas)
+    return {
+        'prompts': len(on),
+        'area_on': float(on.mean()),
+        'kept_out': float((on < EMPTY_SHARE).mean()),
+    }

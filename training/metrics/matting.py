@@ -1,6 +1,6 @@
 """Metrics of mattes: SAD, MSE, MAD, Grad and Conn (Rhemann et al. 2009), as RefMatte reports them.
 
-All are over the whole picture (no trimap). Sums over pixels are in thousands, as everywhere in the
+All are over the whole picture (no trimap). Sums over pixels are in thousands, as is usual in the
 literature; MSE and MAD are means over pixels.
 """
 
@@ -14,13 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from training.metrics.sums import Counts
+
 #: Standard deviation of the derivative of a Gaussian in Grad, pixels.
 GRADIENT_SIGMA = 1.4
 #: Values below this share of its peak are cut off the derivative.
 GRADIENT_CUT = 1e-2
 #: Levels of Conn, and the difference from which connectedness is lost.
 CONNECTIVITY_LEVELS, CONNECTIVITY_SLACK = 11, 0.15
-#: What sums over pictures are kept in.
+#: Units that sums over pictures are kept in, so that they are exact.
 UNITS = 2**40
 
 
@@ -44,7 +46,7 @@ class MattingErrors:
 
 
 def matting_errors(predicted: NDArray[np.floating], truth: NDArray[np.floating]) -> MattingErrors:
-    """Compares a matte with the truth.
+    """Compare a matte with the truth.
 
     Args:
         predicted: float (H, W), 0…1.
@@ -71,16 +73,16 @@ def matting_errors(predicted: NDArray[np.floating], truth: NDArray[np.floating])
 
 
 def gradient_error(predicted: NDArray[np.float64], truth: NDArray[np.float64]) -> float:
-    """Sum over pixels of the squared difference of gradient magnitudes."""
+    """Return the sum over pixels of the squared difference of gradient magnitudes."""
     return float(((_gradient(predicted) - _gradient(truth)) ** 2).sum())
 
 
 def connectivity_error(predicted: NDArray[np.float64], truth: NDArray[np.float64]) -> float:
-    """Sum over pixels of the difference of their connectedness.
+    """Return the sum over pixels of the difference of their connectedness.
 
-    At each level 0.1, 0.2, … 1, connected is the largest 4-connected region in which both mattes
-    reach it. A pixel's level l is the last before it is left out; its connectedness is 1 - d
-    where d = matte - l is 0.15 or more, else 1.
+    At each level 0.1, 0.2, … 1, the connected part is the largest 4-connected region in which both
+    mattes reach it. The level l of a pixel is the last one at which it is connected; its
+    connectedness is 1 - d where d = matte - l is 0.15 or more, else 1.
     """
     # Quotients, so that 153 of 255 is at the level 0.6.
     levels = np.arange(CONNECTIVITY_LEVELS) / (CONNECTIVITY_LEVELS - 1)
@@ -101,7 +103,7 @@ def _connectedness(matte: NDArray[np.float64], lost_at: NDArray[np.float64]) -> 
 
 
 def _gradient(matte: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Magnitude of the gradient by first-order derivatives of a Gaussian, of unit energy."""
+    """Return the gradient magnitude, by derivatives of a Gaussian of unit energy."""
     sigma = GRADIENT_SIGMA
     reach = np.sqrt(-2 * np.log(np.sqrt(2 * np.pi) * sigma * GRADIENT_CUT))
     half = int(np.ceil(sigma * reach))
@@ -114,8 +116,12 @@ def _gradient(matte: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.sqrt(x**2 + y**2)
 
 
+def _zeros() -> NDArray[np.object_]:
+    return np.zeros(len(fields(MattingErrors)), object)
+
+
 @dataclass
-class MattingStatistics:
+class MattingStatistics(Counts):
     """Sums of errors over mattes and over expressions.
 
     RefMatte reports two means: those marked (E) are over expressions; the others are over mattes,
@@ -130,17 +136,18 @@ class MattingStatistics:
 
     mattes: int = 0
     expressions: int = 0
-    sums: list[int] = field(default_factory=lambda: [0] * len(fields(MattingErrors)))
-    expression_sums: list[int] = field(default_factory=lambda: [0] * len(fields(MattingErrors)))
+    # Arrays of Python's integers, which do not overflow.
+    sums: NDArray[np.object_] = field(default_factory=_zeros)
+    expression_sums: NDArray[np.object_] = field(default_factory=_zeros)
 
     def add(self, errors: Sequence[MattingErrors]) -> None:
-        """Adds a matte.
+        """Add a matte.
 
         Args:
             errors: Of each expression that is true of it, what :func:`matting_errors` returns.
 
         Raises:
-            ValueError: There is none.
+            ValueError: If there is none.
         """
         if not errors:
             raise ValueError('a matte without expressions')
@@ -151,22 +158,14 @@ class MattingStatistics:
             self.sums[place] += round(sum(units) / len(units))
             self.expression_sums[place] += sum(units)
 
-    def merge(self, other: MattingStatistics) -> None:
-        """Adds another's sums."""
-        self.mattes += other.mattes
-        self.expressions += other.expressions
-        self.sums = [a + b for a, b in zip(self.sums, other.sums, strict=True)]
-        pairs = zip(self.expression_sums, other.expression_sums, strict=True)
-        self.expression_sums = [a + b for a, b in pairs]
-
     def per_matte(self) -> MattingErrors:
-        """Returns the means over mattes; not a number without any."""
+        """Return the means over mattes; NaN without any."""
         return _mean(self.sums, self.mattes)
 
     def per_expression(self) -> MattingErrors:
-        """Returns the means over expressions (E); not a number without any."""
+        """Return the means over expressions (E); NaN without any."""
         return _mean(self.expression_sums, self.expressions)
 
 
-def _mean(sums: list[int], count: int) -> MattingErrors:
+def _mean(sums: NDArray[np.object_], count: int) -> MattingErrors:
     return MattingErrors(*(total / UNITS / count if count else float('nan') for total in sums))

@@ -1,45 +1,41 @@
-"""What is counted while a model is measured on a data set, and the figures that come of it."""
+"""The counts of an evaluation on a data set, and all figures computed from them."""
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 import numpy as np
-from accelerate import Accelerator
 from numpy.typing import NDArray
 
-from training.metrics.classes import (
-    ClassStatistics,
-    PromptStatistics,
-    SampleIous,
-    sum_over_processes,
-)
+from training.metrics.classes import ClassStatistics, PromptStatistics, SampleIous
 from training.metrics.matting import MattingStatistics
 from training.metrics.pixels import BINS, PixelStatistics, index_of
+from training.metrics.sums import Counts
 
 #: Figures that depend on a threshold.
 CURVES = ('iou_fg', 'iou_bin', 'miou_samples', 'miou_classes')
-#: Those that do not.
+#: Figures that do not.
 SCALARS = ('ap', 'calibration_error', 'presence_auroc')
 #: Class of samples whose data set has no classes.
 NO_CLASS = -1
 
 
 @dataclass
-class Tally:
+class Tally(Counts):
     """Counts of everything that is reported.
 
     Attributes:
-        threshold: That the masks were made with.
+        threshold: Of the masks.
         classes: Pixels by class.
         samples: IoU of single samples at every threshold.
         prompts: IoU of single masks, and scores of presence.
         absent: Pixels of prompts that are not true of their picture.
         matting: Errors of mattes.
-        skipped: Samples that were left out, by why.
+        skipped: Number of samples left out, by reason.
     """
 
     threshold: float
@@ -48,7 +44,7 @@ class Tally:
     prompts: PromptStatistics = field(default_factory=PromptStatistics)
     absent: PixelStatistics = field(default_factory=PixelStatistics)
     matting: MattingStatistics = field(default_factory=MattingStatistics)
-    skipped: dict[str, int] = field(default_factory=dict)
+    skipped: Counter[str] = field(default_factory=Counter)
 
     def add(
         self,
@@ -59,15 +55,15 @@ class Tally:
         valid: NDArray[np.bool_] | None = None,
         class_id: int | None = None,
     ) -> None:
-        """Adds a sample.
+        """Add a sample.
 
         Args:
             probability: float (H, W), 0…1.
-            mask: bool (H, W), what the model says.
+            mask: bool (H, W), the model's.
             score: Presence, 0…1.
             truth: bool (H, W).
-            valid: bool (H, W), pixels that count; all by default.
-            class_id: Its class, if it has one.
+            valid: bool (H, W), pixels that are evaluated; all by default.
+            class_id: Class of the sample, if it has one.
         """
         one = PixelStatistics()
         one.add(probability, truth, valid)
@@ -76,26 +72,22 @@ class Tally:
         if not one.foreground.any():
             self.absent.merge(one)
         counted = np.ones_like(truth) if valid is None else valid
-        # Rounding may leave a mean of ones a little above one.
+        # By rounding, a mean of ones may be a little above 1.
         self.prompts.add(min(score, 1.0), mask & counted, truth & counted)
 
-    def summed(self, accelerator: Accelerator) -> Tally:
-        """Returns the exact sum of the tallies of all processes."""
-        return Tally(
-            self.threshold,
-            sum_over_processes(self.classes, accelerator),
-            sum_over_processes(self.samples, accelerator),
-            sum_over_processes(self.prompts, accelerator),
-            sum_over_processes(self.absent, accelerator),
-            sum_over_processes(self.matting, accelerator),
-        )
+    def merge(self, other: Counts) -> None:
+        """Add the counts of another tally."""
+        assert isinstance(other, Tally)
+        for name in ('classes', 'samples', 'prompts', 'absent', 'matting'):
+            getattr(self, name).merge(getattr(other, name))
+        self.skipped.update(other.skipped)
 
     def pixels(self) -> PixelStatistics:
-        """Returns the pixels of all samples."""
+        """Return the pixels of all samples."""
         return self.classes.all_classes()
 
     def curve(self, name: str) -> NDArray[np.float64]:
-        """Returns a figure at each threshold; not a number where there is nothing to measure.
+        """Return a figure at each threshold; NaN where there is nothing to measure.
 
         Args:
             name: One of :data:`CURVES`.
@@ -113,7 +105,7 @@ class Tally:
         raise ValueError(f'no figure {name!r}; there are {", ".join(CURVES)}')
 
     def best(self, name: str) -> tuple[float, float]:
-        """Returns the best value of a curve, and its threshold, which is neither 0 nor 1."""
+        """Return the best value of a curve and its threshold, strictly between 0 and 1."""
         inner = self.curve(name)[1:BINS]
         if np.isnan(inner).all():
             return float('nan'), float('nan')
@@ -121,7 +113,7 @@ class Tally:
         return float(inner[index]), (index + 1) / BINS
 
     def figure(self, name: str, at: float | Literal['best'] | None = None) -> float:
-        """Returns a figure.
+        """Return a figure.
 
         Args:
             name: One of :data:`CURVES` or :data:`SCALARS`, or ``matting.per_matte.sad`` and its
@@ -129,7 +121,7 @@ class Tally:
             at: Threshold for curves, ``best`` for the best one.
 
         Raises:
-            ValueError: There is no such figure, or a curve without a threshold.
+            ValueError: If there is no such figure, or the threshold of a curve is missing.
         """
         if name in CURVES:
             if at is None:
@@ -148,17 +140,17 @@ class Tally:
         raise ValueError(f'no figure {name!r}')
 
     def report(self, thresholds: Iterable[float] = ()) -> dict[str, Any]:
-        """Returns all figures, as JSON types.
+        """Return all figures, as JSON types.
 
         Args:
-            thresholds: To report at, beside that of the masks and the best one of each figure.
+            thresholds: Further thresholds, beside that of the masks and the best of each figure.
         """
         pixels = self.pixels()
         wanted = sorted({self.threshold, *thresholds})
         found: dict[str, Any] = {
             'samples': pixels.samples,
             'absent': self.absent.samples,
-            'skipped': self.skipped,
+            'skipped': dict(sorted(self.skipped.items())),
             'threshold': self.threshold,
             **{name: plain(self.figure(name)) for name in SCALARS},
             'mean_iou_of_masks': plain(self.prompts.mean_iou()),
@@ -188,5 +180,5 @@ class Tally:
 
 
 def plain(value: float) -> float | None:
-    """Returns a number, or None for what is none, which JSON has no word for."""
+    """Return a number, or None for NaN, which JSON cannot express."""
     return None if math.isnan(value) else value

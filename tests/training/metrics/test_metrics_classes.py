@@ -11,7 +11,6 @@ from sklearn.metrics import (
     average_precision_score,
     confusion_matrix,
     jaccard_score,
-    precision_recall_curve,
     roc_auc_score,
 )
 from torchmetrics.classification import (
@@ -24,10 +23,10 @@ from training.metrics.classes import (
     ClassStatistics,
     ConfusionMatrix,
     PromptStatistics,
-    sum_over_processes,
     zero_shot_classes,
 )
 from training.metrics.pixels import BINS, PixelStatistics
+from training.metrics.sums import sum_over_processes
 
 
 def adversarial() -> list[tuple[np.ndarray, np.ndarray]]:
@@ -64,18 +63,6 @@ class TestPixels:
             ]
             assert statistics.iou_binary()[index] == pytest.approx(np.mean(binary))
 
-    def test_precision_and_recall_agree_with_scikit_learn(self, pair):
-        probability, truth = PAIRS[pair]
-        if not truth.any():
-            pytest.skip('recall of nothing is not defined')
-        statistics = PixelStatistics()
-        statistics.add(probability, truth)
-        mine = statistics.precision_recall()
-        precision, recall, thresholds = precision_recall_curve(truth.ravel(), probability.ravel())
-        at = np.floor(thresholds * BINS).astype(int)
-        np.testing.assert_allclose(mine[0][at], precision[:-1])
-        np.testing.assert_allclose(mine[1][at], recall[:-1])
-
     def test_calibration_error_agrees_with_torchmetrics(self, pair):
         probability, truth = PAIRS[pair]
         statistics = PixelStatistics()
@@ -108,30 +95,25 @@ def test_calibration_of_honest_and_of_overconfident_probabilities():
         honest.calibration_error(7)
 
 
-def test_best_threshold_and_pixels_that_do_not_count():
+def test_pixels_that_do_not_count():
     probability = np.array([[0.9, 0.6, 0.3, 0.1]], np.float32)
     truth = np.array([[True, True, False, False]])
-    statistics = PixelStatistics()
-    statistics.add(probability, truth)
-    value, threshold = statistics.best(statistics.iou_foreground())
-    assert value == 1
-    assert 0.3 < threshold <= 0.6
     ignoring = PixelStatistics()
     ignoring.add(probability, ~truth, np.array([[True, False, True, False]]))
     assert (ignoring.foreground.sum(), ignoring.background.sum()) == (1, 1)
     with pytest.raises(ValueError, match='not within 0…1'):
-        statistics.add(np.array([[np.nan, 0, 0, 0]], np.float32), truth)
+        ignoring.add(np.array([[np.nan, 0, 0, 0]], np.float32), truth)
     with pytest.raises(ValueError, match='pixels that count'):
-        statistics.add(probability, truth, np.ones((2, 2), bool))
+        ignoring.add(probability, truth, np.ones((2, 2), bool))
 
 
 class TestClasses:
     def test_mean_iou_is_over_classes_not_over_pixels(self):
         statistics = ClassStatistics()
         half = np.array([[0.9, 0.1]], np.float32)
-        statistics.add(1, np.full((10, 10), 0.9, np.float32), np.ones((10, 10), bool))
-        statistics.add(2, half, np.array([[True, True]]))
-        statistics.add(2, half, np.array([[False, True]]))
+        statistics.by_class[1].add(np.full((10, 10), 0.9, np.float32), np.ones((10, 10), bool))
+        statistics.by_class[2].add(half, np.array([[True, True]]))
+        statistics.by_class[2].add(half, np.array([[False, True]]))
         at_half = BINS // 2
         assert statistics.mean_iou()[at_half] == pytest.approx((1 + 1 / 4) / 2)
         assert statistics.all_classes().iou_foreground()[at_half] == pytest.approx(101 / 104)
@@ -221,9 +203,3 @@ class TestSums:
         torch.multiprocessing.spawn(worker, (port, str(tmp_path)), nprocs=2)
         expected = repr(figures(collected(slice(None))))
         assert [(tmp_path / f'{rank}.txt').read_text() for rank in (0, 1)] == [expected] * 2
-
-    def test_counts_as_an_array(self):
-        first, second = collected(slice(0, 9))[0], collected(slice(9, 20))[0]
-        both = PixelStatistics.of_counts(first.counts() + second.counts())
-        assert both.average_precision() == collected(slice(None))[0].average_precision()
-        assert both.samples == 20
