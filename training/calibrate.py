@@ -14,8 +14,7 @@ from clipseg_model.model_card import ModelCard
 from clipseg_model.modeling.base import SegmentationModel
 from training.datasets.samples import StrictSettings
 from training.datasets.sources import check_source, open_source
-from training.evaluation.data_sets import spread
-from training.evaluation.measuring import Evaluation, EvaluationError, measure
+from training.evaluation.modes import Evaluation, EvaluationError, evaluate, evenly_spread
 from training.metrics.pixels import BINS
 
 
@@ -53,8 +52,8 @@ def calibrate(
     shown = {**data, **_given(check_source(data), 'negatives', 0.0)}
     source = open_source(shown)
     how = Evaluation('native', workers=workers)
-    indices = spread(len(source), samples)
-    found = measure(model, card, source, how, accelerator, indices)
+    indices = evenly_spread(len(source), samples)
+    found = evaluate(model, card, source, how, accelerator, indices)
     best, threshold = found.best('iou_fg')
     if not found.pixels().foreground.any():
         raise EvaluationError(f'{dict(data)} shows nothing: no threshold can be chosen on it')
@@ -73,7 +72,7 @@ def calibrate(
                 f'{data["dataset"]} has no setting negatives: presence cannot be calibrated on it'
             )
         lacking = open_source({**data, **negatives})
-        missed = measure(model, card, lacking, how, accelerator, indices)
+        missed = evaluate(model, card, lacking, how, accelerator, indices)
         changes['presence_threshold'] = level = presence_level(missed.prompts.absent, empty)
         first = round(level * BINS)
         record['absent_prompts'] = int(missed.prompts.absent.sum())

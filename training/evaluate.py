@@ -26,11 +26,10 @@ from tqdm import tqdm
 
 from clipseg_model import Prompt, Segmenter, create_model
 from training.datasets.tabletop import TabletopViews
-from training.evaluation import data_sets as evaluate_data
+from training.evaluation import data_command
+from training.metrics.classes import EMPTY_SHARE, absent_figures
 from training.metrics.pixels import BINS, PixelStatistics
 
-#: An absent prompt counts as kept out when less than this share of the image is on.
-ABSENT_SHARE = 0.001
 #: Prompts asked of each view, at most, by group.
 PRESENT_PROMPTS = 10
 ABSENT_PROMPTS = 6
@@ -151,16 +150,6 @@ def calibrate(
     return {'threshold': threshold, 'presence_threshold': round(presence, 4)}
 
 
-def absent_row(group: Group) -> dict[str, float]:
-    """Returns the figures of prompts whose object is not there."""
-    areas = np.array(group.areas)
-    return {
-        'prompts': len(areas),
-        'area_on': float(areas.mean()),
-        'kept_out': float((areas < ABSENT_SHARE).mean()),
-    }
-
-
 def print_report(report: dict[str, Any]) -> None:
     """Prints the figures as tables."""
     console = Console()
@@ -177,14 +166,14 @@ def print_report(report: dict[str, Any]) -> None:
         row = report['absent']
         console.print(
             f'absent prompts ({row["prompts"]}): {row["area_on"]:.2%} of the image on; '
-            f'{row["kept_out"]:.1%} of them under {ABSENT_SHARE:.1%}'
+            f'{row["kept_out"]:.1%} of them under {EMPTY_SHARE:.1%}'
         )
 
 
 def main() -> None:
     """Runs the command line."""
     if sys.argv[1:2] == ['data']:
-        evaluate_data.main(sys.argv[2:])
+        data_command.main(sys.argv[2:])
         return
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -223,7 +212,7 @@ def main() -> None:
             'words': {name: group.row() for name, group in words.items()},
         }
         if absent is not None:
-            part['absent'] = absent_row(absent)
+            part['absent'] = absent_figures(absent.areas)
         report[split] = part
         Console().rule(f'{split}: {part["scenes"]} scenes, {part["views"]} views')
         print_report(part)

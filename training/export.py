@@ -29,7 +29,8 @@ from clipseg_model.registry import load_model
 from clipseg_model.weights.checkpoints import save_checkpoint
 from training.bundled.losses import JointTraining
 from training.calibrate import calibrate
-from training.evaluation.data_sets import begin_accelerator, read_data
+from training.evaluation.data_command import read_data
+from training.evaluation.modes import begin_accelerator
 from training.publish import (
     PublishError,
     quality,

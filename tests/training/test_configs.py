@@ -18,7 +18,7 @@ from clipseg_model.modeling.base import ARCHITECTURES
 from clipseg_model.weights.checkpoints import load_card
 from tests.training.tiny_runs import TINY_BACKBONE
 from training import train as module
-from training.evaluation import data_sets as evaluate_data
+from training.evaluation import data_command
 from training.loop.settings import Settings, load_settings
 from training.train import train
 
@@ -220,7 +220,7 @@ def test_it_runs_at_full_size(path, tmp_path, monkeypatch):
     AcceleratorState._reset_state(True)
     result = tmp_path / 'paper.json'
     data = json.dumps(settings.validation.data)
-    evaluate_data.main(
+    data_command.main(
         [
             *(str(out), '--mode', 'paper', '--data', data, '--samples', '2', '--batch', '2'),
             *('--output', str(result), '--device', 'cpu'),

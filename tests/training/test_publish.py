@@ -21,8 +21,8 @@ from clipseg_model.weights.checkpoints import load_card, load_checkpoint
 from tests.training.tiny_runs import Shapes, ShapesSettings, tiny_settings
 from training import export
 from training.calibrate import calibrate, presence_level
-from training.evaluation import data_sets as evaluate_data
-from training.evaluation.measuring import Evaluation, EvaluationError, measure
+from training.evaluation import data_command
+from training.evaluation.modes import Evaluation, EvaluationError, evaluate
 from training.train import train
 
 DATA = {'dataset': 'tests.training.tiny_runs:Shapes', 'samples': 6, 'visual': False}
@@ -50,7 +50,7 @@ def test_the_threshold_is_the_best_of_the_split_in_native_mode(run, tmp_path):
     card = load_card(tmp_path / 'out.safetensors')
     model, _ = load_checkpoint(run / 'model.safetensors')
     source = Shapes(ShapesSettings(samples=6, visual=False))
-    found = measure(model, card, source, Evaluation('native'), Accelerator(cpu=True))
+    found = evaluate(model, card, source, Evaluation('native'), Accelerator(cpu=True))
     best, threshold = found.best('iou_fg')
     assert card.threshold == threshold
     assert card.name == 'out'
@@ -113,7 +113,7 @@ def folder(run, tmp_path_factory) -> Path:
     export.main([str(run), str(root / 'shapes'), '--calibrate', '--licence', 'Apache-2.0'])
     evaluation = root / 'native.json'
     threshold = load_card(root / 'shapes').threshold
-    evaluate_data.main(
+    data_command.main(
         [
             *(str(root / 'shapes'), '--mode', 'native', '--data', yaml.safe_dump(DATA)),
             *('--threshold', str(threshold), '--output', str(evaluation), '--device', 'cpu'),

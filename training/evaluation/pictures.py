@@ -1,7 +1,7 @@
-"""Pictures whose objects have names and masks, from any data set at hand.
+"""Pictures whose objects have names and masks.
 
-Read are the rendered tabletop splits of :mod:`training.bundled.render_scenes`, COCO's instance
-annotations, and the polygon text of YOLO.
+They come from the rendered tabletop splits of :mod:`training.bundled.render_scenes`, COCO's
+instance annotations, or YOLO's polygon text.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Picture:
     """A picture and what is in it.
 
     Attributes:
-        key: What identifies it in its data set.
+        key: Identifies it in its data set.
         image: uint8 RGB (H, W, 3).
         names: Name of each object.
         masks: Mask of each object, bool (H, W).
@@ -42,7 +42,7 @@ class Picture:
 
 
 def open_pictures(path: Path, rng: np.random.Generator) -> Iterator[Picture]:
-    """Reads a data set, whichever of the three it is, in random order.
+    """Read a data set of any of the three formats, in random order.
 
     Args:
         path: A folder with ``views_*.json`` (tabletop), a JSON file of COCO's, or a folder with
@@ -65,7 +65,7 @@ def open_pictures(path: Path, rng: np.random.Generator) -> Iterator[Picture]:
 
 
 def tabletop_pictures(folder: Path, rng: np.random.Generator) -> Iterator[Picture]:
-    """Yields rendered views; objects are the items, and surfaces are not named."""
+    """Yield rendered views; objects are the items, and surfaces are not named."""
     views = TabletopViews(folder)
     for view in rng.permutation(len(views)).tolist():
         record = views.records[view]
@@ -80,7 +80,7 @@ def tabletop_pictures(folder: Path, rng: np.random.Generator) -> Iterator[Pictur
 
 
 def coco_pictures(annotations: Path, rng: np.random.Generator) -> Iterator[Picture]:
-    """Yields the annotated pictures of a COCO instance file.
+    """Yield the annotated pictures of a COCO instance file.
 
     Pictures of ``annotations/instances_SPLIT.json`` are looked for in ``SPLIT/`` beside that
     folder, in ``images/SPLIT/``, and in ``images/``. Crowds are named and have no mask.
@@ -110,7 +110,7 @@ def coco_pictures(annotations: Path, rng: np.random.Generator) -> Iterator[Pictu
 
 
 def yolo_pictures(folder: Path, rng: np.random.Generator) -> Iterator[Picture]:
-    """Yields the pictures of a YOLO segmentation folder.
+    """Yield the pictures of a YOLO segmentation folder.
 
     ``labels/…/NAME.txt`` belongs to ``images/…/NAME.jpg``; a line is a class number and x y pairs
     relative to width and height. The names of the classes are those of ``classes.txt``, one
@@ -148,7 +148,7 @@ def yolo_pictures(folder: Path, rng: np.random.Generator) -> Iterator[Picture]:
 
 
 def _filled(polygons: list[NDArray[Any]], height: int, width: int) -> NDArray[np.bool_]:
-    """The inside of polygons whose points are in pixels from the corner of the picture."""
+    """Return the inside of polygons, whose points are in pixels from the corner of the picture."""
     canvas = np.zeros((height, width), np.uint8)
     # A pixel's centre is half a pixel from its corner, and OpenCV counts from centres.
     points = [np.round(polygon - 0.5).astype(np.int32) for polygon in polygons]

@@ -1,30 +1,27 @@
-"""Measures how far runtimes and precisions agree with fp32 masks on held-out tabletop scenes.
+"""Measure how far runtimes and precisions agree with fp32 masks on held-out tabletop scenes.
 
     python -m training.evaluation.runtime_agreement tabletop --data runs/tabletop --scenes 200
 
-One view of each scene is segmented with its own present prompts, by eager fp32 and by every runtime
-and precision that is installed; what is compared are masks and logits at the model's resolution.
-int8 is calibrated on views of the training split, whose scenes are others.
+One view of each scene is segmented with prompts that are true of it, by eager fp32 and by every
+runtime and precision that is installed; masks and logits are compared at the resolution of the
+model. int8 is calibrated on views of the training split, which has other scenes.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.table import Table
 
 from clipseg_model import ClipsegError, create_model
 from clipseg_model.registry import load_model
 from clipseg_model.runtime.export_files import weights_digest
 from clipseg_model.runtime.quantization import export_int8, mask_agreement
 from training.datasets.tabletop import TabletopViews
+from training.evaluation import scripts
 
 RUNS = (
     ('eager', 'bf16'),
@@ -36,69 +33,60 @@ RUNS = (
 PROMPTS = 8
 
 
-def one_view_a_scene(
+def pictures_and_prompts(
     views: TabletopViews, scenes: int
 ) -> tuple[list[NDArray[np.uint8]], list[list[str]]]:
-    """Returns pictures of different scenes and phrases that are true of something in each."""
-    pictures, prompts, seen = [], [], set()
+    """Return a picture of each scene, with phrases that are true of something in it."""
     rng = np.random.default_rng(0)
-    for view, record in enumerate(views.records):
-        if record['seed'] in seen or not record['present'] or len(pictures) == scenes:
-            continue
-        seen.add(record['seed'])
-        drawn = rng.permutation(len(record['present']))[:PROMPTS]
-        pictures.append(np.array(views.rgb(view)))
-        prompts.append([record['present'][index][0] for index in drawn])
-    return pictures, prompts
+    chosen = scripts.first_views(views, scenes, lambda record: bool(record['present']))
+    prompts = []
+    for view in chosen:
+        present = views.records[view]['present']
+        prompts.append([present[i][0] for i in rng.permutation(len(present))[:PROMPTS]])
+    return [np.array(views.rgb(view)) for view in chosen], prompts
+
+
+def calibrate(model_name: str, data: Path, count: int, folder: Path) -> None:
+    """Write the int8 variant of a model to a folder, whatever its agreement."""
+    pictures, prompts = pictures_and_prompts(TabletopViews(data), count)
+    phrases = sorted({phrase for some in prompts for phrase in some})
+    chosen = np.random.default_rng(0).permutation(len(phrases))[:32]
+    model, card = load_model(model_name)
+    wanted = [phrases[index] for index in chosen]
+    export_int8(model, card, weights_digest(model), folder, pictures, wanted, least_iou=0.0)
 
 
 def main() -> None:
-    """Runs the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('model', nargs='?', default='tabletop')
-    parser.add_argument('--data', type=Path, required=True, help='folder of tabletop_render')
+    """Run the command line."""
+    parser = scripts.new_parser(__doc__, nargs='?', default='tabletop')
+    parser.add_argument('--data', type=Path, required=True, help='folder of the rendered splits')
     parser.add_argument('--split', default='test')
     parser.add_argument('--scenes', type=int, default=200)
     parser.add_argument('--calibration', type=int, default=64, help='pictures of split train')
-    parser.add_argument('--report', type=Path, help='JSON file to write')
     args = parser.parse_args()
-    pictures, prompts = one_view_a_scene(TabletopViews(args.data / args.split), args.scenes)
-    table = Table(title=f'{args.model}: {len(pictures)} scenes of {args.split}, against eager fp32')
-    for column in ('runtime', 'precision', 'IoU of masks', 'correlation of logits', 'pixels on'):
-        table.add_column(column)
+    pictures, prompts = pictures_and_prompts(TabletopViews(args.data / args.split), args.scenes)
+    rows: list[tuple[str, ...]] = []
     report: dict[str, Any] = {'model': args.model, 'scenes': len(pictures), 'split': args.split}
     with tempfile.TemporaryDirectory() as folder:
         calibrate(args.model, args.data / 'train', args.calibration, Path(folder))
         for runtime, precision in RUNS:
+            exports = folder if precision == 'int8' else None
+            options: dict[str, Any] = {'runtime': runtime, 'precision': precision}
             try:
-                other = create_model(
-                    args.model,
-                    'cpu',
-                    runtime=runtime,
-                    precision=precision,
-                    exports=folder if precision == 'int8' else None,
-                )
+                other = create_model(args.model, 'cpu', exports=exports, **options)
             except ClipsegError as error:
-                table.add_row(runtime, precision, str(error))
+                rows.append((f'{runtime} {precision}', str(error)))
                 continue
             found = mask_agreement(create_model(args.model, 'cpu'), other, pictures, prompts)
             report[f'{runtime} {precision}'] = vars(found)
             figures = (f'{found.iou:.4f}', f'{found.correlation:.5f}', f'{found.share_on:.2%}')
-            table.add_row(runtime, precision, *figures)
-    Console().print(table)
-    if args.report:
-        args.report.write_text(json.dumps(report, indent=2) + '\n')
-
-
-def calibrate(model_name: str, data: Path, count: int, folder: Path) -> None:
-    """Writes the int8 variant of a model to a folder, whatever its agreement."""
-    pictures, prompts = one_view_a_scene(TabletopViews(data), count)
-    phrases = sorted({phrase for asked in prompts for phrase in asked})
-    chosen = np.random.default_rng(0).permutation(len(phrases))[:32]
-    model, card = load_model(model_name)
-    digest = weights_digest(model)
-    wanted = [phrases[index] for index in chosen]
-    export_int8(model, card, digest, folder, pictures, wanted, least_iou=0.0)
+            rows.append((f'{runtime} {precision}', *figures))
+    scripts.print_table(
+        f'{args.model}: {len(pictures)} scenes of {args.split}, against eager fp32',
+        ('runtime', 'IoU of masks', 'correlation of logits', 'pixels on'),
+        rows,
+    )
+    scripts.write_figures(args.output, report)
 
 
 if __name__ == '__main__':

@@ -1,24 +1,23 @@
-"""Measures what reuse of encodings and smaller inputs cost in IoU and bring in time.
+"""Measure what reuse of encodings and smaller inputs cost in IoU and save in time.
 
     python -m training.evaluation.still_camera tabletop --scenes 8 --clips runs/still_camera
 
 A still camera with a noisy sensor looks at tables of the test split, 70 frames each at 10 a second:
-nothing happens; something is put onto the table from above, within a second; nothing happens;
-something else is pushed aside slowly, by 3 mm a frame; nothing happens. Up to four things are asked
-for, those that move among them. The settings take turns frame by frame.
+nothing happens; an object is put onto the table from above, within a second; nothing happens;
+another one is pushed aside slowly, by 3 mm a frame; nothing happens. There are prompts for up to
+four things, those that move among them. The settings take turns frame by frame.
 
 ms, ms_reused: mean time of a frame, from the image to its logits and scores, and of those that
     were not encoded.
 encoded: share of the frames that were encoded.
 iou_fg: intersection over union with the truth, summed over all frames and prompts.
-miou: its mean over frames and prompts whose thing is there.
-moving, miou_moving: frames with something under way, and the mean over those.
+miou: mean IoU over frames and prompts whose thing is there.
+moving, miou_moving: share of the frames with something in motion, and miou over those.
 kept: mean IoU with the masks of the first setting, where either has any.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import time
 from collections.abc import Iterator, Sequence
@@ -28,35 +27,34 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.table import Table
 from tqdm import tqdm
 
-from clipseg_model import Segmenter, create_model
-from tabletop_world.language.phrases import Phrase, describe
+from clipseg_model import Segmenter
+from tabletop_world.language.phrases import describe
 from tabletop_world.render.renderer import Renderer
 from tabletop_world.scenes.random_scenes import generate_scene
 from tabletop_world.scenes.scene import Scene
+from training.evaluation import scripts
 
 WIDTH, HEIGHT = 640, 480
 #: Frames of a clip: still, arriving, still, pushed, still.
 STAGES = (15, 10, 15, 20, 10)
-#: Metres above its place that what arrives comes from, and by which a push moves a frame.
+#: Height above its place from which an object arrives, and length of a push by frame; metres.
 ABOVE, STEP = 0.5, 0.003
-#: Share of the picture that a thing takes which moves, or is asked for.
+#: Smallest and largest share of the picture that a thing takes which moves, or has a prompt.
 SHARES = (0.004, 0.3)
 PROMPTS = 4
 
 
 @dataclass(frozen=True)
 class Clip:
-    """What a still camera saw, without noise.
+    """Frames of a still camera without noise, with their truth.
 
     Attributes:
         images: (T, H, W, 3) uint8.
         instances: Object ids, (T, H, W) uint8.
-        moving: Whether something is under way, (T,) bool.
-        prompts: What to ask for.
+        moving: Whether something is in motion, (T,) bool.
+        prompts: Texts.
         object_ids: The objects that each prompt is true of.
     """
 
@@ -67,13 +65,13 @@ class Clip:
     object_ids: list[list[int]]
 
     def truth(self, frame: int) -> NDArray[np.bool_]:
-        """Returns the masks of the prompts in a frame, (P, H, W)."""
+        """Return the masks of the prompts in a frame, bool (P, H, W)."""
         return np.stack([np.isin(self.instances[frame], ids) for ids in self.object_ids])
 
 
 @dataclass
 class Setting:
-    """One way to run the model, and what came of it."""
+    """One way to run the model, and its results."""
 
     name: str
     segmenter: Segmenter
@@ -87,7 +85,7 @@ class Setting:
     kept: list[float] = field(default_factory=list)
 
     def row(self) -> dict[str, float | str]:
-        """Returns the figures."""
+        """Return the figures."""
         reused = [s for s, encoded in zip(self.seconds, self.encoded, strict=True) if not encoded]
         return {
             'setting': self.name,
@@ -103,7 +101,7 @@ class Setting:
 
 
 def shifted(scene: Scene, offsets: dict[int, tuple[float, float, float]]) -> Scene:
-    """Returns a scene with objects moved by metres in x, y, z."""
+    """Return a scene with objects moved by metres in x, y, z."""
     assert scene.blueprint is not None
     parts = tuple(
         replace(part, mesh=part.mesh.moved(*offsets[part.object_id]))
@@ -115,18 +113,18 @@ def shifted(scene: Scene, offsets: dict[int, tuple[float, float, float]]) -> Sce
 
 
 def offsets_by_frame(arriving: int, pushed: int) -> Iterator[dict[int, tuple[float, float, float]]]:
-    """Yields where the two objects are, relative to their places in the scene, frame by frame."""
+    """Yield the positions of the two objects relative to their places in the scene, by frame."""
     before, arrival, between, push, _ = STAGES
     for frame in range(sum(STAGES)):
-        come = np.clip((frame - before + 1) / arrival, 0.0, 1.0)
+        arrived = np.clip((frame - before + 1) / arrival, 0.0, 1.0)
         # Out of sight before it comes: far above.
-        height = 50.0 if frame < before else ABOVE * (1 - come)
+        height = 50.0 if frame < before else ABOVE * (1 - arrived)
         steps = np.clip(frame - before - arrival - between + 1, 0, push)
         yield {arriving: (0.0, 0.0, float(height)), pushed: (float(STEP * steps), 0.0, 0.0)}
 
 
 def record(seed: int) -> Clip | None:
-    """Films a scene; None where no two things can be moved in it."""
+    """Film a scene; return None if no two of its things can be moved."""
     scene = generate_scene(seed, 'test', 'tabletop')
     rng = np.random.default_rng(seed)
     with Renderer(WIDTH, HEIGHT) as renderer:
@@ -143,11 +141,16 @@ def record(seed: int) -> Clip | None:
         if len(movable) < 2:
             return None
         arriving, pushed = (int(i) for i in rng.permutation(movable)[:2])
-        phrases = choose_phrases(describe(whole, rng), share, (arriving, pushed))
+        phrases = scripts.distinct_phrases(
+            describe(whole, rng), lambda p: sum(share.get(i, 0.0) for i in p.object_ids), SHARES
+        )
+        # The things that move come first.
+        phrases.sort(key=lambda phrase: not {arriving, pushed} & set(phrase.object_ids))
+        del phrases[PROMPTS:]
         images, instances = [], []
         last: dict[int, Any] = {}
         for offsets in offsets_by_frame(arriving, pushed):
-            # Of a scene that stands still, the picture is that of the frame before.
+            # While the scene stands still, the picture of the frame before is used again.
             if offsets != last:
                 frame, last = renderer.render(shifted(scene, offsets), depth=False), offsets
             images.append(frame.rgb)
@@ -162,21 +165,8 @@ def record(seed: int) -> Clip | None:
     )
 
 
-def choose_phrases(
-    phrases: Sequence[Phrase], share: dict[int, float], moved: tuple[int, int]
-) -> list[Phrase]:
-    """Returns a name for each of the moved things, and for a few others that are well seen."""
-    chosen: dict[tuple[int, ...], Phrase] = {}
-    for phrase in phrases:
-        ids = tuple(sorted(phrase.object_ids))
-        seen = sum(share.get(i, 0.0) for i in ids)
-        if phrase.kind in ('name', 'colour') and SHARES[0] <= seen <= SHARES[1]:
-            chosen.setdefault(ids, phrase)
-    return sorted(chosen.values(), key=lambda p: not set(moved) & set(p.object_ids))[:PROMPTS]
-
-
 def load_clips(folder: Path, seeds: Sequence[int]) -> Iterator[Clip]:
-    """Yields clips, filming those that are not in the folder yet."""
+    """Yield clips, and film those that are not in the folder yet."""
     folder.mkdir(parents=True, exist_ok=True)
     for seed in seeds:
         path = folder / f'{seed}.npz'
@@ -184,11 +174,10 @@ def load_clips(folder: Path, seeds: Sequence[int]) -> Iterator[Clip]:
             clip = record(seed)
             if clip is None:
                 continue
-            asked = json.dumps([clip.prompts, clip.object_ids])
+            asked = np.array(json.dumps([clip.prompts, clip.object_ids]))
             part = path.with_suffix('.part.npz')
-            np.savez_compressed(
-                part, images=clip.images, instances=clip.instances, moving=clip.moving, asked=asked
-            )
+            arrays = {'images': clip.images, 'instances': clip.instances, 'moving': clip.moving}
+            np.savez_compressed(part, **arrays, asked=asked)
             part.rename(path)
         with np.load(path) as kept:
             prompts, ids = json.loads(str(kept['asked']))
@@ -196,7 +185,7 @@ def load_clips(folder: Path, seeds: Sequence[int]) -> Iterator[Clip]:
 
 
 def noisy_frames(clip: Clip, deviation: float, seed: int) -> Iterator[NDArray[np.uint8]]:
-    """Yields the frames of a clip with the noise of a sensor, the same for every setting."""
+    """Yield the frames of a clip with the noise of a sensor, the same for every setting."""
     rng = np.random.default_rng(seed)
     for image in clip.images:
         noise = rng.standard_normal(image.shape, np.float32) * np.float32(deviation)
@@ -204,18 +193,17 @@ def noisy_frames(clip: Clip, deviation: float, seed: int) -> Iterator[NDArray[np
 
 
 def mean(values: Sequence[float]) -> float:
-    """Returns the mean, rounded; NaN of nothing."""
+    """Return the mean, rounded; NaN if there are no values."""
     return round(float(np.mean(values)), 5) if len(values) else float('nan')
 
 
-def overlap(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> tuple[int, int]:
-    """Returns the sizes of intersection and union."""
-    common = int(np.count_nonzero(one & other))
-    return common, int(np.count_nonzero(one)) + int(np.count_nonzero(other)) - common
+def intersection_and_union(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> tuple[int, int]:
+    """Return the numbers of pixels of both masks, and of either."""
+    return int(np.count_nonzero(one & other)), int(np.count_nonzero(one | other))
 
 
-def measure(settings: Sequence[Setting], clip: Clip, deviation: float, seed: int) -> None:
-    """Runs every setting on every frame of a clip, in turns."""
+def run_settings(settings: Sequence[Setting], clip: Clip, deviation: float, seed: int) -> None:
+    """Run every setting on every frame of a clip, in turns."""
     for setting in settings:
         setting.segmenter.still.forget()
     for number, image in enumerate(noisy_frames(clip, deviation, seed)):
@@ -230,61 +218,45 @@ def measure(settings: Sequence[Setting], clip: Clip, deviation: float, seed: int
             masks = [result.mask for result in found.results]
             exact = exact or masks
             for mask, right, first in zip(masks, truth, exact, strict=True):
-                common, either = overlap(mask, right)
+                common, either = intersection_and_union(mask, right)
                 setting.intersection += common
                 setting.union += either
                 if right.any():
                     setting.ious.append(common / either)
                     if moving:
                         setting.ious_moving.append(common / either)
-                same, all_of = overlap(mask, first)
+                same, all_of = intersection_and_union(mask, first)
                 if all_of:
                     setting.kept.append(same / all_of)
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Runs the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument('model', help='name of a model, or a checkpoint')
+    """Run the command line."""
+    parser = scripts.new_parser(__doc__)
     parser.add_argument('--clips', type=Path, required=True, help='folder that clips are kept in')
     parser.add_argument('--scenes', type=int, default=8)
     parser.add_argument('--first', type=int, default=0, help='seed of the first scene')
     parser.add_argument('--noise', type=float, default=3.0, help='of the sensor, levels of 255')
     parser.add_argument('--below', type=float, nargs='*', default=[3.0, 4.0, 6.0, 10.0, 20.0])
     parser.add_argument('--input-sizes', type=int, nargs='*', default=[192, 128])
-    parser.add_argument('--device', default='auto')
-    parser.add_argument('--threads', type=int, help='threads of the model on a CPU')
-    parser.add_argument('--output', type=Path, help='JSON file for the figures')
+    scripts.add_device(parser)
     args = parser.parse_args(arguments)
     seeds = range(args.first, args.first + args.scenes)
-
-    def load(**options: Any) -> Segmenter:
-        return create_model(args.model, device=args.device, threads=args.threads, **options)
-
-    settings = [Setting('exact', load())]
-    settings += [Setting(f'reuse_below {below:g}', load(reuse_below=below)) for below in args.below]
-    settings += [Setting(f'input_size {side}', load(input_size=side)) for side in args.input_sizes]
+    options: dict[str, dict[str, Any]] = {'exact': {}}
+    options |= {f'reuse_below {below:g}': {'reuse_below': below} for below in args.below}
+    options |= {f'input_size {side}': {'input_size': side} for side in args.input_sizes}
+    settings = [Setting(name, scripts.load_segmenter(args, **o)) for name, o in options.items()]
     for setting in settings:
         setting.segmenter.warm_up(HEIGHT, WIDTH, PROMPTS)
     count = 0
     for seed, clip in enumerate(tqdm(load_clips(args.clips, seeds), total=len(seeds)), args.first):
-        measure(settings, clip, args.noise, seed)
+        run_settings(settings, clip, args.noise, seed)
         count += 1
     rows = [setting.row() for setting in settings]
-    table = Table(title=f'{count} scenes of {sum(STAGES)} frames, noise {args.noise:g}')
-    for key in rows[0]:
-        table.add_column(key, justify='left' if key == 'setting' else 'right')
-    for row in rows:
-        table.add_row(
-            *(f'{value:g}' if isinstance(value, float) else value for value in row.values())
-        )
-    Console().print(table)
-    if args.output:
-        args.output.parent.mkdir(parents=True, exist_ok=True)
-        report = {'model': args.model, 'scenes': count, 'noise': args.noise, 'rows': rows}
-        args.output.write_text(json.dumps(report, indent=2) + '\n')
+    title = f'{count} scenes of {sum(STAGES)} frames, noise {args.noise:g}'
+    scripts.print_figures(title, rows)
+    report = {'model': args.model, 'scenes': count, 'noise': args.noise, 'rows': rows}
+    scripts.write_figures(args.output, report)
 
 
 if __name__ == '__main__':

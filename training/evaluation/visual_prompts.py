@@ -1,4 +1,4 @@
-"""Measures what each visual prompt does for the name of the object that it points at.
+"""Measure how each visual prompt raises the probability of the name of its object.
 
     python -m training.evaluation.visual_prompts tabletop --data runs/tabletop/val --objects 200
     python -m training.evaluation.visual_prompts tabletop \
@@ -12,43 +12,40 @@ OpenAI's weights), and an object of the name n is measured by
 
     ΔP = P(n | v of the picture combined with the object's mask) - P(n | v of the picture alone).
 
-The table shows the mean of it over objects in percentage points, with its standard error, and two
-more columns: the mean probability itself, and how often the object's name is the most probable,
-which does not depend on s. As in the paper's published code, pictures with less than three
-different names are left out: with one name every probability is 1. So are objects smaller than
-``--min-area``. Pictures come in random order, with ``--per-picture`` objects of each, until there
-are ``--objects``; the same ones serve every method.
+The table shows the mean over objects in percentage points with its standard error, the mean of the
+probability itself, and how often the object's name is the most probable, which does not depend on
+s. As in the paper's published code, pictures with less than three different names are left out:
+with one name every probability is 1. So are objects smaller than ``--min-area``. Pictures come in
+random order, with ``--per-picture`` objects of each, until there are ``--objects``; every method
+has the same objects.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from rich.console import Console
-from rich.table import Table
 from torch.nn import functional
 from tqdm import tqdm
 
-from clipseg_model import Prompt, Segmenter, create_model
+from clipseg_model import Prompt, Segmenter
 from clipseg_model.modeling.masked_attention import tokens_inside
 from clipseg_model.prompting.visual_prompt import METHODS, visual_prompt
 from tabletop_world.render.renderer import Renderer
 from tabletop_world.scenes.random_scenes import generate_scene
 from training.datasets.tabletop import SURFACES
+from training.evaluation import scripts
 from training.evaluation.pictures import Picture, open_pictures
 
-#: Name of the row of pictures that were not touched.
+#: Name of the row of unchanged pictures.
 ORIGINAL = 'original'
 #: Side of a picture on the contact sheet, and height of what is written under it, pixels.
 TILE, CAPTION = 176, 20
@@ -75,40 +72,35 @@ class Outcome:
 
 
 def examples(
-    pictures: Iterable[Picture],
-    min_area: float,
-    min_names: int,
-    per_picture: int,
-    rng: np.random.Generator,
+    pictures: Iterable[Picture], args: argparse.Namespace, rng: np.random.Generator
 ) -> Iterator[Example]:
-    """Draws the objects to measure.
+    """Draw the objects to measure.
 
     Args:
         pictures: Where to look for them.
-        min_area: Smallest share of its picture that an object fills.
-        min_names: Fewest different names of a picture.
-        per_picture: Most objects of a picture.
+        args: ``min_area``, the smallest share of its picture that an object fills; ``min_names``,
+            the fewest different names of a picture; ``per_picture``, the most objects of one.
         rng: Source of the draw.
     """
     for picture in pictures:
         names = sorted({*picture.names, *picture.others})
-        if len(names) < min_names:
+        if len(names) < args.min_names:
             continue
-        large = [i for i, m in enumerate(picture.masks) if m.any() and m.mean() >= min_area]
-        for index in rng.permutation(large)[:per_picture]:
+        large = [i for i, m in enumerate(picture.masks) if m.any() and m.mean() >= args.min_area]
+        for index in rng.permutation(large)[: args.per_picture]:
             yield Example(picture.image, picture.masks[index], picture.names[index], names)
 
 
-def measure(
+def compare_methods(
     segmenter: Segmenter, chosen: Iterable[Example], methods: list[str], scale: float
 ) -> dict[str, Outcome]:
-    """Measures every method on the same objects.
+    """Measure every method on the same objects.
 
     Args:
         segmenter: The model; its template is used, its visual method is left changed.
         chosen: The objects.
         methods: Keys of :data:`METHODS`.
-        scale: What cosine similarities are multiplied with before the softmax.
+        scale: Factor of the cosine similarities before the softmax.
 
     Returns:
         Outcomes by method, :data:`ORIGINAL` first.
@@ -129,8 +121,8 @@ def measure(
     return outcomes
 
 
-def rows(outcomes: dict[str, Outcome]) -> dict[str, dict[str, float]]:
-    """Returns the figures of each method: probabilities in 0…1, differences in points."""
+def rows_of(outcomes: dict[str, Outcome]) -> dict[str, dict[str, float]]:
+    """Return the figures of each method: probabilities in 0…1, differences in points."""
     base = np.array(outcomes[ORIGINAL].probability)
     figures = {}
     for name, outcome in outcomes.items():
@@ -148,10 +140,9 @@ def rows(outcomes: dict[str, Outcome]) -> dict[str, dict[str, float]]:
 def contact_sheet(
     image: NDArray[np.uint8], mask: NDArray[np.bool_], size: int, grid: int
 ) -> NDArray[np.uint8]:
-    """Draws the prompt image of every method.
+    """Draw the prompt image of every method.
 
-    Of methods of attention, which leave the pixels alone, the tokens outside of the mask are
-    hatched out: they are not attended to by what the method restricts.
+    Methods of attention leave the pixels as they are; the tokens that they mask are hatched.
 
     Args:
         image: uint8 (H, W, 3).
@@ -190,7 +181,7 @@ def _tile(prompt: NDArray[np.uint8], name: str) -> NDArray[np.uint8]:
 
 
 def sheet_view() -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """Renders the view of the contact sheet; returns it and the mask of its largest item."""
+    """Render the view of the contact sheet; return it and the mask of its largest item."""
     scene = generate_scene(SHEET_SEED, 'val')
     with Renderer(640, 480) as renderer:
         frame = renderer.render(scene, 0, depth=False)
@@ -200,31 +191,21 @@ def sheet_view() -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
     return frame.rgb, frame.instances == largest
 
 
-def print_table(title: str, figures: dict[str, dict[str, float]]) -> None:
-    """Prints the figures of each method."""
-    table = Table(title=title)
-    table.add_column('method')
-    for column in ('ΔP(object), points', '± s.e.', 'P(object)', 'top-1'):
-        table.add_column(column, justify='right')
-    table.add_column('what it does')
+def print_rows(title: str, figures: dict[str, dict[str, float]]) -> None:
+    """Print the figures of each method."""
+    rows = []
     for name, row in figures.items():
-        table.add_row(
-            name,
-            '–' if name == ORIGINAL else f'{row["delta_p"]:+.2f}',
-            '–' if name == ORIGINAL else f'{row["standard_error"]:.2f}',
-            f'{row["p"]:.3f}',
-            f'{row["top_1"]:.3f}',
-            'the picture as it is' if name == ORIGINAL else METHODS[name].summary,
-        )
-    Console().print(table)
+        gain = (f'{row["delta_p"]:+.2f}', f'{row["standard_error"]:.2f}')
+        summary = 'the picture as it is' if name == ORIGINAL else METHODS[name].summary
+        gains = ('–', '–') if name == ORIGINAL else gain
+        rows.append((name, *gains, f'{row["p"]:.3f}', f'{row["top_1"]:.3f}', summary))
+    columns = ('method', 'ΔP(object), points', '± s.e.', 'P(object)', 'top-1', 'what it does')
+    scripts.print_table(title, columns, rows)
 
 
 def main() -> None:
-    """Runs the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument('model', nargs='?', default='tabletop', help='a model, or a checkpoint')
+    """Run the command line."""
+    parser = scripts.new_parser(__doc__, nargs='?', default='tabletop')
     parser.add_argument('--data', type=Path, help='tabletop split, COCO JSON, or YOLO folder')
     parser.add_argument('--objects', type=int, default=1600, help="objects drawn (the paper's)")
     parser.add_argument('--min-area', type=float, default=0.01, help='share of the picture')
@@ -234,10 +215,8 @@ def main() -> None:
     parser.add_argument('--template', default='fixed', help='caption of the names')
     parser.add_argument('--scale', type=float, default=100.0, help='of the cosine similarities')
     parser.add_argument('--seed', type=int, default=0, help='seed of the objects drawn')
-    parser.add_argument('--device', default='auto')
-    parser.add_argument('--threads', type=int, help='threads of the model on a CPU')
-    parser.add_argument('--output', type=Path, help='JSON file for the figures')
     parser.add_argument('--sheet', type=Path, help='PNG that shows every method on one view')
+    scripts.add_device(parser)
     args = parser.parse_args()
     if args.data is None and args.sheet is None:
         parser.error('give --data to measure, --sheet to draw the methods, or both')
@@ -246,35 +225,23 @@ def main() -> None:
         Image.fromarray(contact_sheet(*sheet_view(), 352, 22)).save(args.sheet, optimize=True)
     if args.data is None:
         return
-    segmenter = create_model(args.model, device=args.device, threads=args.threads)
+    segmenter = scripts.load_segmenter(args)
     segmenter.template = args.template
     rng = np.random.default_rng(args.seed)
-    pictures = open_pictures(args.data, rng)
-    found = examples(pictures, args.min_area, args.min_names, args.per_picture, rng)
-    outcomes = measure(segmenter, islice(found, args.objects), args.methods, args.scale)
+    chosen = islice(examples(open_pictures(args.data, rng), args, rng), args.objects)
+    outcomes = compare_methods(segmenter, chosen, args.methods, args.scale)
     objects = len(outcomes[ORIGINAL].probability)
     if not objects:
         parser.error(
             f'{args.data} has no object over {args.min_area:g} of its picture in a picture of '
             f'{args.min_names} names: lower --min-area or --min-names'
         )
-    figures = rows(outcomes)
-    print_table(f'{args.model}, {objects} objects of {args.data}', figures)
-    if args.output:
-        report: dict[str, Any] = {
-            'model': args.model,
-            'data': str(args.data),
-            'objects': objects,
-            'per_picture': args.per_picture,
-            'min_area': args.min_area,
-            'min_names': args.min_names,
-            'template': args.template,
-            'scale': args.scale,
-            'seed': args.seed,
-            'methods': figures,
-        }
-        args.output.parent.mkdir(parents=True, exist_ok=True)
-        args.output.write_text(json.dumps(report, indent=2) + '\n')
+    figures = rows_of(outcomes)
+    print_rows(f'{args.model}, {objects} objects of {args.data}', figures)
+    options = ('model', 'per_picture', 'min_area', 'min_names', 'template', 'scale', 'seed')
+    report = {name: getattr(args, name) for name in options}
+    report |= {'data': str(args.data), 'objects': objects, 'methods': figures}
+    scripts.write_figures(args.output, report)
 
 
 if __name__ == '__main__':

@@ -36,7 +36,7 @@ from training.datasets.tabletop_phrases import TabletopPhrases, TabletopSettings
 from training.loop.activations import DESCRIPTION
 from training.loop.run_folder import write_atomically
 from training.loop.settings import Settings, load_settings
-from training.metrics.classes import PromptStatistics
+from training.metrics.classes import PromptStatistics, absent_figures
 from training.metrics.pixels import PixelStatistics, index_of
 from training.train import train
 
@@ -60,8 +60,6 @@ EPOCHS = 1
 PHRASES = 4
 #: Views of the test split, of which there are two to a scene.
 VIEWS = 250
-#: An absent prompt counts as kept out when less than this share of the picture is on.
-ABSENT_SHARE = 0.001
 #: Columns of the table: heading, section and key of a row's figures.
 COLUMNS = (
     ('text: mIoU', 'text', 'miou'),
@@ -110,11 +108,8 @@ class Asked:
 
     def absent_row(self) -> dict[str, float]:
         """Returns the figures of those that are not, and how well presence tells them apart."""
-        areas = np.array(self.areas)
         return {
-            'prompts': len(areas),
-            'area_on': float(areas.mean()),
-            'kept_out': float((areas < ABSENT_SHARE).mean()),
+            **absent_figures(self.areas),
             'presence_auroc': self.prompts.presence_auroc(),
         }
 

@@ -73,7 +73,7 @@ class Column(_Strict):
     Attributes:
         title: As printed.
         part: Key of the table's parts; none where nothing is run.
-        metric: What :func:`training.evaluation.measuring.Tally.report` calls it.
+        metric: What :func:`training.metrics.tally.Tally.figure` calls it.
         at: Threshold: a number, ``row`` for the row's, ``best``; nothing where none matters.
     """
 

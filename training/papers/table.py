@@ -30,8 +30,13 @@ from training.datasets.named import NamedSamples
 from training.datasets.pascal import Pascal5i, PascalZeroShot
 from training.datasets.samples import BadRecord
 from training.datasets.sources import open_source
-from training.evaluation.data_sets import begin_accelerator, spread
-from training.evaluation.measuring import PAPER_SIZE, Evaluation, measure
+from training.evaluation.modes import (
+    PAPER_SIZE,
+    Evaluation,
+    begin_accelerator,
+    evaluate,
+    evenly_spread,
+)
 from training.loop.run_folder import git_commit, write_atomically
 from training.loop.settings import changed
 from training.papers.published import Column, Part, Row, Table, TableError, filled, load_published
@@ -158,8 +163,8 @@ def run_variant(
     elif part.draw == 'episodes' and isinstance(source, NamedSamples):
         indices = source.episodes(EPISODES, options.seed)
     model, card = load_model(checkpoint)
-    chosen = [indices[place] for place in spread(len(indices), options.samples)]
-    tally = measure(model, card, source, evaluation, accelerator, chosen)
+    chosen = [indices[place] for place in evenly_spread(len(indices), options.samples)]
+    tally = evaluate(model, card, source, evaluation, accelerator, chosen)
     return [
         tally.figure(str(column.metric), row.t if column.at == 'row' else column.at)
         for column in columns

@@ -15,10 +15,11 @@ from clipseg_model.modeling.base import SegmentationModel
 from clipseg_model.prompts import TEMPLATES
 from training.datasets.pascal import PascalZeroShot, Scene
 from training.datasets.samples import Sample
-from training.evaluation.measuring import Evaluation, device_of
+from training.evaluation.modes import Evaluation, device_of, evenly_spread
 from training.loop.learner import Learner
 from training.loop.prompting import square
-from training.metrics.classes import ConfusionMatrix, sum_over_processes, zero_shot_classes
+from training.metrics.classes import ConfusionMatrix, zero_shot_classes
+from training.metrics.sums import sum_over_processes
 
 
 @torch.no_grad()
@@ -43,8 +44,7 @@ def measure_zero_shot(
     Returns:
         mIoU over ``seen`` and ``unseen`` classes, their ``harmonic`` mean, and ``overall``, 0…1.
     """
-    count = min(len(data), pictures or len(data))
-    chosen = np.linspace(0, len(data) - 1, count).round().astype(int).tolist()
+    chosen = evenly_spread(len(data), pictures)
     mine = chosen[accelerator.process_index :: accelerator.num_processes]
     matrix = ConfusionMatrix.of(len(data.names))
     ask = (

@@ -22,8 +22,8 @@ from clipseg_model.model_card import ModelCard
 from tests.training.tiny_runs import Shapes, ShapesSettings, tiny_settings
 from training.datasets.phrasecut import PhraseCut, PhraseCutSettings
 from training.datasets.samples import sample_rng
-from training.evaluation import data_sets as evaluate_data
-from training.evaluation.measuring import Evaluation, EvaluationError, measure, paper_prompts
+from training.evaluation import data_command
+from training.evaluation.modes import Evaluation, EvaluationError, evaluate, paper_prompts
 from training.loop.learner import begin_model
 from training.loop.prompting import square
 from training.metrics.classes import SampleIous
@@ -69,7 +69,7 @@ class TestPaperMode:
     @pytest.mark.parametrize('fit', ['squeeze', 'pad'])
     def test_figures_are_of_squares_as_training_makes_them(self, model, card, phrases, fit):
         how = Evaluation('paper', size=96, batch=3, fit=fit)
-        tally = measure(model, card, phrases, how, cpu())
+        tally = evaluate(model, card, phrases, how, cpu())
         segmenter = Segmenter(model, replace(card, input_size=96), 'cpu')
         planes = []
         for index in range(len(phrases)):
@@ -90,7 +90,7 @@ class TestPaperMode:
 
     def test_the_default_is_the_papers_square(self, model, card):
         assert Evaluation('paper').described(card)['pixels'] == '352 × 352'
-        tally = measure(model, card, Shapes(ShapesSettings(samples=2)), Evaluation('paper'), cpu())
+        tally = evaluate(model, card, Shapes(ShapesSettings(samples=2)), Evaluation('paper'), cpu())
         assert tally.pixels().foreground.sum() + tally.pixels().background.sum() == 2 * 352**2
 
     def test_prompt_images_fade_to_what_the_card_says(self, model, card):
@@ -101,7 +101,7 @@ class TestPaperMode:
 
     def test_batches_and_workers_change_nothing(self, model, card, phrases):
         reports = [
-            measure(model, card, phrases, Evaluation('paper', size=64, **how), cpu()).report()
+            evaluate(model, card, phrases, Evaluation('paper', size=64, **how), cpu()).report()
             for how in ({'batch': 1}, {'batch': 4}, {'batch': 2, 'workers': 1})
         ]
         assert reports[1]['at'] == reports[2]['at']
@@ -111,7 +111,7 @@ class TestPaperMode:
 
 class TestNativeMode:
     def test_figures_are_of_the_pictures_own_pixels(self, model, card, phrases):
-        tally = measure(model, card, phrases, Evaluation('native'), cpu())
+        tally = evaluate(model, card, phrases, Evaluation('native'), cpu())
         segmenter = Segmenter(model, card, 'cpu')
         planes, areas = [], 0
         for index in range(len(phrases)):
@@ -124,20 +124,20 @@ class TestNativeMode:
 
     def test_support_images_are_asked_with(self, model, card):
         source = Shapes(ShapesSettings(samples=6))
-        tally = measure(model, card, source, Evaluation('native', 'image'), cpu())
+        tally = evaluate(model, card, source, Evaluation('native', 'image'), cpu())
         assert tally.pixels().samples == 3
         assert tally.skipped == {'no support image': 3}
-        texts = measure(model, card, source, Evaluation('native', 'text'), cpu())
+        texts = evaluate(model, card, source, Evaluation('native', 'text'), cpu())
         assert texts.pixels().samples == 6
 
     def test_masks_respect_presence_and_absent_prompts_are_counted(self, model, card, phrases):
         negatives = phrases.settings.model_copy(update={'negatives': 1.0})
         shy = replace(card, presence_threshold=1.0)
-        tally = measure(model, shy, PhraseCut(negatives), Evaluation('native'), cpu())
+        tally = evaluate(model, shy, PhraseCut(negatives), Evaluation('native'), cpu())
         report = tally.report()
         assert report['absent'] == report['samples'] == len(phrases)
         assert 0 < report['absent_area_on']['0.45'] <= 1
-        found = measure(model, shy, phrases, Evaluation('native'), cpu()).report()
+        found = evaluate(model, shy, phrases, Evaluation('native'), cpu()).report()
         assert found['mean_iou_of_masks'] == 0
         assert found['at']['0.45']['iou_fg'] > 0
 
@@ -155,7 +155,7 @@ def test_mattes_are_measured_where_there_are_some(model, card, tmp_path):
     entries = {'p_0': {'image_name': 'p', 'expressions': ['the dog', 'a lively dog']}}
     (tmp_path / 'refmatte_rw100_label.json').write_text(json.dumps(entries))
     data = RefMatte(refmatte(tmp_path, 'rw100'))
-    tally = measure(model, card, data, Evaluation('native'), cpu())
+    tally = evaluate(model, card, data, Evaluation('native'), cpu())
     segmenter = Segmenter(model, card, 'cpu')
     off = [
         np.abs(segmenter.segment(picture, [phrase]).results[0].probability - alpha / 255)
@@ -204,7 +204,7 @@ def test_pixels_that_do_not_count_are_in_no_figure():
 
 def test_broken_records_are_counted_and_reported(model, card):
     source = Shapes(ShapesSettings(samples=4, broken=2, visual=False))
-    tally = measure(model, card, source, Evaluation('native'), cpu())
+    tally = evaluate(model, card, source, Evaluation('native'), cpu())
     assert tally.skipped == {'missing image': 1}
     assert tally.pixels().samples == 3
 
@@ -212,7 +212,7 @@ def test_broken_records_are_counted_and_reported(model, card):
 def test_random_crops_are_refused(model, card, phrases):
     cropped = PhraseCut(phrases.settings.model_copy(update={'crop': 'random'}))
     with pytest.raises(EvaluationError, match='crop: none'):
-        measure(model, card, cropped, Evaluation('native'), cpu())
+        evaluate(model, card, cropped, Evaluation('native'), cpu())
 
 
 class TestCommand:
@@ -224,7 +224,7 @@ class TestCommand:
 
     def test_the_result_says_its_mode(self, tmp_path, capsys):
         for mode in ('paper', 'native'):
-            evaluate_data.main(
+            data_command.main(
                 ['tabletop', '--mode', mode, '--data', self.data, '--threshold', '0.3']
                 + ['--output', str(tmp_path / f'{mode}.json')]
                 + (['--size', '64'] if mode == 'paper' else [])
@@ -242,7 +242,7 @@ class TestCommand:
 
     def test_a_mode_is_wanted(self, capsys):
         with pytest.raises(SystemExit):
-            evaluate_data.main(['tabletop', '--data', self.data])
+            data_command.main(['tabletop', '--data', self.data])
         assert '--mode' in capsys.readouterr().err
 
     @pytest.mark.parametrize(
@@ -258,10 +258,10 @@ class TestCommand:
     )
     def test_mistakes_are_named(self, more, message):
         with pytest.raises(SystemExit, match=message):
-            evaluate_data.main(['tabletop', '--data', self.data, *more])
+            data_command.main(['tabletop', '--data', self.data, *more])
 
     def test_a_file_of_a_training_run_brings_its_validation_data(self):
-        found = evaluate_data.read_data('training/configs/clipseg_pc_plus.yaml')
+        found = data_command.read_data('training/configs/clipseg_pc_plus.yaml')
         assert found['split'] == 'val'
 
     @pytest.mark.slow
@@ -271,7 +271,7 @@ class TestCommand:
         command += ['--data', self.data, '--device', 'cpu', '--output']
         run = ['-m', 'torch.distributed.run', '--standalone', '--nproc_per_node', '2']
         environment = {'PYTHONPATH': str(repository), 'OMP_NUM_THREADS': '1'}
-        evaluate_data.main([*command[3:], str(outputs[0])])
+        data_command.main([*command[3:], str(outputs[0])])
         subprocess.run(
             [sys.executable, *run, *command, str(outputs[1])],
             check=True, cwd=repository, env={**os.environ, **environment}, timeout=200,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from argparse import Namespace
 
 import numpy as np
 import pytest
@@ -20,10 +21,10 @@ from training.evaluation.pictures import Picture
 from training.evaluation.visual_prompts import (
     ORIGINAL,
     Example,
+    compare_methods,
     contact_sheet,
     examples,
-    measure,
-    rows,
+    rows_of,
 )
 
 RED, GREEN, BLUE = np.eye(3)
@@ -73,8 +74,8 @@ def red_square_on_blue() -> Example:
 def test_delta_p_is_the_rise_of_the_names_probability():
     """A quarter is red: cosines are 3, 0 and 1 to the root of 10; without background 0, 0, 1."""
     methods = ['background_0', 'attention_cls']
-    outcomes = measure(Colours(), [red_square_on_blue()] * 2, methods, scale=2.0)
-    figures = rows(outcomes)
+    outcomes = compare_methods(Colours(), [red_square_on_blue()] * 2, methods, scale=2.0)
+    figures = rows_of(outcomes)
     cosines = np.array([3, 0, 1]) / np.sqrt(10)
     before = np.exp(2 * cosines[2]) / np.exp(2 * cosines).sum()
     after = np.exp(2) / (np.exp(2) + 2)
@@ -93,10 +94,14 @@ def test_standard_error_is_over_objects():
         ORIGINAL: visual_prompts.Outcome([0.2, 0.4, 0.6], [False, False, True]),
         'crop': visual_prompts.Outcome([0.3, 0.6, 0.9], [True, True, True]),
     }
-    row = rows(outcomes)['crop']
+    row = rows_of(outcomes)['crop']
     assert row['delta_p'] == pytest.approx(20)
     assert row['standard_error'] == pytest.approx(10 / np.sqrt(3))
     assert row['top_1'] == 1
+
+
+def limits(per_picture: int) -> Namespace:
+    return Namespace(min_area=0.05, min_names=3, per_picture=per_picture)
 
 
 def test_which_objects_are_measured():
@@ -113,18 +118,18 @@ def test_which_objects_are_measured():
         picture(['cup', 'mug', 'mug'], [50, 50, 50]),
         picture(['cup', 'mug'], [50, 1], ('crowd',)),
     ]
-    found = list(examples(pictures, 0.05, 3, 5, np.random.default_rng(0)))
+    found = list(examples(pictures, limits(5), np.random.default_rng(0)))
     assert sorted((e.name, int(e.mask.sum()), tuple(e.names)) for e in found) == [
         ('cup', 5, ('bowl', 'cup', 'mug')),
         ('cup', 9, ('bowl', 'cup', 'mug')),
         ('cup', 50, ('crowd', 'cup', 'mug')),
     ]
     drawn = [
-        int(next(examples(pictures, 0.05, 3, 1, np.random.default_rng(seed))).mask.sum())
+        int(next(examples(pictures, limits(1), np.random.default_rng(seed))).mask.sum())
         for seed in range(20)
     ]
     assert set(drawn) == {5, 9}
-    assert len(list(examples(pictures, 0.05, 3, 1, np.random.default_rng(0)))) == 2
+    assert len(list(examples(pictures, limits(1), np.random.default_rng(0)))) == 2
 
 
 def run(monkeypatch, *arguments: object) -> None:
@@ -155,7 +160,7 @@ def test_on_rendered_views(rendered, checkpoint, tmp_path, monkeypatch, capsys):
 def test_measuring_uses_the_segmenters_own_prompts(checkpoint):
     segmenter = create_model(checkpoint, 'cpu')
     example = Example(*red_square_on_blue_named())
-    outcomes = measure(segmenter, [example], ['attention_all', 'crop'], 5.0)
+    outcomes = compare_methods(segmenter, [example], ['attention_all', 'crop'], 5.0)
     assert len({outcome.probability[0] for outcome in outcomes.values()}) == 3
 
 

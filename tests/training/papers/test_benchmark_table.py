@@ -21,7 +21,7 @@ from tests.training.tiny_runs import tiny_settings
 from training import benchmark
 from training.datasets.pascal import VOC_NAMES, Pascal5i, PascalSettings, PascalZeroShot
 from training.datasets.phrasecut import PhraseCut, PhraseCutSettings
-from training.evaluation.measuring import Evaluation, measure
+from training.evaluation.modes import Evaluation, evaluate
 from training.loop.learner import begin_model
 from training.loop.settings import load_settings
 from training.metrics.classes import ConfusionMatrix
@@ -139,7 +139,7 @@ def test_table_3_measures_phrasecut_at_the_papers_threshold(checkpoint, data, tm
     folder = data / 'VGPhraseCut_v0'
     source = PhraseCut(PhraseCutSettings(folder=folder, split='val_miniv', crop='none'))
     how = Evaluation('paper', template='plain', size=64)
-    tally = measure(model, card, source, how, Accelerator(cpu=True))
+    tally = evaluate(model, card, source, how, Accelerator(cpu=True))
     wanted = [tally.figure('miou_samples', 0.3), tally.figure('iou_fg', 0.3), tally.figure('ap')]
     np.testing.assert_allclose(measured(report)[rows[0]], np.array(wanted) * 100, atol=1e-4)
     assert measured(report)['CLIP-Deconv'] == [None] * 3
@@ -176,7 +176,7 @@ def test_folds_are_averaged_and_the_caption_is_the_protocols(checkpoint, data, t
         folder = data / 'VOCdevkit/VOC2012'
         source = Pascal5i(PascalSettings(folder=folder, fold=fold, split='val'))
         how = Evaluation('paper', template='fixed', fit='pad', size=64)
-        tally = measure(model, card, source, how, Accelerator(cpu=True), source.protocol(0))
+        tally = evaluate(model, card, source, how, Accelerator(cpu=True), source.protocol(0))
         figures = [tally.figure('miou_classes', 0.3), tally.figure('iou_bin', 0.3)]
         wanted.append([*figures, tally.figure('ap')])
     assert len({tuple(figures) for figures in wanted}) == 4

@@ -9,7 +9,7 @@ import shlex
 import pytest
 
 from training import benchmark
-from training.evaluation import data_sets as evaluate_data
+from training.evaluation import data_command
 from training.papers import table as benchmark_table
 from training.papers.published import load_published
 
@@ -36,9 +36,8 @@ def test_commands_run_without_data_or_checkpoints(page, tmp_path, monkeypatch, c
 
 
 def test_options_that_are_named_exist(page):
-    parsers = [argparse.ArgumentParser(), argparse.ArgumentParser()]
+    parsers = [argparse.ArgumentParser(), data_command.make_parser()]
     benchmark_table.add_arguments(parsers[0])
-    evaluate_data.add_arguments(parsers[1])
     known = {option for parser in parsers for option in parser._option_string_actions}
     # Of torchrun.
     named = set(re.findall(r'(?<![\w-])--[a-z][a-z_-]*', page)) - {'--nproc_per_node'}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from clipseg_model.model_card import ModelCard
 from clipseg_model.prompts import Prompt
 from clipseg_model.segmentation import PromptResult, Segmentation
 from clipseg_model.zoom.refinement import Zoom
-from training.evaluation import zoom as measuring
+from training.evaluation import small_objects
 
 
 class Oracle:
@@ -36,7 +37,8 @@ class Oracle:
 
 
 def test_questions_are_grouped_by_size():
-    views = list(measuring.pictures('val', 2, 320, 240, 0))
+    args = Namespace(split='val', scenes=2, width=320, height=240, seed=0)
+    views = list(small_objects.views_with_questions(args))
     assert len(views) == 4
     groups = set()
     for rgb, questions in views:
@@ -44,12 +46,12 @@ def test_questions_are_grouped_by_size():
         for question in questions:
             groups.add(question.group)
             share = question.truth.mean()
-            if question.group == measuring.ABSENT:
+            if question.group == small_objects.ABSENT:
                 assert share == 0
             else:
-                low, high, _ = measuring.SIZES[question.group]
+                low, high, _ = small_objects.SIZES[question.group]
                 assert low <= share <= high
-    assert {'1 to 10 %', measuring.LARGE, measuring.ABSENT} <= groups
+    assert {'1 to 10 %', small_objects.LARGE, small_objects.ABSENT} <= groups
 
 
 def test_figures():
@@ -58,27 +60,31 @@ def test_figures():
     truths['large'][:50] = True
     rgb = np.zeros((100, 100, 3), np.uint8)
     questions = [
-        measuring.Question('small', truths['small'], '0.3 to 1 %'),
-        measuring.Question('large', truths['large'], measuring.LARGE),
-        measuring.Question('absent', truths['absent'], measuring.ABSENT),
+        small_objects.Question('small', truths['small'], '0.3 to 1 %'),
+        small_objects.Question('large', truths['large'], small_objects.LARGE),
+        small_objects.Question('absent', truths['absent'], small_objects.ABSENT),
     ]
-    sides = measuring.measure(Oracle(truths, 4.0), Zoom(), iter([(rgb, questions)] * 2))
-    report = measuring.report_of(sides)
+    sides = small_objects.ask_both_ways(Oracle(truths, 4.0), Zoom(), iter([(rgb, questions)] * 2))
+    report = small_objects.report_of(sides)
     rows = report['groups']
-    assert rows[measuring.SMALL]['prompts'] == rows['0.3 to 1 %']['prompts'] == 2
-    assert rows[measuring.SMALL]['whole']['iou_fg'] == pytest.approx(0.005)
-    assert rows[measuring.LARGE]['whole']['iou_fg'] == pytest.approx(0.5)
-    assert rows[measuring.SMALL]['zoom']['iou_fg'] == rows[measuring.LARGE]['zoom']['iou_fg'] == 1
-    assert rows[measuring.ABSENT]['whole'] == {'kept_out': 0.0, 'area_on': 1.0}
-    assert rows[measuring.ABSENT]['zoom'] == {'kept_out': 1.0, 'area_on': 0.0}
+    assert rows[small_objects.SMALL]['prompts'] == rows['0.3 to 1 %']['prompts'] == 2
+    assert rows[small_objects.SMALL]['whole']['iou_fg'] == pytest.approx(0.005)
+    assert rows[small_objects.LARGE]['whole']['iou_fg'] == pytest.approx(0.5)
+    assert (
+        rows[small_objects.SMALL]['zoom']['iou_fg']
+        == rows[small_objects.LARGE]['zoom']['iou_fg']
+        == 1
+    )
+    assert rows[small_objects.ABSENT]['whole'] == {'kept_out': 0.0, 'area_on': 1.0}
+    assert rows[small_objects.ABSENT]['zoom'] == {'kept_out': 1.0, 'area_on': 0.0}
     assert '1 to 10 %' not in rows
 
 
 def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
     output = tmp_path / 'zoom.json'
     arguments = ['tabletop', '--split', 'val', '--scenes', '1', '--width', '320', '--height', '240']
-    monkeypatch.setattr(sys, 'argv', ['zoom', *arguments, '--output', str(output)])
-    measuring.main()
+    monkeypatch.setattr(sys, 'argv', ['small_objects', *arguments, '--output', str(output)])
+    small_objects.main()
     report = json.loads(output.read_text())
     assert report['zoom']['proposer']['low'] == 0.1
     assert report['cost']['zoom']['regions'] > 0

@@ -1,4 +1,4 @@
-"""Presence and flicker are measured as their scripts say."""
+"""Absence and flicker are measured as their scripts say."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from clipseg_model.prompts import Prompt
 from clipseg_model.segmentation import PromptResult, Segmentation
-from training.evaluation import flicker, presence
-from training.evaluation.presence import Scores
+from training.evaluation import absence, flicker, scripts
+from training.evaluation.absence import Scores
 
 
 def scores(present: list[float], absent: list[float]) -> Scores:
@@ -27,7 +27,7 @@ def scores(present: list[float], absent: list[float]) -> Scores:
 
 
 def test_rates() -> None:
-    row = presence.rates(scores([0.9, 0.8, 0.4], [0.1, 0.5]), 0.5)
+    row = absence.rates(scores([0.9, 0.8, 0.4], [0.1, 0.5]), 0.5)
     assert row['found'] == pytest.approx(2 / 3, abs=1e-4)
     assert row['kept_out'] == 0.5, 'a score at the threshold is present'
     assert row['balanced_accuracy'] == pytest.approx((2 / 3 + 0.5) / 2, abs=1e-4)
@@ -39,32 +39,30 @@ def test_best_threshold_is_the_best_of_all() -> None:
     asked = scores(
         list(rng.normal(0.7, 0.1, 200).round(2)), list(rng.normal(0.5, 0.1, 300).round(2))
     )
-    best = presence.best_threshold(asked)
-    reached = presence.rates(asked, best)['balanced_accuracy']
-    tried = [presence.rates(asked, t)['balanced_accuracy'] for t in np.unique(asked.scores)]
+    best = absence.best_threshold(asked)
+    reached = absence.rates(asked, best)['balanced_accuracy']
+    tried = [absence.rates(asked, t)['balanced_accuracy'] for t in np.unique(asked.scores)]
     assert reached == max(tried)
 
 
 def test_report_is_by_kind() -> None:
-    part = presence.report_on(scores([0.9, 0.8], [0.1, 0.2]), {'card': 0.5})
+    part = absence.figures_of(scores([0.9, 0.8], [0.1, 0.2]), {'card': 0.5})
     assert part['card']['all']['balanced_accuracy'] == 1.0
     assert part['card']['name']['present'] + part['card']['colour']['present'] == 2
 
 
 def test_one_view_of_each_scene() -> None:
     views: Any = SimpleNamespace(records=[{'seed': seed} for seed in (3, 3, 5, 5, 4, 4)])
-    assert presence.first_views(views, 10) == [0, 2, 4]
-    assert presence.first_views(views, 2) == [0, 2]
+    assert scripts.first_views(views, 10) == [0, 2, 4]
+    assert scripts.first_views(views, 2) == [0, 2]
 
 
 def test_thresholds_are_judged_on_other_scenes(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(
-        sys, 'argv', ['presence', 'x', '--data', 'd', '--fix', 'val', '--on', 'val']
-    )
+    monkeypatch.setattr(sys, 'argv', ['absence', 'x', '--data', 'd', '--fix', 'val', '--on', 'val'])
     with pytest.raises(SystemExit):
-        presence.main()
+        absence.main()
     assert 'other scenes' in capsys.readouterr().err
 
 
@@ -86,13 +84,13 @@ def test_the_script_runs_from_pictures_to_figures(
         return SimpleNamespace(results=[SimpleNamespace(score=marks[text]) for text in texts])
 
     card = SimpleNamespace(presence_threshold=0.5)
-    monkeypatch.setattr(presence, 'TabletopViews', views)
+    monkeypatch.setattr(absence, 'TabletopViews', views)
     monkeypatch.setattr(
-        presence, 'create_model', lambda *_, **__: SimpleNamespace(card=card, segment=segment)
+        scripts, 'create_model', lambda *_, **__: SimpleNamespace(card=card, segment=segment)
     )
     output = tmp_path / 'new' / 'figures.json'
-    monkeypatch.setattr(sys, 'argv', ['presence', 'x', '--data', 'd', '--output', str(output)])
-    presence.main()
+    monkeypatch.setattr(sys, 'argv', ['absence', 'x', '--data', 'd', '--output', str(output)])
+    absence.main()
     figures = json.loads(output.read_text())['test']
     assert figures['scenes'] == 4
     assert figures['model card']['all']['balanced_accuracy'] == 0.75
@@ -119,10 +117,12 @@ def test_lag_is_found_between_frames() -> None:
     for number, mask in enumerate(moving):
         mask[..., 3 * number : 3 * number + 30] = True
     late = np.roll(moving, 2, axis=0)
-    assert flicker.peak(flicker.overlaps(late, moving, 6)) == pytest.approx(2.0, abs=0.05)
+    assert flicker.peak(flicker.ious_by_lag(late, moving, 6)) == pytest.approx(2.0, abs=0.05)
     # At 3 px a frame, 4 px behind are 1⅓ frames.
     behind = np.roll(moving, -4, axis=3)[8:]
-    assert flicker.peak(flicker.overlaps(behind, moving[8:], 6)) == pytest.approx(4 / 3, abs=0.15)
+    assert flicker.peak(flicker.ious_by_lag(behind, moving[8:], 6)) == pytest.approx(
+        4 / 3, abs=0.15
+    )
 
 
 def test_smoothing_lowers_flicker_and_delays() -> None:
@@ -138,8 +138,8 @@ def test_smoothing_lowers_flicker_and_delays() -> None:
     frames = [found((shape + rng.normal(0, 2, shape.shape)).astype(np.float32)) for _ in range(60)]
     truth = np.repeat((shape > 0)[None, None], 60, axis=0)
     clip = flicker.Clip([image] * 60, frames, truth)
-    plain = flicker.measure([clip], 0.0, 0.5, args)
-    smooth = flicker.measure([clip], 0.3, 0.5, args)
+    plain = flicker.figures_at([clip], 0.0, 0.5, args)
+    smooth = flicker.figures_at([clip], 0.3, 0.5, args)
     assert smooth['flicker'] < plain['flicker'] / 2
     assert smooth['iou'] > plain['iou']
     assert plain['appears'] == 0.0

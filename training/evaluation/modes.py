@@ -1,9 +1,9 @@
-"""Measures a model on any data set, in one of two modes that never mix.
+"""Evaluate a model on any data set, in one of two modes that never mix.
 
-``paper``: pictures and truth are squares of 352 × 352 pixels, as CLIPSeg's evaluation makes them;
-figures are of the pixels of these squares. ``native``: the model is asked as its users ask it,
-through :class:`~clipseg_model.Segmenter`, and figures are of the pixels of the pictures as they
-are, at their own size and aspect.
+``paper``: pictures and truth are squares of 352 × 352 pixels, as in CLIPSeg's evaluation; figures
+are of the pixels of these squares. ``native``: the model is used through
+:class:`~clipseg_model.Segmenter`, and figures are of the pixels of the pictures, at their own size
+and aspect.
 
 Only counts are kept: memory does not grow with the data, and sums over processes are exact.
 """
@@ -18,7 +18,6 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import gather_object
 from torch.utils.data import DataLoader, Dataset
 
 from clipseg_model import Prompt, Segmenter
@@ -33,6 +32,7 @@ from training.loop.feeding import Load
 from training.loop.learner import Learner
 from training.loop.prompting import PromptSettings, make_batch
 from training.metrics.matting import MattingErrors, matting_errors
+from training.metrics.sums import sum_over_processes
 from training.metrics.tally import Tally
 
 Mode = Literal['paper', 'native']
@@ -41,28 +41,28 @@ PAPER_SIZE = 352
 
 
 class EvaluationError(ClipsegError):
-    """A data set or a model cannot be measured as asked."""
+    """A data set or a model cannot be evaluated as asked."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How to measure.
+    """Mode and options.
 
     Attributes:
         mode: See the module.
-        prompt: What the model is asked with: phrases, or the samples' support images.
+        prompt: Phrases, or the support images of the samples.
         template: Caption of the phrases, a key of :data:`clipseg_model.prompts.TEMPLATES`, in
-            paper mode of one caption; where None, plain phrases in paper mode and what the
-            model's card says in native mode.
-        method: How support images become prompt images.
-        fit: How a picture becomes a square in paper mode.
+            paper mode one with a single caption. None: plain phrases in paper mode, the template
+            of the model card in native mode.
+        method: Makes prompt images of support images.
+        fit: Makes squares of pictures in paper mode.
         size: Side of the square in paper mode.
-        seed: Of what is random about the samples.
-        batch: Samples that pass the model at once in paper mode.
-        workers: Processes that load.
+        seed: Of the random parts of samples.
+        batch: Size of a batch in paper mode.
+        workers: Number of processes that load.
 
     Raises:
-        EvaluationError: Several captions in paper mode, which has no ensembles.
+        EvaluationError: If the template has several captions in paper mode.
     """
 
     mode: Mode
@@ -84,7 +84,7 @@ class Evaluation:
             )
 
     def described(self, card: ModelCard) -> dict[str, Any]:
-        """Returns what a result has to say of how it came about."""
+        """Return the options that apply, for the result."""
         shown: dict[str, Any] = {
             'mode': self.mode,
             'prompt': self.prompt,
@@ -98,7 +98,7 @@ class Evaluation:
         return {**shown, 'pixels': "the pictures' own", **model_input}
 
 
-def measure(
+def evaluate(
     model: SegmentationModel,
     card: ModelCard,
     source: SampleSource,
@@ -106,53 +106,56 @@ def measure(
     accelerator: Accelerator,
     indices: Sequence[int] | None = None,
 ) -> Tally:
-    """Measures a model on samples of a data set; every process its share.
+    """Evaluate a model on samples of a data set; every process takes its share.
 
     Args:
         model: The model, on any device.
         card: Its card.
         source: The data set.
-        evaluation: How.
+        evaluation: Mode and options.
         accelerator: The processes, and the device.
-        indices: Which samples; all by default.
+        indices: Samples; all by default.
 
     Returns:
         The counts of all processes, the same in each.
 
     Raises:
-        EvaluationError: The data set draws random crops, or there is no sample to measure.
-        BadRecord: A record is broken, and the data set's policy is to raise.
+        EvaluationError: If the data set draws random crops, or there is no sample to evaluate.
+        BadRecord: If a record is broken, and the policy of the data set is to raise.
     """
     check_whole(source)
     chosen = range(len(source)) if indices is None else indices
     groups = grouped(source, chosen)[accelerator.process_index :: accelerator.num_processes]
     run = _paper if evaluation.mode == 'paper' else _native
-    tally, skipped = run(model, card, source, groups, evaluation, device_of(accelerator))
-    tally = tally.summed(accelerator)
-    counts: Counter[str] = Counter()
-    # Every process has counted its own.
-    for other in gather_object([dict(skipped)]):
-        counts.update(other)
-    tally.skipped = dict(sorted(counts.items()))
+    data = _Groups(source, groups, evaluation)
+    tally = sum_over_processes(run(model, card, data, device_of(accelerator)), accelerator)
     if not tally.pixels().samples:
         raise EvaluationError(
-            f'there is no sample to measure on among {len(chosen)}; {tally.skipped or "none"}'
+            f'there is no sample to evaluate among {len(chosen)}; {dict(tally.skipped) or "none"}'
         )
     return tally
 
 
+def evenly_spread(count: int, wanted: int | None) -> list[int]:
+    """Return at most ``wanted`` of ``count`` indices, evenly spread; all where it is None."""
+    places = np.linspace(0, count - 1, min(count, wanted or count))
+    return [int(place) for place in places.round()]
+
+
+def begin_accelerator(device: str = 'auto') -> Accelerator:
+    """Join the processes of an evaluation; ``cpu`` leaves a GPU alone."""
+    return Accelerator(cpu=device == 'cpu' or not torch.cuda.is_available(), mixed_precision='no')
+
+
 def device_of(accelerator: Accelerator) -> torch.device:
-    """Returns the device of this process; several processes share one CPU, which has no number."""
-    device = accelerator.device
+    """Return the device of this process."""
+    # Several processes share one CPU, whose device has no number.
+    device: torch.device = accelerator.device
     return torch.device('cpu') if device.type == 'cpu' else device
 
 
 def check_whole(source: SampleSource) -> None:
-    """Makes sure that a data set gives whole pictures.
-
-    Raises:
-        EvaluationError: It draws random crops.
-    """
+    """Raise an EvaluationError if a data set draws random crops."""
     if getattr(getattr(source, 'settings', None), 'crop', 'none') == 'random':
         raise EvaluationError(
             'the data set draws random crops: measure whole pictures, with crop: none'
@@ -160,7 +163,7 @@ def check_whole(source: SampleSource) -> None:
 
 
 def grouped(source: SampleSource, indices: Sequence[int]) -> list[list[int]]:
-    """Returns indices by what is averaged before anything else: the mattes of RefMatte."""
+    """Group the expressions of each matte of RefMatte, whose errors are averaged first."""
     matte = getattr(source, 'matte', None)
     if matte is None:
         return [[index] for index in indices]
@@ -171,7 +174,7 @@ def grouped(source: SampleSource, indices: Sequence[int]) -> list[list[int]]:
 
 
 class _Groups(Dataset[tuple[list[Sample], dict[str, int]]]):
-    """Groups of samples, and how many were left out, by why."""
+    """Groups of samples, and the number of samples left out, by reason."""
 
     def __init__(
         self, source: SampleSource, groups: list[list[int]], evaluation: Evaluation
@@ -222,7 +225,7 @@ class _Batches(Dataset[tuple[Load | None, list[Sample], dict[str, int]]]):
         if not samples:
             return None, [], dict(skipped)
         batch = make_batch(samples, self.prompts, np.random.default_rng(0))
-        # The pictures themselves need not travel from the loading process.
+        # Pictures need not be copied from the loading process.
         bare = [replace(sample, image=sample.image[:0], support=None) for sample in samples]
         return Load([], batch), bare, dict(skipped)
 
@@ -233,7 +236,7 @@ def _loader(data: Dataset[Any], workers: int) -> Iterator[Any]:
 
 
 def paper_prompts(card: ModelCard, model: SegmentationModel, how: Evaluation) -> PromptSettings:
-    """Returns how samples become prompts in paper mode."""
+    """Return the settings that make prompts of samples in paper mode."""
     return PromptSettings(
         size=how.size,
         fit=how.fit,
@@ -245,22 +248,14 @@ def paper_prompts(card: ModelCard, model: SegmentationModel, how: Evaluation) ->
 
 
 @torch.no_grad()
-def _paper(
-    model: SegmentationModel,
-    card: ModelCard,
-    source: SampleSource,
-    groups: list[list[int]],
-    evaluation: Evaluation,
-    device: torch.device,
-) -> tuple[Tally, Counter[str]]:
+def _paper(model: SegmentationModel, card: ModelCard, data: _Groups, device: torch.device) -> Tally:
+    how = data.evaluation
     learner = Learner(model).to(device).eval()
-    prompts = paper_prompts(card, model, evaluation)
-    tally, skipped = Tally(card.threshold), Counter[str]()
-    flat = _Groups(source, [[index] for group in groups for index in group], evaluation)
-    for load, samples, left_out in _loader(
-        _Batches(flat, prompts, evaluation.batch), evaluation.workers
-    ):
-        skipped.update(left_out)
+    flat = _Groups(data.source, [[index] for group in data.groups for index in group], how)
+    batches = _Batches(flat, paper_prompts(card, model, how), how.batch)
+    tally = Tally(card.threshold)
+    for load, samples, left_out in _loader(batches, how.workers):
+        tally.skipped.update(left_out)
         if load is None:
             continue
         logits = learner(load)[1][:, 0].cpu()
@@ -271,29 +266,19 @@ def _paper(
             mask = probability > card.threshold
             if scores[row] < card.presence_threshold:
                 mask[:] = False
-            tally.add(
-                probability,
-                mask,
-                scores[row],
-                truth[row].numpy(),
-                valid[row].numpy(),
-                sample.class_id,
-            )
-    return tally, skipped
+            known = truth[row].numpy(), valid[row].numpy(), sample.class_id
+            tally.add(probability, mask, scores[row], *known)
+    return tally
 
 
 def _native(
-    model: SegmentationModel,
-    card: ModelCard,
-    source: SampleSource,
-    groups: list[list[int]],
-    evaluation: Evaluation,
-    device: torch.device,
-) -> tuple[Tally, Counter[str]]:
-    segmenter = Segmenter(model, card, device, evaluation.method, evaluation.template)
-    tally, skipped = Tally(card.threshold), Counter[str]()
-    for samples, left_out in _loader(_Groups(source, groups, evaluation), evaluation.workers):
-        skipped.update(left_out)
+    model: SegmentationModel, card: ModelCard, data: _Groups, device: torch.device
+) -> Tally:
+    how = data.evaluation
+    segmenter = Segmenter(model, card, device, how.method, how.template)
+    tally = Tally(card.threshold)
+    for samples, left_out in _loader(data, how.workers):
+        tally.skipped.update(left_out)
         errors: list[MattingErrors] = []
         for sample in samples:
             if sample.support is None:
@@ -301,16 +286,10 @@ def _native(
             else:
                 prompt = Prompt(image=sample.support.image, mask=sample.support.mask)
             (result,) = segmenter.segment(np.ascontiguousarray(sample.image), [prompt]).results
-            tally.add(
-                result.probability,
-                result.mask,
-                result.score,
-                sample.mask,
-                sample.valid,
-                sample.class_id,
-            )
+            known = sample.mask, sample.valid, sample.class_id
+            tally.add(result.probability, result.mask, result.score, *known)
             if sample.alpha is not None:
                 errors.append(matting_errors(result.probability, sample.alpha))
         if errors:
             tally.matting.add(errors)
-    return tally, skipped
+    return tally
