@@ -12,9 +12,9 @@ from rich.console import Console
 from rich.table import Table
 
 from clipseg_model import Segmenter, create_model
+from clipseg_model.atomic_files import write_atomically
 from tabletop_world.language.phrases import Phrase
 from training.datasets.tabletop import TabletopViews
-from training.loop.run_folder import write_atomically
 
 
 def new_parser(description: str | None, **model: Any) -> argparse.ArgumentParser:

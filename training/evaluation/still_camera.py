@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from clipseg_model import Segmenter
+from clipseg_model.atomic_files import replacing
 from tabletop_world.language.phrases import describe
 from tabletop_world.render.renderer import Renderer
 from tabletop_world.scenes.random_scenes import generate_scene
@@ -167,18 +168,18 @@ def record(seed: int) -> Clip | None:
 
 def load_clips(folder: Path, seeds: Sequence[int]) -> Iterator[Clip]:
     """Yield clips, and film those that are not in the folder yet."""
-    folder.mkdir(parents=True, exist_ok=True)
     for seed in seeds:
         path = folder / f'{seed}.npz'
         if not path.is_file():
             clip = record(seed)
             if clip is None:
                 continue
-            asked = np.array(json.dumps([clip.prompts, clip.object_ids]))
-            part = path.with_suffix('.part.npz')
-            arrays = {'images': clip.images, 'instances': clip.instances, 'moving': clip.moving}
-            np.savez_compressed(part, **arrays, asked=asked)
-            part.rename(path)
+            asked = json.dumps([clip.prompts, clip.object_ids])
+            images, instances, moving = clip.images, clip.instances, clip.moving
+            with replacing(path) as part, part.open('wb') as file:
+                np.savez_compressed(
+                    file, images=images, instances=instances, moving=moving, asked=asked
+                )
         with np.load(path) as kept:
             prompts, ids = json.loads(str(kept['asked']))
             yield Clip(kept['images'], kept['instances'], kept['moving'], prompts, ids)
