@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from clipseg_model.registry import create_model, get_card, list_models
     from clipseg_model.segmentation import PromptResult, Segmentation
     from clipseg_model.segmenter import Segmenter
+    from clipseg_model.settings import SegmentSettings
     from clipseg_model.zoom.refinement import Zoom
 
 __all__ = [
@@ -50,6 +51,7 @@ __all__ = [
     'RegionError',
     'ReuseError',
     'RuntimeMissingError',
+    'SegmentSettings',
     'Segmentation',
     'SegmentationModel',
     'Segmenter',
@@ -66,6 +68,7 @@ _LAZY = {
     'ModelCard': 'model_card',
     'Prompt': 'prompts',
     'PromptResult': 'segmentation',
+    'SegmentSettings': 'settings',
     'Segmentation': 'segmentation',
     'SegmentationModel': 'modeling.base',
     'Segmenter': 'segmenter',

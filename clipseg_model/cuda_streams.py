@@ -1,14 +1,13 @@
-"""On a GPU: a frame is uploaded and another downloaded while a third is computed.
+"""Pipeline the frames of a GPU: one is uploaded and another downloaded while a third is computed.
 
-Three streams of the device, each with work of its own, and memory that the device can reach by
-itself (pinned) at both ends::
+Three CUDA streams, each with work of its own, and pinned host memory at both ends::
 
     upload     | frame 3 | frame 4 |
     compute              | frame 3 | frame 4 |
     download                       | frame 3 | frame 4 |
 
-The host only hands over work; it waits in :meth:`PendingSegmentation.result`, which belongs into
-the thread that publishes. On a CPU there is nothing to overlap, and :func:`make_lanes` refuses.
+The host only enqueues work. It waits in :meth:`PendingSegmentation.result`, which belongs into the
+thread that publishes. A CPU has no streams, and :func:`make_streams` refuses it.
 """
 
 from __future__ import annotations
@@ -24,52 +23,53 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from clipseg_model.errors import DeviceError
+from clipseg_model.errors import DeviceError, RegionError
 from clipseg_model.images import check_image
 from clipseg_model.prompts import Prompt
 from clipseg_model.segmentation import Segmentation
 from clipseg_model.segmenter import Segmenter
+from clipseg_model.settings import SegmentSettings
 
-__all__ = ['Lanes', 'OverlappedSegmenter', 'PendingSegmentation', 'make_lanes']
+__all__ = ['PendingSegmentation', 'StreamedSegmenter', 'Streams', 'make_streams']
 
 DEPTH = 2
 """Frames under way at once: one that is computed, and one before or after it."""
 
 
-class Lanes(Protocol):
-    """The streams of a device, and what is needed to order work between them.
+class Streams(Protocol):
+    """The streams of a device: ``upload``, ``compute`` and ``download``.
 
-    :class:`CudaLanes` is the real one; tests have one that runs everything at once and keeps a
+    :class:`CudaStreams` is the real one; tests have one that runs everything at once and keeps a
     record.
     """
 
-    def lane(self, name: str) -> AbstractContextManager[Any]:
-        """What is done inside goes onto the stream ``upload``, ``compute`` or ``download``."""
+    def use(self, name: str) -> AbstractContextManager[Any]:
+        """Enqueue the work of a ``with`` block on a stream."""
         ...
 
-    def mark(self, name: str) -> Any:
-        """A point in a stream: what was put onto it so far."""
+    def record(self, name: str) -> Any:
+        """Return an event that occurs once all work enqueued on a stream so far is done."""
         ...
 
-    def after(self, name: str, mark: Any) -> None:
-        """What is put onto a stream from now on waits on the device for a mark."""
+    def wait_event(self, name: str, event: Any) -> None:
+        """Let the work that is enqueued on a stream from now on wait for an event."""
         ...
 
-    def wait(self, mark: Any) -> None:
-        """The host waits for a mark."""
+    def synchronize(self, event: Any) -> None:
+        """Block the host until an event has occurred."""
         ...
 
-    def hold(self, tensor: Tensor, name: str) -> None:
-        """Keeps memory that a stream still uses from being given to another."""
+    def keep(self, tensor: Tensor, name: str) -> None:
+        """Keep the memory of a tensor from being reused while a stream still reads it."""
         ...
 
     def pinned(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-        """Host memory that the device can reach by itself."""
+        """Allocate pinned host memory."""
         ...
 
 
-class CudaLanes:
-    """Streams of a CUDA device.
+class CudaStreams:
+    """The :class:`Streams` of a CUDA device.
 
     Args:
         device: The device.
@@ -83,52 +83,52 @@ class CudaLanes:
         for stream in self._streams.values():
             stream.wait_stream(torch.cuda.current_stream(device))
 
-    def lane(self, name: str) -> AbstractContextManager[Any]:
-        """See :class:`Lanes`."""
+    def use(self, name: str) -> AbstractContextManager[Any]:
+        """See :class:`Streams`."""
         context: AbstractContextManager[Any] = torch.cuda.stream(self._streams[name])
         return context
 
-    def mark(self, name: str) -> torch.cuda.Event:
-        """See :class:`Lanes`."""
+    def record(self, name: str) -> torch.cuda.Event:
+        """See :class:`Streams`."""
         # A blocking event lets the waiting thread sleep: the host's cores belong to the robot.
         event = torch.cuda.Event(blocking=True)
         event.record(self._streams[name])
         return event
 
-    def after(self, name: str, mark: torch.cuda.Event) -> None:
-        """See :class:`Lanes`."""
-        self._streams[name].wait_event(mark)
+    def wait_event(self, name: str, event: torch.cuda.Event) -> None:
+        """See :class:`Streams`."""
+        self._streams[name].wait_event(event)
 
-    def wait(self, mark: torch.cuda.Event) -> None:
-        """See :class:`Lanes`."""
-        mark.synchronize()
+    def synchronize(self, event: torch.cuda.Event) -> None:
+        """See :class:`Streams`."""
+        event.synchronize()
 
-    def hold(self, tensor: Tensor, name: str) -> None:
-        """See :class:`Lanes`."""
+    def keep(self, tensor: Tensor, name: str) -> None:
+        """See :class:`Streams`."""
         tensor.record_stream(self._streams[name])
 
     def pinned(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-        """See :class:`Lanes`."""
+        """See :class:`Streams`."""
         return torch.empty(tuple(shape), dtype=dtype, pin_memory=True)
 
 
-def make_lanes(device: torch.device) -> CudaLanes:
-    """The streams of a device.
+def make_streams(device: torch.device) -> CudaStreams:
+    """Make the streams of a device.
 
     Raises:
-        DeviceError: It is no CUDA device.
+        DeviceError: It is not a CUDA device.
     """
     if device.type != 'cuda':
         raise DeviceError(
-            f'Frames are overlapped on CUDA devices, not on {str(device)!r}: call '
+            f'Frames are pipelined on CUDA devices, not on {str(device)!r}: call '
             'Segmenter.segment() there'
         )
-    return CudaLanes(device)
+    return CudaStreams(device)
 
 
 @dataclass(frozen=True)
 class _Answer:
-    """Logits on their way to the host, the mark after which they are there, and their source."""
+    """Logits on their way to the host, and the event at which they are there."""
 
     logits: Tensor
     arrived: Any
@@ -144,7 +144,7 @@ class PendingSegmentation:
 
     def __init__(
         self,
-        owner: OverlappedSegmenter,
+        owner: StreamedSegmenter,
         answer: _Answer,
         prompts: list[Prompt],
         threshold: float | None,
@@ -156,7 +156,7 @@ class PendingSegmentation:
         self._found: Segmentation | None = None
 
     def result(self) -> Segmentation:
-        """Waits for the logits and returns what they mean; may be called by any one thread.
+        """Wait for the logits and return the results; may be called by any one thread.
 
         Raises:
             ClipsegError: The logits are not finite.
@@ -168,27 +168,23 @@ class PendingSegmentation:
         return self._found
 
 
-class OverlappedSegmenter:
-    """Segments the frames of one size after another, with several under way.
+class StreamedSegmenter:
+    """Segments frames one after another, with several under way on the device.
 
     Args:
-        segmenter: The model on a device; not used by others meanwhile. Without zoom: where to
-            look closely depends on the answer, for which the device would have to wait.
-        lanes: The device's streams; those of ``segmenter.device`` where None.
+        segmenter: The model on a device; not used by others meanwhile.
+        streams: The device's streams; those of ``segmenter.device`` where None.
         depth: Most frames under way; :meth:`start` waits for the oldest beyond it.
 
     Raises:
-        DeviceError: The device is no CUDA device, and no lanes are given.
-        ValueError: The segmenter zooms.
+        DeviceError: The device is not a CUDA device, and no streams are given.
     """
 
     def __init__(
-        self, segmenter: Segmenter, lanes: Lanes | None = None, depth: int = DEPTH
+        self, segmenter: Segmenter, streams: Streams | None = None, depth: int = DEPTH
     ) -> None:
-        if segmenter.zoom is not None:
-            raise ValueError('frames cannot overlap with zoom: set segmenter.zoom = None')
         self._segmenter = segmenter
-        self._lanes: Lanes = make_lanes(segmenter.device) if lanes is None else lanes
+        self._streams: Streams = make_streams(segmenter.device) if streams is None else streams
         self._depth = depth
         self._uploads: deque[tuple[Tensor, Any]] = deque()
         self._under_way: deque[Any] = deque()
@@ -199,38 +195,45 @@ class OverlappedSegmenter:
         image: NDArray[np.uint8],
         prompts: Sequence[str | Prompt],
         threshold: float | None = None,
+        settings: SegmentSettings | None = None,
     ) -> PendingSegmentation:
-        """Hands a frame to the device.
+        """Hand a frame to the device.
 
         Args:
             image: (H, W, 3) uint8 RGB; copied before this returns.
             prompts: As :meth:`Segmenter.predict` takes them.
             threshold: As :meth:`Segmenter.predict` takes it.
+            settings: As :meth:`Segmenter.predict` takes them, without zoom: where to look closely
+                depends on the answer, for which the device would have to wait.
 
         Raises:
             ImageError: It is no such image.
             PromptError: As :meth:`Segmenter.predict`.
+            RegionError: The settings have zoom.
         """
         check_image(image)
-        lanes, segmenter = self._lanes, self._segmenter
+        streams, segmenter = self._streams, self._segmenter
+        settings = settings or segmenter.settings
+        if settings.zoom is not None:
+            raise RegionError('Frames are not pipelined with zoom: set zoom None in the settings')
         while len(self._under_way) >= self._depth:
-            lanes.wait(self._under_way.popleft())
-        with lanes.lane('compute'):
-            wanted = segmenter.prepare(prompts)
+            streams.synchronize(self._under_way.popleft())
+        with streams.use('compute'):
+            wanted = segmenter.prepare(prompts, settings)
         pixels = None
-        if not segmenter.is_still(image):
+        if not segmenter.is_still(image, settings):
             pixels = self._upload(image)
-            lanes.after('compute', lanes.mark('upload'))
-        with lanes.lane('compute'):
+            streams.wait_event('compute', streams.record('upload'))
+        with streams.use('compute'):
             if pixels is not None:
-                lanes.hold(pixels, 'compute')
-            logits = segmenter.infer(pixels, wanted)
-        lanes.after('download', lanes.mark('compute'))
-        with lanes.lane('download'):
-            lanes.hold(logits, 'download')
-            host = lanes.pinned(logits.shape, logits.dtype)
+                streams.keep(pixels, 'compute')
+            logits = segmenter.infer(pixels, wanted, settings)
+        streams.wait_event('download', streams.record('compute'))
+        with streams.use('download'):
+            streams.keep(logits, 'download')
+            host = streams.pinned(logits.shape, logits.dtype)
             host.copy_(logits, non_blocking=True)
-        arrived = lanes.mark('download')
+        arrived = streams.record('download')
         self._under_way.append(arrived)
         height, width = image.shape[:2]
         answer = _Answer(host, arrived, reused=pixels is None)
@@ -243,8 +246,8 @@ class OverlappedSegmenter:
         threshold: float | None,
         size: tuple[int, int],
     ) -> Segmentation:
-        """Waits for an answer and reads it; see :meth:`PendingSegmentation.result`."""
-        self._lanes.wait(answer.arrived)
+        """Wait for an answer and read it; see :meth:`PendingSegmentation.result`."""
+        self._streams.synchronize(answer.arrived)
         found = self._segmenter.read(answer.logits, prompts, threshold, size)
         return replace(found, reused=answer.reused)
 
@@ -252,18 +255,18 @@ class OverlappedSegmenter:
         """The image on the device, uint8 (1, 3, H, W), through one of two pinned buffers."""
         buffer = self._buffer(image.shape)
         np.copyto(buffer.numpy(), image)
-        with self._lanes.lane('upload'):
+        with self._streams.use('upload'):
             pixels = buffer.to(self._segmenter.device, non_blocking=True)
             if pixels is buffer:
                 pixels = buffer.clone()
-        self._uploads.append((buffer, self._lanes.mark('upload')))
+        self._uploads.append((buffer, self._streams.record('upload')))
         return pixels.permute(2, 0, 1)[None]
 
     def _buffer(self, shape: tuple[int, ...]) -> Tensor:
         """A pinned buffer that the device has read to its end."""
         if len(self._uploads) >= 2:
             buffer, read = self._uploads.popleft()
-            self._lanes.wait(read)
+            self._streams.synchronize(read)
             if tuple(buffer.shape) == shape:
                 return buffer
-        return self._lanes.pinned(shape, torch.uint8)
+        return self._streams.pinned(shape, torch.uint8)

@@ -16,6 +16,7 @@ from clipseg_model.modeling.backbone import IMAGENET_MEAN, IMAGENET_STD
 from clipseg_model.modeling.base import SegmentationModel
 from clipseg_model.runtime import create_runtime
 from clipseg_model.segmenter import Segmenter
+from clipseg_model.settings import SegmentSettings
 from clipseg_model.weights import store
 from clipseg_model.weights.checkpoints import load_card, load_checkpoint
 from clipseg_model.weights.untrained import UNTRAINED, how_to_train
@@ -102,7 +103,7 @@ def create_model(
         input_size: Side of the square that images are resized to (see :class:`ModelCard`), a
             multiple of the patch size; the model's own where None. Another size is an
             approximation: a smaller one is faster and finds less. Example images keep theirs.
-        reuse_below: See :attr:`clipseg_model.segmenter.Segmenter.reuse_below`; an approximation.
+        reuse_below: See :class:`clipseg_model.settings.SegmentSettings`; an approximation.
 
     Raises:
         ModelNotFoundError: It is neither a name that is known nor a path.
@@ -114,6 +115,7 @@ def create_model(
         ReuseError: ``reuse_below`` is out of range, or the model has nothing to reuse.
         ValueError: ``threads`` is less than 1.
     """
+    settings = SegmentSettings(reuse_below=reuse_below)
     if threads is not None:
         if threads < 1:
             raise ValueError(f'threads must be at least 1, not {threads}')
@@ -123,7 +125,7 @@ def create_model(
         prompt_size = card.prompt_image_size or card.input_size
         card = replace(card, input_size=input_size, prompt_image_size=prompt_size)
     chosen = create_runtime(model, card, device, runtime, precision, exports)
-    return Segmenter(chosen, card, reuse_below=reuse_below)
+    return Segmenter(chosen, card, settings=settings)
 
 
 def load_model(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,14 +27,32 @@ from clipseg_model.modeling.base import ImageFeatures, PromptFeatures, Segmentat
 from clipseg_model.modeling.preprocessing import Preprocessor, input_shape
 from clipseg_model.prompting.competition import compete
 from clipseg_model.prompting.embedding import PromptEmbedder
-from clipseg_model.prompting.visual_prompt import DEFAULT_METHOD
 from clipseg_model.prompts import Prompt, as_prompts, check_probability
+from clipseg_model.regions import Box
 from clipseg_model.runtime import Runtime, wrap_model
 from clipseg_model.segmentation import PromptResult, Segmentation
+from clipseg_model.settings import SegmentSettings
 from clipseg_model.video.still import StillDetector
-from clipseg_model.zoom.refinement import Zoom
 
-__all__ = ['PromptResult', 'Segmentation', 'Segmenter', 'input_shape']
+__all__ = ['PromptResult', 'SegmentSettings', 'Segmentation', 'Segmenter', 'input_shape']
+
+VIEW_BATCH = 8
+"""Views of an image that are encoded at once."""
+
+
+class _Default:
+    """One field of a segmenter's default settings, as an attribute of it."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, segmenter: Segmenter, owner: type) -> Any:
+        return getattr(segmenter.settings, self._name)
+
+    def __set__(self, segmenter: Segmenter, value: Any) -> None:
+        settings = replace(segmenter.settings, **{self._name: value})
+        segmenter.check_settings(settings)
+        segmenter.settings = settings
 
 
 class Segmenter:
@@ -44,12 +63,7 @@ class Segmenter:
             one on a device of its own, see :func:`clipseg_model.runtime.create_runtime`.
         card: What its output means and its input must be.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``; a runtime's own device is what counts.
-        visual_method: How example images with masks become prompt images, a key of
-            :data:`clipseg_model.prompting.visual_prompt.METHODS`.
-        template: What phrases are put into, a key of :data:`clipseg_model.prompts.TEMPLATES` or a
-            caption with one ``{}``; the card's where None.
-        zoom: How to look closely at parts of each image; None not to.
-        reuse_below: As :attr:`reuse_below`.
+        settings: As :attr:`settings`; those of :class:`SegmentSettings` where None.
 
     Attributes:
         model: The model, in evaluation mode on ``device``; it embeds prompts.
@@ -58,28 +72,28 @@ class Segmenter:
         embedder: What embeds prompts for it.
         card: Its card.
         device: Where it runs.
-        zoom: As given; may be set at any time.
+        settings: Those of every call that is given none. ``template``, ``visual_method``, ``zoom``
+            and ``reuse_below`` are attributes too, which change one field of them.
         still: Decides whether an image is encoded, where encodings are reused.
-        prompts_at_once: Most prompts that are decoded at once, None for no limit; may be set at
-            any time. A small number takes less memory and more time, for the same answers.
 
     Raises:
         DeviceError: The device is not there.
         CheckpointError: The card's sizes do not fit the model's patches, or a weight is NaN or
             infinite.
-        PromptError: There is no such visual method or template.
-        ReuseError: As :meth:`check_reuse`.
+        ReuseError: As :meth:`check_settings`.
     """
+
+    template = _Default()
+    visual_method = _Default()
+    zoom = _Default()
+    reuse_below = _Default()
 
     def __init__(
         self,
         model: SegmentationModel | Runtime,
         card: ModelCard,
         device: str | torch.device = 'auto',
-        visual_method: str = DEFAULT_METHOD,
-        template: str | None = None,
-        zoom: Zoom | None = None,
-        reuse_below: float = 0.0,
+        settings: SegmentSettings | None = None,
     ) -> None:
         _check_weights(model.model if isinstance(model, Runtime) else model, card.name)
         if not isinstance(model, Runtime):
@@ -88,124 +102,81 @@ class Segmenter:
         self.model = model.model
         self.device = model.device
         self.card = card
-        self.zoom = zoom
-        self.prompts_at_once: int | None = None
+        self.settings = settings or SegmentSettings()
+        self.check_settings(self.settings)
         self.preprocessor = Preprocessor(card, self.model.backbone, self.device)
-        self.embedder = PromptEmbedder(model, card, self.preprocessor, visual_method, template)
+        self.embedder = PromptEmbedder(model, card, self.preprocessor)
         self.still = StillDetector()
-        self.reuse_below = reuse_below
         self._encoded: ImageFeatures | None = None
         self._decoded: tuple[ImageFeatures, PromptFeatures, Tensor] | None = None
         self._reused = False
         self._features: ImageFeatures | None = None
         self._image = np.zeros((0, 0, 3), np.uint8)
 
-    @property
-    def visual_method(self) -> str:
-        """How example images with masks become prompt images; may be set at any time.
+    def check_settings(self, settings: SegmentSettings) -> None:
+        """Make sure that the model can follow settings; changes nothing.
 
         Raises:
-            PromptError: On setting, there is no such method.
+            ReuseError: Encodings are to be reused, and the model's image tower sees the prompt.
         """
-        return self.embedder.visual_method
-
-    @visual_method.setter
-    def visual_method(self, name: str) -> None:
-        self.embedder.visual_method = name
-
-    @property
-    def template(self) -> str:
-        """What phrases are put into; may be set at any time, None for the card's.
-
-        Raises:
-            PromptError: On setting, there is no such template.
-        """
-        return self.embedder.template
-
-    @template.setter
-    def template(self, template: str | None) -> None:
-        self.embedder.template = template
-
-    @property
-    def reuse_below(self) -> float:
-        """An approximation for a camera that stands still; may be set at any time, 0 is off.
-
-        While an image differs by less than this from the one that was encoded last (in levels of
-        255, see :func:`clipseg_model.video.still.picture_difference`), that encoding is reused, at
-        most ``still.at_most`` times in a row. Other prompts than those of the image before are
-        decoded on it at once. The images must be of one camera: keep a segmenter for each, or call
-        ``still.forget()`` between.
-
-        Raises:
-            ReuseError: On setting, as :meth:`check_reuse`.
-        """
-        return self.still.below
-
-    @reuse_below.setter
-    def reuse_below(self, below: float) -> None:
-        self.check_reuse(below)
-        self.still.below = below
-
-    def check_reuse(self, below: float) -> None:
-        """Make sure that :attr:`reuse_below` can be set to a value; changes nothing.
-
-        Raises:
-            ReuseError: It is out of range; or it is not 0, and the model's image tower sees the
-                prompt, or zoom is on.
-        """
-        StillDetector(below)
-        if below and not self.model.shares_image_features:
+        if settings.reuse_below and not self.model.shares_image_features:
             raise ReuseError(
                 f'The image tower of {self.card.name!r} sees the prompt and runs for each of them: '
                 'there is no encoding of the image alone to reuse. Set reuse_below 0, or choose a '
                 'CLIPSeg'
             )
-        if below and self.zoom is not None:
-            raise ReuseError(
-                'Zoom encodes parts of every image anew, so no encoding is reused with it: set '
-                'reuse_below 0, or leave zoom out'
-            )
 
-    def is_still(self, image: NDArray[np.uint8]) -> bool:
-        """Decides whether the encoding at hand serves for the next image; False without reuse.
+    def is_still(self, image: NDArray[np.uint8], settings: SegmentSettings | None = None) -> bool:
+        """Decide whether the encoding at hand serves for the next image; False without reuse.
 
         What :meth:`set_image` does first, for those who call :meth:`infer`. If not, they must call
         it with this image.
 
         Args:
             image: (H, W, 3) uint8 RGB.
+            settings: :attr:`settings` where None.
+
+        Raises:
+            ReuseError: As :meth:`check_settings`.
         """
-        if not self.reuse_below:
-            self._encoded = self._decoded = None
+        settings = settings or self.settings
+        if not settings.reuse_below:
+            self._forget_encoding()
+            self.still.forget()
             return False
-        return self._is_still(self.preprocessor.resize(image))
+        return self._is_still(self.preprocessor.resize(image), settings)
 
     @torch.inference_mode()
-    def set_image(self, image: NDArray[np.uint8]) -> None:
-        """Encode an image, once for all prompts that follow; or see :attr:`reuse_below`.
+    def set_image(self, image: NDArray[np.uint8], settings: SegmentSettings | None = None) -> None:
+        """Encode an image once for all prompts that follow, or reuse an encoding.
 
         Args:
             image: (H, W, 3) uint8 RGB of any size. Zoom looks at it again in :meth:`predict`, so
                 do not overwrite it before.
+            settings: :attr:`settings` where None. Those of reuse count.
 
         Raises:
             ImageError: It is something else; an image that was set before is then forgotten.
+            ReuseError: As :meth:`check_settings`.
         """
         self._features = None
         check_image(image)
         pixels = self.preprocessor.resize(image)
-        self._reused = self._is_still(pixels)
+        self._reused = self._is_still(pixels, settings or self.settings)
         if not self._reused:
             self._encoded = self.runtime.encode_image(self.preprocessor.normalise(pixels))
         self._features = self._encoded
         self._image = image
 
     @torch.inference_mode()
-    def prepare(self, prompts: Sequence[str | Prompt]) -> list[Prompt]:
+    def prepare(
+        self, prompts: Sequence[str | Prompt], settings: SegmentSettings | None = None
+    ) -> list[Prompt]:
         """Embed prompts ahead of the first image, which also tells whether the model takes them.
 
         Args:
             prompts: As :meth:`predict` takes them.
+            settings: :attr:`settings` where None. Template and visual method count.
 
         Returns:
             The same as prompts.
@@ -214,15 +185,18 @@ class Segmenter:
             PromptError: They are empty, too many, or not representable by the model.
         """
         wanted = as_prompts(prompts)
-        self.embedder.features(wanted)
+        self._prompt_features(wanted, settings or self.settings)
         return wanted
 
     @torch.inference_mode()
-    def embed(self, prompts: Sequence[str | Prompt]) -> Tensor:
-        """The conditional vectors of prompts, as the decoder takes them.
+    def embed(
+        self, prompts: Sequence[str | Prompt], settings: SegmentSettings | None = None
+    ) -> Tensor:
+        """Return the conditional vectors of prompts, as the decoder takes them.
 
         Args:
             prompts: As :meth:`predict` takes them.
+            settings: :attr:`settings` where None. Template and visual method count.
 
         Returns:
             (P, E) float32 on the device, not normalised: of a phrase the average over the
@@ -232,18 +206,22 @@ class Segmenter:
         Raises:
             PromptError: They are empty, too many, or not representable by the model.
         """
-        return self.embedder.conditions(as_prompts(prompts))
+        return self._conditions(as_prompts(prompts), settings or self.settings)
 
     @torch.inference_mode()
     def predict(
-        self, prompts: Sequence[str | Prompt], threshold: float | None = None
+        self,
+        prompts: Sequence[str | Prompt],
+        threshold: float | None = None,
+        settings: SegmentSettings | None = None,
     ) -> Segmentation:
-        """Segment the image that was set, zooming in if :attr:`zoom` says how.
+        """Segment the image that was set.
 
         Args:
             prompts: Phrases or :class:`~clipseg_model.prompts.Prompt`, 1 to 254 of them.
             threshold: Probability in (0, 1) for the prompts that have none of their own; the
                 model's where None.
+            settings: :attr:`settings` where None.
 
         Returns:
             A result for each prompt that is not negative, in their order.
@@ -254,26 +232,26 @@ class Segmenter:
             ImageError: No image was set.
             RegionError: A region to zoom into is not usable for this image.
         """
-        wanted = as_prompts(prompts)
-        if threshold is not None:
-            check_probability(threshold, 'The threshold')
+        settings = settings or self.settings
+        wanted = _check_request(prompts, threshold, settings)
         if self._features is None:
             raise ImageError('There is no image to predict on: call set_image() first')
-        logits = self._decode_prompts(self._features, wanted)
+        logits = self._decode_prompts(self._features, wanted, settings)
         found = self.read(logits, wanted, threshold, self._image.shape[:2])
-        found = replace(found, reused=self._reused)
-        return found if self.zoom is None else self.zoom.refine(self, self._image, found)
+        return self._refine(self._image, replace(found, reused=self._reused), settings)
 
     def segment(
         self,
         image: NDArray[np.uint8],
         prompts: Sequence[str | Prompt],
         threshold: float | None = None,
+        settings: SegmentSettings | None = None,
     ) -> Segmentation:
         """:meth:`set_image` and :meth:`predict` in one call."""
-        wanted = as_prompts(prompts)
-        self.set_image(image)
-        return self.predict(wanted, threshold)
+        settings = settings or self.settings
+        wanted = _check_request(prompts, threshold, settings)
+        self.set_image(image, settings)
+        return self.predict(wanted, threshold, settings)
 
     @torch.inference_mode()
     def segment_batch(
@@ -281,6 +259,7 @@ class Segmenter:
         images: Sequence[NDArray[np.uint8]],
         prompts: Sequence[str | Prompt],
         threshold: float | None = None,
+        settings: SegmentSettings | None = None,
     ) -> list[Segmentation]:
         """Segment images of one size by the same prompts, in one call of the model.
 
@@ -290,6 +269,7 @@ class Segmenter:
             images: At least one, such as the newest of each camera; (H, W, 3) uint8 RGB.
             prompts: As :meth:`predict` takes them.
             threshold: As :meth:`predict` takes it.
+            settings: :attr:`settings` where None.
 
         Returns:
             One for each image, in their order.
@@ -298,9 +278,8 @@ class Segmenter:
             ImageError: There is no image, or one is no RGB image or of another size.
             PromptError: As :meth:`predict`.
         """
-        wanted = as_prompts(prompts)
-        if threshold is not None:
-            check_probability(threshold, 'The threshold')
+        settings = settings or self.settings
+        wanted = _check_request(prompts, threshold, settings)
         sizes = []
         for image in images:
             check_image(image)
@@ -313,25 +292,27 @@ class Segmenter:
             )
         pixels = torch.cat([self.preprocessor.pixels(image) for image in images])
         features = self.runtime.encode_image(pixels)
-        condition = self.embedder.conditions(wanted).expand(len(images), -1, -1)
+        condition = self._conditions(wanted, settings).expand(len(images), -1, -1)
         answers = self.decode(features, self.runtime.encode_prompts(condition))
-        found = [
-            self.read(logits, wanted, threshold, size)
-            for logits, size in zip(answers, sizes, strict=True)
+        return [
+            self._refine(image, self.read(logits, wanted, threshold, size), settings)
+            for image, logits, size in zip(images, answers, sizes, strict=True)
         ]
-        if self.zoom is None:
-            return found
-        pairs = zip(images, found, strict=True)
-        return [self.zoom.refine(self, image, segmentation) for image, segmentation in pairs]
 
     @torch.inference_mode()
-    def infer(self, pixels: Tensor | None, prompts: Sequence[Prompt]) -> Tensor:
-        """The model's part of :meth:`segment`, which leaves its answer on the device.
+    def infer(
+        self,
+        pixels: Tensor | None,
+        prompts: Sequence[Prompt],
+        settings: SegmentSettings | None = None,
+    ) -> Tensor:
+        """Run the model's part of :meth:`segment`, which leaves its answer on the device.
 
         Args:
             pixels: (1, 3, H, W) uint8 RGB, on the device; None for an image that
                 :meth:`is_still`, whose pixels are not needed there.
             prompts: As :meth:`prepare` returns them.
+            settings: :attr:`settings` where None. Zoom does not count.
 
         Returns:
             Logits (P, h, w) float32 at the model's resolution, on the device.
@@ -339,19 +320,17 @@ class Segmenter:
         Raises:
             ImageError: There are no pixels, and no encoding to reuse.
         """
-        features = self._encoded
         if pixels is not None:
             height, width = pixels.shape[2:]
             shape = self.preprocessor.shape_of(height, width)
             resized = self.preprocessor.resize_tensor(pixels, shape)
-            features = self.runtime.encode_image(self.preprocessor.normalise(resized))
-            self._encoded = features if self.reuse_below else None
-        if features is None:
+            self._encoded = self.runtime.encode_image(self.preprocessor.normalise(resized))
+        if self._encoded is None:
             raise ImageError('There is no encoding to reuse: give the pixels of the image')
-        return self._decode_prompts(features, list(prompts))
+        return self._decode_prompts(self._encoded, list(prompts), settings or self.settings)
 
     def decode(self, features: ImageFeatures, prompts: PromptFeatures) -> Tensor:
-        """Decodes what the runtime made of images and prompts.
+        """Decode what the runtime made of images and prompts.
 
         Nothing here waits for a GPU; whether the answer is finite, :meth:`check_finite` says.
 
@@ -368,12 +347,11 @@ class Segmenter:
             if known is prompts:
                 return logits
         logits = self.runtime.decode(features, prompts).float()
-        reusable = self.reuse_below and features is self._encoded
-        self._decoded = (features, prompts, logits) if reusable else None
+        self._decoded = (features, prompts, logits) if features is self._encoded else None
         return logits
 
     def check_finite(self, logits: Tensor) -> None:
-        """Make sure that an answer of :meth:`decode` is one, for which a GPU is waited for.
+        """Make sure that the logits of :meth:`decode` are finite; waits for a GPU.
 
         Raises:
             ClipsegError: The logits are not finite.
@@ -391,7 +369,7 @@ class Segmenter:
         threshold: float | None,
         size: tuple[int, int],
     ) -> Segmentation:
-        """What logits mean.
+        """Make results of logits.
 
         Args:
             logits: (P, h, w), as :meth:`infer` gives them.
@@ -401,10 +379,8 @@ class Segmenter:
 
         Raises:
             ClipsegError: The logits are not finite.
-            PromptError: All prompts are negative, or one is and zoom is on.
+            PromptError: All prompts are negative.
         """
-        if self.zoom is not None and any(prompt.negative for prompt in prompts):
-            raise PromptError('Negative prompts do not work with zoom: leave one of them out')
         self.check_finite(logits)
         default = self.card.threshold if threshold is None else threshold
         presence = self.card.presence_threshold
@@ -448,32 +424,99 @@ class Segmenter:
     def release_caches(self) -> None:
         """Forget the image that was set and what the decoder knows of prompts, to free memory.
 
-        Embeddings are kept: they are small, and dear.
+        Embeddings stay: they are small, and take long to compute.
         """
-        self._features = self._encoded = self._decoded = None
+        self._features = None
+        self._forget_encoding()
         self.embedder.release_features()
 
-    def _decode_prompts(self, features: ImageFeatures, prompts: list[Prompt]) -> Tensor:
+    def _forget_encoding(self) -> None:
+        self._encoded = self._decoded = None
+
+    def _conditions(self, prompts: Sequence[Prompt], settings: SegmentSettings) -> Tensor:
+        return self.embedder.conditions(prompts, settings.template, settings.visual_method)
+
+    def _prompt_features(
+        self, prompts: Sequence[Prompt], settings: SegmentSettings
+    ) -> PromptFeatures:
+        return self.embedder.features(prompts, settings.template, settings.visual_method)
+
+    def _decode_prompts(
+        self, features: ImageFeatures, prompts: list[Prompt], settings: SegmentSettings
+    ) -> Tensor:
         """Logits (P, h, w) of prompts of one image."""
-        most = self.prompts_at_once or len(prompts)
+        most = settings.prompts_at_once or len(prompts)
         parts = [
-            self.decode(features, self.embedder.features(prompts[start : start + most]))
+            self.decode(features, self._prompt_features(prompts[start : start + most], settings))
             for start in range(0, len(prompts), most)
         ]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
-    def _is_still(self, pixels: Tensor) -> bool:
+    def _is_still(self, pixels: Tensor, settings: SegmentSettings) -> bool:
         """See :meth:`is_still`; pixels as they were resized."""
-        if self.reuse_below:
-            # Zoom may have been switched on since.
-            self.check_reuse(self.reuse_below)
-            if self._encoded is None:
-                # What should have been encoded was not: it failed.
-                self.still.forget()
-        if not self.still.is_still(pixels[0].numpy()):
-            self._encoded = self._decoded = None
+        self.check_settings(settings)
+        if self._encoded is None:
+            # What should have been encoded was not: it failed.
+            self.still.forget()
+        if not self.still.is_still(pixels[0].numpy(), settings.reuse_below, settings.reuse_frames):
+            self._forget_encoding()
             return False
         return True
+
+    def _refine(
+        self, image: NDArray[np.uint8], found: Segmentation, settings: SegmentSettings
+    ) -> Segmentation:
+        """Zoom in, where the settings say so."""
+        if settings.zoom is None:
+            return found
+
+        def segment_views(
+            views: Sequence[Box], prompts: Sequence[Sequence[Prompt]]
+        ) -> list[NDArray[np.float32]]:
+            return self._segment_views(image, views, prompts, settings)
+
+        return settings.zoom.refine(image, found, segment_views, self.card.presence_threshold)
+
+    def _segment_views(
+        self,
+        image: NDArray[np.uint8],
+        views: Sequence[Box],
+        prompts: Sequence[Sequence[Prompt]],
+        settings: SegmentSettings,
+    ) -> list[NDArray[np.float32]]:
+        """See :data:`clipseg_model.settings.SegmentViews`.
+
+        Views are resized to the shape of the whole image, so they should have its proportions.
+        """
+        shape = self.preprocessor.shape_of(*image.shape[:2])
+        # A batch has the same number of prompts for each of its images.
+        groups: dict[int, list[int]] = {}
+        for number, own in enumerate(prompts):
+            groups.setdefault(len(own), []).append(number)
+        logits: dict[int, NDArray[np.float32]] = {}
+        for numbers in groups.values():
+            for start in range(0, len(numbers), VIEW_BATCH):
+                batch = numbers[start : start + VIEW_BATCH]
+                crops = [image[views[number].slices] for number in batch]
+                pixels = torch.cat([self.preprocessor.pixels(crop, shape) for crop in crops])
+                features = self.runtime.encode_image(pixels)
+                condition = torch.stack([self._conditions(prompts[n], settings) for n in batch])
+                answers = self.decode(features, self.runtime.encode_prompts(condition))
+                self.check_finite(answers)
+                logits.update(zip(batch, answers.cpu().numpy(), strict=True))
+        return [logits[number] for number in range(len(views))]
+
+
+def _check_request(
+    prompts: Sequence[str | Prompt], threshold: float | None, settings: SegmentSettings
+) -> list[Prompt]:
+    """Refuse what no image could change; returns the prompts."""
+    wanted = as_prompts(prompts)
+    if threshold is not None:
+        check_probability(threshold, 'The threshold')
+    if settings.zoom is not None and any(prompt.negative for prompt in wanted):
+        raise PromptError('Negative prompts do not work with zoom: leave one of them out')
+    return wanted
 
 
 def _check_weights(model: SegmentationModel, name: str) -> None:

@@ -192,6 +192,7 @@ def segment(
     from clipseg_model.images import VIDEO_SUFFIXES
     from clipseg_model.outputs.palette import read_colours
     from clipseg_model.registry import create_model
+    from clipseg_model.settings import SegmentSettings
 
     try:
         prompts = _prompts(prompt or [], prompt_image, prompt_mask, prompt_box, text_weight)
@@ -214,6 +215,9 @@ def segment(
             fail('There is nothing to segment')
         if reuse_below and not any(path.suffix.lower() in VIDEO_SUFFIXES for path in files):
             raise ReuseError('--reuse-below is for videos, and there is none: leave it out')
+        settings = SegmentSettings(
+            template=template, visual_method=visual_prompt, zoom=zooming, reuse_below=reuse_below
+        )
         segmenter = create_model(
             model,
             device,
@@ -221,14 +225,11 @@ def segment(
             precision=precision,
             exports=exports,
             input_size=input_size,
-            reuse_below=reuse_below,
         )
-        segmenter.visual_method = visual_prompt
-        segmenter.template = template
+        segmenter.check_settings(settings)
+        segmenter.settings = settings
         if segmenter.card.notice:
             err.print(f'[yellow]Note:[/] {escape(segmenter.card.notice)}', soft_wrap=True)
-        segmenter.zoom = zooming
-        segmenter.check_reuse(reuse_below)
         least = 1 if instances and min_area is None else min_area
         if (runtime, precision) != ('eager', 'fp32'):
             err.print(f'Runtime: {escape(segmenter.runtime.describe())}', soft_wrap=True)

@@ -55,10 +55,12 @@ def show_progress() -> Progress:
 
 def tell_reuse(segmenter: Segmenter) -> None:
     """Say that what was made is an approximation, where encodings may have been reused."""
-    still = segmenter.still
-    if still.below:
+    from clipseg_model.video.still import describe_reuse
+
+    still, settings = segmenter.still, segmenter.settings
+    if settings.reuse_below:
         err.print(
             f'Approximation: {still.reused} of {still.frames} images reused an encoding; '
-            f'{escape(still.describe())}',
+            f'{escape(describe_reuse(settings.reuse_below, settings.reuse_frames))}',
             soft_wrap=True,
         )

@@ -195,7 +195,7 @@ class FileRunner:
                     'input': str(path),
                     'frame': number,
                     'seconds': round(number / video.rate, 4),
-                    **({'reused': found.reused} if self.segmenter.reuse_below else {}),
+                    **({'reused': found.reused} if self.segmenter.settings.reuse_below else {}),
                     **_record(found, names, self.min_area),
                 }
                 lines.write(json.dumps(record, ensure_ascii=False) + '\n')

@@ -13,7 +13,7 @@ from clipseg_model.model_card import ModelCard
 from clipseg_model.modeling.base import PromptFeatures
 from clipseg_model.modeling.masked_attention import masked_attention
 from clipseg_model.modeling.preprocessing import Preprocessor
-from clipseg_model.prompting.visual_prompt import find_method, visual_prompt
+from clipseg_model.prompting.visual_prompt import DEFAULT_METHOD, find_method, visual_prompt
 from clipseg_model.prompts import EmbeddingCache, Prompt, fill_template, find_captions
 from clipseg_model.runtime.base import Runtime
 
@@ -31,27 +31,15 @@ class PromptEmbedder:
 
     Args:
         runtime: What executes the model.
-        card: What size prompt images have, and what is around them.
+        card: What size prompt images have, what is around them, and what phrases are put into.
         preprocessor: The model's.
-        visual_method: A key of :data:`clipseg_model.prompting.visual_prompt.METHODS`.
-        template: As :attr:`template` takes it.
 
     Raises:
         CheckpointError: The card's sizes do not fit the model's patches.
-        PromptError: There is no such visual method or template.
     """
 
-    def __init__(
-        self,
-        runtime: Runtime,
-        card: ModelCard,
-        preprocessor: Preprocessor,
-        visual_method: str,
-        template: str | None,
-    ) -> None:
+    def __init__(self, runtime: Runtime, card: ModelCard, preprocessor: Preprocessor) -> None:
         self._runtime, self._card, self._preprocessor = runtime, card, preprocessor
-        self.visual_method = visual_method
-        self.template = template
         backbone = runtime.model.backbone
         self._ground = card.ground_levels(backbone.mean)
         self._size = card.prompt_image_size or card.input_size
@@ -65,62 +53,58 @@ class PromptEmbedder:
         self._images = EmbeddingCache()
         self._sets: OrderedDict[Hashable, PromptFeatures] = OrderedDict()
 
-    @property
-    def visual_method(self) -> str:
-        """How example images with masks become prompt images; may be set at any time.
-
-        Raises:
-            PromptError: On setting, there is no such method.
-        """
-        return self._visual_method
-
-    @visual_method.setter
-    def visual_method(self, name: str) -> None:
-        find_method(name)
-        self._visual_method = name
-
-    @property
-    def template(self) -> str:
-        """What phrases are put into; may be set at any time, None for the card's.
-
-        Raises:
-            PromptError: On setting, there is no such template.
-        """
-        return self._template
-
-    @template.setter
-    def template(self, template: str | None) -> None:
-        chosen = self._card.template if template is None else template
-        self._captions = find_captions(chosen)
-        self._template = chosen
-
     def release_features(self) -> None:
-        """Forgets what :meth:`features` kept; embeddings stay."""
+        """Forget what :meth:`features` kept; embeddings stay."""
         self._sets.clear()
 
-    def features(self, prompts: Sequence[Prompt]) -> PromptFeatures:
-        """What the decoder needs to know of a set of prompts, kept for the frames that follow."""
+    def features(
+        self,
+        prompts: Sequence[Prompt],
+        template: str | None = None,
+        visual_method: str = DEFAULT_METHOD,
+    ) -> PromptFeatures:
+        """Return what the decoder needs of a set of prompts, kept for the frames that follow.
+
+        Args:
+            prompts: At least one.
+            template: A key of :data:`clipseg_model.prompts.TEMPLATES` or a caption with one
+                ``{}``; the card's where None.
+            visual_method: A key of :data:`clipseg_model.prompting.visual_prompt.METHODS`.
+
+        Raises:
+            PromptError: A prompt is not representable by the model, or there is no such template
+                or visual method.
+        """
         key = (
-            self._captions,
-            self.visual_method,
+            template,
+            visual_method,
             *((prompt.text, prompt.image_key, prompt.weight) for prompt in prompts),
         )
         features = self._sets.get(key)
         if features is None:
-            features = self._runtime.encode_prompts(self.conditions(prompts))
-            self._sets[key] = features
+            conditions = self.conditions(prompts, template, visual_method)
+            features = self._sets[key] = self._runtime.encode_prompts(conditions)
             if len(self._sets) > PROMPT_SETS:
                 self._sets.popitem(last=False)
         else:
             self._sets.move_to_end(key)
         return features
 
-    def conditions(self, prompts: Sequence[Prompt]) -> Tensor:
-        """Conditional vectors (P, E); see :meth:`clipseg_model.segmenter.Segmenter.embed`."""
+    def conditions(
+        self,
+        prompts: Sequence[Prompt],
+        template: str | None = None,
+        visual_method: str = DEFAULT_METHOD,
+    ) -> Tensor:
+        """Return conditional vectors (P, E); see :meth:`clipseg_model.segmenter.Segmenter.embed`.
+
+        Args and errors are those of :meth:`features`.
+        """
         with_text = [index for index, prompt in enumerate(prompts) if prompt.text is not None]
         with_image = [index for index, prompt in enumerate(prompts) if prompt.image is not None]
-        texts = self._embed_texts([prompts[index] for index in with_text])
-        images = self._embed_images([prompts[index] for index in with_image])
+        captions = find_captions(self._card.template if template is None else template)
+        texts = self._embed_texts([prompts[index] for index in with_text], captions)
+        images = self._embed_images([prompts[index] for index in with_image], visual_method)
         vectors: dict[int, Tensor] = dict(zip(with_text, texts, strict=True))
         for index, image in zip(with_image, images, strict=True):
             text = vectors.get(index)
@@ -129,9 +113,9 @@ class PromptEmbedder:
             vectors[index] = mixed
         return torch.stack([vectors[index] for index in range(len(prompts))])
 
-    def _embed_texts(self, prompts: list[Prompt]) -> list[Tensor]:
+    def _embed_texts(self, prompts: list[Prompt], captions: tuple[str, ...]) -> list[Tensor]:
         filled: list[tuple[str, ...]] = [
-            tuple(fill_template(caption, prompt.text or '') for caption in self._captions)
+            tuple(fill_template(caption, prompt.text or '') for caption in captions)
             for prompt in prompts
         ]
 
@@ -145,21 +129,21 @@ class PromptEmbedder:
 
         return self._texts.get(filled, embed)
 
-    def _embed_images(self, prompts: list[Prompt]) -> list[Tensor]:
-        keys: list[Hashable] = [(prompt.image_key, self.visual_method) for prompt in prompts]
+    def _embed_images(self, prompts: list[Prompt], visual_method: str) -> list[Tensor]:
+        keys: list[Hashable] = [(prompt.image_key, visual_method) for prompt in prompts]
 
         def embed(positions: list[int]) -> Sequence[Tensor]:
-            return [self._embed_image(prompts[position]) for position in positions]
+            return [self._embed_image(prompts[position], visual_method) for position in positions]
 
         return self._images.get(keys, embed)
 
-    def _embed_image(self, prompt: Prompt) -> Tensor:
+    def _embed_image(self, prompt: Prompt, visual_method: str) -> Tensor:
         assert prompt.image is not None
         shape = (self._size, self._size)
-        scope = find_method(self.visual_method).attention
+        scope = find_method(visual_method).attention
         image = prompt.image
         if prompt.mask is not None and not scope:
-            image = visual_prompt(image, prompt.mask, self._size, self.visual_method, self._ground)
+            image = visual_prompt(image, prompt.mask, self._size, visual_method, self._ground)
         pixels = self._preprocessor.pixels(image, shape)
         if prompt.mask is None or not scope:
             return self._runtime.embed_images(pixels)[0]

@@ -26,7 +26,14 @@ from numpy.typing import NDArray
 
 from clipseg_model.errors import ReuseError
 
-__all__ = ['MAX_REUSES', 'TILE', 'StillDetector', 'picture_difference']
+__all__ = [
+    'MAX_REUSES',
+    'TILE',
+    'StillDetector',
+    'check_reuse',
+    'describe_reuse',
+    'picture_difference',
+]
 
 TILE = 8
 """Side of a tile, pixels of the model's input: half of the usual patch."""
@@ -67,67 +74,51 @@ def picture_difference(one: Picture, other: Picture, tile: int = TILE) -> float:
     )
 
 
-class StillDetector:
-    """Decides for the frames of one camera, one after the other. Keep one for each camera.
+def check_reuse(below: float, at_most: int) -> None:
+    """Make sure that the settings of reuse are in range.
 
     Args:
-        below: As :attr:`below`.
-        at_most: As :attr:`at_most`.
-
-    Attributes:
-        frames: How many were looked at.
-        reused: How many of them were still.
+        below: The bound, levels of 255: a picture that differs by less is still. 0 is off. About
+            twice the standard deviation of the camera's noise lets none of it through.
+        at_most: How many frames in a row may be still; the next is encoded whatever it looks like.
 
     Raises:
-        ReuseError: Either is out of range.
+        ReuseError: ``below`` is not in 0…255, or ``at_most`` is less than 1.
+    """
+    if not 0 <= below <= 255:
+        raise ReuseError(
+            f'reuse_below is a difference in levels, 0 (off) to 255, not {below}: 2 to 6 suit '
+            'most cameras'
+        )
+    if at_most < 1:
+        raise ReuseError(
+            f'reuse_frames is a number of frames from 1, not {at_most}: reuse is switched off '
+            'by reuse_below 0'
+        )
+
+
+def describe_reuse(below: float, at_most: int) -> str:
+    """Describe the approximation in a sentence, for people; arguments as :func:`check_reuse`."""
+    times = 'once' if at_most == 1 else f'{at_most} times in a row'
+    return (
+        f'while no {TILE} × {TILE} tile of its input changes by {below:g} levels or '
+        f'more, an image is not encoded but an earlier encoding reused, at most {times}'
+    )
+
+
+class StillDetector:
+    """Compares the frames of one camera, one after the other. Keep one for each camera.
+
+    Attributes:
+        frames: How many were compared.
+        reused: How many of them were still.
     """
 
-    def __init__(self, below: float = 0.0, at_most: int = MAX_REUSES) -> None:
+    def __init__(self) -> None:
         self.frames = self.reused = 0
         self._recent: deque[bool] = deque(maxlen=_WINDOW)
         self._encoded: Picture | None = None
         self._uses = 0
-        self.below, self.at_most = below, at_most
-
-    @property
-    def below(self) -> float:
-        """The bound, levels of 255: a picture that differs by less is still. 0 is never.
-
-        About twice the standard deviation of the camera's noise lets none of it through.
-
-        Raises:
-            ReuseError: On setting, it is not in 0…255.
-        """
-        return self._below
-
-    @below.setter
-    def below(self, below: float) -> None:
-        if not 0 <= below <= 255:
-            raise ReuseError(
-                f'reuse_below is a difference in levels, 0 (off) to 255, not {below}: 2 to 6 suit '
-                'most cameras'
-            )
-        self._below = float(below)
-        if not below:
-            self.forget()
-
-    @property
-    def at_most(self) -> int:
-        """How many frames in a row are still at most; the next is encoded whatever it looks like.
-
-        Raises:
-            ReuseError: On setting, it is less than 1.
-        """
-        return self._at_most
-
-    @at_most.setter
-    def at_most(self, at_most: int) -> None:
-        if at_most < 1:
-            raise ReuseError(
-                f'reuse_frames is a number of frames from 1, not {at_most}: reuse is switched off '
-                'by reuse_below 0'
-            )
-        self._at_most = int(at_most)
 
     @property
     def share(self) -> float:
@@ -136,27 +127,30 @@ class StillDetector:
         return sum(recent) / len(recent) if recent else 0.0
 
     def forget(self) -> None:
-        """Makes the next picture not still, as after a failure to encode the one before."""
+        """Make the next picture not still, as after a failure to encode the one before."""
         self._encoded = None
 
-    def is_still(self, picture: Picture) -> bool:
-        """Decides about the next frame.
+    def is_still(self, picture: Picture, below: float, at_most: int = MAX_REUSES) -> bool:
+        """Decide whether the encoding at hand serves for the next frame.
 
         Args:
             picture: (3, H, W) uint8, as the model sees it before it is normalised; copied if kept.
+            below: As :func:`check_reuse` takes it.
+            at_most: As :func:`check_reuse` takes it.
 
         Returns:
-            Whether the encoding at hand serves. If not, this picture must be encoded: the next ones
-            are compared with it.
+            Whether the encoding serves. If not, this picture must be encoded: the next ones are
+            compared with it.
         """
-        if not self._below:
+        if not below:
+            self.forget()
             return False
         before = self._encoded
         still = (
             before is not None
-            and self._uses < self._at_most
+            and self._uses < at_most
             and before.shape == picture.shape
-            and picture_difference(before, picture) < self._below
+            and picture_difference(before, picture) < below
         )
         self._uses = self._uses + 1 if still else 0
         if not still:
@@ -165,11 +159,3 @@ class StillDetector:
         self.reused += still
         self._recent.append(still)
         return still
-
-    def describe(self) -> str:
-        """What is done, for people."""
-        times = 'once' if self._at_most == 1 else f'{self._at_most} times in a row'
-        return (
-            f'while no {TILE} × {TILE} tile of its input changes by {self._below:g} levels or '
-            f'more, an image is not encoded but an earlier encoding reused, at most {times}'
-        )

@@ -11,7 +11,7 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import chain, zip_longest
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,18 +19,12 @@ from numpy.typing import NDArray
 
 from clipseg_model.calibration import top_scores
 from clipseg_model.errors import RegionError
-from clipseg_model.prompts import Prompt
 from clipseg_model.regions import Box, CloseUp, CloseUps, check_combination
 from clipseg_model.segmentation import PromptResult, Segmentation
+from clipseg_model.settings import SegmentViews
 from clipseg_model.zoom.proposals import CoarseProposals, Proposal, Proposer, check_share
 
-if TYPE_CHECKING:
-    from clipseg_model.segmenter import Segmenter
-
-__all__ = ['Region', 'Zoom', 'segment_views']
-
-VIEW_BATCH = 8
-"""Parts of an image encoded at once."""
+__all__ = ['Region', 'Zoom']
 
 
 @dataclass
@@ -48,7 +42,7 @@ class Region:
 
 @dataclass(frozen=True)
 class Zoom:
-    """How a :class:`~clipseg_model.segmenter.Segmenter` zooms in: set it as its ``zoom``.
+    """How to zoom in, for :attr:`clipseg_model.settings.SegmentSettings.zoom`.
 
     Results are what they are without: :class:`~clipseg_model.segmentation.Segmentation` at the
     image's own size. Each prompt's score is that of the joined answer, so what a closer look shows
@@ -88,14 +82,19 @@ class Zoom:
             )
 
     def refine(
-        self, segmenter: Segmenter, image: NDArray[np.uint8], found: Segmentation
+        self,
+        image: NDArray[np.uint8],
+        found: Segmentation,
+        segment_views: SegmentViews,
+        presence_threshold: float,
     ) -> Segmentation:
-        """Look closely where it is worth it.
+        """Look closely at the regions that the proposer proposes.
 
         Args:
-            segmenter: What found it.
             image: (H, W, 3) uint8 RGB, the whole.
             found: What was found in the whole.
+            segment_views: Segments parts of the image.
+            presence_threshold: The model's.
 
         Returns:
             A new segmentation; prompts without a region keep their result.
@@ -107,15 +106,13 @@ class Zoom:
         if not regions:
             return found
         prompts = [[found.results[number].prompt for number in region.boxes] for region in regions]
-        answers = segment_views(segmenter, image, [region.view for region in regions], prompts)
+        answers = segment_views([region.view for region in regions], prompts)
         parts: dict[int, list[CloseUp]] = {}
         for region, logits in zip(regions, answers, strict=True):
             for (number, boxes), own in zip(region.boxes.items(), logits, strict=True):
                 parts.setdefault(number, []).append(CloseUp(region.view, tuple(boxes), own))
         results = [
-            self._join(result, parts[number], segmenter.card.presence_threshold)
-            if number in parts
-            else result
+            self._join(result, parts[number], presence_threshold) if number in parts else result
             for number, result in enumerate(found.results)
         ]
         return Segmentation(found.height, found.width, results, found.model)
@@ -174,47 +171,3 @@ class Zoom:
 
 def _score(logits: NDArray[np.float32]) -> float:
     return top_scores(torch.from_numpy(logits)[None])[0]
-
-
-@torch.inference_mode()
-def segment_views(
-    segmenter: Segmenter,
-    image: NDArray[np.uint8],
-    views: Sequence[Box],
-    prompts: Sequence[Sequence[Prompt]],
-) -> list[NDArray[np.float32]]:
-    """Segment parts of an image, each as if it were a whole one, in batches.
-
-    Args:
-        segmenter: What segments them.
-        image: (H, W, 3) uint8 RGB.
-        views: The parts. They are resized to one shape, that of the whole image, so they
-            should have its proportions.
-        prompts: For each view, at least one.
-
-    Returns:
-        For each view, logits (P, h, w) float32 at the model's resolution.
-
-    Raises:
-        PromptError: A prompt is not representable by the model.
-    """
-    shape = segmenter.preprocessor.shape_of(*image.shape[:2])
-    # A batch has the same number of prompts for each of its images.
-    groups: dict[int, list[int]] = {}
-    for number, own in enumerate(prompts):
-        groups.setdefault(len(own), []).append(number)
-    logits: dict[int, NDArray[np.float32]] = {}
-    for numbers in groups.values():
-        for start in range(0, len(numbers), VIEW_BATCH):
-            batch = numbers[start : start + VIEW_BATCH]
-            crops = [image[views[number].slices] for number in batch]
-            pixels = torch.cat([segmenter.preprocessor.pixels(crop, shape) for crop in crops])
-            features = segmenter.runtime.encode_image(pixels)
-            condition = torch.stack(
-                [segmenter.embedder.conditions(list(prompts[n])) for n in batch]
-            )
-            known = segmenter.runtime.encode_prompts(condition)
-            answers = segmenter.decode(features, known)
-            segmenter.check_finite(answers)
-            logits.update(zip(batch, answers.cpu().numpy(), strict=True))
-    return [logits[number] for number in range(len(views))]

@@ -25,7 +25,8 @@ from clipseg_model.errors import ClipsegError
 from clipseg_model.prompts import Prompt
 from clipseg_model.registry import create_model
 from clipseg_model.segmenter import Segmenter
-from clipseg_model.video.still import StillDetector
+from clipseg_model.settings import SegmentSettings
+from clipseg_model.video.still import describe_reuse
 from clipseg_ros.depth.stage import DepthStage
 from clipseg_ros.images.backend import open_backend
 from clipseg_ros.outputs.masks import MaskServer, MaskSource
@@ -53,7 +54,7 @@ from clipseg_ros.segment.pipeline import (
     SegmentationPipeline,
     SegmentedFrame,
     check_representable,
-    overlap_on_gpu,
+    stream_on_gpu,
 )
 from clipseg_ros.segment.report import NodeReport, Parts
 from clipseg_ros.segment.shared_model import SharedSegmenter
@@ -219,7 +220,7 @@ class SegmentNode(LifecycleNode):
             self._segmenter.max_batch = settings.max_batch
         self.get_logger().info(f'Runtime: {self._segmenter.runtime.describe()}')
         if self._settings.reuse_below:
-            self._segmenter.check_reuse(self._settings.reuse_below)
+            self._segmenter.check_settings(SegmentSettings(reuse_below=self._settings.reuse_below))
             self._tell_reuse()
         card = self._segmenter.card
         if card.notice and card.name not in self._told:
@@ -235,7 +236,7 @@ class SegmentNode(LifecycleNode):
             lambda: self._settings,
             lambda: int(self.get_clock().now().nanoseconds),
             backend.to_rgb,
-            overlap_on_gpu(self._segmenter),
+            stream_on_gpu(self._segmenter),
             self._depth,
             self._mask_server,
             partial(self._log.warning, 'memory'),
@@ -379,7 +380,7 @@ class SegmentNode(LifecycleNode):
         """Why the loaded model cannot reuse encodings."""
         try:
             if self._segmenter is not None:
-                self._segmenter.check_reuse(below)
+                self._segmenter.check_settings(SegmentSettings(reuse_below=below))
         except ClipsegError as error:
             return str(error)
         return ''
@@ -387,8 +388,8 @@ class SegmentNode(LifecycleNode):
     def _tell_reuse(self) -> None:
         """Logs that masks are an approximation, or no longer."""
         if self._settings.reuse_below:
-            still = StillDetector(self._settings.reuse_below, self._settings.reuse_frames)
-            self.get_logger().info(f'approximation (reuse_below): {still.describe()}')
+            said = describe_reuse(self._settings.reuse_below, self._settings.reuse_frames)
+            self.get_logger().info(f'approximation (reuse_below): {said}')
         else:
             self.get_logger().info('no approximation (reuse_below 0): every image is encoded')
 

@@ -10,17 +10,19 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from clipseg_model.cuda_streams import OverlappedSegmenter, PendingSegmentation
+from clipseg_model.cuda_streams import PendingSegmentation, StreamedSegmenter
 from clipseg_model.errors import DeviceMemoryError
 from clipseg_model.prompts import Prompt
 from clipseg_model.runtime.base import memory_guard
 from clipseg_model.segmentation import Segmentation
 from clipseg_model.segmenter import Segmenter
+from clipseg_model.settings import SegmentSettings
 
 PATIENCE = 60.0
 """Seconds after the last trouble until all prompts are tried at once again."""
@@ -35,7 +37,7 @@ class MemoryRelief:
 
     Args:
         segmenter: The model.
-        overlapped: The same with several frames under way, which takes more memory; None to
+        streamed: The same with several frames under way, which takes more memory; None to
             segment one after another.
         report: Told in one line of what was done.
     """
@@ -43,10 +45,10 @@ class MemoryRelief:
     def __init__(
         self,
         segmenter: Segmenter,
-        overlapped: OverlappedSegmenter | None,
+        streamed: StreamedSegmenter | None,
         report: Callable[[str], None],
     ) -> None:
-        self._segmenter, self._overlapped, self._report = segmenter, overlapped, report
+        self._segmenter, self._streamed, self._report = segmenter, streamed, report
         self._last_trouble = 0.0
         self.at_once: int | None = None
         """Most prompts that are decoded at once; None where there is no limit."""
@@ -62,7 +64,11 @@ class MemoryRelief:
         )
 
     def segment(
-        self, image: NDArray[np.uint8], prompts: Sequence[Prompt], threshold: float | None
+        self,
+        image: NDArray[np.uint8],
+        prompts: Sequence[Prompt],
+        threshold: float | None,
+        settings: SegmentSettings,
     ) -> Answer:
         """Segments an image; a second time, smaller, where memory ran out.
 
@@ -70,40 +76,43 @@ class MemoryRelief:
             image: (H, W, 3) uint8 RGB.
             prompts: What to look for.
             threshold: As :meth:`Segmenter.segment` takes it.
+            settings: As :meth:`Segmenter.segment` takes them; ``prompts_at_once`` does not count.
 
         Raises:
             DeviceMemoryError: It ran out the second time too.
             ClipsegError: As :meth:`Segmenter.segment`.
         """
         if self.at_once is not None and time.monotonic() - self._last_trouble > PATIENCE:
-            self._limit(None)
-        answer, problem = self._attempt(image, prompts, threshold)
+            self.at_once = None
+        answer, problem = self._attempt(image, prompts, threshold, settings)
         if answer is not None:
             return answer
         now = min(self.at_once or len(prompts), len(prompts))
         fewer = max(1, now // 2)
-        self._limit(fewer)
+        self.at_once = fewer
         self._report(
             f'out of memory: given back what was kept, trying again on {self._segmenter.device} '
             f'with {fewer} of {len(prompts)} prompt(s) at a time. {problem}'
         )
-        answer, problem = self._attempt(image, prompts, threshold)
+        answer, problem = self._attempt(image, prompts, threshold, settings)
         if answer is None:
             raise DeviceMemoryError(problem)
         return answer
 
-    def _limit(self, at_once: int | None) -> None:
-        self.at_once = self._segmenter.prompts_at_once = at_once
-
     def _attempt(
-        self, image: NDArray[np.uint8], prompts: Sequence[Prompt], threshold: float | None
+        self,
+        image: NDArray[np.uint8],
+        prompts: Sequence[Prompt],
+        threshold: float | None,
+        settings: SegmentSettings,
     ) -> tuple[Answer | None, str]:
         """The answer; or None and why, with memory given back."""
+        settings = replace(settings, prompts_at_once=self.at_once)
         try:
             with memory_guard(self._segmenter.runtime):
-                if self._overlapped is not None and self.at_once is None:
-                    return self._overlapped.start(image, prompts, threshold), ''
-                return self._segmenter.segment(image, prompts, threshold), ''
+                if self._streamed is not None and self.at_once is None:
+                    return self._streamed.start(image, prompts, threshold, settings), ''
+                return self._segmenter.segment(image, prompts, threshold, settings), ''
         except DeviceMemoryError as error:
             problem = str(error)
         # Here, not above: while an error is handled, its traceback keeps what the model had made.

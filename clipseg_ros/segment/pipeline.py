@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from std_msgs.msg import Header
 
-from clipseg_model.cuda_streams import OverlappedSegmenter, PendingSegmentation
+from clipseg_model.cuda_streams import PendingSegmentation, StreamedSegmenter
 from clipseg_model.modeling.masked_attention import check_restrictable
 from clipseg_model.outputs.frame_outputs import FrameOutputs, Scratch
 from clipseg_model.outputs.overlay import render_overlay
@@ -22,8 +22,8 @@ from clipseg_model.prompting.visual_prompt import find_method
 from clipseg_model.prompts import Prompt, fill_template, find_captions
 from clipseg_model.regions import Box
 from clipseg_model.segmenter import Segmentation, Segmenter
+from clipseg_model.settings import SegmentSettings
 from clipseg_model.video.steadying import Steadier
-from clipseg_model.video.still import MAX_REUSES
 from clipseg_ros.images.conversion import image_to_rgb
 from clipseg_ros.outputs.publishers import COMPRESSED_LABELS, SegmentOutputs
 from clipseg_ros.prompts.set import ActivePrompt, PromptSet, reported
@@ -136,11 +136,9 @@ def check_representable(
         check_restrictable(segmenter.model)
 
 
-def overlap_on_gpu(segmenter: Segmenter) -> OverlappedSegmenter | None:
-    """Returns what keeps several frames under way where the model is on a CUDA device."""
-    if segmenter.device.type != 'cuda' or segmenter.zoom is not None:
-        return None
-    return OverlappedSegmenter(segmenter)
+def stream_on_gpu(segmenter: Segmenter) -> StreamedSegmenter | None:
+    """Return what pipelines frames where the model is on a CUDA device, else None."""
+    return StreamedSegmenter(segmenter) if segmenter.device.type == 'cuda' else None
 
 
 class SegmentationPipeline:
@@ -153,7 +151,7 @@ class SegmentationPipeline:
         settings: Returns the settings of now.
         now: Returns the node's time, nanoseconds.
         to_rgb: From a message to RGB uint8 (H, W, 3), such as an image backend has it.
-        overlapped: Runs the same model on a GPU with several frames under way; None to segment
+        streamed: Runs the same model on a GPU with several frames under way; None to segment
             one frame after another.
         taker: Who makes points of the frames, if anybody.
         masks: Who may want a frame segmented though nobody subscribes.
@@ -168,7 +166,7 @@ class SegmentationPipeline:
         settings: Callable[[], Settings],
         now: Callable[[], int],
         to_rgb: Callable[[Any], NDArray[np.uint8]] = image_to_rgb,
-        overlapped: OverlappedSegmenter | None = None,
+        streamed: StreamedSegmenter | None = None,
         taker: FrameTaker | None = None,
         masks: FrameAsker | None = None,
         report: Callable[[str], None] = _LOG.warning,
@@ -185,10 +183,9 @@ class SegmentationPipeline:
         self._steadier = Steadier()
         # How prompts and the image were read for the frame before.
         self._reading: tuple[str | None, str, Roi | None] = (None, '', None)
-        self._reuse = (0.0, MAX_REUSES)
         self._scratch = Scratch()
         self._taker, self._masks = taker, masks
-        self.memory = MemoryRelief(segmenter, overlapped, report)
+        self.memory = MemoryRelief(segmenter, streamed, report)
         """Runs the model, and knows whether memory is short."""
         self._prompts, self._outputs = prompts, outputs
         self._settings, self._now = settings, now
@@ -219,17 +216,17 @@ class SegmentationPipeline:
         self._skipped = None
         if self._taker is not None:
             self._taker.expect(message.header)
-        rgb, settings, segmenter = self.to_rgb(message), self._settings(), self.segmenter
-        # Here, between two frames: a segmenter is not for two threads at once.
-        segmenter.template = settings.template or segmenter.card.template
-        segmenter.visual_method = settings.visual_method
-        reuse = (settings.reuse_below, settings.reuse_frames)
-        if reuse != self._reuse:
-            segmenter.reuse_below, segmenter.still.at_most = self._reuse = reuse
+        rgb, settings = self.to_rgb(message), self._settings()
         region = find_region(settings.roi, *rgb.shape[:2])
         seen = rgb if region is None else rgb[region.slices]
         wanted, started = [entry.prompt for entry in prompts], time.perf_counter()
-        segmentation = self.memory.segment(seen, wanted, settings.threshold)
+        how = SegmentSettings(
+            template=settings.template,
+            visual_method=settings.visual_method,
+            reuse_below=settings.reuse_below,
+            reuse_frames=settings.reuse_frames,
+        )
+        segmentation = self.memory.segment(seen, wanted, settings.threshold, how)
         if isinstance(segmentation, Segmentation):
             self.model_seconds = time.perf_counter() - started
         return FoundFrame(

@@ -27,6 +27,7 @@ from clipseg_model.registry import create_model
 from clipseg_model.runtime.base import Runtime
 from clipseg_model.segmentation import Segmentation
 from clipseg_model.segmenter import Segmenter
+from clipseg_model.settings import SegmentSettings
 from clipseg_ros.segment.turns import Turns
 
 AUTOMATIC_BATCH = 8
@@ -43,6 +44,7 @@ class Frame:
         owner: Whose image it is.
         pixels: Normalised, (1, 3, h, w), on the model's device.
         prompts: What to look for.
+        settings: How.
         made: The point in the stream of a CUDA device at which ``pixels`` are there.
         logits: (P, h, w), on the device, once it has been served.
         answered: As ``made``, of ``logits``.
@@ -52,6 +54,7 @@ class Frame:
     owner: SharedSegmenter
     pixels: Tensor
     prompts: list[Prompt]
+    settings: SegmentSettings
     made: torch.cuda.Event | None
     logits: Tensor | None = None
     answered: torch.cuda.Event | None = None
@@ -103,7 +106,11 @@ class ModelQueue:
         ready: list[tuple[Frame, PromptFeatures]] = []
         for frame in frames:
             try:
-                ready.append((frame, frame.owner.embedder.features(frame.prompts)))
+                how = frame.settings
+                known = frame.owner.embedder.features(
+                    frame.prompts, how.template, how.visual_method
+                )
+                ready.append((frame, known))
             except Exception as error:
                 frame.error = error
         reason = _attempt(ready)
@@ -173,6 +180,15 @@ def _segment(ready: Sequence[tuple[Frame, PromptFeatures]]) -> None:
             ready[number][0].logits = logits
 
 
+def _goes_alone(settings: SegmentSettings) -> bool:
+    """Whether images depend on answers (zoom) or on others (reuse), or memory is short."""
+    return (
+        settings.zoom is not None
+        or settings.reuse_below > 0
+        or settings.prompts_at_once is not None
+    )
+
+
 class SharedEmbedder(PromptEmbedder):
     """Embeds prompts when it is its turn; known ones at once.
 
@@ -185,10 +201,10 @@ class SharedEmbedder(PromptEmbedder):
         super().__init__(*words)
         self._queue = queue
 
-    def conditions(self, prompts: Sequence[Prompt]) -> Tensor:
+    def conditions(self, prompts: Sequence[Prompt], *how: Any) -> Tensor:
         """As the method of :class:`~clipseg_model.prompting.embedding.PromptEmbedder`."""
         with self._queue.turns.mine():
-            return super().conditions(prompts)
+            return super().conditions(prompts, *how)
 
 
 class SharedSegmenter(Segmenter):
@@ -212,9 +228,7 @@ class SharedSegmenter(Segmenter):
     def __init__(self, queue: ModelQueue, *words: Any) -> None:
         super().__init__(*words)
         self._queue = queue
-        self.embedder = SharedEmbedder(
-            queue, self.runtime, self.card, self.preprocessor, self.visual_method, self.template
-        )
+        self.embedder = SharedEmbedder(queue, self.runtime, self.card, self.preprocessor)
         self.max_batch = 0
 
     @property
@@ -222,39 +236,42 @@ class SharedSegmenter(Segmenter):
         """The most images in one call, 0 of :attr:`max_batch` resolved."""
         return self.max_batch or (AUTOMATIC_BATCH if self.runtime.batches else 1)
 
-    @property
-    def _goes_alone(self) -> bool:
-        """Whether its images depend on answers (zoom) or others (reuse), or memory is short."""
-        return self.zoom is not None or self.reuse_below > 0 or self.prompts_at_once is not None
-
     @torch.inference_mode()
     def segment(
         self,
         image: NDArray[np.uint8],
         prompts: Sequence[str | Prompt],
         threshold: float | None = None,
+        settings: SegmentSettings | None = None,
     ) -> Segmentation:
         """As the method of :class:`~clipseg_model.segmenter.Segmenter`, when it is its turn."""
-        if self._goes_alone:
+        settings = settings or self.settings
+        if _goes_alone(settings):
             with self._queue.turns.mine():
-                return super().segment(image, prompts, threshold)
+                return super().segment(image, prompts, threshold, settings)
         wanted = as_prompts(prompts)
         if threshold is not None:
             check_probability(threshold, 'The threshold')
         check_image(image)
-        logits = self._line_up(self.preprocessor.pixels(image), wanted)
+        logits = self._line_up(self.preprocessor.pixels(image), wanted, settings)
         return self.read(logits, wanted, threshold, image.shape[:2])
 
     @torch.inference_mode()
-    def infer(self, pixels: Tensor | None, prompts: Sequence[Prompt]) -> Tensor:
+    def infer(
+        self,
+        pixels: Tensor | None,
+        prompts: Sequence[Prompt],
+        settings: SegmentSettings | None = None,
+    ) -> Tensor:
         """As the method of :class:`~clipseg_model.segmenter.Segmenter`, when it is its turn."""
-        if self._goes_alone or pixels is None:
+        settings = settings or self.settings
+        if _goes_alone(settings) or pixels is None:
             with self._queue.turns.mine():
-                return super().infer(pixels, prompts)
+                return super().infer(pixels, prompts, settings)
         height, width = pixels.shape[2:]
         shape = self.preprocessor.shape_of(height, width)
         resized = self.preprocessor.resize_tensor(pixels, shape)
-        return self._line_up(self.preprocessor.normalise(resized), list(prompts))
+        return self._line_up(self.preprocessor.normalise(resized), list(prompts), settings)
 
     @torch.inference_mode()
     def warm_up(self, height: int = 480, width: int = 640, prompts: int = 1) -> None:
@@ -270,11 +287,11 @@ class SharedSegmenter(Segmenter):
                 known = self.runtime.encode_prompts(condition.repeat(size, prompts, 1))
                 self.decode(features, known)
 
-    def _line_up(self, pixels: Tensor, prompts: list[Prompt]) -> Tensor:
+    def _line_up(self, pixels: Tensor, prompts: list[Prompt], settings: SegmentSettings) -> Tensor:
         made = None
         if pixels.device.type == 'cuda':
             made = torch.cuda.current_stream(pixels.device).record_event()
-        return self._queue.answer(Frame(self, pixels, prompts, made), self.batch_limit)
+        return self._queue.answer(Frame(self, pixels, prompts, settings, made), self.batch_limit)
 
 
 class SharedModels:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from clipseg_model.model_card import ModelCard
 from clipseg_model.segmenter import Segmenter
+from clipseg_model.settings import SegmentSettings
 from clipseg_model.zoom.refinement import Zoom
 
 COLOURS = {'red': 0, 'green': 1, 'blue': 2}
@@ -48,4 +49,4 @@ class PixelModel(nn.Module):
 def pixel_segmenter(zoom: Zoom | None = None, input_size: int = 64, **card: Any) -> Segmenter:
     """A segmenter around the model."""
     made = ModelCard('pixels', 'pixels', {}, input_size, **card)
-    return Segmenter(PixelModel(), made, 'cpu', zoom=zoom)  # type: ignore[arg-type]
+    return Segmenter(PixelModel(), made, 'cpu', SegmentSettings(zoom=zoom))  # type: ignore[arg-type]

@@ -19,6 +19,7 @@ from clipseg_model.modeling.masked_attention import SCOPES, masked_attention
 from clipseg_model.prompting.visual_prompt import METHODS, visual_prompt
 from clipseg_model.prompts import TEMPLATES, Prompt, fill_template
 from clipseg_model.segmenter import Segmenter, input_shape
+from clipseg_model.settings import SegmentSettings
 from clipseg_model.weights.checkpoints import load_card, save_checkpoint
 
 PROMPTS = ['a mug', 'the red chair', 'blue cup']
@@ -305,13 +306,12 @@ class TestTemplates:
         calls = Calls(templated, monkeypatch)
         templated.prepare(['red chair'])
         assert calls.texts == [['a red chair to sit on']]
-        assert templated.template == 'a {} to sit on'
 
     def test_chosen_before_the_cards(
         self, segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         card = replace(segmenter.card, template='a {} to sit on')
-        chosen = Segmenter(segmenter.model, card, 'cpu', template='the red {}')
+        chosen = Segmenter(segmenter.model, card, 'cpu', SegmentSettings(template='the red {}'))
         calls = Calls(chosen, monkeypatch)
         chosen.prepare(['cup'])
         chosen.template = 'none'
@@ -349,15 +349,15 @@ class TestTemplates:
         segmenter.template = 'ensemble'
         found = segmenter.embed(phrases)
         assert [len(texts) for texts in calls.texts] == [256, 9 * 36 - 256]
-        alone = Segmenter(segmenter.model, segmenter.card, 'cpu', template='ensemble')
-        torch.testing.assert_close(found[[30]], alone.embed(phrases[30:31]), rtol=1e-4, atol=1e-5)
+        alone = with_card(segmenter).embed(phrases[30:31], SegmentSettings(template='ensemble'))
+        torch.testing.assert_close(found[[30]], alone, rtol=1e-4, atol=1e-5)
 
     def test_what_is_none(self, segmenter: Segmenter) -> None:
         with pytest.raises(PromptError, match="no template 'nine'"):
             segmenter.template = 'nine'
         with pytest.raises(PromptError, match="no template 'nine'"):
-            Segmenter(segmenter.model, segmenter.card, 'cpu', template='nine')
-        assert segmenter.template == '{}'
+            SegmentSettings(template='nine')
+        assert segmenter.template is None
 
 
 class TestVisualMethods:
@@ -371,13 +371,13 @@ class TestVisualMethods:
     def test_of_pixels(self, segmenter: Segmenter, example: Prompt, name: str) -> None:
         assert example.image is not None
         assert example.mask is not None
-        chosen = Segmenter(segmenter.model, segmenter.card, 'cpu', visual_method=name)
+        chosen = SegmentSettings(visual_method=name)
         prompt_image = visual_prompt(example.image, example.mask, 64, name)
         with torch.inference_mode():
             expected = segmenter.model.embed_images(
                 segmenter.preprocessor.pixels(prompt_image, (64, 64))
             )
-        assert torch.equal(chosen.embed([example]), expected)
+        assert torch.equal(segmenter.embed([example], chosen), expected)
 
     @pytest.mark.parametrize('scope', SCOPES)
     def test_of_attention(self, segmenter: Segmenter, example: Prompt, scope: str) -> None:
@@ -421,7 +421,7 @@ class TestVisualMethods:
         with pytest.raises(PromptError, match=r"no method 'glow'.*crop_blur_10"):
             segmenter.visual_method = 'glow'
         with pytest.raises(PromptError, match="no method 'glow'"):
-            Segmenter(segmenter.model, segmenter.card, 'cpu', visual_method='glow')
+            SegmentSettings(visual_method='glow')
         assert segmenter.visual_method == 'crop_blur_10'
 
 
@@ -546,9 +546,8 @@ class TestPromptsAtOnce:
     ) -> None:
         prompts = [*PROMPTS, Prompt('a bowl', negative=True)]
         expected = segmenter.segment(image, prompts)
-        segmenter.prompts_at_once = at_once
         del calls.decoded[:], calls.images[:]
-        found = segmenter.segment(image, prompts)
+        found = segmenter.segment(image, prompts, settings=SegmentSettings(prompts_at_once=at_once))
         assert calls.decoded == {1: [1, 1, 1, 1], 2: [2, 2], 5: [4]}[at_once]
         assert len(calls.images) == 1, 'the image is encoded once'
         for one, other in zip(found.results, expected.results, strict=True):
@@ -565,3 +564,24 @@ class TestPromptsAtOnce:
         again = segmenter.segment(image, PROMPTS)
         assert len(calls.texts) == 1, 'embeddings are kept'
         np.testing.assert_array_equal(again.results[0].logits, expected.results[0].logits)
+
+
+class TestSettings:
+    def test_those_of_a_call_come_before_the_defaults(
+        self, segmenter: Segmenter, image: NDArray[np.uint8], calls: Calls
+    ) -> None:
+        captioned, red = SegmentSettings(template='a {}'), SegmentSettings(template='red {}')
+        segmenter.settings = captioned
+        segmenter.segment(image, ['mug'])
+        segmenter.segment(image, ['cup'], settings=red)
+        segmenter.segment_batch([image, image], ['chair'], settings=red)
+        segmenter.prepare(['bowl'], red)
+        segmenter.segment(image, ['plate'])
+        wanted = [['a mug'], ['red cup'], ['red chair'], ['red bowl'], ['a plate']]
+        assert calls.texts == wanted
+        assert segmenter.settings is captioned
+
+    def test_one_default_may_be_set_alone(self, segmenter: Segmenter) -> None:
+        segmenter.settings = SegmentSettings(template='a {}')
+        segmenter.visual_method = 'crop'
+        assert segmenter.settings == SegmentSettings('a {}', 'crop')

@@ -20,7 +20,7 @@ import torch
 from accelerate import Accelerator
 from torch.utils.data import DataLoader, Dataset
 
-from clipseg_model import Prompt, Segmenter
+from clipseg_model import Prompt, Segmenter, SegmentSettings
 from clipseg_model.calibration import sigmoid, top_scores
 from clipseg_model.errors import ClipsegError
 from clipseg_model.model_card import ModelCard
@@ -275,7 +275,7 @@ def _native(
     model: SegmentationModel, card: ModelCard, data: _Groups, device: torch.device
 ) -> Tally:
     how = data.evaluation
-    segmenter = Segmenter(model, card, device, how.method, how.template)
+    segmenter = Segmenter(model, card, device, SegmentSettings(how.template, how.method))
     tally = Tally(card.threshold)
     for samples, left_out in _loader(data, how.workers):
         tally.skipped.update(left_out)

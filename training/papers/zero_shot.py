@@ -8,7 +8,7 @@ from accelerate import Accelerator
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from clipseg_model import Segmenter
+from clipseg_model import Segmenter, SegmentSettings
 from clipseg_model.calibration import sigmoid
 from clipseg_model.model_card import ModelCard
 from clipseg_model.modeling.base import SegmentationModel
@@ -94,7 +94,9 @@ class _Pictures:
         evaluation: Evaluation,
         device: torch.device,
     ) -> None:
-        self.segmenter = Segmenter(model, card, device, template=evaluation.template)
+        self.segmenter = Segmenter(
+            model, card, device, SegmentSettings(template=evaluation.template)
+        )
         self.names = names
 
     def __call__(self, scene: Scene) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:

@@ -10,16 +10,22 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from test_overlap import Record
+from test_cuda_streams import Record
 from tiny_models import make_small_clip
 
-from clipseg_model.cuda_streams import OverlappedSegmenter
+from clipseg_model.cuda_streams import StreamedSegmenter
 from clipseg_model.errors import ClipsegError, ImageError, ReuseError
 from clipseg_model.model_card import ModelCard
 from clipseg_model.modeling.clsclip import ClsCLIP
 from clipseg_model.registry import create_model
 from clipseg_model.segmenter import Segmenter
-from clipseg_model.video.still import StillDetector, picture_difference
+from clipseg_model.settings import SegmentSettings
+from clipseg_model.video.still import (
+    StillDetector,
+    check_reuse,
+    describe_reuse,
+    picture_difference,
+)
 from clipseg_model.zoom.refinement import Zoom
 
 PROMPTS = ['a mug', 'the red chair']
@@ -76,89 +82,92 @@ class TestDifference:
 class TestDetector:
     def test_noise_of_a_camera_is_not_motion(self) -> None:
         """At twice its standard deviation, as is recommended, in 80 frames."""
-        detector = StillDetector(6.0, at_most=1000)
-        first, *rest = (detector.is_still(noisy(picture(256, 256), 3, n)) for n in range(80))
+        detector = StillDetector()
+        first, *rest = (
+            detector.is_still(noisy(picture(256, 256), 3, n), 6.0, 1000) for n in range(80)
+        )
         assert not first
         assert all(rest)
         assert detector.share == 79 / 80
         assert (detector.frames, detector.reused) == (80, 79)
 
     def test_noise_above_the_bound_is(self) -> None:
-        detector = StillDetector(2.0)
-        assert not any(detector.is_still(noisy(picture(), 3, n)) for n in range(20))
+        detector = StillDetector()
+        assert not any(detector.is_still(noisy(picture(), 3, n), 2.0) for n in range(20))
 
     def test_something_as_small_as_a_tile_that_moves_is_seen(self) -> None:
         """In a noisy picture, wherever the tile lies on the grid."""
         for offset in range(8):
-            detector = StillDetector(6.0)
-            detector.is_still(noisy(picture(256, 256), 3, 0))
+            detector = StillDetector()
+            detector.is_still(noisy(picture(256, 256), 3, 0), 6.0)
             after = noisy(picture(256, 256), 3, 1).astype(int)
             after[:, 100 + offset : 108 + offset, 60 + offset : 68 + offset] += 40
             # Of a whole picture, that is a change of 0.04 levels.
-            assert not detector.is_still(after.clip(0, 255).astype(np.uint8))
+            assert not detector.is_still(after.clip(0, 255).astype(np.uint8), 6.0)
 
     def test_slow_drift_adds_up(self) -> None:
         """By less than the bound from frame to frame, but each is compared with the encoded one."""
-        detector = StillDetector(3.0)
-        still = [detector.is_still(picture() + np.uint8(n)) for n in range(10)]
+        detector = StillDetector()
+        still = [detector.is_still(picture() + np.uint8(n), 3.0) for n in range(10)]
         assert still == [False, True, True, False, True, True, False, True, True, False]
 
     def test_is_encoded_anew_after_so_many_frames(self) -> None:
-        detector = StillDetector(3.0, at_most=4)
-        still = [detector.is_still(picture()) for _ in range(12)]
+        detector = StillDetector()
+        still = [detector.is_still(picture(), 3.0, 4) for _ in range(12)]
         assert still == [False, True, True, True, True] * 2 + [False, True]
-        detector.at_most = 1
-        assert [detector.is_still(picture()) for _ in range(3)] == [False, True, False]
+        assert [detector.is_still(picture(), 3.0, 1) for _ in range(3)] == [False, True, False]
 
     def test_another_shape_is_another_picture(self) -> None:
-        detector = StillDetector(255.0)
-        assert [detector.is_still(picture(64, w)) for w in (64, 96, 96)] == [False, False, True]
+        detector = StillDetector()
+        assert [detector.is_still(picture(64, w), 255.0) for w in (64, 96, 96)] == [
+            False,
+            False,
+            True,
+        ]
 
     def test_what_is_compared_with_is_a_copy(self) -> None:
-        detector, memory = StillDetector(3.0), picture()
-        detector.is_still(memory)
+        detector, memory = StillDetector(), picture()
+        detector.is_still(memory, 3.0)
         memory += 20
-        assert not detector.is_still(memory)
+        assert not detector.is_still(memory, 3.0)
 
     def test_off(self) -> None:
         detector = StillDetector()
-        assert not any(detector.is_still(picture()) for _ in range(3))
+        assert not any(detector.is_still(picture(), 0.0) for _ in range(3))
         assert (detector.frames, detector.share) == (0, 0.0)
-        detector.below = 3.0
-        assert [detector.is_still(picture()) for _ in range(2)] == [False, True]
-        detector.below = 0.0
-        detector.below = 3.0
-        assert not detector.is_still(picture()), 'what came meanwhile is not known'
+        assert [detector.is_still(picture(), 3.0) for _ in range(2)] == [False, True]
+        detector.is_still(picture(), 0.0)
+        assert not detector.is_still(picture(), 3.0), 'what came meanwhile is not known'
 
     def test_forget(self) -> None:
-        detector = StillDetector(3.0)
-        detector.is_still(picture())
+        detector = StillDetector()
+        detector.is_still(picture(), 3.0)
         detector.forget()
-        assert not detector.is_still(picture())
+        assert not detector.is_still(picture(), 3.0)
 
     def test_the_share_is_of_late(self) -> None:
-        detector = StillDetector(3.0, at_most=1000)
+        detector = StillDetector()
         for n in range(100):
-            detector.is_still(picture() + np.uint8(n % 2 * 50))
+            detector.is_still(picture() + np.uint8(n % 2 * 50), 3.0, 1000)
         assert detector.share == 0.0
         for _ in range(25):
-            detector.is_still(picture())
+            detector.is_still(picture(), 3.0, 1000)
         assert detector.share == pytest.approx(0.24)
 
     @pytest.mark.parametrize('below', [-1.0, 256.0, math.nan])
     def test_bounds_out_of_range(self, below: float) -> None:
         with pytest.raises(ReuseError, match=r'0 \(off\) to 255'):
-            StillDetector(below)
+            check_reuse(below, 1)
 
     def test_no_frames(self) -> None:
         with pytest.raises(ReuseError, match='from 1, not 0'):
-            StillDetector(3.0, at_most=0)
+            check_reuse(3.0, 0)
 
     def test_describes_the_bound(self) -> None:
-        said = StillDetector(2.5, 12).describe()
+        said = describe_reuse(2.5, 12)
         assert 'changes by 2.5 levels or more' in said
         assert '12 times in a row' in said
-        assert 'once' in StillDetector(2.5, 1).describe()
+        assert 'once' in describe_reuse(2.5, 1)
 
 
 @pytest.fixture
@@ -258,7 +267,7 @@ class TestSegmenter:
     def test_cameras_with_one_model_do_not_share_it(
         self, reusing: Segmenter, segmenter: Segmenter, image: Image
     ) -> None:
-        other = Segmenter(reusing.runtime, reusing.card, reuse_below=6.0)
+        other = Segmenter(reusing.runtime, reusing.card, settings=SegmentSettings(reuse_below=6.0))
         calls = count(reusing)
         views = [image, np.ascontiguousarray(image[:, ::-1])]
         for turn in range(3):
@@ -314,11 +323,10 @@ class TestWhereItMakesNoSense:
         segmenter.zoom = Zoom()
         with pytest.raises(ReuseError, match='leave zoom out'):
             segmenter.reuse_below = 3.0
-        segmenter.reuse_below = 0.0
-        reusing.zoom = Zoom()
         with pytest.raises(ReuseError, match='reuse_below 0'):
-            reusing.segment(image, PROMPTS)
+            reusing.zoom = Zoom()
         reusing.reuse_below = 0.0
+        reusing.zoom = Zoom()
         reusing.segment(image, PROMPTS)
 
     def test_where_the_tower_sees_the_prompt(self) -> None:
@@ -326,7 +334,7 @@ class TestWhereItMakesNoSense:
         model = ClsCLIP(make_small_clip(), [1], **decoder)
         card = ModelCard('cls', 'clsclip', {}, 64)
         with pytest.raises(ReuseError, match=r"'cls' sees the prompt.*choose a CLIPSeg"):
-            Segmenter(model, card, 'cpu', reuse_below=3.0)
+            Segmenter(model, card, 'cpu', SegmentSettings(reuse_below=3.0))
         assert Segmenter(model, card, 'cpu').reuse_below == 0.0
 
     def test_bounds_out_of_range(self, checkpoint: Path) -> None:
@@ -334,18 +342,18 @@ class TestWhereItMakesNoSense:
             create_model(checkpoint, 'cpu', reuse_below=-1)
 
 
-class TestOverlapped:
+class TestStreamed:
     def test_what_is_still_is_neither_uploaded_nor_encoded(
         self, reusing: Segmenter, segmenter: Segmenter, image: Image
     ) -> None:
-        lanes = Record()
-        overlapped, calls = OverlappedSegmenter(reusing, lanes, depth=4), count(reusing)
+        streams = Record()
+        streamed, calls = StreamedSegmenter(reusing, streams, depth=4), count(reusing)
         other = np.ascontiguousarray(image[::-1])
-        pending = [overlapped.start(one, PROMPTS) for one in (image, image, other, image)]
+        pending = [streamed.start(one, PROMPTS) for one in (image, image, other, image)]
         found = [one.result() for one in pending]
         assert [one.reused for one in found] == [False, True, False, False]
         assert calls == [1, 1, 1]
-        assert lanes.events.count('on upload') == 3
+        assert streams.events.count('on upload') == 3
         for seen, one in zip((image, image, other, image), found, strict=True):
             expected = segmenter.segment(seen, PROMPTS).results[0].logits
             np.testing.assert_array_equal(one.results[0].logits, expected)

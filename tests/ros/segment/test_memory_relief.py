@@ -21,6 +21,7 @@ from clipseg_model.prompts import Prompt, parse_prompts
 from clipseg_model.registry import create_model
 from clipseg_model.segmentation import Segmentation
 from clipseg_model.segmenter import Segmenter
+from clipseg_model.settings import SegmentSettings
 from clipseg_ros.ros.qos import image_output
 from clipseg_ros.segment.memory_relief import MemoryRelief
 
@@ -59,9 +60,9 @@ def segmenter(tiny_model: Path) -> Segmenter:
     return create_model(tiny_model, 'cpu')
 
 
-def relief_of(segmenter: Segmenter, overlapped: Any = None) -> tuple[MemoryRelief, list[str]]:
+def relief_of(segmenter: Segmenter, streamed: Any = None) -> tuple[MemoryRelief, list[str]]:
     told: list[str] = []
-    return MemoryRelief(segmenter, overlapped, told.append), told
+    return MemoryRelief(segmenter, streamed, told.append), told
 
 
 def same(one: Any, other: Segmentation) -> bool:
@@ -78,7 +79,7 @@ def test_half_as_many_prompts_give_the_same_answer(
     memory = ShortMemory(segmenter, 2, refuse)
     relief, told = relief_of(segmenter)
     assert relief.warning() == ''
-    assert same(relief.segment(RGB, PROMPTS, None), expected)
+    assert same(relief.segment(RGB, PROMPTS, None, SegmentSettings()), expected)
     assert memory.calls == 1 + 3, 'all at once, then 2 + 2 + 1'
     assert relief.at_once == 2
     [line] = told
@@ -88,7 +89,7 @@ def test_half_as_many_prompts_give_the_same_answer(
     assert '2 at a time' in relief.warning()
     assert segmenter.device.type == 'cpu'
     # The next frame begins with what worked.
-    assert same(relief.segment(RGB, PROMPTS, None), expected)
+    assert same(relief.segment(RGB, PROMPTS, None, SegmentSettings()), expected)
     assert memory.calls == 4 + 3
     assert len(told) == 1
 
@@ -98,7 +99,7 @@ def test_what_the_first_try_held_is_free_before_the_second(segmenter: Segmenter)
     relief, _ = relief_of(segmenter)
     gc.disable()
     try:
-        relief.segment(RGB, PROMPTS, None)
+        relief.segment(RGB, PROMPTS, None, SegmentSettings())
     finally:
         gc.enable()
     assert memory.alive_at_call[:2] == [0, 0]
@@ -111,18 +112,20 @@ def test_twice_in_a_frame_is_an_error_and_the_next_frame_asks_for_less(
     memory = ShortMemory(segmenter, 1, REFUSALS['CUDA'])
     relief, told = relief_of(segmenter)
     with pytest.raises(DeviceMemoryError, match='not enough memory for eager fp32 on cpu'):
-        relief.segment(RGB, PROMPTS, None)
+        relief.segment(RGB, PROMPTS, None, SegmentSettings())
     assert relief.at_once == 2
-    assert same(relief.segment(RGB, PROMPTS, None), expected)
+    assert same(relief.segment(RGB, PROMPTS, None, SegmentSettings()), expected)
     assert relief.at_once == 1
     assert len(told) == 2
     memory.most = 0
     for _ in range(3):
         with pytest.raises(DeviceMemoryError):
-            relief.segment(RGB, PROMPTS, None)
+            relief.segment(RGB, PROMPTS, None, SegmentSettings())
     assert relief.at_once == 1
     memory.most = 1
-    assert same(relief.segment(RGB, PROMPTS, None), expected), 'it goes on by itself'
+    assert same(relief.segment(RGB, PROMPTS, None, SegmentSettings()), expected), (
+        'it goes on by itself'
+    )
 
 
 def test_after_a_while_all_are_tried_again(
@@ -130,13 +133,13 @@ def test_after_a_while_all_are_tried_again(
 ) -> None:
     memory = ShortMemory(segmenter, 2, REFUSALS['CUDA'])
     relief, _ = relief_of(segmenter)
-    relief.segment(RGB, PROMPTS, None)
+    relief.segment(RGB, PROMPTS, None, SegmentSettings())
     memory.most = 99
     before = memory.calls
-    relief.segment(RGB, PROMPTS, None)
+    relief.segment(RGB, PROMPTS, None, SegmentSettings())
     assert memory.calls == before + 3, 'not yet'
     monkeypatch.setattr(memory_relief_module, 'PATIENCE', 0.0)
-    relief.segment(RGB, PROMPTS, None)
+    relief.segment(RGB, PROMPTS, None, SegmentSettings())
     assert memory.calls == before + 4
     assert relief.at_once is None
     assert relief.warning() == ''
@@ -145,18 +148,18 @@ def test_after_a_while_all_are_tried_again(
 def test_on_a_gpu_frames_are_under_way_one_at_a_time_then(segmenter: Segmenter) -> None:
     expected = segmenter.segment(RGB, PROMPTS)
 
-    class Overlapped:
+    class Streamed:
         starts = 0
 
         def start(self, *_: Any) -> Any:
             self.starts += 1
             raise torch.cuda.OutOfMemoryError('CUDA out of memory.')
 
-    overlapped = Overlapped()
-    relief, _ = relief_of(segmenter, overlapped)
+    streamed = Streamed()
+    relief, _ = relief_of(segmenter, streamed)
     for _ in range(2):
-        assert same(relief.segment(RGB, PROMPTS, None), expected)
-    assert overlapped.starts == 1
+        assert same(relief.segment(RGB, PROMPTS, None, SegmentSettings()), expected)
+    assert streamed.starts == 1
 
 
 def test_other_errors_pass(segmenter: Segmenter) -> None:
@@ -166,7 +169,7 @@ def test_other_errors_pass(segmenter: Segmenter) -> None:
     relief, told = relief_of(segmenter)
     segmenter.segment = broken  # type: ignore[method-assign]
     with pytest.raises(RuntimeError, match='a bug'):
-        relief.segment(RGB, [Prompt('mug')], None)
+        relief.segment(RGB, [Prompt('mug')], None, SegmentSettings())
     assert told == []
     assert relief.at_once is None
 

@@ -17,11 +17,12 @@ from clipseg_model.cuda_streams import PendingSegmentation
 from clipseg_model.outputs.frame_outputs import FrameOutputs
 from clipseg_model.prompts import Prompt
 from clipseg_model.segmentation import PromptResult, Segmentation
+from clipseg_model.settings import SegmentSettings
 from clipseg_ros.images.conversion import array_to_image
 from clipseg_ros.outputs.publishers import COMPRESSED_LABELS, IMAGE_OUTPUTS
 from clipseg_ros.prompts.set import PromptRequest, PromptSet
 from clipseg_ros.segment.parameters import Settings
-from clipseg_ros.segment.pipeline import FoundFrame, SegmentationPipeline, overlap_on_gpu
+from clipseg_ros.segment.pipeline import FoundFrame, SegmentationPipeline, stream_on_gpu
 from training.benchmarks.node_peers.stand_in import StandIn
 
 HEIGHT, WIDTH = 48, 64
@@ -35,13 +36,16 @@ class CountingModel(StandIn):
     def __init__(self) -> None:
         super().__init__(0.0)
         self.images: list[NDArray[np.uint8]] = []
-        self.zoom = None
 
     def segment(
-        self, image: NDArray[np.uint8], prompts: Sequence[Prompt], threshold: float | None = None
+        self,
+        image: NDArray[np.uint8],
+        prompts: Sequence[Prompt],
+        threshold: float | None = None,
+        settings: SegmentSettings | None = None,
     ) -> Segmentation:
         self.images.append(image)
-        return super().segment(image, prompts, threshold)
+        return super().segment(image, prompts, threshold, settings)
 
 
 class Outputs:
@@ -75,14 +79,14 @@ class Outputs:
 
 
 def make(
-    outputs: Outputs, overlapped: Any = None, prompts: PromptSet | None = None
+    outputs: Outputs, streamed: Any = None, prompts: PromptSet | None = None
 ) -> tuple[SegmentationPipeline, CountingModel]:
     model, prompts = CountingModel(), prompts or PromptSet()
     prompts.replace([PromptRequest(Prompt(text)) for text in ('mug', 'bowl')])
     settings = Settings()
     fakes: tuple[Any, Any] = (model, outputs)
     pipeline = SegmentationPipeline(
-        fakes[0], prompts, fakes[1], lambda: settings, lambda: 5_000_000_000, overlapped=overlapped
+        fakes[0], prompts, fakes[1], lambda: settings, lambda: 5_000_000_000, streamed=streamed
     )
     return pipeline, model
 
@@ -187,13 +191,13 @@ class UnderWay(PendingSegmentation):
         return self.found
 
 
-class Overlapped:
+class Streamed:
     """Stands in for frames under way on a GPU."""
 
     def __init__(self) -> None:
         self.log: list[str] = []
 
-    def start(self, image: NDArray[np.uint8], prompts: Sequence[Prompt], threshold: Any) -> Any:
+    def start(self, image: NDArray[np.uint8], prompts: Sequence[Prompt], *_: Any) -> Any:
         number = len([line for line in self.log if line.startswith('start')])
         self.log.append(f'start {number}')
         logits = np.full((8, 8), 1.0 + number, np.float32)
@@ -202,32 +206,30 @@ class Overlapped:
 
 
 def test_on_a_gpu_the_next_frame_starts_before_the_last_one_is_there() -> None:
-    outputs, overlapped = Outputs('probability'), Overlapped()
-    pipeline, model = make(outputs, overlapped)
+    outputs, streamed = Outputs('probability'), Streamed()
+    pipeline, model = make(outputs, streamed)
     message = array_to_image(RGB, 'rgb8', Header())
     first, second = pipeline.process(message), pipeline.process(message)
     assert isinstance(first, FoundFrame)
     assert isinstance(second, FoundFrame)
-    assert overlapped.log == ['start 0', 'start 1']
+    assert streamed.log == ['start 0', 'start 1']
     for number, found in enumerate((first, second)):
         frame = pipeline.publish(found)
         assert frame is not None
         pipeline.finish(frame)
-        assert overlapped.log[-1] == f'wait for {number}'
+        assert streamed.log[-1] == f'wait for {number}'
         expected = 1 / (1 + np.exp(-1.0 - number))
         np.testing.assert_allclose(outputs.pixels['probability'], expected, rtol=1e-6)
         assert pipeline.model_seconds > 0
     assert model.images == []
 
 
-def test_only_a_gpu_overlaps(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_frames_are_pipelined_on_a_gpu_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     model: Any = CountingModel()
     made: list[Any] = []
-    monkeypatch.setattr(pipeline_module, 'OverlappedSegmenter', made.append)
-    assert overlap_on_gpu(model) is None
+    monkeypatch.setattr(pipeline_module, 'StreamedSegmenter', made.append)
+    assert stream_on_gpu(model) is None
     assert made == []
     model.device = torch.device('cuda', 0)
-    overlap_on_gpu(model)
+    stream_on_gpu(model)
     assert made == [model]
-    model.zoom = object()
-    assert overlap_on_gpu(model) is None

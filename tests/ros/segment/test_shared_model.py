@@ -18,12 +18,13 @@ import torch
 from numpy.typing import NDArray
 from ros_peers import picture
 
-from clipseg_model.cuda_streams import OverlappedSegmenter
+from clipseg_model.cuda_streams import StreamedSegmenter
 from clipseg_model.errors import ClipsegError, DeviceMemoryError, ImageError, PromptError
 from clipseg_model.modeling.base import ImageFeatures
 from clipseg_model.prompts import Prompt
 from clipseg_model.registry import create_model
 from clipseg_model.segmentation import Segmentation
+from clipseg_model.settings import SegmentSettings
 from clipseg_model.zoom.refinement import Zoom
 from clipseg_ros.segment.shared_model import AUTOMATIC_BATCH, SharedModels, SharedSegmenter
 from clipseg_ros.segment.turns import Turns
@@ -202,7 +203,7 @@ def test_a_camera_that_reuses_encodings_keeps_its_own(
 def test_a_camera_whose_memory_is_short_goes_alone(
     segmenters: list[SharedSegmenter], spy: Spy, tiny_model: Path
 ) -> None:
-    segmenters[1].prompts_at_once = 1
+    segmenters[1].settings = SegmentSettings(prompts_at_once=1)
     prompts = [['the mug', 'red bowl']] * 3
     found = segment_at_once(segmenters, prompts)
     assert sorted(spy.encoded) == [1, 2]
@@ -371,8 +372,8 @@ def test_cameras_with_streams_of_their_own_on_a_gpu(tiny_model: Path) -> None:
     segmenters = [models.load(str(tiny_model), 'cuda', None) for _ in PICTURES]
 
     def work(number: int) -> None:
-        overlapped = OverlappedSegmenter(segmenters[number])
-        pending = [overlapped.start(PICTURES[number], ['the mug'], 0.3) for _ in range(20)]
+        streamed = StreamedSegmenter(segmenters[number])
+        pending = [streamed.start(PICTURES[number], ['the mug'], 0.3) for _ in range(20)]
         for one in pending:
             try:
                 # On a GPU images are resized in float32, which is no level away.

@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from clipseg_model.model_card import ModelCard
 from clipseg_model.prompts import Prompt
 from clipseg_model.segmentation import PromptResult, Segmentation
+from clipseg_model.settings import SegmentSettings
 from clipseg_ros.ros.runner import run_node
 from clipseg_ros.segment.lifecycle import SegmentNode
 
@@ -62,7 +63,11 @@ class StandIn:
         """Does nothing: there is nothing to warm up."""
 
     def segment(
-        self, image: NDArray[np.uint8], prompts: Sequence[Prompt], threshold: float | None = None
+        self,
+        image: NDArray[np.uint8],
+        prompts: Sequence[Prompt],
+        threshold: float | None = None,
+        settings: SegmentSettings | None = None,
     ) -> Segmentation:
         """Answers after the time; takes part in nothing else."""
         due = time.perf_counter() + self._seconds
