@@ -59,7 +59,7 @@ class InstantModel:
         coarse = generator.normal(-1, 3, (prompts, 8, 8)).astype(np.float32)
         self.logits = [cv2.resize(logits, (256, 256)) for logits in coarse]
 
-    def segment(self, image: Any, prompts: list[Prompt], threshold: Any) -> Segmentation:
+    def segment(self, image: Any, prompts: list[Prompt], *_: Any) -> Segmentation:
         height, width = image.shape[:2]
         results = [
             PromptResult(prompt, 0.5, 0.9, True, np.asarray(logits), height, width)
