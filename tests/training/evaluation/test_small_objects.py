@@ -13,7 +13,6 @@ import pytest
 from clipseg_model.model_card import ModelCard
 from clipseg_model.prompts import Prompt
 from clipseg_model.segmentation import PromptResult, Segmentation
-from clipseg_model.settings import SegmentSettings
 from clipseg_model.zoom.refinement import Zoom
 from training.evaluation import small_objects
 
@@ -24,17 +23,15 @@ class Oracle:
     card = ModelCard('oracle', 'none', {}, 64)
 
     def __init__(self, truths: dict[str, np.ndarray], without: float) -> None:
-        self.truths, self.without = truths, without
+        self.truths, self.without, self.zoom = truths, without, None
 
     def prepare(self, prompts: list[str]) -> None:
         pass
 
-    def segment(
-        self, image: np.ndarray, prompts: list[str], settings: SegmentSettings
-    ) -> Segmentation:
+    def segment(self, image: np.ndarray, prompts: list[str]) -> Segmentation:
         (text,) = prompts
         truth = self.truths[text]
-        logits = np.where(truth, 4, -4) if settings.zoom else np.full(truth.shape, self.without)
+        logits = np.where(truth, 4, -4) if self.zoom else np.full(truth.shape, self.without)
         result = PromptResult(Prompt(text), 0.5, 1.0, True, logits.astype(np.float32), *truth.shape)
         return Segmentation(*truth.shape, [result], 'oracle')
 
