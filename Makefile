@@ -43,7 +43,7 @@ demo: interfaces
 	@$(IN_ROS) && python -m clipseg_ros.demo $(ARGS)
 
 test: lint interfaces
-	@$(IN_ROS) && python -m pytest -m '$(TESTS)' $(ARGS)
+	@$(IN_ROS) && scripts/run_tests.sh -m '$(TESTS)' $(ARGS)
 
 bench: env
 	@$(IN_VENV) && python -m training.benchmark $(ARGS)

@@ -30,8 +30,42 @@ os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
 # What a test needs is in the repository; nothing may be downloaded.
 os.environ['HF_HUB_OFFLINE'] = '1'
 
+# Workers that run tests side by side share the cores.
+if 'PYTEST_XDIST_WORKER_COUNT' in os.environ:
+    cores = len(os.sched_getaffinity(0)) // int(os.environ['PYTEST_XDIST_WORKER_COUNT'])
+    os.environ.setdefault('OMP_NUM_THREADS', str(max(1, cores)))
+
 # A shell starts what it runs in the background deaf to Ctrl-C, and children inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        '--part',
+        choices=('ros', 'rest'),
+        help='only the tests of the nodes (tests/ros), or only the others (scripts/run_tests.sh)',
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    part = config.getoption('--part')
+    if part is None:
+        return
+    chosen = [item for item in items if _is_of_nodes(item.path) == (part == 'ros')]
+    config.hook.pytest_deselected(items=[item for item in items if item not in set(chosen)])
+    items[:] = chosen
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave the files of the other part unread, which takes a minute."""
+    part = config.getoption('--part')
+    if part is None or (collection_path.is_dir() and not _is_of_nodes(collection_path)):
+        return None
+    return True if _is_of_nodes(collection_path) != (part == 'ros') else None
+
+
+def _is_of_nodes(path: Path) -> bool:
+    return path.is_relative_to(ROOT / 'tests' / 'ros')
 
 
 @pytest.fixture(scope='session')
