@@ -107,3 +107,38 @@ def test_scripts_are_sound(repository: Path, script: str) -> None:
     assert path.stat().st_mode & 0o111, 'not executable'
     assert 'set -euo pipefail' in path.read_text()
     subprocess.run(['bash', '-n', str(path)], check=True)
+
+
+class TestRunTests:
+    @pytest.mark.parametrize(
+        ('rest', 'ros', 'expected'),
+        [(0, 0, 0), (0, 5, 0), (5, 0, 0), (5, 5, 5), (1, 0, 1), (0, 1, 1), (1, 5, 1), (2, 0, 2)],
+    )
+    def test_it_passes_only_if_both_parts_do_and_one_ran(
+        self, repository: Path, machine: Path, rest: int, ros: int, expected: int
+    ) -> None:
+        script = f'case "$*" in *"--part rest"*) exit {rest} ;; *"--part ros"*) exit {ros} ;; esac'
+        assert self._run(repository, machine, script).returncode == expected
+
+    def test_both_parts_get_the_arguments_and_nodes_one_process(
+        self, repository: Path, machine: Path
+    ) -> None:
+        done = self._run(repository, machine, 'echo "$*"', '-k', 'two words')
+        rest, ros = done.stdout.splitlines()
+        assert rest.startswith('-m pytest --part rest --numprocesses auto')
+        assert rest.endswith('-k two words')
+        assert ros == '-m pytest --part ros -k two words'
+
+    @staticmethod
+    def _run(
+        repository: Path, machine: Path, python: str, *arguments: str
+    ) -> subprocess.CompletedProcess[str]:
+        (machine / 'python').touch()
+        replace(machine, 'python', python)
+        return subprocess.run(
+            [str(machine / 'bash'), str(repository / 'scripts/run_tests.sh'), *arguments],
+            env={'PATH': str(machine)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
