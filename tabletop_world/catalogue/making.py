@@ -115,9 +115,9 @@ class Maker:
         self.parts.append((mesh, self.main if finish is None else finish))
 
     def between(self, low: float, high: float) -> float:
-        """Draws a number between two bounds."""
+        """Draw a number between two bounds."""
         return float(self.rng.uniform(low, high))
 
     def chance(self, probability: float) -> bool:
-        """Draws True with this probability."""
+        """Draw True with this probability."""
         return bool(self.rng.random() < probability)

@@ -94,7 +94,7 @@ def _oriented(vertices: Array, normals: Array, uv: Array, faces: NDArray[np.int3
 
 
 def _grid_faces(rows: int, columns: int) -> NDArray[np.int32]:
-    """Triangles between the points of a rows × columns grid numbered row by row."""
+    """Return two triangles for each cell of a rows × columns grid of points, row by row."""
     index = np.arange(rows * columns).reshape(rows, columns)
     a, b = index[:-1, :-1].ravel(), index[:-1, 1:].ravel()
     c, d = index[1:, :-1].ravel(), index[1:, 1:].ravel()
@@ -251,7 +251,7 @@ def ring(radius: float, thickness: float, segments: int = 20, sides: int = 8) ->
 
 
 def arc(radius: float, start: float, end: float, points: int = 9, squeeze: float = 1.0) -> Array:
-    """Points of a circular arc in the x-z plane around the origin, angles in radians from +x."""
+    """Return points of an arc in the x-z plane about the origin; angles from +x, radians."""
     angle = np.linspace(start, end, points)
     return np.stack([radius * np.cos(angle), np.zeros(points), radius * squeeze * np.sin(angle)], 1)
 

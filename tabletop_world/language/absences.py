@@ -63,7 +63,7 @@ class _Negative(Speaker):
         return Phrase(text, kind or noun.kind, frozenset(), structure_of(noun))
 
     def swap_colour(self) -> Phrase | None:
-        """Draws something that is in view, in a colour in which it is not."""
+        """Draw something that is in view, in a colour in which it is not."""
         if not self.shown:
             return None
         name = self.name(self.draw.choice(self.shown).category)
@@ -73,13 +73,13 @@ class _Negative(Speaker):
         return self._noun_phrase(noun_of(name, [COLOUR_MODIFIERS[colour]]))
 
     def other_name(self) -> Phrase | None:
-        """Draws a category that is not in view, or a family."""
+        """Draw a category that is not in view, or a family."""
         if self.draw.random() < 0.12:
             return self._noun_phrase(noun_of(self.draw.choice(HYPERNYMS)))
         return self._noun_phrase(noun_of(self.name(self.draw.choice(self.categories))))
 
     def other_colour(self) -> Phrase | None:
-        """Draws a colour with a category that is not in view, or a colour that nothing has."""
+        """Draw a colour with a category that is not in view, or a colour that nothing has."""
         colour = self.draw.choice(self.colours)
         name = self.name(self.draw.choice(self.categories)) if self.draw.random() < 0.7 else None
         if name is None and self.draw.random() < 0.3:
@@ -89,7 +89,7 @@ class _Negative(Speaker):
         return self._noun_phrase(noun_of(name, [COLOUR_MODIFIERS[colour]]))
 
     def other_attribute(self) -> Phrase | None:
-        """Draws a pattern, material or state that the thing does not have."""
+        """Draw a pattern, material or state that the thing does not have."""
         present = self.shown and self.draw.random() < 0.7
         category = self.draw.choice(self.shown_categories if present else self.categories)
         options = [
@@ -112,7 +112,7 @@ class _Negative(Speaker):
         return self._noun_phrase(noun_of(name, [chosen]))
 
     def other_affordance(self) -> Phrase | None:
-        """Draws a purpose that nothing in view serves."""
+        """Draw a purpose that nothing in view serves."""
         affordance = self.draw.choice(AFFORDANCES)
         if not self.holds_nowhere(Affords(affordance)):
             return None
@@ -120,7 +120,7 @@ class _Negative(Speaker):
         return Phrase(text, 'affordance', frozenset(), Structure(text))
 
     def other_relation(self) -> Phrase | None:
-        """Draws a relation that does not hold: of things in view, or of something that is not."""
+        """Draw a relation that does not hold: of things in view, or of something that is not."""
         if not self.shown:
             return None
         subject_category = self.draw.choice(self.shown).category
@@ -151,7 +151,7 @@ class _Negative(Speaker):
         return self.reference(self.view.objects[self.draw.choice(bits_to_ids(bits))])
 
     def other_surface(self) -> Phrase | None:
-        """Draws a surface that is out of view."""
+        """Draw a surface that is out of view."""
         noun = noun_of(self.name(self.draw.choice(SURFACES)))
         return self._noun_phrase(noun, 'surface')
 

@@ -87,7 +87,7 @@ class _Positive(Speaker):
         )
 
     def say_names(self) -> None:
-        """Names of all categories in view, and some of their families."""
+        """Add the names of all categories in view, and of some of their families."""
         for category in self.shown_categories:
             self.offer_noun(noun_of(self.name(category)))
             if self.draw.random() < 0.4:

@@ -83,7 +83,7 @@ class Related(Query):
 
 
 def _contact(view: SceneView, relation: Relation, references: int) -> Answer:
-    """Answers the relations that the scene's supports decide."""
+    """Answer the relations that the scene's supports decide."""
     wanted = 'on' if relation in (ON, UNDER) else 'in'
     downward = relation in (ON, IN)
     yes = maybe = 0
@@ -147,7 +147,7 @@ def _below(view: SceneView, object_id: int) -> int:
 
 
 def _spatial(view: SceneView, relation: Relation, references: int) -> Answer:
-    """Answers the relations that positions decide, for exactly one reference in plain view."""
+    """Answer the relations that positions decide, for exactly one reference in plain view."""
     if references.bit_count() != 1 or references & view.surfaces:
         return Answer(0, view.items)
     reference = references.bit_length() - 1
@@ -169,7 +169,7 @@ def _spatial(view: SceneView, relation: Relation, references: int) -> Answer:
 
 
 def _side(view: SceneView, subject: int, reference: int, sign: int) -> bool | None:
-    """Judges left (``sign`` -1) or right (+1) in the picture.
+    """Judge left (``sign`` -1) or right (+1) in the picture.
 
     Clear are a distance of 5 % of the width within 50° of the horizontal whose boxes overlap by
     less than a third of the narrower one; clear, too, is not being on that side at all.
@@ -221,7 +221,7 @@ def _stacked(view: SceneView, subject: int, reference: int) -> bool:
 
 
 def _depth_order(view: SceneView, subject: int, reference: int, sign: int) -> bool | None:
-    """Judges behind (``sign`` +1) and in front (-1) on the ground as the camera sees it."""
+    """Judge behind (``sign`` +1) and in front (-1) on the ground as the camera sees it."""
     if _stacked(view, subject, reference):
         return None
     sideways, away = _ground_offset(view, subject, reference)
@@ -248,7 +248,7 @@ def _in_front(view: SceneView, subject: int, reference: int) -> bool | None:
 
 
 def _beside(view: SceneView, subject: int, reference: int) -> bool | None:
-    """Judges nearness by the gap between two bounding boxes, relative to the things' sizes."""
+    """Judge nearness by the gap between two bounding boxes, relative to the things' sizes."""
     if _stacked(view, subject, reference):
         return None
     p, q = view.objects[subject], view.objects[reference]

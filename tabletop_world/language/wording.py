@@ -158,7 +158,7 @@ def _takes_clause(name: Name | None) -> bool:
 def _split_modifiers(
     modifiers: Sequence[Modifier], draw: random.Random, *, clause: bool
 ) -> tuple[list[str], str]:
-    """Words before the noun, and at most one clause after it (if ``clause``, or unavoidable)."""
+    """Put words before the noun and at most one clause after it (if ``clause`` or needed)."""
     before: list[str] = []
     after = ''
     for modifier in modifiers:
@@ -173,7 +173,7 @@ def _split_modifiers(
 
 
 def word_noun(noun: Noun, draw: random.Random, count: int, *, definite: bool = False) -> str:
-    """Words a noun with its modifiers.
+    """Word a noun with its modifiers.
 
     Args:
         noun: What to word.
@@ -220,7 +220,7 @@ def is_uncountable(noun: Noun) -> bool:
 
 
 def word_affordance(affordance: Affordance, draw: random.Random) -> str:
-    """Draws a wording of an affordance, its plainest more often than any other."""
+    """Draw a wording of an affordance, its plainest more often than any other."""
     phrases = affordance.phrases
     return phrases[0] if draw.random() < 0.3 else draw.choice(phrases)
 

@@ -69,7 +69,7 @@ class LiveWorld:
         self.close()
 
     def close(self) -> None:
-        """Frees the scene on the graphics side."""
+        """Free the scene on the graphics side."""
         self._renderer.close()
 
     def camera_at(self, t: float) -> Camera:

@@ -129,7 +129,7 @@ class Renderer:
         self.close()
 
     def close(self) -> None:
-        """Frees the scene on the graphics side; the renderer cannot be used afterwards."""
+        """Free the scene on the graphics side; the renderer cannot be used afterwards."""
         if self._context is not None:
             _on_graphics(self._release)
         self._closed = True
@@ -140,7 +140,7 @@ class Renderer:
         self._context = self._view = self._model = self._scene = None
 
     def _load(self, scene: Scene) -> None:
-        """Compiles a scene and hands it to the graphics side, once for all its views."""
+        """Compile a scene and hand it to the graphics side, once for all its views."""
         if scene.blueprint is None:
             raise ValueError(
                 f'scene {scene.split}/{scene.seed} has no blueprint; make it with generate_scene'

@@ -52,7 +52,7 @@ def _draw_colour(
     held_out: bool,
     avoid: frozenset[str] = frozenset(),
 ) -> str:
-    """Draws a colour of a category, not a held-out pair unless those are allowed."""
+    """Draw a colour of a category, not a held-out pair unless those are allowed."""
     allowed = [
         c
         for c in category.colours
@@ -64,7 +64,7 @@ def _draw_colour(
 
 
 def _material(rng: np.random.Generator, category: Category, colour: str) -> str:
-    """Materials that go with the colour: grey cutlery is of metal, brown of wood."""
+    """Return the materials that go with the colour: grey cutlery is metal, brown is wood."""
     if category.name in ('spoon', 'fork', 'spatula'):
         if colour == 'brown':
             return 'wood'
@@ -101,7 +101,7 @@ def _wishes(
     held_out: bool,
     first: tuple[str, str] | None,
 ) -> list[_Wish]:
-    """Draws what a group of items shall be, with look-alikes among them."""
+    """Draw what a group of items shall be, with look-alikes among them."""
     wishes: list[_Wish] = []
     if first is not None:
         wishes.append(_Wish(first[1], first[0]))
@@ -170,7 +170,7 @@ def furnish_tabletop(
     split: str,
     first: tuple[str, str] | None,
 ) -> list[Item]:
-    """Chooses three to nine things and puts them on the big table.
+    """Choose three to nine things and put them on the big table.
 
     Args:
         rng: Source of everything drawn.
@@ -230,7 +230,7 @@ def furnish_floor(
     split: str,
     first: tuple[str, str] | None,
 ) -> list[Item]:
-    """Chooses furniture, things on the floor and small things on and in them.
+    """Choose furniture, things on the floor and small things on and in them.
 
     Args:
         rng: Source of everything drawn.

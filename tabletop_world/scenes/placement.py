@@ -181,7 +181,7 @@ def _inner_radius(support: Item, height: float) -> float:
 
 
 def _drop_round(item: Item, support: Item, rng: np.random.Generator) -> bool:
-    """Lays a roundish thing into a container, beside or on top of what lies there."""
+    """Lay a roundish thing into a container, beside or on top of what lies there."""
     opening = support.built.opening
     if opening is None:
         return False
@@ -220,7 +220,7 @@ def _drop_round(item: Item, support: Item, rng: np.random.Generator) -> bool:
 
 
 def _lean_long(item: Item, support: Item, rng: np.random.Generator) -> bool:
-    """Stands a long thing in a vessel, leaning on its rim."""
+    """Stand a long thing in a vessel, leaning on its rim."""
     opening = support.built.opening
     if opening is None or any(CATEGORIES[g.name].fills != 'long' for g in support.guests):
         return False

@@ -112,7 +112,7 @@ def _top(rng: np.random.Generator) -> tuple[str, str, str, Finish]:
 
 
 def build_room(rng: np.random.Generator, kind: str) -> Room:
-    """Draws a room for a scene of this kind (``tabletop`` or ``floor``)."""
+    """Draw a room for a scene of this kind (``tabletop`` or ``floor``)."""
     half = float(rng.uniform(2.0, 2.8)) if kind == 'tabletop' else float(rng.uniform(2.4, 3.4))
     floor_colour, floor_pattern, floor_material, floor_finish = _floor(rng)
     wall_colour, wall_pattern, wall_finish = _wall(rng)

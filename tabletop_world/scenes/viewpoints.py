@@ -67,7 +67,7 @@ def _camera(
     close: bool,
     star: bool,
 ) -> Camera:
-    """Draws one camera.
+    """Draw one camera.
 
     Args:
         rng: Source of the view.
