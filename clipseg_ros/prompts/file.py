@@ -12,9 +12,7 @@ content and are written first, then the file is replaced in one step, then old p
 from __future__ import annotations
 
 import hashlib
-import os
 import re
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +22,7 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
+from clipseg_model.atomic_files import write_atomically
 from clipseg_model.errors import ClipsegError, PromptError
 from clipseg_model.images import read_image, read_mask
 from clipseg_model.prompts import Prompt
@@ -62,12 +61,11 @@ def save_prompts(path: Path, active: Sequence[ActivePrompt]) -> None:
         PromptError: It cannot be written.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         entries = [_entry(path, entry) for entry in active]
         text = yaml.safe_dump(
             {'version': VERSION, 'prompts': entries}, sort_keys=False, allow_unicode=True
         )
-        _replace(path, text.encode())
+        write_atomically(path, text)
         kept = {entry[key] for entry in entries for key in ('image', 'mask') if key in entry}
         for old in path.parent.iterdir():
             if old.name not in kept and _is_picture_of(path, old.name):
@@ -170,26 +168,9 @@ def _save_picture(path: Path, pixels: NDArray[np.uint8]) -> str:
     name = f'{path.stem}.{hashlib.blake2b(data, digest_size=16).hexdigest()}.png'
     target = path.with_name(name)
     if not target.is_file():
-        _replace(target, data)
+        write_atomically(target, data)
     return name
 
 
 def _is_picture_of(path: Path, name: str) -> bool:
     return re.fullmatch(rf'{re.escape(path.stem)}\.{_DIGEST}\.png', name) is not None
-
-
-def _replace(path: Path, data: bytes) -> None:
-    """Makes these bytes the content of a file in one step."""
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f'.{path.name}.', delete=False) as new:
-        try:
-            new.write(data)
-            new.flush()
-            os.fsync(new.fileno())
-            # What tempfile makes is for its owner alone; this file is for whoever may read such.
-            umask = os.umask(0)
-            os.umask(umask)
-            os.chmod(new.name, 0o666 & ~umask)
-            os.replace(new.name, path)
-        except BaseException:
-            os.unlink(new.name)
-            raise

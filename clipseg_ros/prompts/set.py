@@ -181,3 +181,31 @@ def reported(prompts: Iterable[ActivePrompt]) -> tuple[ActivePrompt, ...]:
 def key_of(name: str) -> str:
     """Returns what names are compared by: letter case does not matter."""
     return name.casefold()
+
+
+def is_mixed(prompt: Prompt) -> bool:
+    """Return whether a prompt has both words and a picture."""
+    return prompt.text is not None and prompt.image is not None
+
+
+def describe(active: Sequence[ActivePrompt]) -> str:
+    """Return one line on what is active."""
+    if not active:
+        return 'no prompt active'
+    shown = ', '.join(f'{entry.id} {entry.name!r}{_remark(entry)}' for entry in active[:8])
+    more = f' and {len(active) - 8} more' if len(active) > 8 else ''
+    return f'{len(active)} prompt(s) active: {shown}{more}'
+
+
+def _remark(entry: ActivePrompt) -> str:
+    remarks = [
+        remark
+        for remark, holds in (
+            ('negative', entry.prompt.negative),
+            ('picture', entry.prompt.image is not None and entry.prompt.text is None),
+            ('words and picture', is_mixed(entry.prompt)),
+            ('disabled', not entry.enabled),
+        )
+        if holds
+    ]
+    return f' ({", ".join(remarks)})' if remarks else ''

@@ -33,11 +33,11 @@ from clipseg_ros.outputs.masks import MaskServer, MaskSource
 from clipseg_ros.outputs.publishers import SegmentOutputs
 from clipseg_ros.outputs.vision import MISSING as VISION_MISSING
 from clipseg_ros.outputs.vision import load_vision_messages
+from clipseg_ros.prompts.file_server import PromptFiles
 from clipseg_ros.prompts.pick_server import PickServer
 from clipseg_ros.prompts.server import PromptServer, header_of_now
 from clipseg_ros.prompts.set import reported
-from clipseg_ros.prompts.storage import PromptStorage
-from clipseg_ros.prompts.text import read_prompts
+from clipseg_ros.prompts.topics import PromptTopics
 from clipseg_ros.ros.interfaces import MISSING, load_interfaces
 from clipseg_ros.ros.log import ThrottledLog
 from clipseg_ros.ros.parameters import declare, find_problem, read_settings
@@ -101,19 +101,23 @@ class SegmentNode(LifecycleNode):
             self.get_logger().info(VISION_MISSING)
         self._watch = QosWatch(self)
         self._prompt_server = PromptServer(
-            self, self._interfaces, self._check_prompts, self._announce_prompts, self._log
+            self, self._interfaces, self._check_prompts, self._announce_prompts
         )
         self._lost = LostImages()
         self._newest = NewestFrame(lambda: self._pipeline)
-        self._pick_server = PickServer(
-            self, self._interfaces, self._prompt_server, self._newest.read, self._log
+        entry = self, self._interfaces, self._prompt_server, self._log
+        self._prompt_files = PromptFiles(*entry)
+        self._prompt_entries = (
+            PromptTopics(*entry),
+            PickServer(self._newest.read, *entry),
+            self._prompt_files,
         )
-        self._storage = PromptStorage(self, self._prompt_server)
         self._mask_server = MaskServer(
             self, self._interfaces, self._look_for_masks, self._segment_again
         )
         self.add_on_set_parameters_callback(self._validate_parameters)
         declare(self, Settings)
+        self._prompt_server.start()
         self._settings = read_settings(Settings, self)
         self.add_post_set_parameters_callback(self._apply_parameters)
         self._report = NodeReport(self, self._look)
@@ -245,16 +249,11 @@ class SegmentNode(LifecycleNode):
         self._subscription = self._watch.create_subscription(
             CompressedImage if compressed else Image, topic, self._on_image, sensor_input()
         )
-        for part in (self._prompt_server, self._pick_server):
-            part.open(self._watch)
-        self._storage.open()
-        value = self.get_parameter('prompt').value
-        problem = '' if self._storage.restore() else self._prompt_server.find_problem(value)
-        if problem:
-            self.get_logger().error(f'parameter prompt refused, going on without one: {problem}')
-            self.set_parameters([Parameter('prompt', value='')])
-        elif not self._prompt_server.prompts.active and read_prompts(value):
-            self._prompt_server.apply(value)
+        self._prompt_server.inbox.open()
+        for entry in self._prompt_entries:
+            entry.open(self._watch)
+        if not self._prompt_files.restore():
+            self._prompt_server.resume()
         self._announce_prompts()
 
     def _activate(self, state: LifecycleState) -> None:
@@ -291,8 +290,9 @@ class SegmentNode(LifecycleNode):
             self._depth.stop()
 
     def _release(self) -> None:
-        for part in (self._prompt_server, self._pick_server, self._storage):
-            part.close()
+        for entry in self._prompt_entries:
+            entry.close()
+        self._prompt_server.inbox.close()
         self._newest.clear()
         if self._subscription is not None:
             self.destroy_subscription(self._subscription)
@@ -336,7 +336,7 @@ class SegmentNode(LifecycleNode):
                 DECLARATIONS, parameter.name, parameter.value, self._segmenter is not None
             )
             if not problem and parameter.name == 'prompt':
-                problem = self._prompt_server.find_problem(parameter.value)
+                problem = self._prompt_server.find_problem(parameter)
             if not problem and parameter.name in ('template', 'visual_method'):
                 problem = self._check_reading(**{parameter.name: parameter.value})
             if not problem and parameter.name == 'reuse_below':
@@ -349,14 +349,14 @@ class SegmentNode(LifecycleNode):
         before, self._settings = self._settings, read_settings(Settings, self)
         if self._worker is not None:
             self._worker.max_rate = self._settings.max_rate
-        names = {parameter.name: parameter.value for parameter in parameters}
+        names = {parameter.name: parameter for parameter in parameters}
         # Not for others: subscribing declares parameters (of its QoS), and comes here from there.
         if self._depth is not None and self._settings.depth != before.depth:
             self._depth.update()
         if names.keys() & {'reuse_below', 'reuse_frames'}:
             self._tell_reuse()
         if 'prompt' in names:
-            self._prompt_server.apply(names['prompt'])
+            self._prompt_server.follow(names['prompt'])
         elif names.keys() & {'threshold', 'presence_threshold'}:
             self._announce_prompts()
         if self._settings.text_weight != before.text_weight:
@@ -396,7 +396,7 @@ class SegmentNode(LifecycleNode):
     def _announce_prompts(self) -> None:
         if self._outputs is not None and self._segmenter is not None:
             self._outputs.publish_prompts(
-                self._prompt_server.messages(self.threshold(), self.presence_threshold()),
+                self._prompt_server.messages(self._prompt_server.prompts.active),
                 self._segmenter.card.name,
                 header_of_now(self),
             )

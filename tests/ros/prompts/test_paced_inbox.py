@@ -5,15 +5,10 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
 
 import clipseg_ros.prompts.paced_inbox as paced_inbox_module
-from clipseg_model.prompts import Prompt
 from clipseg_ros.prompts.paced_inbox import PacedInbox
-from clipseg_ros.prompts.server import PromptServer
-from clipseg_ros.prompts.set import PromptRequest
-from clipseg_ros.ros.log import ThrottledLog
 
 
 class Timer:
@@ -31,14 +26,12 @@ class Timer:
 
 
 class Node:
-    """What an inbox and a prompt server need of a node, with time that stands still."""
+    """What an inbox needs of a node, with time that stands still."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch | None = None) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now, self.timers = 100.0, []  # type: ignore[var-annotated]
-        self.lines: list[str] = []
-        if monkeypatch is not None:
-            clock = SimpleNamespace(monotonic=lambda: self.now)
-            monkeypatch.setattr(paced_inbox_module, 'time', clock)
+        clock = SimpleNamespace(monotonic=lambda: self.now)
+        monkeypatch.setattr(paced_inbox_module, 'time', clock)
 
     def create_timer(self, period: float, act: Any, clock: Any = None) -> Timer:
         self.timers.append(Timer(act))
@@ -46,9 +39,6 @@ class Node:
 
     def destroy_timer(self, timer: Timer) -> None:
         self.timers.remove(timer)
-
-    def get_logger(self) -> Any:
-        return SimpleNamespace(info=self.lines.append, warning=self.lines.append)
 
     def later(self, seconds: float) -> None:
         """Lets time pass, and timers run."""
@@ -133,30 +123,3 @@ def test_what_is_dropped_does_nothing(node: Node, inbox: PacedInbox) -> None:
     assert 'late' not in done
     inbox.close()
     assert node.timers == []
-
-
-def test_a_text_weight_is_followed_by_what_was_mixed_with_it() -> None:
-    node, changes = Node(), []
-    server = PromptServer(
-        node, None, lambda prompts: None, lambda: changes.append(1), ThrottledLog(node)
-    )
-    rgb = np.zeros((8, 8, 3), np.uint8)
-    server.prompts.replace(
-        [
-            PromptRequest(Prompt('mug', image=rgb, name='follows', weight=0.5)),
-            PromptRequest(Prompt('mug', image=rgb, name='own', weight=0.7), enabled=False),
-            PromptRequest(Prompt('mug', name='words')),
-            PromptRequest(Prompt(image=rgb, name='picture')),
-        ]
-    )
-    before = server.prompts.active
-    server.remix(0.5, 0.25)
-    assert changes == [1]
-    after = server.prompts.active
-    assert [entry.prompt.weight for entry in after[:2]] == [0.25, 0.7]
-    assert after[1:] == before[1:]
-    assert [(entry.id, entry.name, entry.enabled) for entry in after] == [
-        (entry.id, entry.name, entry.enabled) for entry in before
-    ]
-    server.remix(0.9, 0.1)
-    assert changes == [1], 'nothing follows, nothing is announced'

@@ -1,0 +1,91 @@
+"""What the entries of prompts share: topics and services, and what is said of refusals."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from clipseg_model.errors import ClipsegError
+from clipseg_ros.errors import ImageConversionError
+from clipseg_ros.prompts.server import PromptServer
+from clipseg_ros.ros.interfaces import Interfaces
+from clipseg_ros.ros.log import ThrottledLog
+from clipseg_ros.ros.qos import QosWatch, command_input
+
+TEXT_PAUSE = 0.05
+"""Seconds between texts that take effect; of those that come faster the newest does."""
+
+PICTURE_PAUSE = 0.25
+"""The same for pictures and masks, which the model has to look at as at another frame."""
+
+
+class PromptEntry:
+    """A way by which prompts come while the node is configured.
+
+    Args:
+        node: The node.
+        interfaces: The package's own messages, if they are built.
+        server: Has the prompts.
+        log: For what is refused.
+    """
+
+    def __init__(
+        self, node: Any, interfaces: Interfaces | None, server: PromptServer, log: ThrottledLog
+    ) -> None:
+        self._node, self._interfaces, self._server, self._log = node, interfaces, server, log
+        self._entities: list[tuple[Callable[[Any], Any], Any]] = []
+
+    def close(self) -> None:
+        """Remove topics and services; the prompts stay."""
+        for destroy, entity in self._entities:
+            destroy(entity)
+        self._entities.clear()
+
+    def _subscribe(
+        self,
+        watch: QosWatch,
+        message_type: Any,
+        topic: str,
+        take: Callable[[Any], None],
+        pause: float,
+    ) -> None:
+        """Create a topic whose messages take effect at the pace of the inbox."""
+
+        def attempt(message: Any) -> None:
+            try:
+                take(message)
+            except (ClipsegError, ImageConversionError) as error:
+                self._refuse(topic.removeprefix('~/'), error)
+
+        def receive(message: Any) -> None:
+            self._server.inbox.put(topic, lambda: attempt(message), pause)
+
+        subscription = watch.create_subscription(
+            message_type, topic, receive, command_input(), self._server.inbox.gate(topic)
+        )
+        self._entities.append((self._node.destroy_subscription, subscription))
+
+    def _serve(self, service_type: Any, name: str, act: Callable[[Any, Any], str]) -> None:
+        """Create a service that answers with what ``act`` returns, or with why it failed.
+
+        Args:
+            service_type: Its type; answers have the fields ``success`` and ``message``.
+            name: Its name, below the node's.
+            act: Given request and answer, fills in further fields and returns the message.
+        """
+
+        def answer(request: Any, response: Any) -> Any:
+            self._server.inbox.settle()
+            try:
+                response.message = act(request, response)
+                response.success = True
+            except (ClipsegError, ImageConversionError) as error:
+                response.success, response.message = False, str(error)
+                self._refuse(name, error)
+            return response
+
+        service = self._node.create_service(service_type, f'~/{name}', answer)
+        self._entities.append((self._node.destroy_service, service))
+
+    def _refuse(self, what: str, error: Exception) -> None:
+        self._log.warning(f'{what} {str(error)[:40]}', f'{what} refused, nothing changed: {error}')

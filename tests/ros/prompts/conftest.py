@@ -1,0 +1,37 @@
+"""The node that all tests of prompts between processes share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from prompt_bench import BOTH, Bench
+from ros_peers import Peer, running_node, write_tiny_model
+
+
+@pytest.fixture(scope='package')
+def seeing_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp('model') / 'tiny.safetensors'
+    write_tiny_model(path, sees_pictures=True)
+    return path
+
+
+@pytest.fixture(scope='package')
+def the_bench(seeing_model: Path, domain: int) -> Iterator[Bench]:
+    peer = Peer(domain, 'bench')
+    with running_node(
+        'clipseg_ros.segment_node',
+        {'model': seeing_model, 'device': 'cpu', 'threads': 1, 'prompt': f"'{BOTH}'"},
+        ['-r', '__ns:=/live'],
+    ) as node:
+        yield Bench(node, peer)
+    peer.close()
+
+
+@pytest.fixture
+def bench(the_bench: Bench) -> Iterator[Bench]:
+    """The bench, which each test leaves as it found it."""
+    yield the_bench
+    the_bench.prompt('', 'no prompt active')
+    the_bench.prompt(BOTH)
