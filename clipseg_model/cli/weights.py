@@ -3,21 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
 from rich.table import Table
 
 from clipseg_model.cli.console import err, fail, out
@@ -85,8 +75,8 @@ def download(
 ) -> None:
     """Fetch weights from the Hugging Face hub; the only command that uses a network.
 
-    What broke off is continued, and every file is checked against the digest that the hub states
-    for it. CLIPSEG_MODELS names another folder than ~/.cache/clipseg.
+    Every file is checked against the digest that the hub states for it. CLIPSEG_MODELS names
+    another folder than ~/.cache/clipseg. HF_TOKEN, HF_ENDPOINT and HF_HUB_OFFLINE count.
     """
     from clipseg_model.weights.download import download as fetch_all
     from clipseg_model.weights.store import SOURCES, source_of
@@ -99,8 +89,7 @@ def download(
                     f'{name!r} cannot be downloaded: there are {", ".join(SOURCES)}, and any '
                     'CLIPSeg at the Hugging Face hub as owner/name'
                 )
-            with _transfer_bar() as bar:
-                paths = fetch_all(source, revision, _teller(bar))
+            paths = fetch_all(source, revision)
             out.print(escape(f'{name}: {paths[-1]}'), soft_wrap=True)
             terms = f'Licence: {source.licence or "see the source"} ({source.url})'
             out.print(escape(terms), soft_wrap=True)
@@ -200,29 +189,6 @@ def _numbers(text: str) -> list[int]:
         raise CheckpointError(
             f'--layers is written as numbers with commas, such as 3,7,9, unlike {text!r}'
         ) from error
-
-
-def _teller(bar: Progress) -> Callable[[str, int, int], None]:
-    tasks: dict[str, TaskID] = {}
-
-    def tell(file: str, done: int, total: int) -> None:
-        if file not in tasks:
-            tasks[file] = bar.add_task(escape(file), total=total)
-        bar.update(tasks[file], completed=done)
-
-    return tell
-
-
-def _transfer_bar() -> Progress:
-    return Progress(
-        TextColumn('{task.description}'),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-        console=err,
-        disable=not err.is_terminal,
-    )
 
 
 def _size_mb(card: ModelCard) -> float | None:

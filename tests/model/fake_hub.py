@@ -21,22 +21,26 @@ class FakeHub:
     Attributes:
         files: Contents by name.
         repository: Its one repository.
-        stop_after: Bytes after which the connection is closed, for files longer than that; used
-            up by the first such answer.
-        ranges: Whether it knows the Range header.
-        corrupt: Whether the contents differ from those of the index.
+        stop_after: Bytes after which the connection is closed, for files longer than that.
+        stops: How many answers are cut off like that.
+        corrupt: How many answers differ from what the index states.
         status: Answer to everything, where not None.
-        requests: Path and Range header of every request.
+        error_code: Header ``X-Error-Code`` of that answer.
+        index: Answer to questions for the index, where not None.
+        requests: Path and Range header of every GET request.
+        tokens: Authorization header of every request.
     """
 
     files: dict[str, bytes]
     repository: str = 'CIDAS/clipseg-rd64'
-    stop_after: int | None = None
-    ranges: bool = True
-    corrupt: bool = False
+    stop_after: int = 0
+    stops: int = 0
+    corrupt: int = 0
     status: int | None = None
+    error_code: str = ''
     index: Any = None
     requests: list[tuple[str, str | None]] = field(default_factory=list)
+    tokens: list[str | None] = field(default_factory=list)
 
     def start(self) -> str:
         """Returns the address."""
@@ -44,7 +48,11 @@ class FakeHub:
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                hub._answer(self)
+                hub.requests.append((self.path.partition('?')[0], self.headers['Range']))
+                hub._answer(self, with_content=True)
+
+            def do_HEAD(self) -> None:
+                hub._answer(self, with_content=False)
 
             def log_message(self, *_: object) -> None:
                 pass
@@ -59,52 +67,67 @@ class FakeHub:
         self.server.server_close()
         self.thread.join()
 
-    def _answer(self, request: BaseHTTPRequestHandler) -> None:
-        self.requests.append((request.path, request.headers['Range']))
-        api = f'/api/models/{self.repository}'
-        resolve = f'/{self.repository}/resolve/{COMMIT}/'
+    def _answer(self, request: BaseHTTPRequestHandler, with_content: bool) -> None:
+        self.tokens.append(request.headers['Authorization'])
+        path = request.path.partition('?')[0]
+        name = path.removeprefix(f'/{self.repository}/resolve/{COMMIT}/')
         if self.status is not None:
-            request.send_error(self.status)
-        elif request.path == f'{api}/revision/main':
-            self._send_json(request, {'sha': COMMIT} if self.index is None else self.index)
-        elif request.path == f'{api}/tree/{COMMIT}':
-            self._send_json(request, [self._entry(name) for name in self.files])
-        elif request.path.removeprefix(resolve) in self.files:
-            self._send_file(request, self.files[request.path.removeprefix(resolve)])
+            self._send(request, self.status, {'X-Error-Code': self.error_code}, b'')
+        elif path == f'/api/models/{self.repository}/revision/main':
+            self._send(request, 200, {}, self._index())
+        elif name in self.files:
+            self._send_file(request, name, with_content)
         else:
-            request.send_error(404)
+            found = path.startswith(f'/api/models/{self.repository}/')
+            code = 'RevisionNotFound' if found else 'RepoNotFound'
+            self._send(request, 404, {'X-Error-Code': code}, b'')
+
+    def _index(self) -> bytes:
+        if self.index is not None:
+            return self.index if isinstance(self.index, bytes) else json.dumps(self.index).encode()
+        siblings = [self._entry(name) for name in self.files]
+        return json.dumps({'id': self.repository, 'sha': COMMIT, 'siblings': siblings}).encode()
 
     def _entry(self, name: str) -> dict[str, Any]:
         content = self.files[name]
-        blob = hashlib.sha1(f'blob {len(content)}\0'.encode() + content).hexdigest()
-        entry: dict[str, Any] = {'type': 'file', 'path': name, 'size': len(content), 'oid': blob}
+        entry = {'rfilename': name, 'size': len(content), 'blobId': self._digest(name)}
         if len(content) >= LARGE:
-            digest = hashlib.sha256(content).hexdigest()
-            entry.update(oid='0' * 40, lfs={'oid': digest, 'size': len(content)})
+            lfs = {'sha256': self._digest(name), 'size': len(content), 'pointerSize': 130}
+            entry |= {'blobId': '0' * 40, 'lfs': lfs}
         return entry
 
-    def _send_json(self, request: BaseHTTPRequestHandler, value: Any) -> None:
-        content = value if isinstance(value, bytes) else json.dumps(value).encode()
-        request.send_response(200)
-        request.send_header('Content-Length', str(len(content)))
+    def _digest(self, name: str) -> str:
+        content = self.files[name]
+        if len(content) >= LARGE:
+            return hashlib.sha256(content).hexdigest()
+        return hashlib.sha1(f'blob {len(content)}\0'.encode() + content).hexdigest()
+
+    def _send(
+        self, request: BaseHTTPRequestHandler, status: int, headers: dict[str, str], content: bytes
+    ) -> None:
+        request.send_response(status)
+        for key, value in {'Content-Length': str(len(content)), **headers}.items():
+            request.send_header(key, value)
         request.end_headers()
         request.wfile.write(content)
 
-    def _send_file(self, request: BaseHTTPRequestHandler, content: bytes) -> None:
+    def _send_file(self, request: BaseHTTPRequestHandler, name: str, with_content: bool) -> None:
+        content = self.files[name]
+        headers = {'X-Repo-Commit': COMMIT, 'ETag': f'"{self._digest(name)}"'}
+        headers['Content-Length'] = str(len(content))
+        if not with_content:
+            self._send(request, 200, headers, b'')
+            return
         if self.corrupt:
+            self.corrupt -= 1
             content = content[:-1] + bytes([content[-1] ^ 1])
-        start = 0
-        asked = request.headers['Range']
-        if asked and self.ranges:
-            start = int(asked.removeprefix('bytes=').removesuffix('-'))
-            request.send_response(206)
-            last = len(content) - 1
-            request.send_header('Content-Range', f'bytes {start}-{last}/{len(content)}')
-        else:
-            request.send_response(200)
+        start = int((request.headers['Range'] or 'bytes=0-').removeprefix('bytes=').rstrip('-'))
+        status = 206 if request.headers['Range'] else 200
+        if start:
+            headers['Content-Range'] = f'bytes {start}-{len(content) - 1}/{len(content)}'
         content = content[start:]
-        request.send_header('Content-Length', str(len(content)))
-        request.end_headers()
-        if self.stop_after is not None and len(content) > self.stop_after:
-            content, self.stop_after = content[: self.stop_after], None
-        request.wfile.write(content)
+        headers['Content-Length'] = str(len(content))
+        if self.stops and len(content) > self.stop_after:
+            self.stops -= 1
+            content = content[: self.stop_after]
+        self._send(request, status, headers, content)

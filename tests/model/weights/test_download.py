@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from fake_hub import COMMIT, FakeHub
+from huggingface_hub import constants
 from typer.testing import CliRunner
 
 from clipseg_model import registry
@@ -21,6 +26,7 @@ from clipseg_model.weights.download import download
 
 RD64 = store.SOURCES['clipseg-rd64']
 WEIGHTS = bytes(range(256)) * 40
+CHANGED = WEIGHTS[:-1] + b'x'
 
 
 @pytest.fixture
@@ -34,7 +40,13 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
             'README.md': b'read me',
         }
     )
-    monkeypatch.setenv('HF_ENDPOINT', served.start())
+    # huggingface_hub reads HF_ENDPOINT and HF_HUB_OFFLINE when it is imported.
+    address = served.start()
+    template = constants.HUGGINGFACE_CO_URL_TEMPLATE.replace(constants.ENDPOINT, address)
+    monkeypatch.setattr(constants, 'ENDPOINT', address)
+    monkeypatch.setattr(constants, 'HUGGINGFACE_CO_URL_TEMPLATE', template)
+    monkeypatch.setattr(constants, 'HF_HUB_OFFLINE', False)
+    monkeypatch.setattr(time, 'sleep', lambda seconds: None)
     for proxy in ('http_proxy', 'HTTP_PROXY', 'all_proxy', 'ALL_PROXY'):
         monkeypatch.delenv(proxy, raising=False)
     yield served
@@ -42,17 +54,30 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
 
 
 def names(folder: Path) -> set[str]:
-    return {path.name for path in folder.iterdir()}
+    return {path.name for path in folder.iterdir()} if folder.is_dir() else set()
 
 
-def ranges(hub: FakeHub, name: str = 'model.safetensors') -> list[str | None]:
-    return [asked for path, asked in hub.requests if path.endswith(name)]
+def fetched(hub: FakeHub) -> list[str]:
+    return [path for path, _ in hub.requests if '/resolve/' in path]
+
+
+def ranges(hub: FakeHub) -> list[str | None]:
+    return [asked for path, asked in hub.requests if path.endswith('model.safetensors')]
+
+
+def cached_snapshot() -> Path:
+    """An empty snapshot of RD64 in the cache of Hugging Face's own tools."""
+    base = Path(constants.HF_HUB_CACHE) / 'models--CIDAS--clipseg-rd64'
+    snapshot = base / 'snapshots' / COMMIT
+    snapshot.mkdir(parents=True)
+    (base / 'refs').mkdir()
+    (base / 'refs' / 'main').write_text(COMMIT)
+    return snapshot
 
 
 class TestDownload:
     def test_what_is_needed_comes_and_nothing_else(self, hub: FakeHub) -> None:
-        told: list[tuple[str, int, int]] = []
-        paths = download(RD64, progress=lambda *step: told.append(step))
+        paths = download(RD64)
         assert [path.name for path in paths] == [
             'config.json',
             'preprocessor_config.json',
@@ -60,8 +85,6 @@ class TestDownload:
         ]
         assert paths[-1].read_bytes() == WEIGHTS
         assert names(RD64.folder) == {path.name for path in paths} | {'download.json'}
-        assert told[-1] == ('model.safetensors', len(WEIGHTS), len(WEIGHTS))
-        assert ('model.safetensors', 0, len(WEIGHTS)) in told
 
     def test_what_came_is_recorded(self, hub: FakeHub) -> None:
         download(RD64)
@@ -79,67 +102,79 @@ class TestDownload:
         download(RD64)
         hub.requests.clear()
         download(RD64)
-        assert not [path for path, _ in hub.requests if 'resolve' in path]
+        assert not fetched(hub)
 
-    def test_a_file_that_was_changed_here_is_fetched_again(self, hub: FakeHub) -> None:
+    @pytest.mark.parametrize('content', [CHANGED, WEIGHTS[:100]], ids=['changed', 'cut'])
+    def test_a_file_that_was_changed_here_is_fetched_again(
+        self, hub: FakeHub, content: bytes
+    ) -> None:
         path = download(RD64)[-1]
-        path.write_bytes(b'x' * len(WEIGHTS))
+        path.write_bytes(content)
         download(RD64)
         assert path.read_bytes() == WEIGHTS
 
     def test_all_files_are_of_one_commit(self, hub: FakeHub) -> None:
         download(RD64)
-        fetched = [path for path, _ in hub.requests if 'resolve' in path]
-        assert len(fetched) == 3
-        assert all(f'/resolve/{COMMIT}/' in path for path in fetched)
+        assert len(fetched(hub)) == 3
+        assert all(f'/resolve/{COMMIT}/' in path for path in fetched(hub))
+
+    def test_the_token_of_this_machine_is_sent(
+        self, hub: FakeHub, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv('HF_TOKEN', 'hf_secret')
+        download(RD64)
+        assert set(hub.tokens) == {'Bearer hf_secret'}
+
+    def test_what_is_in_the_users_cache_is_copied(self, hub: FakeHub) -> None:
+        snapshot = cached_snapshot()
+        (snapshot / 'model.safetensors').write_bytes(WEIGHTS)
+        assert download(RD64)[-1].read_bytes() == WEIGHTS
+        assert not ranges(hub)
+
+    def test_a_damaged_copy_in_the_users_cache_is_not_taken(self, hub: FakeHub) -> None:
+        snapshot = cached_snapshot()
+        (snapshot / 'model.safetensors').write_bytes(CHANGED)
+        assert download(RD64)[-1].read_bytes() == WEIGHTS
+        assert ranges(hub) == [None]
 
 
 class TestResume:
-    def test_it_goes_on_where_it_broke_off(self, hub: FakeHub) -> None:
-        hub.stop_after = 6000
-        with pytest.raises(DownloadError, match=r'after 6000 of 10240 bytes.*same command again'):
+    def test_it_goes_on_where_it_broke_off(
+        self, hub: FakeHub, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(constants, 'DOWNLOAD_CHUNK_SIZE', 1000)
+        hub.stop_after, hub.stops = 4000, 2
+        assert download(RD64)[-1].read_bytes() == WEIGHTS
+        assert ranges(hub) == [None, 'bytes=4000-', 'bytes=8000-']
+
+    def test_it_gives_up_and_the_next_command_fetches_what_lacks(self, hub: FakeHub) -> None:
+        hub.stops = 100
+        hub.files['config.json'], hub.stop_after = b'', 0
+        with pytest.raises(DownloadError, match=r'cannot be reached.*closed connection'):
             download(RD64)
-        assert 'model.safetensors' not in names(RD64.folder)
-        assert (RD64.folder / 'model.safetensors.part').read_bytes() == WEIGHTS[:6000]
+        assert names(RD64.folder) == {'config.json', '.incoming'}
         assert not registry.get_card('clipseg-rd64').present
-        path = download(RD64)[-1]
-        assert path.read_bytes() == WEIGHTS
-        assert ranges(hub) == [None, 'bytes=6000-']
-        assert 'model.safetensors.part' not in names(RD64.folder)
-
-    def test_a_server_without_ranges_sends_all_again(self, hub: FakeHub) -> None:
-        hub.stop_after, hub.ranges = 6000, False
-        with pytest.raises(DownloadError, match='broke off'):
-            download(RD64)
+        hub.stops = 0
+        hub.requests.clear()
         assert download(RD64)[-1].read_bytes() == WEIGHTS
-        assert ranges(hub) == [None, 'bytes=6000-']
-
-    def test_a_part_of_another_version_is_noticed(self, hub: FakeHub) -> None:
-        RD64.folder.mkdir(parents=True)
-        (RD64.folder / 'model.safetensors.part').write_bytes(b'x' * 100)
-        with pytest.raises(DownloadError, match=r'not arrive as it was published.*deleted'):
-            download(RD64)
-        assert 'model.safetensors.part' not in names(RD64.folder)
-        assert download(RD64)[-1].read_bytes() == WEIGHTS
-
-    @pytest.mark.parametrize('size', [len(WEIGHTS), len(WEIGHTS) + 1])
-    def test_a_part_that_is_complete_or_too_long(self, hub: FakeHub, size: int) -> None:
-        RD64.folder.mkdir(parents=True)
-        (RD64.folder / 'model.safetensors.part').write_bytes((WEIGHTS + b'x')[:size])
-        assert download(RD64)[-1].read_bytes() == WEIGHTS
-        assert ranges(hub) == ([] if size == len(WEIGHTS) else [None])
+        assert not [path for path in fetched(hub) if path.endswith('/config.json')]
+        assert '.incoming' not in names(RD64.folder)
 
 
 class TestDamage:
     @pytest.mark.parametrize('name', ['model.safetensors', 'config.json'])
     def test_a_content_that_was_not_published(self, hub: FakeHub, name: str) -> None:
-        hub.files = {key: value for key, value in hub.files.items() if key != 'README.md'}
-        hub.corrupt = True
+        hub.corrupt = 100
         source = replace(RD64, files=() if name.startswith('model') else (name,))
         kind = 'sha256' if name.startswith('model') else 'git'
-        with pytest.raises(DownloadError, match=rf'{name} did not arrive.*its {kind} digest'):
+        with pytest.raises(DownloadError, match=rf'{name} of .* did not arrive.*its {kind} digest'):
             download(source)
-        assert not names(RD64.folder)
+        assert names(RD64.folder) == {'.incoming'}
+        assert name not in {path.name for path in RD64.folder.rglob('*')}
+
+    def test_damage_on_the_way_is_mended_once(self, hub: FakeHub) -> None:
+        hub.corrupt = 1
+        assert download(replace(RD64, files=()))[-1].read_bytes() == WEIGHTS
 
     def test_a_digest_that_is_known_beforehand(self, hub: FakeHub) -> None:
         digest = hashlib.sha256(WEIGHTS).hexdigest()
@@ -149,12 +184,25 @@ class TestDamage:
         assert 'model.safetensors' not in names(RD64.folder)
 
     @pytest.mark.parametrize(
-        ('status', 'remedy'), [(401, 'check the name'), (404, 'revision'), (503, 'later')]
+        ('status', 'code', 'remedy'),
+        [
+            (401, '', r'answered 401 .*not public: check the name, or log in'),
+            (403, 'GatedRepo', 'consent to its terms'),
+            (403, '', r'answered 403 Forbidden: the token .*HF_TOKEN'),
+            (404, 'RepoNotFound', 'check the name'),
+            (404, 'RevisionNotFound', "no revision 'main'"),
+            (429, '', 'wait a while'),
+            (503, '', r'answered 503 Service Unavailable: try again later'),
+        ],
     )
-    def test_refusals(self, hub: FakeHub, status: int, remedy: str) -> None:
-        hub.status = status
-        with pytest.raises(DownloadError, match=rf'answered {status} .*{remedy}'):
+    def test_refusals(self, hub: FakeHub, status: int, code: str, remedy: str) -> None:
+        hub.status, hub.error_code = status, code
+        with pytest.raises(DownloadError, match=remedy):
             download(RD64)
+
+    def test_a_revision_that_is_not_there(self, hub: FakeHub) -> None:
+        with pytest.raises(DownloadError, match=r"no revision 'v9': check it"):
+            download(RD64, 'v9')
 
     def test_a_repository_of_something_else(self, hub: FakeHub) -> None:
         del hub.files['preprocessor_config.json']
@@ -164,24 +212,36 @@ class TestDamage:
         with pytest.raises(DownloadError, match=r'model\.safetensors or pytorch_model\.bin'):
             download(RD64)
 
-    @pytest.mark.parametrize('index', [{}, [], b'<html>', {'sha': '../..'}])
+    @pytest.mark.parametrize('index', [{}, [], b'<html>', {'id': 'a/b'}])
     def test_answers_that_are_no_hubs(self, hub: FakeHub, index: object) -> None:
         hub.index = index
-        with pytest.raises(DownloadError, match='answered with'):
+        with pytest.raises(DownloadError, match='answered in an unknown form'):
             download(RD64)
 
-    def test_no_network(self, hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setenv('HF_ENDPOINT', 'http://127.0.0.1:9')
+    @pytest.mark.parametrize('endpoint', ['http://127.0.0.1:9', 'file:///etc'])
+    def test_no_network(self, hub: FakeHub, monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
+        monkeypatch.setattr(constants, 'ENDPOINT', endpoint)
         with pytest.raises(DownloadError, match=r'cannot be reached.*HTTPS_PROXY'):
             download(RD64)
-        monkeypatch.setenv('HF_ENDPOINT', 'file:///etc')
-        with pytest.raises(DownloadError, match='no address on the web'):
+
+    def test_offline_mode(self, hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(constants, 'HF_HUB_OFFLINE', True)
+        with pytest.raises(DownloadError, match='HF_HUB_OFFLINE is set'):
             download(RD64)
+        assert not hub.requests
 
     def test_a_full_disk(self, hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
         usage = downloads.shutil.disk_usage('/')
-        monkeypatch.setattr(downloads.shutil, 'disk_usage', lambda _: usage._replace(free=100))
-        with pytest.raises(DownloadError, match=r'make room, or .*CLIPSEG_MODELS'):
+        with monkeypatch.context() as patch:
+            patch.setattr(downloads.shutil, 'disk_usage', lambda _: usage._replace(free=100))
+            with pytest.raises(DownloadError, match=r'make room, or .*CLIPSEG_MODELS'):
+                download(RD64)
+
+        def refuse(*_: object, **__: object) -> None:
+            raise OSError(28, 'No space left on device')
+
+        monkeypatch.setattr(downloads, 'hf_hub_download', refuse)
+        with pytest.raises(DownloadError, match=r'could not be written.*No space.*CLIPSEG_MODELS'):
             download(RD64)
 
     def test_a_folder_that_cannot_be_made(
@@ -189,7 +249,7 @@ class TestDamage:
     ) -> None:
         (tmp_path / 'file').write_text('')
         monkeypatch.setenv('CLIPSEG_MODELS', str(tmp_path / 'file'))
-        with pytest.raises(DownloadError, match='cannot be used'):
+        with pytest.raises(DownloadError, match='could not be written'):
             download(RD64)
 
 
@@ -209,8 +269,33 @@ class TestCommand:
         folder = store.models_folder() / 'somebody--clipseg-garden'
         assert 'model.safetensors' in names(folder)
 
+    def test_variables_of_the_environment_count(self, hub: FakeHub, tmp_path: Path) -> None:
+        command = ['download', 'clipseg-rd64']
+        ours = {'HF_HUB_OFFLINE': '0', 'HF_ENDPOINT': constants.ENDPOINT, 'HF_HOME': str(tmp_path)}
+        done = subprocess.run(
+            [sys.executable, '-c', 'from clipseg_model.cli.app import app; app()', *command],
+            env={**os.environ, **ours},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert (RD64.folder / 'model.safetensors').read_bytes() == WEIGHTS
+
+    def test_no_other_command_uses_a_network(
+        self, hub: FakeHub, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def refuse(*_: object) -> None:
+            raise AssertionError('a connection was opened')
+
+        monkeypatch.setattr('socket.socket.connect', refuse)
+        for command in (['models'], ['convert', 'CIDAS/clipseg-rd64', 'new.safetensors']):
+            result = CliRunner().invoke(app, command)
+            assert not isinstance(result.exception, AssertionError)
+        assert 'clipseg download' in result.output
+
     def test_errors_are_one_message(self, hub: FakeHub) -> None:
-        hub.corrupt = True
+        hub.corrupt = 100
         result = CliRunner().invoke(app, ['download', 'clipseg-rd64'])
         assert result.exit_code == 1
         assert 'did not arrive as it was published' in ' '.join(result.stderr.split())
@@ -243,14 +328,8 @@ class TestStore:
         with pytest.raises(CheckpointError, match=r'clipseg download clipseg-rd64'):
             store.required(RD64)
 
-    def test_the_cache_of_hugging_faces_own_tools(self, tmp_path: Path) -> None:
-        from huggingface_hub import constants
-
-        base = Path(constants.HF_HUB_CACHE) / 'models--CIDAS--clipseg-rd64'
-        snapshot = base / 'snapshots' / COMMIT
-        snapshot.mkdir(parents=True)
-        (base / 'refs').mkdir()
-        (base / 'refs' / 'main').write_text(COMMIT)
+    def test_the_cache_of_hugging_faces_own_tools(self) -> None:
+        snapshot = cached_snapshot()
         for name in ('config.json', 'preprocessor_config.json'):
             (snapshot / name).write_text('{}')
         assert store.find_downloaded(RD64) is None
