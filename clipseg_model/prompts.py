@@ -1,34 +1,28 @@
-"""What is looked for: prompts, their written form, templates, and a cache of their embeddings."""
+"""Prompts and their written form."""
 
 from __future__ import annotations
 
 import hashlib
 import re
 import unicodedata
-from collections import OrderedDict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from clipseg_model.errors import PromptError
 from clipseg_model.images import check_image
-from clipseg_model.prompting.visual_prompt import check_mask
 
 __all__ = [
     'MAX_PROMPTS',
     'MAX_PROMPT_CHARS',
-    'TEMPLATES',
-    'EmbeddingCache',
     'Prompt',
     'as_prompts',
+    'check_mask',
     'check_probability',
-    'fill_template',
-    'find_captions',
     'parse_prompts',
 ]
 
@@ -37,31 +31,6 @@ MAX_PROMPTS = 254
 
 MAX_PROMPT_CHARS = 1000
 """Longest phrase, in characters."""
-
-TEMPLATES: dict[str, tuple[str, ...]] = {
-    'plain': ('{}',),
-    'fixed': ('a photo of a {}.',),
-    'shuffle': ('a photo of a {}.', 'a photograph of a {}.', 'an image of a {}.', '{}.'),
-    'shuffle+': (
-        'a photo of a {}.',
-        'a photograph of a {}.',
-        'an image of a {}.',
-        '{}.',
-        'a cropped photo of a {}.',
-        'a good photo of a {}.',
-        'a photo of one {}.',
-        'a bad photo of a {}.',
-        'a photo of the {}.',
-    ),
-}
-"""Captions that phrases may be put into, by the names of the paper's published configurations.
-
-Training draws one of ``shuffle+``, the paper's nine, for each phrase; both public implementations
-then infer with ``plain``. Where a :class:`~clipseg_model.segmenter.Segmenter` is given several, a
-phrase's conditional vector is the average over them (an ensemble, as CLIP's authors do)."""
-
-TEMPLATES['none'] = TEMPLATES['plain']
-TEMPLATES['ensemble'] = TEMPLATES['shuffle+']
 
 # A colon between digits belongs to the phrase (a clock that shows 12:30).
 _NAME_COLON = re.compile(r'(?<!\d):|:(?!\d)')
@@ -217,34 +186,33 @@ def as_prompts(prompts: Sequence[str | Prompt]) -> list[Prompt]:
     return made
 
 
-def fill_template(template: str, phrase: str) -> str:
-    """Put a phrase into a caption such as ``a photo of a {}.``.
-
-    Raises:
-        PromptError: The template does not hold ``{}`` exactly once.
-    """
-    if template.count('{}') != 1:
-        raise PromptError(f'A template holds {{}} exactly once, unlike {template!r}')
-    return template.replace('{}', phrase)
-
-
-def find_captions(template: str) -> tuple[str, ...]:
-    """The captions of a template.
+def check_mask(mask: object, image: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Make sure that a mask says where in an image the example is.
 
     Args:
-        template: A key of :data:`TEMPLATES`, or a caption of one's own with one ``{}``.
+        mask: Anything.
+        image: (H, W, 3), the image that it belongs to.
+
+    Returns:
+        The mask, (H, W) bool.
 
     Raises:
-        PromptError: It is neither.
+        PromptError: It is not (H, W) bool or uint8, or empty.
     """
-    if isinstance(template, str) and template in TEMPLATES:
-        return TEMPLATES[template]
-    if not isinstance(template, str) or template.count('{}') != 1:
+    if not isinstance(mask, np.ndarray) or mask.dtype not in (np.bool_, np.uint8):
+        kind = mask.dtype if isinstance(mask, np.ndarray) else type(mask).__name__
         raise PromptError(
-            f'There is no template {template!r}; there are {", ".join(TEMPLATES)}, or give a '
-            "caption that holds {} exactly once, such as 'a photo of a {}.'"
+            f"A prompt's mask must be a bool or uint8 array, not {kind}; mask > 0.5 makes one of "
+            'probabilities'
         )
-    return (template,)
+    if mask.shape != image.shape[:2]:
+        raise PromptError(
+            f"A prompt's mask must have its image's height and width {image.shape[:2]}, "
+            f'not {mask.shape}: resize it, with nearest-neighbour interpolation'
+        )
+    if not mask.any():
+        raise PromptError("A prompt's mask is empty: it must be non-zero on the example object")
+    return mask.astype(bool)
 
 
 def check_probability(value: float, what: str) -> None:
@@ -259,59 +227,6 @@ def check_probability(value: float, what: str) -> None:
         inside = False
     if not inside:
         raise PromptError(f'{what} must be a probability between 0 and 1, not {value!r}')
-
-
-class EmbeddingCache:
-    """Keeps the embeddings that were used last.
-
-    Args:
-        capacity: Most embeddings kept.
-    """
-
-    def __init__(self, capacity: int = 1024) -> None:
-        if capacity < 1:
-            raise ValueError(f'capacity must be at least 1, not {capacity}')
-        self.capacity = capacity
-        self._kept: OrderedDict[Hashable, Tensor] = OrderedDict()
-
-    def __len__(self) -> int:
-        return len(self._kept)
-
-    def clear(self) -> None:
-        """Forget everything."""
-        self._kept.clear()
-
-    def get(
-        self, keys: Sequence[Hashable], embed: Callable[[list[int]], Sequence[Tensor]]
-    ) -> list[Tensor]:
-        """The embeddings of some keys; those not kept are made together in one call.
-
-        Args:
-            keys: Hashable content of each input.
-            embed: Given positions in ``keys`` (one for each distinct missing key), returns their
-                embeddings in that order.
-
-        Returns:
-            One embedding a key.
-        """
-        missing: dict[Hashable, int] = {}
-        for position, key in enumerate(keys):
-            if key not in self._kept:
-                missing.setdefault(key, position)
-        # What this call needs is held here too: more keys than the capacity must not evict
-        # each other before they are returned.
-        found: dict[Hashable, Tensor] = {}
-        if missing:
-            found.update(zip(missing, embed(list(missing.values())), strict=True))
-        for key in keys:
-            if key in self._kept:
-                self._kept.move_to_end(key)
-                found[key] = self._kept[key]
-        for key in missing:
-            self._kept[key] = found[key]
-        while len(self._kept) > self.capacity:
-            self._kept.popitem(last=False)
-        return [found[key] for key in keys]
 
 
 def _parse_one(part: str) -> Prompt:

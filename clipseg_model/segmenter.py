@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -12,32 +11,23 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from clipseg_model.calibration import top_scores
-from clipseg_model.devices import resolve_device
-from clipseg_model.errors import (
-    CheckpointError,
-    ClipsegError,
-    ImageError,
-    PromptError,
-    ReuseError,
-)
+from clipseg_model.errors import ImageError, PromptError, ReuseError
 from clipseg_model.images import check_image
+from clipseg_model.inference import Inference
 from clipseg_model.model_card import ModelCard
-from clipseg_model.modeling.base import ImageFeatures, PromptFeatures, SegmentationModel
-from clipseg_model.modeling.preprocessing import Preprocessor, input_shape
-from clipseg_model.prompting.competition import compete
-from clipseg_model.prompting.embedding import PromptEmbedder
+from clipseg_model.modeling.base import (
+    ImageFeatures,
+    SegmentationModel,
+)
 from clipseg_model.prompts import Prompt, as_prompts, check_probability
+from clipseg_model.reading import read_logits
 from clipseg_model.regions import Box
-from clipseg_model.runtime import Runtime, wrap_model
-from clipseg_model.segmentation import PromptResult, Segmentation
+from clipseg_model.runtime import Runtime
+from clipseg_model.segmentation import Segmentation
 from clipseg_model.settings import SegmentSettings
 from clipseg_model.video.still import StillDetector
 
-__all__ = ['PromptResult', 'SegmentSettings', 'Segmentation', 'Segmenter', 'input_shape']
-
-VIEW_BATCH = 8
-"""Views of an image that are encoded at once."""
+__all__ = ['Segmenter']
 
 
 class _Default:
@@ -55,7 +45,7 @@ class _Default:
         segmenter.settings = settings
 
 
-class Segmenter:
+class Segmenter(Inference):
     """A model at work on numpy images. Not for use by two threads at once.
 
     Args:
@@ -66,20 +56,12 @@ class Segmenter:
         settings: As :attr:`settings`; those of :class:`SegmentSettings` where None.
 
     Attributes:
-        model: The model, in evaluation mode on ``device``; it embeds prompts.
-        runtime: What executes it on images.
-        preprocessor: What makes its input of images.
-        embedder: What embeds prompts for it.
-        card: Its card.
-        device: Where it runs.
         settings: Those of every call that is given none. ``template``, ``visual_method``, ``zoom``
             and ``reuse_below`` are attributes too, which change one field of them.
         still: Decides whether an image is encoded, where encodings are reused.
 
     Raises:
-        DeviceError: The device is not there.
-        CheckpointError: The card's sizes do not fit the model's patches, or a weight is NaN or
-            infinite.
+        DeviceError, CheckpointError: As :class:`~clipseg_model.inference.Inference`.
         ReuseError: As :meth:`check_settings`.
     """
 
@@ -95,20 +77,10 @@ class Segmenter:
         device: str | torch.device = 'auto',
         settings: SegmentSettings | None = None,
     ) -> None:
-        _check_weights(model.model if isinstance(model, Runtime) else model, card.name)
-        if not isinstance(model, Runtime):
-            model = wrap_model(model, resolve_device(device))
-        self.runtime = model
-        self.model = model.model
-        self.device = model.device
-        self.card = card
+        super().__init__(model, card, device)
         self.settings = settings or SegmentSettings()
         self.check_settings(self.settings)
-        self.preprocessor = Preprocessor(card, self.model.backbone, self.device)
-        self.embedder = PromptEmbedder(model, card, self.preprocessor)
         self.still = StillDetector()
-        self._encoded: ImageFeatures | None = None
-        self._decoded: tuple[ImageFeatures, PromptFeatures, Tensor] | None = None
         self._reused = False
         self._features: ImageFeatures | None = None
         self._image = np.zeros((0, 0, 3), np.uint8)
@@ -141,7 +113,7 @@ class Segmenter:
         """
         settings = settings or self.settings
         if not settings.reuse_below:
-            self._forget_encoding()
+            self.forget_encoding()
             self.still.forget()
             return False
         return self._is_still(self.preprocessor.resize(image), settings)
@@ -185,7 +157,7 @@ class Segmenter:
             PromptError: They are empty, too many, or not representable by the model.
         """
         wanted = as_prompts(prompts)
-        self._prompt_features(wanted, settings or self.settings)
+        self.prompt_features(wanted, settings or self.settings)
         return wanted
 
     @torch.inference_mode()
@@ -206,7 +178,7 @@ class Segmenter:
         Raises:
             PromptError: They are empty, too many, or not representable by the model.
         """
-        return self._conditions(as_prompts(prompts), settings or self.settings)
+        return self.conditions(as_prompts(prompts), settings or self.settings)
 
     @torch.inference_mode()
     def predict(
@@ -236,7 +208,7 @@ class Segmenter:
         wanted = _check_request(prompts, threshold, settings)
         if self._features is None:
             raise ImageError('There is no image to predict on: call set_image() first')
-        logits = self._decode_prompts(self._features, wanted, settings)
+        logits = self.decode_prompts(self._features, wanted, settings)
         found = self.read(logits, wanted, threshold, self._image.shape[:2])
         return self._refine(self._image, replace(found, reused=self._reused), settings)
 
@@ -290,10 +262,8 @@ class Segmenter:
                 f'A batch is of one or more images of one size, not {seen}: resize them, or '
                 'segment those of each size by themselves'
             )
-        pixels = torch.cat([self.preprocessor.pixels(image) for image in images])
-        features = self.runtime.encode_image(pixels)
-        condition = self._conditions(wanted, settings).expand(len(images), -1, -1)
-        answers = self.decode(features, self.runtime.encode_prompts(condition))
+        pixels = [self.preprocessor.pixels(image) for image in images]
+        answers = self.answer(pixels, [wanted] * len(images), settings)
         return [
             self._refine(image, self.read(logits, wanted, threshold, size), settings)
             for image, logits, size in zip(images, answers, sizes, strict=True)
@@ -327,40 +297,7 @@ class Segmenter:
             self._encoded = self.runtime.encode_image(self.preprocessor.normalise(resized))
         if self._encoded is None:
             raise ImageError('There is no encoding to reuse: give the pixels of the image')
-        return self._decode_prompts(self._encoded, list(prompts), settings or self.settings)
-
-    def decode(self, features: ImageFeatures, prompts: PromptFeatures) -> Tensor:
-        """Decode what the runtime made of images and prompts.
-
-        Nothing here waits for a GPU; whether the answer is finite, :meth:`check_finite` says.
-
-        Args:
-            features: Of one image, or of B.
-            prompts: Of P prompts, or of B sets of P.
-
-        Returns:
-            Logits at the model's resolution, float32: (P, h, w), or (B, P, h, w) of B sets.
-        """
-        # The same answer to the same prompts, exactly.
-        if self._decoded is not None and self._decoded[0] is features:
-            _, known, logits = self._decoded
-            if known is prompts:
-                return logits
-        logits = self.runtime.decode(features, prompts).float()
-        self._decoded = (features, prompts, logits) if features is self._encoded else None
-        return logits
-
-    def check_finite(self, logits: Tensor) -> None:
-        """Make sure that the logits of :meth:`decode` are finite; waits for a GPU.
-
-        Raises:
-            ClipsegError: The logits are not finite.
-        """
-        if not math.isfinite(float(logits.sum())):
-            raise ClipsegError(
-                f'The model {self.card.name!r} gave logits that are not finite: its weights are '
-                'damaged, or its precision is too low for them'
-            )
+        return self.decode_prompts(self._encoded, list(prompts), settings or self.settings)
 
     def read(
         self,
@@ -369,57 +306,8 @@ class Segmenter:
         threshold: float | None,
         size: tuple[int, int],
     ) -> Segmentation:
-        """Make results of logits.
-
-        Args:
-            logits: (P, h, w), as :meth:`infer` gives them.
-            prompts: Their prompts.
-            threshold: As :meth:`predict` takes it.
-            size: Height and width of the image, pixels.
-
-        Raises:
-            ClipsegError: The logits are not finite.
-            PromptError: All prompts are negative.
-        """
-        self.check_finite(logits)
-        default = self.card.threshold if threshold is None else threshold
-        presence = self.card.presence_threshold
-        logits, asked = compete(logits, prompts, default, presence)
-        height, width = size
-        answers = zip(asked, top_scores(logits), logits.cpu().numpy(), strict=True)
-        results = [
-            PromptResult(
-                prompt=prompt,
-                threshold=default if prompt.threshold is None else prompt.threshold,
-                score=score,
-                presence=score
-                >= (presence if prompt.presence_threshold is None else prompt.presence_threshold),
-                logits=array,
-                height=height,
-                width=width,
-            )
-            for prompt, score, array in answers
-        ]
-        return Segmentation(height, width, results, self.card.name)
-
-    @torch.inference_mode()
-    def warm_up(self, height: int = 480, width: int = 640, prompts: int = 1) -> None:
-        """Run once on a black image, so that the first real one is not slow.
-
-        Args:
-            height: Of the images that will come.
-            width: Of the images that will come.
-            prompts: How many prompts there will be.
-
-        Raises:
-            ClipsegError: The answer is not finite.
-        """
-        pixels = self.preprocessor.pixels(np.zeros((height, width, 3), np.uint8))
-        features = self.runtime.encode_image(pixels)
-        condition = self.runtime.embed_texts(['a']).expand(prompts, -1)
-        logits = self.decode(features, self.runtime.encode_prompts(condition))
-        self.check_finite(logits)
-        top_scores(logits)
+        """Make results of logits: :func:`clipseg_model.reading.read_logits` with this card."""
+        return read_logits(logits, prompts, threshold, size, self.card)
 
     def release_caches(self) -> None:
         """Forget the image that was set and what the decoder knows of prompts, to free memory.
@@ -427,30 +315,8 @@ class Segmenter:
         Embeddings stay: they are small, and take long to compute.
         """
         self._features = None
-        self._forget_encoding()
+        self.forget_encoding()
         self.embedder.release_features()
-
-    def _forget_encoding(self) -> None:
-        self._encoded = self._decoded = None
-
-    def _conditions(self, prompts: Sequence[Prompt], settings: SegmentSettings) -> Tensor:
-        return self.embedder.conditions(prompts, settings.template, settings.visual_method)
-
-    def _prompt_features(
-        self, prompts: Sequence[Prompt], settings: SegmentSettings
-    ) -> PromptFeatures:
-        return self.embedder.features(prompts, settings.template, settings.visual_method)
-
-    def _decode_prompts(
-        self, features: ImageFeatures, prompts: list[Prompt], settings: SegmentSettings
-    ) -> Tensor:
-        """Logits (P, h, w) of prompts of one image."""
-        most = settings.prompts_at_once or len(prompts)
-        parts = [
-            self.decode(features, self._prompt_features(prompts[start : start + most], settings))
-            for start in range(0, len(prompts), most)
-        ]
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def _is_still(self, pixels: Tensor, settings: SegmentSettings) -> bool:
         """See :meth:`is_still`; pixels as they were resized."""
@@ -459,7 +325,7 @@ class Segmenter:
             # What should have been encoded was not: it failed.
             self.still.forget()
         if not self.still.is_still(pixels[0].numpy(), settings.reuse_below, settings.reuse_frames):
-            self._forget_encoding()
+            self.forget_encoding()
             return False
         return True
 
@@ -473,38 +339,9 @@ class Segmenter:
         def segment_views(
             views: Sequence[Box], prompts: Sequence[Sequence[Prompt]]
         ) -> list[NDArray[np.float32]]:
-            return self._segment_views(image, views, prompts, settings)
+            return self.segment_views(image, views, prompts, settings)
 
         return settings.zoom.refine(image, found, segment_views, self.card.presence_threshold)
-
-    def _segment_views(
-        self,
-        image: NDArray[np.uint8],
-        views: Sequence[Box],
-        prompts: Sequence[Sequence[Prompt]],
-        settings: SegmentSettings,
-    ) -> list[NDArray[np.float32]]:
-        """See :data:`clipseg_model.settings.SegmentViews`.
-
-        Views are resized to the shape of the whole image, so they should have its proportions.
-        """
-        shape = self.preprocessor.shape_of(*image.shape[:2])
-        # A batch has the same number of prompts for each of its images.
-        groups: dict[int, list[int]] = {}
-        for number, own in enumerate(prompts):
-            groups.setdefault(len(own), []).append(number)
-        logits: dict[int, NDArray[np.float32]] = {}
-        for numbers in groups.values():
-            for start in range(0, len(numbers), VIEW_BATCH):
-                batch = numbers[start : start + VIEW_BATCH]
-                crops = [image[views[number].slices] for number in batch]
-                pixels = torch.cat([self.preprocessor.pixels(crop, shape) for crop in crops])
-                features = self.runtime.encode_image(pixels)
-                condition = torch.stack([self._conditions(prompts[n], settings) for n in batch])
-                answers = self.decode(features, self.runtime.encode_prompts(condition))
-                self.check_finite(answers)
-                logits.update(zip(batch, answers.cpu().numpy(), strict=True))
-        return [logits[number] for number in range(len(views))]
 
 
 def _check_request(
@@ -517,13 +354,3 @@ def _check_request(
     if settings.zoom is not None and any(prompt.negative for prompt in wanted):
         raise PromptError('Negative prompts do not work with zoom: leave one of them out')
     return wanted
-
-
-def _check_weights(model: SegmentationModel, name: str) -> None:
-    """Refuse what would not always show in the logits: a fused ReLU makes NaN 0."""
-    for key, value in model.named_parameters():
-        if value.numel() and not all(bound.isfinite() for bound in value.detach().aminmax()):
-            raise CheckpointError(
-                f'The weights of the model {name!r} are damaged: {key} holds NaN or infinity. Get '
-                'them anew'
-            )

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipseg_model.errors import ReuseError
+from clipseg_model.prompting.templates import find_captions
 from clipseg_model.prompting.visual_prompt import DEFAULT_METHOD, find_method
-from clipseg_model.prompts import Prompt, find_captions
+from clipseg_model.prompts import Prompt
 from clipseg_model.regions import Box
 from clipseg_model.segmentation import Segmentation
 from clipseg_model.video.still import MAX_REUSES, check_reuse
@@ -51,8 +52,9 @@ class SegmentSettings:
     """How a :class:`~clipseg_model.segmenter.Segmenter` answers a call.
 
     Attributes:
-        template: What phrases are put into, a key of :data:`clipseg_model.prompts.TEMPLATES` or a
-            caption with one ``{}``; the card's where None.
+        template: What phrases are put into, a key of
+            :data:`clipseg_model.prompting.templates.TEMPLATES` or a caption with one ``{}``; the
+            card's where None.
         visual_method: How example images with masks become prompt images, a key of
             :data:`clipseg_model.prompting.visual_prompt.METHODS`.
         zoom: Looks closely at parts of each image; None not to.

@@ -86,7 +86,7 @@ def export(
             kind.export(loaded, card, digest, root, place, precision)
         else:
             from clipseg_model.prompts import parse_prompts
-            from clipseg_model.runtime.quantization import LEAST_IOU, export_int8
+            from clipseg_model.quantization import LEAST_IOU, export_int8
 
             if not calibration or not prompt:
                 raise ExportError(
@@ -115,7 +115,7 @@ def export(
 def _images(paths: list[Path]) -> list[NDArray]:
     from clipseg_model.cli.file_runner import find_files
     from clipseg_model.images import read_image
-    from clipseg_model.runtime.quantization import MOST_IMAGES
+    from clipseg_model.quantization import MOST_IMAGES
 
     files, problems = find_files(paths)
     if problems:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from clipseg_model.errors import CheckpointError
 from clipseg_model.modeling.backbone import Backbone
 from clipseg_model.modeling.buffers import empty
 
@@ -21,6 +22,7 @@ __all__ = [
     'PromptFeatures',
     'SegmentationModel',
     'build_model',
+    'check_weights',
 ]
 
 #: Architectures by name: the module that holds each, and the function in it that builds one.
@@ -237,3 +239,17 @@ def build_model(config: Mapping[str, Any]) -> SegmentationModel:
     module, function = ARCHITECTURES[name]
     build = getattr(importlib.import_module(f'clipseg_model.modeling.{module}'), function)
     return cast(SegmentationModel, build(dict(config)))
+
+
+def check_weights(model: SegmentationModel, name: str) -> None:
+    """Refuse weights that are not finite, which logits need not show: a fused ReLU makes NaN 0.
+
+    Raises:
+        CheckpointError: A weight is NaN or infinite.
+    """
+    for key, value in model.named_parameters():
+        if value.numel() and not all(bound.isfinite() for bound in value.detach().aminmax()):
+            raise CheckpointError(
+                f'The weights of the model {name!r} are damaged: {key} holds NaN or infinity. Get '
+                'them anew'
+            )

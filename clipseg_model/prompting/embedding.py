@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 
 import torch
 from torch import Tensor
@@ -13,17 +13,71 @@ from clipseg_model.model_card import ModelCard
 from clipseg_model.modeling.base import PromptFeatures
 from clipseg_model.modeling.masked_attention import masked_attention
 from clipseg_model.modeling.preprocessing import Preprocessor
+from clipseg_model.prompting.templates import fill_template, find_captions
 from clipseg_model.prompting.visual_prompt import DEFAULT_METHOD, find_method, visual_prompt
-from clipseg_model.prompts import EmbeddingCache, Prompt, fill_template, find_captions
+from clipseg_model.prompts import Prompt
 from clipseg_model.runtime.base import Runtime
 
-__all__ = ['PromptEmbedder']
+__all__ = ['EmbeddingCache', 'PromptEmbedder']
 
 PROMPT_SETS = 32
 """Sets of prompts whose features are kept."""
 
 TEXT_CHUNK = 256
 """Captions embedded at once: the most prompts in nine captions each would take gigabytes."""
+
+
+class EmbeddingCache:
+    """Keeps the embeddings that were used last.
+
+    Args:
+        capacity: Most embeddings kept.
+    """
+
+    def __init__(self, capacity: int = 1024) -> None:
+        if capacity < 1:
+            raise ValueError(f'capacity must be at least 1, not {capacity}')
+        self.capacity = capacity
+        self._kept: OrderedDict[Hashable, Tensor] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._kept.clear()
+
+    def get(
+        self, keys: Sequence[Hashable], embed: Callable[[list[int]], Sequence[Tensor]]
+    ) -> list[Tensor]:
+        """The embeddings of some keys; those not kept are made together in one call.
+
+        Args:
+            keys: Hashable content of each input.
+            embed: Given positions in ``keys`` (one for each distinct missing key), returns their
+                embeddings in that order.
+
+        Returns:
+            One embedding a key.
+        """
+        missing: dict[Hashable, int] = {}
+        for position, key in enumerate(keys):
+            if key not in self._kept:
+                missing.setdefault(key, position)
+        # What this call needs is held here too: more keys than the capacity must not evict
+        # each other before they are returned.
+        found: dict[Hashable, Tensor] = {}
+        if missing:
+            found.update(zip(missing, embed(list(missing.values())), strict=True))
+        for key in keys:
+            if key in self._kept:
+                self._kept.move_to_end(key)
+                found[key] = self._kept[key]
+        for key in missing:
+            self._kept[key] = found[key]
+        while len(self._kept) > self.capacity:
+            self._kept.popitem(last=False)
+        return [found[key] for key in keys]
 
 
 class PromptEmbedder:
@@ -67,8 +121,8 @@ class PromptEmbedder:
 
         Args:
             prompts: At least one.
-            template: A key of :data:`clipseg_model.prompts.TEMPLATES` or a caption with one
-                ``{}``; the card's where None.
+            template: A key of :data:`~clipseg_model.prompting.templates.TEMPLATES` or a caption
+                with one ``{}``; the card's where None.
             visual_method: A key of :data:`clipseg_model.prompting.visual_prompt.METHODS`.
 
         Raises:

@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 
 from clipseg_model.errors import PromptError
 from clipseg_model.images import check_image
+from clipseg_model.prompts import check_mask
 
 __all__ = [
     'DEFAULT_METHOD',
     'METHODS',
     'Method',
     'box_mask',
-    'check_mask',
     'find_method',
     'visual_prompt',
 ]
@@ -158,35 +158,6 @@ def visual_prompt(
         background = cv2.GaussianBlur(square, (0, 0), max(BACKGROUND_BLUR * size, 0.1))
     faded = how.intensity * background + (1 - how.intensity) * fill
     return _uint8(alpha * square + (1 - alpha) * faded)
-
-
-def check_mask(mask: object, image: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Make sure that a mask says where in an image the example is.
-
-    Args:
-        mask: Anything.
-        image: (H, W, 3), the image that it belongs to.
-
-    Returns:
-        The mask, (H, W) bool.
-
-    Raises:
-        PromptError: It is not (H, W) bool or uint8, or empty.
-    """
-    if not isinstance(mask, np.ndarray) or mask.dtype not in (np.bool_, np.uint8):
-        kind = mask.dtype if isinstance(mask, np.ndarray) else type(mask).__name__
-        raise PromptError(
-            f"A prompt's mask must be a bool or uint8 array, not {kind}; mask > 0.5 makes one of "
-            'probabilities'
-        )
-    if mask.shape != image.shape[:2]:
-        raise PromptError(
-            f"A prompt's mask must have its image's height and width {image.shape[:2]}, "
-            f'not {mask.shape}: resize it, with nearest-neighbour interpolation'
-        )
-    if not mask.any():
-        raise PromptError("A prompt's mask is empty: it must be non-zero on the example object")
-    return mask.astype(bool)
 
 
 def box_mask(box: tuple[int, int, int, int], height: int, width: int) -> NDArray[np.bool_]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from sensor_msgs.msg import CompressedImage, Image, PointCloud2
 from std_msgs.msg import Header
 
-from clipseg_model.segmenter import Segmentation
+from clipseg_model.segmentation import Segmentation
 from clipseg_ros.images.conversion import open_image, png_of_labels
 from clipseg_ros.outputs.segments import fill_segment
 from clipseg_ros.outputs.vision import VisionOutputs, load_vision_messages

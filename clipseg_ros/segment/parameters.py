@@ -10,8 +10,8 @@ from typing import Any
 
 from clipseg_model.errors import ColourError
 from clipseg_model.outputs.palette import Colours, read_colours
+from clipseg_model.prompting.templates import find_captions
 from clipseg_model.prompting.visual_prompt import DEFAULT_METHOD, METHODS
-from clipseg_model.prompts import find_captions
 from clipseg_model.video.steadying import Steadying
 from clipseg_model.video.still import MAX_REUSES
 from clipseg_ros.depth.parameters import DepthSettings

@@ -18,10 +18,12 @@ from clipseg_model.modeling.masked_attention import check_restrictable
 from clipseg_model.outputs.frame_outputs import FrameOutputs, Scratch
 from clipseg_model.outputs.overlay import render_overlay
 from clipseg_model.outputs.palette import palette_with
+from clipseg_model.prompting.templates import fill_template, find_captions
 from clipseg_model.prompting.visual_prompt import find_method
-from clipseg_model.prompts import Prompt, fill_template, find_captions
+from clipseg_model.prompts import Prompt
 from clipseg_model.regions import Box
-from clipseg_model.segmenter import Segmentation, Segmenter
+from clipseg_model.segmentation import Segmentation
+from clipseg_model.segmenter import Segmenter
 from clipseg_model.settings import SegmentSettings
 from clipseg_model.video.steadying import Steadier
 from clipseg_ros.images.conversion import image_to_rgb

@@ -5,17 +5,9 @@ import pytest
 import torch
 
 from clipseg_model.errors import ImageError, PromptError
-from clipseg_model.prompts import (
-    MAX_PROMPT_CHARS,
-    MAX_PROMPTS,
-    TEMPLATES,
-    EmbeddingCache,
-    Prompt,
-    as_prompts,
-    fill_template,
-    find_captions,
-    parse_prompts,
-)
+from clipseg_model.prompting.embedding import EmbeddingCache
+from clipseg_model.prompting.templates import TEMPLATES, fill_template, find_captions
+from clipseg_model.prompts import MAX_PROMPT_CHARS, MAX_PROMPTS, Prompt, as_prompts, parse_prompts
 
 IMAGE = np.arange(4 * 5 * 3, dtype=np.uint8).reshape(4, 5, 3)
 MASK = np.zeros((4, 5), bool)

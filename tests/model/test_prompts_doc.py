@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 
 from clipseg_model import registry
 from clipseg_model.cli.app import app
+from clipseg_model.prompting.templates import TEMPLATES
 from clipseg_model.prompting.visual_prompt import METHODS
-from clipseg_model.prompts import TEMPLATES
 
 
 @pytest.fixture

@@ -16,9 +16,11 @@ from tiny_models import CARD, make_model
 
 from clipseg_model.errors import CheckpointError, ClipsegError, ImageError, PromptError
 from clipseg_model.modeling.masked_attention import SCOPES, masked_attention
+from clipseg_model.modeling.preprocessing import input_shape
+from clipseg_model.prompting.templates import TEMPLATES, fill_template
 from clipseg_model.prompting.visual_prompt import METHODS, visual_prompt
-from clipseg_model.prompts import TEMPLATES, Prompt, fill_template
-from clipseg_model.segmenter import Segmenter, input_shape
+from clipseg_model.prompts import Prompt
+from clipseg_model.segmenter import Segmenter
 from clipseg_model.settings import SegmentSettings
 from clipseg_model.weights.checkpoints import load_card, save_checkpoint
 

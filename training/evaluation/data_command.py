@@ -24,8 +24,8 @@ import numpy as np
 import yaml
 
 from clipseg_model.errors import ClipsegError
+from clipseg_model.prompting.templates import TEMPLATES
 from clipseg_model.prompting.visual_prompt import DEFAULT_METHOD, METHODS
-from clipseg_model.prompts import TEMPLATES
 from clipseg_model.registry import load_model
 from training.datasets.sources import open_source
 from training.evaluation import scripts

@@ -25,8 +25,8 @@ from clipseg_model.calibration import sigmoid, top_scores
 from clipseg_model.errors import ClipsegError
 from clipseg_model.model_card import ModelCard
 from clipseg_model.modeling.base import SegmentationModel
+from clipseg_model.prompting.templates import TEMPLATES
 from clipseg_model.prompting.visual_prompt import DEFAULT_METHOD
-from clipseg_model.prompts import TEMPLATES
 from training.datasets.samples import BadRecord, Sample, SampleSource, sample_rng
 from training.loop.feeding import Load
 from training.loop.learner import Learner
@@ -51,9 +51,10 @@ class Evaluation:
     Attributes:
         mode: See the module.
         prompt: Phrases, or the support images of the samples.
-        template: Caption of the phrases, a key of :data:`clipseg_model.prompts.TEMPLATES`, in
-            paper mode one with a single caption. None: plain phrases in paper mode, the template
-            of the model card in native mode.
+        template: Caption of the phrases, a key of
+            :data:`clipseg_model.prompting.templates.TEMPLATES`, in paper mode one with a single
+            caption. None: plain phrases in paper mode, the template of the model card in native
+            mode.
         method: Makes prompt images of support images.
         fit: Makes squares of pictures in paper mode.
         size: Side of the square in paper mode.

@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipseg_model import ClipsegError, create_model
+from clipseg_model.quantization import export_int8, mask_agreement
 from clipseg_model.registry import load_model
 from clipseg_model.runtime.export_files import weights_digest
-from clipseg_model.runtime.quantization import export_int8, mask_agreement
 from training.datasets.tabletop import TabletopViews
 from training.evaluation import scripts
 

@@ -13,8 +13,8 @@ from pydantic import Field, field_validator, model_validator
 from torch import Tensor
 from torch.nn import functional
 
+from clipseg_model.prompting.templates import TEMPLATES
 from clipseg_model.prompting.visual_prompt import DEFAULT_METHOD, METHODS, visual_prompt
-from clipseg_model.prompts import TEMPLATES
 from training.datasets.samples import Sample, StrictSettings
 
 

@@ -12,7 +12,7 @@ from clipseg_model import Segmenter, SegmentSettings
 from clipseg_model.calibration import sigmoid
 from clipseg_model.model_card import ModelCard
 from clipseg_model.modeling.base import SegmentationModel
-from clipseg_model.prompts import TEMPLATES
+from clipseg_model.prompting.templates import TEMPLATES
 from training.datasets.pascal import PascalZeroShot, Scene
 from training.datasets.samples import Sample
 from training.evaluation.modes import Evaluation, device_of, evenly_spread

@@ -33,13 +33,13 @@ from clipseg_model.modeling.backbone import OpenClipBackbone
 from clipseg_model.modeling.clipseg import CLIPSeg
 from clipseg_model.modeling.clsclip import ClsCLIP
 from clipseg_model.prompts import Prompt
+from clipseg_model.quantization import export_int8, mask_agreement
 from clipseg_model.registry import create_model, load_model
 from clipseg_model.runtime import RUNTIMES, Runtime, base, create_runtime, runtime_class
 from clipseg_model.runtime.compiled import prompt_buckets
 from clipseg_model.runtime.eager import EagerRuntime
 from clipseg_model.runtime.export_files import exports_folder, read_variant, weights_digest
 from clipseg_model.runtime.exported import ONNX
-from clipseg_model.runtime.quantization import export_int8, mask_agreement
 from clipseg_model.segmentation import Segmentation
 from clipseg_model.segmenter import Segmenter
 from clipseg_model.weights.checkpoints import save_checkpoint

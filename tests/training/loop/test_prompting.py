@@ -9,8 +9,8 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from clipseg_model.prompting.templates import TEMPLATES
 from clipseg_model.prompting.visual_prompt import visual_prompt
-from clipseg_model.prompts import TEMPLATES
 from training.datasets.samples import Sample, Support
 from training.loop.prompting import PromptSettings, make_batch, square
 

@@ -15,7 +15,7 @@ from phrasecut_files import write_phrasecut
 from PIL import Image
 from test_configs import write_coco, write_voc
 
-from clipseg_model.prompts import TEMPLATES
+from clipseg_model.prompting.templates import TEMPLATES
 from clipseg_model.weights.checkpoints import load_checkpoint, save_checkpoint
 from tests.training.tiny_runs import tiny_settings
 from training import benchmark

@@ -1,0 +1,174 @@
+"""From normalised pixels and prompts to logits: what a segmenter has of the model itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from clipseg_model.calibration import top_scores
+from clipseg_model.devices import resolve_device
+from clipseg_model.model_card import ModelCard
+from clipseg_model.modeling.base import (
+    ImageFeatures,
+    PromptFeatures,
+    SegmentationModel,
+    check_weights,
+)
+from clipseg_model.modeling.preprocessing import Preprocessor
+from clipseg_model.prompting.embedding import PromptEmbedder
+from clipseg_model.prompts import Prompt
+from clipseg_model.reading import check_finite
+from clipseg_model.regions import Box
+from clipseg_model.runtime import Runtime, wrap_model
+from clipseg_model.settings import SegmentSettings
+
+__all__ = ['Inference']
+
+VIEW_BATCH = 8
+"""Views of an image that are encoded at once."""
+
+
+class Inference:
+    """A model with its preprocessing, and what it has computed last.
+
+    Args:
+        model: The model, which torch then runs in float32 on ``device``; or a runtime.
+        card: What its output means and its input must be.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``; a runtime's own device is what counts.
+
+    Attributes:
+        model: The model, in evaluation mode on ``device``; it embeds prompts.
+        runtime: What executes it on images.
+        preprocessor: What makes its input of images.
+        embedder: What embeds prompts for it.
+        card: Its card.
+        device: Where it runs.
+
+    Raises:
+        DeviceError: The device is not there.
+        CheckpointError: The card's sizes do not fit the model's patches, or a weight is NaN or
+            infinite.
+    """
+
+    def __init__(
+        self, model: SegmentationModel | Runtime, card: ModelCard, device: str | torch.device
+    ) -> None:
+        check_weights(model.model if isinstance(model, Runtime) else model, card.name)
+        if not isinstance(model, Runtime):
+            model = wrap_model(model, resolve_device(device))
+        self.runtime = model
+        self.model = model.model
+        self.device = model.device
+        self.card = card
+        self.preprocessor = Preprocessor(card, self.model.backbone, self.device)
+        self.embedder = PromptEmbedder(model, card, self.preprocessor)
+        # The encoding that may be reused, and the last answer on it.
+        self._encoded: ImageFeatures | None = None
+        self._decoded: tuple[ImageFeatures, PromptFeatures, Tensor] | None = None
+
+    def forget_encoding(self) -> None:
+        """Forget the last encoding, and what was decoded on it."""
+        self._encoded = self._decoded = None
+
+    def conditions(self, prompts: Sequence[Prompt], settings: SegmentSettings) -> Tensor:
+        """Return the conditional vectors (P, E) of prompts."""
+        return self.embedder.conditions(prompts, settings.template, settings.visual_method)
+
+    def prompt_features(
+        self, prompts: Sequence[Prompt], settings: SegmentSettings
+    ) -> PromptFeatures:
+        """Return what the decoder needs of prompts, kept for the frames that follow."""
+        return self.embedder.features(prompts, settings.template, settings.visual_method)
+
+    def decode_prompts(
+        self, features: ImageFeatures, prompts: list[Prompt], settings: SegmentSettings
+    ) -> Tensor:
+        """Return the logits (P, h, w) of prompts of one image."""
+        most = settings.prompts_at_once or len(prompts)
+        parts = [
+            self.decode(features, self.prompt_features(prompts[start : start + most], settings))
+            for start in range(0, len(prompts), most)
+        ]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def decode(self, features: ImageFeatures, prompts: PromptFeatures) -> Tensor:
+        """Decode what the runtime made of images and prompts.
+
+        Nothing here waits for a GPU; :meth:`read` refuses logits that are not finite.
+
+        Args:
+            features: Of one image, or of B.
+            prompts: Of P prompts, or of B sets of P.
+
+        Returns:
+            Logits at the model's resolution, float32: (P, h, w), or (B, P, h, w) of B sets.
+        """
+        # The same answer to the same prompts, exactly.
+        if self._decoded is not None and self._decoded[0] is features:
+            _, known, logits = self._decoded
+            if known is prompts:
+                return logits
+        logits = self.runtime.decode(features, prompts).float()
+        self._decoded = (features, prompts, logits) if features is self._encoded else None
+        return logits
+
+    @torch.inference_mode()
+    def warm_up(self, height: int = 480, width: int = 640, prompts: int = 1) -> None:
+        """Run once on a black image, so that the first real one is not slow.
+
+        Args:
+            height: Of the images that will come.
+            width: Of the images that will come.
+            prompts: How many prompts there will be.
+
+        Raises:
+            ClipsegError: The answer is not finite.
+        """
+        pixels = self.preprocessor.pixels(np.zeros((height, width, 3), np.uint8))
+        features = self.runtime.encode_image(pixels)
+        condition = self.runtime.embed_texts(['a']).expand(prompts, -1)
+        logits = self.decode(features, self.runtime.encode_prompts(condition))
+        check_finite(logits, self.card.name)
+        top_scores(logits)
+
+    def segment_views(
+        self,
+        image: NDArray[np.uint8],
+        views: Sequence[Box],
+        prompts: Sequence[Sequence[Prompt]],
+        settings: SegmentSettings,
+    ) -> list[NDArray[np.float32]]:
+        """Segment views of an image: see :data:`clipseg_model.settings.SegmentViews`.
+
+        Views are resized to the shape of the whole image, so they should have its proportions.
+        """
+        shape = self.preprocessor.shape_of(*image.shape[:2])
+        # A batch has the same number of prompts for each of its images.
+        groups: dict[int, list[int]] = {}
+        for number, own in enumerate(prompts):
+            groups.setdefault(len(own), []).append(number)
+        logits: dict[int, NDArray[np.float32]] = {}
+        for numbers in groups.values():
+            for start in range(0, len(numbers), VIEW_BATCH):
+                batch = numbers[start : start + VIEW_BATCH]
+                pixels = [self.preprocessor.pixels(image[views[n].slices], shape) for n in batch]
+                answers = self.answer(pixels, [prompts[n] for n in batch], settings)
+                logits.update(zip(batch, answers.cpu().numpy(), strict=True))
+        return [logits[number] for number in range(len(views))]
+
+    def answer(
+        self,
+        pixels: Sequence[Tensor],
+        prompts: Sequence[Sequence[Prompt]],
+        settings: SegmentSettings,
+    ) -> Tensor:
+        """Return the logits (B, P, h, w) of B images (1, 3, H, W) with P prompts each."""
+        features = self.runtime.encode_image(torch.cat(list(pixels)))
+        condition = torch.stack([self.conditions(own, settings) for own in prompts])
+        logits = self.decode(features, self.runtime.encode_prompts(condition))
+        check_finite(logits, self.card.name)
+        return logits
