@@ -1,4 +1,4 @@
-"""The parts of the nodes that need no topics: verdicts, parameters, throttling, QoS, tuning."""
+"""The parts of the nodes that need no topics: verdicts, throttling, QoS, tuning."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from builtin_interfaces.msg import Time
 from rclpy.duration import Duration
 from rclpy.logging import get_logger
@@ -21,10 +20,8 @@ from rclpy.qos import (
     QoSReliabilityPolicy,
 )
 
-from clipseg_ros.camera import parameters as camera_parameters
 from clipseg_ros.ros.interfaces import load_interfaces
 from clipseg_ros.ros.log import ThrottledLog
-from clipseg_ros.ros.parameters import Declaration, find_problem
 from clipseg_ros.ros.qos import (
     command_input,
     image_output,
@@ -32,7 +29,6 @@ from clipseg_ros.ros.qos import (
     latched_output,
     sensor_input,
 )
-from clipseg_ros.segment import parameters as segment_parameters
 from clipseg_ros.segment.diagnostics import Level, Situation, diagnostic_array, judge
 
 ROOT = Path(__file__).parents[3]
@@ -105,102 +101,14 @@ def test_diagnostic_message() -> None:
     assert [(item.key, item.value) for item in status.values] == [('fps', '3'), ('b', '')]
 
 
-ALL = [*segment_parameters.DECLARATIONS.values(), *camera_parameters.DECLARATIONS.values()]
-
-
-@pytest.mark.parametrize('declaration', ALL, ids=lambda declaration: declaration.name)
-def test_every_parameter_is_described_and_its_default_is_good(declaration: Declaration) -> None:
-    descriptor = declaration.descriptor()
-    assert descriptor.description.endswith('.')
-    assert declaration.find_problem(declaration.default) == ''
-    if isinstance(declaration.default, float):
-        (limits,) = descriptor.floating_point_range
-        assert limits.from_value <= declaration.default <= limits.to_value
-    elif isinstance(declaration.default, int) and not isinstance(declaration.default, bool):
-        (limits,) = descriptor.integer_range
-        assert limits.from_value <= declaration.default <= limits.to_value
-
-
-@pytest.mark.parametrize(
-    ('file', 'node', 'declarations'),
-    [
-        ('segment.yaml', '/**/clipseg', segment_parameters.DECLARATIONS),
-        ('camera.yaml', '/**/camera', camera_parameters.DECLARATIONS),
-    ],
-)
-def test_parameter_files_hold_every_default(
-    file: str, node: str, declarations: dict[str, Declaration]
-) -> None:
-    parameters = yaml.safe_load((ROOT / 'config' / file).read_text())[node]['ros__parameters']
-    assert parameters == {name: entry.default for name, entry in declarations.items()}
-    assert {type(value) for value in parameters.values()} <= {str, int, float, bool, list}
-
-
-def test_documentation_names_every_parameter_and_topic() -> None:
+def test_documentation_names_every_topic() -> None:
     text = (ROOT / 'docs' / 'nodes.md').read_text()
-    for name in (*segment_parameters.DECLARATIONS, *camera_parameters.DECLARATIONS):
-        assert f'`{name}`' in text, name
     for topic in ('~/mask', '~/labels', '~/confidence', '~/probability', '~/overlay', '~/prompts',
                   '~/segments', '~/prompt', '~/prompt_image', '~/prompt_mask', '~/enable',
                   '~/set_prompts', '~/pick', '~/pick_point', '~/pick_box', '~/save_prompts',
                   '~/load_prompts', '/diagnostics', '~/instances', '~/points', 'depth',
                   'camera_info', '~/label_info', '~/detections', '~/get_masks'):  # fmt: skip
         assert f'`{topic}`' in text, topic
-
-
-def problem_of(name: str, value: Any, configured: bool = False) -> str:
-    return find_problem(segment_parameters.DECLARATIONS, name, value, configured)
-
-
-def test_what_takes_effect_at_configuring_is_refused_after_it() -> None:
-    assert problem_of('model', 'other') == ''
-    assert 'cleanup' in problem_of('model', 'other', configured=True)
-    assert problem_of('threshold', 0.3, configured=True) == ''
-    assert problem_of('use_sim_time', True, configured=True) == ''
-
-
-@pytest.mark.parametrize(
-    ('name', 'good', 'bad'),
-    [
-        ('device', ['auto', 'cpu', 'cuda', 'cuda:3'], ['gpu', '', 'cuda:', 'cuda:x']),
-        ('runtime', ['eager', 'openvino', 'auto'], ['onnx', '']),
-        ('precision', ['fp32', 'bf16', 'int8'], ['float32', '']),
-        ('threshold', [-1.0, 0.001, 0.5, 0.999], [0.0, 1.0, -0.2, float('nan')]),
-        ('image_transport', ['raw', 'compressed'], ['theora', '']),
-        ('image_backend', ['builtin', 'cv_bridge'], ['opencv', '']),
-        ('model', ['tabletop', '/some/file.safetensors'], ['', '  ']),
-        (
-            'roi',
-            [[0, 0, 0, 0], [], [0, 0, 1, 1], [5, 6, 640, 480]],
-            [
-                [0, 0, 0, 5],
-                [-1, 0, 5, 5],
-                [1, 2, 3],
-                [0, 0, 1.5, 2],
-                [1, 1, 0, 0],
-                'all',
-                3,
-                None,
-                [0, 0, 10**7, 5],
-                [True, True, True, True],
-            ],
-        ),
-        (
-            'prompt',
-            ['', 'mug', ['mug', 'bowl'], []],
-            [
-                None,
-                3,
-                [1, 2],
-            ],
-        ),
-    ],
-)
-def test_checks(name: str, good: list[Any], bad: list[Any]) -> None:
-    for value in good:
-        assert problem_of(name, value) == ''
-    for value in bad:
-        assert name in problem_of(name, value)
 
 
 class Recorder:
