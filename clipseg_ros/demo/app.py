@@ -1,4 +1,4 @@
-"""The demo: a camera and the node as two processes, prompts and masks over topics, a check.
+"""The demo: a camera and the node as two processes, prompts in, masks out, a check.
 
 Run by ``make demo``, as ``python -m clipseg_ros.demo``, or as ``clipseg-demo``. For some scenes of
 the simulated household it asks for things that are there and for one that is not, compares the
@@ -26,7 +26,9 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.markup import escape
 
-from clipseg_ros.demo.peer import DemoFailure, DemoPeer, Received
+from clipseg_model.errors import ClipsegError
+from clipseg_ros.client import Frame, SegmentClient
+from clipseg_ros.demo.client import DemoClient
 from clipseg_ros.demo.picture import Tile, contact_sheet, draw_mask
 from clipseg_ros.demo.report import (
     Answer,
@@ -63,7 +65,7 @@ def prepare_environment(domain: int | None) -> None:
 
 
 def start_nodes(stack: ExitStack, output: Path, model: str, device: str) -> list[ChildProcess]:
-    """Starts the camera and the node.
+    """Start the camera and the node.
 
     Args:
         stack: Stops them when it is closed.
@@ -84,46 +86,45 @@ def start_nodes(stack: ExitStack, output: Path, model: str, device: str) -> list
 
 
 @contextmanager
-def told(console: Console, children: list[ChildProcess]) -> Iterator[None]:
-    """Says why the demo fails; where both nodes live, with what they said last."""
+def explained(console: Console, children: list[ChildProcess]) -> Iterator[None]:
+    """Print why the demo fails, and what nodes that are still running said last."""
     try:
         yield
-    except (ChildError, DemoFailure) as error:
+    except (ChildError, ClipsegError) as error:
         lines = [str(error)]
-        if isinstance(error, DemoFailure):
+        if isinstance(error, ClipsegError):
             lines += [f'The end of {child.log}:\n{child.tail(5)}' for child in children]
         console.print(f'[red]failed:[/red] {escape(chr(10).join(lines))}', highlight=False)
         raise
 
 
 def ask_scene(
-    peer: DemoPeer, scene: DemoScene, output: Path
-) -> tuple[list[Answer], list[Received]]:
-    """Asks everything about one scene: prompt by prompt, then all at once for the overlay.
+    client: DemoClient, scene: DemoScene, output: Path
+) -> tuple[list[Answer], list[NDArray[np.bool_]]]:
+    """Ask everything about one scene: prompt by prompt, then all at once for the overlay.
 
     Returns:
         The answers, and the mask that each of them is about.
     """
-    peer.show(scene.seed, scene.rgb)
+    client.show(scene.seed, scene.rgb)
     answers, masks = [], []
     for question in scene.questions:
-        since = peer.ask(question.text)
-        received = peer.receive('/clipseg/mask', FRAMES, since=since)
-        answers.append(judge(peer, scene, question, received))
-        masks.append(received[-1])
-    since = peer.ask('; '.join(question.text for question in scene.questions))
-    overlay = peer.receive('/clipseg/overlay', 1, since=since)[0].pixels
-    write_picture(output / f'scene_{scene.seed}.png', overlay)
+        client.set_prompts(question.text)
+        frames = [client.wait_for('mask') for _ in range(FRAMES)]
+        answers.append(judge(scene, question, frames, client.score(frames[-1].stamp)))
+        masks.append(frames[-1]['mask'])
+    client.set_prompts([question.text for question in scene.questions])
+    client.wait_for_mask()
+    # By a client of its own: the node draws overlays for as long as one is subscribed to them.
+    with SegmentClient(timeout=client.timeout) as viewer:
+        write_picture(output / f'scene_{scene.seed}.png', viewer.wait_for('overlay')['overlay'])
     return answers, masks
 
 
-def judge(peer: DemoPeer, scene: DemoScene, question: Question, received: list[Received]) -> Answer:
-    """Compares a prompt's masks with its truth; the last of them counts."""
-    mask = received[-1].pixels > 0
-    seconds = (received[-1].arrival - received[0].arrival) / 1e9
-    score = None
-    if peer.has_scores:
-        score = next(iter(peer.scores(received[-1].stamp).values()))
+def judge(scene: DemoScene, question: Question, frames: list[Frame], score: float | None) -> Answer:
+    """Compare a prompt's masks with its truth; the last of them counts."""
+    mask = frames[-1]['mask']
+    seconds = (frames[-1].arrival - frames[0].arrival) / 1e9
     return Answer(
         scene=scene.seed,
         prompt=question.text,
@@ -131,28 +132,28 @@ def judge(peer: DemoPeer, scene: DemoScene, question: Question, received: list[R
         iou=None if question.absent else intersection_over_union(mask, question.truth),
         share=float(mask.mean()),
         score=score,
-        latency_ms=float(np.median([image.latency_ms for image in received])),
-        fps=(len(received) - 1) / seconds,
+        latency_ms=float(np.median([frame.arrival - frame.stamp for frame in frames])) / 1e6,
+        fps=(len(frames) - 1) / seconds,
     )
 
 
-def draw_row(scene: DemoScene, answers: list[Answer], masks: list[Received]) -> list[Tile]:
-    """Returns a row of the contact sheet: the picture, then each prompt's mask."""
+def draw_row(scene: DemoScene, answers: list[Answer], masks: list[NDArray[np.bool_]]) -> list[Tile]:
+    """Return a row of the contact sheet: the picture, then each prompt's mask."""
     row = [Tile(scene.rgb, f'scene {scene.seed}', 'the camera')]
     for question, answer, mask in zip(scene.questions, answers, masks, strict=True):
         note = 'absent: ' if answer.iou is None else f'IoU {answer.iou:.2f}'
         if answer.iou is None:
             note += f'{answer.share:.1%} of the picture on'
-        picture = draw_mask(scene.rgb, mask.pixels > 0, question.truth)
+        picture = draw_mask(scene.rgb, mask, question.truth)
         row.append(Tile(picture, question.text, note))
     return row
 
 
 def write_picture(path: Path, rgb: NDArray[np.uint8]) -> None:
-    """Writes an RGB picture.
+    """Write an RGB picture.
 
     Raises:
-        OSError: If it cannot be written.
+        OSError: It cannot be written.
     """
     if not cv2.imwrite(str(path), cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)):
         raise OSError(f'cannot write {path}')
@@ -161,11 +162,11 @@ def write_picture(path: Path, rgb: NDArray[np.uint8]) -> None:
 def run_demo(
     console: Console, seeds: list[int], model: str, device: str, output: Path
 ) -> list[Answer]:
-    """Runs the demo and writes its files; says why where it fails.
+    """Run the demo and write its files; print why it fails, if it does.
 
     Raises:
-        ChildError: If a node ends early.
-        DemoFailure: If something does not come, or is refused.
+        ChildError: A node ends early.
+        ClipsegError: Something does not come, or is refused.
     """
     answers: list[Answer] = []
     rows: list[list[Tile]] = []
@@ -178,15 +179,15 @@ def run_demo(
                 for child in children:
                     child.check()
 
-            peer = DemoPeer(check)
-            stack.callback(peer.close)
-            # Told before anything is closed: the middleware may not survive the end of a peer.
-            stack.enter_context(told(console, children))
-            peer.wait_until_active(START_TIMEOUT)
+            client = DemoClient(check)
+            stack.enter_context(client)
+            # Printed before anything is closed: the middleware may not survive the end of a peer.
+            stack.enter_context(explained(console, children))
+            client.wait_until_active(START_TIMEOUT)
         for number, seed in enumerate(seeds, start=1):
             with console.status(f'scene {number} of {len(seeds)}'):
                 scene = make_scene(seed, WIDTH, HEIGHT)
-                given, masks = ask_scene(peer, scene, output)
+                given, masks = ask_scene(client, scene, output)
             answers += given
             rows.append(draw_row(scene, given, masks))
     write_picture(output / 'contact_sheet.png', contact_sheet(rows))
@@ -196,7 +197,7 @@ def run_demo(
 
 
 def stop_on_signal(number: int, frame: FrameType | None) -> None:
-    """Ends the demo in order, as Ctrl-C does."""
+    """End the demo in order, as Ctrl-C does."""
     raise KeyboardInterrupt
 
 
@@ -217,7 +218,7 @@ def demo(
         int | None, typer.Option(help='ROS_DOMAIN_ID, to look on with other tools.')
     ] = None,
 ) -> None:
-    """A camera, the node, prompts and masks over ROS topics, compared with the truth."""
+    """Run a camera and the node, and compare the masks with the truth."""
     console = Console(width=None if sys.stdout.isatty() else 110)
     prepare_environment(domain)
     for number in (signal.SIGTERM, signal.SIGHUP):
@@ -231,7 +232,7 @@ def demo(
     except KeyboardInterrupt:
         console.print('stopped')
         raise typer.Exit(130) from None
-    except (ChildError, DemoFailure):
+    except (ChildError, ClipsegError):
         raise typer.Exit(1) from None
     console.print(make_table(answers, CAMERA_RATE))
     console.print(f'{output / "contact_sheet.png"} shows all of it')
@@ -244,7 +245,7 @@ def demo(
 
 
 def main() -> None:
-    """Runs the command line."""
+    """Run the command line."""
     app()
 
 

@@ -12,11 +12,11 @@ import numpy as np
 import rclpy
 from lifecycle_msgs.msg import State
 from lifecycle_msgs.srv import GetState
+from rcl_interfaces.msg import ParameterDescriptor, SetParametersResult
 from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from sensor_msgs.msg import Image
-from std_msgs.msg import String
 
 from clipseg_ros.demo.scenes import make_scene
 from clipseg_ros.images.conversion import array_to_image, image_to_rgb
@@ -28,10 +28,10 @@ class Oracle(Node):
         self.answer = answer
         scenes = [make_scene(seed, width, height) for seed in seeds]
         self.truths = {q.text: q.truth for scene in scenes for q in scene.questions}
-        self.declare_parameter('prompt', '')
+        self.declare_parameter('prompt', '', ParameterDescriptor(dynamic_typing=True))
         self.mask = self.create_publisher(Image, '~/mask', 1)
         self.overlay = self.create_publisher(Image, '~/overlay', 1)
-        self.create_subscription(String, '~/prompt', self.on_prompt, 1)
+        self.add_on_set_parameters_callback(self.on_prompt)
         self.create_subscription(Image, 'image', self.on_image, 1)
         self.create_service(GetState, '~/get_state', self.on_get_state)
         print('oracle ready', flush=True)
@@ -40,13 +40,14 @@ class Oracle(Node):
         response.current_state = State(id=State.PRIMARY_STATE_ACTIVE, label='active')
         return response
 
-    def on_prompt(self, message: String) -> None:
+    def on_prompt(self, _: list[Parameter]) -> SetParametersResult:
         if self.answer == 'end':
             raise SystemExit('the oracle has had enough')
-        self.set_parameters([Parameter('prompt', value=message.data)])
+        return SetParametersResult(successful=True)
 
     def on_image(self, message: Image) -> None:
-        prompts = str(self.get_parameter('prompt').value).split('; ')
+        value = self.get_parameter('prompt').value
+        prompts = [value] if isinstance(value, str) else list(value)
         rgb = image_to_rgb(message)
         mask = np.zeros(rgb.shape[:2], dtype=bool)
         for prompt in filter(None, prompts):

@@ -7,22 +7,16 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import rclpy
 import torch
 from numpy.typing import NDArray
-from rcl_interfaces.srv import GetParameters, SetParameters
-from rclpy.context import Context
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
-from rclpy.parameter import Parameter
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
@@ -31,6 +25,7 @@ from clipseg_model.modeling.small_clip import SmallClip
 from clipseg_model.weights.checkpoints import save_checkpoint
 from clipseg_ros.images.conversion import array_to_image
 from clipseg_ros.ros.child_process import ChildProcess
+from clipseg_ros.ros.peer import Peer as PlainPeer
 
 ROOT = Path(__file__).parents[2]
 PROFILE = ROOT / 'config' / 'fastdds.xml'
@@ -184,29 +179,16 @@ def answer_of(script: str, environment: dict[str, str]) -> Any:
     return json.loads(answer.stdout)
 
 
-class Peer:
-    """A plain node of this process, spun by a thread."""
+class Peer(PlainPeer):
+    """A node of this process that sends and receives what tests need."""
 
     def __init__(self, domain: int, name: str = 'peer') -> None:
-        self.context = Context()
-        rclpy.init(context=self.context, domain_id=domain)
-        self.node = rclpy.create_node(name, context=self.context)
-        self._executor = SingleThreadedExecutor(context=self.context)
-        self._executor.add_node(self.node)
-        self._thread = threading.Thread(target=self._spin, daemon=True)
-        self._thread.start()
-
-    def close(self) -> None:
-        self._executor.shutdown()
-        self._thread.join(5)
-        self.node.destroy_node()
-        self.context.try_shutdown()
+        super().__init__(name, domain)
 
     def collect(self, message_type: Any, topic: str, qos: Any) -> list[Any]:
         """Subscribes; returns the list that messages are appended to."""
         received: list[Any] = []
         self.node.create_subscription(message_type, topic, received.append, qos)
-        self._executor.wake()
         return received
 
     def publisher(self, message_type: Any, topic: str, qos: Any, matched: int = 1) -> Any:
@@ -217,36 +199,10 @@ class Peer:
         )
         return publisher
 
-    def call(self, service_type: Any, name: str, request: Any, timeout: float = 30.0) -> Any:
-        client = self.node.create_client(service_type, name)
-        try:
-            assert client.wait_for_service(timeout), f'no service {name}'
-            future = client.call_async(request)
-            self._executor.wake()
-            wait_until(future.done, timeout, f'answer of {name}')
-            return future.result()
-        finally:
-            self.node.destroy_client(client)
-
-    def set_parameter(self, node: str, name: str, value: Any) -> Any:
-        message = Parameter(name, value=value).to_parameter_msg()
-        request = SetParameters.Request(parameters=[message])
-        return self.call(SetParameters, f'{node}/set_parameters', request).results[0]
-
-    def get_parameter(self, node: str, name: str) -> Any:
-        answer = self.call(
-            GetParameters, f'{node}/get_parameters', GetParameters.Request(names=[name])
-        )
-        return rclpy.parameter.parameter_value_to_python(answer.values[0])
-
     def stamped(self, pixels: NDArray[Any], encoding: str = 'rgb8', frame: str = 'camera') -> Image:
         """An image of now."""
         header = Header(stamp=self.node.get_clock().now().to_msg(), frame_id=frame)
         return array_to_image(pixels, encoding, header)
-
-    def _spin(self) -> None:
-        with suppress(ExternalShutdownException):
-            self._executor.spin()
 
 
 def picture(height: int = 120, width: int = 160, seed: int = 0) -> NDArray[np.uint8]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from ros_peers import NodeProcess, Peer, picture
+from ros_peers import NodeProcess, Peer, picture, shared_memory_files, wait_until
 from sensor_msgs.msg import Image
 
 from clipseg_model.errors import PromptError
@@ -78,6 +78,7 @@ def test_outputs_of_one_frame_belong_together(
     with filming(peer) as stamps:
         frame = client.wait_for('labels', 'confidence', 'probability', 'overlay', 'mask')
     assert frame.stamp in stamps
+    assert frame.stamp < frame.arrival < time.time_ns()
     assert frame.frame_id == 'lens'
     truth = expected(tiny_model, 'the mug', 'a chair')
     np.testing.assert_allclose(frame['probability'], truth.probability(), atol=1e-4)
@@ -148,6 +149,15 @@ def test_pausing_and_going_on(client: SegmentClient, peer: Peer) -> None:
         finally:
             client.enable()
         client.wait_for_mask()
+
+
+def test_closing_frees_the_shared_memory(domain: int) -> None:
+    before = shared_memory_files()
+    client = SegmentClient(domain_id=domain)
+    with client:
+        wait_until(lambda: shared_memory_files() - before)
+    client.close()
+    assert not shared_memory_files() - before
 
 
 def test_a_node_that_is_not_there(domain: int) -> None:
