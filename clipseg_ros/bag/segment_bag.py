@@ -16,9 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clipseg_model.outputs.frame_outputs import FrameOutputs, Scratch
-from clipseg_model.outputs.overlay import render_overlay
-from clipseg_model.outputs.palette import Colours, check_used, palette_with
+from clipseg_model.outputs.frame_outputs import Scratch
+from clipseg_model.outputs.palette import Colours, check_used
 from clipseg_model.prompts import Prompt
 from clipseg_model.segmentation import Segmentation
 from clipseg_model.segmenter import Segmenter
@@ -26,8 +25,14 @@ from clipseg_model.video.steadying import Steadier, Steadying
 from clipseg_ros.bag.messages import MessageFactory, message_store
 from clipseg_ros.errors import BagError, ImageConversionError
 from clipseg_ros.images.conversion import compressed_to_rgb, image_to_rgb
-from clipseg_ros.outputs.segments import fill_segment
-from clipseg_ros.outputs.vision import detection_array, label_info
+from clipseg_ros.outputs.messages import detection_array, label_info, segment_array
+from clipseg_ros.outputs.result import (
+    IMAGE_OUTPUTS,
+    FrameResult,
+    Look,
+    compute_pixels,
+    write_image,
+)
 from clipseg_ros.prompts.messages import write_messages
 from clipseg_ros.prompts.set import PromptRequest, PromptSet, reported
 
@@ -36,11 +41,7 @@ if TYPE_CHECKING:
     from rosbags.interfaces import Connection
     from rosbags.rosbag2 import Writer
 
-IMAGES = {'mask': 'mono8', 'labels': 'mono8', 'confidence': 'mono8', 'probability': '32FC1',
-          'overlay': 'rgb8'}  # fmt: skip
-"""Output → encoding."""
-
-OUTPUTS = (*IMAGES, 'segments', 'detections')
+OUTPUTS = (*IMAGE_OUTPUTS, 'segments', 'detections')
 """What can be asked for; ``prompts`` and ``label_info`` are always there."""
 
 STORAGES = ('mcap', 'sqlite3')
@@ -164,9 +165,8 @@ class BagRunner:
         self._threshold = threshold
         self._asked = PromptSet().replace([PromptRequest(prompt) for prompt in prompts])
         self._prompts = reported(self._asked)
-        self._legend = [(entry.id, entry.name) for entry in self._prompts]
-        check_used(colours, self._legend)
-        self._palette = palette_with(colours, self._legend)
+        check_used(colours, [(entry.id, entry.name) for entry in self._prompts])
+        self._look = Look(colours=colours)
         # As a node with the parameters that it has by default.
         self._steadier, self._steadying = Steadier(), Steadying()
         self._wanted = [name for name in OUTPUTS if name in outputs]
@@ -246,59 +246,31 @@ class BagRunner:
         )
         if not self._connections:
             self._announce(writer, found, message.header, time)
-        pixels = self._pixels(found, rgb)
+        pixels = compute_pixels(found, self._prompts, self._wanted, self._scratch)
+        result = FrameResult(message.header, rgb, self._prompts, found, pixels)
         for name in self._wanted:
-            if name in IMAGES:
-                made = self._image(name, pixels[name], message.header)
+            if name in IMAGE_OUTPUTS:
+                made = self._image(name, result)
             elif name == 'segments':
-                made = self._segments(found, message.header)
+                made = segment_array(self._make, result)
             else:
-                made = detection_array(
-                    self._make, found, self._prompts, self._min_area, message.header
-                )
+                made = detection_array(self._make, result, self._min_area)
             self._write(writer, name, made, time)
         return True
 
-    def _pixels(self, found: Segmentation, rgb: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
-        wanted = [name for name in self._wanted if name in IMAGES]
-        needed = {'labels' if name == 'overlay' else name for name in wanted}
-        ids = [entry.id for entry in self._prompts]
-        outputs = FrameOutputs(found, ids, needed, self._scratch)
-        made: dict[str, NDArray[Any]] = {}
-        # Probability comes last: it takes over the memory that confidence reads.
-        for name in sorted(wanted, key=lambda name: name == 'probability'):
-            if name == 'overlay':
-                made[name] = np.empty_like(rgb)
-                labels = outputs.labels()
-                render_overlay(
-                    rgb, labels, 0.5, self._legend, out=made[name], palette=self._palette
-                )
-                continue
-            made[name] = np.empty(outputs.shape, np.float32 if name == 'probability' else np.uint8)
-            getattr(outputs, name)(made[name])
-        return made
-
-    def _image(self, name: str, pixels: NDArray[Any], header: Any) -> Any:
-        height, width = pixels.shape[:2]
+    def _image(self, name: str, result: FrameResult) -> Any:
+        kind = np.float32 if name == 'probability' else np.uint8
+        shape = result.rgb.shape if name == 'overlay' else result.pixels.shape
+        pixels = np.empty(shape, kind)
+        write_image(name, result, pixels, self._look)
+        height, width = result.pixels.shape
         return self._make.Image(
-            header=header,
+            header=result.header,
             height=height,
             width=width,
-            encoding=IMAGES[name],
+            encoding=IMAGE_OUTPUTS[name],
             step=pixels.nbytes // height,
             data=pixels.astype(pixels.dtype.newbyteorder('<')).reshape(-1).view(np.uint8),
-        )
-
-    def _segments(self, found: Segmentation, header: Any) -> Any:
-        return self._make.SegmentArray(
-            header=header,
-            height=found.height,
-            width=found.width,
-            model=found.model,
-            segments=[
-                fill_segment(self._make.Segment(), entry, result)
-                for entry, result in zip(self._prompts, found.results, strict=True)
-            ],
         )
 
     def _announce(self, writer: Writer, found: Segmentation, header: Any, time: int) -> None:

@@ -7,43 +7,43 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from geometry_msgs.msg import Point
 from numpy.typing import NDArray
 
 from clipseg_ros.depth.clouds import pack_points
 from clipseg_ros.depth.parameters import DepthSettings
 from clipseg_ros.depth.pinhole import Pinhole, pinhole_of
-from clipseg_ros.depth.rigid_transform import RigidTransform
-from clipseg_ros.depth.surface import Surface, check_registered, measure, visible_points
+from clipseg_ros.depth.surface import Surface, check_registered, measure_surface, visible_points
+from clipseg_ros.depth.transforms import RigidTransform
 from clipseg_ros.images.conversion import depth_to_metres
-from clipseg_ros.segment.pipeline import SegmentedFrame
+from clipseg_ros.outputs.result import FrameResult
 
 FindTransform = Callable[[str, str, Any], RigidTransform | None]
 
 
 @dataclass(frozen=True)
-class FramePoints:
-    """What an image shows in space.
+class PointsInSpace:
+    """Where the things in an image are.
 
     Attributes:
-        frame: Frame of all coordinates.
+        frame_id: TF frame of all coordinates.
         cloud: Points of all prompts, of :func:`clipseg_ros.depth.clouds.cloud_dtype`; None where
-        it was
-            not asked for.
-        surfaces: For each prompt, in their order, the visible surface under its own mask, None
-            where it has no point; empty where they were not asked for.
+            the cloud was not wanted.
+        surfaces: For each prompt the visible surface under its own mask, None where that has no
+            point; empty where surfaces were not wanted.
     """
 
-    frame: str
+    frame_id: str
     cloud: NDArray[Any] | None
     surfaces: tuple[Surface | None, ...]
 
 
 class PointMaker:
-    """Makes points of frames; remembers the rays of the last calibration.
+    """Makes points of frames, and keeps the rays of the last calibration.
 
     Args:
-        find_transform: From target frame, source frame and stamp to the transform, or None where
-            points have to stay in the source frame.
+        find_transform: Returns the transform for a target ``frame_id``, a source ``frame_id`` and a
+            stamp; None where points have to stay in the source frame.
     """
 
     def __init__(self, find_transform: FindTransform) -> None:
@@ -53,17 +53,17 @@ class PointMaker:
 
     def make(
         self,
-        frame: SegmentedFrame,
+        result: FrameResult,
         depth: Any,
         info: Any,
         settings: DepthSettings,
         cloud: bool,
         surfaces: bool,
-    ) -> FramePoints:
-        """Makes what is asked for.
+    ) -> PointsInSpace:
+        """Make what is wanted.
 
         Args:
-            frame: The segmented image.
+            result: The segmented frame.
             depth: Its ``sensor_msgs/Image`` of depth, registered to it.
             info: Its ``sensor_msgs/CameraInfo``.
             settings: The parameters.
@@ -74,33 +74,33 @@ class PointMaker:
             ImageConversionError: The depth image cannot be read.
             DepthError: It is not registered, or the calibration does not serve.
         """
-        height, width = frame.rgb.shape[:2]
+        height, width = result.rgb.shape[:2]
         metres = depth_to_metres(depth)
-        source = frame.header.frame_id
+        source = result.header.frame_id
         check_registered(metres, depth.header.frame_id, width, height, source)
         camera = self._camera_of(info, width, height, settings.distortion)
         transform = None
         if settings.target_frame not in ('', source):
-            transform = self._find_transform(settings.target_frame, source, frame.header.stamp)
+            transform = self._find_transform(settings.target_frame, source, result.header.stamp)
         points = None
         if cloud:
-            index, xyz = visible_points(frame.pixels.labels(), metres, camera, settings.depth_max)
+            index, xyz = visible_points(result.pixels.labels(), metres, camera, settings.depth_max)
             points = pack_points(
                 xyz if transform is None else transform.apply(xyz),
-                frame.pixels.labels().ravel()[index],
-                frame.pixels.probability_at(index),
-                frame.rgb.reshape(-1, 3)[index] if settings.points_rgb else None,
+                result.pixels.labels().ravel()[index],
+                result.pixels.probability_at(index),
+                result.rgb.reshape(-1, 3)[index] if settings.points_rgb else None,
             )
         measured: list[Surface | None] = []
         if surfaces:
-            for result in frame.segmentation.results:
-                _, xyz = visible_points(result.mask, metres, camera, settings.depth_max)
-                measured.append(measure(xyz, transform))
+            for found in result.segmentation.results:
+                _, xyz = visible_points(found.mask, metres, camera, settings.depth_max)
+                measured.append(measure_surface(xyz, transform))
         reached = source if transform is None else settings.target_frame
-        return FramePoints(reached, points, tuple(measured))
+        return PointsInSpace(reached, points, tuple(measured))
 
     def _camera_of(self, info: Any, width: int, height: int, distortion: str) -> Pinhole:
-        """Reads the calibration where it is another one: undistorting rays takes long."""
+        """Read the calibration, unless it is the last one: undistorting rays takes long."""
         roi = info.roi
         key = (
             (width, height, info.width, info.height, info.binning_x, info.binning_y),
@@ -112,3 +112,24 @@ class PointMaker:
             self._camera = pinhole_of(info, width, height, distortion)
             self._key = key
         return self._camera
+
+
+def add_positions(message: Any, points: PointsInSpace) -> None:
+    """Write into a ``clipseg_ros/SegmentArray`` where in space its segments are.
+
+    Args:
+        message: Its segments are of the same prompts as the surfaces.
+        points: With surfaces.
+    """
+    message.points_frame = points.frame_id
+    for segment, surface in zip(message.segments, points.surfaces, strict=True):
+        if surface is not None:
+            segment.points = surface.points
+            segment.position = _point(surface.centroid)
+            segment.position_min, segment.position_max = _point(surface.low), _point(surface.high)
+            segment.nearest = _point(surface.nearest)
+
+
+def _point(xyz: NDArray[np.float64]) -> Point:
+    x, y, z = xyz.tolist()
+    return Point(x=x, y=y, z=z)

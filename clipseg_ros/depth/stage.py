@@ -1,7 +1,7 @@
 """The node's 3D part: depth and calibration come in, points and positions go out.
 
-A thread of its own waits for what belongs to a segmented image, so that depth that is late, or
-that never comes, delays no other output.
+A thread of its own waits for the depth and calibration of each segmented frame, so that late or
+missing depth delays no other output.
 """
 
 from __future__ import annotations
@@ -9,22 +9,20 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-from rclpy.clock import Clock, ClockType
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
 from clipseg_ros.depth.clouds import cloud_maker
 from clipseg_ros.depth.parameters import DepthSettings
-from clipseg_ros.depth.points import FramePoints, PointMaker
-from clipseg_ros.depth.rigid_transform import RigidTransform
+from clipseg_ros.depth.points import PointMaker, PointsInSpace, add_positions
 from clipseg_ros.depth.stamp_matching import Match, StampMatcher
-from clipseg_ros.depth.tf import MISSING, FrameLookup
+from clipseg_ros.depth.transforms import TF2_MISSING, RigidTransform, TransformLookup
 from clipseg_ros.errors import DepthError, ImageConversionError
 from clipseg_ros.outputs.publishers import SegmentOutputs
+from clipseg_ros.outputs.result import FrameResult
 from clipseg_ros.ros.log import ThrottledLog
-from clipseg_ros.ros.parameters import read_settings
 from clipseg_ros.ros.qos import QosWatch, matched_input
-from clipseg_ros.segment.pipeline import SegmentedFrame
+from clipseg_ros.ros.timing import create_steady_timer, stamp_of
 
 _PERIOD = 0.2
 
@@ -34,13 +32,15 @@ STREAMS: dict[str, Any] = {'depth': Image, 'camera_info': CameraInfo}
 class DepthStage:
     """Makes ``~/points``, and the positions in ``~/segments``.
 
-    Subscribes while somebody listens to one of them. ``~/segments`` leaves without positions where
-    an image has no depth; where nobody publishes depth or calibration, it does not come here.
+    It subscribes to depth and calibration while one of the two outputs has subscribers. A frame
+    without depth has ``~/segments`` without positions; while nobody publishes depth or calibration,
+    ``~/segments`` is not published here.
 
     Args:
         node: The lifecycle node.
-        watch: Watches the QoS of peers.
+        watch: Creates the subscriptions.
         outputs: Where to publish.
+        settings: The parameters.
         log: Of the node.
     """
 
@@ -49,13 +49,14 @@ class DepthStage:
         node: Any,
         watch: QosWatch,
         outputs: SegmentOutputs,
+        settings: DepthSettings,
         log: ThrottledLog,
     ) -> None:
         self._node, self._watch, self._outputs = node, watch, outputs
-        self._settings, self._log = read_settings(DepthSettings, node), log
+        self._settings, self._log = settings, log
         self._topics = {stream: node.resolve_topic_name(stream) for stream in STREAMS}
         self._subscriptions: dict[str, Any] = {}
-        self._lookup = FrameLookup(node)
+        self._lookup = TransformLookup(node)
         self._maker = PointMaker(self._find_transform)
         self._make_cloud = cloud_maker()
         self._told_missing = False
@@ -63,22 +64,19 @@ class DepthStage:
         self._fault = self._transform_fault = ''
         self._published = 0
         self._condition = threading.Condition()
-        self._matcher: StampMatcher[SegmentedFrame] = StampMatcher(tuple(STREAMS))
+        self._matcher: StampMatcher[FrameResult] = StampMatcher(tuple(STREAMS))
         self._thread: threading.Thread | None = None
         self._stopping = False
-        # Steady: with use_sim_time and no clock yet, listeners are noticed all the same.
-        self._timer = node.create_timer(
-            _PERIOD, self.update, clock=Clock(clock_type=ClockType.STEADY_TIME)
-        )
+        self._timer = create_steady_timer(node, _PERIOD, self._update)
         self._timer.cancel()
 
     @property
     def takes_segments(self) -> bool:
-        """Whether ``~/segments`` of an image that is put here is published here."""
+        """Whether ``~/segments`` of a frame that is put here is published here."""
         return self._takes_segments
 
     def start(self) -> None:
-        """Starts the thread."""
+        """Start the thread."""
         with self._condition:
             self._matcher = StampMatcher(tuple(STREAMS))
             self._stopping = False
@@ -87,10 +85,10 @@ class DepthStage:
         self._thread = threading.Thread(target=self._work, name='frame_points', daemon=True)
         self._thread.start()
         self._timer.reset()
-        self.update()
+        self._update()
 
     def stop(self, timeout: float = 10.0) -> None:
-        """Stops the thread after the frame in work, and stops listening."""
+        """Stop the thread after the frame in work, and unsubscribe."""
         self._timer.cancel()
         with self._condition:
             self._stopping = True
@@ -101,14 +99,18 @@ class DepthStage:
         self._close()
 
     def destroy(self) -> None:
-        """Ends it for good."""
+        """Stop for good."""
         self.stop()
         self._node.destroy_timer(self._timer)
 
-    def update(self) -> None:
-        """Follows the parameters and the listeners: opens and closes subscriptions as needed."""
-        self._settings = settings = read_settings(DepthSettings, self._node)
-        outputs = self._outputs
+    def set_parameters(self, settings: DepthSettings) -> None:
+        """Follow the parameters."""
+        self._settings = settings
+        self._update()
+
+    def _update(self) -> None:
+        """Open or close subscriptions as parameters and listeners need."""
+        settings, outputs = self._settings, self._outputs
         needed = self._thread is not None and settings.enabled and (
             outputs.wants('points') or outputs.wants('segments')
         )  # fmt: skip
@@ -125,26 +127,26 @@ class DepthStage:
         elif self._lookup.installed:
             self._lookup.open()
 
-    def expect(self, header: Header) -> None:
-        """Announces an image whose segmentation begins."""
+    def expect(self, message: Any) -> None:
+        """Announce an image whose segmentation begins, given its message."""
         if self._subscriptions:
             with self._condition:
-                self._matcher.expect(_nanoseconds(header))
+                self._matcher.expect(stamp_of(message))
 
-    def put(self, frame: SegmentedFrame) -> None:
-        """Takes a segmented image; nothing happens where nobody listens."""
+    def put(self, result: FrameResult) -> None:
+        """Take a segmented frame; ignore it while nobody listens."""
         if not self._subscriptions:
             return
         with self._condition:
             self._matcher.slop = self._settings.slop
             self._matcher.wait = self._settings.wait
-            self._matcher.put(_nanoseconds(frame.header), frame)
+            self._matcher.put(stamp_of(result), result)
             self._condition.notify_all()
 
     def fault(self) -> str:
-        """Returns why there are no points, or not where they were asked for; empty if they flow.
+        """Return why there are no points, or not in the target frame; empty where all is well.
 
-        Without depth at all, ``~/segments`` alone is no fault: most cameras have none.
+        While only ``~/segments`` has subscribers, a missing depth camera is no fault.
         """
         wants_points = self._outputs.wants('points')
         if self._thread is None or not (wants_points or self._takes_segments):
@@ -160,7 +162,7 @@ class DepthStage:
         return self._fault or self._transform_fault
 
     def values(self) -> dict[str, str]:
-        """Returns facts for the diagnostics."""
+        """Return facts for the diagnostics."""
         with self._condition:
             counts = self._matcher.counts()
         return {
@@ -173,7 +175,7 @@ class DepthStage:
     def _subscribe(self, stream: str) -> Any:
         def take(message: Any) -> None:
             with self._condition:
-                self._matcher.add(stream, _nanoseconds(message.header), message)
+                self._matcher.add(stream, stamp_of(message), message)
                 self._condition.notify_all()
 
         return self._watch.create_subscription(
@@ -206,17 +208,17 @@ class DepthStage:
                 self._fault = f'{type(error).__name__}: {error}'
                 self._log.error('points', f'no points: {self._fault}')
 
-    def _publish(self, match: Match[SegmentedFrame]) -> None:
-        frame, outputs = match.frame, self._outputs
-        cloud = 'points' in frame.wanted
-        segments = 'segments' in frame.wanted and frame.segments_wait
-        points: FramePoints | None = None
+    def _publish(self, match: Match[FrameResult]) -> None:
+        result, outputs = match.frame, self._outputs
+        cloud = 'points' in result.wanted
+        segments = 'segments' in result.wanted and result.segments_wait
+        points: PointsInSpace | None = None
         try:
             if match.missing:
                 raise self._explain(match.missing)
             self._transform_fault = ''
             points = self._maker.make(
-                frame,
+                result,
                 match.partners['depth'],
                 match.partners['camera_info'],
                 self._settings,
@@ -229,14 +231,17 @@ class DepthStage:
             self._fault = f'bad depth image: {error}' if unreadable else str(error)
             self._log.warning(f'points {error.kind}', f'image without points: {self._fault}')
         if segments:
-            outputs.publish_segments(frame.segmentation, frame.prompts, frame.header, points)
+            message = outputs.segment_array(result)
+            if points is not None:
+                add_positions(message, points)
+            outputs.publish_segments(message)
         if points is not None and points.cloud is not None:
-            header = Header(stamp=frame.header.stamp, frame_id=points.frame)
+            header = Header(stamp=result.header.stamp, frame_id=points.frame_id)
             outputs.publish_points(self._make_cloud(header, points.cloud))
             self._published += 1
 
     def _explain(self, missing: dict[str, int | None]) -> DepthError:
-        """The reason for an image without depth or calibration: the first that is missing."""
+        """Return why a frame has no depth or calibration, of the first that is missing."""
         stream, offset = next(iter(missing.items()))
         topic, settings = self._topics[stream], self._settings
         if offset is None:
@@ -256,17 +261,13 @@ class DepthStage:
         )
 
     def _find_transform(self, target: str, source: str, stamp: Any) -> RigidTransform | None:
-        """The transform, or None, said in the log and the diagnostics, where there is none."""
+        """Return the transform; None, after a report, where there is none."""
         try:
             return self._lookup.find(target, source, stamp)
         except DepthError as error:
             self._transform_fault = str(error)
-            # What is not installed will not appear while this process lives: said once.
-            if str(error) != MISSING or not self._told_missing:
-                self._told_missing |= str(error) == MISSING
+            # Once: nothing is installed while this process lives.
+            if str(error) != TF2_MISSING or not self._told_missing:
+                self._told_missing |= str(error) == TF2_MISSING
                 self._log.warning(f'points {error.kind}', self._transform_fault)
             return None
-
-
-def _nanoseconds(header: Header) -> int:
-    return int(header.stamp.sec) * 1_000_000_000 + int(header.stamp.nanosec)

@@ -1,9 +1,9 @@
-"""Which depth belongs to which segmented image: partners found by their stamps.
+"""Find the depth of each segmented frame by its stamp.
 
-An image is in work for longer than a few periods of the camera, and depth may come before it, with
-it or after its result. So a stamp is announced when work on its image begins; from then on its
-partners are kept, however long the model takes, and of everything else only the newest few. No
-ROS in here, and no lock: whoever uses it from several threads holds one.
+A frame may take longer than a few periods of the camera, and its depth may come before it, with it
+or after its result. So the stamp of a frame is announced when work on it begins: from then on its
+partners are kept, however long the model takes, and of everything else only the newest few. No ROS
+in here, and no lock: whoever uses it from several threads holds one.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ _PENDING = 8
 
 @dataclass(frozen=True)
 class Match(Generic[FrameT]):
-    """A frame with what belongs to it.
+    """A frame with its partners.
 
     Attributes:
         frame: As it was put.
         partners: Stream → its item.
         missing: Streams that have none → nanoseconds from the frame's stamp to the nearest one
-            that they had (negative is earlier), or None where nothing has come at all.
+            that came (negative is earlier), or None where none came at all.
     """
 
     frame: FrameT
@@ -42,8 +42,8 @@ class MatchCounts:
 
     Attributes:
         matched: Left with all partners.
-        unmatched: Left, or were passed over, without one of them.
-        skipped: Were complete, and passed over for a newer one.
+        unmatched: Left or were dropped without one of them.
+        skipped: Had all partners, and were dropped for a newer one.
     """
 
     matched: int
@@ -51,10 +51,10 @@ class MatchCounts:
     skipped: int
 
 
-# Each is itself alone: frames hold arrays, which cannot be compared.
+# Compared by identity: frames hold arrays.
 @dataclass(eq=False)
 class _Pending(Generic[FrameT]):
-    """A stamp that was announced, and later its frame."""
+    """An announced stamp, and later its frame."""
 
     stamp: int
     partners: dict[str, tuple[int, Any]] = field(default_factory=dict)
@@ -66,14 +66,14 @@ class _Pending(Generic[FrameT]):
 class StampMatcher(Generic[FrameT]):
     """Finds for each frame one item of every stream, of the same stamp or the nearest.
 
-    Stamps are nanoseconds. Of several frames that are ready, the newest leaves and older ones are
-    passed over.
+    Stamps are nanoseconds. Of several frames that are ready, the newest leaves and the older ones
+    are dropped.
 
     Args:
         streams: Names of the streams.
-        slop: Greatest difference of stamps; 0 matches the exact stamp alone.
+        slop: Greatest difference of stamps, nanoseconds; 0 matches equal stamps alone.
         wait: Seconds that a frame waits for its partners.
-        clock: Seconds that never go back.
+        clock: Returns monotonic seconds.
     """
 
     def __init__(
@@ -92,42 +92,42 @@ class StampMatcher(Generic[FrameT]):
         self._matched = self._unmatched = self._skipped = 0
 
     def expect(self, stamp: int) -> None:
-        """Announces a frame: work on it begins, and its partners are kept from now on."""
+        """Announce a frame whose partners are kept from now on."""
         if any(entry.stamp == stamp and entry.frame is None for entry in self._pending):
             return
         entry: _Pending[FrameT] = _Pending(stamp)
         for stream, items in self._recent.items():
             for item in items:
                 self._offer(entry, stream, item)
-        # Frames that failed never come; those that wait are not driven out.
+        # Frames that failed never come, so the oldest announcement goes; waiting frames stay.
         announced = [other for other in self._pending if other.frame is None]
         if len(announced) >= _PENDING:
             self._pending.remove(announced[0])
         self._pending.append(entry)
 
     def add(self, stream: str, stamp: int, item: Any) -> None:
-        """Takes an item of a stream."""
+        """Take an item of a stream."""
         self._recent[stream].append((stamp, item))
         for entry in self._pending:
             self._offer(entry, stream, (stamp, item))
 
     def put(self, stamp: int, frame: FrameT) -> None:
-        """Takes a frame, announced or not; it waits for its partners."""
+        """Take a frame, announced or not; it waits for its partners."""
         self.expect(stamp)
         entry = next(e for e in self._pending if e.stamp == stamp and e.frame is None)
-        # In the order of their arrival from here on.
+        # From here on in the order of arrival.
         self._pending.remove(entry)
         self._pending.append(entry)
         entry.frame, entry.put_at = frame, self._clock()
         waiting = [other for other in self._pending if other.frame is not None]
         for other in waiting[:-_PENDING]:
             other.given_up = True
-        # Where even those are not taken, whoever takes is too slow.
+        # Frames that should have been taken long ago: the thread that takes them is too slow.
         for other in waiting[: -2 * _PENDING]:
             self._drop(other)
 
     def take(self) -> Match[FrameT] | None:
-        """Returns the newest frame that waits for nothing any more; None where all wait."""
+        """Return the newest frame that need not wait any longer; None where all must."""
         now = self._clock()
         waiting = [entry for entry in self._pending if entry.frame is not None]
         complete = [entry for entry in waiting if not self._missing(entry)]
@@ -149,16 +149,16 @@ class StampMatcher(Generic[FrameT]):
         )
 
     def seconds_left(self) -> float | None:
-        """Returns how long :meth:`take` has nothing, if nothing comes; None is for ever."""
+        """Return after how long the next frame has waited enough; None where none waits."""
         ends = [entry.put_at + self.wait for entry in self._pending if entry.frame is not None]
         return max(0.0, min(ends) - self._clock()) if ends else None
 
     def counts(self) -> MatchCounts:
-        """Returns the counts since it was made."""
+        """Return the counts so far."""
         return MatchCounts(self._matched, self._unmatched, self._skipped)
 
     def _offer(self, entry: _Pending[FrameT], stream: str, item: tuple[int, Any]) -> None:
-        """Keeps an item where it is the nearest so far; of equals the later one."""
+        """Keep an item where it is the nearest so far; of equals the later one."""
         distance = abs(item[0] - entry.stamp)
         held = entry.partners.get(stream)
         if distance <= self.slop and (held is None or distance <= abs(held[0] - entry.stamp)):
@@ -175,7 +175,7 @@ class StampMatcher(Generic[FrameT]):
         return [stream for stream in self._recent if stream not in entry.partners]
 
     def _is_over(self, entry: _Pending[FrameT], now: float) -> bool:
-        """Whether no partner will come: it has waited long enough, or their stream is past it."""
+        """Return whether to wait no longer: time is up, or a stream has passed its stamp."""
         if entry.given_up or now - entry.put_at >= self.wait:
             return True
         return any(

@@ -1,6 +1,6 @@
-"""From a mask and a depth image to points in space, and what they say of a thing.
+"""From a mask and a depth image to points in space, and to measures of the visible surface.
 
-A camera sees one side of things: what is measured here is the visible surface, not the solid.
+A camera sees one side of an object, so what is measured is the visible surface, not the solid.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipseg_ros.depth.pinhole import Pinhole
-from clipseg_ros.depth.rigid_transform import RigidTransform
+from clipseg_ros.depth.transforms import RigidTransform
 from clipseg_ros.errors import DepthError
 
 
@@ -20,11 +20,11 @@ class Surface:
     """The visible surface under a mask.
 
     Attributes:
-        points: Number of pixels that it was measured at, at least 1.
+        points: Number of pixels that were measured, at least 1.
         centroid: Mean of the points, metres, float64 (3,).
         low: Least x, y and z, metres, float64 (3,).
         high: Greatest x, y and z, metres, float64 (3,).
-        nearest: The point with the least distance from the camera, metres, float64 (3,).
+        nearest: The point nearest to the camera, metres, float64 (3,).
     """
 
     points: int
@@ -35,19 +35,19 @@ class Surface:
 
 
 def check_registered(
-    depth: NDArray[np.float32], frame: str, width: int, height: int, image_frame: str
+    depth: NDArray[np.float32], frame_id: str, width: int, height: int, image_frame_id: str
 ) -> None:
-    """Makes sure that each pixel of a depth image is that pixel of the colour image.
+    """Make sure that each pixel of a depth image belongs to the same pixel of the colour image.
 
     Args:
         depth: Metres (H, W).
-        frame: The depth image's ``frame_id``.
+        frame_id: Of the depth image.
         width: Of the colour image, pixels.
         height: Of the colour image, pixels.
-        image_frame: The colour image's ``frame_id``.
+        image_frame_id: Of the colour image.
 
     Raises:
-        DepthError: It has another size, or is seen from another place.
+        DepthError: It has another size or ``frame_id``.
     """
     rows, columns = depth.shape
     if (columns, rows) != (width, height):
@@ -56,12 +56,12 @@ def check_registered(
             f'depth is {columns}x{rows}, image {width}x{height}: publish depth that is registered '
             "to the colour image (the driver's aligned depth, or depth_image_proc's register node)",
         )
-    if frame and image_frame and frame != image_frame:
+    if frame_id and image_frame_id and frame_id != image_frame_id:
         raise DepthError(
             'frame',
-            f'depth is in the frame {frame!r}, image in {image_frame!r}: it is not registered to '
-            "the colour image. Publish the driver's aligned depth, or use depth_image_proc's "
-            'register node',
+            f'depth is in the frame {frame_id!r}, image in {image_frame_id!r}: it is not '
+            "registered to the colour image. Publish the driver's aligned depth, or use "
+            "depth_image_proc's register node",
         )
 
 
@@ -71,17 +71,17 @@ def visible_points(
     camera: Pinhole,
     depth_max: float = 0.0,
 ) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
-    """Returns the points of a mask, where depth is known.
+    """Return the points of a mask where depth is known.
 
     Args:
-        mask: (H, W); not 0 where the thing is.
+        mask: (H, W); not 0 on the object.
         depth: Metres along the optical axis, float32 (H, W); 0 is unknown.
         camera: Of that size.
-        depth_max: Metres beyond which depth is not trusted; 0 is no limit.
+        depth_max: Metres beyond which depth is ignored; 0 is no limit.
 
     Returns:
         Flat index of each pixel (N,), ascending, and its point x, y, z in metres in the optical
-        frame, float32 (N, 3). N is 0 where nothing is left.
+        frame, float32 (N, 3). N may be 0.
     """
     index = np.flatnonzero(mask)
     measured = depth.ravel()[index]
@@ -96,19 +96,21 @@ def visible_points(
     return index, camera.points(index, measured)
 
 
-def measure(points: NDArray[np.float32], transform: RigidTransform | None = None) -> Surface | None:
-    """Measures a surface.
+def measure_surface(
+    points: NDArray[np.float32], transform: RigidTransform | None = None
+) -> Surface | None:
+    """Measure a surface.
 
     Args:
         points: x, y, z in metres in the camera's optical frame, float32 (N, 3).
-        transform: From there to the frame of the answer; the same frame where None.
+        transform: From there to the target frame; None where that is the same.
 
     Returns:
-        The measures, the extent along that frame's own axes; None where N is 0.
+        The measures, in the target frame, the extent along its axes; None where N is 0.
     """
     if not len(points):
         return None
-    # Nearest to the camera, in whatever frame it is told.
+    # Before the points are transformed: nearest to the camera.
     nearest = int(np.argmin(np.einsum('ij,ij->i', points, points)))
     if transform is not None:
         points = transform.apply(points)

@@ -1,8 +1,8 @@
-"""The service ``~/get_masks``: the own mask of every prompt, for who asks and when somebody asks.
+"""The service ``~/get_masks``: the mask of each prompt by itself, on request.
 
-``~/labels`` has one prompt a pixel. Where prompts overlap, the own mask of each is more than that,
-and too much to publish of every frame. Here it is made for one frame, on request, whether or not
-anybody subscribes to anything.
+``~/labels`` has one prompt per pixel. Where masks overlap, the mask of each prompt has more, which
+is too much to publish for every frame. A request has one frame segmented, whether or not anybody
+subscribes to an output.
 """
 
 from __future__ import annotations
@@ -14,62 +14,63 @@ from typing import Any
 
 import numpy as np
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
-from rclpy.clock import Clock, ClockType
 from rclpy.task import Future
 
-from clipseg_model.segmentation import PromptResult, Segmentation
+from clipseg_model.segmentation import PromptResult
 from clipseg_ros.images.conversion import array_to_image
+from clipseg_ros.outputs.result import FrameResult
 from clipseg_ros.prompts.set import ActivePrompt, key_of
 from clipseg_ros.ros.interfaces import Interfaces
-from clipseg_ros.segment.pipeline import FoundFrame
+from clipseg_ros.ros.timing import create_steady_timer
 
 WAIT = 5.0
-"""Seconds that a request waits which does not say how long."""
+"""Seconds that a request waits unless it says how long."""
 
 _PERIOD = 0.05
 
 
 @dataclass(frozen=True)
 class MaskSource:
-    """The node at a moment, as far as masks need it.
+    """What the service needs to know of the node at a moment.
 
     Attributes:
         rest: Why no image is segmented now; empty where images are.
         fault: What was wrong with the newest frame; empty if nothing.
         prompts: The active prompts that are reported.
-        header: Of the newest image; None where none has come.
-        found: The newest frame that was segmented, steadied; None where there is none.
+        header: Of the newest image; None where none has arrived.
+        result: The newest result; None where there is none.
     """
 
     rest: str
     fault: str
     prompts: tuple[ActivePrompt, ...]
     header: Any
-    found: FoundFrame | None
+    result: FrameResult | None
 
     @property
-    def answer(self) -> FoundFrame | None:
-        """The newest frame, if it was asked what is active now."""
-        good = self.found is not None and not self.rest and self.found.prompts == self.prompts
-        return self.found if good else None
+    def answer(self) -> FrameResult | None:
+        """The newest result, if it is of the prompts that are active now."""
+        result = self.result
+        current = result is not None and not self.rest and result.prompts == self.prompts
+        return result if current else None
 
 
 @dataclass
 class _Waiting:
-    done: Future[FoundFrame | None]
+    done: Future[FrameResult | None]
     until: float
 
 
 class MaskServer:
-    """Answers requests, in the executor's thread; meanwhile that runs other callbacks.
+    """Answers requests in the executor's thread, which runs other callbacks while one waits.
 
-    The service is there for as long as the node: before a model is loaded it says so.
+    The service exists as long as the node, and refuses before a model is loaded.
 
     Args:
         node: The node.
-        interfaces: The package's own messages; nothing happens where they are not built.
-        look: Returns the node as it is now.
-        again: Has the newest image segmented by the prompts of now, if it was not.
+        interfaces: The package's own messages; there is no service where they are not built.
+        look: Returns the state of the node now.
+        again: Has the newest image segmented by the prompts active now, unless it was.
     """
 
     def __init__(
@@ -84,8 +85,7 @@ class MaskServer:
         if interfaces is None:
             return
         self._ready = node.create_guard_condition(self._answer)
-        steady = Clock(clock_type=ClockType.STEADY_TIME)
-        self._timer = node.create_timer(_PERIOD, self._answer, clock=steady)
+        self._timer = create_steady_timer(node, _PERIOD, self._answer)
         self._timer.cancel()
         # A group of its own: the node's is closed to all other callbacks while a request waits.
         self._service = node.create_service(
@@ -101,7 +101,7 @@ class MaskServer:
         return bool(self._waiting)
 
     def notice(self) -> None:
-        """A frame was segmented; called from the thread that publishes."""
+        """Take note of a new result; called from the thread that publishes."""
         if self._waiting:
             self._ready.trigger()
 
@@ -125,7 +125,7 @@ class MaskServer:
         return self._fill(response, frame, {key_of(name) for name in request.names})
 
     def _answer(self) -> None:
-        """Lets those go on whose frame is there, or whose time is over."""
+        """Answer the requests whose frame is there or whose time is over."""
         if not self._waiting:
             return
         source, now = self._look(), time.monotonic()
@@ -147,9 +147,8 @@ class MaskServer:
             return f'no image arrived within {wait:g} s: /diagnostics says why'
         return f'no image was segmented within {wait:g} s: {source.fault or "the model is busy"}'
 
-    def _fill(self, response: Any, frame: FoundFrame, keys: set[str]) -> Any:
+    def _fill(self, response: Any, frame: FrameResult, keys: set[str]) -> Any:
         assert self._interfaces is not None
-        assert isinstance(frame.segmentation, Segmentation)
         for entry, result in zip(frame.prompts, frame.segmentation.results, strict=True):
             if not keys or key_of(entry.name) in keys:
                 mask = array_to_image(_mask(result), 'mono8', frame.header)

@@ -11,8 +11,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
-from rclpy.clock import Clock, ClockType
+from clipseg_ros.ros.callback_groups import Gate
+from clipseg_ros.ros.timing import create_steady_timer
 
 _PERIOD = 0.02
 
@@ -20,17 +20,12 @@ _BURST = 2
 """Messages of a kind that are taken in each period."""
 
 
-class _Gate(MutuallyExclusiveCallbackGroup):
-    """The callback group of one topic; while it is shut, the executor does not look at it."""
+class _PacedGate(Gate):
+    """The callback group of one topic, with the messages taken in this period."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.shut = False
         self.taken = 0
-
-    def can_execute(self, entity: Any) -> bool:
-        """Whether the executor may take a message."""
-        return not self.shut and super().can_execute(entity)
 
 
 class PacedInbox:
@@ -47,13 +42,12 @@ class PacedInbox:
         self._node = node
         self._waiting: dict[str, tuple[Callable[[], None], float]] = {}
         self._free_at = 0.0
-        self._gates: dict[str, _Gate] = {}
+        self._gates: dict[str, _PacedGate] = {}
         self._timer: Any = None
 
     def open(self) -> None:
         """Begins to take commands."""
-        steady = Clock(clock_type=ClockType.STEADY_TIME)
-        self._timer = self._node.create_timer(_PERIOD, self._look, clock=steady)
+        self._timer = create_steady_timer(self._node, _PERIOD, self._look)
         self._timer.cancel()
 
     def close(self) -> None:
@@ -66,7 +60,7 @@ class PacedInbox:
 
     def gate(self, kind: str) -> Any:
         """The callback group for the topic whose messages are commands of a kind."""
-        return self._gates.setdefault(kind, _Gate())
+        return self._gates.setdefault(kind, _PacedGate())
 
     def put(self, kind: str, act: Callable[[], None], pause: float) -> None:
         """Takes a command, in place of one of its kind that waits.

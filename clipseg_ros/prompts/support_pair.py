@@ -8,7 +8,6 @@ message without a stamp (all zero, as typed by hand) fits whatever came last. No
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,12 +84,6 @@ class SupportPair:
     def forget(self) -> None:
         """Drops both."""
         self._image = self._mask = None
-
-
-def stamp_of(message: Any) -> int:
-    """Returns the stamp of a message, nanoseconds."""
-    stamp = message.header.stamp
-    return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
 
 
 def _fits(one: int, other: int) -> bool:

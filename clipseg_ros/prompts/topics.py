@@ -12,8 +12,9 @@ from clipseg_ros.prompts.entry import PICTURE_PAUSE, TEXT_PAUSE, PromptEntry
 from clipseg_ros.prompts.messages import mask_of, read_message
 from clipseg_ros.prompts.requests import with_example
 from clipseg_ros.prompts.set import describe
-from clipseg_ros.prompts.support_pair import SupportImage, stamp_of
+from clipseg_ros.prompts.support_pair import SupportImage
 from clipseg_ros.ros.qos import QosWatch
+from clipseg_ros.ros.timing import stamp_of
 
 
 class PromptTopics(PromptEntry):

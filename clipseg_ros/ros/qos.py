@@ -1,7 +1,8 @@
-"""Quality of service of every topic (REP 2003), and a report where a peer's does not fit.
+"""Quality of service of every topic (REP 2003), and a report on peers that do not fit.
 
-Subscribe with sensor-data QoS, publish reliably: then every kind of peer connects. Every profile
-can be overridden by parameters (``qos_overrides.<topic>.publisher.reliability`` and so on).
+The nodes subscribe with sensor-data QoS and publish reliably, so that every kind of peer connects.
+Every profile can be overridden by parameters (``qos_overrides.<topic>.publisher.reliability`` and
+so on).
 """
 
 from __future__ import annotations
@@ -35,38 +36,38 @@ _POLICIES = (
 )
 # What the middleware reports for an endless duration is some 292 years.
 _INFINITE_SECONDS = 2.0**31 - 1
-# What rclpy calls the node of a topic whose node the graph does not know yet, and how often a peer
-# of that name is looked at before it is reported all the same.
-UNKNOWN_NODE, LOOKS = '_NODE_NAME_UNKNOWN_', 5
+# The graph learns of a topic before it learns of the topic's node, which rclpy calls by this name
+# meanwhile. A peer is reported under it after so many looks.
+_UNKNOWN_NODE, _LOOKS = '_NODE_NAME_UNKNOWN_', 5
 
 
 def sensor_input() -> QoSProfile:
-    """Best effort, the newest only: a camera's image."""
+    """Return best effort, the newest only: for a camera's image."""
     return _profile(QoSReliabilityPolicy.BEST_EFFORT, QoSDurabilityPolicy.VOLATILE, 1)
 
 
 def matched_input() -> QoSProfile:
-    """Best effort, a few deep: what is matched by its stamp, where the newest alone is too few."""
+    """Return best effort, five deep: for messages that are matched by their stamps."""
     return _profile(QoSReliabilityPolicy.BEST_EFFORT, QoSDurabilityPolicy.VOLATILE, 5)
 
 
 def command_input() -> QoSProfile:
-    """Reliable, a few deep: what people and programs ask for."""
+    """Return reliable, ten deep: for commands."""
     return _profile(QoSReliabilityPolicy.RELIABLE, QoSDurabilityPolicy.VOLATILE, 10)
 
 
 def image_output() -> QoSProfile:
-    """Reliable, the newest only; connects to best-effort subscribers too."""
+    """Return reliable, the newest only: for images."""
     return _profile(QoSReliabilityPolicy.RELIABLE, QoSDurabilityPolicy.VOLATILE, 1)
 
 
 def report_output() -> QoSProfile:
-    """Reliable, a few deep: what is told, each message of it."""
+    """Return reliable, ten deep: for reports, of which each message counts."""
     return _profile(QoSReliabilityPolicy.RELIABLE, QoSDurabilityPolicy.VOLATILE, 10)
 
 
 def latched_output() -> QoSProfile:
-    """Reliable, and a late subscriber gets the last message."""
+    """Return reliable and transient local: a late subscriber gets the last message."""
     return _profile(QoSReliabilityPolicy.RELIABLE, QoSDurabilityPolicy.TRANSIENT_LOCAL, 1)
 
 
@@ -82,11 +83,10 @@ def _profile(
 
 
 class QosWatch:
-    """Creates topics whose QoS can be overridden, and finds the peers that it does not fit.
+    """Creates topics whose QoS can be overridden, and finds the peers that do not fit.
 
-    The middleware only says that something was incompatible, and says so before the graph knows
-    who it was. So its event marks the topic, and :meth:`mismatches`, called now and then, looks
-    the peer up.
+    The middleware's event only says that some peer is incompatible, before the graph knows which.
+    So the event marks the topic, and :meth:`mismatches`, called now and then, finds the peer.
 
     Args:
         node: The node whose topics are watched.
@@ -97,11 +97,13 @@ class QosWatch:
         self._profiles: dict[tuple[str, Direction], QoSProfile] = {}
         self._suspects: set[tuple[str, Direction]] = set()
         self._nameless: Counter[tuple[int, ...]] = Counter()
+        # Topic of images → whether they are expected to be compressed.
+        self._images: dict[str, bool] = {}
 
     def create_publisher(
         self, message_type: Any, topic: str, profile: QoSProfile, managed: bool = False
     ) -> Any:
-        """Creates a publisher.
+        """Create a publisher.
 
         Args:
             message_type: Of its messages.
@@ -127,7 +129,7 @@ class QosWatch:
         profile: QoSProfile,
         callback_group: CallbackGroup | None = None,
     ) -> Any:
-        """Creates a subscription.
+        """Create a subscription.
 
         Args:
             message_type: Of its messages.
@@ -147,9 +149,19 @@ class QosWatch:
             qos_overriding_options=QoSOverridingOptions(_POLICIES),
         )
 
+    def expect_images(self, topic: str, compressed: bool) -> None:
+        """Report publishers of the other image transport from now on.
+
+        Args:
+            topic: Resolved name of the topic that is subscribed to.
+            compressed: Whether CompressedImage messages are expected there, else Image.
+        """
+        self._images[topic] = compressed
+
     def mismatches(self) -> list[str]:
-        """Returns one sentence for each peer that does not fit now: both sides and the remedy."""
-        sentences = []
+        """Return a sentence for each peer that does not fit now, with both sides and the remedy."""
+        transports = (self._transport_problem(*images) for images in self._images.items())
+        sentences = [problem for problem in transports if problem]
         for topic, direction in sorted(self._suspects):
             own = self._profiles[topic, direction]
             if direction == 'publisher':
@@ -162,31 +174,58 @@ class QosWatch:
                     offered, requested = requested, offered
                 policies = incompatible_policies(offered, requested)
                 if policies and not self._is_to_be_named(peer):
-                    name = f'{peer.node_namespace.rstrip("/")}/{peer.node_name}'
+                    name = _full_name(peer)
                     sentences.append(_explain(topic, direction, name, offered, requested, policies))
         return sentences
 
+    def _transport_problem(self, topic: str, compressed: bool) -> str:
+        """Return why the images that are published do not come, or an empty string.
+
+        Raw and compressed images are different types on different topics, of which the middleware
+        never says that they do not fit.
+        """
+        wanted = f'sensor_msgs/msg/{"CompressedImage" if compressed else "Image"}'
+        remedy = f'-p image_transport:={"raw" if compressed else "compressed"}'
+        publishers = self._node.get_publishers_info_by_topic(topic)
+        if any(peer.topic_type == wanted for peer in publishers):
+            return ''
+        other = topic.removesuffix('/compressed') if compressed else f'{topic}/compressed'
+        others = publishers or self._node.get_publishers_info_by_topic(other)
+        if not others or any(self._is_to_be_named(peer) for peer in others):
+            return ''
+        names = ', '.join(sorted({_full_name(peer) for peer in others}))
+        if publishers:
+            types = ', '.join(sorted({peer.topic_type for peer in publishers}))
+            return (
+                f'type mismatch on {topic}: {names} publishes {types} and this node reads '
+                f'{wanted}. Remedy: remap image to a topic of that type, or start with {remedy}'
+            )
+        return (
+            f'transport mismatch on {topic}: nobody publishes there, and {names} publishes '
+            f'{other}. Remedy: start this node with {remedy}, or have the camera publish {topic}'
+        )
+
     def _is_to_be_named(self, peer: Any) -> bool:
-        """Whether the graph will soon know the node of a topic that it knows already."""
-        if peer.node_name != UNKNOWN_NODE:
+        """Return whether the graph can be expected to learn the name of the peer's node soon."""
+        if peer.node_name != _UNKNOWN_NODE:
             return False
         endpoint = tuple(peer.endpoint_gid)
         self._nameless[endpoint] += 1
-        return self._nameless[endpoint] < LOOKS
+        return self._nameless[endpoint] < _LOOKS
 
     def _watch(
         self, topic: str, direction: Direction, profile: QoSProfile
     ) -> Callable[[Any], None]:
-        """Returns what to call when the middleware finds a peer that does not fit."""
+        """Return the callback for the middleware's event of an incompatible peer."""
         key = (self._node.resolve_topic_name(topic), direction)
         self._profiles[key] = profile
         return lambda _: self._suspects.add(key)
 
 
 def incompatible_policies(offered: QoSProfile, requested: QoSProfile) -> list[str]:
-    """Returns the policies in which a publisher offers less than a subscriber asks for.
+    """Return the policies in which a publisher offers less than a subscriber asks for.
 
-    The middleware's own check takes a peer's infinite durations for demands, which they are not.
+    The middleware's own check takes an infinite duration for a demand.
     """
     policies = []
     if (
@@ -213,7 +252,7 @@ def incompatible_policies(offered: QoSProfile, requested: QoSProfile) -> list[st
 
 
 def _seconds(duration: Duration) -> float:
-    """A duration; zero, which nobody has set, and the middleware's largest are infinite."""
+    """Return a duration; unset (0) and the largest of the middleware count as infinite."""
     seconds = float(duration.nanoseconds) * 1e-9
     return seconds if 0.0 < seconds < _INFINITE_SECONDS else math.inf
 
@@ -226,7 +265,7 @@ def _explain(
     requested: QoSProfile,
     policies: list[str],
 ) -> str:
-    """Names what the publisher offers, what the subscriber asks for, and the remedy."""
+    """Return what the publisher offers, what the subscriber asks for, and the remedy."""
     publisher, subscriber = ('this node', peer) if direction == 'publisher' else (peer, 'this node')
     offers = ', '.join(f'{policy} {_name(getattr(offered, policy))}' for policy in policies)
     asks = ', '.join(f'{policy} {_name(getattr(requested, policy))}' for policy in policies)
@@ -242,6 +281,10 @@ def _explain(
         f'QoS mismatch on {topic}: {publisher} offers {offers} and {subscriber} asks for {asks}, '
         f'so nothing passes between them. Remedy: {remedy}'
     )
+
+
+def _full_name(peer: Any) -> str:
+    return f'{peer.node_namespace.rstrip("/")}/{peer.node_name}'
 
 
 def _name(value: Any) -> str:

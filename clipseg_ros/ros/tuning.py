@@ -1,8 +1,8 @@
-"""Settings of the process that have to be made before torch is imported.
+"""Settings of the process that must be made before torch is imported.
 
-Both were measured on two busy cores with 720p frames. Without the first, every frame's buffers
-are mapped and unmapped again, thousands of page faults each; without the second, the model's
-idle threads spin and take the core that the camera needs (182 ms a frame instead of 42).
+Both were measured on two busy cores with 720p frames. Without the first, the buffers of every frame
+are mapped and unmapped again, thousands of page faults each. Without the second, the model's idle
+threads spin and take the core that the camera needs (182 ms a frame instead of 42).
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
-from typing import Any
 
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
@@ -18,10 +17,10 @@ _MEBIBYTE = 1024 * 1024
 
 
 def keep_large_buffers() -> bool:
-    """Makes glibc keep freed image buffers for the next frame.
+    """Make glibc keep freed image buffers for the next frame.
 
     Returns:
-        Whether the C library took the settings; other C libraries have no such knob.
+        Whether the C library took the settings; only glibc has them.
     """
     if not sys.platform.startswith('linux'):
         return False
@@ -33,25 +32,15 @@ def keep_large_buffers() -> bool:
 
 
 def release_freed_memory() -> None:
-    """Returns freed memory to the system, where the C library can (glibc)."""
+    """Return freed memory to the system, where the C library can (glibc)."""
     if sys.platform.startswith('linux'):
         malloc_trim = getattr(ctypes.CDLL(None), 'malloc_trim', None)
         if malloc_trim is not None:
             malloc_trim(0)
 
 
-def forget_dead_entities(node: Any) -> None:
-    """Lets a node's callback group forget what was destroyed.
-
-    rclpy adds a reference for every publisher, subscription, timer and service to it, and never
-    takes one away: some forty for each time that the node is configured.
-    """
-    entities = node.default_callback_group.entities
-    entities.difference_update([entity for entity in entities if entity() is None])
-
-
 def tune_process() -> None:
-    """Applies all settings; an ``OMP_WAIT_POLICY`` set by the user stays.
+    """Apply all settings; an ``OMP_WAIT_POLICY`` set by the user stays.
 
     Raises:
         RuntimeError: If torch is imported already, when OpenMP has read its settings.

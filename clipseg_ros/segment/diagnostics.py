@@ -1,4 +1,4 @@
-"""What ``/diagnostics`` says: how fast, how late, how much was lost, and why nothing comes."""
+"""What ``/diagnostics`` says: whether masks are published, and if not, why and what to do."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ from enum import IntEnum
 
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+
+from clipseg_model.errors import ClipsegError
+from clipseg_ros.errors import ImageConversionError
+from clipseg_ros.ros.log import ThrottledLog
 
 
 class Level(IntEnum):
@@ -34,7 +38,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Situation:
-    """Everything that decides whether masks flow.
+    """Everything that decides whether masks are published.
 
     Attributes:
         node: Fully qualified name of the node.
@@ -49,10 +53,10 @@ class Situation:
         busy: Seconds that the model has spent on the image in work.
         watchdog: Seconds after which idle or busy is a fault; 0 is never.
         rate: Frames a second.
-        frame_fault: What was wrong with the newest frame, if it was.
+        frame_fault: What was wrong with the newest frame; empty if nothing.
         mismatches: Peers whose QoS does not fit.
-        depth_fault: Why there are no points where somebody asks for them; empty otherwise.
-        memory_warning: What there is to say of memory that is short; empty otherwise.
+        depth_fault: Why there are no points though somebody subscribes to them; empty otherwise.
+        memory_warning: Why memory is short; empty otherwise.
     """
 
     node: str
@@ -74,7 +78,7 @@ class Situation:
 
 
 def find_rest(now: Situation) -> Verdict | None:
-    """Why no image is segmented although nothing is wrong with them; None where they are."""
+    """Return why no image is segmented though images may arrive; None where they are segmented."""
     if now.state != 'active':
         if now.failure:
             return Verdict(Level.ERROR, f'{now.state}: {now.failure}')
@@ -90,7 +94,7 @@ def find_rest(now: Situation) -> Verdict | None:
 
 
 def judge(now: Situation) -> Verdict:
-    """Says how the node is; of several reasons for silence, the one to mend first."""
+    """Return how the node is; of several reasons for silence, the one to mend first."""
     rest = find_rest(now)
     if rest is not None:
         return rest
@@ -112,12 +116,12 @@ def judge(now: Situation) -> Verdict:
 
 
 def no_prompt(node: str) -> str:
-    """The sentence for a node without prompts."""
+    """Return the sentence for a node without prompts."""
     return f'no prompt set: publish a string on {node}/prompt'
 
 
 def no_images(now: Situation) -> str:
-    """The sentence for a node without images."""
+    """Return the sentence for a node without images."""
     for mismatch in now.mismatches:
         if f' mismatch on {now.image_topic}:' in mismatch:
             return mismatch
@@ -136,14 +140,14 @@ def no_images(now: Situation) -> str:
 def diagnostic_array(
     name: str, hardware: str, verdict: Verdict, values: Mapping[str, str], stamp: Time
 ) -> DiagnosticArray:
-    """Returns the message.
+    """Return the message.
 
     Args:
         name: Name of the status.
-        hardware: What it is about: the device.
+        hardware: The device that the model runs on.
         verdict: Level and sentence.
         values: Further facts, shown in this order.
-        stamp: Time of now.
+        stamp: The time now.
     """
     array = DiagnosticArray()
     array.header.stamp = stamp
@@ -157,3 +161,33 @@ def diagnostic_array(
         )
     ]
     return array
+
+
+class FrameFaults:
+    """Logs what is wrong with frames, and keeps it for the diagnostics until a frame is good.
+
+    Args:
+        log: Of the node.
+
+    Attributes:
+        newest: What was wrong with the newest frame; empty if nothing.
+    """
+
+    def __init__(self, log: ThrottledLog) -> None:
+        self._log = log
+        self.newest = ''
+
+    def clear(self) -> None:
+        """Take note of a good frame."""
+        self.newest = ''
+
+    def add(self, error: Exception) -> None:
+        """Take note of a frame that failed, and log why."""
+        if isinstance(error, ImageConversionError):
+            self.newest = f'bad image: {error}'
+            self._log.warning(f'image {error.kind}', f'image dropped: {error}')
+            return
+        named = isinstance(error, ClipsegError)
+        kind = type(error).__name__
+        self.newest = f'image not segmented: {error if named else f"{kind}: {error}"}'
+        self._log.error(kind, self.newest)

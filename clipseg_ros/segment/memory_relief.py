@@ -1,8 +1,8 @@
-"""Out of memory in the middle of a frame: memory is given back, and the frame tried again, smaller.
+"""Out of memory in the middle of a frame: free what is kept, and try the frame again, smaller.
 
-What the model needs grows with the prompts that are decoded at once, so those are halved, on the
-same device. After a while without trouble all are tried at once again: whoever took the memory may
-have ended. The answers are the same either way.
+The memory that the model needs grows with the number of prompts that are decoded at once, so that
+number is halved, on the same device. After a while without trouble all are tried at once again:
+the program that took the memory may have ended. The answers are the same either way.
 """
 
 from __future__ import annotations
@@ -30,6 +30,11 @@ PATIENCE = 60.0
 Answer = Segmentation | PendingSegmentation
 
 
+def stream_on_gpu(segmenter: Segmenter) -> StreamedSegmenter | None:
+    """Return what keeps several frames under way on a CUDA device; None on others."""
+    return StreamedSegmenter(segmenter) if segmenter.device.type == 'cuda' else None
+
+
 class MemoryRelief:
     """Segments frames with as many prompts at once as there is memory for.
 
@@ -39,7 +44,11 @@ class MemoryRelief:
         segmenter: The model.
         streamed: The same with several frames under way, which takes more memory; None to
             segment one after another.
-        report: Told in one line of what was done.
+        report: Takes one line on what was done, to log it.
+
+    Attributes:
+        segmenter: The model.
+        at_once: Most prompts that are decoded at once; None where there is no limit.
     """
 
     def __init__(
@@ -48,17 +57,17 @@ class MemoryRelief:
         streamed: StreamedSegmenter | None,
         report: Callable[[str], None],
     ) -> None:
-        self._segmenter, self._streamed, self._report = segmenter, streamed, report
-        self._last_trouble = 0.0
+        self.segmenter = segmenter
         self.at_once: int | None = None
-        """Most prompts that are decoded at once; None where there is no limit."""
+        self._streamed, self._report = streamed, report
+        self._last_trouble = 0.0
 
     def warning(self) -> str:
-        """Returns what is worth a warning while it lasts, or an empty string."""
+        """Return a warning while memory is short, else an empty string."""
         if self.at_once is None:
             return ''
         return (
-            f'memory on {self._segmenter.device} is short: prompts are decoded {self.at_once} at a '
+            f'memory on {self.segmenter.device} is short: prompts are decoded {self.at_once} at a '
             'time, which is slower. End other programs, or choose a smaller model, fewer prompts '
             'or a precision of 16 bits'
         )
@@ -70,16 +79,16 @@ class MemoryRelief:
         threshold: float | None,
         settings: SegmentSettings,
     ) -> Answer:
-        """Segments an image; a second time, smaller, where memory ran out.
+        """Segment an image; where memory runs out, free some and try with fewer prompts at once.
 
         Args:
             image: (H, W, 3) uint8 RGB.
             prompts: What to look for.
             threshold: As :meth:`Segmenter.segment` takes it.
-            settings: As :meth:`Segmenter.segment` takes them; ``prompts_at_once`` does not count.
+            settings: As :meth:`Segmenter.segment` takes them; ``prompts_at_once`` is set here.
 
         Raises:
-            DeviceMemoryError: It ran out the second time too.
+            DeviceMemoryError: Memory ran out the second time too.
             ClipsegError: As :meth:`Segmenter.segment`.
         """
         if self.at_once is not None and time.monotonic() - self._last_trouble > PATIENCE:
@@ -91,7 +100,7 @@ class MemoryRelief:
         fewer = max(1, now // 2)
         self.at_once = fewer
         self._report(
-            f'out of memory: given back what was kept, trying again on {self._segmenter.device} '
+            f'out of memory: given back what was kept, trying again on {self.segmenter.device} '
             f'with {fewer} of {len(prompts)} prompt(s) at a time. {problem}'
         )
         answer, problem = self._attempt(image, prompts, threshold, settings)
@@ -106,20 +115,20 @@ class MemoryRelief:
         threshold: float | None,
         settings: SegmentSettings,
     ) -> tuple[Answer | None, str]:
-        """The answer; or None and why, with memory given back."""
+        """Return the answer; or None and the reason, with memory freed."""
         settings = replace(settings, prompts_at_once=self.at_once)
         try:
-            with memory_guard(self._segmenter.runtime):
+            with memory_guard(self.segmenter.runtime):
                 if self._streamed is not None and self.at_once is None:
                     return self._streamed.start(image, prompts, threshold, settings), ''
-                return self._segmenter.segment(image, prompts, threshold, settings), ''
+                return self.segmenter.segment(image, prompts, threshold, settings), ''
         except DeviceMemoryError as error:
             problem = str(error)
         # Here, not above: while an error is handled, its traceback keeps what the model had made.
         self._last_trouble = time.monotonic()
-        self._segmenter.release_caches()
+        self.segmenter.release_caches()
         gc.collect()
-        if self._segmenter.device.type == 'cuda' and torch.cuda.is_initialized():
-            torch.cuda.synchronize(self._segmenter.device)
+        if self.segmenter.device.type == 'cuda' and torch.cuda.is_initialized():
+            torch.cuda.synchronize(self.segmenter.device)
             torch.cuda.empty_cache()
         return None, problem

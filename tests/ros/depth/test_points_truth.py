@@ -20,10 +20,10 @@ from clipseg_model.prompts import Prompt
 from clipseg_model.segmentation import PromptResult, Segmentation
 from clipseg_ros.camera_node import camera_info
 from clipseg_ros.depth.parameters import DepthSettings
-from clipseg_ros.depth.points import FramePoints, PointMaker
-from clipseg_ros.depth.rigid_transform import RigidTransform
+from clipseg_ros.depth.points import PointMaker, PointsInSpace
+from clipseg_ros.depth.transforms import RigidTransform
 from clipseg_ros.images.conversion import array_to_image
-from clipseg_ros.segment.pipeline import SegmentedFrame
+from clipseg_ros.outputs.result import FrameResult
 from tabletop_world.language.phrases import describe
 from tabletop_world.language.truth import phrase_mask
 from tabletop_world.render.renderer import Renderer
@@ -139,11 +139,11 @@ def points_of(
     segmentation: Segmentation,
     form: str = '32FC1',
     transform: RigidTransform | None = None,
-) -> FramePoints:
+) -> PointsInSpace:
     ids = [7 * number + 1 for number in range(len(segmentation.results))]
     frame = world.frame
     pixels = FrameOutputs(segmentation, ids, ['confidence'], Scratch())
-    found = SegmentedFrame(HEADER, frame.rgb, (), segmentation, pixels, frozenset())
+    found = FrameResult(HEADER, frame.rgb, (), segmentation, pixels)
     settings = DepthSettings(target_frame='base' if transform is not None else '')
     maker = PointMaker(lambda target, source, stamp: transform)
     info = camera_info(HEADER, WIDTH, HEIGHT, frame.intrinsics)
@@ -163,7 +163,7 @@ def test_with_true_masks(scene: tuple[int, str, int], form: str) -> None:
     assert len(items) >= 2
     masks = [world.frame.instances == item for item in items]
     points = points_of(world, segmentation_of(masks), form)
-    assert points.frame == 'lens'
+    assert points.frame_id == 'lens'
     for mask, surface in zip(masks, points.surfaces, strict=True):
         truth = world.true_points(mask)
         assert surface is not None
@@ -201,7 +201,7 @@ def test_in_the_frame_of_the_world_things_are_where_the_scene_says() -> None:
     masks = [world.frame.instances == item for item in items]
     transform = RigidTransform(pose[:3, :3], pose[:3, 3])
     points = points_of(world, segmentation_of(masks), transform=transform)
-    assert points.frame == 'base'
+    assert points.frame_id == 'base'
     for item, surface in zip(items, points.surfaces, strict=True):
         assert surface is not None
         thing = world.scene.object(item)

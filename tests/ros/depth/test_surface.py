@@ -12,9 +12,8 @@ from builtin_interfaces.msg import Time
 from geometry_msgs.msg import Quaternion, Transform, Vector3
 
 from clipseg_ros.depth.pinhole import Pinhole
-from clipseg_ros.depth.rigid_transform import RigidTransform
-from clipseg_ros.depth.surface import check_registered, measure, visible_points
-from clipseg_ros.depth.tf import FrameLookup
+from clipseg_ros.depth.surface import check_registered, measure_surface, visible_points
+from clipseg_ros.depth.transforms import RigidTransform, TransformLookup
 from clipseg_ros.errors import DepthError
 
 CAMERA = Pinhole(fx=10.0, fy=10.0, cx=1.0, cy=1.0, width=4, height=3)
@@ -55,12 +54,12 @@ def test_nothing_to_see_is_no_surface(what: str) -> None:
     assert points.shape == (0, 3)
     assert points.dtype == np.float32
     assert len(index) == 0
-    assert measure(points) is None
+    assert measure_surface(points) is None
 
 
 def test_measures() -> None:
     points = np.array([[0, 0, 2], [1, 0, 1.5], [-1, 3, 4]], np.float32)
-    surface = measure(points)
+    surface = measure_surface(points)
     assert surface is not None
     assert surface.points == 3
     np.testing.assert_allclose(surface.centroid, [0, 1, 2.5])
@@ -68,14 +67,14 @@ def test_measures() -> None:
     np.testing.assert_allclose(surface.high, [1, 3, 4])
     # By its distance, not by its depth.
     np.testing.assert_allclose(surface.nearest, [1, 0, 1.5])
-    far = measure(np.array([[2, 0, 1.5], [0, 0, 2]], np.float32))
+    far = measure_surface(np.array([[2, 0, 1.5], [0, 0, 2]], np.float32))
     assert far is not None
     np.testing.assert_allclose(far.nearest, [0, 0, 2])
 
 
 def test_measures_in_another_frame() -> None:
     points = np.array([[0, 0, 2], [0.1, -0.3, 2.5]], np.float32)
-    surface = measure(points, OPTICAL_TO_BASE)
+    surface = measure_surface(points, OPTICAL_TO_BASE)
     assert surface is not None
     np.testing.assert_allclose(surface.low, [2.2, -0.1, 1.0], atol=1e-6)
     np.testing.assert_allclose(surface.high, [2.7, 0.0, 1.3], atol=1e-6)
@@ -84,7 +83,7 @@ def test_measures_in_another_frame() -> None:
 
 def test_a_centroid_of_many_points_is_exact() -> None:
     points = np.full((2_000_000, 3), 1.001, np.float32)
-    surface = measure(points)
+    surface = measure_surface(points)
     assert surface is not None
     np.testing.assert_allclose(surface.centroid, np.float32(1.001), atol=1e-9)
 
@@ -170,7 +169,7 @@ def tf2(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_looking_up(tf2: None) -> None:
-    lookup = FrameLookup(node=None)
+    lookup = TransformLookup(node=None)
     assert lookup.installed
     lookup.open()
     lookup.open()
@@ -185,7 +184,7 @@ def test_looking_up(tf2: None) -> None:
 
 def test_without_tf2(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr('importlib.util.find_spec', lambda name: None)
-    lookup = FrameLookup(node=None)
+    lookup = TransformLookup(node=None)
     lookup.open()
     with pytest.raises(DepthError, match='tf2_ros is not installed here') as caught:
         lookup.find('base', 'lens', Time())

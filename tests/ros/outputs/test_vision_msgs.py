@@ -24,9 +24,16 @@ from ros_peers import (
     wait_until,
 )
 
+from clipseg_model.outputs.frame_outputs import Scratch
 from clipseg_model.registry import create_model
 from clipseg_model.segmentation import Segmentation
-from clipseg_ros.outputs.vision import MISSING, detection_array, label_info, load_vision_messages
+from clipseg_ros.outputs.messages import (
+    VISION_MISSING,
+    detection_array,
+    label_info,
+    load_vision_messages,
+)
+from clipseg_ros.outputs.result import FrameResult, compute_pixels
 from clipseg_ros.prompts.set import ActivePrompt
 from clipseg_ros.ros.domain import claimed_domain
 
@@ -80,6 +87,12 @@ def corner_and_size(centre: list[float], size: list[float]) -> list[float]:
     return [centre[0] - size[0] / 2, centre[1] - size[1] / 2, *size]
 
 
+def result_of(segmentation: Segmentation, prompts: list[ActivePrompt]) -> FrameResult:
+    pixels = compute_pixels(segmentation, prompts, (), Scratch())
+    rgb = np.zeros((segmentation.height, segmentation.width, 3), np.uint8)
+    return FrameResult('header', rgb, tuple(prompts), segmentation, pixels)
+
+
 class TestMessages:
     def test_label_info_has_every_id_and_name(self, prompts: list[ActivePrompt]) -> None:
         info = label_info(STAND_INS, prompts, 0.4, 'header')
@@ -93,7 +106,7 @@ class TestMessages:
     def test_every_part_of_every_mask_is_a_detection(
         self, segmentation: Segmentation, prompts: list[ActivePrompt], min_area: int
     ) -> None:
-        array = detection_array(STAND_INS, segmentation, prompts, min_area, 'header')
+        array = detection_array(STAND_INS, result_of(segmentation, prompts), min_area)
         found = []
         for one in array.detections:
             (result,) = one.results
@@ -113,9 +126,8 @@ class TestMessages:
         from dataclasses import replace
 
         absent = [replace(result, presence=False) for result in segmentation.results]
-        array = detection_array(
-            STAND_INS, replace(segmentation, results=absent), prompts, 1, 'header'
-        )
+        found = replace(segmentation, results=absent)
+        array = detection_array(STAND_INS, result_of(found, prompts), 1)
         assert array.detections == []
 
 
@@ -140,7 +152,7 @@ def test_a_vision_msgs_without_label_info_is_named(
 def test_without_vision_msgs_the_node_says_so_once(segment: NodeProcess, peer: Peer) -> None:
     if load_vision_messages() is not None:
         pytest.skip('vision_msgs is installed')
-    assert segment.count(MISSING) == 1
+    assert segment.count(VISION_MISSING) == 1
     wait_until(lambda: peer.node.count_publishers('/clipseg/mask'))
     assert peer.node.count_publishers('/clipseg/label_info') == 0
     assert peer.node.count_publishers('/clipseg/detections') == 0
@@ -163,7 +175,7 @@ def seen(tiny_model: Path) -> Iterator[dict[str, Any]]:
             },
             environment=environment,
         ) as node:
-            assert MISSING not in node.output
+            assert VISION_MISSING not in node.output
             yield answer_of('vision_peer.py', environment)
 
 

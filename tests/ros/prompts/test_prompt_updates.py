@@ -9,16 +9,19 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from rclpy.clock import Clock
 from ros_peers import picture
 from std_msgs.msg import Header
 
 from clipseg_model.registry import create_model
 from clipseg_model.segmenter import Segmenter
-from clipseg_ros.images.conversion import array_to_image
+from clipseg_ros.images.conversion import array_to_image, image_to_rgb
+from clipseg_ros.outputs.result import FrameResult
 from clipseg_ros.prompts.set import PromptRequest, PromptSet
 from clipseg_ros.prompts.text import read_prompts
+from clipseg_ros.segment.memory_relief import MemoryRelief
 from clipseg_ros.segment.parameters import Settings
-from clipseg_ros.segment.pipeline import SegmentationPipeline
+from clipseg_ros.segment.pipeline import FrameRequest, SegmentationPipeline, StartedFrame
 
 
 class Outputs:
@@ -31,16 +34,19 @@ class Outputs:
     def wanted(self) -> list[str]:
         return ['labels', 'segments']
 
-    def open_image(self, name: str, height: int, width: int, header: Header) -> NDArray[Any]:
-        self.labels = np.zeros((height, width), np.uint8)
+    def open_image(self, name: str, result: FrameResult) -> NDArray[Any]:
+        self.labels = np.zeros(result.rgb.shape[:2], np.uint8)
         return self.labels
 
     def publish_image(self, name: str) -> None:
         assert name == 'labels'
 
-    def publish_segments(self, segmentation: Any, prompts: Any, header: Header) -> None:
-        pairs = zip(prompts, segmentation.results, strict=True)
-        self.segments = [(entry.id, entry.name, result.prompt.label) for entry, result in pairs]
+    def segment_array(self, result: FrameResult) -> list[tuple[int, str, str]]:
+        pairs = zip(result.prompts, result.segmentation.results, strict=True)
+        return [(entry.id, entry.name, found.prompt.label) for entry, found in pairs]
+
+    def publish_segments(self, message: list[tuple[int, str, str]]) -> None:
+        self.segments = message
 
 
 @pytest.fixture(scope='module')
@@ -53,12 +59,15 @@ class Rig:
 
     def __init__(self, segmenter: Segmenter) -> None:
         self.prompts, self.outputs = PromptSet(), Outputs()
-        settings = Settings()
         outputs: Any = self.outputs
-        self.pipeline = SegmentationPipeline(
-            segmenter, self.prompts, outputs, lambda: settings, lambda: 0
-        )
+        self.pipeline = SegmentationPipeline(MemoryRelief(segmenter, None, print), outputs, Clock())
         self.message = array_to_image(picture(120, 160, seed=5), 'rgb8', Header())
+
+    def segment(self) -> StartedFrame:
+        settings = Settings()
+        rgb = image_to_rgb(self.message)
+        request = FrameRequest.of(self.message, rgb, self.prompts.enabled, settings)
+        return self.pipeline.segment(request)
 
     def ask(self, text: str) -> None:
         self.prompts.replace([PromptRequest(prompt) for prompt in read_prompts(text)])
@@ -82,14 +91,10 @@ def test_a_frame_is_answered_by_the_prompts_that_it_began_with(
     rig = Rig(segmenter)
     rig.ask('the mug; red bowl')
     while_segmenting(segmenter, lambda: rig.ask('red bowl; a chair; blue mug'), monkeypatch)
-    found = rig.pipeline.process(rig.message)
-    assert found is not None
-    rig.pipeline.publish(found)
+    rig.pipeline.publish(rig.segment())
     assert rig.outputs.segments == [(1, 'the mug', 'the mug'), (2, 'red bowl', 'red bowl')]
     assert set(np.unique(rig.outputs.labels)) == {0, 1, 2}
-    found = rig.pipeline.process(rig.message)
-    assert found is not None
-    rig.pipeline.publish(found)
+    rig.pipeline.publish(rig.segment())
     assert [name for _, name, _ in rig.outputs.segments] == ['red bowl', 'a chair', 'blue mug']
     assert 1 not in np.unique(rig.outputs.labels)
 
@@ -97,10 +102,9 @@ def test_a_frame_is_answered_by_the_prompts_that_it_began_with(
 def test_a_change_between_the_model_and_the_publisher(segmenter: Segmenter) -> None:
     rig = Rig(segmenter)
     rig.ask('the mug')
-    found = rig.pipeline.process(rig.message)
-    assert found is not None
+    frame = rig.segment()
     rig.ask('red bowl')
-    rig.pipeline.publish(found)
+    rig.pipeline.publish(frame)
     assert rig.outputs.segments == [(1, 'the mug', 'the mug')]
     assert set(np.unique(rig.outputs.labels)) == {0, 1}
 
@@ -108,14 +112,6 @@ def test_a_change_between_the_model_and_the_publisher(segmenter: Segmenter) -> N
 def test_negative_prompts_are_not_reported(segmenter: Segmenter) -> None:
     rig = Rig(segmenter)
     rig.ask('!the mug; red bowl')
-    found = rig.pipeline.process(rig.message)
-    assert found is not None
-    rig.pipeline.publish(found)
+    rig.pipeline.publish(rig.segment())
     assert rig.outputs.segments == [(2, 'red bowl', 'red bowl')]
     assert 1 not in np.unique(rig.outputs.labels)
-
-
-def test_negative_prompts_alone_ask_for_nothing(segmenter: Segmenter) -> None:
-    rig = Rig(segmenter)
-    rig.ask('!the mug')
-    assert rig.pipeline.process(rig.message) is None

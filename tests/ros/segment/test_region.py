@@ -18,16 +18,16 @@ from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
 from clipseg_model.errors import RegionError
-from clipseg_model.outputs.frame_outputs import FrameOutputs, Scratch
+from clipseg_model.outputs.frame_outputs import Scratch
 from clipseg_model.regions import Box
 from clipseg_model.registry import create_model
 from clipseg_ros.depth.parameters import DepthSettings
 from clipseg_ros.depth.points import PointMaker
 from clipseg_ros.images.conversion import array_to_image
+from clipseg_ros.outputs.result import FrameResult, compute_pixels
 from clipseg_ros.prompts.set import ActivePrompt
 from clipseg_ros.ros.interfaces import load_interfaces
 from clipseg_ros.ros.qos import command_input, image_output
-from clipseg_ros.segment.pipeline import SegmentedFrame
 from clipseg_ros.segment.region import find_region, read_roi
 
 RGB = picture(120, 160, seed=3)
@@ -64,14 +64,14 @@ def test_points_are_where_they_are_in_the_whole_image(tiny_model: Path) -> None:
     part = segmenter.segment(np.ascontiguousarray(RGB[REGION.slices]), ['the mug', 'red bowl'])
     prompts = tuple(ActivePrompt(n, r.prompt) for n, r in enumerate(part.results, start=1))
     found = part.within(REGION, 120, 160)
-    pixels = FrameOutputs(found, [1, 2], ['labels', 'confidence'], Scratch())
+    pixels = compute_pixels(found, prompts, ['points'], Scratch())
     header = Header(frame_id='camera')
-    frame = SegmentedFrame(header, RGB, prompts, found, pixels, frozenset({'points'}))
+    result = FrameResult(header, RGB, prompts, found, pixels, frozenset({'points'}))
     depth = array_to_image(np.full((120, 160), 2.0, np.float32), '32FC1', header)
     info = CameraInfo(header=header, height=120, width=160, distortion_model='plumb_bob')
     info.k = [100.0, 0.0, 80.0, 0.0, 100.0, 60.0, 0.0, 0.0, 1.0]
     settings = DepthSettings()
-    points = PointMaker(lambda *_: None).make(frame, depth, info, settings, True, True)
+    points = PointMaker(lambda *_: None).make(result, depth, info, settings, True, True)
     assert points.cloud is not None
     assert points.cloud.size == np.count_nonzero(part.labels()) > 0
     columns = np.rint(points.cloud['x'] / 2 * 100 + 80).astype(int)

@@ -1,0 +1,121 @@
+"""What one frame ends in: a value that outputs, depth and services read alike. No ROS in here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clipseg_model.outputs.frame_outputs import FrameOutputs, Scratch
+from clipseg_model.outputs.overlay import render_overlay
+from clipseg_model.outputs.palette import Colours, palette_with
+from clipseg_model.segmentation import Segmentation
+from clipseg_ros.prompts.set import ActivePrompt
+
+IMAGE_OUTPUTS: dict[str, str] = {
+    'mask': 'mono8',
+    'labels': 'mono8',
+    'confidence': 'mono8',
+    'probability': '32FC1',
+    'overlay': 'rgb8',
+}
+"""Topic (private) → encoding."""
+
+COMPRESSED_LABELS = 'labels/compressed'
+
+# Outputs that are made of others, and those that are made of no pixels at all.
+_MADE_OF = {'overlay': 'labels', COMPRESSED_LABELS: 'labels', 'points': 'confidence'}
+_WITHOUT_PIXELS = frozenset({'segments', 'detections'})
+
+
+@dataclass(frozen=True)
+class FrameResult:
+    """A segmented frame.
+
+    Attributes:
+        header: Of the image.
+        rgb: The image, RGB uint8 (H, W, 3).
+        prompts: The prompts that are reported, in the order of the results.
+        segmentation: What was found for them, smoothed, at the size of the image.
+        pixels: The pixels of the wanted outputs, computed together.
+        wanted: Names of the outputs that somebody subscribes to.
+        segments_wait: Whether ``~/segments`` is left to the depth stage, which adds positions.
+    """
+
+    header: Any
+    rgb: NDArray[np.uint8]
+    prompts: tuple[ActivePrompt, ...]
+    segmentation: Segmentation
+    pixels: FrameOutputs
+    wanted: frozenset[str] = frozenset()
+    segments_wait: bool = False
+
+    @property
+    def names(self) -> list[tuple[int, str]]:
+        """Id and name of each prompt."""
+        return [(entry.id, entry.name) for entry in self.prompts]
+
+
+@dataclass(frozen=True)
+class Look:
+    """How the overlay looks.
+
+    Attributes:
+        alpha: Share of the tint, 0…1.
+        legend: Whether it has a legend.
+        colours: Colours in place of the palette's.
+    """
+
+    alpha: float = 0.5
+    legend: bool = True
+    colours: Colours = ()
+
+
+DEFAULT_LOOK = Look()
+
+
+def compute_pixels(
+    segmentation: Segmentation,
+    prompts: Iterable[ActivePrompt],
+    wanted: Iterable[str],
+    scratch: Scratch,
+) -> FrameOutputs:
+    """Compute together the pixels that outputs are made of, and no others.
+
+    Args:
+        segmentation: What was found.
+        prompts: Those of its results, in their order.
+        wanted: Names of outputs.
+        scratch: Memory of this thread.
+    """
+    needed = {_MADE_OF.get(name, name) for name in wanted} - _WITHOUT_PIXELS
+    return FrameOutputs(segmentation, [entry.id for entry in prompts], needed, scratch)
+
+
+def write_image(
+    name: str, result: FrameResult, out: NDArray[Any], look: Look = DEFAULT_LOOK
+) -> None:
+    """Write one of :data:`IMAGE_OUTPUTS` of a frame.
+
+    Args:
+        name: The output; it was wanted. The probability is written after the confidence, whose
+            memory it takes over.
+        result: The frame.
+        out: Contiguous array of the size and type of the output.
+        look: Of the overlay.
+    """
+    if name != 'overlay':
+        getattr(result.pixels, name)(out)
+        return
+    names = result.names
+    render_overlay(
+        result.rgb,
+        result.pixels.labels(),
+        look.alpha,
+        names if look.legend else (),
+        out=out,
+        palette=palette_with(look.colours, names),
+    )

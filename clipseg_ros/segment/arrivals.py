@@ -1,0 +1,128 @@
+"""The camera's images as they arrive: the newest is kept, and those that were lost are counted."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clipseg_model.errors import PromptError
+from clipseg_ros.outputs.result import FrameResult
+from clipseg_ros.prompts.pick_server import PickFrame
+from clipseg_ros.prompts.set import ActivePrompt
+from clipseg_ros.ros.timing import stamp_of
+
+MAX_LAG = 0.5
+"""Seconds by which the newest result may be older than the newest image and still be what somebody
+points at."""
+
+
+class NewestImage:
+    """Keeps the message that came last and the newest result, for services that read them.
+
+    Args:
+        to_rgb: From a message to RGB uint8 (H, W, 3); called when a service asks for the image.
+
+    Attributes:
+        message: The message that came last; None where none has.
+        result: The newest result; None where there is none, or where the newest image was not
+            segmented because nobody asked for it.
+    """
+
+    def __init__(self, to_rgb: Callable[[Any], NDArray[np.uint8]]) -> None:
+        self.message: Any = None
+        self.result: FrameResult | None = None
+        self._to_rgb = to_rgb
+        self._arrived = 0.0
+        self._skipped: Any = None
+
+    def put(self, message: Any) -> None:
+        """Take an image message."""
+        self.message, self._arrived, self._skipped = message, time.monotonic(), None
+
+    def skip(self, message: Any) -> None:
+        """Take note that a message is not segmented, because nobody asks or subscribes."""
+        self.result, self._skipped = None, message
+
+    def take_back(self, prompts: tuple[ActivePrompt, ...]) -> Any:
+        """Return the newest message if it is to be segmented once more, else None.
+
+        It is if it was skipped, or segmented by other prompts than those of now; not while it is
+        in work. It is returned once.
+
+        Args:
+            prompts: The active prompts that are reported.
+        """
+        message, result = self.message, self.result
+        if message is None:
+            return None
+        old = result is not None and result.header is message.header and result.prompts != prompts
+        if not old and self._skipped is not message:
+            return None
+        self.result = self._skipped = None
+        return message
+
+    def read(self, with_labels: bool) -> PickFrame:
+        """Return the newest image.
+
+        Args:
+            with_labels: Return the newest that was segmented instead, unless it is older by more
+                than :data:`MAX_LAG`.
+
+        Raises:
+            PromptError: No image has come.
+            ImageConversionError: It cannot be read.
+        """
+        message, result = self.message, self.result
+        if message is None:
+            raise PromptError(
+                'there is no frame to cut from: no image has arrived since the node was configured'
+            )
+        age = time.monotonic() - self._arrived
+        if with_labels and result is not None:
+            lag = (stamp_of(message) - stamp_of(result)) * 1e-9
+            if 0 <= lag <= MAX_LAG:
+                found, ids = result.segmentation, [entry.id for entry in result.prompts]
+                return PickFrame(result.rgb, age + lag, lambda: found.labels(ids))
+        return PickFrame(self._to_rgb(message), age)
+
+
+class LostImages:
+    """Counts the gaps in the sequence numbers of one publisher.
+
+    The middleware keeps the newest image only, so nothing else shows those that were overwritten
+    there or lost on the way. Each publisher numbers its messages, and a message does not tell its
+    publisher, so nothing is counted while a topic has several.
+
+    Attributes:
+        count: Images that were lost since :meth:`start`.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._last: int | None = None
+
+    def start(self) -> None:
+        """Count from zero, from the next image on."""
+        self.count = 0
+        self._last = None
+
+    def see(self, info: Mapping[str, Any], publishers: int) -> None:
+        """Take note of an image that came.
+
+        Args:
+            info: The message info of ``rclpy``.
+            publishers: Number of publishers on the topic.
+        """
+        # None with a middleware that does not supply it.
+        number = info['publication_sequence_number']
+        if publishers != 1 or number is None:
+            self._last = None
+            return
+        # A publisher that restarts begins with 1 again.
+        if self._last is not None and number > self._last:
+            self.count += number - self._last - 1
+        self._last = number

@@ -1,0 +1,198 @@
+"""Everything of the node that exists while it is configured: model, topics and worker threads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from functools import partial
+from typing import Any
+
+from sensor_msgs.msg import CompressedImage, Image
+
+from clipseg_model.segmenter import Segmenter
+from clipseg_ros.depth.stage import DepthStage
+from clipseg_ros.images.backend import ImageBackend
+from clipseg_ros.outputs.masks import MaskServer
+from clipseg_ros.outputs.publishers import SegmentOutputs
+from clipseg_ros.outputs.result import FrameResult
+from clipseg_ros.prompts.set import PromptSet, reported
+from clipseg_ros.ros.interfaces import Interfaces
+from clipseg_ros.ros.log import ThrottledLog
+from clipseg_ros.ros.qos import QosWatch, sensor_input
+from clipseg_ros.segment.arrivals import LostImages, NewestImage
+from clipseg_ros.segment.diagnostics import FrameFaults
+from clipseg_ros.segment.frame_worker import FrameWorker
+from clipseg_ros.segment.memory_relief import MemoryRelief, stream_on_gpu
+from clipseg_ros.segment.parameters import Settings
+from clipseg_ros.segment.pipeline import FrameRequest, SegmentationPipeline, StartedFrame
+
+
+class CameraStream:
+    """Brings the images of one camera through the model to the outputs.
+
+    The executor's thread overwrites one slot with each image; the three threads of a worker make a
+    request of the newest image, publish its result, and publish what can wait.
+
+    Args:
+        node: The lifecycle node.
+        settings: The parameters.
+        segmenter: The loaded model.
+        backend: Reads the images.
+        prompts: What to search for; read at the start of each frame.
+        masks: Gets each result, and may ask for one though nobody subscribes.
+        interfaces: The package's own messages, where they are built.
+        log: Of the node.
+
+    Attributes:
+        segmenter: The model.
+        watch: Creates topics and watches their peers.
+        outputs: The publishers.
+        depth: The 3D part.
+        pipeline: What the worker's threads do.
+        worker: The threads; None while the node is inactive.
+        newest: The newest image and the newest result.
+        lost: Counts images that did not arrive.
+        faults: What was wrong with the newest frame.
+        topic: Resolved name of the image topic.
+        settings: The parameters.
+        enabled: Whether images are segmented; may be set at any time.
+    """
+
+    def __init__(
+        self,
+        node: Any,
+        settings: Settings,
+        segmenter: Segmenter,
+        backend: ImageBackend,
+        prompts: PromptSet,
+        masks: MaskServer,
+        interfaces: Interfaces | None,
+        log: ThrottledLog,
+    ) -> None:
+        self._node, self._prompts, self._masks = node, prompts, masks
+        self._to_rgb = backend.to_rgb
+        self.segmenter = segmenter
+        self.settings = settings
+        self.enabled = True
+        self.worker: FrameWorker[Any, StartedFrame, FrameResult] | None = None
+        self.newest, self.lost = NewestImage(backend.to_rgb), LostImages()
+        self.faults, self.watch = FrameFaults(log), QosWatch(node)
+        compressed = settings.image_transport == 'compressed'
+        self.topic = node.resolve_topic_name('image') + ('/compressed' if compressed else '')
+        # Whatever fails, the topics that were created by then are removed.
+        with ExitStack() as created:
+            self.outputs = SegmentOutputs(node, self.watch, interfaces)
+            created.callback(self.outputs.destroy)
+            self.depth = DepthStage(node, self.watch, self.outputs, settings.depth, log)
+            created.callback(self.depth.destroy)
+            report = partial(log.warning, 'memory')
+            memory = MemoryRelief(segmenter, stream_on_gpu(segmenter), report)
+            self.pipeline = SegmentationPipeline(memory, self.outputs, node.get_clock())
+            message_type = CompressedImage if compressed else Image
+            self._subscription = self.watch.create_subscription(
+                message_type, self.topic, self._on_image, sensor_input()
+            )
+            created.callback(node.destroy_subscription, self._subscription)
+            self.watch.expect_images(self.topic, compressed)
+            self._created = created.pop_all()
+
+    def start(self) -> None:
+        """Warm the model up, in the thread that will run it, and segment images from then on.
+
+        Raises:
+            ClipsegError: The model fails.
+        """
+        worker: FrameWorker[Any, StartedFrame, FrameResult] = FrameWorker(
+            self.segment, self.publish, self.finish, self._fail, self.settings.max_rate
+        )
+        prompts = max(1, len(self._prompts.enabled))
+        worker.start(setup=lambda: self.segmenter.warm_up(prompts=prompts))
+        self.faults.clear()
+        self.lost.start()
+        self.worker = worker
+        self.depth.start()
+
+    def stop(self) -> bool:
+        """Stop the threads after the frames in work.
+
+        Returns:
+            Whether they have ended; if not, they end with the process.
+        """
+        worker, self.worker = self.worker, None
+        ended = worker is None or worker.stop()
+        self.depth.stop()
+        return ended
+
+    def close(self) -> None:
+        """Remove the topics; the worker has been stopped before."""
+        self._created.close()
+
+    def set_parameters(self, settings: Settings) -> None:
+        """Follow the parameters."""
+        before, self.settings = self.settings, settings
+        if self.worker is not None:
+            self.worker.max_rate = settings.max_rate
+        # Not in any case: subscribing declares parameters (of its QoS), and comes here again.
+        if settings.depth != before.depth:
+            self.depth.set_parameters(settings.depth)
+
+    def segment_again(self) -> None:
+        """Segment the newest image by the prompts of now, if it was not."""
+        if self.worker is None:
+            return
+        message = self.newest.take_back(self._prompts.reported)
+        if message is not None:
+            self.worker.put(message, again=True)
+
+    def _on_image(self, message: Any, info: Mapping[str, Any]) -> None:
+        self.newest.put(message)
+        self.lost.see(info, self._subscription.get_publisher_count())
+        worker = self.worker
+        if worker is not None and self.enabled:
+            worker.put(message)
+
+    # The three steps of the worker.
+
+    def segment(self, message: Any) -> StartedFrame | None:
+        """Segment an image.
+
+        Returns:
+            What :meth:`publish` takes; None where no prompt is active, or nobody wants the result.
+
+        Raises:
+            ImageConversionError: The message cannot be read.
+            ClipsegError: The region of interest reaches out of the image, or the model refuses the
+                image or a prompt.
+        """
+        prompts = self._prompts.enabled
+        if not reported(prompts) or not (self._masks.asked or self.outputs.wanted()):
+            self.newest.skip(message)
+            return None
+        self.depth.expect(message)
+        request = FrameRequest.of(message, self._to_rgb(message), prompts, self.settings)
+        frame = self.pipeline.segment(request)
+        self.faults.clear()
+        return frame
+
+    def publish(self, frame: StartedFrame) -> FrameResult | None:
+        """Publish a result, the mask first, and hand it to depth and services.
+
+        Returns:
+            What :meth:`finish` takes; None, and nothing is published, where all prompts are gone.
+        """
+        if not self._prompts.enabled:
+            return None
+        result = self.pipeline.publish(frame, segments_wait=self.depth.takes_segments)
+        self.newest.result = result
+        self._masks.notice()
+        self.depth.put(result)
+        return result
+
+    def finish(self, result: FrameResult) -> None:
+        """Publish what can wait."""
+        self.pipeline.finish(result, self.settings)
+
+    def _fail(self, error: Exception) -> None:
+        # Otherwise the process is ending, and publishing failed for that reason.
+        if self._node.context.ok():
+            self.faults.add(error)

@@ -1,0 +1,138 @@
+"""Which images of a configured node are segmented, and what becomes of their results."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import rclpy
+from pipeline_fakes import CountingModel, FakeOutputs
+from rclpy.context import Context
+from rclpy.lifecycle import LifecycleNode
+from ros_peers import picture
+from sensor_msgs.msg import Image
+from std_msgs.msg import Header
+
+from clipseg_ros.images.backend import ImageBackend
+from clipseg_ros.images.conversion import array_to_image, image_to_rgb
+from clipseg_ros.prompts.set import PromptRequest, PromptSet
+from clipseg_ros.prompts.text import read_prompts
+from clipseg_ros.ros.log import ThrottledLog
+from clipseg_ros.segment.parameters import Settings
+from clipseg_ros.segment.pipeline import SegmentationPipeline
+from clipseg_ros.segment.stream import CameraStream
+
+MESSAGE = array_to_image(picture(48, 64), 'rgb8', Header())
+
+
+class Rig:
+    """A stream whose model and publishers are stand-ins."""
+
+    def __init__(self, node: LifecycleNode) -> None:
+        self.prompts, self.model = PromptSet(), CountingModel()
+        self.read: list[Image] = []
+        self.masks = SimpleNamespace(asked=False, notice=lambda: None)
+        model: Any = self.model
+        masks: Any = self.masks
+        log = ThrottledLog(node.get_logger())
+        backend = ImageBackend(self.to_rgb)
+        self.stream = CameraStream(node, Settings(), model, backend, self.prompts, masks, None, log)
+        self.subscribe()
+        self.ask('mug; bowl')
+
+    def to_rgb(self, message: Image) -> Any:
+        self.read.append(message)
+        return image_to_rgb(message)
+
+    def ask(self, text: str) -> None:
+        self.prompts.replace([PromptRequest(prompt) for prompt in read_prompts(text)])
+
+    def subscribe(self, *names: str) -> None:
+        """Has somebody subscribe to outputs, and to no others."""
+        stream, outputs = self.stream, FakeOutputs(*names)
+        fake: Any = outputs
+        stream.outputs = fake
+        stream.pipeline = SegmentationPipeline(stream.pipeline.memory, fake, stream.pipeline._clock)
+        self.outputs = outputs
+
+
+@pytest.fixture
+def rig(domain: int) -> Iterator[Rig]:
+    context = Context()
+    rclpy.init(context=context, domain_id=domain)
+    node = LifecycleNode('stream', context=context)
+    made = Rig(node)
+    yield made
+    made.stream.close()
+    node.destroy_node()
+    context.try_shutdown()
+
+
+def test_without_a_subscriber_not_even_the_image_is_read(rig: Rig) -> None:
+    assert rig.stream.segment(MESSAGE) is None
+    assert rig.read == []
+    assert rig.model.images == []
+
+
+def test_who_asks_for_masks_is_enough(rig: Rig) -> None:
+    rig.masks.asked = True
+    frame = rig.stream.segment(MESSAGE)
+    assert frame is not None
+    assert rig.stream.publish(frame) is rig.stream.newest.result
+    assert rig.outputs.published == []
+
+
+def test_negative_prompts_alone_ask_for_nothing(rig: Rig) -> None:
+    rig.subscribe('mask')
+    rig.ask('!mug')
+    assert rig.stream.segment(MESSAGE) is None
+    assert rig.model.images == []
+
+
+def test_a_frame_under_way_is_kept_back_once_all_prompts_are_gone(rig: Rig) -> None:
+    rig.subscribe('mask', 'overlay')
+    frame = rig.stream.segment(MESSAGE)
+    assert frame is not None
+    rig.ask('')
+    assert rig.stream.publish(frame) is None
+    assert rig.outputs.opened == rig.outputs.published == []
+    assert rig.stream.newest.result is None
+
+
+def test_the_mask_comes_first_then_depth_and_services_then_the_rest(rig: Rig) -> None:
+    rig.subscribe('mask', 'overlay')
+    order = rig.outputs.published
+    rig.masks.notice = lambda: order.append('service')
+    depth: Any = SimpleNamespace(
+        takes_segments=False,
+        expect=lambda message: order.append('announced'),
+        put=lambda result: order.append('depth'),
+    )
+    rig.stream.depth = depth
+    frame = rig.stream.segment(MESSAGE)
+    assert frame is not None
+    result = rig.stream.publish(frame)
+    assert result is not None
+    rig.stream.finish(result)
+    assert order == ['announced', 'mask', 'service', 'depth', 'overlay']
+    assert result.header is MESSAGE.header
+    assert np.shares_memory(result.rgb, np.frombuffer(MESSAGE.data, np.uint8))
+
+
+def test_the_newest_image_is_taken_back_once_if_other_prompts_are_asked_for(rig: Rig) -> None:
+    newest = rig.stream.newest
+    newest.put(MESSAGE)
+    assert newest.take_back(rig.prompts.reported) is None, 'it is in work'
+    rig.stream.segment(MESSAGE)
+    assert newest.take_back(rig.prompts.reported) is MESSAGE, 'nobody subscribed'
+    assert newest.take_back(rig.prompts.reported) is None, 'once'
+    rig.subscribe('mask')
+    frame = rig.stream.segment(MESSAGE)
+    assert frame is not None
+    rig.stream.publish(frame)
+    assert newest.take_back(rig.prompts.reported) is None, 'it was asked for these prompts'
+    rig.ask('a chair')
+    assert newest.take_back(rig.prompts.reported) is MESSAGE
