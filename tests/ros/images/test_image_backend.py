@@ -147,30 +147,37 @@ def changing(encoding: str, change: Callable[[Any], Any]) -> Callable[[Read, Ima
 
 
 FAULTS: dict[str, tuple[Callable[[Read, Image, str], Any], str]] = {
-    'ignores the step': (ignoring_step('bgr8'), r'padded rows, bgr8: \d+ of 105 values are wrong'),
+    'ignores the step': (
+        ignoring_step('bgr8'),
+        r'bgr8, rows padded by 6 bytes: \d+ of 105 values are wrong',
+    ),
     'ignores the step of 16 bits': (
         ignoring_step('16UC1'),
-        r'padded rows, 16UC1: \d+ of 35 values are wrong',
+        r'16UC1, rows padded by 4 bytes: \d+ of 105 values are wrong',
     ),
     'swaps channels': (
         changing('bgr8', lambda values: values[..., ::-1]),
-        r'bgr8 round trip: \d+ of 105 values are wrong read back, the first at \(0, 0, 0\)',
+        r'bgr8, rows padded by 0 bytes: \d+ of 105 values are wrong',
     ),
     'loses 16 bits': (
         changing('16UC1', lambda values: (values >> 8).astype(np.uint8)),
-        r'16UC1 round trip: uint8 of shape \(5, 7\) read back, not uint16',
+        r'16UC1, rows .*cv_bridge makes uint8 of shape \(5, 7\) of this .* not uint16',
     ),
     'keeps 8 bits of 16': (
         changing('16UC1', lambda values: values & 0xFF00),
-        r'16UC1 round trip: \d+ of 35 values are wrong',
+        r'16UC1, rows padded by 0 bytes: \d+ of 105 values are wrong',
     ),
     'turns images': (
         changing('bgr8', lambda values: values.swapaxes(0, 1)),
-        r'bgr8 round trip: uint8 of shape \(7, 5, 3\)',
+        r'bgr8, rows .*cv_bridge makes uint8 of shape \(7, 5, 3\)',
     ),
     'returns nothing': (
         changing('bgr8', lambda values: None),
-        r'bgr8 round trip: object of shape \(\) read back',
+        r'bgr8, rows .*cv_bridge makes .*NoneType.* of shape \(\)',
+    ),
+    'raises': (
+        changing('bgr8', lambda values: values.nothing),
+        r'bgr8, rows .*cannot read this bgr8 image of 7 × 5 \(AttributeError: ',
     ),
 }
 
@@ -189,33 +196,6 @@ def test_what_fails_the_self_test_is_refused_with_the_reason(
         open_backend('cv_bridge')
     assert str(STAND_INS) in str(refused.value)
     assert 'set image_backend to builtin' in str(refused.value)
-
-
-def test_swapped_only_where_it_becomes_rgb(
-    stand_in: ModuleType, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The round trip itself is right, and what the model would get is not."""
-    plain = stand_in.CvBridge.imgmsg_to_cv2
-
-    def swapping(bridge: Any, message: Image, desired: str = 'passthrough') -> Any:
-        values = plain(bridge, message, desired)
-        return values[..., ::-1] if desired == 'rgb8' else values
-
-    monkeypatch.setattr(stand_in.CvBridge, 'imgmsg_to_cv2', swapping)
-    with pytest.raises(ImageBackendError, match=r'bgr8 round trip: .* wrong as RGB'):
-        open_backend('cv_bridge')
-
-
-@pytest.mark.parametrize(('what', 'named'), [('imgmsg_to_cv2', 'bgr8'), ('cv2_to_imgmsg', 'bgr8')])
-def test_what_raises_in_the_self_test_is_refused(
-    stand_in: ModuleType, monkeypatch: pytest.MonkeyPatch, what: str, named: str
-) -> None:
-    def broken(*_: Any, **__: Any) -> Any:
-        raise SystemError('returned a result with an exception set')
-
-    monkeypatch.setattr(stand_in.CvBridge, what, broken)
-    with pytest.raises(ImageBackendError, match=f'{named} round trip: SystemError: returned'):
-        open_backend('cv_bridge')
 
 
 def test_swapped_pictures_are_refused_where_images_are_compressed(

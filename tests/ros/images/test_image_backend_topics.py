@@ -166,7 +166,7 @@ def test_one_that_fails_is_refused_until_it_is_mended(
         line = process.wait_for('configure failed')
         for part in (
             '[ERROR]',
-            'fails its self-test (bgr8 round trip',
+            'fails its self-test (bgr8, rows',
             str(tmp_path),
             'image_backend to builtin',
         ):

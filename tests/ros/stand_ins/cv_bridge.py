@@ -58,15 +58,6 @@ class CvBridge:
         rgb = values if code is None else cv2.cvtColor(values, code)
         return rgb if rgb.dtype == np.uint8 else cv2.convertScaleAbs(rgb, alpha=255 / 65535)
 
-    def cv2_to_imgmsg(self, cvim: Any, encoding: str = 'passthrough', header: Any = None) -> Image:
-        kind, channels = layout(encoding)
-        if cvim.dtype != kind or cvim.shape[2:] != ((channels,) if channels > 1 else ()):
-            raise CvBridgeError(f'encoding specified as {encoding}, but image is {cvim.dtype}')
-        message = Image(height=cvim.shape[0], width=cvim.shape[1], encoding=encoding)
-        message.data.frombytes(cvim.tobytes())
-        message.step = len(message.data) // message.height
-        return message
-
     def compressed_imgmsg_to_cv2(
         self, cmprs_img_msg: CompressedImage, desired_encoding: str = 'passthrough'
     ) -> Any:
