@@ -80,7 +80,8 @@ def bag(
     # torch takes seconds to import: not before the arguments are understood.
     from clipseg_model.outputs.palette import read_colours
     from clipseg_model.registry import create_model
-    from clipseg_ros.bag.segment_bag import BagRunner, find_camera, open_bag
+    from clipseg_ros.bag.reading import find_camera, open_bag
+    from clipseg_ros.bag.runner import BagOutput, BagRunner
     from clipseg_ros.prompts.text import read_prompts
 
     try:
@@ -89,14 +90,13 @@ def bag(
             raise PromptError('There is nothing to look for: give --prompt')
         wanted = [name.strip() for name in outputs.split(',') if name.strip()]
         colours = read_colours(color or [])
+        target = BagOutput(output, wanted, storage, node, min_area, colours)
         with open_bag(source) as reader:
             cameras = find_camera(reader, topic)
             segmenter = create_model(model, device, threads, reuse_below=reuse_below)
             if segmenter.card.notice:
                 err.print(f'[yellow]Note:[/] {escape(segmenter.card.notice)}', soft_wrap=True)
-            runner = BagRunner(
-                segmenter, prompts, output, wanted, threshold, node, storage, min_area, colours
-            )
+            runner = BagRunner(segmenter, prompts, target, threshold)
             with show_progress() as progress:
                 count = sum(camera.msgcount for camera in cameras)
                 task = progress.add_task(escape(cameras[0].topic), total=count)

@@ -1,109 +1,28 @@
-"""`clipseg bag`: every image of a bag, in the node's formats, and the node's own answers."""
+"""`clipseg bag` writes what the node would publish."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
-from click.testing import Result
-from rclpy.serialization import deserialize_message, serialize_message
-from ros_peers import ROOT, NodeProcess, Peer, picture, stamp_of
+from bags import PROMPTS, clipseg, compressed, pixels, read, record, stamped
+from rclpy.serialization import deserialize_message
+from ros_peers import NodeProcess, Peer, picture, stamp_of
 from rosbags.highlevel import AnyReader
 from rosbags.interfaces import QosDurability, QosReliability
-from rosbags.rosbag2 import StoragePlugin, Writer
-from rosbags.typesys import Stores, get_typestore
-from sensor_msgs.msg import CompressedImage, Image
-from std_msgs.msg import Header, String
-from typer.testing import CliRunner
+from rosbags.rosbag2 import StoragePlugin
+from sensor_msgs.msg import Image
 
 from clipseg_model.prompts import parse_prompts
 from clipseg_model.registry import create_model
 from clipseg_model.segmentation import Segmentation
 from clipseg_model.video.steadying import Steadier
-from clipseg_ros.bag.messages import VISION, MessageFactory, message_store
-from clipseg_ros.bag.segment_bag import OUTPUTS
-from clipseg_ros.cli import app
-from clipseg_ros.images.conversion import array_to_image
+from clipseg_ros.bag.runner import OUTPUTS
 from clipseg_ros.ros.qos import image_output
-
-PROMPTS = ['the mug', 'red bowl']
-TYPES = {Image: 'sensor_msgs/msg/Image', CompressedImage: 'sensor_msgs/msg/CompressedImage',
-         String: 'std_msgs/msg/String'}  # fmt: skip
-
-
-def clipseg(*arguments: object) -> Result:
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
-    # Users see messages, not tracebacks.
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-    return result
-
-
-def stamped(number: int, encoding: str = 'rgb8') -> Image:
-    """One of the images of a camera: another picture, stamp and log time each."""
-    header = Header(frame_id='lens')
-    header.stamp.sec, header.stamp.nanosec = 100 + number, 5_000_000 * number
-    image = array_to_image(picture(90, 120, seed=number), 'rgb8', header)
-    if encoding == 'bgr8':
-        image.encoding = 'bgr8'
-        image.data = np.ascontiguousarray(picture(90, 120, seed=number)[..., ::-1]).tobytes()
-    return image
-
-
-def compressed(image: Image) -> CompressedImage:
-    rgb = np.frombuffer(image.data, np.uint8).reshape(image.height, image.width, 3)
-    _, png = cv2.imencode('.png', cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))
-    return CompressedImage(header=image.header, format='rgb8; png', data=png.tobytes())
-
-
-def record(
-    path: Path, messages: list[tuple[str, Any]], storage: StoragePlugin = StoragePlugin.MCAP
-) -> Path:
-    """Writes messages as ROS serializes them; the log time is 1 ms after the stamp."""
-    store = get_typestore(Stores.LATEST)
-    connections: dict[str, Any] = {}
-    with Writer(path, version=8, storage_plugin=storage) as writer:
-        for number, (topic, message) in enumerate(messages):
-            if topic not in connections:
-                kind = TYPES[type(message)]
-                connections[topic] = writer.add_connection(topic, kind, typestore=store)
-            log_time = 1_000_000 + 33_000_000 * number
-            writer.write(connections[topic], log_time, serialize_message(message))
-    return path
-
-
-@pytest.fixture
-def bag(tmp_path: Path) -> Path:
-    images = [('/camera/image', stamped(n, 'bgr8' if n % 2 else 'rgb8')) for n in range(4)]
-    return record(tmp_path / 'drive', [('/note', String(data='hello')), *images])
-
-
-def read(path: Path) -> dict[str, list[tuple[int, Any]]]:
-    """Log times and messages of every topic."""
-    found: dict[str, list[tuple[int, Any]]] = {}
-    with AnyReader([path]) as reader:
-        for connection, log_time, data in reader.messages():
-            message = reader.deserialize(data, connection.msgtype)
-            found.setdefault(connection.topic, []).append((log_time, message))
-    return found
-
-
-def pixels(message: Any) -> np.ndarray[Any, Any]:
-    dtype, channels = {'mono8': ('u1', 1), '32FC1': ('<f4', 1), 'rgb8': ('u1', 3)}[message.encoding]
-    assert message.step == message.width * channels * np.dtype(dtype).itemsize
-    return message.data.view(dtype).reshape(message.height, message.width, channels).squeeze()
-
-
-@pytest.fixture(scope='module')
-def expected(tiny_model: Path) -> Callable[[int], Segmentation]:
-    segmenter = create_model(tiny_model, 'cpu', 1)
-    return lambda number: segmenter.segment(picture(90, 120, seed=number), PROMPTS)
 
 
 @pytest.mark.parametrize('storage', ['mcap', 'sqlite3'])
@@ -236,7 +155,7 @@ def test_presence_is_steady_as_in_the_node(
             seen.append(stamp)
             return super().apply(found, stamp, *others)
 
-    monkeypatch.setattr('clipseg_ros.bag.segment_bag.Steadier', Watched)
+    monkeypatch.setattr('clipseg_ros.bag.runner.Steadier', Watched)
     assert clipseg('bag', bag, '-p', 'the mug', '-o', tmp_path / 'out', '-m', tiny_model,
                    '--outputs', 'labels').exit_code == 0  # fmt: skip
     assert seen == pytest.approx([100 + number * 1.005 for number in range(len(seen))])
@@ -279,97 +198,6 @@ def test_compressed_images_are_read(
     assert result.exit_code == 0, result.output
     ((_, labels),) = read(out)['/clipseg/labels']
     np.testing.assert_array_equal(pixels(labels), expected(0).labels())
-
-
-def test_bad_images_are_left_out_and_counted(tmp_path: Path, tiny_model: Path) -> None:
-    bad = stamped(1)
-    bad.step = 7
-    images = [('/image', image) for image in (stamped(0), bad, stamped(2))]
-    out = tmp_path / 'out'
-    result = clipseg('bag', record(tmp_path / 'in', images), '-p', 'mug', '-o', out,
-                     '-m', tiny_model)  # fmt: skip
-    assert result.exit_code == 1
-    assert 'step 7 is too small' in result.stderr
-    assert '1 of 3 images left out' in result.stderr
-    assert [message.header.stamp.sec for _, message in read(out)['/clipseg/mask']] == [100, 102]
-
-
-@pytest.fixture
-def two_cameras(tmp_path: Path) -> Path:
-    return record(tmp_path / 'two', [('/left', stamped(0)), ('/right', stamped(1))])
-
-
-def test_one_of_several_cameras_is_chosen(
-    two_cameras: Path, tmp_path: Path, tiny_model: Path
-) -> None:
-    words = ['bag', two_cameras, '-p', 'mug', '-m', tiny_model, '-o']
-    result = clipseg(*words, tmp_path / 'a')
-    assert result.exit_code == 1
-    assert '/left, /right' in result.stderr
-    assert '--topic' in result.stderr
-    assert '/left, /right' in clipseg(*words, tmp_path / 'a', '--topic', '/up').stderr
-    assert not (tmp_path / 'a').exists()
-    assert clipseg(*words, tmp_path / 'a', '--topic', '/right').exit_code == 0
-    ((_, mask),) = read(tmp_path / 'a')['/clipseg/mask']
-    assert mask.header.stamp.sec == 101
-
-
-@pytest.mark.parametrize(
-    ('change', 'words'),
-    [
-        ({'bag': 'nowhere'}, ['there is no such bag']),
-        ({'bag': 'old.bag'}, ['ROS 1', 'rosbags-convert']),
-        ({'bag': 'note.txt'}, ['cannot be read as a ROS 2 bag', '.mcap']),
-        ({'bag': 'empty'}, ['cannot be read as a ROS 2 bag', 'metadata']),
-        ({'bag': 'silent'}, ['image topics of the bag are: none']),
-        ({'-o': 'there'}, ['exists already']),
-        ({'-p': ' ; '}, ['nothing to look for']),
-        ({'-p': 'one: mug; One: red bowl'}, ['One']),
-        ({'--outputs': 'mask,masks'}, ['masks', 'probability']),
-        ({'--outputs': ','}, ['none']),
-        ({'--storage': 'zip'}, ['mcap, sqlite3', 'zip']),
-        ({'-m': 'nothing'}, ['nothing']),
-    ],
-)
-def test_what_is_wrong_is_said(
-    bag: Path, tmp_path: Path, tiny_model: Path, change: dict[str, str], words: list[str]
-) -> None:
-    for name in ('old.bag', 'note.txt'):
-        (tmp_path / name).write_text('text')
-    for name in ('empty', 'there'):
-        (tmp_path / name).mkdir()
-    record(tmp_path / 'silent', [('/note', String(data='hello'))])
-    options = {'-p': 'mug', '-m': str(tiny_model), '-o': 'out'} | change
-    source = tmp_path / options.pop('bag', bag.name)
-    options['-o'] = str(tmp_path / options['-o'])
-    result = clipseg('bag', source, *(word for pair in options.items() for word in pair))
-    assert result.exit_code == 1
-    for word in words:
-        assert word in ' '.join(result.stderr.split())
-    assert not list(tmp_path.glob('out*')), 'nothing half-made stays'
-
-
-def test_no_ros_is_needed(bag: Path, tmp_path: Path, tiny_model: Path) -> None:
-    code = (
-        'import sys\n'
-        'class Block:\n'
-        '    def find_spec(self, name, path=None, target=None):\n'
-        '        if name.split(".")[0] in {"rclpy", "sensor_msgs", "std_msgs", "rpyutils"}:\n'
-        '            raise ImportError(f"{name} is blocked")\n'
-        'sys.meta_path.insert(0, Block())\n'
-        'from clipseg_ros.cli import app\n'
-        'app(sys.argv[1:])\n'
-    )
-    words = ['bag', bag, '-p', 'mug', '-o', tmp_path / 'out', '-m', tiny_model]
-    done = subprocess.run(
-        [sys.executable, '-c', code, *map(str, words)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert len(read(tmp_path / 'out')['/clipseg/mask']) == 4
 
 
 @pytest.fixture
@@ -415,27 +243,3 @@ def test_the_node_answers_the_same(
             played += 1
     peer.node.destroy_publisher(camera)
     assert played == len(offline) == 4
-
-
-class TestMessages:
-    def test_vision_msgs_are_those_of_the_tests_package(self) -> None:
-        folder = Path(__file__).parents[1] / 'interfaces' / 'vision_msgs' / 'msg'
-        written = {
-            path.stem: [
-                line for line in path.read_text().splitlines() if line and not line.startswith('#')
-            ]
-            for path in folder.glob('*.msg')
-        }
-        assert {name: text.splitlines() for name, text in VISION.items()} == written
-
-    def test_what_is_not_given_is_zero(self) -> None:
-        make = MessageFactory(message_store())
-        hypothesis = make.ObjectHypothesisWithPose()
-        assert hypothesis.pose.covariance.tolist() == [0.0] * 36
-        assert hypothesis.hypothesis.class_id == ''
-        assert make.SegmentArray().segments == []
-        assert make.Segment(id=3).id == 3
-        with pytest.raises(TypeError, match='no field'):
-            make.Segment(colour=1)
-        with pytest.raises(AttributeError, match='Cloud'):
-            make.Cloud()

@@ -1,0 +1,26 @@
+"""A bag, and what the model answers to its images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from bags import PROMPTS, record, stamped
+from ros_peers import picture
+from std_msgs.msg import String
+
+from clipseg_model.registry import create_model
+from clipseg_model.segmentation import Segmentation
+
+
+@pytest.fixture
+def bag(tmp_path: Path) -> Path:
+    images = [('/camera/image', stamped(n, 'bgr8' if n % 2 else 'rgb8')) for n in range(4)]
+    return record(tmp_path / 'drive', [('/note', String(data='hello')), *images])
+
+
+@pytest.fixture(scope='module')
+def expected(tiny_model: Path) -> Callable[[int], Segmentation]:
+    segmenter = create_model(tiny_model, 'cpu', 1)
+    return lambda number: segmenter.segment(picture(90, 120, seed=number), PROMPTS)
