@@ -27,7 +27,6 @@ from clipseg_model.errors import DeviceError, RegionError
 from clipseg_model.images import check_image
 from clipseg_model.prompts import Prompt
 from clipseg_model.segmentation import Segmentation
-from clipseg_model.segmenter import Segmenter
 from clipseg_model.settings import SegmentSettings
 
 __all__ = ['PendingSegmentation', 'StreamedSegmenter', 'Streams', 'make_streams']
@@ -168,6 +167,38 @@ class PendingSegmentation:
         return self._found
 
 
+class StreamableSegmenter(Protocol):
+    """What :class:`StreamedSegmenter` needs of a segmenter, with the methods of ``Segmenter``."""
+
+    device: torch.device
+    settings: SegmentSettings
+
+    def prepare(
+        self, prompts: Sequence[str | Prompt], settings: SegmentSettings | None = None
+    ) -> list[Prompt]:
+        """See :meth:`Segmenter.prepare`."""
+
+    def is_still(self, image: NDArray[np.uint8], settings: SegmentSettings | None = None) -> bool:
+        """See :meth:`Segmenter.is_still`."""
+
+    def infer(
+        self,
+        pixels: Tensor | None,
+        prompts: Sequence[Prompt],
+        settings: SegmentSettings | None = None,
+    ) -> Tensor:
+        """See :meth:`Segmenter.infer`."""
+
+    def read(
+        self,
+        logits: Tensor,
+        prompts: Sequence[Prompt],
+        threshold: float | None,
+        size: tuple[int, int],
+    ) -> Segmentation:
+        """See :meth:`Segmenter.read`."""
+
+
 class StreamedSegmenter:
     """Segments frames one after another, with several under way on the device.
 
@@ -181,7 +212,7 @@ class StreamedSegmenter:
     """
 
     def __init__(
-        self, segmenter: Segmenter, streams: Streams | None = None, depth: int = DEPTH
+        self, segmenter: StreamableSegmenter, streams: Streams | None = None, depth: int = DEPTH
     ) -> None:
         self._segmenter = segmenter
         self._streams: Streams = make_streams(segmenter.device) if streams is None else streams

@@ -21,7 +21,6 @@ from std_srvs.srv import SetBool
 from clipseg_model.errors import ClipsegError, PromptError
 from clipseg_model.prompts import Prompt
 from clipseg_model.registry import create_model
-from clipseg_model.segmenter import Segmenter
 from clipseg_model.settings import SegmentSettings
 from clipseg_model.video.still import describe_reuse
 from clipseg_ros.images.backend import open_backend
@@ -39,7 +38,7 @@ from clipseg_ros.ros.parameters import declare, find_problem, read_settings
 from clipseg_ros.ros.timing import create_steady_timer
 from clipseg_ros.ros.tuning import release_freed_memory
 from clipseg_ros.segment.diagnostics import Situation, find_rest, no_prompt
-from clipseg_ros.segment.loading import check_representable, load_segmenter
+from clipseg_ros.segment.loading import NodeSegmenter, check_representable, load_segmenter
 from clipseg_ros.segment.parameters import DECLARATIONS, Settings
 from clipseg_ros.segment.report import NodeReport, NodeState
 from clipseg_ros.segment.stream import CameraStream
@@ -64,7 +63,7 @@ class SegmentNode(LifecycleNode):
     def __init__(
         self,
         name: str = 'clipseg',
-        load: Callable[..., Segmenter] = create_model,
+        load: Callable[..., NodeSegmenter] = create_model,
         **options: Any,
     ) -> None:
         super().__init__(name, **options)

@@ -2,21 +2,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
+from clipseg_model.cuda_streams import StreamableSegmenter
+from clipseg_model.model_card import ModelCard
+from clipseg_model.modeling.base import SegmentationModel
 from clipseg_model.modeling.masked_attention import check_restrictable
 from clipseg_model.prompting.templates import fill_template, find_captions
 from clipseg_model.prompting.visual_prompt import find_method
 from clipseg_model.prompts import Prompt
-from clipseg_model.segmenter import Segmenter
+from clipseg_model.runtime.base import Runtime
+from clipseg_model.segmentation import Segmentation
 from clipseg_model.settings import SegmentSettings
+from clipseg_model.video.still import StillDetector
 from clipseg_ros.segment.parameters import Settings
 from clipseg_ros.segment.shared_model import SharedSegmenter
 
 
-def load_segmenter(settings: Settings, load: Callable[..., Segmenter]) -> Segmenter:
+class NodeSegmenter(StreamableSegmenter, Protocol):
+    """What the node needs of a model: a ``Segmenter``, or a share in one.
+
+    Attributes and methods are those of :class:`~clipseg_model.segmenter.Segmenter`.
+    """
+
+    card: ModelCard
+    model: SegmentationModel
+    runtime: Runtime
+    still: StillDetector
+
+    def check_settings(self, settings: SegmentSettings) -> None:
+        """See :meth:`clipseg_model.segmenter.Segmenter.check_settings`."""
+
+    def warm_up(self, height: int = 480, width: int = 640, prompts: int = 1) -> None:
+        """See :meth:`clipseg_model.segmenter.Segmenter.warm_up`."""
+
+    def segment(
+        self,
+        image: NDArray[np.uint8],
+        prompts: Sequence[str | Prompt],
+        threshold: float | None = None,
+        settings: SegmentSettings | None = None,
+    ) -> Segmentation:
+        """See :meth:`clipseg_model.segmenter.Segmenter.segment`."""
+
+    def release_caches(self) -> None:
+        """See :meth:`clipseg_model.segmenter.Segmenter.release_caches`."""
+
+
+def load_segmenter(settings: Settings, load: Callable[..., NodeSegmenter]) -> NodeSegmenter:
     """Load the model that the parameters name.
 
     Args:
@@ -42,7 +80,7 @@ def load_segmenter(settings: Settings, load: Callable[..., Segmenter]) -> Segmen
 
 
 def check_representable(
-    segmenter: Segmenter, prompts: Iterable[Prompt], settings: Settings
+    segmenter: NodeSegmenter, prompts: Iterable[Prompt], settings: Settings
 ) -> None:
     """Make sure that a model can read prompts, without touching what a running frame uses.
 

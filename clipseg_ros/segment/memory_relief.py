@@ -21,8 +21,8 @@ from clipseg_model.errors import DeviceMemoryError
 from clipseg_model.prompts import Prompt
 from clipseg_model.runtime.base import memory_guard
 from clipseg_model.segmentation import Segmentation
-from clipseg_model.segmenter import Segmenter
 from clipseg_model.settings import SegmentSettings
+from clipseg_ros.segment.loading import NodeSegmenter
 
 PATIENCE = 60.0
 """Seconds after the last trouble until all prompts are tried at once again."""
@@ -30,7 +30,7 @@ PATIENCE = 60.0
 Answer = Segmentation | PendingSegmentation
 
 
-def stream_on_gpu(segmenter: Segmenter) -> StreamedSegmenter | None:
+def stream_on_gpu(segmenter: NodeSegmenter) -> StreamedSegmenter | None:
     """Return what keeps several frames under way on a CUDA device; None on others."""
     return StreamedSegmenter(segmenter) if segmenter.device.type == 'cuda' else None
 
@@ -53,7 +53,7 @@ class MemoryRelief:
 
     def __init__(
         self,
-        segmenter: Segmenter,
+        segmenter: NodeSegmenter,
         streamed: StreamedSegmenter | None,
         report: Callable[[str], None],
     ) -> None:

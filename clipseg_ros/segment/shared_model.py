@@ -1,4 +1,4 @@
-"""One model for several nodes of a process: in memory once, and at work for all of them.
+"""One model for the nodes of several cameras in one process: in memory once, at work for all.
 
 Images that wait for the model at the same time go through it in one call, where that is faster;
 see :attr:`SharedSegmenter.max_batch`.
@@ -37,21 +37,21 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(eq=False)
-class Frame:
-    """An image that waits for the model, and then what came of it.
+class QueuedImage:
+    """An image that waits for the model, and then its logits.
 
     Attributes:
-        owner: Whose image it is.
+        segmenter: The segmenter of its camera.
         pixels: Normalised, (1, 3, h, w), on the model's device.
         prompts: What to look for.
         settings: How.
-        made: The point in the stream of a CUDA device at which ``pixels`` are there.
+        made: The event of a CUDA device after which ``pixels`` are there.
         logits: (P, h, w), on the device, once it has been served.
-        answered: As ``made``, of ``logits``.
-        error: Why there are none.
+        answered: The event after which ``logits`` are there.
+        error: Why there are no logits.
     """
 
-    owner: SharedSegmenter
+    segmenter: Segmenter
     pixels: Tensor
     prompts: list[Prompt]
     settings: SegmentSettings
@@ -69,16 +69,16 @@ class ModelQueue:
     """
 
     def __init__(self) -> None:
-        self.turns: Turns[Frame] = Turns()
+        self.turns: Turns[QueuedImage] = Turns()
         self._fitting: int | None = None
         self._last: torch.cuda.Event | None = None
 
-    def answer(self, frame: Frame, most: int) -> Tensor:
-        """Waits for the model's answer to an image.
+    def answer(self, image: QueuedImage, most: int) -> Tensor:
+        """Wait for the model's answer to an image.
 
         Args:
-            frame: The image.
-            most: Most images that may go through the model with it.
+            image: The image.
+            most: Most images of one call, this one included.
 
         Returns:
             Logits (P, h, w).
@@ -88,41 +88,38 @@ class ModelQueue:
         """
         if self._fitting is not None:
             most = min(most, self._fitting)
-        self.turns.together(frame, tuple(frame.pixels.shape), most, self._serve)
-        if frame.error is not None:
-            raise frame.error
-        assert frame.logits is not None
-        if frame.answered is not None:
-            stream = torch.cuda.current_stream(frame.logits.device)
-            stream.wait_event(frame.answered)
-            frame.logits.record_stream(stream)
-        return frame.logits
+        self.turns.together(image, tuple(image.pixels.shape), most, self._serve)
+        if image.error is not None:
+            raise image.error
+        assert image.logits is not None
+        if image.answered is not None:
+            stream = torch.cuda.current_stream(image.logits.device)
+            stream.wait_event(image.answered)
+            image.logits.record_stream(stream)
+        return image.logits
 
     @torch.inference_mode()
-    def _serve(self, frames: list[Frame]) -> None:
-        """Gives each image its logits or its own error."""
-        # The streams of the nodes are in no order, but what the model reuses is the same.
-        _wait_on_device(frames, [self._last, *(frame.made for frame in frames)])
-        ready: list[tuple[Frame, PromptFeatures]] = []
-        for frame in frames:
+    def _serve(self, images: list[QueuedImage]) -> None:
+        """Give each image its logits or its own error."""
+        # The CUDA streams of the nodes are not ordered, and they share the memory of the model.
+        _wait_on_device(images, [self._last, *(image.made for image in images)])
+        ready: list[tuple[QueuedImage, PromptFeatures]] = []
+        for image in images:
             try:
-                how = frame.settings
-                known = frame.owner.embedder.features(
-                    frame.prompts, how.template, how.visual_method
-                )
-                ready.append((frame, known))
+                known = image.segmenter.prompt_features(image.prompts, image.settings)
+                ready.append((image, known))
             except Exception as error:
-                frame.error = error
+                image.error = error
         reason = _attempt(ready)
         if reason is not None and len(ready) == 1:
             ready[0][0].error = reason
         elif reason is not None:
-            # One of them may be at fault, or all of them together.
+            # One image may be at fault, or their number.
             if torch.cuda.is_initialized():
                 torch.cuda.empty_cache()
             for one in ready:
                 one[0].error = _attempt([one])
-            if all(frame.error is None for frame, _ in ready):
+            if all(image.error is None for image, _ in ready):
                 self._fitting = len(ready) - 1
                 logger.warning(
                     '%d images could not go through the model in one call, and %s from now on; set '
@@ -131,28 +128,30 @@ class ModelQueue:
                     'go one by one' if self._fitting == 1 else f'at most {self._fitting} do',
                     reason,
                 )
-        device = frames[0].pixels.device
+        device = images[0].pixels.device
         if device.type == 'cuda':
             self._last = torch.cuda.current_stream(device).record_event()
-            for frame in frames:
-                frame.answered = self._last
+            for image in images:
+                image.answered = self._last
 
 
-def _wait_on_device(frames: Sequence[Frame], marks: Sequence[torch.cuda.Event | None]) -> None:
-    for mark in marks:
-        if mark is not None:
-            torch.cuda.current_stream(frames[0].pixels.device).wait_event(mark)
-    for frame in frames:
-        if frame.pixels.device.type == 'cuda':
-            frame.pixels.record_stream(torch.cuda.current_stream(frame.pixels.device))
+def _wait_on_device(
+    images: Sequence[QueuedImage], events: Sequence[torch.cuda.Event | None]
+) -> None:
+    for event in events:
+        if event is not None:
+            torch.cuda.current_stream(images[0].pixels.device).wait_event(event)
+    for image in images:
+        if image.pixels.device.type == 'cuda':
+            image.pixels.record_stream(torch.cuda.current_stream(image.pixels.device))
 
 
-def _attempt(ready: Sequence[tuple[Frame, PromptFeatures]]) -> Exception | None:
-    """Segments images in one call; returns why that was not possible."""
+def _attempt(ready: Sequence[tuple[QueuedImage, PromptFeatures]]) -> Exception | None:
+    """Segment images in one call; return why that was not possible."""
     try:
         _segment(ready)
     except Exception as error:
-        # Their frames hold tensors, of which there may have been too many.
+        # The frames of the traceback hold tensors, of which there may have been too many.
         for each in (error, error.__cause__, error.__context__):
             if each is not None:
                 traceback.clear_frames(each.__traceback__)
@@ -160,16 +159,16 @@ def _attempt(ready: Sequence[tuple[Frame, PromptFeatures]]) -> Exception | None:
     return None
 
 
-def _segment(ready: Sequence[tuple[Frame, PromptFeatures]]) -> None:
-    """Encodes images together, and decodes those together that have equally many prompts."""
+def _segment(ready: Sequence[tuple[QueuedImage, PromptFeatures]]) -> None:
+    """Encode images together, and decode those together that have equally many prompts."""
     if not ready:
         return
-    segmenter = ready[0][0].owner
+    segmenter = ready[0][0].segmenter
     if len(ready) == 1:
-        frame, prompts = ready[0]
-        frame.logits = segmenter.decode(segmenter.runtime.encode_image(frame.pixels), prompts)
+        image, prompts = ready[0]
+        image.logits = segmenter.decode(segmenter.runtime.encode_image(image.pixels), prompts)
         return
-    features = segmenter.runtime.encode_image(torch.cat([frame.pixels for frame, _ in ready]))
+    features = segmenter.runtime.encode_image(torch.cat([image.pixels for image, _ in ready]))
     groups: dict[int, list[int]] = {}
     for number, (_, prompts) in enumerate(ready):
         groups.setdefault(len(prompts), []).append(number)
@@ -181,7 +180,7 @@ def _segment(ready: Sequence[tuple[Frame, PromptFeatures]]) -> None:
 
 
 def _goes_alone(settings: SegmentSettings) -> bool:
-    """Whether images depend on answers (zoom) or on others (reuse), or memory is short."""
+    """Return whether images depend on answers (zoom) or others (reuse), or memory is short."""
     return (
         settings.zoom is not None
         or settings.reuse_below > 0
@@ -190,32 +189,33 @@ def _goes_alone(settings: SegmentSettings) -> bool:
 
 
 class SharedEmbedder(PromptEmbedder):
-    """Embeds prompts when it is its turn; known ones at once.
+    """Takes a turn for prompts that it does not know; known ones do not wait.
 
     Args:
         queue: Of the model.
-        words: As :class:`~clipseg_model.prompting.embedding.PromptEmbedder`.
+        arguments: Those of :class:`~clipseg_model.prompting.embedding.PromptEmbedder`.
     """
 
-    def __init__(self, queue: ModelQueue, *words: Any) -> None:
-        super().__init__(*words)
+    def __init__(self, queue: ModelQueue, *arguments: Any) -> None:
+        super().__init__(*arguments)
         self._queue = queue
 
-    def conditions(self, prompts: Sequence[Prompt], *how: Any) -> Tensor:
-        """As the method of :class:`~clipseg_model.prompting.embedding.PromptEmbedder`."""
+    def conditions(self, *arguments: Any) -> Tensor:
+        """See :meth:`clipseg_model.prompting.embedding.PromptEmbedder.conditions`."""
         with self._queue.turns.mine():
-            return super().conditions(prompts, *how)
+            return super().conditions(*arguments)
 
 
-class SharedSegmenter(Segmenter):
-    """A segmenter of its own on a model that others use as well.
+class SharedSegmenter:
+    """The segmenter of one camera, on a model that those of other cameras use as well.
 
-    What a node calls waits for its turn: ``segment``, ``infer``, ``prepare``, ``embed`` and
-    ``warm_up``.
+    It has the methods of :class:`~clipseg_model.segmenter.Segmenter` that a node calls; each that
+    uses the model waits for its turn.
 
     Args:
         queue: Of the model.
-        words: As :class:`~clipseg_model.segmenter.Segmenter`.
+        runtime: Executes the model.
+        card: Of the model.
 
     Attributes:
         max_batch: Most images of several nodes that go through the model in one call; 1 has them
@@ -225,15 +225,21 @@ class SharedSegmenter(Segmenter):
             With zoom, ``reuse_below`` or ``prompts_at_once`` an image goes alone.
     """
 
-    def __init__(self, queue: ModelQueue, *words: Any) -> None:
-        super().__init__(*words)
-        self._queue = queue
-        self.embedder = SharedEmbedder(queue, self.runtime, self.card, self.preprocessor)
+    def __init__(self, queue: ModelQueue, runtime: Runtime, card: ModelCard) -> None:
+        self._queue, self._own = queue, Segmenter(runtime, card)
+        self._own.embedder = SharedEmbedder(queue, runtime, card, self._own.preprocessor)
+        self.card, self.runtime = card, runtime
+        self.model, self.device = self._own.model, self._own.device
+        self.settings, self.still = self._own.settings, self._own.still
         self.max_batch = 0
+        # These do not use the model, or take a turn in the embedder.
+        self.check_settings, self.is_still = self._own.check_settings, self._own.is_still
+        self.prepare, self.read = self._own.prepare, self._own.read
+        self.release_caches = self._own.release_caches
 
     @property
     def batch_limit(self) -> int:
-        """The most images in one call, 0 of :attr:`max_batch` resolved."""
+        """The most images in one call, where 0 of :attr:`max_batch` is resolved."""
         return self.max_batch or (AUTOMATIC_BATCH if self.runtime.batches else 1)
 
     @torch.inference_mode()
@@ -244,16 +250,16 @@ class SharedSegmenter(Segmenter):
         threshold: float | None = None,
         settings: SegmentSettings | None = None,
     ) -> Segmentation:
-        """As the method of :class:`~clipseg_model.segmenter.Segmenter`, when it is its turn."""
+        """See :meth:`clipseg_model.segmenter.Segmenter.segment`."""
         settings = settings or self.settings
         if _goes_alone(settings):
             with self._queue.turns.mine():
-                return super().segment(image, prompts, threshold, settings)
+                return self._own.segment(image, prompts, threshold, settings)
         wanted = as_prompts(prompts)
         if threshold is not None:
             check_probability(threshold, 'The threshold')
         check_image(image)
-        logits = self._line_up(self.preprocessor.pixels(image), wanted, settings)
+        logits = self._line_up(self._own.preprocessor.pixels(image), wanted, settings)
         return self.read(logits, wanted, threshold, image.shape[:2])
 
     @torch.inference_mode()
@@ -263,54 +269,52 @@ class SharedSegmenter(Segmenter):
         prompts: Sequence[Prompt],
         settings: SegmentSettings | None = None,
     ) -> Tensor:
-        """As the method of :class:`~clipseg_model.segmenter.Segmenter`, when it is its turn."""
+        """See :meth:`clipseg_model.segmenter.Segmenter.infer`."""
         settings = settings or self.settings
         if _goes_alone(settings) or pixels is None:
             with self._queue.turns.mine():
-                return super().infer(pixels, prompts, settings)
+                return self._own.infer(pixels, prompts, settings)
+        preprocessor = self._own.preprocessor
         height, width = pixels.shape[2:]
-        shape = self.preprocessor.shape_of(height, width)
-        resized = self.preprocessor.resize_tensor(pixels, shape)
-        return self._line_up(self.preprocessor.normalise(resized), list(prompts), settings)
+        resized = preprocessor.resize_tensor(pixels, preprocessor.shape_of(height, width))
+        return self._line_up(preprocessor.normalise(resized), list(prompts), settings)
 
     @torch.inference_mode()
     def warm_up(self, height: int = 480, width: int = 640, prompts: int = 1) -> None:
-        """As the method of :class:`~clipseg_model.segmenter.Segmenter`, when it is its turn."""
+        """See :meth:`clipseg_model.segmenter.Segmenter.warm_up`; for each size of a batch."""
         with self._queue.turns.mine():
-            super().warm_up(height, width, prompts)
+            self._own.warm_up(height, width, prompts)
             if not self.runtime.compiles_each_size:
                 return
-            pixels = self.preprocessor.pixels(np.zeros((height, width, 3), np.uint8))
+            pixels = self._own.preprocessor.pixels(np.zeros((height, width, 3), np.uint8))
             condition = self.runtime.embed_texts(['a'])[None]
             for size in range(2, self.batch_limit + 1):
                 features = self.runtime.encode_image(pixels.repeat(size, 1, 1, 1))
                 known = self.runtime.encode_prompts(condition.repeat(size, prompts, 1))
-                self.decode(features, known)
+                self._own.decode(features, known)
 
     def _line_up(self, pixels: Tensor, prompts: list[Prompt], settings: SegmentSettings) -> Tensor:
         made = None
         if pixels.device.type == 'cuda':
             made = torch.cuda.current_stream(pixels.device).record_event()
-        return self._queue.answer(Frame(self, pixels, prompts, settings, made), self.batch_limit)
+        image = QueuedImage(self._own, pixels, prompts, settings, made)
+        return self._queue.answer(image, self.batch_limit)
 
 
 class SharedModels:
-    """Loads a model for the first who asks, and hands it to all others.
-
-    It is freed when the last of them has let go of it.
-    """
+    """Loads a model once for all nodes that ask for it, and frees it with the last of them."""
 
     def __init__(self) -> None:
         # The segmenters of the nodes keep a model alive, and nothing else does.
         self._runtimes: WeakValueDictionary[tuple[Any, ...], Runtime] = WeakValueDictionary()
         self._rest: dict[tuple[Any, ...], tuple[ModelCard, ModelQueue]] = {}
 
-    def load(self, *words: Any) -> SharedSegmenter:
-        """Loads a model, or takes the one that is there.
+    def load(self, *arguments: Any) -> SharedSegmenter:
+        """Load a model, or take the one that is loaded.
 
         Args:
-            words: As :func:`~clipseg_model.registry.create_model` takes them. Nodes that give the
-                same have one model.
+            arguments: Those of :func:`~clipseg_model.registry.create_model`. Nodes with the same
+                arguments share one model.
 
         Returns:
             A segmenter for one node.
@@ -318,11 +322,11 @@ class SharedModels:
         Raises:
             ClipsegError: As :func:`~clipseg_model.registry.create_model`.
         """
-        runtime = self._runtimes.get(words)
+        runtime = self._runtimes.get(arguments)
         if runtime is None:
-            first = create_model(*words)
+            first = create_model(*arguments)
             runtime = first.runtime
-            self._runtimes[words] = runtime
-            self._rest[words] = (first.card, ModelQueue())
-        card, queue = self._rest[words]
+            self._runtimes[arguments] = runtime
+            self._rest[arguments] = (first.card, ModelQueue())
+        card, queue = self._rest[arguments]
         return SharedSegmenter(queue, runtime, card)

@@ -9,7 +9,6 @@ from typing import Any
 
 from sensor_msgs.msg import CompressedImage, Image
 
-from clipseg_model.segmenter import Segmenter
 from clipseg_ros.depth.stage import DepthStage
 from clipseg_ros.images.backend import ImageBackend
 from clipseg_ros.outputs.masks import MaskServer
@@ -22,6 +21,7 @@ from clipseg_ros.ros.qos import QosWatch, sensor_input
 from clipseg_ros.segment.arrivals import LostImages, NewestImage
 from clipseg_ros.segment.diagnostics import FrameFaults
 from clipseg_ros.segment.frame_worker import FrameWorker
+from clipseg_ros.segment.loading import NodeSegmenter
 from clipseg_ros.segment.memory_relief import MemoryRelief, stream_on_gpu
 from clipseg_ros.segment.parameters import Settings
 from clipseg_ros.segment.pipeline import FrameRequest, SegmentationPipeline, StartedFrame
@@ -62,7 +62,7 @@ class CameraStream:
         self,
         node: Any,
         settings: Settings,
-        segmenter: Segmenter,
+        segmenter: NodeSegmenter,
         backend: ImageBackend,
         prompts: PromptSet,
         masks: MaskServer,

@@ -1,4 +1,4 @@
-"""A line before something that serves one thread at a time, or several who want the same."""
+"""A fair lock, whose holder may serve others that wait for the same."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ ItemT = TypeVar('ItemT')
 
 @dataclass(eq=False)
 class _Ticket(Generic[ItemT]):
-    """A place in the line.
+    """A place in the queue.
 
     Attributes:
-        items: What shall be served with those of others, if anything: one, or none.
+        items: What is to be served: one item, or none.
         kind: Items of the same kind may be served together.
         most: Most items that may be served with it, itself included.
         called: Set when it is its turn, or when it has been served.
-        served: Whether another has had it served.
+        served: Whether it was served in the turn of another.
     """
 
     items: tuple[ItemT, ...] = ()
@@ -32,9 +32,9 @@ class _Ticket(Generic[ItemT]):
 
 
 class Turns(Generic[ItemT]):
-    """A lock that is given to who has waited for longest, so that nobody starves.
+    """A reentrant lock that goes to the thread that has waited longest, so that none starves.
 
-    Python's own locks may go to the same thread again and again. Who has it may ask for it again.
+    Python's own locks may go to the same thread again and again.
     """
 
     def __init__(self) -> None:
@@ -45,7 +45,7 @@ class Turns(Generic[ItemT]):
 
     @contextmanager
     def mine(self) -> Iterator[None]:
-        """Waits for the turn, and passes it on at the end."""
+        """Wait for the turn, and pass it on at the end."""
         if self._holder == threading.get_ident():
             yield
             return
@@ -58,19 +58,18 @@ class Turns(Generic[ItemT]):
     def together(
         self, item: ItemT, kind: Hashable, most: int, serve: Callable[[list[ItemT]], None]
     ) -> None:
-        """Has an item served together with those of its kind that wait when its turn comes.
+        """Have an item served, together with those of its kind that wait when its turn comes.
 
-        It waits for no item that is not there yet. Whose turn it is has all of them served, so one
-        may be served before its turn, never after it.
+        It does not wait for items that are still to come. An item may be served before its turn,
+        with another, but never after it.
 
         Args:
-            item: What shall be served.
+            item: What is to be served.
             kind: Items of the same kind may be served together.
-            most: Most items that may be served with it, itself included; where those who wait
-                differ, the least of theirs counts.
-            serve: Serves items, in this thread or in that of another of them. What it raises is
-                raised in the thread that called it alone, so it should leave the outcome with each
-                item.
+            most: Most items that may be served with it, itself included; of those that are served
+                together, the smallest ``most`` counts.
+            serve: Serves items, in the thread of one of them. What it raises is raised in that
+                thread alone, so it should store the outcome in each item.
         """
         ticket = _Ticket((item,), kind, most)
         self._wait(ticket)
@@ -97,7 +96,7 @@ class Turns(Generic[ItemT]):
             self._holder = threading.get_ident()
 
     def _join(self, first: _Ticket[ItemT]) -> list[_Ticket[ItemT]]:
-        """Takes those out of the line who may be served with who has the turn."""
+        """Remove from the queue and return the tickets that may be served with the first."""
         joined: list[_Ticket[ItemT]] = []
         most = first.most
         with self._guard:

@@ -7,7 +7,7 @@ import logging
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -90,13 +90,16 @@ def segment_at_once(
     segmenters: list[SharedSegmenter],
     prompts: list[list[str]],
     pictures: list[NDArray[np.uint8]] = PICTURES,
+    settings: Sequence[SegmentSettings | None] = (None,) * len(PICTURES),
 ) -> list[Segmentation | Exception]:
     """What each segmenter says of its picture where all of them wait at the same time."""
     answers: dict[int, Segmentation | Exception] = {}
 
     def work(number: int) -> None:
         try:
-            answers[number] = segmenters[number].segment(pictures[number], prompts[number], 0.3)
+            answers[number] = segmenters[number].segment(
+                pictures[number], prompts[number], 0.3, settings[number]
+            )
         except Exception as error:
             answers[number] = error
 
@@ -187,11 +190,11 @@ def test_a_camera_that_reuses_encodings_keeps_its_own(
     segmenters: list[SharedSegmenter], spy: Spy, tiny_model: Path
 ) -> None:
     alone = create_model(tiny_model, 'cpu')
-    segmenters[0].reuse_below = 5.0
-    segment_at_once(segmenters, [['the mug']] * 3)
+    settings = [SegmentSettings(reuse_below=5.0), None, None]
+    segment_at_once(segmenters, [['the mug']] * 3, settings=settings)
     assert sorted(spy.encoded) == [1, 2]
     spy.encoded.clear()
-    found = segment_at_once(segmenters, [['red bowl']] * 3)
+    found = segment_at_once(segmenters, [['red bowl']] * 3, settings=settings)
     # The first camera's picture is encoded already.
     assert spy.encoded == [2]
     assert isinstance(found[0], Segmentation)
@@ -203,9 +206,9 @@ def test_a_camera_that_reuses_encodings_keeps_its_own(
 def test_a_camera_whose_memory_is_short_goes_alone(
     segmenters: list[SharedSegmenter], spy: Spy, tiny_model: Path
 ) -> None:
-    segmenters[1].settings = SegmentSettings(prompts_at_once=1)
     prompts = [['the mug', 'red bowl']] * 3
-    found = segment_at_once(segmenters, prompts)
+    settings = [None, SegmentSettings(prompts_at_once=1), None]
+    found = segment_at_once(segmenters, prompts, settings=settings)
     assert sorted(spy.encoded) == [1, 2]
     assert sorted(spy.decoded) == [1, 1, 2]
     check_same(found[1], create_model(tiny_model, 'cpu').segment(PICTURES[1], prompts[1], 0.3))
@@ -275,8 +278,9 @@ def test_a_prompt_that_cannot_be_read_harms_no_other(
 def test_an_image_that_the_model_fails_on_harms_no_other(
     segmenters: list[SharedSegmenter], spy: Spy, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pixels = segmenters[1].preprocessor.pixels
-    monkeypatch.setattr(segmenters[1].preprocessor, 'pixels', lambda image: pixels(image) + POISON)
+    preprocessor = segmenters[1]._own.preprocessor
+    pixels = preprocessor.pixels
+    monkeypatch.setattr(preprocessor, 'pixels', lambda image: pixels(image) + POISON)
     found = segment_at_once(segmenters, [['the mug']] * 3)
     assert isinstance(found[1], ClipsegError)
     assert 'at fault' in str(found[1])
@@ -320,16 +324,13 @@ def test_what_uses_the_model_waits_for_its_turn(
     call: str, segmenters: list[SharedSegmenter]
 ) -> None:
     segmenter, done = segmenters[0], threading.Event()
+    zoom, reuse = SegmentSettings(zoom=Zoom()), SegmentSettings(reuse_below=5.0)
     calls: dict[str, Callable[[], object]] = {
         'prepare': lambda: segmenter.prepare(['the mug']),
         'warm_up': lambda: segmenter.warm_up(60, 80),
-        'zoom': lambda: segmenter.segment(PICTURES[0], ['the mug']),
-        'reuse': lambda: segmenter.segment(PICTURES[0], ['the mug']),
+        'zoom': lambda: segmenter.segment(PICTURES[0], ['the mug'], None, zoom),
+        'reuse': lambda: segmenter.segment(PICTURES[0], ['the mug'], None, reuse),
     }
-    if call == 'zoom':
-        segmenter.zoom = Zoom()
-    if call == 'reuse':
-        segmenter.reuse_below = 5.0
 
     def work() -> None:
         calls[call]()
@@ -388,3 +389,8 @@ def test_cameras_with_streams_of_their_own_on_a_gpu(tiny_model: Path) -> None:
     for thread in threads:
         thread.join()
     assert wrong == []
+
+
+def test_methods_that_would_not_wait_are_not_there(segmenters: list[SharedSegmenter]) -> None:
+    for name in ('set_image', 'predict', 'segment_batch', 'decode'):
+        assert not hasattr(segmenters[0], name)
