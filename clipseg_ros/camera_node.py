@@ -49,7 +49,7 @@ class CameraNode(Node):
         }
         self._info = self._watch.create_publisher(CameraInfo, 'camera_info', image_output())
         self._started = time.monotonic()
-        # Steady: a camera is the source of time, it does not wait for simulated time.
+        # Steady: a camera does not wait for simulated time.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._timer = self.create_timer(1.0 / self._settings.rate, self._tick, clock=steady)
         self._watch_timer = self.create_timer(1.0, self._report, clock=steady)
@@ -60,7 +60,7 @@ class CameraNode(Node):
         )
 
     def close(self) -> None:
-        """Frees the source."""
+        """Free the source."""
         self._timer.cancel()
         if self._source is not None:
             self._source.close()
@@ -99,7 +99,7 @@ class CameraNode(Node):
         header = Header(stamp=self.get_clock().now().to_msg(), frame_id=self._settings.frame_id)
         height, width = frame.rgb.shape[:2]
         self._info.publish(camera_info(header, width, height, frame.intrinsics))
-        # What explains the image leaves before it, so that who gets it has the rest.
+        # The image comes last: whoever receives it then has the messages that belong to it.
         for topic, pixels, encoding in (
             ('~/instances', frame.instances, 'mono8'),
             ('depth', frame.depth, '32FC1'),
@@ -140,7 +140,7 @@ class CameraNode(Node):
 def camera_info(
     header: Header, width: int, height: int, intrinsics: NDArray[np.float64] | None
 ) -> CameraInfo:
-    """Returns the calibration of a camera without distortion.
+    """Return the calibration of a camera without distortion.
 
     Args:
         header: Of the image.
@@ -159,7 +159,7 @@ def camera_info(
 
 
 def main(args: list[str] | None = None) -> int:
-    """Runs the node.
+    """Run the node.
 
     Args:
         args: Command line; that of the process where None.

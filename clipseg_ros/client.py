@@ -21,7 +21,6 @@ from typing import Any
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from numpy.typing import NDArray
-from rclpy.time import Time
 from sensor_msgs.msg import Image
 from std_srvs.srv import SetBool
 
@@ -32,6 +31,7 @@ from clipseg_ros.prompts.text import read_prompts
 from clipseg_ros.ros.interfaces import load_interfaces
 from clipseg_ros.ros.peer import Peer
 from clipseg_ros.ros.qos import sensor_input
+from clipseg_ros.ros.timing import stamp_of
 
 OUTPUTS = ('mask', 'labels', 'confidence', 'probability', 'overlay')
 """What can be waited for."""
@@ -253,7 +253,7 @@ class SegmentClient:
         def receive(message: Image) -> None:
             arrival = time.time_ns()
             values = image_to_array(message)
-            stamp = int(Time.from_msg(message.header.stamp).nanoseconds)
+            stamp = stamp_of(message)
             with self._changed:
                 frames = self._arrived[name]
                 frames[stamp] = values > 0 if name == 'mask' else values

@@ -1,21 +1,27 @@
-"""What can be wrong with a message."""
+"""The errors of the nodes, the client and the bag command."""
 
 from __future__ import annotations
 
 from clipseg_model.errors import ClipsegError
 
 
-class ImageConversionError(ValueError):
-    """An image message that cannot be read.
+class KindError(ValueError):
+    """An error of one of a few kinds; errors of a kind are reported together.
 
     Attributes:
-        kind: What was wrong, in one of a few words: ``encoding``, ``size``, ``step``, ``data``,
-            ``values`` or ``format``. Errors of a kind are reported together.
+        kind: The kind, in a word.
     """
 
     def __init__(self, kind: str, message: str) -> None:
         super().__init__(message)
         self.kind = kind
+
+
+class ImageConversionError(KindError):
+    """An image message cannot be read.
+
+    Its kind is ``encoding``, ``size``, ``step``, ``data``, ``values`` or ``format``.
+    """
 
 
 class ParameterError(ClipsegError):
@@ -23,21 +29,15 @@ class ParameterError(ClipsegError):
 
 
 class ImageBackendError(ClipsegError):
-    """What shall read the images cannot: it is not installed, broken, or fails its self-test."""
+    """The image backend is not installed, is broken, or fails its self-test."""
 
 
-class DepthError(ValueError):
-    """Why an image has no points: depth, calibration or transform do not serve.
+class DepthError(KindError):
+    """An image has no points, because depth, calibration or transform are missing or wrong.
 
-    Attributes:
-        kind: What was wrong, in one of a few words: ``size``, ``frame``, ``calibration``,
-            ``distortion``, ``stamp``, ``silence`` or ``transform``. Errors of a kind are reported
-            together.
+    Its kind is ``size``, ``frame``, ``calibration``, ``distortion``, ``stamp``, ``silence`` or
+    ``transform``.
     """
-
-    def __init__(self, kind: str, message: str) -> None:
-        super().__init__(message)
-        self.kind = kind
 
 
 class SourceError(RuntimeError):
@@ -45,7 +45,7 @@ class SourceError(RuntimeError):
 
 
 class InterfacesError(ImportError):
-    """The generated messages are of no use."""
+    """The generated messages were built from another version."""
 
 
 class BagError(ClipsegError):
@@ -53,4 +53,4 @@ class BagError(ClipsegError):
 
 
 class NodeTimeoutError(ClipsegError, TimeoutError):
-    """The node ``segment`` is not there, does not answer, or sends nothing."""
+    """A node is not there, does not answer, or sends nothing."""

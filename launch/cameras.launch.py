@@ -25,7 +25,7 @@ ARGUMENTS = {
 
 
 def start_nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
-    """Returns the process, with those of the arguments that were given.
+    """Return the process, with those of the arguments that were given.
 
     Raises:
         ValueError: The names of the cameras are wrong.
@@ -40,5 +40,5 @@ def start_nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
 
 
 def generate_launch_description() -> LaunchDescription:
-    """Returns the arguments and the process."""
+    """Return the arguments and the process."""
     return LaunchDescription([*declare(ARGUMENTS), OpaqueFunction(function=start_nodes)])

@@ -38,14 +38,14 @@ ARGUMENTS = {
 
 
 def start_camera(context: LaunchContext) -> list[LaunchDescriptionEntity]:
-    """Returns the camera."""
+    """Return the camera."""
     value = values_of(context, ARGUMENTS)
     names = {'name': 'camera', 'namespace': value['namespace']}
     return [make_node('camera', value['camera_params_file'], value, **names)]
 
 
 def generate_launch_description() -> LaunchDescription:
-    """Returns the arguments, the camera, the node, and RViz where it is asked for."""
+    """Return the arguments, the camera, the node, and RViz where it is asked for."""
     rviz = Node(
         package='rviz2',
         executable='rviz2',

@@ -33,7 +33,7 @@ ARGUMENTS = {
 
 
 def start_node(context: LaunchContext) -> list[LaunchDescriptionEntity]:
-    """Returns the node, on the camera's topics."""
+    """Return the node, on the camera's topics."""
     value = values_of(context, ARGUMENTS)
     camera = value.pop('camera').rstrip('/')
     topics = {name: value[name] or f'{camera}/{topic}' for name, topic in TOPICS.items()}
@@ -41,5 +41,5 @@ def start_node(context: LaunchContext) -> list[LaunchDescriptionEntity]:
 
 
 def generate_launch_description() -> LaunchDescription:
-    """Returns the arguments and the node."""
+    """Return the arguments and the node."""
     return LaunchDescription([*declare(ARGUMENTS), OpaqueFunction(function=start_node)])

@@ -14,12 +14,12 @@ from clipseg_ros.ros.launch_support import SEGMENT_ARGUMENTS, declare, make_node
 
 
 def start_node(context: LaunchContext) -> list[LaunchDescriptionEntity]:
-    """Returns the node, with those of the arguments that were given."""
+    """Return the node, with those of the arguments that were given."""
     value = values_of(context, SEGMENT_ARGUMENTS)
     names = {'name': 'clipseg', 'namespace': value['namespace']}
     return [make_node('segment', value['params_file'], value, **names)]
 
 
 def generate_launch_description() -> LaunchDescription:
-    """Returns the arguments and the node."""
+    """Return the arguments and the node."""
     return LaunchDescription([*declare(SEGMENT_ARGUMENTS), OpaqueFunction(function=start_node)])

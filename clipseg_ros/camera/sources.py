@@ -1,4 +1,4 @@
-"""Where the node ``camera`` gets its pictures: the simulated world, files, or a real camera."""
+"""Sources of pictures for the node ``camera``: the simulated world, files, or a real camera."""
 
 from __future__ import annotations
 
@@ -37,20 +37,20 @@ class CameraFrame:
 
 
 class Source(Protocol):
-    """Something that gives pictures."""
+    """A source of pictures."""
 
     def frame(self, elapsed: float) -> CameraFrame | None:
-        """Returns the picture of now; None after the last one.
+        """Return the current picture; None after the last one.
 
         Args:
-            elapsed: Seconds since the start, for what moves by itself.
+            elapsed: Seconds since the start, for moving scenes.
 
         Raises:
-            SourceError: There is no picture this time; the next call may have one.
+            SourceError: This picture failed; the next call may succeed.
         """
 
     def close(self) -> None:
-        """Frees what it holds."""
+        """Free its resources."""
 
 
 class TabletopSource:
@@ -63,7 +63,7 @@ class TabletopSource:
         motion: ``still``, or ``orbit`` for a slowly moving camera.
 
     Raises:
-        SourceError: MuJoCo, or software to render with, is missing.
+        SourceError: MuJoCo or a renderer is missing.
     """
 
     def __init__(self, seed: int, width: int, height: int, motion: str) -> None:
@@ -85,7 +85,7 @@ class TabletopSource:
             raise SourceError(f'the tabletop world cannot be rendered: {error}') from error
 
     def frame(self, elapsed: float) -> CameraFrame:
-        """Renders; see :class:`Source`."""
+        """Render the scene; see :class:`Source`."""
         try:
             frame = self._world.frame(elapsed)
         except RuntimeError as error:
@@ -93,7 +93,7 @@ class TabletopSource:
         return CameraFrame(frame.rgb, frame.depth, frame.intrinsics, frame.instances)
 
     def close(self) -> None:
-        """Frees the renderer."""
+        """Free the renderer."""
         self._world.close()
 
 
@@ -103,7 +103,7 @@ class FolderSource:
     Args:
         path: Folder or file.
         size: (width, height) to resize to; a 0 keeps the picture's own.
-        loop: Whether the first follows the last.
+        loop: Whether the first picture follows the last.
 
     Raises:
         SourceError: There is no picture.
@@ -120,7 +120,7 @@ class FolderSource:
         self._size, self._loop, self._next = size, loop, 0
 
     def frame(self, elapsed: float) -> CameraFrame | None:
-        """Reads the next picture; see :class:`Source`."""
+        """Read the next picture; see :class:`Source`."""
         if self._next == len(self._files):
             if not self._loop:
                 return None
@@ -133,11 +133,11 @@ class FolderSource:
         return CameraFrame(_resized(np.asarray(picture, dtype=np.uint8), self._size))
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: files are closed after each picture."""
 
 
 class CaptureSource:
-    """A video file, or a camera that the system knows.
+    """A video file, or a camera of this machine.
 
     Args:
         device: Path of a video, ``/dev/videoN``, or a camera's number.
@@ -161,7 +161,7 @@ class CaptureSource:
             self._capture.set(cv2.CAP_PROP_FRAME_HEIGHT, size[1])
 
     def frame(self, elapsed: float) -> CameraFrame | None:
-        """Reads the next frame; see :class:`Source`."""
+        """Read the next frame; see :class:`Source`."""
         good, picture = self._capture.read()
         if not good and self._loop:
             self._capture.set(cv2.CAP_PROP_POS_FRAMES, 0)
@@ -174,7 +174,7 @@ class CaptureSource:
         return CameraFrame(_resized(np.asarray(rgb, dtype=np.uint8), self._size))
 
     def close(self) -> None:
-        """Lets go of the device or file."""
+        """Release the device or file."""
         self._capture.release()
 
 
@@ -187,7 +187,7 @@ def open_source(
     motion: str = 'still',
     loop: bool = True,
 ) -> Source:
-    """Opens a source.
+    """Open a source.
 
     Args:
         name: ``tabletop``; a folder of pictures, a picture or a video; ``/dev/videoN`` or N.
@@ -217,7 +217,7 @@ def open_source(
 
 
 def _resized(rgb: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """The picture in a size; where only one side is given, the other keeps the proportions."""
+    """Resize a picture; where only one side is given, the other keeps the proportions."""
     height, width = rgb.shape[:2]
     wanted_width, wanted_height = size
     if not wanted_width and not wanted_height:

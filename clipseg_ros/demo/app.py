@@ -1,9 +1,9 @@
 """The demo: a camera and the node as two processes, prompts in, masks out, a check.
 
 Run by ``make demo``, as ``python -m clipseg_ros.demo``, or as ``clipseg-demo``. For some scenes of
-the simulated household it asks for things that are there and for one that is not, compares the
-masks that come back with the renderer's truth, prints a table and writes pictures. It ends with
-status 1 if the masks are not good enough.
+the simulated household it prompts for objects that are there and for one that is not, compares the
+masks with the renderer's, prints a table and writes pictures. It ends with status 1 if the masks
+are not good enough.
 """
 
 from __future__ import annotations

@@ -11,7 +11,6 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from lifecycle_msgs.msg import State
 from lifecycle_msgs.srv import GetState
 from numpy.typing import NDArray
-from rclpy.time import Time
 from sensor_msgs.msg import Image
 
 from clipseg_model.errors import ClipsegError
@@ -19,6 +18,7 @@ from clipseg_ros.client import SegmentClient
 from clipseg_ros.images.conversion import image_to_rgb
 from clipseg_ros.ros.interfaces import load_interfaces
 from clipseg_ros.ros.qos import sensor_input
+from clipseg_ros.ros.timing import stamp_of
 
 
 class DemoFailure(ClipsegError):
@@ -113,7 +113,8 @@ class DemoClient(SegmentClient):
         return bool(self._diagnostics.level >= DiagnosticStatus.ERROR)
 
     def _on_segments(self, message: Any) -> None:
-        stamp = int(Time.from_msg(message.header.stamp).nanoseconds)
-        self._scores[stamp] = {segment.name: segment.score for segment in message.segments}
+        self._scores[stamp_of(message)] = {
+            segment.name: segment.score for segment in message.segments
+        }
         while len(self._scores) > 200:
             del self._scores[min(self._scores)]

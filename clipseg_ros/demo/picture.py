@@ -36,7 +36,7 @@ class Tile:
 def draw_mask(
     rgb: NDArray[np.uint8], mask: NDArray[np.bool_], truth: NDArray[np.bool_]
 ) -> NDArray[np.uint8]:
-    """Tints a mask, and outlines its truth in white with a dark rim.
+    """Tint a mask, and outline its truth in white with a dark rim.
 
     Args:
         rgb: The camera's image, uint8 of shape (H, W, 3).
@@ -54,7 +54,7 @@ def draw_mask(
 
 
 def contact_sheet(rows: Sequence[Sequence[Tile]], width: int = 280) -> NDArray[np.uint8]:
-    """Lays tiles out with their captions below them.
+    """Lay tiles out with their captions below them.
 
     Args:
         rows: Rows of tiles of one shape.

@@ -1,4 +1,4 @@
-"""What came of the demo: an answer for each prompt, what is wrong with them, and a table."""
+"""The results of the demo: an answer for each prompt, its faults, and a table."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MAX_ABSENT_SHARE = 0.01
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back for one prompt.
+    """The result for one prompt.
 
     Attributes:
         scene: Seed of the scene.
@@ -25,7 +25,7 @@ class Answer:
         kind: Kind of the phrase, or ``absent``.
         iou: Intersection over union with the truth, 0…1; None for something absent.
         share: Share of the picture that the mask covers, 0…1.
-        score: How sure the node is that the thing is there, 0…1; None without ``~/segments``.
+        score: Of the prompt, 0…1; None without ``~/segments``.
         latency_ms: Median milliseconds from the camera's stamp to the mask's arrival.
         fps: Masks a second.
     """
@@ -46,10 +46,10 @@ class Answer:
 
 
 def intersection_over_union(mask: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
-    """Returns the share of two masks of one shape that they have in common, 0…1.
+    """Return the share of two masks of one shape that they have in common, 0…1.
 
     Raises:
-        ValueError: If both are empty.
+        ValueError: Both are empty.
     """
     union = int((mask | truth).sum())
     if union == 0:
@@ -58,12 +58,12 @@ def intersection_over_union(mask: NDArray[np.bool_], truth: NDArray[np.bool_]) -
 
 
 def mean_iou(answers: list[Answer]) -> float:
-    """Returns the mean over the prompts for things that are there."""
+    """Return the mean over the prompts for things that are there."""
     return float(np.mean([answer.iou for answer in answers if answer.iou is not None]))
 
 
 def find_faults(answers: list[Answer]) -> list[str]:
-    """Returns what is not good enough, one sentence each; nothing if all is well."""
+    """Return what is not good enough, one sentence each."""
     faults = [
         f'scene {answer.scene}: {answer.prompt!r} is not there, and its mask covers '
         f'{answer.share:.1%} of the picture (at most {MAX_ABSENT_SHARE:.0%})'
@@ -76,11 +76,11 @@ def find_faults(answers: list[Answer]) -> list[str]:
 
 
 def make_table(answers: list[Answer], camera_rate: float) -> Table:
-    """Returns the answers as a table for people.
+    """Return the answers as a table for people.
 
     Args:
         answers: In the order they are shown; those of a scene together.
-        camera_rate: Frames a second that the camera made, more than which cannot come.
+        camera_rate: Frames a second that the camera made: the upper limit.
     """
     title = f'masks over ROS topics against the renderer; the camera makes {camera_rate:g} frames/s'
     table = Table(title=title, title_justify='left')

@@ -1,4 +1,4 @@
-"""What the demo shows and asks: scenes of the simulated household, prompts, and their truth."""
+"""Scenes of the simulated household for the demo, with prompts and their true masks."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class DemoScene:
 
 
 def make_scene(seed: int, width: int, height: int) -> DemoScene:
-    """Renders a scene of the test split and chooses what to ask about it.
+    """Render a scene of the test split, and choose what to ask about it.
 
     Args:
         seed: Seed of the scene, as the camera's parameter ``seed``.
@@ -63,7 +63,7 @@ def make_scene(seed: int, width: int, height: int) -> DemoScene:
         height: Height of the picture, pixels.
 
     Raises:
-        ValueError: If the scene shows too little to ask about.
+        ValueError: The scene shows too little to ask about.
     """
     world = LiveWorld(seed=seed, width=width, height=height, motion='still', split='test')
     try:
@@ -74,19 +74,19 @@ def make_scene(seed: int, width: int, height: int) -> DemoScene:
 
 
 def choose_questions(frame: Frame, seed: int) -> tuple[Question, ...]:
-    """Chooses prompts by rule, not by how well a model does on them.
+    """Choose prompts by rule, not by how well a model does on them.
 
-    One of each of :data:`PRESENT_KINDS`, of a share between :data:`MIN_SHARE` and
-    :data:`MAX_SHARE` of the picture: about something not asked for yet where there is a choice,
-    and then the shortest. Kinds that the scene does not offer are made up for by others. Then
-    the shortest absent name.
+    One phrase of each of :data:`PRESENT_KINDS` whose object takes a share between
+    :data:`MIN_SHARE` and :data:`MAX_SHARE` of the picture. Objects not asked for yet come first,
+    then short phrases. Other kinds replace those that the scene does not offer. The shortest name
+    of something absent comes last.
 
     Args:
         frame: The rendered scene.
         seed: Seed of the wording.
 
     Raises:
-        ValueError: If the scene shows too little to ask about.
+        ValueError: The scene shows too little to ask about.
     """
     rng = np.random.default_rng(seed)
     truths = {phrase: phrase_mask(phrase, frame) for phrase in describe(frame, rng)}

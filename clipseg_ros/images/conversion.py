@@ -1,8 +1,8 @@
 """ROS image messages to numpy arrays and back.
 
 The package's own converter: the usual ones mishandle padded rows, 16-bit pixels or byte order.
-Nothing is copied where the pixels can be used as they lie in the message: ``rgb8`` and ``rgba8``
-come back as views of it.
+Pixels are not copied where the message's memory can be used: ``rgb8`` and ``rgba8`` are returned as
+views of it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _PNG_START, _PNG_END = b'\x89PNG\r\n\x1a\n', b'IEND\xaeB`\x82'
 
 
 def image_to_rgb(message: Image) -> NDArray[np.uint8]:
-    """Returns the pixels of an image message as RGB.
+    """Return the pixels of an image message as RGB.
 
     Args:
         message: Any encoding of :data:`clipseg_ros.images.encodings.ENCODINGS`, rows padded or not,
@@ -44,7 +44,7 @@ def image_to_rgb(message: Image) -> NDArray[np.uint8]:
         allows (``rgb8``, ``rgba8``); its rows may be strided. Do not write to it.
 
     Raises:
-        ImageConversionError: If encoding, size, step, amount of data or values are wrong.
+        ImageConversionError: Encoding, size, step, amount of data or values are wrong.
     """
     encoding = find_encoding(message.encoding)
     pixels = _pixels(message, encoding)
@@ -59,7 +59,7 @@ def image_to_rgb(message: Image) -> NDArray[np.uint8]:
 
 
 def image_to_array(message: Image) -> NDArray[Any]:
-    """Returns the values of an image message as they are.
+    """Return the values of an image message as they are.
 
     Args:
         message: Any encoding of :data:`clipseg_ros.images.encodings.ENCODINGS` but the packed ones.
@@ -69,7 +69,7 @@ def image_to_array(message: Image) -> NDArray[Any]:
         float32 for ``32FC1``. Often a view of the message's data. Do not write to it.
 
     Raises:
-        ImageConversionError: If encoding, size, step or amount of data are wrong.
+        ImageConversionError: Encoding, size, step or amount of data are wrong.
     """
     encoding = ENCODINGS.get(message.encoding)
     if encoding is None:
@@ -80,7 +80,7 @@ def image_to_array(message: Image) -> NDArray[Any]:
 
 
 def depth_to_metres(message: Image) -> NDArray[np.float32]:
-    """Returns a depth image in metres (REP 118).
+    """Return a depth image in metres (REP 118).
 
     Args:
         message: ``32FC1`` in metres or ``16UC1`` in millimetres.
@@ -90,7 +90,7 @@ def depth_to_metres(message: Image) -> NDArray[np.float32]:
         or negative in the message).
 
     Raises:
-        ImageConversionError: If the message is not such an image.
+        ImageConversionError: The message is not such an image.
     """
     if message.encoding not in ('32FC1', '16UC1'):
         raise ImageConversionError(
@@ -102,7 +102,7 @@ def depth_to_metres(message: Image) -> NDArray[np.float32]:
     if message.encoding == '16UC1':
         return pixels.astype(np.float32) * np.float32(0.001)
     depth = pixels.astype(np.float32)
-    # Not a number fails every comparison.
+    # NaN fails every comparison.
     known = (depth > 0) & (depth < np.inf)
     if not known.all():
         depth[~known] = 0.0
@@ -110,7 +110,7 @@ def depth_to_metres(message: Image) -> NDArray[np.float32]:
 
 
 def compressed_to_rgb(message: CompressedImage) -> NDArray[np.uint8]:
-    """Returns the pixels of a compressed image as RGB, in the orientation they are stored.
+    """Return the pixels of a compressed image as RGB, in the orientation they are stored.
 
     Args:
         message: JPEG or PNG, or whatever else this OpenCV decodes.
@@ -119,7 +119,7 @@ def compressed_to_rgb(message: CompressedImage) -> NDArray[np.uint8]:
         RGB uint8 of shape (height, width, 3); 16-bit pictures are scaled to 8 bits.
 
     Raises:
-        ImageConversionError: If the data is empty, truncated or not a picture. OpenCV fills the
+        ImageConversionError: The data is empty, truncated or not a picture. OpenCV fills the
             missing part of a truncated JPEG with grey and says nothing, so that is looked for.
     """
     check_compressed(message)
@@ -143,7 +143,7 @@ def compressed_to_rgb(message: CompressedImage) -> NDArray[np.uint8]:
 
 
 def array_to_image(pixels: NDArray[Any], encoding: str, header: Header) -> Image:
-    """Returns a new image message with a copy of the pixels.
+    """Return a new image message with a copy of the pixels.
 
     Args:
         pixels: uint8 (H, W) for ``mono8``, uint8 (H, W, 3) for ``rgb8`` or float32 (H, W) for
@@ -152,9 +152,9 @@ def array_to_image(pixels: NDArray[Any], encoding: str, header: Header) -> Image
         header: Used as it is.
 
     Raises:
-        ValueError: If array and encoding do not belong together.
+        ValueError: The array does not fit the encoding.
     """
-    # Here: bags are read with this module where there is no ROS.
+    # Imported here: bags are read with this module without ROS.
     from sensor_msgs.msg import Image
 
     message = Image()
@@ -163,7 +163,7 @@ def array_to_image(pixels: NDArray[Any], encoding: str, header: Header) -> Image
 
 
 def fill_image(message: Image, pixels: NDArray[Any], encoding: str, header: Header) -> None:
-    """Writes pixels into a message, in its own memory where the size has not changed.
+    """Write pixels into a message, in its own memory where the size has not changed.
 
     Args:
         message: The message to write to.
@@ -172,7 +172,7 @@ def fill_image(message: Image, pixels: NDArray[Any], encoding: str, header: Head
         header: Used as it is.
 
     Raises:
-        ValueError: If array and encoding do not belong together.
+        ValueError: The array does not fit the encoding.
     """
     dtype, channels = _output_encoding(encoding)
     shape = pixels.shape[:2] if channels == 1 else (*pixels.shape[:2], channels)
@@ -185,7 +185,7 @@ def fill_image(message: Image, pixels: NDArray[Any], encoding: str, header: Head
 def open_image(
     message: Image, height: int, width: int, encoding: str, header: Header
 ) -> NDArray[Any]:
-    """Makes a message an image of a size, and gives access to its pixels.
+    """Give a message the size of an image, and return its pixels to write to.
 
     Args:
         message: The message; its memory is kept where the size has not changed.
@@ -195,7 +195,7 @@ def open_image(
         header: Used as it is.
 
     Returns:
-        The message's own memory to write to, (H, W) or (H, W, 3), with whatever is in it.
+        View of the message's own memory, (H, W) or (H, W, 3); not cleared.
 
     Raises:
         ValueError: There is no such encoding.
@@ -215,8 +215,8 @@ def open_image(
 
 
 def png_of_labels(labels: NDArray[np.uint8]) -> array.array[int]:
-    """Returns labels (H, W) as a PNG, as the field ``data`` of a message takes it."""
-    # Labels are few areas of one value each: runs are counted fast, and nothing makes them smaller.
+    """Return labels (H, W) as a PNG, as the field ``data`` of a message takes it."""
+    # Labels are few areas of one value: run-length encoding is fast, and no other is smaller.
     options = [cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE]
     return array.array('B', cv2.imencode('.png', labels, options)[1].tobytes())
 
@@ -228,7 +228,7 @@ def _output_encoding(encoding: str) -> tuple[type[np.generic], int]:
 
 
 def find_encoding(name: str) -> Encoding:
-    """Returns how an encoding of colour lies in memory.
+    """Return the memory layout of an encoding.
 
     Raises:
         ImageConversionError: It is not one of :data:`clipseg_ros.images.encodings.ENCODINGS`.
@@ -244,7 +244,7 @@ def find_encoding(name: str) -> Encoding:
 
 
 def check_layout(message: Image, encoding: Encoding) -> None:
-    """Makes sure that size, step and amount of data of an image fit each other.
+    """Make sure that size, step and amount of data of an image fit each other.
 
     Args:
         message: The image.
@@ -284,7 +284,7 @@ def check_layout(message: Image, encoding: Encoding) -> None:
 
 
 def check_compressed(message: CompressedImage) -> None:
-    """Makes sure that a compressed image is of colour, and that its data is not cut off.
+    """Make sure that a compressed image is in colour and not truncated.
 
     Raises:
         ImageConversionError: It is depth, empty or truncated.
@@ -299,7 +299,7 @@ def check_compressed(message: CompressedImage) -> None:
 
 
 def _pixels(message: Image, encoding: Encoding) -> NDArray[Any]:
-    """The message's values in the machine's byte order: (rows, width[, channels])."""
+    """Return the message's values in the machine's byte order: (rows, width[, channels])."""
     check_layout(message, encoding)
     width, step = message.width, message.step
     row_bytes = width * encoding.channels * encoding.dtype.itemsize

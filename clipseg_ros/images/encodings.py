@@ -30,13 +30,13 @@ _FLOAT_TOLERANCE = 1e-3
 
 @dataclass(frozen=True)
 class Encoding:
-    """How an encoding lies in memory, and the way to RGB.
+    """Memory layout of an encoding, and its conversion to RGB.
 
     Attributes:
         dtype: Type of one value.
         channels: Values of a pixel, within one row of the message.
-        to_rgb: From (rows, width, channels), or (rows, width) for one channel, in the machine's
-            byte order, to RGB uint8 of shape (height, width, 3).
+        to_rgb: Converts (rows, width, channels), or (rows, width) for one channel, in the
+            machine's byte order, to RGB uint8 of shape (height, width, 3).
         rows: Rows of the message per row of the image; more than 1 where planes follow each other.
         even_width: Whether pixels share colour in pairs along a row.
         even_height: Whether rows share colour in pairs.
@@ -66,12 +66,12 @@ def _opencv(code: int) -> Callable[[Pixels], Rgb]:
 
 
 def _to_eight_bits(pixels: Pixels) -> Rgb:
-    """Scales 0…65,535 to 0…255, rounding to nearest."""
+    """Scale 0…65,535 to 0…255, rounding to nearest."""
     return np.asarray(cv2.convertScaleAbs(pixels, alpha=255.0 / 65535.0), dtype=np.uint8)
 
 
 def _from_sixteen(code: int | None, last: Callable[[Pixels], Rgb] = _same) -> Any:
-    """OpenCV's conversion at 16 bits, so that demosaicing keeps its precision, then scaling."""
+    """Return OpenCV's conversion at 16 bits, which keeps its precision, followed by scaling."""
 
     def convert(pixels: Pixels) -> Rgb:
         return last(_to_eight_bits(pixels if code is None else cv2.cvtColor(pixels, code)))
@@ -108,7 +108,7 @@ def _refuse_float(pixels: Pixels) -> None:
 
 
 def _nv24_to_rgb(planes: Pixels) -> Rgb:
-    """Y plane, then interleaved U and V of full resolution; the matrix of BT.601, limited range."""
+    """Convert a Y plane and interleaved U and V of full resolution: BT.601, limited range."""
     height, width = planes.shape[0] // 3, planes.shape[1]
     luma = np.ascontiguousarray(planes[:height])
     chroma = np.ascontiguousarray(planes[height:]).reshape(height, width, 2)

@@ -45,7 +45,7 @@ SEGMENT_ARGUMENTS = {
 
 
 def declare(arguments: Mapping[str, tuple[str, str]]) -> list[LaunchDescriptionEntity]:
-    """Returns the declarations of arguments, and the Fast DDS profile unless the user has one.
+    """Return the declarations of arguments, and the Fast DDS profile unless the user has one.
 
     Args:
         arguments: Name → default, description.
@@ -63,12 +63,12 @@ def declare(arguments: Mapping[str, tuple[str, str]]) -> list[LaunchDescriptionE
 
 
 def values_of(context: LaunchContext, names: Iterable[str]) -> dict[str, str]:
-    """Returns the values of arguments, given or default."""
+    """Return the values of arguments, given or default."""
     return {name: LaunchConfiguration(name).perform(context) for name in names}
 
 
 def make_node(executable: str, params_file: str, value: Mapping[str, str], **options: Any) -> Node:
-    """Returns a node of this package.
+    """Return a node of this package.
 
     Args:
         executable: ``segment``, ``segment_cameras`` or ``camera``.
@@ -101,7 +101,7 @@ def make_node(executable: str, params_file: str, value: Mapping[str, str], **opt
 
 
 def include_segment(arguments: Mapping[str, Any]) -> IncludeLaunchDescription:
-    """Returns `segment.launch.py`, with values for its arguments."""
+    """Return `segment.launch.py`, with values for its arguments."""
     path = share_path('launch', 'segment.launch.py')
     return IncludeLaunchDescription(
         PythonLaunchDescriptionSource(str(path)), launch_arguments=arguments.items()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def share_path(*parts: str) -> Path:
-    """Returns a file or folder of a checkout, or of a pip or colcon installation.
+    """Return a file or folder of a checkout, or of a pip or colcon installation.
 
     Args:
         parts: Its path below ``share/clipseg_ros``, which is the root of a checkout.

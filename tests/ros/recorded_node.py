@@ -24,6 +24,7 @@ def main() -> int:
     from sensor_msgs.msg import Image
 
     from clipseg_ros.ros.runner import run_node
+    from clipseg_ros.ros.timing import stamp_of
     from clipseg_ros.segment import frame_worker
     from clipseg_ros.segment.lifecycle import SegmentNode
     from training.benchmarks.node_peers.stand_in import StandIn
@@ -32,9 +33,7 @@ def main() -> int:
 
         def record(taken: bool, item: Any) -> None:
             if isinstance(item, tuple) and isinstance(item[0], Image):
-                stamp = item[0].header.stamp
-                nanoseconds = stamp.sec * 1_000_000_000 + stamp.nanosec
-                file.write(RECORD.pack(taken, nanoseconds, time.time_ns()))
+                file.write(RECORD.pack(taken, stamp_of(item[0]), time.time_ns()))
 
         class RecordedSlot(frame_worker.NewestSlot[Any]):
             # The slot's own lock may be taken twice: nothing comes between an act and its record.

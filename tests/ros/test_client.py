@@ -19,6 +19,7 @@ from clipseg_model.registry import create_model
 from clipseg_ros.client import SegmentClient
 from clipseg_ros.errors import NodeTimeoutError
 from clipseg_ros.ros.qos import image_output
+from clipseg_ros.ros.timing import stamp_of
 
 
 @contextmanager
@@ -32,7 +33,7 @@ def filming(peer: Peer, rate: float = 20.0, back: int = 0) -> Iterator[list[int]
         while not end.wait(1 / rate):
             image = peer.stamped(picture(seed=3), frame='lens')
             image.header.stamp.sec -= back
-            stamps.append(image.header.stamp.sec * 10**9 + image.header.stamp.nanosec)
+            stamps.append(stamp_of(image))
             publisher.publish(image)
 
     thread = threading.Thread(target=run)

@@ -31,7 +31,7 @@ _MATCH_TIMEOUT = 30.0
 
 
 def smooth_noise(height: int, width: int) -> NDArray[np.uint8]:
-    """Returns a picture with structure of all sizes, uint8 (height, width, 3); always the same."""
+    """Return a picture with structure of all sizes, uint8 (height, width, 3); always the same."""
     generator = np.random.default_rng(0)
     picture = np.zeros((height, width, 3), np.float32)
     for cells in (4, 16, 64):
@@ -41,7 +41,7 @@ def smooth_noise(height: int, width: int) -> NDArray[np.uint8]:
 
 
 def publish(width: int, height: int, rate: float, seconds: float) -> tuple[list[int], int]:
-    """Publishes pictures on ``image``, after somebody has subscribed.
+    """Publish pictures on ``image``, after somebody has subscribed.
 
     Args:
         width: Pixels.
@@ -85,7 +85,7 @@ def publish(width: int, height: int, rate: float, seconds: float) -> tuple[list[
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Runs the command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument('--width', type=int, required=True, help='pixels')
     parser.add_argument('--height', type=int, required=True, help='pixels')

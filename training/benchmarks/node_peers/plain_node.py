@@ -36,7 +36,7 @@ Model = Callable[[NDArray[np.uint8]], torch.Tensor]
 
 
 def load_model(name: str, prompts: Sequence[str]) -> Model:
-    """Returns a call from an image to logits.
+    """Return a call from an image to logits.
 
     Args:
         name: ``stand-in:MILLISECONDS``, or that of a model.
@@ -102,7 +102,7 @@ class PlainNode(Node):
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs the node until SIGINT or SIGTERM; returns its exit status."""
+    """Run the node until SIGINT or SIGTERM; return its exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument('--model', required=True, help='stand-in:MILLISECONDS, or a name')
     parser.add_argument('--prompts', required=True, help='separated by ;')

@@ -48,7 +48,7 @@ class Receiver:
         self.node.create_subscription(DiagnosticArray, '/diagnostics', self._on_diagnostics, 10)
 
     def wait_until_matched(self, timeout: float = 30.0) -> None:
-        """Waits until somebody publishes each topic.
+        """Wait until somebody publishes each topic.
 
         Raises:
             TimeoutError: Somebody does not.
@@ -82,7 +82,7 @@ def _recorder(arrivals: list[tuple[int, int]]) -> Callable[[bytes], None]:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Runs the command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument('--output', type=Path, required=True, help='file to write')
     parser.add_argument('--topics', nargs='+', required=True, help='mask, labels, …')

@@ -37,7 +37,7 @@ LOGIT_SIZE = 256
 
 
 def blob(number: int) -> NDArray[np.float32]:
-    """Returns logits (256, 256) float32 that are above 0 in an ellipse of a tenth of the area."""
+    """Return logits (256, 256) float32 that are above 0 in an ellipse of a tenth of the area."""
     row, column = np.random.default_rng(number).uniform(0.2, 0.8, 2) * LOGIT_SIZE
     y, x = np.ogrid[:LOGIT_SIZE, :LOGIT_SIZE]
     distance = ((y - row) / 0.15) ** 2 + ((x - column) / 0.21) ** 2
@@ -60,7 +60,7 @@ class StandIn:
         self._logits: list[NDArray[np.float32]] = []
 
     def warm_up(self, prompts: int = 1) -> None:
-        """Does nothing: there is nothing to warm up."""
+        """Do nothing: there is nothing to warm up."""
 
     def segment(
         self,
@@ -69,7 +69,7 @@ class StandIn:
         threshold: float | None = None,
         settings: SegmentSettings | None = None,
     ) -> Segmentation:
-        """Answers after the time; takes part in nothing else."""
+        """Return blobs after the fixed time."""
         due = time.perf_counter() + self._seconds
         while len(self._logits) < len(prompts):
             self._logits.append(blob(len(self._logits)))
@@ -91,7 +91,7 @@ class StandIn:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs the node until SIGINT or SIGTERM.
+    """Run the node until SIGINT or SIGTERM.
 
     Args:
         arguments: Command line; that of the process where None.
