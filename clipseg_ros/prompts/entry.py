@@ -1,4 +1,4 @@
-"""What the entries of prompts share: topics and services, and what is said of refusals."""
+"""What the entries of prompts share: their topics and services, and the report of refusals."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from clipseg_ros.ros.log import ThrottledLog
 from clipseg_ros.ros.qos import QosWatch, command_input
 
 TEXT_PAUSE = 0.05
-"""Seconds between texts that take effect; of those that come faster the newest does."""
+"""Least time between texts that take effect, seconds; of faster ones the newest does."""
 
 PICTURE_PAUSE = 0.25
-"""The same for pictures and masks, which the model has to look at as at another frame."""
+"""The same for pictures and masks, each of which the model has to encode."""
 
 
 class PromptEntry:
@@ -26,7 +26,7 @@ class PromptEntry:
         node: The node.
         interfaces: The package's own messages, if they are built.
         server: Has the prompts.
-        log: For what is refused.
+        log: For refusals.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class PromptEntry:
         take: Callable[[Any], None],
         pause: float,
     ) -> None:
-        """Create a topic whose messages take effect at the pace of the inbox."""
+        """Create a subscription whose messages take effect at the pace of the inbox."""
 
         def attempt(message: Any) -> None:
             try:
@@ -66,7 +66,7 @@ class PromptEntry:
         self._entities.append((self._node.destroy_subscription, subscription))
 
     def _serve(self, service_type: Any, name: str, act: Callable[[Any, Any], str]) -> None:
-        """Create a service that answers with what ``act`` returns, or with why it failed.
+        """Create a service that answers with what ``act`` returns, or with the reason of its error.
 
         Args:
             service_type: Its type; answers have the fields ``success`` and ``message``.

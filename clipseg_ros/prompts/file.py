@@ -5,8 +5,8 @@
     - {id: 1, name: grass, phrase: short green grass, threshold: 0.4, enabled: true}
     - {id: 2, name: example, weight: 0.0, image: prompts.6f….png, mask: prompts.91….png}
 
-Whatever happens meanwhile, the file is the old one or the new one: pictures have names of their
-content and are written first, then the file is replaced in one step, then old pictures go.
+The file is the old one or the new one at every moment: pictures, named by their content, are
+written first; then the file is replaced in one step; then unused pictures are removed.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from clipseg_ros.prompts.text import check_written
 VERSION = 1
 
 MAX_BYTES = 1_000_000
-"""Largest file that is read: 254 prompts of 1,000 characters have a quarter of it."""
+"""Largest file that is read, four times as large as 254 prompts of 1,000 characters."""
 
 _DIGEST = '[0-9a-f]{32}'
 _FIELDS: dict[str, tuple[type, ...]] = {
@@ -51,10 +51,10 @@ _FIELDS: dict[str, tuple[type, ...]] = {
 
 
 def save_prompts(path: Path, active: Sequence[ActivePrompt]) -> None:
-    """Writes the prompts to a file, in place of one that is there.
+    """Write the prompts to a file, in place of an older one.
 
     Args:
-        path: The file; its folder is made where it is missing.
+        path: The file; its folder is made if it is missing.
         active: The prompts.
 
     Raises:
@@ -75,10 +75,10 @@ def save_prompts(path: Path, active: Sequence[ActivePrompt]) -> None:
 
 
 def load_prompts(path: Path) -> list[PromptRequest]:
-    """Reads prompts from a file.
+    """Read prompts from a file.
 
     Raises:
-        PromptError: It is missing, is no such file, or a field of it is wrong.
+        PromptError: It is missing, is no file of prompts, or has a wrong field.
     """
     try:
         if path.stat().st_size > MAX_BYTES:
@@ -153,14 +153,14 @@ def _picture(
     name = entry.get(key)
     if name is None:
         return None
-    # A file of prompts may come from elsewhere: it names what lies beside it, and nothing else.
+    # The file may come from elsewhere: it may not make the node read files of other folders.
     if Path(name).name != name or name in ('', '.', '..'):
         raise PromptError(f'{key} is {name!r}: give the name of a file beside this one, no path')
     return read(path.parent / name)
 
 
 def _save_picture(path: Path, pixels: NDArray[np.uint8]) -> str:
-    """Writes a picture unless it is there; returns its name."""
+    """Write a picture unless it is there; return its name."""
     fine, encoded = cv2.imencode('.png', np.ascontiguousarray(pixels))
     if not fine:
         raise PromptError(f'a picture of shape {pixels.shape} cannot be written as PNG')

@@ -1,4 +1,4 @@
-"""Between prompts and the package's own messages."""
+"""From the package's own messages to prompts and back."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 
 def read_message(message: Any, pictures: Mapping[str, Prompt]) -> PromptRequest:
-    """Makes a request of a ``clipseg_ros/Prompt``.
+    """Return the request that a ``clipseg_ros/Prompt`` makes.
 
     Args:
         message: The message.
-        pictures: The prompts that have a picture now, by :func:`~clipseg_ros.prompts.set.key_of`
-            their names.
+        pictures: The active prompts with a picture, by
+            :func:`~clipseg_ros.prompts.set.key_of` of their names.
 
     Raises:
         PromptError: A field is wrong, or its picture or mask cannot be read.
@@ -52,13 +52,13 @@ def read_message(message: Any, pictures: Mapping[str, Prompt]) -> PromptRequest:
 def write_messages(
     message_type: Any, active: Iterable[ActivePrompt], threshold: float, presence: float
 ) -> list[Any]:
-    """Makes messages of the active prompts, without their pictures.
+    """Return messages of active prompts, without their pictures.
 
     Args:
         message_type: The class ``clipseg_ros/Prompt``.
         active: The prompts.
-        threshold: In force for prompts without one of their own.
-        presence: The same for presence.
+        threshold: For prompts without a threshold of their own.
+        presence: The same for the presence threshold.
     """
     return [
         message_type(
@@ -76,14 +76,14 @@ def write_messages(
 
 
 def weight_of(prompt: Prompt) -> float:
-    """Returns the share of the words: 1 without a picture, 0 without words."""
+    """Return the share of the words: 1 without a picture, 0 without words."""
     if prompt.text is None:
         return 0.0
     return 1.0 if prompt.image is None else float(prompt.weight)
 
 
 def mask_of(message: Image) -> NDArray[np.bool_]:
-    """Returns where an image is not 0, bool (H, W).
+    """Return where an image is not 0, bool (H, W).
 
     Raises:
         ImageConversionError: It cannot be read.
@@ -94,7 +94,7 @@ def mask_of(message: Image) -> NDArray[np.bool_]:
 def _picture(
     message: Any, label: str, phrase: str | None, pictures: Mapping[str, Prompt]
 ) -> SupportImage | None:
-    """The picture that a prompt shall have: its message's, its own of before, or the example's."""
+    """Return the message's own picture, or that of its name, or that of ``example``."""
     given = message.image.width > 0 or message.image.height > 0 or len(message.image.data) > 0
     if given:
         if phrase is not None and message.weight == 1.0:

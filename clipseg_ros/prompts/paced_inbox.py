@@ -1,8 +1,8 @@
-"""Commands that may come in a flood: the newest of each kind takes effect, and not too often.
+"""Pacing of commands that may come in a flood: the newest of each kind takes effect.
 
-A thousand messages a second would keep the executor from everything else, whatever is done with
-them. So a topic that sends too fast is left alone for a moment: the middleware keeps its newest
-messages meanwhile.
+A thousand messages a second would keep the executor busy even if they were dropped at once. So the
+executor does not take messages of a topic that sends too fast for a moment, while the middleware
+keeps the newest.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from clipseg_ros.ros.timing import create_steady_timer
 _PERIOD = 0.02
 
 _BURST = 2
-"""Messages of a kind that are taken in each period."""
+"""Messages of a kind that are taken in a period."""
 
 
 class _PacedGate(Gate):
@@ -29,13 +29,13 @@ class _PacedGate(Gate):
 
 
 class PacedInbox:
-    """Holds the newest command of each kind until it is time for it.
+    """Holds the newest command of each kind until it may take effect.
 
-    The first takes effect at once. What comes faster than it may waits, and is replaced by what is
-    newer; when its time has come, the kinds take effect in the order in which they came.
+    The first command takes effect at once. One that comes too soon after it waits, and a newer one
+    of its kind replaces it. Commands of several kinds take effect in the order in which they came.
 
     Args:
-        node: Its executor's thread is where commands come and take effect.
+        node: Commands come and take effect in its executor's thread.
     """
 
     def __init__(self, node: Any) -> None:
@@ -46,12 +46,12 @@ class PacedInbox:
         self._timer: Any = None
 
     def open(self) -> None:
-        """Begins to take commands."""
+        """Begin to take commands."""
         self._timer = create_steady_timer(self._node, _PERIOD, self._look)
         self._timer.cancel()
 
     def close(self) -> None:
-        """Drops what waits."""
+        """Drop the waiting commands, and take no more."""
         self.clear()
         self._gates.clear()
         if self._timer is not None:
@@ -59,16 +59,16 @@ class PacedInbox:
         self._timer = None
 
     def gate(self, kind: str) -> Any:
-        """The callback group for the topic whose messages are commands of a kind."""
+        """Return the callback group of the topic whose messages are commands of a kind."""
         return self._gates.setdefault(kind, _PacedGate())
 
     def put(self, kind: str, act: Callable[[], None], pause: float) -> None:
-        """Takes a command, in place of one of its kind that waits.
+        """Take a command, in place of a waiting one of its kind.
 
         Args:
-            kind: What it replaces.
+            kind: Its kind.
             act: The command.
-            pause: Seconds to leave after it has taken effect.
+            pause: Seconds until the next command may take effect.
         """
         self._waiting.pop(kind, None)
         self._waiting[kind] = act, pause
@@ -82,7 +82,7 @@ class PacedInbox:
             self._timer.reset()
 
     def settle(self) -> None:
-        """Lets everything take effect that waits."""
+        """Let all waiting commands take effect."""
         waiting, self._waiting = self._waiting, {}
         for act, _ in waiting.values():
             act()
@@ -90,7 +90,7 @@ class PacedInbox:
             self._free_at = time.monotonic() + max(pause for _, pause in waiting.values())
 
     def clear(self, kind: str | None = None) -> None:
-        """Drops what waits: all of it, or that of one kind."""
+        """Drop the waiting commands, all or those of one kind."""
         if kind is None:
             self._waiting.clear()
         else:

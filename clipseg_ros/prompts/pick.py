@@ -1,4 +1,4 @@
-"""What "that one there" means: from a box or a point in a frame to an example. No ROS in here."""
+"""Cutting an example out of a frame, by a box or a point. No ROS in here."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ Labels = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Place:
-    """Where something was pointed at.
+    """A box or a point in a frame.
 
     Attributes:
-        x: Pixels to the right, of a box its left edge.
-        y: Pixels down, of a box its upper edge.
+        x: Pixels to the right; of a box, its left edge.
+        y: Pixels down; of a box, its upper edge.
         width: Of the box, pixels; 0 for a point.
         height: Of the box, pixels; 0 for a point.
     """
@@ -36,7 +36,7 @@ class Place:
 
     @property
     def is_point(self) -> bool:
-        """Whether it has no extent at all."""
+        """Whether it is a point."""
         return self.width == 0 and self.height == 0
 
 
@@ -45,9 +45,9 @@ class Picked:
     """What was cut out.
 
     Attributes:
-        example: The frame with the mask of what was meant.
-        box: (x, y, width, height) around the mask.
-        how: In words.
+        example: The frame, with the mask of what was cut out.
+        box: (x, y, width, height) around the mask, pixels.
+        how: What the mask is, in words.
     """
 
     example: SupportImage
@@ -56,16 +56,16 @@ class Picked:
 
 
 def pick(place: Place, image: NDArray[np.uint8], labels: Labels | None = None) -> Picked:
-    """Cuts an example out of a frame.
+    """Cut an example out of a frame.
 
     Args:
-        place: A box, of which what sticks out of the frame is cut off, or a point.
+        place: A point, or a box, which is clipped to the frame.
         image: The frame, (H, W, 3) uint8 RGB.
-        labels: (H, W) uint8, which prompt matches in this very frame, 0 for none; None where that
-            is not known. For a point, the connected part of one label under it is the example.
+        labels: (H, W) uint8, the labels of this frame, if they are known. For a point, the
+            connected part of the label under it is the example.
 
     Raises:
-        PromptError: The point or the box lies outside of the frame, or the box has no area.
+        PromptError: Point or box lies outside of the frame, or the box has no area.
     """
     height, width = image.shape[:2]
     if not place.is_point:

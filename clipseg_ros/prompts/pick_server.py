@@ -1,4 +1,4 @@
-"""A service and two topics for "that one there": they make an example of a part of a frame."""
+"""A service and two topics that make a prompt of a part of the newest frame."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from clipseg_ros.ros.qos import QosWatch
 
 @dataclass(frozen=True)
 class PickFrame:
-    """A frame that something may be cut out of.
+    """A frame to cut an example out of.
 
     Attributes:
         image: (H, W, 3) uint8 RGB.
         age: Seconds since it arrived.
-        labels: Returns which prompt matches in it, (H, W) uint8; None where that is not known.
+        labels: Returns its labels, (H, W) uint8; None if it was not segmented.
     """
 
     image: NDArray[np.uint8]
@@ -37,10 +37,10 @@ class PickFrame:
 
 
 class PickServer(PromptEntry):
-    """``~/pick``, ``~/pick_point`` and ``~/pick_box``: make prompts of what somebody points at.
+    """``~/pick``, ``~/pick_point`` and ``~/pick_box``: make prompts of parts of a frame.
 
     Args:
-        frame: Returns the frame to cut from, given whether labels would help; raises a
+        frame: Returns the frame to cut from; its argument says whether labels help. Raises a
             PromptError if there is none.
         entry: As :class:`PromptEntry` takes them.
     """

@@ -1,9 +1,9 @@
-"""What is searched for now, under ids that keep their meaning.
+"""The active prompts, under ids that keep their meaning.
 
 Consumers of a label image remember that 3 is the grass. So an id belongs to a name for as long as
-the node lives: other prompts come and go without changing it, and a name that comes back gets its
-old id again. Only when all 254 ids have been given out does a new name take over the id that has
-been out of use for longest.
+the node lives: other prompts do not change it, and a name that comes back gets its old id again.
+Only when all 254 ids have been given out does a new name take over the id that has been unused for
+longest.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from clipseg_model.errors import PromptError
 from clipseg_model.prompts import MAX_PROMPTS, Prompt
 
 EXAMPLE = 'example'
-"""Name of the prompt that a picture makes where nobody gives it another."""
+"""Name of the prompt of a support image that has no other."""
 
 
 @dataclass(frozen=True)
 class ActivePrompt:
-    """A prompt under its id.
+    """A prompt and its id.
 
     Attributes:
         id: 1…254, its value in a label image.
-        prompt: What is searched for.
-        enabled: Whether it takes part.
+        prompt: What to search for.
+        enabled: Whether it is searched for.
     """
 
     id: int
@@ -34,18 +34,18 @@ class ActivePrompt:
 
     @property
     def name(self) -> str:
-        """What consumers match."""
+        """The name that consumers match."""
         return self.prompt.label
 
 
 @dataclass(frozen=True)
 class PromptRequest:
-    """A prompt that shall become active.
+    """A prompt to activate.
 
     Attributes:
         prompt: What to search for.
-        enabled: Whether it takes part.
-        id: The id it shall have; 0 where that does not matter.
+        enabled: Whether it is searched for.
+        id: The id to give it; 0 leaves the choice to the node.
     """
 
     prompt: Prompt
@@ -57,28 +57,28 @@ class PromptSet:
     """The active prompts.
 
     Attributes:
-        active: Ordered by id. The tuple is replaced as a whole and never changed, so another
-            thread may read it at any time.
+        active: Ordered by id. The tuple is replaced as a whole and never changed, so any thread
+            may read it at any time.
     """
 
     def __init__(self) -> None:
         self.active: tuple[ActivePrompt, ...] = ()
-        # Name (letter case aside) → id, those out of use for longest first.
+        # Key of a name → id, the longest unused first.
         self._ids: dict[str, int] = {}
 
     @property
     def enabled(self) -> tuple[ActivePrompt, ...]:
-        """Those that take part, ordered by id."""
+        """The enabled prompts, ordered by id."""
         return tuple(entry for entry in self.active if entry.enabled)
 
     @property
     def reported(self) -> tuple[ActivePrompt, ...]:
-        """Those that take part and are not negative, ordered by id."""
+        """The enabled prompts that are not negative, ordered by id."""
         return reported(self.enabled)
 
     @property
     def pictures(self) -> dict[str, Prompt]:
-        """The prompts that have a picture, by :func:`key_of` their names."""
+        """The prompts with a picture, by :func:`key_of` of their names."""
         return {
             key_of(entry.name): entry.prompt
             for entry in self.active
@@ -86,7 +86,7 @@ class PromptSet:
         }
 
     def replace(self, requests: Sequence[PromptRequest]) -> tuple[ActivePrompt, ...]:
-        """Makes these prompts the active ones, or raises and changes nothing.
+        """Make these the active prompts, or raise and change nothing.
 
         Args:
             requests: At most 254, of different names; none stops.
@@ -110,7 +110,7 @@ class PromptSet:
         return self.active
 
     def check(self, requests: Sequence[PromptRequest]) -> dict[str, int]:
-        """Returns the id that each name would get, by :func:`key_of`; changes nothing.
+        """Return the id that each name would get, by :func:`key_of`; change nothing.
 
         Raises:
             PromptError: As :meth:`replace`.
@@ -123,7 +123,7 @@ class PromptSet:
         return self._assign(requests)
 
     def _assign(self, requests: Sequence[PromptRequest]) -> dict[str, int]:
-        """The id of every requested name; what stays and what is asked for comes first."""
+        """Return the id of every name; known and requested ids are settled before new ones."""
         ids: dict[str, int] = {}
         for request in requests:
             key = key_of(request.prompt.label)
@@ -165,7 +165,7 @@ class PromptSet:
         return request.id
 
     def _free_ids(self, taken: set[int]) -> Iterator[int]:
-        """Ids never given out, ascending; then those out of use, the longest first."""
+        """Yield ids never given out, ascending; then unused ones, the longest unused first."""
         given = set(self._ids.values())
         fresh = (n for n in range(1, MAX_PROMPTS + 1) if n not in given and n not in taken)
         retired = (n for n in self._ids.values() if n not in taken)
@@ -174,12 +174,12 @@ class PromptSet:
 
 
 def reported(prompts: Iterable[ActivePrompt]) -> tuple[ActivePrompt, ...]:
-    """Returns those of some prompts that are not negative."""
+    """Return those of some prompts that are not negative."""
     return tuple(entry for entry in prompts if not entry.prompt.negative)
 
 
 def key_of(name: str) -> str:
-    """Returns what names are compared by: letter case does not matter."""
+    """Return what names are compared by: letter case does not matter."""
     return name.casefold()
 
 

@@ -1,8 +1,8 @@
-"""A support image and its mask, which come on two topics in either order.
+"""A support image and its mask, which come on two topics in either order. No ROS in here.
 
-They belong together by their stamps. A picture without a mask is an example too, so it counts at
-once, and its mask refines it when it comes. A mask that is there first waits for its picture. A
-message without a stamp (all zero, as typed by hand) fits whatever came last. No ROS in here.
+Their stamps say what belongs together. An image without a mask is a whole example, so it takes
+effect at once, and a mask that comes later refines it. A mask that comes first waits for its image.
+A message without a stamp (all zero, as typed by hand) fits whatever came last.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from clipseg_model.errors import PromptError
 
 NO_STAMP = 0
-"""Stamp of messages that nobody stamped, nanoseconds."""
+"""Stamp of messages without one, nanoseconds."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,14 +32,14 @@ class SupportImage:
 
 
 class SupportPair:
-    """Joins what comes."""
+    """Joins images and masks as they come."""
 
     def __init__(self) -> None:
         self._image: tuple[int, NDArray[np.uint8]] | None = None
         self._mask: tuple[int, NDArray[np.bool_]] | None = None
 
     def add_image(self, image: NDArray[np.uint8], stamp: int) -> SupportImage:
-        """Takes a picture, with the mask that waits for it.
+        """Take an image, with the mask that waits for it.
 
         Args:
             image: (H, W, 3) uint8 RGB.
@@ -49,8 +49,8 @@ class SupportPair:
             The example of now.
 
         Raises:
-            PromptError: The mask that waited is not of its size. Both are dropped, and the picture
-                from before stays.
+            PromptError: The waiting mask is not of its size. Both are dropped; the image of before
+                stays.
         """
         waiting, self._mask = self._mask, None
         mask = None
@@ -61,17 +61,17 @@ class SupportPair:
         return SupportImage(image, mask)
 
     def add_mask(self, mask: NDArray[np.bool_], stamp: int) -> SupportImage | None:
-        """Takes a mask.
+        """Take a mask.
 
         Args:
             mask: (H, W) bool, true on the example.
             stamp: Of the message, nanoseconds.
 
         Returns:
-            The example of now; None where the mask waits for its picture.
+            The example of now; None if the mask waits for its image.
 
         Raises:
-            PromptError: It is empty, or not of the size of its picture. It is dropped.
+            PromptError: It is empty, or not of the size of its image. It is dropped.
         """
         if not mask.any():
             raise PromptError('the mask is empty: it must be non-zero on the example object')
@@ -82,7 +82,7 @@ class SupportPair:
         return None
 
     def forget(self) -> None:
-        """Drops both."""
+        """Drop both."""
         self._image = self._mask = None
 
 
