@@ -14,8 +14,12 @@ import pytest
 import rclpy
 from rcl_interfaces.msg import ParameterType
 from rcl_interfaces.srv import DescribeParameters, GetParameters, ListParameters
+from rclpy.context import Context
+from rclpy.parameter import Parameter
 from rclpy.qos import QoSDurabilityPolicy, QoSReliabilityPolicy
 from ros_peers import ROOT, NodeProcess, Peer, wait_until
+
+from clipseg_ros.camera_node import CameraNode
 
 PAGE = ROOT / 'docs' / 'reference.md'
 # What the fixture `full_node` sets.
@@ -39,13 +43,13 @@ def peer(own_domain: int) -> Iterator[Peer]:
     made.close()
 
 
-def there(condition: str) -> bool:
-    """Whether a row of the page applies to the node of these tests, which takes raw images."""
-    return 'image_transport:=compressed' not in condition
-
-
 def full_name(name: str) -> str:
     return name.replace('~', '/clipseg') if name[0] == '~' else '/' + name.lstrip('/')
+
+
+def short(kind: str) -> str:
+    """A type as the page writes it."""
+    return re.sub('/(msg|srv)/', '/', kind)
 
 
 def seen_in_time(peer: Peer, look: Callable[[], Any], expected: Any) -> Any:
@@ -84,28 +88,47 @@ def test_topics_are_those_of_the_running_node(
             (profile,) = [i.qos_profile for i in infos_of(topic) if i.node_name == 'clipseg']
             reliable = profile.reliability == QoSReliabilityPolicy.RELIABLE
             latched = profile.durability == QoSDurabilityPolicy.TRANSIENT_LOCAL
-            found[topic, kind] = (
-                f'{"reliable" if reliable else "best effort"}, '
-                f'{"transient local" if latched else "volatile"}'
-            )
+            qos = f'{"reliable" if reliable else "best effort"}{", latched" if latched else ""}'
+            found[topic, short(kind)] = qos
         return found
 
-    # Others do not see the depth.
-    expected = {
-        (full_name(row[0]), row[2]): row[3].rsplit(', depth', 1)[0]
-        for row in rows('segment', 'Topics')
-        if row[1] == direction and there(row[4])
-    }
+    expected = {}
+    for name, kind, qos, _ in rows('segment', 'Topics'):
+        # Depth and calibration are subscribed to while somebody listens to what needs them.
+        topic = name.removesuffix(' (in)').strip('`')
+        if name.endswith(' (in)') == (direction == 'in') and topic not in ('depth', 'camera_info'):
+            # Others do not see the depth of the queue.
+            expected[full_name(topic), kind] = re.sub(r', depth \d+', '', qos)
     assert seen_in_time(peer, look, expected) == expected
 
 
+def test_topics_are_those_of_the_camera(own_domain: int) -> None:
+    context = Context()
+    rclpy.init(context=context, domain_id=own_domain)
+    source = Parameter('source', value=str(ROOT / 'docs' / 'images' / 'demo.png'))
+    camera = CameraNode(context=context, namespace='/camera', parameter_overrides=[source])
+    try:
+        publishers = camera.get_publisher_names_and_types_by_node('camera', '/camera')
+        found = {
+            (topic.removeprefix('/camera/'), short(kind))
+            for topic, (kind,) in publishers
+            if not EVERY_NODES.search(topic)
+        }
+    finally:
+        camera.close()
+        camera.destroy_node()
+        context.try_shutdown()
+    expected = {(name.replace('~', 'camera'), kind) for name, kind, _ in rows('camera', 'Topics')}
+    assert found == expected
+
+
 def test_services_are_those_of_the_running_node(full_node: NodeProcess, peer: Peer) -> None:
-    expected = {(full_name(row[0]), row[1]) for row in rows('segment', 'Services') if there(row[2])}
+    expected = {(full_name(name), kind) for name, kind, _ in rows('segment', 'Services')}
     general = ('rcl_interfaces', 'lifecycle_msgs', 'type_description_interfaces')
 
     def look() -> set[tuple[str, str]]:
         services = peer.node.get_service_names_and_types_by_node('clipseg', '/')
-        return {(name, kind) for name, (kind,) in services if not kind.startswith(general)}
+        return {(name, short(kind)) for name, (kind,) in services if not kind.startswith(general)}
 
     assert seen_in_time(peer, look, expected) == expected
 

@@ -101,16 +101,6 @@ def test_diagnostic_message() -> None:
     assert [(item.key, item.value) for item in status.values] == [('fps', '3'), ('b', '')]
 
 
-def test_documentation_names_every_topic() -> None:
-    text = (ROOT / 'docs' / 'nodes.md').read_text()
-    for topic in ('~/mask', '~/labels', '~/confidence', '~/probability', '~/overlay', '~/prompts',
-                  '~/segments', '~/prompt', '~/prompt_image', '~/prompt_mask', '~/enable',
-                  '~/set_prompts', '~/pick', '~/pick_point', '~/pick_box', '~/save_prompts',
-                  '~/load_prompts', '/diagnostics', '~/instances', '~/points', 'depth',
-                  'camera_info', '~/label_info', '~/detections', '~/get_masks'):  # fmt: skip
-        assert f'`{topic}`' in text, topic
-
-
 class Recorder:
     def __init__(self) -> None:
         self.lines: list[str] = []

@@ -33,7 +33,7 @@ from clipseg_ros.segment import parameters as segment_parameters
 ROOT = Path(__file__).parents[3]
 sys.path.insert(0, str(ROOT / 'scripts'))
 
-from parameter_pages import fill_tables, parameter_file, parameter_table  # noqa: E402
+from make_reference import fill_tables, parameter_file, parameter_table  # noqa: E402
 
 ALL = [*segment_parameters.DECLARATIONS.values(), *camera_parameters.DECLARATIONS.values()]
 
@@ -79,15 +79,16 @@ def test_the_example_of_contributing(node: Node, example: Any) -> None:
     assert not node.set_parameters([Parameter('patience', value=61.0)])[0].successful
 
     table = parameter_table(declarations)
-    assert table[2] == (
+    rows = table.splitlines()
+    assert rows[2] == (
         '| `greeting` | string | `hello` | hello or good day. | configure | '
         'Word that begins the log. |'
     )
-    assert '| `patience` | double | `2.0` | 0 … 60 | any time |' in table[3]
+    assert '| `patience` | double | `2.0` | 0 … 60 | any time |' in rows[3]
     page = fill_tables(
         '<!-- parameters of example -->\n\n| old |\n\nMore.', {'example': declarations}
     )
-    assert page == '\n'.join(['<!-- parameters of example -->', '', *table, '', 'More.'])
+    assert page == f'<!-- parameters of example -->\n\n{table}\nMore.'
     file = yaml.safe_load(parameter_file('example', 'example', declarations))
     assert file == {'/**/example': {'ros__parameters': {'greeting': 'hello', 'patience': 2.0}}}
 
