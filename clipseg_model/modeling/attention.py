@@ -8,13 +8,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from clipseg_model.modeling.dense import Packed, onednn_serves
+from clipseg_model.modeling.onednn import Packed, onednn_serves
 
 __all__ = ['ImageAttention', 'attend']
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Computes softmax(q·kᵀ / √d + bias)·v (Vaswani et al. 2017, eq. 1).
+    """Compute softmax(q·kᵀ / √d + bias)·v (Vaswani et al. 2017, eq. 1).
 
     On a CPU with gradients the plain products are faster than the fused kernel, most of all in
     bfloat16. Without gradients they are in bfloat16, too, but scores rounded to it cost half as
@@ -44,13 +44,19 @@ class ImageAttention(nn.MultiheadAttention):
     torch's own splits query, key and value by copies and knows MKL only.
     """
 
-    packed: tuple[Packed, Packed]
-
-    @classmethod
-    def adopt(cls, attention: Any) -> None:
-        """Makes one, parameters and all, of a ``nn.MultiheadAttention`` with the batch first."""
-        attention.__class__ = cls
-        attention.packed = Packed(), Packed()
+    def __init__(self, attention: nn.MultiheadAttention) -> None:
+        """Take over the parameters of an attention of the usual kind, with the batch first."""
+        # What is made here is replaced: it needs no memory.
+        super().__init__(
+            attention.embed_dim,
+            attention.num_heads,
+            attention.dropout,
+            batch_first=True,
+            device='meta',
+        )
+        self.in_proj_weight, self.in_proj_bias = attention.in_proj_weight, attention.in_proj_bias
+        self.out_proj = attention.out_proj
+        self.packed = Packed(), Packed()
 
     def forward(
         self,

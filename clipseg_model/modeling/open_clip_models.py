@@ -57,10 +57,10 @@ def speed_up(blocks: Any) -> None:
         if type(block) is not ResidualAttentionBlock:
             continue
         if block.attn.batch_first and type(block.attn) is nn.MultiheadAttention:
-            ImageAttention.adopt(block.attn)
+            block.attn = ImageAttention(block.attn)
         activation = names.get(type(block.mlp.gelu))
         if activation is not None:
-            FeedForward.adopt(block.mlp, activation)
+            block.mlp = FeedForward(block.mlp, activation)
 
 
 def _missing_parts(configuration: Mapping[str, Any]) -> list[str]:

@@ -22,7 +22,7 @@ from clipseg_model.errors import (
     RuntimeMissingError,
 )
 from clipseg_model.modeling.base import ImageFeatures, PromptFeatures, SegmentationModel
-from clipseg_model.runtime.cuda_state import full_float32
+from clipseg_model.runtime.tf32 import full_float32
 
 __all__ = ['PRECISIONS', 'Runtime', 'memory_guard', 'require']
 

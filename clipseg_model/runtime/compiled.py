@@ -13,14 +13,15 @@ from torch import Tensor
 from clipseg_model.errors import RuntimeMissingError
 from clipseg_model.modeling.base import ImageFeatures, PromptFeatures, SegmentationModel
 from clipseg_model.runtime.base import memory_guard
-from clipseg_model.runtime.cuda_state import share_graphs
 from clipseg_model.runtime.eager import EagerRuntime
 from clipseg_model.runtime.split import restore_features, shared_features
+from clipseg_model.runtime.torch_compile import allow_shapes, share_graphs
 
 __all__ = ['CompiledRuntime', 'prompt_buckets']
 
 _CPU_PROMPTS = 4
 _GPU_PROMPTS = 64
+_SHAPES = 64  # A camera, zoom and a few numbers of prompts make more than torch's limit.
 
 
 class CompiledRuntime(EagerRuntime):
@@ -100,7 +101,7 @@ class CompiledRuntime(EagerRuntime):
         """Where what is compiled may be called."""
         if self._graphs:
             share_graphs()
-        with memory_guard(self), self._cast(), _many_shapes():
+        with memory_guard(self), self._cast(), allow_shapes(_SHAPES):
             yield
 
     def _own(self, tensors: list[Tensor]) -> list[Tensor]:
@@ -124,12 +125,6 @@ def prompt_buckets(prompts: int, most: int) -> list[tuple[int, int]]:
         runs.append((taken, 1 << (taken - 1).bit_length()))
         prompts -= taken
     return runs
-
-
-def _many_shapes() -> Any:
-    """A camera, zoom and a few numbers of prompts make more shapes than torch expects."""
-    config: Any = torch._dynamo.config
-    return config.patch(recompile_limit=64)
 
 
 def _check_compiler(device: torch.device) -> None:

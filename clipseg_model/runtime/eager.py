@@ -11,7 +11,7 @@ from clipseg_model.modeling.backbone import Backbone, OpenClipBackbone
 from clipseg_model.modeling.base import ImageFeatures, PromptFeatures, SegmentationModel
 from clipseg_model.modeling.small_clip import SmallClip
 from clipseg_model.runtime.base import Runtime, memory_guard
-from clipseg_model.runtime.cuda_state import full_float32
+from clipseg_model.runtime.tf32 import full_float32
 
 __all__ = ['EagerRuntime']
 

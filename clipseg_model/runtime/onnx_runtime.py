@@ -14,6 +14,7 @@ from clipseg_model.model_card import ModelCard
 from clipseg_model.modeling.base import SegmentationModel
 from clipseg_model.runtime.base import require
 from clipseg_model.runtime.exported import ONNX, ExportedRuntime, ensure_onnx
+from clipseg_model.runtime.onnx_values import as_tensor
 from clipseg_model.runtime.split import DECODER, ENCODER
 
 if TYPE_CHECKING:
@@ -112,10 +113,7 @@ class OnnxRuntime(ExportedRuntime):
         torch.cuda.current_stream(self.device).synchronize()
         self._encoder.run_with_iobinding(binding)
         # Clones: what ONNX Runtime owns ends with the binding.
-        return [
-            torch.from_dlpack(value._ortvalue.to_dlpack()).clone()
-            for value in binding.get_outputs()
-        ]
+        return [as_tensor(value).clone() for value in binding.get_outputs()]
 
     def _decode(self, parts: list[Tensor], condition: Tensor, logits: Tensor) -> None:
         values = dict(zip(self._inputs, [condition, *parts], strict=True))

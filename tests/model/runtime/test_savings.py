@@ -22,11 +22,12 @@ from typer.testing import CliRunner
 import clipseg_model.modeling.clipseg as clipseg_module
 from clipseg_model.cli.app import app
 from clipseg_model.errors import CheckpointError
-from clipseg_model.modeling import dense
+from clipseg_model.modeling import onednn
 from clipseg_model.modeling.attention import ImageAttention, attend
 from clipseg_model.modeling.backbone import OpenClipBackbone
 from clipseg_model.modeling.clipseg import CLIPSeg, PlainHead, RefinedHead, upscale
-from clipseg_model.modeling.dense import ACTIVATIONS, Dense, FeedForward, convolve, onednn_serves
+from clipseg_model.modeling.dense import ACTIVATIONS, Dense, FeedForward, convolve
+from clipseg_model.modeling.onednn import onednn_serves
 from clipseg_model.prompts import Prompt
 from clipseg_model.registry import create_model
 from clipseg_model.segmenter import Segmenter
@@ -35,7 +36,7 @@ from training.papers.flops import paper_model
 PROMPTS = ['a mug', 'the red chair', 'blue cup']
 
 needs_onednn = pytest.mark.skipif(
-    not dense._HAS_ONEDNN, reason='torch calls oneDNN itself on this processor'
+    not onednn._HAS_ONEDNN, reason='torch calls oneDNN itself on this processor'
 )
 
 
@@ -304,7 +305,7 @@ class TestDense:
                 packed: Tensor = reorder(*args)
                 return packed
 
-        monkeypatch.setattr(dense.torch.ops, 'mkldnn', Namespace)
+        monkeypatch.setattr(onednn.torch.ops, 'mkldnn', Namespace)
         for rows in (1, 5, 500, 5):
             layer(torch.randn(rows, 24))
         assert packings == 1
@@ -320,7 +321,7 @@ class TestDense:
     def test_where_torchs_layers_are_used(self) -> None:
         layer = Dense(24, 40)
         inputs = torch.randn(3, 24)
-        assert onednn_serves(inputs, layer.weight) == dense._HAS_ONEDNN
+        assert onednn_serves(inputs, layer.weight) == onednn._HAS_ONEDNN
         assert not onednn_serves(inputs.double(), layer.weight)
         assert not onednn_serves(inputs.to('meta'), layer.weight)
         assert not onednn_serves(inputs[:0], layer.weight)
@@ -331,7 +332,7 @@ class TestDense:
             assert not onednn_serves(inputs, layer.weight)
             assert layer(inputs).dtype == torch.bfloat16
             layer.bfloat16()
-            assert onednn_serves(inputs, layer.weight) == dense._HAS_ONEDNN
+            assert onednn_serves(inputs, layer.weight) == onednn._HAS_ONEDNN
             assert layer(inputs).dtype == torch.bfloat16
             torch.testing.assert_close(layer(inputs).float(), expected, rtol=2e-2, atol=2e-2)
 

@@ -1,10 +1,9 @@
-"""What torch keeps for the process or the thread: no CUDA device is needed to look at it."""
+"""The switch for TF32: no CUDA device is needed to look at it."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +12,9 @@ import torch
 from tiny_models import make_small_clip
 
 from clipseg_model.modeling.clipseg import CLIPSeg
-from clipseg_model.runtime import cuda_state
-from clipseg_model.runtime.cuda_state import full_float32, share_graphs
 from clipseg_model.runtime.eager import EagerRuntime
 from clipseg_model.runtime.onnx_runtime import OnnxRuntime
+from clipseg_model.runtime.tf32 import full_float32
 
 CUDA = torch.device('cuda')
 
@@ -113,28 +111,3 @@ def test_onnx_runtime_s_float32_is_none_of_tf32(
     runtime.device, runtime.precision = torch.device('cuda:1'), 'fp32'
     runtime._session(tmp_path / 'encoder.onnx')
     assert asked == {'CUDAExecutionProvider': {'device_id': 1, 'use_tf32': 0}}
-
-
-def test_graphs_of_one_thread_are_known_to_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whether that one has imported torch's part for them, as pytest's may have, or not."""
-    from torch._inductor import cudagraph_trees
-
-    def container() -> Any:
-        share_graphs()
-        return cudagraph_trees.get_container(0)
-
-    imported = cudagraph_trees.get_container(0)
-    monkeypatch.setattr(cuda_state, '_graphs', {})
-    assert container() is imported
-    assert in_new_thread(container) is imported
-
-    monkeypatch.setattr(cudagraph_trees, 'local', threading.local())
-    monkeypatch.setattr(cuda_state, '_graphs', {})
-    first = in_new_thread(container)
-    assert first is not imported
-    assert in_new_thread(container) is container() is first
-
-
-def in_new_thread(act: Callable[[], Any]) -> Any:
-    with ThreadPoolExecutor(1) as pool:
-        return pool.submit(act).result(10)
