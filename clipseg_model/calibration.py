@@ -18,7 +18,7 @@ cheapest."""
 
 
 def logit(probability: float) -> float:
-    """The logit of a probability in (0, 1)."""
+    """Return the logit of a probability in (0, 1)."""
     return math.log(probability) - math.log1p(-probability)
 
 

@@ -283,7 +283,7 @@ class StreamedSegmenter:
         return replace(found, reused=answer.reused)
 
     def _upload(self, image: NDArray[np.uint8]) -> Tensor:
-        """The image on the device, uint8 (1, 3, H, W), through one of two pinned buffers."""
+        """Return the image on the device, uint8 (1, 3, H, W), through one of two pinned buffers."""
         buffer = self._buffer(image.shape)
         np.copyto(buffer.numpy(), image)
         with self._streams.use('upload'):
@@ -294,7 +294,7 @@ class StreamedSegmenter:
         return pixels.permute(2, 0, 1)[None]
 
     def _buffer(self, shape: tuple[int, ...]) -> Tensor:
-        """A pinned buffer that the device has read to its end."""
+        """Return a pinned buffer that the device has read to its end."""
         if len(self._uploads) >= 2:
             buffer, read = self._uploads.popleft()
             self._streams.synchronize(read)

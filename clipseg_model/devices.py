@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 
 
 def resolve_device(name: str | torch.device = 'auto') -> torch.device:
-    """The device of a name, present on this machine.
+    """Return the device of a name, present on this machine.
 
     Args:
         name: ``cpu``, ``cuda``, ``cuda:N``, or ``auto`` for CUDA where there is some and the CPU
@@ -51,7 +51,7 @@ def resolve_device(name: str | torch.device = 'auto') -> torch.device:
 
 
 def describe_device(device: torch.device) -> str:
-    """A device's name as people know it, such as ``cuda:0 (NVIDIA T4)`` or ``cpu``."""
+    """Return a device's name as people know it, such as ``cuda:0 (NVIDIA T4)`` or ``cpu``."""
     if device.type == 'cuda':
         return f'{device} ({torch.cuda.get_device_name(device)})'
     return str(device)

@@ -92,7 +92,7 @@ class ModelCard:
             raise self._wrong('prompt_ground', f'one of {_GROUNDS}')
 
     def ground_levels(self, mean: Sequence[float]) -> tuple[float, float, float]:
-        """What :attr:`prompt_ground` is in levels of 0…255, red, green and blue.
+        """Return what :attr:`prompt_ground` is in levels of 0…255, red, green and blue.
 
         Args:
             mean: The colour that the model subtracts, each in 0…1.
@@ -113,7 +113,7 @@ class ModelCard:
         return self.weights is not None and self.weights.is_file()
 
     def stored_fields(self) -> dict[str, Any]:
-        """What a checkpoint stores of this card, as JSON types."""
+        """Return what a checkpoint stores of this card, as JSON types."""
         return {
             item.name: _plain(getattr(self, item.name))
             for item in fields(self)
@@ -124,7 +124,7 @@ class ModelCard:
     def from_stored(
         cls, stored: Mapping[str, Any], config: Mapping[str, Any], weights: Path
     ) -> ModelCard:
-        """The card of a checkpoint.
+        """Return the card of a checkpoint.
 
         Args:
             stored: As :meth:`stored_fields` returns them; those with a default may be missing.
@@ -164,7 +164,7 @@ def _plain(value: Any) -> Any:
 
 
 def to_json(value: Mapping[str, Any], what: str) -> str:
-    """A mapping as JSON.
+    """Return a mapping as JSON.
 
     Raises:
         CheckpointError: It holds something that JSON has no type for.

@@ -100,6 +100,10 @@ class Prompt:
         """What consumers call it: its name, or its phrase, or ``example image``."""
         return self.name or self.text or 'example image'
 
+    def present_from(self, default: float) -> float:
+        """Return the score from which on it is present: its own, or the default."""
+        return default if self.presence_threshold is None else self.presence_threshold
+
     @cached_property
     def image_key(self) -> str | None:
         """A digest of the content of image and mask; None without an image."""

@@ -194,7 +194,7 @@ def export_int8(
 def _calibration(
     segmenter: Segmenter, images: Sequence[NDArray[np.uint8]], prompts: Sequence[str | Prompt]
 ) -> tuple[list[Any], list[Any]]:
-    """Inputs of the encoder and, for a pair of prompts in turn, of the decoder."""
+    """Return inputs of the encoder and, for a pair of prompts in turn, of the decoder."""
     seen: list[Any] = []
     asked: list[Any] = []
     condition = segmenter.embed(prompts)

@@ -56,8 +56,7 @@ def read_logits(
     """
     check_finite(logits, card.name)
     default = card.threshold if threshold is None else threshold
-    presence = card.presence_threshold
-    logits, asked = compete(logits, prompts, default, presence)
+    logits, asked = compete(logits, prompts, default, card.presence_threshold)
     height, width = size
     answers = zip(asked, top_scores(logits), logits.cpu().numpy(), strict=True)
     results = [
@@ -65,8 +64,7 @@ def read_logits(
             prompt=prompt,
             threshold=default if prompt.threshold is None else prompt.threshold,
             score=score,
-            presence=score
-            >= (presence if prompt.presence_threshold is None else prompt.presence_threshold),
+            presence=score >= prompt.present_from(card.presence_threshold),
             logits=array,
             height=height,
             width=width,

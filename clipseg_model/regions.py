@@ -52,7 +52,7 @@ class Box:
     def around(
         cls, rectangle: Sequence[float | str], height: int, width: int, what: str = 'The box'
     ) -> Box:
-        """The pixels that a rectangle touches, cut off at the border of the image.
+        """Return the pixels that a rectangle touches, cut off at the border of the image.
 
         Args:
             rectangle: (x, y, width, height) in pixels; x and y of the upper left corner.
@@ -98,7 +98,7 @@ class Box:
         )
 
     def view(self, height: int, width: int, context: float, least: float) -> Box:
-        """What to show a model of the surroundings of this box.
+        """Return what to show a model of the surroundings of this box.
 
         It has the proportions of the image (the model knows images of those, and all views make
         one batch), the box in its middle as far as the border allows, and lies in the image.
@@ -233,7 +233,7 @@ class CloseUps:
             np.maximum(here, joined, out=here)
 
     def paste_small(self, logits: NDArray[np.float32], height: int, width: int) -> None:
-        """The same at a lower resolution, sampled at the centres of its pixels.
+        """Return the same at a lower resolution, sampled at the centres of its pixels.
 
         Args:
             logits: (h, w) float32, of the whole image; changed in place.
@@ -280,7 +280,7 @@ def _within(view: Box, box: Box) -> tuple[slice, slice]:
 
 
 def _on_grid(box: Box, grid: tuple[int, int], size: tuple[int, int]) -> Box | None:
-    """The pixels of a coarser grid whose centres lie in a box; None where there are none."""
+    """Return the pixels of a coarser grid whose centres lie in a box; None where there are none."""
     (rows, columns), (height, width) = grid, size
     left = math.ceil(box.left * columns / width - 0.5)
     right = math.ceil(box.right * columns / width - 0.5)
@@ -292,7 +292,7 @@ def _on_grid(box: Box, grid: tuple[int, int], size: tuple[int, int]) -> Box | No
 def _sample(
     part: CloseUp, cells: Box, grid: tuple[int, int], size: tuple[int, int]
 ) -> NDArray[np.float32]:
-    """A part's logits at the centres of some pixels of a coarser grid of the whole image."""
+    """Return a part's logits at the centres of some pixels of a coarser grid of the whole image."""
     (rows, columns), (height, width) = grid, size
     own_rows, own_columns = part.logits.shape
     # From a pixel's index there to the position in the image, then to the index in the part.

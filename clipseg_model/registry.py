@@ -40,12 +40,12 @@ _PUBLISHED = {
 
 
 def list_models() -> list[str]:
-    """The names that :func:`create_model` knows, the default first."""
+    """Return the names that :func:`create_model` knows, the default first."""
     return [*_BUNDLED, *_PUBLISHED, *UNTRAINED]
 
 
 def get_card(name: str) -> ModelCard:
-    """What is known of a model, its weights being here or not.
+    """Return what is known of a model, its weights being here or not.
 
     Args:
         name: One of :func:`list_models`.

@@ -27,7 +27,7 @@ __all__ = ['PromptResult', 'Segmentation', 'probabilities']
 def probabilities(
     logits: NDArray[np.float32], region: Box | None, out: NDArray[np.float32] | None = None
 ) -> NDArray[np.float32]:
-    """The probabilities of logits at an image's own size: exactly 0 outside of the region.
+    """Return the probabilities of logits at an image's own size: exactly 0 outside of the region.
 
     Args:
         logits: (H, W) float32.
@@ -75,7 +75,7 @@ class PromptResult:
     region: Box | None = None
 
     def resized_logits(self, out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
-        """The logits (H, W) float32 at the image's own size, bilinear, made afresh.
+        """Return the logits (H, W) float32 at the image's own size, bilinear, in new memory.
 
         Outside of the region they are minus infinity.
 
@@ -95,7 +95,7 @@ class PromptResult:
         return out
 
     def instances(self, min_area: int = 1) -> list[Instance]:
-        """The connected parts of the mask, the largest first; none of an absent prompt.
+        """Return the connected parts of the mask, the largest first; none of an absent prompt.
 
         Args:
             min_area: Least area of what is returned, pixels.
@@ -161,7 +161,7 @@ class Segmentation:
         return self.results[0].region if self.results else None
 
     def within(self, region: Box, height: int, width: int) -> Segmentation:
-        """What was found in a part of an image, as something found in the whole image.
+        """Return what was found in a part of an image, as something found in the whole image.
 
         Args:
             region: Where in the image this was found; of this height and width.
@@ -235,7 +235,7 @@ class Segmentation:
         return probabilities(np.where(index > 0, best, self.highest_logits()), self.region)
 
     def highest_logits(self, out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
-        """The highest logit of all prompts, present or not: (H, W) float32, made afresh.
+        """Return the highest logit of all prompts, present or not: (H, W) float32, in new memory.
 
         Args:
             out: As for :meth:`PromptResult.resized_logits`.

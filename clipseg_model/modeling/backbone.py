@@ -87,7 +87,7 @@ class Backbone(Protocol):
 
 
 def token_grid(pixels: Tensor, patch_size: int) -> tuple[int, int]:
-    """The grid (gh, gw) of patches of a batch of images.
+    """Return the grid (gh, gw) of patches of a batch of images.
 
     Raises:
         ImageError: The batch is not (B, 3, H, W), or a side is no multiple of the patch size.

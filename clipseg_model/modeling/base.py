@@ -56,7 +56,7 @@ class ImageFeatures:
     projected: tuple[Tensor, ...] | None = None
 
     def select(self, images: Sequence[int]) -> ImageFeatures:
-        """The features of some of the images, by their numbers in the batch."""
+        """Return the features of some of the images, by their numbers in the batch."""
         numbers = list(images)
         projected = self.projected
         return replace(
@@ -117,7 +117,7 @@ class SegmentationModel(nn.Module, ABC):
         self.backbone = backbone
 
     def encode_prompts(self, condition: Tensor) -> PromptFeatures:
-        """Does what no image is needed for.
+        """Compute what decoding needs of prompts, once for all images.
 
         Args:
             condition: Conditional vectors (P, E) or (B, P, E).
@@ -126,7 +126,7 @@ class SegmentationModel(nn.Module, ABC):
 
     @abstractmethod
     def encode_image(self, pixels: Tensor) -> ImageFeatures:
-        """Does what no prompt is needed for.
+        """Encode images, as far as no prompt is needed.
 
         Args:
             pixels: Normalised images (B, 3, H, W); H and W multiples of the patch size.
@@ -134,7 +134,7 @@ class SegmentationModel(nn.Module, ABC):
 
     @abstractmethod
     def config(self) -> dict[str, Any]:
-        """Returns what :func:`build_model` needs to rebuild this model, as plain JSON types."""
+        """Return what :func:`build_model` needs to rebuild this model, as plain JSON types."""
 
     @abstractmethod
     def _decode(self, features: ImageFeatures, prompts: PromptFeatures) -> Tensor:
@@ -153,7 +153,7 @@ class SegmentationModel(nn.Module, ABC):
         return self.backbone.embed_images(pixels)
 
     def decode(self, features: ImageFeatures, prompts: Tensor | PromptFeatures) -> Tensor:
-        """Decodes prompts on encoded images.
+        """Decode prompts on encoded images.
 
         Args:
             features: Features of B images.
@@ -214,12 +214,12 @@ class SegmentationModel(nn.Module, ABC):
         return logits
 
     def forward(self, pixels: Tensor, condition: Tensor) -> Tensor:
-        """Encodes and decodes: (B, 3, H, W) and (B, P, E) to logits (B, P, H, W)."""
+        """Encode and decode: (B, 3, H, W) and (B, P, E) to logits (B, P, H, W)."""
         return self.decode(self.encode_image(pixels), condition)
 
 
 def build_model(config: Mapping[str, Any]) -> SegmentationModel:
-    """Builds the model that a configuration describes, with random weights.
+    """Build the model that a configuration describes, with random weights.
 
     Args:
         config: What :meth:`SegmentationModel.config` returned; its ``architecture`` is a key of

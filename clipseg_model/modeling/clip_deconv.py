@@ -48,7 +48,7 @@ class CLIPDeconvDecoder(nn.Module):
         self.head = PlainHead(dim, patch_size)
 
     def forward(self, patches: Tensor, grid: tuple[int, int], condition: Tensor) -> Tensor:
-        """Decodes P prompts on each of B images.
+        """Decode P prompts on each of B images.
 
         Args:
             patches: Activations (B, gh·gw, C), without CLS.
@@ -67,7 +67,7 @@ class CLIPDeconvDecoder(nn.Module):
     def decode(
         self, reduced: Tensor, grid: tuple[int, int], modulation: Sequence[Tensor]
     ) -> Tensor:
-        """Decodes patches (B, gh·gw, D) with what :meth:`modulate` made of P prompts each."""
+        """Decode patches (B, gh·gw, D) with what :meth:`modulate` made of P prompts each."""
         scale, shift = modulation
         batch, prompts, _ = scale.shape
         state = torch.addcmul(shift.unsqueeze(2), scale.unsqueeze(2), reduced.unsqueeze(1))
@@ -101,13 +101,13 @@ class CLIPDeconv(SegmentationModel):
         )
 
     def encode_image(self, pixels: Tensor) -> ImageFeatures:
-        """Runs the image tower up to the tap: (B, 3, H, W) to features."""
+        """Run the image tower up to the tap: (B, 3, H, W) to features."""
         taps, grid = self.backbone.image_tokens(pixels, [self.layer])
         projected = None if torch.is_grad_enabled() else (self._reduced(taps),)
         return ImageFeatures(taps, grid, pixels.shape[-2], pixels.shape[-1], projected)
 
     def encode_prompts(self, condition: Tensor) -> PromptFeatures:
-        """Computes FiLM's scale and shift of conditional vectors (P, E) or (B, P, E)."""
+        """Compute FiLM's scale and shift of conditional vectors (P, E) or (B, P, E)."""
         return PromptFeatures(condition, self.decoder.modulate(condition))
 
     def _reduced(self, taps: Sequence[Tensor]) -> Tensor:
@@ -126,7 +126,7 @@ class CLIPDeconv(SegmentationModel):
         return pairs_that_fit(features, self.decoder.options['hidden'])
 
     def config(self) -> dict[str, Any]:
-        """Returns what :func:`build_clip_deconv` needs to rebuild this model, as JSON types."""
+        """Return what :func:`build_clip_deconv` needs to rebuild this model, as JSON types."""
         return {
             'architecture': 'clip-deconv',
             'backbone': self.backbone.config(),
@@ -136,7 +136,7 @@ class CLIPDeconv(SegmentationModel):
 
 
 def build_clip_deconv(config: dict[str, Any]) -> CLIPDeconv:
-    """Builds a randomly initialised model from :meth:`CLIPDeconv.config`.
+    """Build a randomly initialised model from :meth:`CLIPDeconv.config`.
 
     Raises:
         ValueError: If it names more than one layer, or one that is not there.

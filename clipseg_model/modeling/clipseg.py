@@ -64,7 +64,7 @@ class DecoderBlock(nn.Module):
         self.norm2 = nn.LayerNorm(dim)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Maps (M, N, D) to (M, N, D)."""
+        """Map (M, N, D) to (M, N, D)."""
         sequences, length, dim = tokens.shape
         qkv = self.in_proj(tokens).view(sequences, length, 3, self.num_heads, dim // self.num_heads)
         query, key, value = qkv.permute(2, 0, 3, 1, 4)
@@ -76,7 +76,7 @@ class DecoderBlock(nn.Module):
 
 
 def upscale(tokens: Tensor, deconv: nn.ConvTranspose2d) -> Tensor:
-    """A transposed convolution whose stride is its kernel, as one matrix product.
+    """Compute a transposed convolution whose stride is its kernel, as one matrix product.
 
     No two of its outputs overlap, so each token meets the whole kernel at once.
 
@@ -104,7 +104,7 @@ class PlainHead(nn.Module):
         self.deconv = nn.ConvTranspose2d(dim, 1, patch_size, stride=patch_size)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Maps (M, D, gh, gw), best channels last, to logits (M, 1, gh·P, gw·P)."""
+        """Map (M, D, gh, gw), best channels last, to logits (M, 1, gh·P, gw·P)."""
         pixels = upscale(tokens.permute(0, 2, 3, 1), self.deconv)
         batch, height, width, side, _, _ = pixels.shape
         return pixels.permute(0, 5, 1, 3, 2, 4).reshape(batch, 1, height * side, width * side)
@@ -126,7 +126,7 @@ class RefinedHead(nn.Module):
         self.deconv2 = nn.ConvTranspose2d(dim // 2, 1, last, stride=last)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Maps (M, D, gh, gw), best channels last, to logits (M, 1, gh·P, gw·P)."""
+        """Map (M, D, gh, gw), best channels last, to logits (M, 1, gh·P, gw·P)."""
         # Not fused: oneDNN's ReLU makes NaN 0, and damage shall show in the logits.
         hidden = functional.relu(convolve(tokens, self.conv)).permute(0, 2, 3, 1)
         # The second works on each pixel of the first alone, wherever that lies in memory: they
@@ -139,7 +139,7 @@ class RefinedHead(nn.Module):
 
 
 def make_head(name: str, dim: int, patch_size: int) -> nn.Module:
-    """Makes the head ``plain`` or ``refined`` for tokens of ``dim`` channels.
+    """Make the head ``plain`` or ``refined`` for tokens of ``dim`` channels.
 
     Raises:
         ValueError: It is another name.
@@ -204,7 +204,7 @@ class CLIPSegDecoder(nn.Module):
         self.head = make_head(head, dim, patch_size)
 
     def forward(self, taps: Sequence[Tensor], grid: tuple[int, int], condition: Tensor) -> Tensor:
-        """Decodes P prompts on each of B images.
+        """Decode P prompts on each of B images.
 
         Args:
             taps: Activations (B, 1 + gh·gw, C), CLS first, shallowest first.
@@ -231,7 +231,7 @@ class CLIPSegDecoder(nn.Module):
         grid: tuple[int, int],
         modulation: Sequence[Tensor],
     ) -> Tensor:
-        """Decodes what :meth:`project` made of B images and :meth:`modulate` of P prompts each.
+        """Decode what :meth:`project` made of B images and :meth:`modulate` of P prompts each.
 
         Returns:
             Logits (B, P, gh·patch, gw·patch).
@@ -263,7 +263,7 @@ class TransformerDecoding(SegmentationModel):
     decoder: CLIPSegDecoder
 
     def encode_prompts(self, condition: Tensor) -> PromptFeatures:
-        """Computes FiLM's scale and shift of conditional vectors (P, E) or (B, P, E)."""
+        """Compute FiLM's scale and shift of conditional vectors (P, E) or (B, P, E)."""
         return PromptFeatures(condition, self.decoder.modulate(condition))
 
     def _features(self, taps: list[Tensor], grid: tuple[int, int], pixels: Tensor) -> ImageFeatures:
@@ -313,7 +313,7 @@ class CLIPSeg(TransformerDecoding):
         )
 
     def encode_image(self, pixels: Tensor) -> ImageFeatures:
-        """Runs the image tower up to the deepest tap.
+        """Run the image tower up to the deepest tap.
 
         Args:
             pixels: Normalised images (B, 3, H, W); H and W multiples of the patch size.
@@ -322,7 +322,7 @@ class CLIPSeg(TransformerDecoding):
         return self._features(taps, grid, pixels)
 
     def config(self) -> dict[str, Any]:
-        """Returns what :func:`build_clipseg` needs to rebuild this model, as plain JSON types."""
+        """Return what :func:`build_clipseg` needs to rebuild this model, as plain JSON types."""
         decoder = {k: v for k, v in self.decoder.options.items() if k != 'num_layers'}
         return {
             'architecture': 'clipseg',
@@ -333,7 +333,7 @@ class CLIPSeg(TransformerDecoding):
 
 
 def build_clipseg(config: dict[str, Any]) -> CLIPSeg:
-    """Builds a randomly initialised model from :meth:`CLIPSeg.config`.
+    """Build a randomly initialised model from :meth:`CLIPSeg.config`.
 
     Raises:
         ValueError: If the configuration is not one of a CLIPSeg model.

@@ -80,7 +80,7 @@ class ClsCLIPDecoder(nn.Module):
         self.head = make_head(head, dim, patch_size)
 
     def forward(self, patches: Tensor, grid: tuple[int, int]) -> Tensor:
-        """Maps patches (M, gh·gw, C) to logits (M, gh·patch, gw·patch)."""
+        """Map patches (M, gh·gw, C) to logits (M, gh·patch, gw·patch)."""
         state = self.reduce(patches)
         for block in self.blocks:
             state = block(state)
@@ -146,7 +146,7 @@ class ClsCLIP(SegmentationModel):
         )
 
     def encode_image(self, pixels: Tensor) -> ImageFeatures:
-        """Runs the blocks before the prompt enters.
+        """Run the blocks before the prompt enters.
 
         Args:
             pixels: Normalised images (B, 3, H, W); H and W multiples of the patch size.
@@ -183,7 +183,7 @@ class ClsCLIP(SegmentationModel):
         return logits
 
     def config(self) -> dict[str, Any]:
-        """Returns what :func:`build_clsclip` needs to rebuild this model, as plain JSON types."""
+        """Return what :func:`build_clsclip` needs to rebuild this model, as plain JSON types."""
         learned = 0 if self.learned_tokens is None else len(self.learned_tokens)
         return {
             'architecture': 'clsclip',
@@ -196,7 +196,7 @@ class ClsCLIP(SegmentationModel):
 
 
 def build_clsclip(config: dict[str, Any]) -> ClsCLIP:
-    """Builds a randomly initialised model from :meth:`ClsCLIP.config`."""
+    """Build a randomly initialised model from :meth:`ClsCLIP.config`."""
     return ClsCLIP(
         build_backbone(config['backbone']),
         config['blocks'],

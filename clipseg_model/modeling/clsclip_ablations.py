@@ -39,7 +39,7 @@ class Guide(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, tokens: Tensor, condition: Tensor, block: int) -> Tensor:
-        """Changes the tokens that enter a block.
+        """Change the tokens that enter a block.
 
         Args:
             tokens: (M, N, C), CLS first.

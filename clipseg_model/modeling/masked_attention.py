@@ -43,7 +43,7 @@ def tokens_inside(mask: Tensor, grid: tuple[int, int]) -> Tensor:
 
 
 def attention_bias(inside: Tensor, scope: str, last: bool) -> Tensor | None:
-    """What is added to the attention scores of one block.
+    """Return what is added to the attention scores of one block.
 
     The CLS token may always be attended to, so no token is left without any.
 
@@ -136,7 +136,7 @@ def _fitting(mask: Tensor, tokens: Tensor) -> Tensor:
 
 
 def _image_blocks(model: nn.Module) -> tuple[list[nn.Module], str]:
-    """The blocks of the image tower, and the name of their argument for a bias."""
+    """Return the blocks of the image tower, and the name of their argument for a bias."""
     for module in model.modules():
         if isinstance(module, OpenClipBackbone):
             return list(module.model.visual.transformer.resblocks), 'attn_mask'

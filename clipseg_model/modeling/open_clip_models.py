@@ -64,7 +64,7 @@ def speed_up(blocks: Any) -> None:
 
 
 def _missing_parts(configuration: Mapping[str, Any]) -> list[str]:
-    """What a model needs of its towers, and these, by their open_clip configuration, lack."""
+    """Return what towers of this open_clip configuration lack for a model."""
     vision, text = configuration['vision_cfg'], configuration['text_cfg']
     missing = []
     if vision.get('timm_model_name'):

@@ -22,7 +22,7 @@ __all__ = ['Preprocessor', 'input_shape']
 def input_shape(
     height: int, width: int, input_size: int, patch_size: int, resize: str = 'square'
 ) -> tuple[int, int]:
-    """The size that an image is resized to before it enters a model.
+    """Return the size that an image is resized to before it enters a model.
 
     Args:
         height: Of the image.
@@ -99,5 +99,5 @@ class Preprocessor:
         return pixels
 
     def normalise(self, pixels: Tensor) -> Tensor:
-        """What :meth:`resize` made, float32 on the device, with the model's mean and deviation."""
+        """Normalise what :meth:`resize` made; float32, on the device."""
         return pixels.to(self._device).float().sub_(self._mean).div_(self._std)

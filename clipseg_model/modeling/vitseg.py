@@ -96,7 +96,7 @@ class ImageNetViT(nn.Module):
         self.eval()
 
     def config(self) -> dict[str, Any]:
-        """Returns the constructor's arguments but the file, as plain JSON types."""
+        """Return the constructor's arguments but the file, as plain JSON types."""
         return {'architecture': self._architecture, 'overrides': self._overrides}
 
     def image_tokens(
@@ -206,7 +206,7 @@ class ViTSeg(TransformerDecoding):
         self.register_buffer('_shift', pair[1].clone(), persistent=False)
 
     def encode_image(self, pixels: Tensor) -> ImageFeatures:
-        """Runs the ViT up to the deepest tap.
+        """Run the ViT up to the deepest tap.
 
         Args:
             pixels: Images (B, 3, H, W), normalised for the backbone as prompt images are; H and W
@@ -217,7 +217,7 @@ class ViTSeg(TransformerDecoding):
         return self._features(taps, grid, pixels)
 
     def config(self) -> dict[str, Any]:
-        """Returns what :func:`build_vitseg` needs to rebuild this model, as plain JSON types."""
+        """Return what :func:`build_vitseg` needs to rebuild this model, as plain JSON types."""
         decoder = {k: v for k, v in self.decoder.options.items() if k != 'num_layers'}
         return {
             'architecture': 'vitseg',
@@ -229,7 +229,7 @@ class ViTSeg(TransformerDecoding):
 
 
 def build_vitseg(config: dict[str, Any]) -> ViTSeg:
-    """Builds a randomly initialised model from :meth:`ViTSeg.config`."""
+    """Build a randomly initialised model from :meth:`ViTSeg.config`."""
     backbone = build_backbone(config['backbone'])
     image_tower = ImageNetViT(**config['image_tower'])
     return ViTSeg(backbone, image_tower, config['layers'], **config['decoder'])

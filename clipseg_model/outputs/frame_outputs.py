@@ -99,11 +99,11 @@ class FrameOutputs:
             self._find_winner(entries, keep, scratch)
 
     def mask(self, out: Bytes) -> None:
-        """Writes 255 where any prompt matches, 0 elsewhere, into uint8 (H, W)."""
+        """Write 255 where any prompt matches, 0 elsewhere, into uint8 (H, W)."""
         cv2.threshold(self._winner, 0, 255, cv2.THRESH_BINARY, dst=out)
 
     def labels(self, out: Bytes | None = None) -> Bytes:
-        """Returns the id of the winning prompt, 0 where none matches.
+        """Return the id of the winning prompt, 0 where none matches.
 
         Args:
             out: uint8 (H, W) to write to; where None, what is returned must not be written to.
@@ -114,7 +114,7 @@ class FrameOutputs:
         return out
 
     def confidence(self, out: Bytes) -> None:
-        """Writes round(255 · probability of the winning prompt), 0 where there is none."""
+        """Write round(255 · probability of the winning prompt), 0 where there is none."""
         if self._best is None:
             out.fill(0)
             return
@@ -125,7 +125,7 @@ class FrameOutputs:
         np.multiply(out, self._winner > 0, out=out)
 
     def probability(self, out: Floats) -> None:
-        """Writes the probability of the winning prompt, of the highest where none wins.
+        """Write the probability of the winning prompt, of the highest where none wins.
 
         Args:
             out: float32 (H, W), C-contiguous.
@@ -139,7 +139,7 @@ class FrameOutputs:
         probabilities(highest, self._segmentation.region, out=out)
 
     def probability_at(self, index: NDArray[np.intp]) -> Floats:
-        """Returns the probability of the winning prompt at some pixels where there is one.
+        """Return the probability of the winning prompt at some pixels where there is one.
 
         Args:
             index: Flat index (row · width + column) of each, (N,).
@@ -152,7 +152,7 @@ class FrameOutputs:
         return sigmoid(best.ravel()[index]) if best is not None else np.empty(0, np.float32)
 
     def _find_union(self, entries: Sequence[_Entry], scratch: Scratch) -> None:
-        """Finds where any prompt is on; which one is left open."""
+        """Find where any prompt is on; which one is left open."""
         on = scratch.bytes('on', self.shape)
         for entry in entries:
             window = entry.window.slices
@@ -162,7 +162,7 @@ class FrameOutputs:
             np.bitwise_or(winner, here, out=winner)
 
     def _find_highest(self, entries: Sequence[tuple[PromptResult, int]], scratch: Scratch) -> None:
-        """Finds the winners where all prompts are present and share one threshold.
+        """Find the winners where all prompts are present and share one threshold.
 
         The highest logit of all wins then, if it is above the threshold: one comparison a prompt.
         """
@@ -180,7 +180,7 @@ class FrameOutputs:
         np.multiply(self._winner, wins, out=self._winner)
 
     def _find_winner(self, entries: Sequence[_Entry], keep: bool, scratch: Scratch) -> None:
-        """Finds the winners where thresholds differ, prompts are absent, or masks are small.
+        """Find the winners where thresholds differ, prompts are absent, or masks are small.
 
         Args:
             entries: Results with their ids and windows.
@@ -211,7 +211,7 @@ class FrameOutputs:
             cv2.copyTo(close, won, best[window])
 
     def _find_undisputed(self, entries: Sequence[_Entry], scratch: Scratch) -> Sequence[_Entry]:
-        """Finds the winners in windows that no other window meets.
+        """Find the winners in windows that no other window meets.
 
         Returns:
             The entries whose windows meet.

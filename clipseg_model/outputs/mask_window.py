@@ -39,11 +39,11 @@ class Scratch:
         self._arrays: dict[tuple[str, type[np.generic]], NDArray[Any]] = {}
 
     def floats(self, name: str, shape: tuple[int, int]) -> Floats:
-        """Returns float32 memory (H, W) of a name, with whatever is in it."""
+        """Return float32 memory (H, W) of a name, with whatever is in it."""
         return self._get(name, shape, np.float32)
 
     def bytes(self, name: str, shape: tuple[int, int]) -> Bytes:
-        """Returns uint8 memory (H, W) of a name, with whatever is in it."""
+        """Return uint8 memory (H, W) of a name, with whatever is in it."""
         return self._get(name, shape, np.uint8)
 
     def _get(self, name: str, shape: tuple[int, int], kind: type[np.generic]) -> NDArray[Any]:
@@ -54,7 +54,7 @@ class Scratch:
 
 
 def find_window(result: PromptResult) -> Box | None:
-    """Returns where a mask can be on; None where no pixel of it can.
+    """Return where a mask can be on; None where no pixel of it can.
 
     Interpolation never exceeds its highest corner.
     """
@@ -74,7 +74,7 @@ def find_window(result: PromptResult) -> Box | None:
 
 
 def logits_in(result: PromptResult, window: Box, scratch: Scratch) -> Floats:
-    """Returns the logits in a window: those of ``resized_logits`` there, bit for bit.
+    """Return the logits in a window: those of ``resized_logits`` there, bit for bit.
 
     Args:
         result: What was found.
@@ -106,7 +106,7 @@ def logits_in(result: PromptResult, window: Box, scratch: Scratch) -> Floats:
 
 
 def meeting(windows: Sequence[Box]) -> NDArray[np.bool_]:
-    """Returns which of N windows have a pixel in common with another one: (N,) bool."""
+    """Return which of N windows have a pixel in common with another one: (N,) bool."""
     edges = [(box.left, box.top, box.right, box.bottom) for box in windows]
     left, top, right, bottom = np.array(edges, np.intp).reshape(-1, 4).T
     rows = (top[:, None] < bottom) & (top < bottom[:, None])
@@ -115,7 +115,7 @@ def meeting(windows: Sequence[Box]) -> NDArray[np.bool_]:
 
 
 def _seen(result: PromptResult) -> Box:
-    """The part of the image that the model saw."""
+    """Return the part of the image that the model saw."""
     return result.region or Box(0, 0, result.width, result.height)
 
 

@@ -48,13 +48,13 @@ PALETTE: NDArray[np.uint8] = _palette()
 
 
 def colour_of(label: int, palette: NDArray[np.uint8] = PALETTE) -> tuple[int, int, int]:
-    """Returns the RGB colour of a label, 0…255 each."""
+    """Return the RGB colour of a label, 0…255 each."""
     red, green, blue = palette[label].tolist()
     return red, green, blue
 
 
 def read_colours(value: str | Sequence[str]) -> Colours:
-    """Reads colours that labels shall have.
+    """Read colours that labels shall have.
 
     Args:
         value: ``mug=#ff8800; 3=#00ff00``, or a list of such texts: the name of a prompt (letter
@@ -104,7 +104,7 @@ def _key_of(name: str) -> str:
 
 
 def palette_with(colours: Colours, named: Iterable[tuple[int, str]]) -> NDArray[np.uint8]:
-    """Returns the palette in which some labels have another colour.
+    """Return the palette in which some labels have another colour.
 
     A name goes before an id. What names no label here is not used. The same arguments give the
     same array, which is kept: asking for every frame costs no new one.
@@ -133,7 +133,7 @@ def _palette_with(colours: Colours, named: tuple[tuple[int, str], ...]) -> NDArr
 
 
 def check_used(colours: Colours, named: Sequence[tuple[int, str]]) -> None:
-    """Makes sure that every colour is that of a label, where prompts do not come and go.
+    """Make sure that every colour is that of a label, where prompts do not come and go.
 
     Args:
         colours: Of :func:`read_colours`.

@@ -52,8 +52,7 @@ def compete(
         )
     excess = torch.zeros_like(logits[0])
     for number, (prompt, score) in enumerate(zip(prompts, top_scores(logits), strict=True)):
-        own = prompt.presence_threshold
-        if not prompt.negative or score < (presence_threshold if own is None else own):
+        if not prompt.negative or score < prompt.present_from(presence_threshold):
             continue
         cut = logit(threshold if prompt.threshold is None else prompt.threshold)
         excess = torch.maximum(excess, logits[number] - cut)

@@ -28,7 +28,7 @@ TEXT_CHUNK = 256
 
 
 class EmbeddingCache:
-    """Keeps the embeddings that were used last.
+    """The embeddings that were used last.
 
     Args:
         capacity: Most embeddings kept.
@@ -43,14 +43,10 @@ class EmbeddingCache:
     def __len__(self) -> int:
         return len(self._kept)
 
-    def clear(self) -> None:
-        """Forget everything."""
-        self._kept.clear()
-
     def get(
         self, keys: Sequence[Hashable], embed: Callable[[list[int]], Sequence[Tensor]]
     ) -> list[Tensor]:
-        """The embeddings of some keys; those not kept are made together in one call.
+        """Return the embeddings of some keys; those not kept are made together in one call.
 
         Args:
             keys: Hashable content of each input.

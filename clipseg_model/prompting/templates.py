@@ -44,7 +44,7 @@ def fill_template(template: str, phrase: str) -> str:
 
 
 def find_captions(template: str) -> tuple[str, ...]:
-    """The captions of a template.
+    """Return the captions of a template.
 
     Args:
         template: A key of :data:`TEMPLATES`, or a caption of one's own with one ``{}``.

@@ -99,7 +99,7 @@ METHODS: dict[str, Method] = {
 
 
 def find_method(name: str) -> Method:
-    """A method by its name.
+    """Return a method by its name.
 
     Raises:
         PromptError: There is none of that name.
@@ -161,7 +161,7 @@ def visual_prompt(
 
 
 def box_mask(box: tuple[int, int, int, int], height: int, width: int) -> NDArray[np.bool_]:
-    """The mask of an example that is known by its bounding box.
+    """Return the mask of an example that is known by its bounding box.
 
     Args:
         box: (x, y, width, height) in pixels from the top left corner; what sticks out of the

@@ -50,7 +50,7 @@ _AUTO_CPU = ('openvino', 'onnxruntime')
 
 
 def runtime_class(name: str) -> type[Runtime]:
-    """The class of a runtime.
+    """Return the class of a runtime.
 
     Raises:
         RuntimeMissingError: There is no runtime of that name.
@@ -74,7 +74,7 @@ def create_runtime(
     precision: str = 'fp32',
     exports: str | os.PathLike[str] | None = None,
 ) -> Runtime:
-    """A model in a runtime, and a line in the log that says which.
+    """Start a model in a runtime, and log which.
 
     Args:
         model: The model, on the CPU in float32; it belongs to the runtime from then on.
@@ -114,7 +114,7 @@ def create_runtime(
 
 
 def wrap_model(model: SegmentationModel, device: torch.device) -> Runtime:
-    """A model as it is, run by torch in float32."""
+    """Run a model by torch in float32."""
     return EagerRuntime(model, device)
 
 
@@ -131,7 +131,7 @@ def _create_exported(
 
 
 def _choose(model: SegmentationModel, device: torch.device, precision: str) -> str:
-    """The runtime that ``auto`` stands for here."""
+    """Return the runtime that ``auto`` stands for here."""
     if device.type == 'cpu':
         from clipseg_model.runtime.split import check_exportable
 

@@ -29,6 +29,9 @@ __all__ = ['PRECISIONS', 'Runtime', 'memory_guard', 'require']
 PRECISIONS = ('fp32', 'bf16', 'fp16', 'int8')
 """What a model may compute in; each runtime has some of them."""
 
+BF16_FLAGS = frozenset({'avx512_bf16', 'amx_bf16', 'bf16'})
+"""Instruction sets of which a CPU needs one to be faster in bf16 than in fp32."""
+
 _NO_MEMORY = re.compile(
     r"out of memory|can't allocate memory|bad_alloc|bad allocation|failed to allocate", re.I
 )
@@ -108,7 +111,7 @@ class Runtime(ABC):
 
     @abstractmethod
     def encode_image(self, pixels: Tensor) -> ImageFeatures:
-        """Does what no prompt is needed for.
+        """Encode images, as far as no prompt is needed.
 
         Args:
             pixels: Normalised images (B, 3, H, W), float32 on :attr:`device`.
@@ -118,7 +121,7 @@ class Runtime(ABC):
         """
 
     def encode_prompts(self, condition: Tensor) -> PromptFeatures:
-        """Does what no image is needed for, once for all images.
+        """Compute what decoding needs of prompts, once for all images.
 
         Args:
             condition: (B, P, E) or (P, E) on :attr:`device`.
@@ -127,7 +130,7 @@ class Runtime(ABC):
 
     @abstractmethod
     def decode(self, features: ImageFeatures, prompts: Tensor | PromptFeatures) -> Tensor:
-        """Decodes prompts on encoded images.
+        """Decode prompts on encoded images.
 
         Args:
             features: Of :meth:`encode_image`, of B images.
@@ -149,7 +152,7 @@ class Runtime(ABC):
             return self.model.embed_images(pixels)
 
     def describe(self) -> str:
-        """What runs, for people: ``eager fp32 on cpu``."""
+        """Describe what runs: ``eager fp32 on cpu``."""
         return f'{self.name} {self.precision} on {self.device}'
 
 
@@ -171,7 +174,7 @@ def require(package: str, runtime: str, extra: str | None) -> ModuleType:
 
 @contextmanager
 def memory_guard(runtime: Runtime) -> Iterator[None]:
-    """While this lasts, running out of memory is told as such.
+    """Raise :class:`DeviceMemoryError` for every way of running out of memory, in a ``with`` block.
 
     Raises:
         DeviceMemoryError: There was not enough memory.
@@ -197,7 +200,7 @@ def _check_bf16(device: torch.device) -> None:
                 f'{torch.cuda.get_device_name(device)} does not compute in bf16: choose precision '
                 'fp16 or fp32'
             )
-    elif not cpu_flags() & {'avx512_bf16', 'amx_bf16', 'bf16'}:
+    elif not cpu_flags() & BF16_FLAGS:
         raise PrecisionError(
             f'This CPU ({platform.machine()}) has no instructions for bf16 (AVX512_BF16, AMX or '
             "Arm's BF16), without which it is slower than fp32: choose precision fp32 or int8"
@@ -205,7 +208,7 @@ def _check_bf16(device: torch.device) -> None:
 
 
 def cpu_flags() -> frozenset[str]:
-    """The instruction sets of this CPU as Linux names them; empty where it does not say."""
+    """Return the instruction sets of this CPU as Linux names them; empty where it does not say."""
     try:
         text = Path('/proc/cpuinfo').read_text()
     except OSError:

@@ -109,7 +109,7 @@ class ExportedRuntime(Runtime):
     def of_files(
         cls, model: SegmentationModel, device: torch.device, precision: str, files: Path
     ) -> Self:
-        """A runtime on files that have just been made, before they become a variant."""
+        """Return a runtime on files that have just been made, before they become a variant."""
         runtime = cls.__new__(cls)
         Runtime.__init__(runtime, model, device, precision)
         runtime._load(files, {})
@@ -118,11 +118,11 @@ class ExportedRuntime(Runtime):
     @classmethod
     @abstractmethod
     def variant(cls, device: torch.device, precision: str) -> str:
-        """The name of the variant that this runtime loads."""
+        """Return the name of the variant that this runtime loads."""
 
     @classmethod
     def versions(cls) -> dict[str, str]:
-        """Packages that an export is of no use without, with the versions that are here."""
+        """Return the packages that the export needs, with their installed versions."""
         return {}
 
     @classmethod
@@ -161,7 +161,7 @@ class ExportedRuntime(Runtime):
 
     @abstractmethod
     def _encode(self, pixels: Tensor) -> list[Tensor]:
-        """The encoder's outputs for one image (1, 3, H, W)."""
+        """Return the encoder's outputs for one image (1, 3, H, W)."""
 
     @abstractmethod
     def _decode(self, parts: list[Tensor], condition: Tensor, logits: Tensor) -> None:
@@ -205,7 +205,7 @@ class ExportedRuntime(Runtime):
 
 
 def ensure_onnx(model: SegmentationModel, card: ModelCard, digest: str, root: Path) -> Path:
-    """The folder of the ONNX files of a model, which are written if they are of no use.
+    """Return the folder of the ONNX files of a model; writes them if they are missing or unusable.
 
     Args:
         model: In float32, on the CPU.

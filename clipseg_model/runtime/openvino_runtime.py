@@ -96,7 +96,7 @@ class OpenVinoRuntime(ExportedRuntime):
         )
 
     def _request(self, part: str, shapes: list[tuple[int, ...]]) -> openvino.InferRequest:
-        """The network compiled for these shapes; the last few are kept."""
+        """Return the network compiled for these shapes; the last few are kept."""
         key = (part, *shapes)
         if key not in self._requests:
             of_part = [kept for kept in self._requests if kept[0] == part]

@@ -155,7 +155,7 @@ class TextEncoder(nn.Module):
         return projected
 
     def example(self) -> tuple[Tensor, ...]:
-        """Inputs of two texts of six tokens."""
+        """Return the inputs of two texts of six tokens."""
         tokens = torch.arange(12).view(2, 6)
         if isinstance(self.backbone, SmallClip):
             return tokens, torch.ones(2, 6, dtype=torch.bool)

@@ -25,7 +25,7 @@ class PresenceGate:
         self._present: set[Prompt] = set()
 
     def forget(self) -> None:
-        """Starts anew: nothing has been present."""
+        """Start anew: nothing has been present."""
         self._stamp = None
         self._present = set()
 
@@ -53,8 +53,7 @@ class PresenceGate:
         self._stamp = stamp
         results = []
         for result in found.results:
-            own = result.prompt.presence_threshold
-            limit = threshold if own is None else own
+            limit = result.prompt.present_from(threshold)
             if result.prompt in self._present:
                 limit -= hysteresis
             result = _with_presence(result, result.score >= limit)

@@ -36,7 +36,7 @@ Floats = NDArray[np.float32]
 
 
 def thumbnail(image: NDArray[np.uint8]) -> Floats:
-    """A tiny grey version of an image, to tell cheaply how much a picture changes.
+    """Return a tiny grey version of an image, to tell cheaply how much a picture changes.
 
     Args:
         image: (H, W, 3) uint8 RGB.
@@ -73,7 +73,7 @@ class TemporalSmoother:
         self._kept: dict[Prompt, Floats] = {}
 
     def forget(self) -> None:
-        """Starts anew with the next frame."""
+        """Start anew with the next frame."""
         self._stamp = self._picture = None
         self._kept = {}
 
@@ -85,7 +85,7 @@ class TemporalSmoother:
         time_constant: float,
         max_change: float,
     ) -> Segmentation:
-        """Replaces logits by those of the averages, and scores by those of the new logits.
+        """Replace logits by those of the averages, and scores by those of the new logits.
 
         Results of a closer look (zoom) are left as they are. Presence is left to
         :class:`clipseg_model.video.presence.PresenceGate`.
@@ -119,7 +119,7 @@ class TemporalSmoother:
     def _share(
         self, stamp: float, image: NDArray[np.uint8], time_constant: float, max_change: float
     ) -> float:
-        """The share of this frame in the averages: 1 where they begin anew."""
+        """Return the share of this frame in the averages: 1 where they begin anew."""
         picture, last = thumbnail(image), self._stamp
         shape, self._shape, self._stamp = self._shape, image.shape, stamp
         if last is None or self._picture is None:

@@ -41,7 +41,7 @@ class Steadier:
         self.gate = PresenceGate()
 
     def forget(self) -> None:
-        """Starts anew, as after a change of the model or of how prompts are read."""
+        """Start anew, as after a change of the model or of how prompts are read."""
         self.smoother.forget()
         self.gate.forget()
 

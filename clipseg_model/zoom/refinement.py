@@ -149,7 +149,8 @@ class Zoom:
     def _join(
         self, result: PromptResult, parts: list[CloseUp], presence_threshold: float
     ) -> PromptResult:
-        """The result of a prompt with its close-ups."""
+        """Return the result of a prompt with its close-ups."""
+        presence_threshold = result.prompt.present_from(presence_threshold)
         logits = result.logits
         if self.combination == 'or':
             parts = [part for part in parts if _score(part.logits) >= presence_threshold]

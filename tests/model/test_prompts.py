@@ -2,11 +2,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 
 from clipseg_model.errors import ImageError, PromptError
-from clipseg_model.prompting.embedding import EmbeddingCache
-from clipseg_model.prompting.templates import TEMPLATES, fill_template, find_captions
 from clipseg_model.prompts import MAX_PROMPT_CHARS, MAX_PROMPTS, Prompt, as_prompts, parse_prompts
 
 IMAGE = np.arange(4 * 5 * 3, dtype=np.uint8).reshape(4, 5, 3)
@@ -177,96 +174,3 @@ class TestLists:
     def test_what_is_no_list_of_prompts(self, prompts: object, message: str) -> None:
         with pytest.raises(PromptError, match=message):
             as_prompts(prompts)  # type: ignore[arg-type]
-
-
-class TestTemplates:
-    def test_all_have_one_place(self) -> None:
-        for templates in TEMPLATES.values():
-            assert all(fill_template(template, 'mug').count('mug') == 1 for template in templates)
-        assert len(TEMPLATES['shuffle+']) == 9
-
-    def test_plain_changes_nothing(self) -> None:
-        assert fill_template(TEMPLATES['plain'][0], 'the {} mug') == 'the {} mug'
-
-    def test_fixed(self) -> None:
-        assert fill_template(TEMPLATES['fixed'][0], 'mug') == 'a photo of a mug.'
-
-    @pytest.mark.parametrize(
-        ('template', 'count', 'first'),
-        [
-            ('none', 1, '{}'),
-            ('plain', 1, '{}'),
-            ('fixed', 1, 'a photo of a {}.'),
-            ('shuffle', 4, 'a photo of a {}.'),
-            ('shuffle+', 9, 'a photo of a {}.'),
-            ('ensemble', 9, 'a photo of a {}.'),
-            ('{} on the table', 1, '{} on the table'),
-        ],
-    )
-    def test_by_name_or_in_full(self, template: str, count: int, first: str) -> None:
-        captions = find_captions(template)
-        assert (len(captions), captions[0]) == (count, first)
-        assert len(set(captions)) == count
-
-    @pytest.mark.parametrize('template', ['enssemble', '{} and {}', '', None, ['{}']])
-    def test_neither_a_name_nor_a_caption(self, template: object) -> None:
-        with pytest.raises(PromptError, match=r'no template.*none, ensemble.*\{\} exactly once'):
-            find_captions(template)  # type: ignore[arg-type]
-
-    @pytest.mark.parametrize('template', ['a photo', '{} and {}', ''])
-    def test_without_its_place(self, template: str) -> None:
-        with pytest.raises(PromptError, match='exactly once'):
-            fill_template(template, 'mug')
-
-
-class TestCache:
-    def embedder(self, keys: list[str]) -> tuple[list[list[str]], object]:
-        calls: list[list[str]] = []
-
-        def embed(positions: list[int]) -> list[torch.Tensor]:
-            calls.append([keys[position] for position in positions])
-            return [torch.tensor([float(len(keys[position]))]) for position in positions]
-
-        return calls, embed
-
-    def lookup(self, cache: EmbeddingCache, keys: list[str]) -> tuple[list[float], list[list[str]]]:
-        calls, embed = self.embedder(keys)
-        found = cache.get(keys, embed)  # type: ignore[arg-type]
-        return [float(value) for value in found], calls
-
-    def test_only_what_is_missing_is_made_and_in_one_call(self) -> None:
-        cache = EmbeddingCache()
-        assert self.lookup(cache, ['a', 'bb', 'a']) == ([1, 2, 1], [['a', 'bb']])
-        assert self.lookup(cache, ['ccc', 'bb', 'a']) == ([3, 2, 1], [['ccc']])
-        assert self.lookup(cache, ['a', 'bb']) == ([1, 2], [])
-        cache.clear()
-        assert self.lookup(cache, ['a']) == ([1], [['a']])
-
-    def test_the_longest_unused_goes_first(self) -> None:
-        cache = EmbeddingCache(capacity=2)
-        self.lookup(cache, ['a', 'bb'])
-        self.lookup(cache, ['a'])
-        self.lookup(cache, ['ccc'])
-        assert len(cache) == 2
-        assert self.lookup(cache, ['a', 'bb']) == ([1, 2], [['bb']])
-
-    def test_more_keys_than_it_keeps(self) -> None:
-        cache = EmbeddingCache(capacity=2)
-        self.lookup(cache, ['a', 'bb'])
-        values, calls = self.lookup(cache, ['ccc', 'a', 'dddd', 'bb'])
-        assert (values, calls) == ([3, 1, 4, 2], [['ccc', 'dddd']])
-        assert len(cache) == 2
-
-    def test_a_failure_leaves_it_as_it_was(self) -> None:
-        cache = EmbeddingCache()
-
-        def fail(_: list[int]) -> list[torch.Tensor]:
-            raise PromptError('no')
-
-        with pytest.raises(PromptError):
-            cache.get(['a'], fail)
-        assert len(cache) == 0
-
-    def test_capacity_must_be_positive(self) -> None:
-        with pytest.raises(ValueError, match='not 0'):
-            EmbeddingCache(0)

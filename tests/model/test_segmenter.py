@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import warnings
-from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -9,16 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
+from model_calls import Calls, with_card
 from numpy.typing import NDArray
-from PIL import Image
 from tiny_models import CARD, make_model
 
 from clipseg_model.errors import CheckpointError, ClipsegError, ImageError, PromptError
-from clipseg_model.modeling.masked_attention import SCOPES, masked_attention
-from clipseg_model.modeling.preprocessing import input_shape
-from clipseg_model.prompting.templates import TEMPLATES, fill_template
-from clipseg_model.prompting.visual_prompt import METHODS, visual_prompt
+from clipseg_model.prompting.visual_prompt import visual_prompt
 from clipseg_model.prompts import Prompt
 from clipseg_model.segmenter import Segmenter
 from clipseg_model.settings import SegmentSettings
@@ -27,133 +21,9 @@ from clipseg_model.weights.checkpoints import load_card, save_checkpoint
 PROMPTS = ['a mug', 'the red chair', 'blue cup']
 
 
-def with_card(segmenter: Segmenter, **changes: Any) -> Segmenter:
-    return Segmenter(segmenter.model, replace(segmenter.card, **changes), 'cpu')
-
-
-class Calls:
-    """Counts what a model is asked to do."""
-
-    def __init__(self, segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.images: list[tuple[int, ...]] = []
-        self.texts: list[list[str]] = []
-        self.prompt_images = 0
-        self.decoded: list[int] = []
-        model = segmenter.model
-        encode, embed_texts = model.encode_image, model.embed_texts
-        embed_images, decode = model.embed_images, model.decode
-
-        def spy_encode(pixels: torch.Tensor) -> Any:
-            self.images.append(tuple(pixels.shape))
-            return encode(pixels)
-
-        def spy_texts(texts: list[str]) -> torch.Tensor:
-            self.texts.append(list(texts))
-            return embed_texts(texts)
-
-        def spy_images(pixels: torch.Tensor) -> torch.Tensor:
-            self.prompt_images += len(pixels)
-            return embed_images(pixels)
-
-        def spy_decode(features: Any, condition: torch.Tensor) -> torch.Tensor:
-            self.decoded.append(len(condition))
-            return decode(features, condition)
-
-        monkeypatch.setattr(model, 'encode_image', spy_encode)
-        monkeypatch.setattr(model, 'embed_texts', spy_texts)
-        monkeypatch.setattr(model, 'embed_images', spy_images)
-        monkeypatch.setattr(model, 'decode', spy_decode)
-
-
 @pytest.fixture
 def calls(segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch) -> Calls:
     return Calls(segmenter, monkeypatch)
-
-
-class TestInputShape:
-    @pytest.mark.parametrize('size', [(480, 640), (1, 1), (2000, 10)])
-    def test_square(self, size: tuple[int, int]) -> None:
-        assert input_shape(*size, 352, 16) == (352, 352)
-
-    @pytest.mark.parametrize(
-        ('size', 'expected'),
-        [
-            ((480, 640), (304, 400)),
-            ((640, 480), (400, 304)),
-            ((500, 500), (352, 352)),
-            ((720, 1280), (256, 464)),
-            ((10, 10_000), (32, 11136)),
-            ((1, 1), (352, 352)),
-        ],
-    )
-    def test_aspect(self, size: tuple[int, int], expected: tuple[int, int]) -> None:
-        assert input_shape(*size, 352, 16, 'aspect') == expected
-
-    def test_aspect_keeps_about_the_area(self) -> None:
-        for height, width in [(480, 640), (1080, 1920), (900, 300), (333, 777)]:
-            h, w = input_shape(height, width, 352, 16, 'aspect')
-            assert h % 16 == w % 16 == 0
-            assert h * w == pytest.approx(352 * 352, rel=0.1)
-            assert w / h == pytest.approx(width / height, rel=0.1)
-
-
-class TestPreprocessing:
-    @pytest.mark.parametrize('size', [(90, 120), (480, 640), (20, 33)])
-    def test_is_antialiased_bilinear_on_uint8(
-        self, segmenter: Segmenter, size: tuple[int, int]
-    ) -> None:
-        picture = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
-        tensor = torch.from_numpy(picture).permute(2, 0, 1)[None]
-        resized = F.interpolate(tensor, (64, 64), mode='bilinear', antialias=True)
-        backbone = segmenter.model.backbone
-        mean = torch.tensor(backbone.mean).view(3, 1, 1)
-        std = torch.tensor(backbone.std).view(3, 1, 1)
-        expected = (resized / 255 - mean) / std
-        pixels = segmenter.preprocessor.pixels(picture, (64, 64))
-        torch.testing.assert_close(pixels, expected, rtol=0, atol=2e-6)
-
-    def test_agrees_with_pillow(self, segmenter: Segmenter) -> None:
-        """Another implementation of the same filter, to within rounding."""
-        picture = np.random.default_rng(0).integers(0, 256, (200, 301, 3), dtype=np.uint8)
-        pillow = Image.fromarray(picture).resize((64, 64), Image.Resampling.BILINEAR)
-        backbone = segmenter.model.backbone
-        pixels = segmenter.preprocessor.pixels(picture, (64, 64))[0].permute(1, 2, 0)
-        levels = (pixels * torch.tensor(backbone.std) + torch.tensor(backbone.mean)) * 255
-        assert np.abs(levels.numpy() - np.asarray(pillow, np.float32)).max() < 1.01
-
-    def test_an_image_of_the_models_size_is_not_resampled(self, segmenter: Segmenter) -> None:
-        picture = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
-        pixels = segmenter.preprocessor.pixels(picture, (64, 64))[0].permute(1, 2, 0)
-        backbone = segmenter.model.backbone
-        levels = (pixels * torch.tensor(backbone.std) + torch.tensor(backbone.mean)) * 255
-        assert np.array_equal(levels.round().numpy().astype(np.uint8), picture)
-
-    def test_any_layout_in_memory(self, segmenter: Segmenter, image: NDArray[np.uint8]) -> None:
-        expected = segmenter.segment(image, ['a mug']).results[0].logits
-        frozen = np.frombuffer(image.tobytes(), np.uint8).reshape(image.shape)
-        backwards = np.ascontiguousarray(image[:, :, ::-1])[:, :, ::-1]
-        padded = np.zeros((90, 130, 3), np.uint8)
-        padded[:, :120] = image
-        with warnings.catch_warnings():
-            warnings.simplefilter('error')
-            for same in (frozen, backwards, padded[:, :120], np.asfortranarray(image)):
-                found = segmenter.segment(same, ['a mug']).results[0].logits
-                np.testing.assert_array_equal(found, expected)
-
-    def test_the_image_is_not_changed(self, segmenter: Segmenter, image: NDArray[np.uint8]) -> None:
-        before = image.copy()
-        segmenter.segment(image, ['a mug'])
-        assert np.array_equal(image, before)
-
-    def test_aspect_gives_the_model_an_oblong(
-        self, segmenter: Segmenter, image: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        oblong = with_card(segmenter, resize='aspect')
-        calls = Calls(oblong, monkeypatch)
-        found = oblong.segment(image, ['a mug'])
-        assert calls.images == [(1, 3, 48, 80)]
-        assert found.results[0].logits.shape == (48, 80)
-        assert found.results[0].mask.shape == (90, 120)
 
 
 class TestSharing:
@@ -300,131 +170,6 @@ class TestPrompts:
         with pytest.raises(PromptError):
             segmenter.segment(image, prompts)
         assert calls.images == []
-
-
-class TestTemplates:
-    def test_the_cards(self, segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch) -> None:
-        templated = with_card(segmenter, template='a {} to sit on')
-        calls = Calls(templated, monkeypatch)
-        templated.prepare(['red chair'])
-        assert calls.texts == [['a red chair to sit on']]
-
-    def test_chosen_before_the_cards(
-        self, segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        card = replace(segmenter.card, template='a {} to sit on')
-        chosen = Segmenter(segmenter.model, card, 'cpu', SegmentSettings(template='the red {}'))
-        calls = Calls(chosen, monkeypatch)
-        chosen.prepare(['cup'])
-        chosen.template = 'none'
-        chosen.prepare(['cup'])
-        chosen.template = None
-        chosen.prepare(['cup'])
-        assert calls.texts == [['the red cup'], ['cup'], ['a cup to sit on']]
-
-    def test_an_ensemble_is_the_average_over_its_captions(
-        self, segmenter: Segmenter, calls: Calls
-    ) -> None:
-        phrases = ['red mug', 'blue cup']
-        segmenter.template = 'ensemble'
-        found = segmenter.embed(phrases)
-        nine = TEMPLATES['shuffle+']
-        assert calls.texts == [[fill_template(c, phrase) for phrase in phrases for c in nine]]
-        for vector, phrase in zip(found, phrases, strict=True):
-            each = segmenter.model.embed_texts([fill_template(caption, phrase) for caption in nine])
-            torch.testing.assert_close(vector, each.mean(0), rtol=1e-4, atol=1e-5)
-            assert (each - each.mean(0)).abs().max() > 1e-3
-
-    def test_each_is_cached(self, segmenter: Segmenter, calls: Calls) -> None:
-        vectors = {}
-        for template in ('ensemble', 'none', 'fixed', 'none', 'shuffle+', 'fixed'):
-            segmenter.template = template
-            vector = segmenter.embed(['red mug'])
-            assert torch.equal(vectors.setdefault(template, vector), vector)
-        assert [len(texts) for texts in calls.texts] == [9, 1, 1]
-        assert torch.equal(vectors['shuffle+'], vectors['ensemble'])
-        assert not torch.equal(vectors['none'], vectors['ensemble'])
-
-    def test_many_captions_are_embedded_in_parts(self, segmenter: Segmenter, calls: Calls) -> None:
-        words = ('red', 'blue', 'cup', 'mug', 'chair', 'a')
-        phrases = [' '.join(some) for some in product(words, repeat=2)]
-        segmenter.template = 'ensemble'
-        found = segmenter.embed(phrases)
-        assert [len(texts) for texts in calls.texts] == [256, 9 * 36 - 256]
-        alone = with_card(segmenter).embed(phrases[30:31], SegmentSettings(template='ensemble'))
-        torch.testing.assert_close(found[[30]], alone, rtol=1e-4, atol=1e-5)
-
-    def test_what_is_none(self, segmenter: Segmenter) -> None:
-        with pytest.raises(PromptError, match="no template 'nine'"):
-            segmenter.template = 'nine'
-        with pytest.raises(PromptError, match="no template 'nine'"):
-            SegmentSettings(template='nine')
-        assert segmenter.template is None
-
-
-class TestVisualMethods:
-    @pytest.fixture
-    def example(self, image: NDArray[np.uint8]) -> Prompt:
-        mask = np.zeros(image.shape[:2], bool)
-        mask[20:60, 30:80] = True
-        return Prompt(image=image, mask=mask)
-
-    @pytest.mark.parametrize('name', [name for name, m in METHODS.items() if not m.attention])
-    def test_of_pixels(self, segmenter: Segmenter, example: Prompt, name: str) -> None:
-        assert example.image is not None
-        assert example.mask is not None
-        chosen = SegmentSettings(visual_method=name)
-        prompt_image = visual_prompt(example.image, example.mask, 64, name)
-        with torch.inference_mode():
-            expected = segmenter.model.embed_images(
-                segmenter.preprocessor.pixels(prompt_image, (64, 64))
-            )
-        assert torch.equal(segmenter.embed([example], chosen), expected)
-
-    @pytest.mark.parametrize('scope', SCOPES)
-    def test_of_attention(self, segmenter: Segmenter, example: Prompt, scope: str) -> None:
-        assert example.image is not None
-        segmenter.visual_method = f'attention_{scope}'
-        found = segmenter.embed([example])
-        mask = torch.from_numpy(np.array(example.mask))[None]
-        with torch.inference_mode():
-            pixels = segmenter.preprocessor.pixels(example.image, (64, 64))
-            with masked_attention(segmenter.model, mask, scope):
-                expected = segmenter.model.embed_images(pixels)
-            plain = segmenter.model.embed_images(pixels)
-        assert torch.equal(found, expected)
-        assert (found - plain).abs().max() > 1e-4
-
-    def test_each_is_another_and_is_cached(
-        self, segmenter: Segmenter, calls: Calls, example: Prompt
-    ) -> None:
-        vectors = []
-        for name in [*METHODS, *METHODS]:
-            segmenter.visual_method = name
-            vectors.append(segmenter.embed([example])[0])
-        assert calls.prompt_images == len(METHODS)
-        distinct = {tuple(vector.tolist()) for vector in vectors}
-        assert len(distinct) == len(METHODS)
-
-    def test_the_ground(self, segmenter: Segmenter, example: Prompt) -> None:
-        assert example.image is not None
-        assert example.mask is not None
-        fading = with_card(segmenter, prompt_ground='mean')
-        mean = tuple(255 * level for level in segmenter.model.backbone.mean)
-        picture = visual_prompt(example.image, example.mask, 64, ground=mean)
-        with torch.inference_mode():
-            expected = segmenter.model.embed_images(
-                segmenter.preprocessor.pixels(picture, (64, 64))
-            )
-        assert torch.equal(fading.embed([example]), expected)
-        assert not torch.equal(segmenter.embed([example]), expected)
-
-    def test_what_is_none(self, segmenter: Segmenter) -> None:
-        with pytest.raises(PromptError, match=r"no method 'glow'.*crop_blur_10"):
-            segmenter.visual_method = 'glow'
-        with pytest.raises(PromptError, match="no method 'glow'"):
-            SegmentSettings(visual_method='glow')
-        assert segmenter.visual_method == 'crop_blur_10'
 
 
 class TestThresholds:

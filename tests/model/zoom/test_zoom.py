@@ -214,6 +214,14 @@ class TestJoining:
         assert after.score > before.score
         assert after.close_ups is not None
 
+    @pytest.mark.parametrize('combination', ['mean', 'replace', 'max', 'or'])
+    def test_presence_threshold_of_a_prompt_counts(self, combination: str) -> None:
+        zoom = Zoom(GivenBoxes([(25, 25, 20, 15)]), combination, least_view=0.01)
+        prompts = [Prompt('red'), Prompt('red', name='lenient', presence_threshold=0.0)]
+        segmenter = pixel_segmenter(zoom, 32, presence_threshold=0.5)
+        usual, lenient = segmenter.segment(dark(240, 320), prompts).results
+        assert (usual.presence, lenient.presence) == (False, True)
+
     def test_a_closer_look_can_find_it_absent(self) -> None:
         class Wrong(PixelModel):
             """Sees red in every whole image, none in its parts."""

@@ -1,0 +1,47 @@
+"""A tiny model, and its exports."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from runtime_models import make_vit
+from tiny_models import CARD
+
+from clipseg_model.registry import load_model
+from clipseg_model.runtime import runtime_class
+from clipseg_model.runtime.export_files import exports_folder, weights_digest
+from clipseg_model.weights.checkpoints import save_checkpoint
+
+
+@pytest.fixture(scope='session')
+def exports(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache of exports that all tests share: an export takes seconds."""
+    return tmp_path_factory.mktemp('exports')
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(exports: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv('CLIPSEG_EXPORTS', str(exports))
+
+
+@pytest.fixture(scope='session')
+def vit(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp('vit') / 'vit.safetensors'
+    save_checkpoint(path, make_vit(), CARD)
+    return path
+
+
+@pytest.fixture(scope='session')
+def exported(vit: Path, exports: Path) -> Path:
+    """The folder that holds the ONNX files of :func:`vit`, and OpenVINO's if that is here."""
+    for package, name in (('onnxruntime', 'onnxruntime'), ('openvino', 'openvino')):
+        pytest.importorskip(package)
+        model, card = load_model(vit)
+        digest = weights_digest(model)
+        root = exports_folder(card, digest)
+        kind: Any = runtime_class(name)
+        kind.export(model, card, digest, exports / root.name, torch.device('cpu'), 'fp32')
+    return exports / root.name

@@ -1,0 +1,233 @@
+"""Exports: what is in them, what is refused, and the commands that make and use them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from click.testing import Result
+from numpy.typing import NDArray
+from PIL import Image
+from runtime_models import PROMPTS, assert_agrees, make_vit, start
+from tiny_models import CARD, make_small_clip
+from typer.testing import CliRunner
+
+from clipseg_model.cli.app import app
+from clipseg_model.errors import (
+    ExportError,
+)
+from clipseg_model.model_card import ModelCard
+from clipseg_model.modeling.clipseg import CLIPSeg
+from clipseg_model.modeling.clsclip import ClsCLIP
+from clipseg_model.registry import create_model, load_model
+from clipseg_model.runtime import create_runtime, runtime_class
+from clipseg_model.runtime.export_files import exports_folder, read_variant, weights_digest
+from clipseg_model.runtime.exported import ONNX
+from clipseg_model.weights.checkpoints import save_checkpoint
+
+
+@pytest.mark.slow
+class TestOnnxText:
+    @pytest.mark.parametrize('kind', [pytest.param('open_clip', marks=pytest.mark.ci), 'small'])
+    def test_is_the_text_tower(self, kind: str, exported: Path, tmp_path: Path) -> None:
+        ort = pytest.importorskip('onnxruntime')
+        folder, model = exported / ONNX, make_vit()
+        inputs: dict[str, Any] = {}
+        if kind == 'small':
+            from clipseg_model.runtime.split import write_onnx
+
+            folder = tmp_path
+            model = CLIPSeg(make_small_clip(), [0, 2], dim=16, feedforward=32)
+            write_onnx(model.eval(), folder)
+            texts = ['a mug', 'the red cup to drink from', 'something']
+            tokens, mask = model.backbone.text.tokenize(texts)
+            inputs = {'tokens': tokens.numpy(), 'mask': mask.numpy()}
+        else:
+            texts = PROMPTS
+            tokens = model.backbone._tokenizer(texts)[:, :9]
+            inputs = {'tokens': tokens.numpy()}
+        session = ort.InferenceSession(folder / 'text.onnx', providers=['CPUExecutionProvider'])
+        (found,) = session.run(None, inputs)
+        with torch.inference_mode():
+            expected = model.embed_texts(texts)
+        np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.ci
+class TestExports:
+    @pytest.fixture
+    def folder(self, exported: Path, tmp_path: Path) -> Path:
+        """A folder that the user chose, with good exports."""
+        return Path(shutil.copytree(exported, tmp_path / 'chosen'))
+
+    @pytest.mark.parametrize(('name', 'variant'), [('onnxruntime', ONNX), ('openvino', 'openvino')])
+    @pytest.mark.parametrize(
+        ('damage', 'words'),
+        [
+            (lambda f: (f / 'manifest.json').write_text('{"format": '), 'damaged'),
+            (lambda f: (f / 'manifest.json').write_text('[]'), 'no manifest'),
+            (lambda f: (f / 'manifest.json').unlink(), 'no export'),
+            (lambda f: truncate(next(iter(sorted(f.glob('encoder.*'))))), 'truncated'),
+            (lambda f: next(iter(sorted(f.glob('decoder.*')))).unlink(), 'missing'),
+            (lambda f: edit(f, version=99), 'version 99'),
+            (lambda f: edit(f, files={'../x': '0'}), 'missing'),
+            (lambda f: edit(f, versions=None), 'damaged'),
+        ],
+    )
+    def test_what_is_damaged_is_refused_in_a_folder_of_the_users(
+        self, name: str, variant: str, damage: Any, words: str, vit: Path, folder: Path
+    ) -> None:
+        start(vit, name, 'fp32', exports=folder)
+        damage(folder / variant)
+        before = sorted(folder.rglob('*'))
+        with pytest.raises(ExportError, match=words) as caught:
+            start(vit, name, 'fp32', exports=folder)
+        assert f'clipseg export tiny {folder} --runtime {name}' in str(caught.value)
+        assert sorted(folder.rglob('*')) == before
+
+    def test_what_is_damaged_is_made_anew_in_the_cache(
+        self,
+        vit: Path,
+        folder: Path,
+        image: NDArray[np.uint8],
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        cache = folder.parent / 'cache'
+        monkeypatch.setenv('CLIPSEG_EXPORTS', str(cache))
+        model, card = load_model(vit)
+        shutil.copytree(folder, exports_folder(card, weights_digest(model)))
+        truncate(exports_folder(card, weights_digest(model)) / 'openvino' / 'encoder.bin')
+        with caplog.at_level('INFO'):
+            made = start(vit, 'openvino', 'fp32')
+        assert 'truncated' in caplog.text
+        assert 'Exporting' in caplog.text
+        assert_agrees(create_model(vit, 'cpu'), made, image, 1e-4)
+        caplog.clear()
+        with caplog.at_level('INFO'):
+            start(vit, 'openvino', 'fp32')
+        assert 'Exporting' not in caplog.text
+
+    @pytest.mark.parametrize('name', ['onnxruntime', 'openvino'])
+    def test_of_another_checkpoint(self, name: str, folder: Path, tmp_path: Path) -> None:
+        other = tmp_path / 'other.safetensors'
+        save_checkpoint(other, make_vit(seed=1), CARD)
+        with pytest.raises(ExportError, match='other weights'):
+            start(other, name, 'fp32', exports=folder)
+
+    def test_of_another_input_size(
+        self, vit: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        assert start(vit, 'onnxruntime', 'fp32', exports=folder, input_size=96)
+        # As of an engine of TensorRT, which is built for one size.
+        monkeypatch.setattr(runtime_class('onnxruntime'), 'fixed_size', True)
+        assert start(vit, 'onnxruntime', 'fp32', exports=folder)
+        with pytest.raises(ExportError, match='input size 64, and 96 is asked for'):
+            start(vit, 'onnxruntime', 'fp32', exports=folder, input_size=96)
+
+    def test_manifest_says_what_it_was_made_of(self, folder: Path, vit: Path) -> None:
+        model, _ = load_model(vit)
+        manifest = read_variant(folder / ONNX, weights_digest(model), {})
+        assert manifest['model'] == 'tiny'
+        assert manifest['input_size'] == 64
+        assert manifest['weights_sha256'] == weights_digest(model)
+        assert manifest['versions']['torch'] == torch.__version__.split('+')[0]
+        assert set(manifest['files']) == {'encoder.onnx', 'decoder.onnx', 'text.onnx'}
+        assert manifest['parts']['text.onnx'] == {'inputs': ['tokens'], 'outputs': ['condition']}
+        with pytest.raises(ExportError, match='made for torch'):
+            read_variant(folder / ONNX, weights_digest(model), {'torch': '1.0'})
+
+
+class TestWithoutExport:
+    def test_digest_changes_with_one_weight_and_the_configuration(self) -> None:
+        model, other = make_vit(), make_vit()
+        assert weights_digest(model) == weights_digest(other)
+        with torch.no_grad():
+            other.decoder.film_add.bias[0] += 1e-3
+        assert weights_digest(model) != weights_digest(other)
+        taps = make_vit()
+        taps.layers = (1, 2)
+        assert weights_digest(model) != weights_digest(taps)
+
+    def test_a_model_that_cannot_be_split(self) -> None:
+        towers = make_small_clip()
+        model = ClsCLIP(towers, (1, 2), num_heads=4, dim=16, feedforward=32)
+        card = ModelCard.from_stored(CARD, model.config(), Path('x.safetensors'))
+        with pytest.raises(ExportError, match='eager or compile'):
+            create_runtime(model, card, 'cpu', 'onnxruntime')
+
+
+def clipseg(*arguments: object) -> Result:
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result
+
+
+class TestCommands:
+    @pytest.fixture
+    def photos(self, tmp_path: Path, image: NDArray[np.uint8]) -> Path:
+        folder = tmp_path / 'photos'
+        folder.mkdir()
+        for number in range(8):
+            Image.fromarray(np.roll(image, 9 * number, 1)).save(folder / f'{number}.png')
+        return folder
+
+    @pytest.mark.slow
+    @pytest.mark.ci
+    def test_export_then_segment(self, vit: Path, photos: Path, tmp_path: Path) -> None:
+        pytest.importorskip('nncf')
+        folder, out = tmp_path / 'exports', tmp_path / 'out'
+        arguments = ['export', vit, folder, '--runtime', 'openvino', '--precision', 'int8']
+        more = ['--calibration', photos, '-p', 'a mug; a chair', '--least-iou', '0.2']
+        made = clipseg(*arguments, *more)
+        assert made.exit_code == 0, made.output
+        assert 'Masks agree with fp32 at IoU' in made.output
+        assert 'over 8 images' in made.output
+        segment = ['segment', photos / '0.png', '-p', 'a mug', '--model', vit, '-o', out]
+        done = clipseg(
+            *segment, '--runtime', 'openvino', '--precision', 'int8', '--exports', folder
+        )
+        assert done.exit_code == 0, done.output
+        assert 'Runtime: openvino int8 on cpu' in done.output
+        assert (out / '0.json').is_file()
+
+    @pytest.mark.parametrize(
+        ('arguments', 'words'),
+        [
+            (['--runtime', 'eager'], 'runs the checkpoint itself'),
+            (['--runtime', 'openvino', '--precision', 'fp16'], 'fp32, bf16, int8'),
+            (['--runtime', 'openvino', '--precision', 'int8'], 'give --calibration FOLDER'),
+            (['--runtime', 'openvino', '--least-iou', '0.5'], 'belong to --precision int8'),
+            (['--runtime', 'tensorrt', '--device', 'cpu'], "'tensorrt' works on cuda"),
+            (['--runtime', 'onnx'], "no runtime 'onnx'"),
+        ],
+    )
+    def test_what_export_refuses(
+        self, arguments: list[str], words: str, vit: Path, tmp_path: Path
+    ) -> None:
+        result = clipseg('export', vit, tmp_path / 'exports', *arguments)
+        assert result.exit_code == 1
+        assert words in ' '.join(result.output.split())
+        assert not (tmp_path / 'exports').exists()
+
+    def test_segment_refuses_a_precision(self, vit: Path, photos: Path) -> None:
+        result = clipseg(
+            'segment', photos / '0.png', '-p', 'x', '--model', vit, '--precision', 'int8'
+        )
+        assert result.exit_code == 1
+        assert 'fp32, bf16, fp16' in ' '.join(result.output.split())
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-10])
+
+
+def edit(folder: Path, **changes: Any) -> None:
+    manifest = json.loads((folder / 'manifest.json').read_text())
+    (folder / 'manifest.json').write_text(json.dumps({**manifest, **changes}))
