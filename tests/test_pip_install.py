@@ -1,23 +1,37 @@
-"""A real ``pip install`` of a copy of the repository into a folder of its own."""
+"""A real ``pip install`` of a wheel that is built from a copy of the repository."""
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 # What the Makefile and the commands leave in the root of a checkout.
 MADE = {'build', 'install', 'log', 'demo', 'runs', 'data', 'benchmarks'}
+PIP = [sys.executable, '-m', 'pip', '--quiet']
+
+
+def run(command: list[str], cwd: Path, python_path: Path | None = None) -> str:
+    """What a command that has to succeed prints, away from the checkout's own packages."""
+    environment = {key: value for key, value in os.environ.items() if key != 'PYTHONPATH'}
+    if python_path is not None:
+        environment['PYTHONPATH'] = str(python_path)
+    done = subprocess.run(
+        command, cwd=cwd, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
 
 
 @pytest.fixture(scope='module')
-def prefix(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Path:
-    """Where the packages, without what they depend on, were installed."""
-    folder = tmp_path_factory.mktemp('pip')
+def wheel(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Path:
+    folder = tmp_path_factory.mktemp('wheel')
     # pip builds in the source tree: in a copy, so that it leaves nothing in this one.
     hidden = shutil.ignore_patterns('.*', '__pycache__', '*.egg-info')
     shutil.copytree(
@@ -27,11 +41,27 @@ def prefix(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Path:
             hidden(at, names) | (MADE & set(names) if Path(at) == repository else set())
         ),
     )
-    command = [sys.executable, '-m', 'pip', 'install', '--quiet', '--no-deps', '--no-index']
-    options = ['--no-build-isolation', '--prefix', str(folder / 'prefix'), str(folder / 'source')]
-    done = subprocess.run([*command, *options], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return folder / 'prefix'
+    options = ['--no-deps', '--no-index', '--no-build-isolation', '--wheel-dir', str(folder)]
+    run([*PIP, 'wheel', *options, str(folder / 'source')], folder)
+    (built,) = folder.glob('*.whl')
+    return built
+
+
+@pytest.fixture(scope='module')
+def prefix(tmp_path_factory: pytest.TempPathFactory, wheel: Path) -> Path:
+    """Where the packages, without what they depend on, were installed."""
+    folder = tmp_path_factory.mktemp('prefix')
+    run([*PIP, 'install', '--no-deps', '--no-index', '--prefix', str(folder), str(wheel)], folder)
+    return folder
+
+
+@pytest.fixture
+def new_environment(tmp_path: Path) -> Iterator[Path]:
+    """A virtual environment with nothing in it, removed afterwards: it grows to gigabytes."""
+    folder = tmp_path / 'venv'
+    run([sys.executable, '-m', 'venv', '--without-pip', str(folder)], tmp_path)
+    yield folder
+    shutil.rmtree(folder)
 
 
 def site_packages(prefix: Path) -> Path:
@@ -59,26 +89,30 @@ def test_packages_data_and_commands_are_installed(prefix: Path, repository: Path
 
 
 def test_the_command_works_outside_of_the_checkout(prefix: Path, tmp_path: Path) -> None:
-    done = subprocess.run(
-        [str(prefix / 'bin' / 'clipseg'), 'models'],
-        cwd=tmp_path,
-        env={**os.environ, 'PYTHONPATH': str(site_packages(prefix))},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert 'tabletop' in done.stdout
+    clipseg = str(prefix / 'bin' / 'clipseg')
+    assert 'tabletop' in run([clipseg, 'models'], tmp_path, site_packages(prefix))
 
 
 def test_the_demo_finds_its_profile_there(prefix: Path, tmp_path: Path) -> None:
-    code = 'from clipseg_ros.demo.app import find_fastdds_profile as f; print(f())'
-    done = subprocess.run(
-        [sys.executable, '-c', code],
-        cwd=tmp_path,
-        env={**os.environ, 'PYTHONPATH': str(site_packages(prefix))},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.stdout.strip() == str(prefix / 'share/clipseg_ros/config/fastdds.xml'), done.stderr
+    code = "from clipseg_ros.ros.share import share_path as f; print(f('config', 'fastdds.xml'))"
+    found = run([sys.executable, '-c', code], tmp_path, site_packages(prefix)).strip()
+    assert found == str(prefix / 'share/clipseg_ros/config/fastdds.xml')
+
+
+@pytest.mark.slow
+@pytest.mark.ci
+@pytest.mark.timeout(1800)
+def test_what_setup_declares_is_enough_to_segment_a_picture(
+    wheel: Path, new_environment: Path, repository: Path, tmp_path: Path
+) -> None:
+    # The locked versions are those in pip's cache where `make env` has run.
+    options = ['--no-compile', '--constraint', str(repository / 'requirements.lock')]
+    run([*PIP, '--python', str(new_environment), 'install', *options, str(wheel)], tmp_path)
+    clipseg = str(new_environment / 'bin' / 'clipseg')
+    assert 'tabletop' in run([clipseg, 'models'], tmp_path)
+    picture = tmp_path / 'photo.png'
+    shutil.copy(repository / 'docs' / 'images' / 'demo.png', picture)
+    run([clipseg, 'segment', picture.name, '-p', 'the mug', '-o', 'out'], tmp_path)
+    (found,) = json.loads((tmp_path / 'out' / 'photo.json').read_text())['prompts']
+    assert found['prompt'] == 'the mug'
+    assert (tmp_path / 'out' / found['mask']).is_file()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import typer
 from rich.console import Console
@@ -11,22 +11,13 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 if TYPE_CHECKING:
+    from clipseg_model.model_card import ModelCard
     from clipseg_model.segmenter import Segmenter
 
-__all__ = ['ColorOption', 'err', 'fail', 'out', 'report', 'show_progress', 'tell_reuse']
+__all__ = ['err', 'fail', 'out', 'report', 'show_notice', 'show_progress', 'show_reuse']
 
 out = Console()
 err = Console(stderr=True)
-
-ColorOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        help='Colour of a prompt on overlays, by its name or its id, which counts from 1 in the '
-        'order of the prompts: "mug=#ff8800", "2=#00ff00". Repeatable.',
-        metavar='NAME=#RRGGBB',
-    ),
-]
-"""The option ``--color`` of every command that draws overlays."""
 
 
 def report(path: Path, reason: str) -> None:
@@ -53,8 +44,14 @@ def show_progress() -> Progress:
     )
 
 
-def tell_reuse(segmenter: Segmenter) -> None:
-    """Say that what was made is an approximation, where encodings may have been reused."""
+def show_notice(card: ModelCard) -> None:
+    """Say what a model is not for, if its card does."""
+    if card.notice:
+        err.print(f'[yellow]Note:[/] {escape(card.notice)}', soft_wrap=True)
+
+
+def show_reuse(segmenter: Segmenter) -> None:
+    """Say that the results are an approximation if encodings may have been reused."""
     from clipseg_model.video.still import describe_reuse
 
     still, settings = segmenter.still, segmenter.settings

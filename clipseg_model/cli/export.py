@@ -1,24 +1,79 @@
-"""The command ``clipseg export``: writes a model for a runtime, with a manifest."""
+"""The command ``clipseg export``."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
 
 from clipseg_model.cli.console import fail, out
+from clipseg_model.cli.options import DeviceOption, PrecisionOption, grouped
 from clipseg_model.errors import ClipsegError, ExportError
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from clipseg_model.prompts import Prompt
 
 __all__ = ['export']
 
 
+@dataclass(frozen=True)
+class CalibrationOptions:
+    """What int8 is calibrated on, and how well it has to agree."""
+
+    calibration: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help='Images or folders of images such as the model will see, for int8. Repeatable.'
+        ),
+    ] = None
+    prompt: Annotated[
+        list[str] | None,
+        typer.Option(
+            '--prompt', '-p', help='What those images show, for int8; ";" separates several.'
+        ),
+    ] = None
+    least_iou: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0,
+            max=1.0,
+            help='Agreement of int8 masks with fp32 below which nothing is written; 0.95.',
+        ),
+    ] = None
+
+    def check_unused(self) -> None:
+        """Refuse these options where nothing is calibrated."""
+        if self.calibration or self.prompt or self.least_iou is not None:
+            raise ExportError('--calibration, --prompt and --least-iou belong to --precision int8')
+
+    def read(self) -> tuple[list[Any], list[Prompt], float]:
+        """Return images, prompts and the least IoU."""
+        from clipseg_model.cli.file_runner import find_files
+        from clipseg_model.images import read_image
+        from clipseg_model.prompts import parse_prompts
+        from clipseg_model.quantization import LEAST_IOU, MOST_IMAGES
+
+        if not self.calibration or not self.prompt:
+            raise ExportError(
+                'int8 is calibrated on images such as the model will see: give --calibration '
+                'FOLDER and a --prompt for what they show'
+            )
+        files, problems = find_files(self.calibration)
+        if problems:
+            path, reason = problems[0]
+            raise ExportError(f'{path}: {reason}')
+        images = [read_image(path) for path in files[:: max(1, len(files) // MOST_IMAGES)]]
+        least_iou = LEAST_IOU if self.least_iou is None else self.least_iou
+        return images, parse_prompts('\n'.join(self.prompt)), least_iou
+
+
+@grouped
 def export(
     model: Annotated[str, typer.Argument(help='Name of a model, or path of a checkpoint.')],
+    calibration: CalibrationOptions,
     folder: Annotated[
         Path | None,
         typer.Argument(
@@ -30,30 +85,8 @@ def export(
     runtime: Annotated[
         str, typer.Option('--runtime', '-r', help='onnxruntime, openvino or tensorrt.')
     ] = 'onnxruntime',
-    precision: Annotated[
-        str, typer.Option(help='fp32, bf16, fp16 or int8, as far as the runtime has it.')
-    ] = 'fp32',
-    device: Annotated[str, typer.Option(help='auto, cpu, cuda or cuda:N.')] = 'auto',
-    calibration: Annotated[
-        list[Path] | None,
-        typer.Option(
-            help='Images or folders of images such as the model will see, for int8. Repeatable.'
-        ),
-    ] = None,
-    prompt: Annotated[
-        list[str] | None,
-        typer.Option(
-            '--prompt', '-p', help='What those images show, for int8; ";" separates several.'
-        ),
-    ] = None,
-    least_iou: Annotated[
-        float | None,
-        typer.Option(
-            min=0.0,
-            max=1.0,
-            help='Agreement of int8 masks with fp32 below which nothing is written; 0.95.',
-        ),
-    ] = None,
+    precision: PrecisionOption = 'fp32',
+    device: DeviceOption = 'auto',
 ) -> None:
     """Write a model as a runtime needs it: ONNX, OpenVINO IR, or an engine of TensorRT.
 
@@ -61,6 +94,7 @@ def export(
     names them, and the masks are compared with those of fp32 on the same images.
     """
     from clipseg_model.devices import resolve_device
+    from clipseg_model.quantization import export_int8
     from clipseg_model.registry import load_model
     from clipseg_model.runtime import runtime_class
     from clipseg_model.runtime.export_files import exports_folder, weights_digest
@@ -71,9 +105,8 @@ def export(
         kind = runtime_class(runtime)
         if not issubclass(kind, ExportedRuntime):
             raise ExportError(f'The runtime {runtime!r} runs the checkpoint itself: no export')
-        on_demand = precision in kind.made_on_demand
-        if on_demand and (calibration or prompt or least_iou is not None):
-            raise ExportError('--calibration, --prompt and --least-iou belong to --precision int8')
+        if precision in kind.made_on_demand:
+            calibration.check_unused()
         place = resolve_device(
             'cpu' if device == 'auto' and 'cuda' not in kind.device_types else device
         )
@@ -82,26 +115,10 @@ def export(
         check_exportable(loaded)
         digest = weights_digest(loaded)
         root = exports_folder(card, digest) if folder is None else folder
-        if on_demand:
+        if precision in kind.made_on_demand:
             kind.export(loaded, card, digest, root, place, precision)
         else:
-            from clipseg_model.prompts import parse_prompts
-            from clipseg_model.quantization import LEAST_IOU, export_int8
-
-            if not calibration or not prompt:
-                raise ExportError(
-                    'int8 is calibrated on images such as the model will see: give --calibration '
-                    'FOLDER and a --prompt for what they show'
-                )
-            agreement = export_int8(
-                loaded,
-                card,
-                digest,
-                root,
-                _images(calibration),
-                parse_prompts('\n'.join(prompt)),
-                LEAST_IOU if least_iou is None else least_iou,
-            )
+            agreement = export_int8(loaded, card, digest, root, *calibration.read())
             out.print(
                 f'Masks agree with fp32 at IoU {agreement.iou:.4f} over {agreement.images} images '
                 f'(correlation of logits {agreement.correlation:.4f})',
@@ -110,16 +127,3 @@ def export(
     except ClipsegError as error:
         fail(str(error))
     out.print(escape(f'Written to {root / kind.variant(place, precision)}'), soft_wrap=True)
-
-
-def _images(paths: list[Path]) -> list[NDArray]:
-    from clipseg_model.cli.file_runner import find_files
-    from clipseg_model.images import read_image
-    from clipseg_model.quantization import MOST_IMAGES
-
-    files, problems = find_files(paths)
-    if problems:
-        path, reason = problems[0]
-        raise ExportError(f'{path}: {reason}')
-    step = max(1, len(files) // MOST_IMAGES)
-    return [read_image(path) for path in files[::step]]

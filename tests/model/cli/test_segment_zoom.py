@@ -1,3 +1,5 @@
+"""`clipseg segment --zoom` and `--instances`."""
+
 from __future__ import annotations
 
 import json
@@ -10,8 +12,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from click.testing import Result
-from numpy.typing import NDArray
+from clipseg_command import segment
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -20,20 +21,6 @@ from clipseg_model.images import read_image, read_mask
 from clipseg_model.registry import create_model
 from clipseg_model.zoom.proposals import GivenBoxes
 from clipseg_model.zoom.refinement import Zoom
-
-
-@pytest.fixture
-def photo(tmp_path: Path, image: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    Image.fromarray(image).save('photo.png')
-    return Path('photo.png')
-
-
-def segment(checkpoint: Path, *arguments: object) -> Result:
-    line = ['segment', *map(str, arguments), '-m', str(checkpoint), '--device', 'cpu']
-    result = CliRunner().invoke(app, line)
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-    return result
 
 
 def entries() -> list[dict[str, Any]]:
