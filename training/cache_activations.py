@@ -24,21 +24,17 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
+from clipseg_model.atomic_files import write_atomically
 from clipseg_model.devices import resolve_device
 from clipseg_model.errors import ClipsegError
 from clipseg_model.modeling.base import SegmentationModel
 from training.datasets.sources import open_source
-from training.loop.activations import (
-    DESCRIPTION,
-    ActivationsError,
-    ShardWriter,
-    description,
-    taps_of,
-)
+from training.loop.activations import DESCRIPTION, description, taps_of
 from training.loop.feeding import DrawnPictures, Load, Place, join
 from training.loop.learner import Learner, begin_model, follow_card
-from training.loop.run_folder import frozen_fingerprint, write_atomically
+from training.loop.run_folder import frozen_fingerprint
 from training.loop.settings import Settings, load_settings
+from training.loop.shards import ActivationsError, ShardWriter, writing
 
 
 class _Samples(Dataset[list[Load]]):
@@ -112,16 +108,11 @@ def cache(
             loader = DataLoader(
                 _Samples(drawn, batches), batch_size=None, num_workers=settings.workers
             )
-            writer = ShardWriter(path)
-            try:
+            with writing(path) as writer:
                 for loads in loader:
                     with cast:
                         _write(writer, learner, loads, layers)
                     bar.update(len(loads))
-                writer.close()
-            except BaseException:
-                writer.abandon()
-                raise
 
 
 def _claim(folder: Path, made: dict[str, object]) -> None:
@@ -179,7 +170,7 @@ def _write(
         )
     prompts = torch.stack([texts, supports], 1).float().cpu().numpy()
     for row, load in enumerate(loads):
-        writer.add(load.places[0], taps[row], prompts[row], load, grid, layers)
+        writer.add(taps[row], prompts[row], load, grid, layers)
 
 
 def main() -> None:

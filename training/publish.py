@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from clipseg_model.atomic_files import write_atomically
 from clipseg_model.errors import ClipsegError
 from clipseg_model.model_card import ModelCard
 from clipseg_model.modeling.backbone import OpenClipBackbone
@@ -17,7 +18,6 @@ from clipseg_model.modeling.base import SegmentationModel
 from clipseg_model.modeling.clipseg import CLIPSeg
 from clipseg_model.weights.checkpoints import save_checkpoint
 from clipseg_model.weights.huggingface import save_huggingface
-from training.loop.run_folder import write_atomically
 
 #: Licences that the hub knows by these names.
 LICENCES = (

@@ -18,16 +18,13 @@ import contextlib
 import json
 import os
 import sys
-import time
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor, nn
-from torch.utils.tensorboard import SummaryWriter
+from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts
 from tqdm import tqdm
 
 from clipseg_model.errors import ClipsegError
@@ -37,6 +34,7 @@ from training.datasets.sources import open_source
 from training.loop.activations import CachedActivations
 from training.loop.feeding import Drawn, DrawnPictures, Load, Order, feed
 from training.loop.learner import Learner, begin_model, follow_card, ground_name
+from training.loop.log import Log
 from training.loop.processes import begin_accelerator
 from training.loop.run_folder import (
     RunError,
@@ -45,8 +43,8 @@ from training.loop.run_folder import (
     frozen_fingerprint,
     git_commit,
 )
-from training.loop.run_state import Progress, load_state, put, restore, snapshot
-from training.loop.settings import Settings, Validation, load_settings
+from training.loop.run_state import Run, load_state, put
+from training.loop.settings import Settings, load_settings
 from training.loop.streaming import ActivationStream, Shards, feed_stream
 from training.loop.validation import Measured, Validator, better
 
@@ -84,66 +82,36 @@ def train(settings: Settings, output: Path, resume: bool = False) -> Path:
         accelerator.num_processes,
     )
     validator = open_validator(settings, order.part)
-    trained = learner.trained()
     optimizer = torch.optim.AdamW(
-        trained.values(), lr=settings.schedule.rate, weight_decay=settings.weight_decay
+        learner.trained().values(), lr=settings.schedule.rate, weight_decay=settings.weight_decay
+    )
+    # A fall over the whole run is a single cycle.
+    schedule = CosineAnnealingWarmRestarts(
+        optimizer, settings.cycle(samples), eta_min=settings.schedule.final_rate
     )
     frozen = frozen_fingerprint(model)
     module, optimizer = accelerator.prepare(learner, optimizer)
-    done = Progress(0, None, Counter())
+    run = Run(settings, folder, accelerator, learner, optimizer, samples, frozen)
     if state is not None:
-        done = restore(state, frozen, samples, trained, optimizer, accelerator)
+        run.restore(state)
     length = settings.length(samples)
-    writer = None
-    if accelerator.is_main_process:
-        folder.begin(settings.model_dump(mode='json'), done.step, accelerator.num_processes)
-        folder.trim_log(done.step)
-        writer = SummaryWriter(str(output / 'tensorboard'), purge_step=done.step)
-        count = sum(value.numel() for value in trained.values())
-        print(f'{samples} samples, {count:,} weights to train, {length} iterations')
+    log = Log(run, length)
     accelerator.wait_for_everyone()
-
-    def checkpoint() -> None:
-        if accelerator.is_main_process:
-            state = snapshot(settings, frozen, samples, trained, optimizer, accelerator, done)
-            folder.save(folder.last, state)
-
     learner.train()
-    pending: list[Tensor] = []
-    began, seen = time.monotonic(), 0
-    loads = open_loads(drawn, order, done.step, length, settings)
-    bar = tqdm(total=length, initial=done.step, disable=not accelerator.is_main_process, unit='it')
-    with bar:
-        for parts in loads:
-            rate = settings.rate(done.step, samples)
-            for group in optimizer.param_groups:
-                group['lr'] = rate
-            loss = step(module, learner, optimizer, parts, settings, accelerator, folder, done)
-            done.step += 1
-            pending.append(loss)
-            seen += settings.batch_size
-            bar.update()
-            if done.step % settings.log_every == 0 or done.step == length:
-                mean = accelerator.reduce(torch.stack(pending).mean(), 'mean').item()
-                pending.clear()
-                if writer is not None:
-                    speed = seen / (time.monotonic() - began)
-                    began, seen = time.monotonic(), 0
-                    figures = {'loss': mean, 'rate': rate, 'samples_per_second': round(speed, 2)}
-                    folder.log({'iteration': done.step, **figures})
-                    for name, value in figures.items():
-                        writer.add_scalar(f'train/{name}', value, done.step)
-                    bar.set_postfix(loss=f'{mean:.4f}')
-            last = done.step == length
-            if validator is not None and (last or done.step % validator.settings.every == 0):
-                measured = validator.measure(learner, accelerator, settings.pictures)
-                keep(measured, validator.settings, folder, writer, done, trained, accelerator)
-                began, seen = time.monotonic(), 0
-            if last or done.step % settings.save_every == 0:
-                checkpoint()
-    if writer is not None:
-        writer.close()
-        finish(folder, settings, learner, card, done, samples)
+    for parts in open_loads(drawn, order, run.step, length, settings):
+        # Told the step, so that the rate is a function of it and no state.
+        schedule.step(run.step)
+        loss = step(module, run, parts)
+        run.step += 1
+        log.add(loss, float(schedule.get_last_lr()[0]))
+        last = run.step == length
+        if validator is not None and (last or run.step % validator.settings.every == 0):
+            keep(run, validator.measure(learner, accelerator, settings.pictures), log)
+        if accelerator.is_main_process and (last or run.step % settings.save_every == 0):
+            folder.save(folder.last, run.snapshot())
+    log.close()
+    if accelerator.is_main_process:
+        finish(run, card)
     accelerator.wait_for_everyone()
     return folder.model
 
@@ -185,17 +153,8 @@ def open_validator(settings: Settings, batch: int) -> Validator | None:
     )
 
 
-def step(
-    module: nn.Module,
-    learner: Learner,
-    optimizer: Any,
-    parts: list[Load],
-    settings: Settings,
-    accelerator: Accelerator,
-    folder: RunFolder,
-    done: Progress,
-) -> Tensor:
-    """Learns from one batch, in as many parts as it came.
+def step(module: nn.Module, run: Run, parts: list[Load]) -> Tensor:
+    """Learn from one batch, in as many parts as it came.
 
     Returns:
         The loss of this process, a scalar.
@@ -203,111 +162,71 @@ def step(
     Raises:
         RunError: The loss is not finite. The places and keys of the samples are in a file.
     """
+    accelerator, settings = run.accelerator, run.settings
     total = torch.zeros((), device=accelerator.device)
     for number, load in enumerate(parts):
-        done.skipped.update(load.skipped)
+        run.skipped.update(load.skipped)
         for kind, example in load.examples.items():
-            if done.skipped[kind] == load.skipped[kind]:
+            if run.skipped[kind] == load.skipped[kind]:
                 tqdm.write(f'skipped, {kind}: {example}', file=sys.stderr)
         last = number == len(parts) - 1
         # Gradients of several processes are averaged once a step.
         with contextlib.nullcontext() if last else accelerator.no_sync(module):
             loss, _ = module(load)
             if not torch.isfinite(loss.detach()):
-                raise not_finite(folder, load, done.step, accelerator.process_index)
+                raise not_finite(run, load)
             accelerator.backward(loss / len(parts))
         total += loss.detach() / len(parts)
     if settings.clip_norm is not None:
-        accelerator.clip_grad_norm_(learner.trained().values(), settings.clip_norm)
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
+        accelerator.clip_grad_norm_(run.learner.trained().values(), settings.clip_norm)
+    run.optimizer.step()
+    run.optimizer.zero_grad(set_to_none=True)
     return total
 
 
-def not_finite(folder: RunFolder, load: Load, step: int, rank: int) -> RunError:
-    """Writes down which samples made a loss that is not finite."""
-    path = folder.path / f'non_finite_{step:06d}_{rank}.json'
+def not_finite(run: Run, load: Load) -> RunError:
+    """Write down which samples made a loss that is not finite."""
+    path = run.folder.path / f'non_finite_{run.step:06d}_{run.accelerator.process_index}.json'
     samples = [
         {'key': key, 'epoch': epoch, 'index': index, 'text': text}
         for key, (epoch, index), text in zip(
             load.batch.keys, load.places, load.batch.texts, strict=True
         )
     ]
-    path.write_text(json.dumps({'iteration': step, 'samples': samples}, indent=2))
+    path.write_text(json.dumps({'iteration': run.step, 'samples': samples}, indent=2))
     shown = ', '.join(load.batch.keys[:5]) + (' …' if len(samples) > 5 else '')
     return RunError(
-        f'the loss is not finite at iteration {step}, on the samples {shown} (all of them, with '
-        f'their epochs: {path}). {folder.last.name} is of before. Look at these samples; else '
-        'lower schedule.rate, set clip_norm, or use mixed_precision bf16 or no'
+        f'the loss is not finite at iteration {run.step}, on the samples {shown} (all of them, '
+        f'with their epochs: {path}). {run.folder.last.name} is of before. Look at these samples; '
+        'else lower schedule.rate, set clip_norm, or use mixed_precision bf16 or no'
     )
 
 
-def keep(
-    measured: Measured,
-    settings: Validation,
-    folder: RunFolder,
-    writer: SummaryWriter | None,
-    done: Progress,
-    trained: dict[str, nn.Parameter],
-    accelerator: Accelerator,
-) -> None:
-    """Writes a validation down, and the weights if it is the best so far."""
-    is_best, score = better(measured, done.best, settings.best_by)
-    if writer is not None:
-        scalars = measured.scalars()
-        folder.log({'iteration': done.step, 'validation': scalars, 'samples': measured.samples})
-        for name, value in scalars.items():
-            writer.add_scalar(f'validation/{name}', value, done.step)
-        for number, picture in enumerate(measured.pictures):
-            writer.add_image(f'validation/{number}', picture, done.step, dataformats='HWC')
-        figures = ', '.join(f'{name} {value:.4f}' for name, value in scalars.items())
-        tqdm.write(f'iteration {done.step}: {figures}{" (best)" if is_best else ""}')
+def keep(run: Run, measured: Measured, log: Log) -> None:
+    """Write a validation down, and the weights if it is the best so far."""
+    assert run.settings.validation is not None
+    is_best, score = better(measured, run.best, run.settings.validation.best_by)
+    log.add_validation(measured, is_best)
     if not is_best:
         return
-    done.best = score
-    if accelerator.is_main_process:
-        weights = {name: value.detach().cpu().clone() for name, value in trained.items()}
-        best = {'step': done.step, 'trained': weights, 'measured': measured.scalars()}
-        folder.save(folder.best, best)
+    run.best = score
+    if run.accelerator.is_main_process:
+        best = {'step': run.step, 'trained': run.weights(), 'measured': measured.scalars()}
+        run.folder.save(run.folder.best, best)
 
 
-def finish(
-    folder: RunFolder,
-    settings: Settings,
-    learner: Learner,
-    card: ModelCard | None,
-    done: Progress,
-    samples: int,
-) -> None:
-    """Writes the model that came out, the best by validation if there was one, and its card."""
-    trained = learner.trained()
+def finish(run: Run, card: ModelCard | None) -> None:
+    """Write the model that came out, the best by validation if there was one, and its card."""
+    folder, settings, learner = run.folder, run.settings, run.learner
+    prompts = settings.prompts
     details: dict[str, Any] = {
         'run': settings.model_dump(mode='json'),
         'commit': git_commit(),
         'environment': environment(),
-        'iterations': done.step,
-        'samples': samples,
+        'iterations': run.step,
+        'samples': run.samples,
     }
-    fields: dict[str, Any] = {}
-    if card is not None:
-        fields['template'] = card.template
-        details['init_from'] = {'name': card.name, 'licence': card.licence, 'source': card.source}
-    if done.best is not None:
-        best = folder.load(folder.best)
-        put(best['trained'], trained)
-        details['best'] = {'iteration': best['step'], **best['measured']}
-        fields['threshold'] = best['measured']['threshold']
-        assert settings.validation is not None
-        split = settings.validation.data
-        named = filter(None, [split['dataset'], split.get('split') or split.get('folder')])
-        size = settings.prompts.size
-        details['calibrated_on'] = f'{" ".join(map(str, named))}, squares of {size} px'
-    if done.skipped:
-        details['skipped'] = dict(done.skipped)
-        counts = ', '.join(f'{count} {kind}' for kind, count in sorted(done.skipped.items()))
-        print(f'broken records that were skipped: {counts}', file=sys.stderr)
-    prompts = settings.prompts
-    fields |= {
+    fields: dict[str, Any] = {
         'name': settings.name,
         'input_size': prompts.size,
         'resize': 'square' if prompts.fit == 'squeeze' else 'aspect',
@@ -318,6 +237,22 @@ def finish(
         f'{settings.data["dataset"]}.',
         'details': details,
     }
+    if card is not None:
+        fields['template'] = card.template
+        details['init_from'] = {'name': card.name, 'licence': card.licence, 'source': card.source}
+    if run.best is not None:
+        best = folder.load(folder.best)
+        put(best['trained'], learner.trained())
+        details['best'] = {'iteration': best['step'], **best['measured']}
+        fields['threshold'] = best['measured']['threshold']
+        assert settings.validation is not None
+        split = settings.validation.data
+        named = filter(None, [split['dataset'], split.get('split') or split.get('folder')])
+        details['calibrated_on'] = f'{" ".join(map(str, named))}, squares of {prompts.size} px'
+    if run.skipped:
+        details['skipped'] = dict(run.skipped)
+        counts = ', '.join(f'{count} {kind}' for kind, count in sorted(run.skipped.items()))
+        print(f'broken records that were skipped: {counts}', file=sys.stderr)
     save_checkpoint(folder.model, learner.model, fields)
     print(f'{folder.model}: use it with clipseg segment --model {folder.model}')
 

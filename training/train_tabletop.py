@@ -13,7 +13,7 @@ import argparse
 import json
 import os
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -150,7 +150,7 @@ class _Log:
         self._folder, self._began = folder, time.monotonic()
         self._bar = tqdm(initial=start, total=length, disable=not shown, mininterval=10)
         self._done = self._since = start
-        self._sums: Counter[str] = Counter()
+        self._sums: dict[str, float] = defaultdict(float)
 
     def add(self, losses: Mapping[str, Tensor]) -> None:
         """Adds the losses of the next iteration."""

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import errno
 import importlib.metadata
 import json
-import multiprocessing
+import math
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +19,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from clipseg_model import create_model
 from clipseg_model.weights.checkpoints import load_card, load_checkpoint
-from tests.training.tiny_runs import tiny_settings, write
-from training.loop import run_folder
+from tests.training.tiny_runs import log, losses, tiny_settings, write
 from training.loop.run_folder import RunError
 from training.train import train
 
@@ -37,50 +34,6 @@ def whole(tmp_path_factory) -> Path:
     return folder
 
 
-def weights(folder: Path) -> dict[str, torch.Tensor]:
-    return torch.load(folder / 'last.pt', weights_only=True)['trained']
-
-
-def log(folder: Path) -> list[dict]:
-    return [json.loads(line) for line in (folder / 'log.jsonl').read_text().splitlines()]
-
-
-def losses(folder: Path) -> dict[int, float]:
-    return {line['iteration']: line['loss'] for line in log(folder) if 'loss' in line}
-
-
-def assert_same_run(one: Path, other: Path) -> None:
-    first, second = (torch.load(folder / 'last.pt', weights_only=True) for folder in (one, other))
-    assert first['step'] == second['step']
-    for key in ('trained', 'optimizer'):
-        flat = [_flat(state[key]) for state in (first, second)]
-        assert flat[0].keys() == flat[1].keys()
-        assert all(torch.equal(value, flat[1][name]) for name, value in flat[0].items())
-    assert losses(one) == losses(other)
-
-
-def _flat(value, prefix='') -> dict[str, torch.Tensor]:
-    if isinstance(value, dict):
-        items = value.items()
-    elif isinstance(value, (list, tuple)):
-        items = enumerate(value)
-    else:
-        return {prefix: torch.as_tensor(0 if value is None else value)}
-    return {k: v for key, part in items for k, v in _flat(part, f'{prefix}.{key}').items()}
-
-
-def stop_after(monkeypatch, step: int) -> None:
-    """Makes a run break off when it has written the checkpoint of a step."""
-    original = run_folder.RunFolder.save
-
-    def save(self, path, state):
-        original(self, path, state)
-        if path.name == 'last.pt' and state['step'] == step:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(run_folder.RunFolder, 'save', save)
-
-
 def test_a_run_records_itself(whole):
     assert yaml.safe_load((whole / 'config.yaml').read_text())['batch_size'] == 4
     record = json.loads((whole / 'run_000000.json').read_text())
@@ -91,6 +44,18 @@ def test_a_run_records_itself(whole):
     measured = [line for line in log(whole) if 'validation' in line]
     assert [line['iteration'] for line in measured] == [3, 6]
     assert not list(whole.glob('.*.part'))
+
+
+def test_the_rate_falls_along_a_cosine_once_or_in_every_cycle(whole, tmp_path):
+    def rates(folder: Path) -> list[float]:
+        return [line['rate'] for line in log(folder) if 'rate' in line]
+
+    once = [1e-4 + 9e-4 * (1 + math.cos(math.pi * step / 6)) / 2 for step in range(6)]
+    assert rates(whole) == pytest.approx(once)
+    schedule = {'kind': 'cyclic', 'cycle_epochs': 1.2, 'final_rate': 0}
+    train(tiny_settings(schedule=schedule, validation=None), tmp_path / 'cycles')
+    # 1.2 epochs of ten samples are three steps of four.
+    assert rates(tmp_path / 'cycles') == pytest.approx(2 * [1e-3, 7.5e-4, 2.5e-4])
 
 
 def test_tensorboard_shows_scalars_and_pictures(whole):
@@ -132,66 +97,10 @@ def test_towers_stay_and_the_decoder_learns(whole):
     assert all(kept == name.startswith('backbone.') for name, kept in same.items())
 
 
-@pytest.mark.parametrize('changes', [{}, {'accumulate': 2, 'workers': 2}], ids=['', 'workers'])
-def test_a_resumed_run_is_the_same_bit_by_bit(changes, tmp_path, monkeypatch):
-    train(tiny_settings(**changes), tmp_path / 'whole')
-    with monkeypatch.context() as patch:
-        stop_after(patch, 4)
-        with pytest.raises(KeyboardInterrupt):
-            train(tiny_settings(**changes), tmp_path / 'parts')
-    assert torch.load(tmp_path / 'parts/last.pt', weights_only=True)['step'] == 4
-    torch.manual_seed(99)
-    train(tiny_settings(**changes), tmp_path / 'parts', resume=True)
-    assert_same_run(tmp_path / 'whole', tmp_path / 'parts')
-    assert json.loads((tmp_path / 'parts/run_000004.json').read_text())['start'] == 4
-
-
-def test_random_numbers_go_on_where_they_were(tmp_path, monkeypatch):
-    from training import train as module
-
-    drawn: dict[str, list[float]] = {'whole': [], 'parts': []}
-
-    def step_that_draws(name):
-        original = step
-
-        def drawing(*arguments):
-            drawn[name].append(torch.rand(()).item())
-            return original(*arguments)
-
-        return drawing
-
-    step = module.step
-    monkeypatch.setattr(module, 'step', step_that_draws('whole'))
-    train(tiny_settings(), tmp_path / 'whole')
-    monkeypatch.setattr(module, 'step', step_that_draws('parts'))
-    with monkeypatch.context() as patch:
-        stop_after(patch, 4)
-        with pytest.raises(KeyboardInterrupt):
-            train(tiny_settings(), tmp_path / 'parts')
-    train(tiny_settings(), tmp_path / 'parts', resume=True)
-    assert drawn['whole'] == drawn['parts']
-    assert len(set(drawn['whole'])) == 6
-
-
 def test_parts_of_a_batch_learn_as_the_whole_batch(whole, tmp_path):
     train(tiny_settings(accumulate=4), tmp_path / 'parts')
     for step, loss in losses(whole).items():
         assert losses(tmp_path / 'parts')[step] == pytest.approx(loss, abs=1e-5)
-
-
-def test_a_run_is_not_overwritten(whole):
-    with pytest.raises(RunError, match='--resume'):
-        train(tiny_settings(), whole)
-
-
-def test_a_run_does_not_go_on_with_other_settings(whole):
-    with pytest.raises(RunError, match='batch_size: 4 then, 2 now'):
-        train(tiny_settings(batch_size=2), whole, resume=True)
-
-
-def test_what_touches_no_weights_may_change_on_resume(whole):
-    train(tiny_settings(workers=1, save_every=3), whole, resume=True)
-    assert torch.load(whole / 'last.pt', weights_only=True)['step'] == 6
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_samples(tmp_path):
@@ -225,56 +134,6 @@ def test_broken_records_end_the_run_where_the_settings_say_so(tmp_path):
     data = {'dataset': 'tests.training.tiny_runs:Shapes', 'broken': 2, 'policy': 'raise'}
     with pytest.raises(BadRecord, match='shape 2 is not there'):
         train(tiny_settings(data=data), tmp_path / 'run')
-
-
-class FullDisk:
-    """A file on a disk with room for a number of bytes."""
-
-    def __init__(self, file, room: int) -> None:
-        self.file, self.room = file, room
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.file.close()
-
-    def write(self, data):
-        self.file.write(data[: self.room])
-        if len(data) > self.room:
-            self.file.flush()
-            raise OSError(errno.ENOSPC, 'No space left on device')
-
-    def __getattr__(self, name):
-        return getattr(self.file, name)
-
-
-def test_a_full_disk_leaves_the_last_checkpoint(tmp_path, monkeypatch):
-    with monkeypatch.context() as patch:
-        stop_after(patch, 2)
-        with pytest.raises(KeyboardInterrupt):
-            train(tiny_settings(), tmp_path / 'run')
-    before = (tmp_path / 'run/last.pt').read_bytes()
-    original = Path.open
-
-    def full(self, mode='r', *arguments, **options):
-        file = original(self, mode, *arguments, **options)
-        return FullDisk(file, 1000) if self.name == '.last.pt.part' else file
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, 'open', full)
-        with pytest.raises(RunError, match=r'No space left.*earlier last\.pt is untouched'):
-            train(tiny_settings(), tmp_path / 'run', resume=True)
-    assert (tmp_path / 'run/last.pt').read_bytes() == before
-    assert not list((tmp_path / 'run').glob('.*.part'))
-    train(tiny_settings(), tmp_path / 'run', resume=True)
-    assert torch.load(tmp_path / 'run/last.pt', weights_only=True)['step'] == 6
-
-
-def test_a_damaged_checkpoint_is_named(tmp_path):
-    (tmp_path / 'last.pt').write_bytes(b'not a checkpoint')
-    with pytest.raises(RunError, match=r'last\.pt is not a readable checkpoint'):
-        train(tiny_settings(), tmp_path, resume=True)
 
 
 def test_fine_tuning_begins_with_the_weights_of_another_model(whole, tmp_path):
@@ -367,43 +226,3 @@ def test_the_command_line(tmp_path):
     assert wrong.returncode == 1
     assert 'batchsize' in wrong.stderr
     assert 'Traceback' not in wrong.stderr
-
-
-def _run_in_child(settings: dict, folder: str) -> None:
-    torch.set_num_threads(1)
-    train(tiny_settings(**settings), Path(folder), resume=True)
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(900)
-def test_killed_at_random_moments_a_run_loses_no_checkpoint(tmp_path, monkeypatch):
-    # More than it can come to while it is killed, on any machine.
-    settings = {'iterations': 3000, 'save_every': 1, 'validation': None}
-    context = multiprocessing.get_context('forkserver')
-    context.set_forkserver_preload(['training.train', 'tests.training.test_train'])
-    rng = np.random.default_rng(0)
-    last, kills, steps = tmp_path / 'killed/last.pt', 0, [0]
-    while kills < 20:
-        child = context.Process(target=_run_in_child, args=(settings, str(tmp_path / 'killed')))
-        child.start()
-        # A child begins to save as soon as it has read the checkpoint before.
-        stamp, until = last.stat().st_mtime_ns if last.exists() else 0, time.monotonic() + 100
-        while child.is_alive() and time.monotonic() < until:
-            if last.exists() and last.stat().st_mtime_ns != stamp:
-                break
-            time.sleep(0.005)
-        time.sleep(float(rng.uniform(0, 0.12)))
-        if not child.is_alive():
-            break
-        child.kill()
-        child.join()
-        kills += 1
-        steps.append(torch.load(last, weights_only=True)['step'])
-        assert steps[-1] >= steps[-2], 'a checkpoint was lost'
-    assert kills == 20, f'the run ended after {kills} kills, at {steps}'
-    # And what was saved is what a run that nobody kills comes to.
-    stop_after(monkeypatch, steps[-1] + 2)
-    for name in ('killed', 'whole'):
-        with pytest.raises(KeyboardInterrupt):
-            train(tiny_settings(**settings), tmp_path / name, resume=True)
-    assert_same_run(tmp_path / 'whole', tmp_path / 'killed')

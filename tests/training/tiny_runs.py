@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 import yaml
 from numpy.typing import NDArray
 from pydantic import Field
@@ -18,6 +20,7 @@ from training.datasets.samples import (
     StrictSettings,
     Support,
 )
+from training.loop.run_folder import RunFolder
 from training.loop.settings import Settings
 
 #: A CLIP of open_clip's, made small.
@@ -124,3 +127,48 @@ def write(path: Path, **changes: Any) -> Path:
     """Writes the same as a YAML file."""
     path.write_text(yaml.safe_dump(tiny(**changes)))
     return path
+
+
+def log(folder: Path) -> list[dict[str, Any]]:
+    """Returns the lines of a run's log."""
+    return [json.loads(line) for line in (folder / 'log.jsonl').read_text().splitlines()]
+
+
+def losses(folder: Path) -> dict[int, float]:
+    """Returns the loss of each iteration of a run."""
+    return {line['iteration']: line['loss'] for line in log(folder) if 'loss' in line}
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    """Makes sure that two runs came to the same, bit by bit."""
+    first, second = (torch.load(folder / 'last.pt', weights_only=True) for folder in (one, other))
+    assert first['step'] == second['step']
+    for key in ('trained', 'optimizer'):
+        flat = [_flat(state[key]) for state in (first, second)]
+        assert flat[0].keys() == flat[1].keys()
+        assert all(torch.equal(value, flat[1][name]) for name, value in flat[0].items())
+    assert losses(one) == losses(other)
+    rates = [[line['rate'] for line in log(folder) if 'rate' in line] for folder in (one, other)]
+    assert rates[0] == rates[1]
+
+
+def _flat(value: Any, prefix: str = '') -> dict[str, torch.Tensor]:
+    if isinstance(value, dict):
+        items = value.items()
+    elif isinstance(value, (list, tuple)):
+        items = enumerate(value)
+    else:
+        return {prefix: torch.as_tensor(0 if value is None else value)}
+    return {k: v for key, part in items for k, v in _flat(part, f'{prefix}.{key}').items()}
+
+
+def stop_after(monkeypatch: Any, step: int) -> None:
+    """Makes a run break off when it has written the checkpoint of a step."""
+    original = RunFolder.save
+
+    def save(self, path, state):
+        original(self, path, state)
+        if path.name == 'last.pt' and state['step'] == step:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(RunFolder, 'save', save)

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from clipseg_model.atomic_files import write_atomically
 from tabletop_world.language.phrases import Phrase, absent, describe, describe_unseen_pairs
 from tabletop_world.language.vocabulary import UNSEEN_WORDS
 from tabletop_world.render.renderer import Renderer
@@ -91,10 +92,8 @@ def render_shard(folder: Path, split: str, shard: int, scenes: int, size: int) -
                 ids.append(frame.instances)
     np.save(folder / f'rgb_{shard:04d}.npy', np.stack(rgb))
     np.save(folder / f'ids_{shard:04d}.npy', np.stack(ids))
-    # The JSON is written last and renamed into place: it marks the shard as complete.
-    partial = views_path.with_suffix(f'.{os.getpid()}.part')
-    partial.write_text(json.dumps(views))
-    partial.replace(views_path)
+    # Written last: it marks the shard as complete.
+    write_atomically(views_path, json.dumps(views))
     return len(views)
 
 

@@ -1,46 +1,23 @@
 """Activations of frozen towers on disk, and how they stand in for pictures in training.
 
-They lie in WebDataset shards: plain tar files in which the members of a sample share a name.
-
-    EPOCH-INDEX.taps.npy        float16 (L, N, C), the activations that the decoder reads
-    EPOCH-INDEX.prompts.npy     float32 (2, E), embeddings of the caption and of the prompt image
-    EPOCH-INDEX.mask.png        the truth, 8 bit
-    EPOCH-INDEX.valid.png       pixels that count; missing where all do
-    EPOCH-INDEX.json            key, text, share of the text, token grid, layers
-
-``SHARD.tar.index`` says where in its shard each sample begins, so that any sample can be read at
-any time: the order of a run is then the same as without activations. ``activations.json`` says
-what was cached. Samples lie in random order, so that :mod:`training.loop.streaming` can read
-shards from end to end.
+They lie in the shards of :mod:`training.loop.shards`, in random order. An index allows to read any
+sample at any time, so that the order of a run is the same as without activations;
+:mod:`training.loop.streaming` reads shards from end to end instead. ``activations.json`` says what
+was cached.
 """
 
 from __future__ import annotations
 
-import io
 import json
-import tarfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
-import torch
-from numpy.typing import NDArray
-
-from clipseg_model.errors import ClipsegError
 from training.loop.feeding import Load, Place
-from training.loop.prompting import PromptBatch
-from training.loop.run_folder import write_atomically
 from training.loop.settings import Settings
+from training.loop.shards import ActivationsError, index_of, name_of, read_sample, to_load
 
 DESCRIPTION = 'activations.json'
-#: What reading a damaged sample raises.
-DAMAGES = (KeyError, ValueError, cv2.error)
-
-
-class ActivationsError(ClipsegError):
-    """Cached activations are missing, damaged, or of another run."""
 
 
 def taps_of(config: Mapping[str, Any]) -> list[int]:
@@ -80,74 +57,6 @@ def description(
         'frozen': frozen,
         'layers': taps_of(config) if layers is None else list(layers),
     }
-
-
-class ShardWriter:
-    """Writes one shard, complete or not at all.
-
-    Args:
-        path: The tar file.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._partial = path.with_name(f'.{path.name}.part')
-        self._tar = tarfile.open(self._partial, 'w', format=tarfile.USTAR_FORMAT)  # noqa: SIM115
-        self._places: dict[str, int] = {}
-
-    def add(
-        self,
-        place: Place,
-        taps: NDArray[np.float16],
-        prompts: NDArray[np.float32],
-        load: Load,
-        grid: tuple[int, int],
-        layers: Sequence[int],
-    ) -> None:
-        """Adds a sample.
-
-        Args:
-            place: Its epoch and index.
-            taps: (L, N, C).
-            prompts: (2, E), embeddings of caption and prompt image.
-            load: The sample, a batch of one.
-            grid: Token grid of the taps.
-            layers: Blocks that were tapped.
-        """
-        batch = load.batch
-        name = f'{place[0]:04d}-{place[1]:08d}'
-        self._places[name] = self._tar.offset
-        record = {
-            'key': batch.keys[0],
-            'text': batch.texts[0],
-            'text_weight': float(batch.text_weights[0]),
-            'has_support': bool(batch.has_support[0]),
-            'class_id': int(batch.class_ids[0]),
-            'grid': list(grid),
-            'layers': list(layers),
-        }
-        self._member(f'{name}.taps.npy', _npy(taps))
-        self._member(f'{name}.prompts.npy', _npy(prompts))
-        self._member(f'{name}.mask.png', _png(batch.masks[0, 0].numpy()))
-        if not bool(batch.valid.all()):
-            self._member(f'{name}.valid.png', _png(batch.valid[0, 0].numpy()))
-        self._member(f'{name}.json', json.dumps(record).encode())
-
-    def close(self) -> None:
-        """Gives the shard its name, after its index."""
-        self._tar.close()
-        write_atomically(index_of(self.path), json.dumps(self._places))
-        self._partial.replace(self.path)
-
-    def abandon(self) -> None:
-        """Removes what was written."""
-        self._tar.close()
-        self._partial.unlink(missing_ok=True)
-
-    def _member(self, name: str, content: bytes) -> None:
-        member = tarfile.TarInfo(name)
-        member.size = len(content)
-        self._tar.addfile(member, io.BytesIO(content))
 
 
 class CachedActivations:
@@ -196,29 +105,16 @@ class CachedActivations:
         check_description(self._description, str(self.folder), settings, config, frozen)
 
     def load(self, place: Place) -> Load:
-        """Reads the sample of a place, a batch of one.
+        """Read the sample of a place, a batch of one.
 
         Raises:
             ActivationsError: Its shard is damaged.
         """
-        name = f'{place[0] % self.epochs:04d}-{place[1]:08d}'
+        name = name_of((place[0] % self.epochs, place[1]))
         shard, offset = self._places[name]
-        members: dict[str, bytes] = {}
-        try:
-            with shard.open('rb') as file:
-                file.seek(offset)
-                # The members of a sample lie side by side.
-                with tarfile.open(fileobj=file, mode='r:') as tar:
-                    while (member := tar.next()) is not None and member.name.startswith(name):
-                        content = tar.extractfile(member)
-                        assert content is not None
-                        members[member.name[len(name) + 1 :]] = content.read()
-            return to_load(place, members)
-        except (OSError, tarfile.TarError, *DAMAGES) as error:
-            raise ActivationsError(
-                f'{shard} is damaged at sample {name} ({error!r}): delete it, and run '
-                'training.cache_activations again'
-            ) from error
+        load = to_load(read_sample(shard, name, offset), str(shard))
+        load.places = [place]
+        return load
 
 
 def check_description(
@@ -253,71 +149,3 @@ def check_description(
             f'the activations in {where} are of another run ({"; ".join(differ)}): cache '
             'them again, or set activations to null'
         )
-
-
-def to_load(place: Place, members: Mapping[str, bytes]) -> Load:
-    """Makes a batch of one of the members of a sample.
-
-    Args:
-        place: Its epoch and index.
-        members: Contents by the end of their names, as they lie in a shard.
-
-    Raises:
-        KeyError: A member is missing.
-        ValueError: One is damaged; or ``cv2.error``.
-    """
-    record = json.loads(members['json'])
-    taps = torch.from_numpy(_array(members['taps.npy']))
-    prompts = torch.from_numpy(_array(members['prompts.npy']))
-    masks = torch.from_numpy(_pixels(members['mask.png']))[None, None]
-    counts = torch.ones_like(masks)
-    if 'valid.png' in members:
-        counts = torch.from_numpy(_pixels(members['valid.png']))[None, None]
-    batch = PromptBatch(
-        keys=[record['key']],
-        images=torch.zeros(1, 0),
-        masks=masks,
-        valid=counts > 0.5,
-        texts=[record['text']],
-        supports=torch.zeros(1, 0),
-        has_support=torch.tensor([record['has_support']]),
-        text_weights=torch.tensor([record['text_weight']], dtype=torch.float32),
-        class_ids=torch.tensor([record['class_id']]),
-    )
-    height, width = record['grid']
-    return Load(
-        [place],
-        batch,
-        taps=[tap[None] for tap in taps],
-        grid=(height, width),
-        layers=record['layers'],
-        texts=prompts[:1],
-        supports=prompts[1:],
-    )
-
-
-def index_of(shard: Path) -> Path:
-    """Returns the file that says where the samples of a shard are."""
-    return shard.with_name(shard.name + '.index')
-
-
-def _npy(values: NDArray[Any]) -> bytes:
-    buffer = io.BytesIO()
-    np.save(buffer, np.ascontiguousarray(values), allow_pickle=False)
-    return buffer.getvalue()
-
-
-def _array(content: bytes) -> NDArray[Any]:
-    return np.asarray(np.load(io.BytesIO(content), allow_pickle=False))
-
-
-def _png(plane: NDArray[Any]) -> bytes:
-    levels = np.round(np.asarray(plane, np.float32) * 255).astype(np.uint8)
-    return bytes(cv2.imencode('.png', levels)[1])
-
-
-def _pixels(content: bytes) -> NDArray[np.float32]:
-    plane = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_GRAYSCALE)
-    if plane is None:
-        raise ValueError('a mask is no PNG')
-    return np.asarray(plane, np.float32) / np.float32(255)

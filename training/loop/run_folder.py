@@ -22,6 +22,7 @@ import torch
 import yaml
 from torch import Tensor, nn
 
+from clipseg_model.atomic_files import write_atomically
 from clipseg_model.errors import ClipsegError
 
 PACKAGES = ('torch', 'accelerate', 'open_clip_torch', 'timm', 'numpy', 'safetensors', 'tensorboard')
@@ -101,9 +102,16 @@ class RunFolder:
         Raises:
             RunError: It cannot be written; the older one is as it was.
         """
+        # In memory first: where the disk is full, torch's own writer does not say so.
         buffer = io.BytesIO()
         torch.save(dict(state), buffer)
-        write_atomically(path, buffer.getvalue())
+        try:
+            write_atomically(path, buffer.getvalue())
+        except OSError as error:
+            kept = f'; the earlier {path.name} is untouched' if path.exists() else ''
+            raise RunError(
+                f'{path} could not be written: {error}{kept}. Make room, then go on with --resume'
+            ) from error
 
     def load(self, path: Path) -> dict[str, Any]:
         """Reads a checkpoint; it is not unpickled freely.
@@ -116,40 +124,6 @@ class RunFolder:
         except Exception as error:  # torch, pickle and zip each raise their own kinds
             raise RunError(f'{path} is not a readable checkpoint: {error}') from error
         return state
-
-
-def write_atomically(path: Path, content: str | bytes) -> None:
-    """Writes a file in place of an older one, complete or not at all.
-
-    Raises:
-        RunError: It cannot be written; the older one is as it was.
-    """
-    data = content.encode() if isinstance(content, str) else content
-    partial = path.with_name(f'.{path.name}.part')
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open('wb') as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-        _sync_folder(path.parent)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        kept = f'; the earlier {path.name} is untouched' if path.exists() else ''
-        raise RunError(
-            f'{path} ({len(data) / 1e6:.1f} MB) could not be written: {error}{kept}. Make room, '
-            'then go on with --resume'
-        ) from error
-
-
-def _sync_folder(folder: Path) -> None:
-    """Makes a rename survive a power cut."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def git_commit() -> str:

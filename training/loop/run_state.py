@@ -1,58 +1,93 @@
-"""What a run of :mod:`training.train` needs to go on where it was: written, read, put back."""
+"""A run of :mod:`training.train` under way, and what it needs to go on: written, read, put back."""
 
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from training.loop.learner import Learner
 from training.loop.run_folder import RunError, RunFolder
 from training.loop.settings import Settings, differences
 
 
 @dataclass
-class Progress:
-    """How far a run is.
+class Run:
+    """What a run works with, and how far it is.
 
     Attributes:
+        settings: What it was told.
+        folder: Where it writes.
+        accelerator: Its processes.
+        learner: The model that learns.
+        optimizer: Of the weights that are trained.
+        samples: How many there are to train on.
+        frozen: Fingerprint of what is not trained.
         step: Steps that are done.
         best: Score of the best validation so far, where more is better.
         skipped: Broken records met, by kind.
     """
 
-    step: int
-    best: float | None
-    skipped: Counter[str]
+    settings: Settings
+    folder: RunFolder
+    accelerator: Accelerator
+    learner: Learner
+    optimizer: Any
+    samples: int
+    frozen: str
+    step: int = 0
+    best: float | None = None
+    skipped: Counter[str] = field(default_factory=Counter)
 
+    def weights(self) -> dict[str, Tensor]:
+        """Return a copy of the trained weights, by name, on the CPU."""
+        trained = self.learner.trained()
+        return {name: value.detach().cpu().clone() for name, value in trained.items()}
 
-def snapshot(
-    settings: Settings,
-    frozen: str,
-    samples: int,
-    trained: dict[str, nn.Parameter],
-    optimizer: Any,
-    accelerator: Accelerator,
-    done: Progress,
-) -> dict[str, Any]:
-    """Returns everything that a run needs to go on."""
-    scaler = accelerator.scaler
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-    return {
-        'step': done.step,
-        'best': done.best,
-        'skipped': dict(done.skipped),
-        'samples': samples,
-        'settings': settings.model_dump(mode='json'),
-        'frozen': frozen,
-        'trained': {name: value.detach().cpu().clone() for name, value in trained.items()},
-        'optimizer': optimizer.state_dict(),
-        'scaler': None if scaler is None else scaler.state_dict(),
-        'rng': {'cpu': torch.get_rng_state(), 'cuda': cuda},
-    }
+    def snapshot(self) -> dict[str, Any]:
+        """Return everything that the run needs to go on."""
+        scaler = self.accelerator.scaler
+        cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+        return {
+            'step': self.step,
+            'best': self.best,
+            'skipped': dict(self.skipped),
+            'samples': self.samples,
+            'settings': self.settings.model_dump(mode='json'),
+            'frozen': self.frozen,
+            'trained': self.weights(),
+            'optimizer': self.optimizer.state_dict(),
+            'scaler': None if scaler is None else scaler.state_dict(),
+            'rng': {'cpu': torch.get_rng_state(), 'cuda': cuda},
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Put the run back to where :meth:`snapshot` was taken.
+
+        Raises:
+            RunError: The towers or the data are others than the run began with.
+        """
+        if state['samples'] != self.samples:
+            raise RunError(
+                f'the run began with {state["samples"]} samples, and there are {self.samples} now'
+            )
+        if state['frozen'] != self.frozen:
+            raise RunError('the frozen towers are not those that the run began with: see `towers`')
+        put(state['trained'], self.learner.trained())
+        self.optimizer.load_state_dict(state['optimizer'])
+        scaler = self.accelerator.scaler
+        if scaler is not None and state['scaler'] is not None:
+            scaler.load_state_dict(state['scaler'])
+        torch.set_rng_state(state['rng']['cpu'])
+        if len(state['rng']['cuda']) == torch.cuda.device_count():
+            torch.cuda.set_rng_state_all(state['rng']['cuda'])
+        self.step, self.best = state['step'], state['best']
+        self.skipped = Counter(state['skipped'])
 
 
 def load_state(folder: RunFolder, settings: Settings, resume: bool) -> dict[str, Any] | None:
@@ -79,37 +114,8 @@ def load_state(folder: RunFolder, settings: Settings, resume: bool) -> dict[str,
     return state
 
 
-def restore(
-    state: dict[str, Any],
-    frozen: str,
-    samples: int,
-    trained: dict[str, nn.Parameter],
-    optimizer: Any,
-    accelerator: Accelerator,
-) -> Progress:
-    """Puts a run back to where its checkpoint was written.
-
-    Raises:
-        RunError: The towers or the data are others than the run began with.
-    """
-    if state['samples'] != samples:
-        raise RunError(
-            f'the run began with {state["samples"]} samples, and there are {samples} now'
-        )
-    if state['frozen'] != frozen:
-        raise RunError('the frozen towers are not those that the run began with: see `towers`')
-    put(state['trained'], trained)
-    optimizer.load_state_dict(state['optimizer'])
-    if accelerator.scaler is not None and state['scaler'] is not None:
-        accelerator.scaler.load_state_dict(state['scaler'])
-    torch.set_rng_state(state['rng']['cpu'])
-    if len(state['rng']['cuda']) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all(state['rng']['cuda'])
-    return Progress(state['step'], state['best'], Counter(state['skipped']))
-
-
 @torch.no_grad()
-def put(weights: dict[str, Tensor], trained: dict[str, nn.Parameter]) -> None:
+def put(weights: Mapping[str, Tensor], trained: dict[str, nn.Parameter]) -> None:
     """Copies weights into the parameters of their names."""
     if weights.keys() != trained.keys():
         raise RunError(f'weights of other names: {sorted(weights.keys() ^ trained.keys())}')

@@ -7,7 +7,6 @@ model, the data and what departs from it.
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -49,16 +48,6 @@ class Schedule(StrictSettings):
         if (self.kind == 'cyclic') != (self.cycle_epochs is not None):
             raise ValueError('cycle_epochs is for kind: cyclic, which needs it')
         return self
-
-    def at(self, iteration: int, length: int) -> float:
-        """Returns the rate of an iteration, counted from 0.
-
-        Args:
-            iteration: Of the run.
-            length: Iterations of the run, or of a cycle for ``cyclic``.
-        """
-        done = (iteration % length if self.kind == 'cyclic' else min(iteration, length)) / length
-        return self.final_rate + (self.rate - self.final_rate) * (1 + math.cos(math.pi * done)) / 2
 
 
 class Validation(StrictSettings):
@@ -184,13 +173,16 @@ class Settings(StrictSettings):
             return max(1, round(self.epochs * samples / self.batch_size))
         return self.iterations or 20_000
 
-    def rate(self, iteration: int, samples: int) -> float:
-        """Returns the learning rate of a step, counted from 0."""
-        cycle = self.schedule.cycle_epochs
-        length = self.length(samples)
-        if cycle is not None:
-            length = max(1, round(cycle * samples / self.batch_size))
-        return self.schedule.at(iteration, length)
+    def cycle(self, samples: int) -> int:
+        """Returns the steps over which the learning rate falls: a cycle's, or the run's.
+
+        Args:
+            samples: Of the training data.
+        """
+        epochs = self.schedule.cycle_epochs
+        if epochs is None:
+            return self.length(samples)
+        return max(1, round(epochs * samples / self.batch_size))
 
 
 def load_settings(

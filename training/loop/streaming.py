@@ -17,19 +17,13 @@ from typing import Any
 
 import numpy as np
 import torch
+import webdataset
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from training.datasets.samples import DataError
-from training.datasets.shards import open_place, read_shard
-from training.loop.activations import (
-    DAMAGES,
-    DESCRIPTION,
-    ActivationsError,
-    check_description,
-    to_load,
-)
+from training.loop.activations import DESCRIPTION, check_description
 from training.loop.feeding import Load, join
 from training.loop.settings import Settings
+from training.loop.shards import ActivationsError, read_shard, to_load
 
 #: Samples that a loading process holds and shuffles, at 2.2 MB each for ViT-B/16 with three taps.
 BUFFER = 64
@@ -56,7 +50,7 @@ class Shards:
         """
         path = f'{place.rstrip("/")}/{DESCRIPTION}'
         try:
-            with open_place(path) as file:
+            with webdataset.gopen(path) as file:
                 description = json.loads(file.read())
             shards = cls(place.rstrip('/'), description)
             assert len(shards.sizes()) > 0
@@ -158,45 +152,19 @@ class ActivationStream(IterableDataset[Load]):
         self, mine: list[int], sizes: list[int], seed: list[int], skip: int
     ) -> Iterator[Load]:
         chunk, leave_out = divmod(skip, self.buffer)
-        first = chunk * self.buffer
-        reading = self._read(mine, sizes, first)
+        reading = self._read(mine, sizes, chunk * self.buffer)
         while held := list(islice(reading, self.buffer)):
             order = np.random.default_rng([*seed, chunk]).permutation(len(held))
             for position in order[leave_out:]:
-                yield _decoded(*held[position])
+                sample = held[position]
+                yield to_load(sample, sample['__url__'])
             chunk, leave_out = chunk + 1, 0
 
-    def _read(
-        self, mine: list[int], sizes: list[int], first: int
-    ) -> Iterator[tuple[str, str, dict[str, bytes]]]:
+    def _read(self, mine: list[int], sizes: list[int], first: int) -> Iterator[dict[str, Any]]:
         for shard in mine:
-            if first >= sizes[shard]:
-                first -= sizes[shard]
-                continue
-            path, count = self.shards.path(shard), first
-            try:
-                for name, members in read_shard(path, first):
-                    yield path, name, members
-                    count += 1
-            except DataError as error:
-                raise ActivationsError(f'{error}. Cache that shard again') from error
-            if count != sizes[shard]:
-                raise ActivationsError(
-                    f'{path} has {count} samples and not {sizes[shard]}: delete it, and run '
-                    'training.cache_activations again'
-                )
-            first = 0
-
-
-def _decoded(path: str, name: str, members: dict[str, bytes]) -> Load:
-    try:
-        epoch, index = name.split('-')
-        return to_load((int(epoch), int(index)), members)
-    except DAMAGES as error:
-        raise ActivationsError(
-            f'{path} is damaged at sample {name} ({error!r}): delete it, and run '
-            'training.cache_activations again'
-        ) from error
+            if first < sizes[shard]:
+                yield from read_shard(self.shards.path(shard), sizes[shard], first)
+            first = max(0, first - sizes[shard])
 
 
 def feed_stream(

@@ -28,13 +28,13 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from clipseg_model import Prompt, Segmenter, create_model
+from clipseg_model.atomic_files import write_atomically
 from clipseg_model.errors import ClipsegError
 from clipseg_model.segmentation import PromptResult
 from training.cache_activations import cache
 from training.datasets.samples import sample_rng
 from training.datasets.tabletop_phrases import TabletopPhrases, TabletopSettings
 from training.loop.activations import DESCRIPTION
-from training.loop.run_folder import write_atomically
 from training.loop.settings import Settings, load_settings
 from training.metrics.classes import PromptStatistics, absent_figures
 from training.metrics.pixels import PixelStatistics, index_of

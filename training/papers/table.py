@@ -23,6 +23,7 @@ import numpy as np
 from accelerate import Accelerator
 from rich.console import Console
 
+from clipseg_model.atomic_files import write_atomically
 from clipseg_model.errors import ClipsegError
 from clipseg_model.prompting.visual_prompt import DEFAULT_METHOD
 from clipseg_model.registry import load_model
@@ -37,7 +38,7 @@ from training.evaluation.modes import (
     evaluate,
     evenly_spread,
 )
-from training.loop.run_folder import git_commit, write_atomically
+from training.loop.run_folder import git_commit
 from training.loop.settings import changed
 from training.papers.published import Column, Part, Row, Table, TableError, filled, load_published
 from training.papers.report import Cell, Report, to_csv, to_markdown, to_svg

@@ -13,10 +13,11 @@ import webdataset
 from tests.training.tiny_runs import tiny_settings
 from training.cache_activations import cache
 from training.datasets.sources import open_source
-from training.loop.activations import ActivationsError, CachedActivations
+from training.loop.activations import CachedActivations
 from training.loop.feeding import DrawnPictures
 from training.loop.learner import Learner, begin_model
 from training.loop.settings import Settings
+from training.loop.shards import ActivationsError, read_shard, to_load, writing
 from training.train import train
 
 pytestmark = pytest.mark.usefixtures('one_thread')
@@ -90,29 +91,30 @@ def test_shards_are_webdatasets(cached):
 
 
 def test_a_matte_and_pixels_that_do_not_count_are_kept(tmp_path):
-    from training.loop.activations import ShardWriter, _array, _pixels, _png
-
     settings = tiny_settings()
     drawn = DrawnPictures(open_source(settings.data), settings.prompts, settings.seed)
     load = drawn.load((0, 0))
     load.batch.masks[:] = torch.linspace(0, 1, 64)
     load.batch.valid[..., :9] = False
-    writer = ShardWriter(tmp_path / 'one.tar')
-    writer.add(
-        (0, 0),
-        np.ones((2, 17, 32), np.float16),
-        np.zeros((2, 24), np.float32),
-        load,
-        (4, 4),
-        [1, 3],
-    )
-    writer.close()
-    (sample,) = webdataset.WebDataset(str(tmp_path / 'one.tar'), shardshuffle=False)
-    masks = _pixels(sample['mask.png'])
-    np.testing.assert_allclose(masks, load.batch.masks[0, 0], atol=0.5 / 255 + 1e-6)
-    np.testing.assert_array_equal(_pixels(sample['valid.png']) > 0.5, load.batch.valid[0, 0])
-    assert _array(sample['taps.npy']).all()
-    assert _pixels(_png(np.ones((3, 3)))).min() == 1
+    with writing(tmp_path / 'one.tar') as writer:
+        taps, prompts = np.ones((2, 17, 32), np.float16), np.zeros((2, 24), np.float32)
+        writer.add(taps, prompts, load, (4, 4), [1, 3])
+    (sample,) = read_shard(str(tmp_path / 'one.tar'), 1)
+    read = to_load(sample, 'one.tar')
+    torch.testing.assert_close(read.batch.masks, load.batch.masks, atol=0.5 / 255 + 1e-6, rtol=0)
+    assert (read.batch.masks.min(), read.batch.masks.max()) == (0, 1)
+    assert torch.equal(read.batch.valid, load.batch.valid)
+    assert all(bool(tap.all()) for tap in read.taps)
+
+
+def test_members_that_are_none_of_a_sample_are_not_unpickled(tmp_path):
+    settings = tiny_settings()
+    load = DrawnPictures(open_source(settings.data), settings.prompts, 0).load((0, 0))
+    with writing(tmp_path / 'one.tar') as writer:
+        taps, prompts = np.ones((2, 17, 32), np.float16), np.zeros((2, 24), np.float32)
+        writer.add(taps, prompts, load, (4, 4), [1, 3])
+    (sample,) = read_shard(str(tmp_path / 'one.tar'), 1)
+    to_load({**sample, 'pyd': b'no pickle'}, 'one.tar')
 
 
 @pytest.mark.parametrize(

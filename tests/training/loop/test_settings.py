@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import pytest
-import torch
 import yaml
 
 from tests.training.tiny_runs import tiny, tiny_settings, write
 from training.datasets.sources import SOURCES, SourceError, check_source
 from training.loop.learner import begin_model
-from training.loop.settings import Schedule, SettingsError, load_settings
+from training.loop.settings import SettingsError, load_settings
 
 
 def test_unknown_keys_and_values_out_of_range_are_all_named(tmp_path):
@@ -76,28 +75,6 @@ def test_files_that_hold_no_settings(content, tmp_path):
         load_settings(tmp_path / 'wrong.yaml')
     with pytest.raises(SettingsError, match='cannot be read'):
         load_settings(tmp_path / 'missing.yaml')
-
-
-def test_the_cosine_is_that_of_torch():
-    weight = torch.nn.Parameter(torch.zeros(1))
-    optimizer = torch.optim.SGD([weight], lr=1e-3)
-    cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=50, eta_min=1e-4)
-    ours = Schedule()
-    for step in range(50):
-        assert ours.at(step, 50) == pytest.approx(optimizer.param_groups[0]['lr'])
-        optimizer.step()
-        cosine.step()
-
-
-def test_cycles_are_those_of_warm_restarts():
-    weight = torch.nn.Parameter(torch.zeros(1))
-    optimizer = torch.optim.SGD([weight], lr=1e-3)
-    restarts = torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(optimizer, T_0=20)
-    ours = Schedule(kind='cyclic', cycle_epochs=1, final_rate=0)
-    for step in range(60):
-        assert ours.at(step, 20) == pytest.approx(optimizer.param_groups[0]['lr'])
-        optimizer.step()
-        restarts.step()
 
 
 @pytest.mark.parametrize(

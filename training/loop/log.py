@@ -1,0 +1,84 @@
+"""The log of a training run."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+from training.loop.run_state import Run
+from training.loop.validation import Measured
+
+
+class Log:
+    """What a run says of itself: ``log.jsonl``, TensorBoard and a bar, by the main process alone.
+
+    Args:
+        run: The run, which begins or goes on.
+        length: Its steps.
+    """
+
+    def __init__(self, run: Run, length: int) -> None:
+        self._run, self._length = run, length
+        self._pending: list[Tensor] = []
+        self._restart_clock()
+        self._writer: SummaryWriter | None = None
+        shown = run.accelerator.is_main_process
+        if shown:
+            dumped = run.settings.model_dump(mode='json')
+            run.folder.begin(dumped, run.step, run.accelerator.num_processes)
+            run.folder.trim_log(run.step)
+            self._writer = SummaryWriter(str(run.folder.path / 'tensorboard'), purge_step=run.step)
+            count = sum(value.numel() for value in run.learner.trained().values())
+            print(f'{run.samples} samples, {count:,} weights to train, {length} iterations')
+        self._bar = tqdm(total=length, initial=run.step, disable=not shown, unit='it')
+
+    def add(self, loss: Tensor, rate: float) -> None:
+        """Take the loss of a step in this process; every ``log_every`` steps, write the mean."""
+        run, settings = self._run, self._run.settings
+        self._pending.append(loss)
+        self._seen += settings.batch_size
+        self._bar.update()
+        if run.step % settings.log_every and run.step != self._length:
+            return
+        mean = run.accelerator.reduce(torch.stack(self._pending).mean(), 'mean').item()
+        self._pending.clear()
+        speed = self._seen / (time.monotonic() - self._began)
+        self._restart_clock()
+        figures = {'loss': mean, 'rate': rate, 'samples_per_second': round(speed, 2)}
+        self._write(figures, 'train', figures)
+        self._bar.set_postfix(loss=f'{mean:.4f}')
+
+    def add_validation(self, measured: Measured, is_best: bool) -> None:
+        """Write the figures and pictures of a validation."""
+        step, scalars = self._run.step, measured.scalars()
+        line = {'validation': scalars, 'samples': measured.samples}
+        self._write(line, 'validation', scalars)
+        if self._writer is not None:
+            for number, picture in enumerate(measured.pictures):
+                self._writer.add_image(f'validation/{number}', picture, step, dataformats='HWC')
+            figures = ', '.join(f'{name} {value:.4f}' for name, value in scalars.items())
+            tqdm.write(f'iteration {step}: {figures}{" (best)" if is_best else ""}')
+        # Speeds are of training alone.
+        self._restart_clock()
+
+    def close(self) -> None:
+        """Write what is left."""
+        self._bar.close()
+        if self._writer is not None:
+            self._writer.close()
+
+    def _write(self, line: Mapping[str, Any], group: str, scalars: Mapping[str, float]) -> None:
+        if self._writer is None:
+            return
+        self._run.folder.log({'iteration': self._run.step, **line})
+        for name, value in scalars.items():
+            self._writer.add_scalar(f'{group}/{name}', value, self._run.step)
+
+    def _restart_clock(self) -> None:
+        self._began, self._seen = time.monotonic(), 0
