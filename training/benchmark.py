@@ -19,7 +19,7 @@ from training.benchmarks import speed as benchmark_speed
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Runs the command line; without a subcommand, ``speed``."""
+    """Run the command line; without a subcommand, ``speed``."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     if words[:1] == ['node']:
         # It starts processes with ROS: imported where it is wanted only.

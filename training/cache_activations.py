@@ -1,4 +1,4 @@
-"""Writes what the frozen towers make of the training data, for runs that then need no towers.
+"""Write what the frozen towers make of the training data, for runs that then need no towers.
 
     python -m training.cache_activations training/configs/clipseg_pc_plus.yaml runs/activations \
         --epochs 4
@@ -58,7 +58,7 @@ def cache(
     part: tuple[int, int] = (0, 1),
     layers: Sequence[int] | None = None,
 ) -> None:
-    """Writes the shards of a run.
+    """Write the shards of a run.
 
     Args:
         settings: Of the run.
@@ -116,7 +116,7 @@ def cache(
 
 
 def _claim(folder: Path, made: dict[str, object]) -> None:
-    """Writes down what the folder holds, or makes sure that it holds just that."""
+    """Write down what the folder holds, or make sure that it holds just that."""
     path = folder / DESCRIPTION
     if path.exists():
         earlier = json.loads(path.read_text(encoding='utf-8'))
@@ -132,7 +132,7 @@ def _claim(folder: Path, made: dict[str, object]) -> None:
 
 
 def check_layers(layers: Sequence[int], model: SegmentationModel) -> list[int]:
-    """Returns the layers in ascending order.
+    """Return the layers in ascending order.
 
     Raises:
         ActivationsError: The towers have no such blocks, or not a single tower that is tapped.
@@ -174,7 +174,7 @@ def _write(
 
 
 def main() -> None:
-    """Runs the command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

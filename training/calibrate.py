@@ -1,4 +1,4 @@
-"""Chooses a model's thresholds on a validation split of any data set, in native mode."""
+"""Choose a model's thresholds on a validation split of any data set, in native mode."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def calibrate(
     samples: int | None = None,
     workers: int = 0,
 ) -> ModelCard:
-    """Chooses thresholds, and writes down in the card what they were chosen on.
+    """Choose thresholds, and write down in the card what they were chosen on.
 
     Args:
         model: The model.
@@ -85,7 +85,7 @@ def calibrate(
 
 
 def presence_level(scores: NDArray[np.int64], empty: float) -> float:
-    """Returns the lowest presence threshold that keeps a share of absent prompts empty.
+    """Return the lowest presence threshold that keeps a share of absent prompts empty.
 
     Args:
         scores: Absent prompts by level of their score, (BINS + 1,).
@@ -103,10 +103,10 @@ def presence_level(scores: NDArray[np.int64], empty: float) -> float:
 
 
 def share_below(scores: NDArray[np.int64], level: int) -> float:
-    """Returns the share of prompts that score below a level."""
+    """Return the share of prompts that score below a level."""
     return round(float(scores[:level].sum() / max(int(scores.sum()), 1)), 4)
 
 
 def _given(settings: StrictSettings, name: str, value: Any) -> dict[str, Any]:
-    """Returns a setting, if the data set has it."""
+    """Return a setting, if the data set has it."""
     return {name: value} if name in type(settings).model_fields else {}

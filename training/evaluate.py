@@ -1,12 +1,12 @@
-"""Measures a model on held-out scenes of the tabletop world, as its users run it.
+"""Measure a model on held-out scenes of the tabletop world, as its users run it.
 
     python -m training.evaluate tabletop --data runs/tabletop --calibrate val --split test
     python -m training.evaluate data --help         any other data set
 
 Masks come from :class:`clipseg_model.Segmenter`, so preprocessing, threshold and presence are the
 shipped ones. ``--calibrate`` chooses the threshold (best IoU_FG) and the presence threshold (the
-lowest that keeps the wanted share of absent prompts empty) on one split; ``--save`` writes a
-copy of the checkpoint that has them.
+lowest that keeps the wanted share of absent prompts empty) on one split, and uses them for the
+others.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from rich.table import Table
 from tqdm import tqdm
 
 from clipseg_model import Prompt, Segmenter, create_model
+from clipseg_model.atomic_files import write_atomically
 from training.datasets.tabletop import TabletopViews
 from training.evaluation import data_command
 from training.metrics.classes import EMPTY_SHARE, absent_figures
@@ -48,7 +49,7 @@ class Group:
     areas: list[float] = field(default_factory=list)
 
     def row(self) -> dict[str, float]:
-        """Returns the group's figures."""
+        """Return the group's figures."""
         row = {
             'prompts': self.pixels.samples,
             'iou_fg': self.intersection / max(self.union, 1),
@@ -69,7 +70,7 @@ class Query:
 
 
 def queries(views: TabletopViews, view: int, rng: np.random.Generator) -> list[Query]:
-    """Draws the prompts of a view: of every kind, absent ones, unseen words, a support image."""
+    """Draw the prompts of a view: of every kind, absent ones, unseen words, a support image."""
     record = views.records[view]
     drawn: list[Query] = []
 
@@ -93,10 +94,10 @@ def queries(views: TabletopViews, view: int, rng: np.random.Generator) -> list[Q
     return drawn
 
 
-def measure(
+def evaluate_views(
     segmenter: Segmenter, views: TabletopViews, count: int, seed: int
 ) -> tuple[dict[str, Group], dict[str, Group]]:
-    """Runs the model over views.
+    """Run the model over views.
 
     Returns:
         Figures by group of prompts, and by word outside the grammar.
@@ -134,7 +135,7 @@ def measure(
 def calibrate(
     segmenter: Segmenter, views: TabletopViews, count: int, seed: int, empty: float
 ) -> dict[str, float]:
-    """Chooses both thresholds on a split.
+    """Choose both thresholds on a split.
 
     Args:
         segmenter: The model; its own thresholds do not matter.
@@ -143,15 +144,32 @@ def calibrate(
         seed: Seed of the prompts drawn.
         empty: Share of absent prompts whose mask shall be empty.
     """
-    groups, _ = measure(segmenter, views, count, seed)
+    groups, _ = evaluate_views(segmenter, views, count, seed)
     curve = groups['all_text'].pixels.iou_foreground()[1:BINS]
     threshold = float((1 + int(np.argmax(curve))) / BINS)
     presence = float(np.quantile(groups['absent'].scores, empty))
     return {'threshold': threshold, 'presence_threshold': round(presence, 4)}
 
 
+def report_split(
+    segmenter: Segmenter, views: TabletopViews, count: int, seed: int
+) -> dict[str, Any]:
+    """Return the figures of a split, for the report."""
+    groups, words = evaluate_views(segmenter, views, count, seed)
+    absent = groups.pop('absent', None)
+    part: dict[str, Any] = {
+        'views': min(len(views), count),
+        'scenes': len({record['seed'] for record in views.records[:count]}),
+        'groups': {name: group.row() for name, group in groups.items()},
+        'words': {name: group.row() for name, group in words.items()},
+    }
+    if absent is not None:
+        part['absent'] = absent_figures(absent.areas)
+    return part
+
+
 def print_report(report: dict[str, Any]) -> None:
-    """Prints the figures as tables."""
+    """Print the figures as tables."""
     console = Console()
     for title, rows in (('Prompts', report['groups']), ('Words outside', report['words'])):
         table = Table(title=title)
@@ -171,7 +189,7 @@ def print_report(report: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    """Runs the command line."""
+    """Run the command line."""
     if sys.argv[1:2] == ['data']:
         data_command.main(sys.argv[2:])
         return
@@ -200,25 +218,19 @@ def main() -> None:
         used = min(len(views), args.views)
         report['calibration'] = {'split': args.calibrate, 'views': used, **chosen}
         print(json.dumps(report['calibration']))
-        segmenter = Segmenter(segmenter.model, replace(segmenter.card, **chosen), args.device)
+        card = replace(
+            segmenter.card,
+            threshold=chosen['threshold'],
+            presence_threshold=chosen['presence_threshold'],
+        )
+        segmenter = Segmenter(segmenter.model, card, args.device)
     for split in args.split:
         views = TabletopViews(args.data / split)
-        groups, words = measure(segmenter, views, args.views, args.seed + 1)
-        absent = groups.pop('absent', None)
-        part: dict[str, Any] = {
-            'views': min(len(views), args.views),
-            'scenes': len({record['seed'] for record in views.records[: args.views]}),
-            'groups': {name: group.row() for name, group in groups.items()},
-            'words': {name: group.row() for name, group in words.items()},
-        }
-        if absent is not None:
-            part['absent'] = absent_figures(absent.areas)
-        report[split] = part
+        report[split] = part = report_split(segmenter, views, args.views, args.seed + 1)
         Console().rule(f'{split}: {part["scenes"]} scenes, {part["views"]} views')
         print_report(part)
     if args.output:
-        args.output.parent.mkdir(parents=True, exist_ok=True)
-        args.output.write_text(json.dumps(report, indent=2) + '\n')
+        write_atomically(args.output, json.dumps(report, indent=2) + '\n')
 
 
 if __name__ == '__main__':

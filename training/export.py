@@ -1,4 +1,4 @@
-"""Turns a training run into what others use: a checkpoint, or a Hugging Face folder.
+"""Turn a training run into what others use: a checkpoint, or a Hugging Face folder.
 
     python -m training.export runs/own own.safetensors --calibrate
     python -m training.export runs/own hub/own --calibrate --empty 0.9 --evaluation test.json
@@ -47,7 +47,7 @@ NOTICE = (
 
 
 def measured(report: dict[str, Any]) -> dict[str, Any]:
-    """Returns the figures of an evaluation that a model card quotes."""
+    """Return the figures of an evaluation that a model card quotes."""
     quality: dict[str, Any] = {}
     for split, part in report.items():
         if not isinstance(part, dict) or 'groups' not in part:
@@ -66,7 +66,7 @@ def measured(report: dict[str, Any]) -> dict[str, Any]:
 
 
 def history(run: Path) -> list[dict[str, Any]]:
-    """Returns the records of a run, after those of the run whose weights it began with.
+    """Return the records of a run, after those of the run whose weights it began with.
 
     Raises:
         SystemExit: If one of the folders holds no record.
@@ -84,7 +84,7 @@ def history(run: Path) -> list[dict[str, Any]]:
 
 
 def export_tabletop(args: argparse.Namespace) -> None:
-    """Exports a run of training.train_tabletop."""
+    """Export a run of training.train_tabletop."""
     state = torch.load(args.run / 'state.pt', map_location='cpu', weights_only=True)
     records = history(args.run)
     settings = records[-1]['settings']
@@ -116,7 +116,7 @@ def export_tabletop(args: argparse.Namespace) -> None:
 
 
 def export_run(args: argparse.Namespace) -> None:
-    """Exports a run of training.train, or any checkpoint.
+    """Export a run of training.train, or any checkpoint.
 
     Raises:
         ClipsegError: Weights, data or a result are not usable, or the output is there.
@@ -154,7 +154,7 @@ def export_run(args: argparse.Namespace) -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Runs the command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -43,7 +43,7 @@ def fits_transformers(model: SegmentationModel) -> bool:
 
 
 def read_evaluation(path: Path) -> dict[str, Any]:
-    """Reads a result of ``python -m training.evaluate data --output``.
+    """Read a result of ``python -m training.evaluate data --output``.
 
     Raises:
         PublishError: It is missing, or none.
@@ -61,7 +61,7 @@ def read_evaluation(path: Path) -> dict[str, Any]:
 
 
 def quality(result: Mapping[str, Any], threshold: float) -> dict[str, Any]:
-    """Returns what a card keeps of an evaluation.
+    """Return what a card keeps of an evaluation.
 
     Args:
         result: As :func:`read_evaluation` returns it.
@@ -84,12 +84,12 @@ def quality(result: Mapping[str, Any], threshold: float) -> dict[str, Any]:
 def write_checkpoint(
     path: Path, model: SegmentationModel, card: ModelCard, dtype: Any | None = None
 ) -> None:
-    """Writes a ``.safetensors`` file that :func:`clipseg_model.create_model` reads."""
+    """Write a ``.safetensors`` file that :func:`clipseg_model.create_model` reads."""
     save_checkpoint(path, model, card.stored_fields(), dtype=dtype)
 
 
 def write_folder(folder: Path, model: SegmentationModel, card: ModelCard) -> None:
-    """Writes a folder that can be uploaded to the Hugging Face hub.
+    """Write a folder that can be uploaded to the Hugging Face hub.
 
     A CLIPSeg on CLIP's towers is written as transformers reads it: its names of weights,
     ``config.json``, processor, tokenizer. Any other architecture is one that transformers does
@@ -115,7 +115,7 @@ def write_folder(folder: Path, model: SegmentationModel, card: ModelCard) -> Non
 
 
 def front_matter(card: ModelCard, for_transformers: bool) -> dict[str, Any]:
-    """Returns what the hub reads of a model card: the YAML at the head of ``README.md``."""
+    """Return what the hub reads of a model card: the YAML at the head of ``README.md``."""
     licence = re.sub(r'\s+', '-', card.licence.strip().lower())
     known = {'license': licence}
     if licence not in LICENCES:
@@ -144,7 +144,7 @@ def front_matter(card: ModelCard, for_transformers: bool) -> dict[str, Any]:
 
 
 def readme(card: ModelCard, name: str, for_transformers: bool) -> str:
-    """Returns a model card as the hub shows it.
+    """Return a model card as the hub shows it.
 
     Args:
         card: Of the model.

@@ -1,4 +1,4 @@
-"""Trains the models of the papers, on any data set: the recipe of CLIPSeg's supplement.
+"""Train the models of the papers, on any data set: the recipe of CLIPSeg's supplement.
 
     python -m training.train training/configs/clipseg_pc_plus.yaml
     python -m training.train training/configs/clsclip.yaml --set data.fold=1
@@ -50,7 +50,7 @@ from training.loop.validation import Measured, Validator, better
 
 
 def train(settings: Settings, output: Path, resume: bool = False) -> Path:
-    """Runs, or goes on with, a training.
+    """Run, or go on with, a training.
 
     Args:
         settings: What to train, on what, and how.
@@ -106,7 +106,7 @@ def train(settings: Settings, output: Path, resume: bool = False) -> Path:
         log.add(loss, float(schedule.get_last_lr()[0]))
         last = run.step == length
         if validator is not None and (last or run.step % validator.settings.every == 0):
-            keep(run, validator.measure(learner, accelerator, settings.pictures), log)
+            keep(run, validator.validate(learner, accelerator, settings.pictures), log)
         if accelerator.is_main_process and (last or run.step % settings.save_every == 0):
             folder.save(folder.last, run.snapshot())
     log.close()
@@ -117,7 +117,7 @@ def train(settings: Settings, output: Path, resume: bool = False) -> Path:
 
 
 def open_data(settings: Settings, learner: Learner) -> tuple[Drawn | Shards, int]:
-    """Opens what is trained on: pictures, or activations that were cached.
+    """Open what is trained on: pictures, or activations that were cached.
 
     Returns:
         What a loader draws from, and the number of samples.
@@ -135,7 +135,7 @@ def open_data(settings: Settings, learner: Learner) -> tuple[Drawn | Shards, int
 def open_loads(
     drawn: Drawn | Shards, order: Order, start: int, length: int, settings: Settings
 ) -> Iterator[list[Load]]:
-    """Begins to load what the steps of this process train on, from one of them on."""
+    """Begin to load what the steps of this process train on, from one of them on."""
     pin = torch.cuda.is_available()
     if not isinstance(drawn, Shards):
         return feed(drawn, order, start, length, settings.workers, pin)
@@ -144,7 +144,7 @@ def open_loads(
 
 
 def open_validator(settings: Settings, batch: int) -> Validator | None:
-    """Opens the split that is measured on, if there is one."""
+    """Open the split that is measured on, if there is one."""
     if settings.validation is None:
         return None
     source = open_source(settings.validation.data)
@@ -258,7 +258,7 @@ def finish(run: Run, card: ModelCard | None) -> None:
 
 
 def main() -> None:
-    """Runs the command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

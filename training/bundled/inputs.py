@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from clipseg_model.modeling.preprocessing import input_shape
+from clipseg_model.modeling.small_clip import SmallClip
 from training.bundled.losses import noisy_words
 from training.bundled.settings import Settings
 from training.datasets.tabletop import Batch, object_share, token_classes
@@ -18,7 +17,7 @@ from training.datasets.tabletop import Batch, object_share, token_classes
 def draw_window(
     side: int, input_size: int, wide_share: float, rng: np.random.Generator
 ) -> tuple[slice, tuple[int, int]]:
-    """Draws the part of a square picture that is shown, and the size it is shown at.
+    """Draw the part of a square picture that is shown, and the size it is shown at.
 
     Cameras are mostly wider than high, so some steps see a 4:3 strip of the pictures, at an
     input of about the same area.
@@ -35,32 +34,32 @@ def draw_window(
 
 def prepare(
     batch: Batch,
-    backbone: Any,
+    towers: SmallClip,
     settings: Settings,
     window: tuple[slice, tuple[int, int]],
     generator: torch.Generator,
     device: torch.device,
 ) -> tuple[Tensor, ...]:
-    """Returns the arguments of :class:`~training.bundled.losses.JointTraining` for a batch.
+    """Return the arguments of :class:`~training.bundled.losses.JointTraining` for a batch.
 
     Args:
         batch: What was drawn.
-        backbone: The model's towers.
+        towers: Of the model.
         settings: Of the run.
         window: As :func:`draw_window` returns it.
         generator: Source of the noise on words.
         device: Where the arguments are wanted.
     """
-    pieces, word_mask = backbone.text.tokenize(batch.texts + batch.more_texts + batch.support_texts)
-    words = backbone.text.words(pieces.to(device))
+    pieces, word_mask = towers.text.tokenize(batch.texts + batch.more_texts + batch.support_texts)
+    words = towers.text.words(pieces.to(device))
     rows, shape = window
     share = object_share(batch.ids[:, rows], (shape[0] // 16, shape[1] // 16))
     more_share = batch.more_objects.float() @ share.transpose(1, 2)
     support_shape = (batch.supports.shape[1], batch.supports.shape[2])
     same = torch.tensor([[a == b for b in batch.support_texts] for a in batch.support_texts])
     return (
-        normalise(batch.images[:, rows].to(device), backbone, shape),
-        normalise(batch.supports.to(device), backbone, support_shape),
+        normalise(batch.images[:, rows].to(device), towers, shape),
+        normalise(batch.supports.to(device), towers, support_shape),
         noisy_words(words, settings.word_noise, settings.word_dropout, generator),
         word_mask.to(device),
         resize_masks(batch.masks[:, :, rows].to(device), shape),
@@ -71,8 +70,10 @@ def prepare(
     )
 
 
-def normalise(images: Tensor, backbone: Any, shape: tuple[int, int]) -> Tensor:
-    """Resizes uint8 (B, H, W, 3) to normalised float (B, 3, *shape)."""
+def normalise(
+    images: Tensor, backbone: SmallClip | type[SmallClip], shape: tuple[int, int]
+) -> Tensor:
+    """Resize uint8 (B, H, W, 3) to normalised float (B, 3, *shape)."""
     pixels = images.permute(0, 3, 1, 2)
     if pixels.shape[-2:] != shape:
         pixels = functional.interpolate(pixels, shape, mode='bilinear', antialias=True)
@@ -82,7 +83,7 @@ def normalise(images: Tensor, backbone: Any, shape: tuple[int, int]) -> Tensor:
 
 
 def resize_masks(masks: Tensor, shape: tuple[int, int]) -> Tensor:
-    """Resizes bool masks (B, P, H, W) to (B, P, *shape), a pixel set where half of it is."""
+    """Resize bool masks (B, P, H, W) to (B, P, *shape), a pixel set where half of it is."""
     if masks.shape[-2:] == shape:
         return masks
     return functional.interpolate(masks.float(), shape, mode='area') >= 0.5

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from clipseg_model.modeling.clipseg import CLIPSeg
+from clipseg_model.modeling.small_clip import SmallClip
 from training.datasets.tabletop import (
     CATEGORY_CLASSES,
     COLOUR_CLASSES,
@@ -48,7 +49,7 @@ class Alignment(nn.Module):
         self.bias = nn.Parameter(torch.tensor(-3.0))
 
     def similarity(self, left: Tensor, right: Tensor) -> Tensor:
-        """Returns scaled cosine similarities: (…, N, E) and (…, M, E) to (…, N, M)."""
+        """Return scaled cosine similarities: (…, N, E) and (…, M, E) to (…, N, M)."""
         left = functional.normalize(left.float(), dim=-1)
         right = functional.normalize(right.float(), dim=-1)
         return self.scale.exp() * left @ right.transpose(-2, -1) + self.bias
@@ -56,7 +57,7 @@ class Alignment(nn.Module):
     def forward(
         self, patches: Tensor, condition: Tensor, share: Tensor, known: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Returns the patch–prompt and the region–prompt loss.
+        """Return the patch–prompt and the region–prompt loss.
 
         Args:
             patches: Patch embeddings (B, N, E).
@@ -85,7 +86,7 @@ class Alignment(nn.Module):
         return patch_loss, region_loss
 
     def supports(self, images: Tensor, texts: Tensor, same: Tensor, known: Tensor) -> Tensor:
-        """Ties support images (B, E) to texts (B, E); ``same`` (B, B) says which are of a kind."""
+        """Tie support images (B, E) to texts (B, E); ``same`` (B, B) says which are of a kind."""
         scores = self.similarity(images, texts)
         loss = functional.binary_cross_entropy_with_logits(
             scores, same.to(scores.dtype), reduction='none'
@@ -95,7 +96,7 @@ class Alignment(nn.Module):
 
 
 def noisy_words(words: Tensor, noise: float, dropout: float, generator: torch.Generator) -> Tensor:
-    """Perturbs word vectors, so that words outside the grammar are read by their neighbours.
+    """Perturb word vectors, so that words outside the grammar are read by their neighbours.
 
     Args:
         words: (P, T, D), unit variance.
@@ -109,7 +110,7 @@ def noisy_words(words: Tensor, noise: float, dropout: float, generator: torch.Ge
 
 
 class TokenClasses(nn.Module):
-    """Says of each token which category and colour it shows.
+    """Say of each token which category and colour it shows.
 
     These losses are of no use to the model that is shipped; they make its image tower learn
     faster than text alone does.
@@ -127,7 +128,7 @@ class TokenClasses(nn.Module):
         self.colour = nn.Linear(width, len(COLOUR_CLASSES))
 
     def forward(self, tokens: Tensor, classes: Tensor) -> Tensor:
-        """Returns the sum of both cross-entropies of tokens (B, N, C) with classes (B, N, 2)."""
+        """Return the sum of both cross-entropies of tokens (B, N, C) with classes (B, N, 2)."""
         surface = torch.zeros(len(CATEGORY_CLASSES), dtype=torch.bool, device=tokens.device)
         surface[[CATEGORY_CLASSES[name] for name in SURFACES]] = True
         total = tokens.new_zeros((), dtype=torch.float32)
@@ -148,8 +149,7 @@ class JointTraining(nn.Module):
 
     Args:
         model: A CLIPSeg model on :class:`clipseg_model.modeling.small_clip.SmallClip`, whose last
-        block
-            is tapped.
+            block is tapped.
     """
 
     def __init__(self, model: CLIPSeg) -> None:
@@ -163,6 +163,12 @@ class JointTraining(nn.Module):
         self.alignment = Alignment()
         self.classes = TokenClasses(model.backbone.token_width)
 
+    @property
+    def towers(self) -> SmallClip:
+        """Towers of the model."""
+        assert isinstance(self.model.backbone, SmallClip), type(self.model.backbone)
+        return self.model.backbone
+
     def forward(
         self,
         images: Tensor,
@@ -175,7 +181,7 @@ class JointTraining(nn.Module):
         classes: Tensor,
         same: Tensor,
     ) -> dict[str, Tensor]:
-        """Computes the losses of a batch.
+        """Compute the losses of a batch.
 
         Args:
             images: Normalised pictures (B, 3, S, S).
@@ -190,7 +196,7 @@ class JointTraining(nn.Module):
             classes: Category and colour of each token, int64 (B, N, 2).
             same: bool (B, B): which support images show the same kind of thing.
         """
-        model, backbone = self.model, self.model.backbone
+        model, backbone = self.model, self.towers
         batch, texts = len(images), masks.shape[1] - 1
         features = model.encode_image(images)
         patches = features.taps[-1][:, 1:]

@@ -50,13 +50,13 @@ class RunState:
         ]
 
     def prepare(self, accelerator: Accelerator) -> nn.Module:
-        """Moves everything to the device, and returns the module to call."""
+        """Move everything to the device, and returns the module to call."""
         self.average.to(accelerator.device)
         module, *self._optimizers = accelerator.prepare(self.joint, *self._optimizers)
         return module
 
     def step(self) -> None:
-        """Moves the weights along their gradients, and sets the next learning rates."""
+        """Move the weights along their gradients, and sets the next learning rates."""
         for optimizer, schedule in zip(self._optimizers, self._schedules, strict=True):
             optimizer.step()
             schedule.step()
@@ -64,7 +64,7 @@ class RunState:
         self.iteration += 1
 
     def snapshot(self) -> dict[str, Any]:
-        """Returns all that a run needs to go on."""
+        """Return all that a run needs to go on."""
         return {
             'module': self.joint.state_dict(),
             'average': self.average.module.state_dict(),
@@ -74,7 +74,7 @@ class RunState:
 
 
 def build_optimizers(module: nn.Module, settings: Settings) -> list[torch.optim.Optimizer]:
-    """Returns Muon for the matrices of the transformer blocks, AdamW for all else.
+    """Return Muon for the matrices of the transformer blocks, AdamW for all else.
 
     Muon (Jordan et al. 2024) learns these towers two to three times faster than AdamW alone; its
     updates are scaled to AdamW's size (Liu et al. 2025), so that one learning rate serves both.
@@ -110,7 +110,7 @@ def build_optimizers(module: nn.Module, settings: Settings) -> list[torch.optim.
 
 
 def moving_average(module: nn.Module, decay: float) -> AveragedModel:
-    """Returns a copy of a module whose weights follow it as an exponential moving average.
+    """Return a copy of a module whose weights follow it as an exponential moving average.
 
     The average forgets faster in the first iterations, so that the initial weights do not linger.
     """

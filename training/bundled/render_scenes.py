@@ -1,4 +1,4 @@
-"""Renders scenes of the tabletop world into arrays that training reads by memory map.
+"""Render scenes of the tabletop world into arrays that training reads by memory map.
 
     python -m training.bundled.render_scenes runs/tabletop --split train --scenes 4000
 
@@ -34,12 +34,12 @@ PRESENT_PHRASES = 48
 
 
 def phrase_record(phrase: Phrase) -> list[Any]:
-    """Returns a phrase as JSON: text, kind, sorted object ids."""
+    """Return a phrase as JSON: text, kind, sorted object ids."""
     return [phrase.text, phrase.kind, sorted(phrase.object_ids)]
 
 
 def unseen_word_records(frame: Frame, min_fraction: float = 0.003) -> list[list[Any]]:
-    """Returns every word outside the grammar that is clearly true, or wholly false, of a view."""
+    """Return every word outside the grammar that is clearly true, or wholly false, of a view."""
     counts = frame.pixel_counts()
     least = min_fraction * frame.instances.size
     records = []
@@ -52,7 +52,7 @@ def unseen_word_records(frame: Frame, min_fraction: float = 0.003) -> list[list[
 
 
 def view_record(frame: Frame, camera: int, rng: np.random.Generator) -> dict[str, Any]:
-    """Returns all that training and evaluation need to know of a view besides its pixels."""
+    """Return all that training and evaluation need to know of a view besides its pixels."""
     counts = frame.pixel_counts()
     record: dict[str, Any] = {
         'seed': frame.scene.seed,
@@ -73,7 +73,7 @@ def view_record(frame: Frame, camera: int, rng: np.random.Generator) -> dict[str
 
 
 def render_shard(folder: Path, split: str, shard: int, scenes: int, size: int) -> int:
-    """Renders one shard, unless it is complete already; returns its number of views."""
+    """Render one shard, unless it is complete already; return its number of views."""
     views_path = folder / f'views_{shard:04d}.json'
     if views_path.exists():
         return len(json.loads(views_path.read_text()))
@@ -98,8 +98,10 @@ def render_shard(folder: Path, split: str, shard: int, scenes: int, size: int) -
 
 
 def main() -> None:
-    """Runs the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    """Run the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument('output', type=Path, help='folder of the rendered splits')
     parser.add_argument('--split', default='train', help='train, val, test or unseen_pairs')
     parser.add_argument('--scenes', type=int, required=True, help='number of scenes')

@@ -70,7 +70,7 @@ class Settings(StrictSettings):
         return sum(stage.iterations for stage in self.stages)
 
     def stage(self, iteration: int) -> Stage:
-        """Returns the stage of an iteration, counted from 0."""
+        """Return the stage of an iteration, counted from 0."""
         for stage in self.stages:
             if iteration < stage.iterations:
                 return stage
@@ -78,7 +78,7 @@ class Settings(StrictSettings):
         return self.stages[-1]
 
     def rate_factor(self, iteration: int) -> float:
-        """Returns the share of the learning rates: linear warm-up, 1, then 1 − √x to zero."""
+        """Return the share of the learning rates: linear warm-up, 1, then 1 − √x to zero."""
         if iteration < self.warmup:
             return (iteration + 1) / self.warmup
         left = self.iterations - iteration
@@ -86,7 +86,7 @@ class Settings(StrictSettings):
 
 
 def load_settings(path: Path) -> Settings:
-    """Reads and validates a YAML file.
+    """Read and validates a YAML file.
 
     Raises:
         SettingsError: With every mistake named, if the file is not valid.

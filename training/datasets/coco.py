@@ -48,7 +48,7 @@ class CocoSettings(NamedSettings):
 def coco_20i(
     folder: Path, fold: int, split: str, images: Path | None = None, **changes: Any
 ) -> CocoSettings:
-    """Returns the settings of a fold of COCO-20i.
+    """Return the settings of a fold of COCO-20i.
 
     Args:
         folder: COCO 2014's, with ``annotations/instances_train2014.json`` and
@@ -130,17 +130,17 @@ class Coco(NamedSamples):
         self.index(items, plain, self.path)
 
     def picture_name(self, picture: int) -> str:
-        """Returns the picture's file name."""
+        """Return the picture's file name."""
         return self.files[picture]
 
     def absent(self, picture: int) -> Collection[int]:
-        """Returns the classes without any annotation in the picture, crowds included."""
+        """Return the classes without any annotation in the picture, crowds included."""
         return [number for number in self._asked if number not in self._all_shown[picture]]
 
     def read(
         self, picture: int, number: int
     ) -> tuple[NDArray[np.uint8], NDArray[np.bool_], NDArray[np.bool_] | None]:
-        """Reads a picture, the class's truth, and what counts."""
+        """Read a picture, the class's truth, and what counts."""
         path = self.folder / self.files[picture]
         image = read_pixels(path, str(self.path))
         height, width = self.sizes[picture]
@@ -226,7 +226,7 @@ class Coco(NamedSamples):
 def coco_mask(
     segmentation: list[list[float]] | dict[str, Any], height: int, width: int
 ) -> NDArray[np.bool_]:
-    """Returns the mask, bool (height, width), of polygons or run lengths, compressed or not.
+    """Return the mask, bool (height, width), of polygons or run lengths, compressed or not.
 
     Raises:
         ValueError: The segmentation is neither, or of another size.
@@ -248,7 +248,7 @@ def coco_mask(
 
 
 def coco_folder(annotations: Path) -> Path:
-    """Returns the folder of the pictures of ``annotations/instances_SPLIT.json``.
+    """Return the folder of the pictures of ``annotations/instances_SPLIT.json``.
 
     Raises:
         FileNotFoundError: There is none at the usual places.
@@ -265,5 +265,5 @@ def coco_folder(annotations: Path) -> Path:
 
 
 def plain_name(name: str) -> str:
-    """Returns a class's name as a phrase: ``fire_truck`` is "fire truck"."""
+    """Return a class's name as a phrase: ``fire_truck`` is "fire truck"."""
     return name.replace('_', ' ')

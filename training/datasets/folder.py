@@ -87,15 +87,15 @@ class FolderData(NamedSamples):
         self.index(items, {number: path.name for number, path in enumerate(phrases)}, root)
 
     def picture_name(self, picture: int) -> str:
-        """Returns the picture's file name."""
+        """Return the picture's file name."""
         return self.pictures[picture].name
 
     def absent(self, picture: int) -> Collection[int]:
-        """Returns the phrases without a mask, where that means absence."""
+        """Return the phrases without a mask, where that means absence."""
         return [] if self.unlabelled == 'unknown' else super().absent(picture)
 
     def read(self, picture: int, number: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_], None]:
-        """Reads a picture and a mask."""
+        """Read a picture and a mask."""
         path = self._masks[picture, number]
         image = read_pixels(self.pictures[picture], str(path))
         mask = read_pixels(path, str(self.pictures[picture])).max(axis=2) > 127

@@ -80,7 +80,7 @@ class Lvis(Coco):
     settings: LvisSettings
 
     def absent(self, picture: int) -> Collection[int]:
-        """Returns the asked classes that were looked for in a picture and not found."""
+        """Return the asked classes that were looked for in a picture and not found."""
         looked_for = self.images[picture].get('neg_category_ids', [])
         return sorted(set(looked_for) & set(self._asked) - self._all_shown[picture])
 

@@ -67,7 +67,7 @@ class NamedSamples(SampleSource):
         where: object,
         supports: Sequence[tuple[int, int]] | None = None,
     ) -> None:
-        """Takes the samples that the files hold.
+        """Take the samples that the files hold.
 
         Args:
             items: (picture, class) of each sample.
@@ -93,19 +93,19 @@ class NamedSamples(SampleSource):
         return len(self.items)
 
     def key(self, index: int) -> str:
-        """Returns the picture's name and the class."""
+        """Return the picture's name and the class."""
         picture, number = self.items[index]
         return f'{self.picture_name(picture)}#{self.names[number]}'
 
     @abstractmethod
     def picture_name(self, picture: int) -> str:
-        """Returns what identifies a picture in its data set."""
+        """Return what identifies a picture in its data set."""
 
     @abstractmethod
     def read(
         self, picture: int, number: int
     ) -> tuple[NDArray[np.uint8], NDArray[np.bool_], NDArray[np.bool_] | None]:
-        """Reads a picture.
+        """Read a picture.
 
         Returns:
             Its pixels, uint8 (H, W, 3), where the class is, bool (H, W), and which pixels count,
@@ -116,11 +116,11 @@ class NamedSamples(SampleSource):
         """
 
     def absent(self, picture: int) -> Collection[int]:
-        """Returns the classes that a picture is known not to show."""
+        """Return the classes that a picture is known not to show."""
         return [number for number in self._asked if number not in self._shown[picture]]
 
     def load(self, index: int, rng: np.random.Generator) -> Sample:
-        """Makes a sample: crop, then perhaps an absent class, then its support image.
+        """Make a sample: crop, then perhaps an absent class, then its support image.
 
         Raises:
             BadRecord: The picture or its truth cannot be read.
@@ -149,7 +149,7 @@ class NamedSamples(SampleSource):
         )
 
     def episodes(self, count: int, seed: int = 0) -> list[int]:
-        """Draws samples as few-shot tests do: a class, then a picture of it.
+        """Draw samples as few-shot tests do: a class, then a picture of it.
 
         Args:
             count: How many; HSNet's protocol takes 1,000.

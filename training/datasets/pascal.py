@@ -95,7 +95,7 @@ class Labels:
                 )
 
     def listed(self, split: Literal['train', 'val']) -> list[str]:
-        """Returns the pictures of a split: for training, VOC's, and SBD's without VOC's val.
+        """Return the pictures of a split: for training, VOC's, and SBD's without VOC's val.
 
         Raises:
             DataError: A list is missing.
@@ -115,11 +115,11 @@ class Labels:
         return list(dict.fromkeys([*names, *(name for name in more if name not in tested)]))
 
     def image(self, name: str) -> NDArray[np.uint8]:
-        """Reads a picture, uint8 (H, W, 3)."""
+        """Read a picture, uint8 (H, W, 3)."""
         return read_pixels(self.folder / 'JPEGImages' / f'{name}.jpg', f'picture {name}')
 
     def labels(self, name: str) -> NDArray[np.uint8]:
-        """Reads the classes of pixels, uint8 (H, W): 0 … 20, 255 for what does not count.
+        """Read the classes of pixels, uint8 (H, W): 0 … 20, 255 for what does not count.
 
         Where both have a picture, VOC's labels are taken, which are finer.
 
@@ -141,7 +141,7 @@ class Labels:
         return labels
 
     def both(self, name: str) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """Reads a picture and its classes, and makes sure that they fit."""
+        """Read a picture and its classes, and makes sure that they fit."""
         image, labels = self.image(name), self.labels(name)
         path = self.folder / 'JPEGImages' / f'{name}.jpg'
         check_size(image.shape, labels.shape, path, f'picture {name}')
@@ -208,18 +208,18 @@ class Pascal5i(NamedSamples):
         self.index(items, names, settings.folder, large)
 
     def picture_name(self, picture: int) -> str:
-        """Returns the picture's name without suffix."""
+        """Return the picture's name without suffix."""
         return self.pictures[picture]
 
     def read(
         self, picture: int, number: int
     ) -> tuple[NDArray[np.uint8], NDArray[np.bool_], NDArray[np.bool_]]:
-        """Reads a picture, where the class is, and what counts."""
+        """Read a picture, where the class is, and what counts."""
         image, labels = self.source.both(self.pictures[picture])
         return image, labels == number, labels != IGNORED
 
     def protocol(self, seed: int = 0) -> list[int]:
-        """Draws PFENet's test: every picture once, for a random one of its classes.
+        """Draw PFENet's test: every picture once, for a random one of its classes.
 
         Returns:
             Indices, for :meth:`each`.
@@ -281,7 +281,7 @@ class PascalZeroShot:
         return len(self.pictures)
 
     def each(self, indices: Any = None) -> Any:
-        """Yields scenes in order; broken ones are left out.
+        """Yield scenes in order; broken ones are left out.
 
         Args:
             indices: Which, all by default; give each process its share.

@@ -96,7 +96,7 @@ class PhraseCutSettings(StrictSettings):
 
 
 def phrasecut_plus(folder: Path, split: str = 'train', **changes: Any) -> PhraseCutSettings:
-    """Returns the settings of PhraseCut+: a fifth of negatives, and support images."""
+    """Return the settings of PhraseCut+: a fifth of negatives, and support images."""
     return PhraseCutSettings(
         **{'folder': folder, 'split': split, 'negatives': 0.2, 'visual': True, **changes}
     )
@@ -150,15 +150,15 @@ class PhraseCut(SampleSource):
         return len(self._shown)
 
     def key(self, index: int) -> str:
-        """Returns the publisher's task id."""
+        """Return the publisher's task id."""
         return self._keys[self._shown[index]]
 
     def phrase(self, index: int) -> str:
-        """Returns the phrase that is true of a sample."""
+        """Return the phrase that is true of a sample."""
         return self.phrases[self._shown[index]]
 
     def load(self, index: int, rng: np.random.Generator) -> Sample:
-        """Makes a sample: crop, then false phrase, then support image, as in CLIPSeg's code.
+        """Make a sample: crop, then false phrase, then support image, as in CLIPSeg's code.
 
         Raises:
             BadRecord: The picture is missing, damaged, or of another size than its annotation.
@@ -173,7 +173,7 @@ class PhraseCut(SampleSource):
         return Sample(self._keys[sample], phrase, image, mask, support=support, negative=negative)
 
     def truth(self, index: int) -> NDArray[np.bool_]:
-        """Returns the region of a sample in its whole picture, bool (H, W)."""
+        """Return the region of a sample in its whole picture, bool (H, W)."""
         return self._mask(self._shown[index])
 
     def _read_sizes(self) -> dict[int, tuple[int, int]]:
@@ -330,7 +330,7 @@ class PhraseCut(SampleSource):
 
 
 def square_crop(mask: NDArray[np.bool_], rng: np.random.Generator) -> tuple[slice, slice]:
-    """Draws a square of the picture's shorter side that shows the object.
+    """Draw a square of the picture's shorter side that shows the object.
 
     Of up to :data:`CROP_TRIES` squares the first is taken in which the object fills more than
     :data:`CROP_SHARE` of the whole picture's area, else the one that shows most of it.

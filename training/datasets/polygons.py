@@ -24,7 +24,7 @@ def polygon_mask(
     width: int,
     rasteriser: Rasteriser = 'points',
 ) -> NDArray[np.bool_]:
-    """Returns the union of polygons, bool (height, width).
+    """Return the union of polygons, bool (height, width).
 
     Each is filled by the even-odd rule, so a part that a self-crossing polygon encloses twice is
     out. Polygons of less than two points cover nothing.
@@ -51,7 +51,7 @@ def polygon_mask(
 
 
 def _points_inside(points: NDArray[np.float64], height: int, width: int) -> NDArray[np.bool_]:
-    """Fills one polygon, as scikit-image's polygon2mask, which is too slow for training.
+    """Fill one polygon, as scikit-image's polygon2mask, which is too slow for training.
 
     A row's pixels are inside where edges cross the row an odd number of times to their right.
     """
@@ -84,7 +84,7 @@ def _points_inside(points: NDArray[np.float64], height: int, width: int) -> NDAr
 
 
 def polygon_fault(points: NDArray[np.float64]) -> str | None:
-    """Says what is wrong with a polygon: too few corners, no area, or edges that cross.
+    """Say what is wrong with a polygon: too few corners, no area, or edges that cross.
 
     Args:
         points: float (N, 2).

@@ -47,7 +47,7 @@ class RefMatteSettings(StrictSettings):
 def refmatte(
     folder: Path, part: Literal['train', 'test', 'rw100'], **changes: Any
 ) -> RefMatteSettings:
-    """Returns the settings of a part by its usual place.
+    """Return the settings of a part by its usual place.
 
     Args:
         folder: With ``train`` and ``test`` of RefMatte, or of RefMatte-RW100.
@@ -104,16 +104,16 @@ class RefMatte(SampleSource):
         return len(self._samples)
 
     def key(self, index: int) -> str:
-        """Returns the matte's name and the number of its expression."""
+        """Return the matte's name and the number of its expression."""
         matte, _, _, number = self._samples[index]
         return f'{matte}#{number}'
 
     def matte(self, index: int) -> str:
-        """Returns the matte's name, by which errors are averaged before the mean over mattes."""
+        """Return the matte's name, by which errors are averaged before the mean over mattes."""
         return self._samples[index][0]
 
     def load(self, index: int, rng: np.random.Generator) -> Sample:
-        """Reads a picture and a matte; nothing about it is random.
+        """Read a picture and a matte; nothing about it is random.
 
         Raises:
             BadRecord: One of them is damaged, or their sizes differ.

@@ -37,7 +37,7 @@ class Removal:
 
 @cache
 def read_removal(name: str) -> Removal:
-    """Returns a removal by name.
+    """Return a removal by name.
 
     Args:
         name: ``pascal5i/FOLD`` with 0 … 3, ``zero-shot/UNSEEN`` with 2, 4 … 10, or

@@ -65,19 +65,19 @@ class BadRecords:
         self.examples: dict[str, list[str]] = defaultdict(list)
 
     def note(self, kind: str, message: str) -> None:
-        """Counts what is odd but usable."""
+        """Count what is odd but usable."""
         self.counts[kind] += 1
         if len(self.examples[kind]) < EXAMPLES:
             self.examples[kind].append(message)
 
     def found(self, record: BadRecord) -> None:
-        """Raises the record, or counts it, as the policy says."""
+        """Raise the record, or count it, as the policy says."""
         if self.policy == 'raise':
             raise record
         self.note(record.kind, str(record))
 
     def summary(self) -> str:
-        """Returns the counts with an example of each kind, a line each; empty without any."""
+        """Return the counts with an example of each kind, a line each; empty without any."""
         return '\n'.join(
             f'{kind}: {count}, for example {self.examples[kind][0]}'
             for kind, count in sorted(self.counts.items())
@@ -144,15 +144,15 @@ class SampleSource(ABC):
 
     @abstractmethod
     def __len__(self) -> int:
-        """Number of samples."""
+        """Return the number of samples."""
 
     @abstractmethod
     def key(self, index: int) -> str:
-        """Returns what identifies a sample in its data set."""
+        """Return what identifies a sample in its data set."""
 
     @abstractmethod
     def load(self, index: int, rng: np.random.Generator) -> Sample:
-        """Makes a sample.
+        """Make a sample.
 
         Args:
             index: 0 … len - 1.
@@ -163,7 +163,7 @@ class SampleSource(ABC):
         """
 
     def draw(self, index: int, rng: np.random.Generator) -> Sample:
-        """Makes a sample for training; another one, drawn at random, where it is broken.
+        """Make a sample for training; another one, drawn at random, where it is broken.
 
         Raises:
             BadRecord: It is broken, and the policy is to raise.
@@ -181,7 +181,7 @@ class SampleSource(ABC):
         )
 
     def each(self, seed: int = 0, indices: Iterable[int] | None = None) -> Iterator[Sample]:
-        """Yields every sample once, in order, for evaluation; broken ones are left out.
+        """Yield every sample once, in order, for evaluation; broken ones are left out.
 
         Args:
             seed: What is random about sample i is drawn from ``sample_rng(seed, 0, i)``.
@@ -197,12 +197,12 @@ class SampleSource(ABC):
 
 
 def sample_rng(seed: int, epoch: int, index: int) -> np.random.Generator:
-    """Returns the generator of one sample in one epoch."""
+    """Return the generator of one sample in one epoch."""
     return np.random.default_rng([seed, epoch, index])
 
 
 def read_pixels(path: Path, record: str) -> NDArray[np.uint8]:
-    """Reads a picture as its annotators saw its pixels: EXIF orientation is not applied.
+    """Read a picture as its annotators saw its pixels: EXIF orientation is not applied.
 
     Args:
         path: The file.
@@ -218,7 +218,7 @@ def read_pixels(path: Path, record: str) -> NDArray[np.uint8]:
 
 
 def read_labels(path: Path, record: str) -> NDArray[np.uint8]:
-    """Reads an image of numbers: the palette's indices, or the grey values, uint8 (H, W).
+    """Read an image of numbers: the palette's indices, or the grey values, uint8 (H, W).
 
     Raises:
         BadRecord: The file is missing or damaged, or has colours instead of numbers.
@@ -247,7 +247,7 @@ def _opened(path: Path, record: str, use: Callable[[Image.Image], Image.Image]) 
 
 
 def check_size(shape: tuple[int, ...], expected: tuple[int, int], path: Path, record: str) -> None:
-    """Makes sure that a picture has the size that its annotations are for.
+    """Make sure that a picture has the size that its annotations are for.
 
     Args:
         shape: The picture's, (H, W, …).
@@ -267,7 +267,7 @@ def check_size(shape: tuple[int, ...], expected: tuple[int, int], path: Path, re
 
 
 def read_json(path: Path, remedy: str) -> Any:
-    """Reads a JSON file.
+    """Read a JSON file.
 
     Args:
         path: The file.
@@ -287,7 +287,7 @@ def read_json(path: Path, remedy: str) -> Any:
 
 
 def field(record: Any, name: str, kind: type | tuple[type, ...], where: str) -> Any:
-    """Returns a field of a record from a JSON file.
+    """Return a field of a record from a JSON file.
 
     Args:
         record: The record.

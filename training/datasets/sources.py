@@ -33,7 +33,7 @@ class SourceError(ClipsegError):
 
 
 def check_source(config: Mapping[str, Any]) -> StrictSettings:
-    """Validates the settings of a data set.
+    """Validate the settings of a data set.
 
     Args:
         config: ``dataset``, a key of :data:`SOURCES` or ``package.module:Class`` of one's own (a
@@ -63,7 +63,7 @@ def check_source(config: Mapping[str, Any]) -> StrictSettings:
 
 
 def open_source(config: Mapping[str, Any]) -> SampleSource:
-    """Opens a data set.
+    """Open a data set.
 
     Args:
         config: As :func:`check_source` takes it.

@@ -80,23 +80,23 @@ class TabletopViews:
         return len(self.records)
 
     def rgb(self, view: int) -> NDArray[np.uint8]:
-        """Returns the picture of a view, uint8 (S, S, 3)."""
+        """Return the picture of a view, uint8 (S, S, 3)."""
         shard, row = self._where[view]
         return self._rgb[shard][row]
 
     def ids(self, view: int) -> NDArray[np.uint8]:
-        """Returns the object ids of a view, uint8 (S, S)."""
+        """Return the object ids of a view, uint8 (S, S)."""
         shard, row = self._where[view]
         return self._ids[shard][row]
 
     def mask(self, view: int, object_ids: list[int]) -> NDArray[np.bool_]:
-        """Returns where any of these objects is seen, bool (S, S)."""
+        """Return where any of these objects is seen, bool (S, S)."""
         table = np.zeros(256, bool)
         table[object_ids] = True
         return table[self.ids(view)]
 
     def kinds_of_thing(self, view: int, fraction: float) -> dict[tuple[str, str], list[int]]:
-        """Returns object ids by (colour, category), of items that fill enough of the view."""
+        """Return object ids by (colour, category), of items that fill enough of the view."""
         groups: dict[tuple[str, str], list[int]] = defaultdict(list)
         pixels: dict[tuple[str, str], int] = defaultdict(int)
         for object_id, category, colour, count in self.records[view]['objects']:
@@ -118,7 +118,7 @@ class TabletopViews:
     def support_example(
         self, key: tuple[str, str], query: int, rng: np.random.Generator
     ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]] | None:
-        """Draws an example of a kind of thing from another scene.
+        """Draw an example of a kind of thing from another scene.
 
         Args:
             key: (colour, category).
@@ -171,7 +171,7 @@ class Batch:
 def draw_texts(
     record: dict[str, Any], count: int, absent_share: float, rng: np.random.Generator
 ) -> list[list[Any]]:
-    """Draws phrases of a view, true ones balanced over their kinds."""
+    """Draw phrases of a view, true ones balanced over their kinds."""
     absent = int(rng.binomial(count, absent_share)) if record['absent'] else 0
     present = min(count - absent, len(record['present']))
     absent = min(count - present, len(record['absent']))
@@ -179,7 +179,7 @@ def draw_texts(
     kinds, sizes = np.unique([phrase[1] for phrase in record['present']], return_counts=True)
     weights /= [dict(zip(kinds, sizes, strict=True))[phrase[1]] for phrase in record['present']]
     true = rng.choice(len(weights), present, replace=False, p=weights / weights.sum())
-    false = rng.choice(len(record['absent']), absent, replace=False) if absent else []
+    false = rng.choice(len(record['absent']), absent, replace=False) if absent else ()
     phrases = [record['present'][i] for i in true] + [record['absent'][i] for i in false]
     while len(phrases) < count:
         phrases.append(phrases[rng.integers(len(phrases))])
@@ -195,7 +195,7 @@ def make_batch(
     support_size: int,
     rng: np.random.Generator,
 ) -> Batch:
-    """Draws prompts for these views and gathers truth.
+    """Draw prompts for these views and gathers truth.
 
     Args:
         views: The data.
@@ -254,7 +254,7 @@ def make_batch(
 
 
 def object_share(ids: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Returns how much of each token's cell each object covers.
+    """Return how much of each token's cell each object covers.
 
     Args:
         ids: uint8 (B, H, W).
@@ -274,7 +274,7 @@ def object_share(ids: Tensor, grid: tuple[int, int]) -> Tensor:
 
 
 def token_classes(share: Tensor, classes: Tensor, least: float = 0.6) -> Tensor:
-    """Returns category and colour of each token that one object fills most of.
+    """Return category and colour of each token that one object fills most of.
 
     Args:
         share: What :func:`object_share` returns, (B, N, 256).
@@ -290,6 +290,6 @@ def token_classes(share: Tensor, classes: Tensor, least: float = 0.6) -> Tensor:
 
 
 def endless_rows(count: int, rng: np.random.Generator) -> Iterator[int]:
-    """Yields shuffled indices for ever; each index once an epoch."""
+    """Yield shuffled indices for ever; each index once an epoch."""
     while True:
         yield from rng.permutation(count).tolist()

@@ -68,7 +68,7 @@ class TabletopSettings(StrictSettings):
 
 
 def tabletop_plus(folder: Path, split: str = 'train', **changes: Any) -> TabletopSettings:
-    """Returns the settings in the fashion of PhraseCut+: a fifth of negatives, support images."""
+    """Return the settings in the fashion of PhraseCut+: a fifth of negatives, support images."""
     values = {'folder': folder, 'split': split, 'negatives': 0.2, 'visual': True, **changes}
     return TabletopSettings(**values)
 
@@ -116,17 +116,17 @@ class TabletopPhrases(SampleSource):
         return len(self._samples)
 
     def key(self, index: int) -> str:
-        """Returns scene, camera and the phrase's number in the view's record."""
+        """Return scene, camera and the phrase's number in the view's record."""
         view, number = self._samples[index]
         return f'{self._name(view)} phrase {number}'
 
     def phrase(self, index: int) -> str:
-        """Returns the phrase that is true of a sample."""
+        """Return the phrase that is true of a sample."""
         view, number = self._samples[index]
         return bare(self.views.records[view]['present'][number][0])
 
     def load(self, index: int, rng: np.random.Generator) -> Sample:
-        """Makes a sample: false phrase, then support image, as in CLIPSeg's code.
+        """Make a sample: false phrase, then support image, as in CLIPSeg's code.
 
         Raises:
             BadRecord: A negative was to be drawn, and the view knows of no false phrase.
@@ -204,5 +204,5 @@ class TabletopPhrases(SampleSource):
 
 
 def bare(phrase: str) -> str:
-    """Returns a phrase without the article that it begins with, as PhraseCut's phrases are."""
+    """Return a phrase without the article that it begins with, as PhraseCut's phrases are."""
     return _ARTICLE.sub('', phrase)

@@ -1,4 +1,4 @@
-"""Makes ``training/datasets/removed_words.json`` from WordNet's database files, once.
+"""Make ``training/datasets/removed_words.json`` from WordNet's database files, once.
 
     python -m training.datasets.wordnet_removal --wordnet /usr/share/wordnet
 
@@ -93,12 +93,12 @@ class Nouns:
         self.hyponyms[offset] = [target for symbol, target, *_ in pointers if symbol == '~']
 
     def synset(self, name: str) -> str:
-        """Returns the offset of a synset by its name: lemma, ``n``, number of the sense."""
+        """Return the offset of a synset by its name: lemma, ``n``, number of the sense."""
         lemma, _, sense = name.rsplit('.', 2)
         return self.senses[lemma][int(sense) - 1]
 
     def below(self, name: str) -> set[str]:
-        """Returns the lemmas of a synset and of all its hyponyms, as plain lower-case text."""
+        """Return the lemmas of a synset and of all its hyponyms, as plain lower-case text."""
         seen: set[str] = set()
         waiting = [self.synset(name)]
         while waiting:
@@ -110,7 +110,7 @@ class Nouns:
         return {lemma.replace('_', ' ').lower() for lemma in lemmas}
 
     def base(self, form: str) -> str:
-        """Returns the shortest noun that a form comes from, or the form itself."""
+        """Return the shortest noun that a form comes from, or the form itself."""
         if form in self.exceptions:
             found = [form, *self.exceptions[form]]
         else:
@@ -121,7 +121,7 @@ class Nouns:
         return min(self._nouns(found), key=len, default=form)
 
     def forms(self, lemmas: set[str]) -> set[str]:
-        """Returns every form that reduces to one of these lemmas of one word."""
+        """Return every form that reduces to one of these lemmas of one word."""
         candidates = set(lemmas)
         for _ in range(2):
             candidates |= {
@@ -146,7 +146,7 @@ class Nouns:
 
 
 def removed_words(nouns: Nouns) -> dict[str, object]:
-    """Returns the content of the file."""
+    """Return the content of the file."""
     synsets = {}
     for name in sorted({*PASCAL_SYNSETS, *(name for pair in ZERO_SHOT_PAIRS for name in pair)}):
         lemmas = set(PERSON) if name == 'person.n.01' else nouns.below(name)
@@ -169,7 +169,7 @@ def removed_words(nouns: Nouns) -> dict[str, object]:
 
 
 def main() -> None:
-    """Runs the command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -21,7 +21,7 @@ DESCRIPTION = 'activations.json'
 
 
 def taps_of(config: Mapping[str, Any]) -> list[int]:
-    """Returns the blocks whose activations a model reads, -1 for what enters the first.
+    """Return the blocks whose activations a model reads, -1 for what enters the first.
 
     ClsCLIP reads one, the last before its prompt enters: what comes after depends on the prompt.
 
@@ -39,7 +39,7 @@ def description(
     frozen: str,
     layers: Sequence[int] | None = None,
 ) -> dict[str, Any]:
-    """Returns what activations depend on, apart from the number of epochs.
+    """Return what activations depend on, apart from the number of epochs.
 
     Args:
         settings: Of the run.
@@ -97,7 +97,7 @@ class CachedActivations:
             )
 
     def check(self, settings: Settings, config: Mapping[str, Any], frozen: str) -> None:
-        """Makes sure that the activations are those that a run would make.
+        """Make sure that the activations are those that a run would make.
 
         Raises:
             ActivationsError: They are not; says by what.
@@ -124,7 +124,7 @@ def check_description(
     config: Mapping[str, Any],
     frozen: str,
 ) -> None:
-    """Makes sure that activations are those that a run would make; more layers may be there.
+    """Make sure that activations are those that a run would make; more layers may be there.
 
     Args:
         stored: Their description.

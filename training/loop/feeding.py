@@ -56,7 +56,7 @@ class Order:
         self.part = self.batch // parts
 
     def places(self, step: int) -> list[list[Place]]:
-        """Returns what this process computes in a step: ``accumulate`` lists of places."""
+        """Return what this process computes in a step: ``accumulate`` lists of places."""
         first = step * self.batch + self.rank * self.part
         stride = self.processes * self.part
         return [
@@ -103,7 +103,7 @@ class Load:
     supports: Tensor | None = None
 
     def pin_memory(self) -> Load:
-        """Called by torch's loader, so that copies to a GPU do not wait."""
+        """Pin the tensors; torch's loader calls this, so that copies to a GPU do not wait."""
         for holder in (self, self.batch):
             for name, value in vars(holder).items():
                 if isinstance(value, Tensor):
@@ -117,7 +117,7 @@ class Drawn(Protocol):
     """What a loader draws from: the pictures of a data set, or cached activations."""
 
     def load(self, place: Place) -> Load:
-        """Makes the sample of a place, a batch of one."""
+        """Make the sample of a place, a batch of one."""
         ...
 
 
@@ -147,7 +147,7 @@ class DrawnPictures:
 
 
 def join(loads: Sequence[Load]) -> Load:
-    """Makes one batch of several."""
+    """Make one batch of several."""
     first = loads[0]
     values: dict[str, Any] = {}
     for item in fields(PromptBatch):
@@ -187,7 +187,7 @@ class _Parts(Dataset[Load]):
 def feed(
     drawn: Drawn, order: Order, start: int, steps: int, workers: int, pin: bool = False
 ) -> Iterator[list[Load]]:
-    """Yields the parts of each step.
+    """Yield the parts of each step.
 
     Args:
         drawn: What is drawn from.

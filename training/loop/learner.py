@@ -41,12 +41,12 @@ class Learner(nn.Module):
         self._std: Tensor
 
     def trained(self) -> dict[str, nn.Parameter]:
-        """Returns the weights that are trained, by name in the model."""
+        """Return the weights that are trained, by name in the model."""
         named = self.model.named_parameters()
         return {name: value for name, value in named if value.requires_grad}
 
     def forward(self, load: Load) -> tuple[Tensor, Tensor]:
-        """Runs a batch.
+        """Run a batch.
 
         Args:
             load: On any device, B samples.
@@ -63,7 +63,7 @@ class Learner(nn.Module):
         return (losses * valid).sum() / valid.sum().clamp(min=1), logits
 
     def features(self, load: Load) -> ImageFeatures:
-        """Returns what the towers make of the images, or made of them when they were cached."""
+        """Return what the towers make of the images, or made of them when they were cached."""
         device = self._mean.device
         size = load.batch.masks.shape[-1]
         if load.taps is not None:
@@ -74,19 +74,19 @@ class Learner(nn.Module):
         return self.model.encode_image(self.normalised(load.batch.images))
 
     def normalised(self, images: Tensor) -> Tensor:
-        """Returns images (B, 3, S, S) of 0…1 as the towers take them, on their device."""
+        """Return images (B, 3, S, S) of 0…1 as the towers take them, on their device."""
         pixels = images.to(self._mean.device, non_blocking=True)
         return (pixels - self._mean) / self._std
 
     def conditions(self, load: Load) -> Tensor:
-        """Returns conditional vectors (B, E): a · text + (1 - a) · image, a the text's share."""
+        """Return conditional vectors (B, E): a · text + (1 - a) · image, a the text's share."""
         device = self._mean.device
         texts, supports = self.embeddings(load)
         share = load.batch.text_weights.to(device)[:, None].to(texts.dtype)
         return share * texts + (1 - share) * supports
 
     def embeddings(self, load: Load) -> tuple[Tensor, Tensor]:
-        """Returns the embeddings (B, E) of captions and of prompt images, zero without one."""
+        """Return the embeddings (B, E) of captions and of prompt images, zero without one."""
         device = self._mean.device
         if load.texts is not None and load.supports is not None:
             return load.texts.to(device), load.supports.to(device)
@@ -101,13 +101,13 @@ class Learner(nn.Module):
 
 
 def towers_of(model: SegmentationModel) -> list[nn.Module]:
-    """Returns the frozen parts: CLIP's towers, and ViTSeg's image tower."""
+    """Return the frozen parts: CLIP's towers, and ViTSeg's image tower."""
     parts = [model.backbone, getattr(model, 'image_tower', None)]
     return [part for part in parts if isinstance(part, nn.Module)]
 
 
 def begin_model(settings: Settings) -> tuple[SegmentationModel, ModelCard | None]:
-    """Builds the model that a run begins with.
+    """Build the model that a run begins with.
 
     Returns:
         The model, and the card of the checkpoint that it came from, if any.
@@ -153,7 +153,7 @@ def begin_model(settings: Settings) -> tuple[SegmentationModel, ModelCard | None
 
 
 def follow_card(settings: Settings) -> Settings:
-    """Fills in what a fine-tuning does not say of its prompts with what its model was made for.
+    """Fill in what a fine-tuning does not say of its prompts with what its model was made for.
 
     Returns:
         The settings, with side and background of prompt images as the card of ``init_from`` has
@@ -176,7 +176,7 @@ def follow_card(settings: Settings) -> Settings:
 
 
 def ground_name(prompts: PromptSettings, mean: tuple[float, ...]) -> str:
-    """Returns what a model card calls the background of prompt images.
+    """Return what a model card calls the background of prompt images.
 
     Raises:
         SettingsError: It is neither black nor the model's mean colour.
@@ -201,7 +201,7 @@ def _check_ground(prompts: PromptSettings, model: SegmentationModel) -> None:
 def _check_used(
     given: Mapping[str, Any], built: Mapping[str, Any], what: str, but: tuple[str, ...] = ()
 ) -> None:
-    """Makes sure that no key of a configuration was ignored, or meant something else."""
+    """Make sure that no key of a configuration was ignored, or meant something else."""
     for key, value in given.items():
         if key in but:
             continue

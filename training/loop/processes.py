@@ -12,7 +12,7 @@ from training.loop.run_folder import RunError
 
 
 def begin_accelerator(mixed_precision: Literal['no', 'fp16', 'bf16'] = 'no') -> Accelerator:
-    """Joins the processes of a run.
+    """Join the processes of a run.
 
     Raises:
         RunError: They do not find each other, or the device lacks the precision.

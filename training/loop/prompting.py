@@ -90,7 +90,7 @@ class PromptBatch:
 def make_batch(
     samples: Sequence[Sample], settings: PromptSettings, rng: np.random.Generator
 ) -> PromptBatch:
-    """Makes the tensors of some samples.
+    """Make the tensors of some samples.
 
     Args:
         samples: B of them.
@@ -131,7 +131,7 @@ def make_batch(
 def square(
     sample: Sample, size: int, fit: Literal['squeeze', 'pad'] = 'squeeze'
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Resizes a sample's picture and truth to a square.
+    """Resize a sample's picture and truth to a square.
 
     ``squeeze`` is what CLIPSeg's code does with PhraseCut: the picture bilinearly with corners
     aligned and without antialiasing, the truth by its nearest pixel. ``pad`` keeps the aspect and

@@ -57,7 +57,7 @@ class RunFolder:
         processes: int,
         more: Mapping[str, Any] | None = None,
     ) -> None:
-        """Writes down what is run, with what, and where.
+        """Write down what is run, with what, and where.
 
         Args:
             settings: Of the run.
@@ -77,12 +77,12 @@ class RunFolder:
         write_atomically(self.path / f'run_{start:06d}.json', json.dumps(record, indent=2))
 
     def log(self, line: Mapping[str, Any]) -> None:
-        """Appends a line to ``log.jsonl``."""
+        """Append a line to ``log.jsonl``."""
         with (self.path / 'log.jsonl').open('a', encoding='utf-8') as log:
             log.write(json.dumps(dict(line)) + '\n')
 
     def trim_log(self, start: int) -> None:
-        """Drops lines of iterations that were lost, and will be done again."""
+        """Drop lines of iterations that were lost, and will be done again."""
         path = self.path / 'log.jsonl'
         if not path.is_file():
             return
@@ -97,7 +97,7 @@ class RunFolder:
         write_atomically(path, ''.join(kept))
 
     def save(self, path: Path, state: Mapping[str, Any]) -> None:
-        """Writes a checkpoint in place of an older one.
+        """Write a checkpoint in place of an older one.
 
         Raises:
             RunError: It cannot be written; the older one is as it was.
@@ -114,7 +114,7 @@ class RunFolder:
             ) from error
 
     def load(self, path: Path) -> dict[str, Any]:
-        """Reads a checkpoint; it is not unpickled freely.
+        """Read a checkpoint; it is not unpickled freely.
 
         Raises:
             RunError: It cannot be read.
@@ -127,7 +127,7 @@ class RunFolder:
 
 
 def git_commit() -> str:
-    """Returns the commit of the checkout, marked where the tree differs; says if there is none."""
+    """Return the commit of the checkout, marked where the tree differs; says if there is none."""
     command = ['git', 'describe', '--always', '--dirty', '--abbrev=40', '--exclude', '*']
     folder = Path(__file__).parent
     found = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
@@ -135,7 +135,7 @@ def git_commit() -> str:
 
 
 def environment() -> dict[str, Any]:
-    """Returns versions and hardware."""
+    """Return versions and hardware."""
     versions = {}
     for name in PACKAGES:
         try:
@@ -154,16 +154,16 @@ def environment() -> dict[str, Any]:
 
 
 def fingerprint(tensors: Iterable[tuple[str, Tensor]]) -> str:
-    """Returns a digest of named weights, to tell whether they are those of another day."""
+    """Return a digest of named weights, to tell whether they are those of another day."""
     digest = hashlib.sha256()
     for name, value in tensors:
         digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
 def frozen_fingerprint(module: nn.Module) -> str:
-    """Returns the digest of all that is not trained: frozen weights and buffers."""
+    """Return the digest of all that is not trained: frozen weights and buffers."""
     trained = {name for name, value in module.named_parameters() if value.requires_grad}
     frozen = (item for item in module.state_dict().items() if item[0] not in trained)
     return fingerprint(frozen)

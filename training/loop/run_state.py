@@ -91,7 +91,7 @@ class Run:
 
 
 def load_state(folder: RunFolder, settings: Settings, resume: bool) -> dict[str, Any] | None:
-    """Reads the checkpoint that a run goes on from; None where it begins.
+    """Read the checkpoint that a run goes on from; None where it begins.
 
     Raises:
         RunError: There is one and ``resume`` is false, or it is of other settings.
@@ -116,7 +116,7 @@ def load_state(folder: RunFolder, settings: Settings, resume: bool) -> dict[str,
 
 @torch.no_grad()
 def put(weights: Mapping[str, Tensor], trained: dict[str, nn.Parameter]) -> None:
-    """Copies weights into the parameters of their names."""
+    """Copy weights into the parameters of their names."""
     if weights.keys() != trained.keys():
         raise RunError(f'weights of other names: {sorted(weights.keys() ^ trained.keys())}')
     for name, value in weights.items():

@@ -164,7 +164,7 @@ class Settings(StrictSettings):
         return self.seed if self.draw_seed is None else self.draw_seed
 
     def length(self, samples: int) -> int:
-        """Returns the steps of the run.
+        """Return the steps of the run.
 
         Args:
             samples: Of the training data.
@@ -174,7 +174,7 @@ class Settings(StrictSettings):
         return self.iterations or 20_000
 
     def cycle(self, samples: int) -> int:
-        """Returns the steps over which the learning rate falls: a cycle's, or the run's.
+        """Return the steps over which the learning rate falls: a cycle's, or the run's.
 
         Args:
             samples: Of the training data.
@@ -188,7 +188,7 @@ class Settings(StrictSettings):
 def load_settings(
     path: Path, changes: Sequence[str] = (), init_from: str | None = None
 ) -> Settings:
-    """Reads and validates the YAML file of a run.
+    """Read and validates the YAML file of a run.
 
     Args:
         path: The file.
@@ -209,7 +209,7 @@ def load_settings(
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Reads a YAML file of keys and values.
+    """Read a YAML file of keys and values.
 
     Raises:
         SettingsError: It is missing, or holds something else.
@@ -226,7 +226,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def validated(kind: type[Model], values: Mapping[str, Any], path: Path) -> Model:
-    """Makes settings of the values in a file.
+    """Make settings of the values in a file.
 
     Args:
         kind: Class of the settings.
@@ -243,7 +243,7 @@ def validated(kind: type[Model], values: Mapping[str, Any], path: Path) -> Model
 
 
 def changed(values: Mapping[str, Any], changes: Sequence[str]) -> dict[str, Any]:
-    """Returns settings with changes from a command line.
+    """Return settings with changes from a command line.
 
     Args:
         values: Settings by key; they are left as they are.
@@ -259,7 +259,7 @@ def changed(values: Mapping[str, Any], changes: Sequence[str]) -> dict[str, Any]
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Names what differs between two dumps of settings, but for :data:`FREE_ON_RESUME`."""
+    """Name what differs between two dumps of settings, but for :data:`FREE_ON_RESUME`."""
     keys = sorted((before.keys() | now.keys()) - set(FREE_ON_RESUME))
     return [
         f'{key}: {before.get(key)!r} then, {now.get(key)!r} now'

@@ -43,7 +43,7 @@ class Shards:
 
     @classmethod
     def at(cls, place: str) -> Shards:
-        """Reads what was cached.
+        """Read what was cached.
 
         Raises:
             ActivationsError: There is nothing.
@@ -67,17 +67,17 @@ class Shards:
         return int(self.description['samples'])
 
     def sizes(self) -> list[int]:
-        """Returns the number of samples of each shard."""
+        """Return the number of samples of each shard."""
         total = self.samples * int(self.description['epochs'])
         size = int(self.description['shard_size'])
         return [min(size, total - start) for start in range(0, total, size)]
 
     def path(self, shard: int) -> str:
-        """Returns the file or address of a shard."""
+        """Return the file or address of a shard."""
         return f'{self.place}/activations-{shard:06d}.tar'
 
     def check(self, settings: Settings, config: Mapping[str, Any], frozen: str) -> None:
-        """Makes sure that the activations are those that a run would make.
+        """Make sure that the activations are those that a run would make.
 
         Raises:
             ActivationsError: They are not; says by what.
@@ -122,7 +122,7 @@ class ActivationStream(IterableDataset[Load]):
             yield join(list(islice(samples, self.part)))
 
     def samples(self, stream: int, streams: int, skip: int) -> Iterator[Load]:
-        """Yields samples, each a batch of one, without an end.
+        """Yield samples, each a batch of one, without an end.
 
         Args:
             stream: Which of the streams that the shards are dealt to.
@@ -170,7 +170,7 @@ class ActivationStream(IterableDataset[Load]):
 def feed_stream(
     stream: ActivationStream, start: int, steps: int, accumulate: int, workers: int, pin: bool
 ) -> Iterator[list[Load]]:
-    """Yields the parts of each step, as :func:`training.loop.feeding.feed` does.
+    """Yield the parts of each step, as :func:`training.loop.feeding.feed` does.
 
     Args:
         stream: What is read; where it starts is set here.

@@ -41,13 +41,13 @@ class Measured:
     pictures: list[NDArray[np.uint8]] = field(default_factory=list)
 
     def scalars(self) -> dict[str, float]:
-        """Returns the figures by name."""
+        """Return the figures by name."""
         names = ('loss', 'iou_fg', 'threshold', 'ap')
         return {name: round(float(getattr(self, name)), 5) for name in names}
 
 
 def better(measured: Measured, best: float | None, by: str) -> tuple[bool, float]:
-    """Returns whether it is better than the best so far, and its score, where more is better."""
+    """Return whether it is better than the best so far, and its score, where more is better."""
     score = -measured.loss if by == 'loss' else float(getattr(measured, by))
     return best is None or score > best, score
 
@@ -114,8 +114,8 @@ class Validator:
         self.indices = np.linspace(0, len(source) - 1, count).round().astype(int).tolist()
 
     @torch.no_grad()
-    def measure(self, learner: Learner, accelerator: Accelerator, pictures: int) -> Measured:
-        """Runs over the split; every process its share, and sums are over all of them."""
+    def validate(self, learner: Learner, accelerator: Accelerator, pictures: int) -> Measured:
+        """Run over the split; every process its share, and sums are over all of them."""
         statistics = PixelStatistics()
         total = 0.0
         shown: list[NDArray[np.uint8]] = []
@@ -165,7 +165,7 @@ class Validator:
 def _reduced(
     statistics: PixelStatistics, total: float, accelerator: Accelerator
 ) -> tuple[PixelStatistics, float]:
-    """Sums over all processes; counts are integers, and so exact."""
+    """Sum over all processes; counts are integers, and so exact."""
     device = accelerator.device
     counts = np.concatenate([statistics.foreground, statistics.background, [statistics.samples]])
     summed = accelerator.reduce(torch.from_numpy(counts).to(device), 'sum').cpu().numpy()
