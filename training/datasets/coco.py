@@ -115,11 +115,11 @@ class Coco(NamedSamples):
         self._all_shown: dict[int, set[int]] = defaultdict(set)
         self.images: dict[int, dict[str, Any]] = {}
         for number, record in enumerate(data['images']):
-            self._checked(self._read_image, record, f'{self.path}, image {number},')
+            with self.problems.counted():
+                self._read_image(record, f'{self.path}, image {number},')
         for number, record in enumerate(data['annotations']):
-            self._checked(
-                self._read_annotation, record, f'{self.path}, annotation {number},', names
-            )
+            with self.problems.counted():
+                self._read_annotation(record, f'{self.path}, annotation {number},', names)
         wanted = {
             number
             for number in self._fold(sorted(names))
@@ -178,12 +178,6 @@ class Coco(NamedSamples):
             )
         held_out = numbers[fold::COCO20I_FOLDS]
         return held_out if split == 'val' else [n for n in numbers if n not in held_out]
-
-    def _checked(self, read: Any, record: Any, *arguments: Any) -> None:
-        try:
-            read(record, *arguments)
-        except BadRecord as bad:
-            self.problems.found(bad)
 
     def _read_image(self, record: Any, where: str) -> None:
         number = field(record, 'id', int, where)

@@ -153,10 +153,6 @@ class PhraseCut(SampleSource):
         """Return the publisher's task id."""
         return self._keys[self._shown[index]]
 
-    def phrase(self, index: int) -> str:
-        """Return the phrase that is true of a sample."""
-        return self.phrases[self._shown[index]]
-
     def load(self, index: int, rng: np.random.Generator) -> Sample:
         """Make a sample: crop, then false phrase, then support image, as in CLIPSeg's code.
 
@@ -172,23 +168,16 @@ class PhraseCut(SampleSource):
         support = self._support(phrase, sample, rng) if self.settings.visual else None
         return Sample(self._keys[sample], phrase, image, mask, support=support, negative=negative)
 
-    def truth(self, index: int) -> NDArray[np.bool_]:
-        """Return the region of a sample in its whole picture, bool (H, W)."""
-        return self._mask(self._shown[index])
-
     def _read_sizes(self) -> dict[int, tuple[int, int]]:
         path = self.settings.folder / 'image_data_split3000.json'
         records = read_json(path, "get it with PhraseCut's download_dataset.py (docs/datasets.md)")
         sizes = {}
         for number, record in enumerate(records):
             where = f'{path}, record {number},'
-            try:
+            with self.problems.counted():
                 image = field(record, 'image_id', int, where)
                 size = tuple(field(record, name, int, where) for name in ('height', 'width'))
-            except BadRecord as bad:
-                self.problems.found(bad)
-                continue
-            sizes[image] = (size[0], size[1])
+                sizes[image] = (size[0], size[1])
         return sizes
 
     def _read_tasks(self, path: Path, corners: list[NDArray[np.float64]]) -> None:
@@ -199,10 +188,8 @@ class PhraseCut(SampleSource):
         present = {entry.name for entry in folder.iterdir()} if folder.is_dir() else set()
         removal = read_removal(self.settings.remove) if self.settings.remove else None
         for number, record in enumerate(records):
-            try:
+            with self.problems.counted():
                 self._read_task(record, f'{path}, record {number},', present, removal, corners)
-            except BadRecord as bad:
-                self.problems.found(bad)
 
     def _read_task(
         self,

@@ -2,7 +2,8 @@
 
 The publisher describes no layout; this is the one that public code for these files reads: a JSON
 object by name of the matte, whose entries have ``image_name`` and ``expressions``, a folder of
-pictures, and a folder of mattes (``NAME.png``).
+pictures, and a folder of mattes (``NAME.png``): ``train/img`` and ``train/mask`` beside
+``train/refmatte_train_label.json``; of RW100 ``image``, ``mask`` and ``refmatte_rw100_label.json``.
 """
 
 from __future__ import annotations
@@ -44,25 +45,6 @@ class RefMatteSettings(StrictSettings):
     bad_records: Policy = Field('raise', description='what to do about broken records')
 
 
-def refmatte(
-    folder: Path, part: Literal['train', 'test', 'rw100'], **changes: Any
-) -> RefMatteSettings:
-    """Return the settings of a part by its usual place.
-
-    Args:
-        folder: With ``train`` and ``test`` of RefMatte, or of RefMatte-RW100.
-        part: Which. The names of the test part follow those of ``train``.
-        **changes: Of the settings, for files that lie elsewhere.
-    """
-    root = folder if part == 'rw100' else folder / part
-    places = {
-        'labels': root / f'refmatte_{part}_label.json',
-        'images': root / ('image' if part == 'rw100' else 'img'),
-        'mattes': root / 'mask',
-    }
-    return RefMatteSettings(**{**places, **changes})
-
-
 class RefMatte(SampleSource):
     """Expressions, or keywords, with the matte that each is true of.
 
@@ -93,10 +75,8 @@ class RefMatte(SampleSource):
         self._mattes = self._listed(settings.mattes)
         self._samples: list[tuple[str, str, str, int]] = []
         for name, entry in entries.items():
-            try:
+            with self.problems.counted():
                 self._samples += self._prompts(name, entry)
-            except BadRecord as bad:
-                self.problems.found(bad)
         if not self._samples:
             raise DataError(f'{settings.labels} has no sample; {self.problems.summary()}')
 

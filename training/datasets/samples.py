@@ -11,6 +11,7 @@ import json
 from abc import ABC, abstractmethod
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -75,6 +76,14 @@ class BadRecords:
         if self.policy == 'raise':
             raise record
         self.note(record.kind, str(record))
+
+    @contextmanager
+    def counted(self) -> Iterator[None]:
+        """Pass a record that the block finds broken to :meth:`found`; it ends the block."""
+        try:
+            yield
+        except BadRecord as record:
+            self.found(record)
 
     def summary(self) -> str:
         """Return the counts with an example of each kind, a line each; empty without any."""
@@ -170,10 +179,8 @@ class SampleSource(ABC):
             DataError: The policy is to skip, and :data:`PATIENCE` in a row are broken.
         """
         for _ in range(PATIENCE):
-            try:
+            with self.problems.counted():
                 return self.load(index, rng)
-            except BadRecord as record:
-                self.problems.found(record)
             index = int(rng.integers(len(self)))
         raise DataError(
             f'{PATIENCE} records in a row are broken; {self.problems.summary()}\n'

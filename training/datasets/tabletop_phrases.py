@@ -100,10 +100,8 @@ class TabletopPhrases(SampleSource):
         self._samples: list[tuple[int, int]] = []
         self.by_phrase: dict[str, list[tuple[int, list[int]]]] = defaultdict(list)
         for view in range(len(self.views)):
-            try:
+            with self.problems.counted():
                 self._read_view(view)
-            except BadRecord as bad:
-                self.problems.found(bad)
         if settings.only_visual:
             self._samples = [sample for sample in self._samples if self._supports(*sample)]
         if not self._samples:
@@ -119,11 +117,6 @@ class TabletopPhrases(SampleSource):
         """Return scene, camera and the phrase's number in the view's record."""
         view, number = self._samples[index]
         return f'{self._name(view)} phrase {number}'
-
-    def phrase(self, index: int) -> str:
-        """Return the phrase that is true of a sample."""
-        view, number = self._samples[index]
-        return bare(self.views.records[view]['present'][number][0])
 
     def load(self, index: int, rng: np.random.Generator) -> Sample:
         """Make a sample: false phrase, then support image, as in CLIPSeg's code.

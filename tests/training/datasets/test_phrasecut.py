@@ -46,7 +46,7 @@ def crossing_number_mask(polygon, height: int, width: int) -> np.ndarray:
 class TestReading:
     def test_phrases_keys_and_the_pictures_left_out(self, folder):
         data = opened(folder)
-        assert [data.phrase(i) for i in range(len(data))] == [
+        assert [sample.phrase for sample in data.each()] == [
             phrase for image, phrase, _ in TASKS if image in (11, 12, 13)
         ]
         assert data.key(0) == '11__11000'
@@ -55,15 +55,15 @@ class TestReading:
         assert everything.key(len(everything) - 1) == '61530__61530007'
 
     def test_masks_agree_with_a_crossing_number_pixel_by_pixel(self, folder):
-        data = opened(folder)
+        data = opened(folder, crop='none')
         sizes = {11: (48, 64), 12: (60, 40), 13: (50, 50)}
         tasks = [entry for entry in TASKS if entry[0] in sizes]
-        for index, (image, _, instances) in enumerate(tasks):
+        for sample, (image, _, instances) in zip(data.each(), tasks, strict=True):
             expected = np.zeros(sizes[image], bool)
             for polygons in instances:
                 for polygon in polygons:
                     expected |= crossing_number_mask(polygon, *sizes[image])
-            np.testing.assert_array_equal(data.truth(index), expected)
+            np.testing.assert_array_equal(sample.mask, expected)
             assert expected.any()
 
     def test_splits_can_be_joined(self, folder):
@@ -78,17 +78,17 @@ class TestReading:
     def test_min_size_is_of_the_boxes(self, folder):
         sizes = {'red car', 'walking dogs', 'car', 'blue mug'}
         data = opened(folder, min_size=0.1)
-        assert {data.phrase(i) for i in range(len(data))} == sizes
+        assert {sample.phrase for sample in data.each()} == sizes
 
     def test_only_visual(self, folder):
         data = opened(folder, visual=True, only_visual=True)
-        assert {data.phrase(i) for i in range(len(data))} == {'red car'}
+        assert {sample.phrase for sample in data.each()} == {'red car'}
         with pytest.raises(ValidationError, match='only_visual needs visual'):
             PhraseCutSettings(folder=folder, only_visual=True)
 
     def test_removal(self, folder):
         without_cars = opened(folder, remove='pascal5i/1')
-        assert {without_cars.phrase(i) for i in range(len(without_cars))} == {
+        assert set(without_cars.phrases) == {
             'wheel',
             'walking dogs',
             'blue mug',
@@ -150,13 +150,13 @@ class TestDrawing:
 
     def test_unique_phrases_and_plain_phrasecut_have_text_only(self, folder):
         data = PhraseCut(phrasecut_plus(folder, negatives=0))
-        mug = next(i for i in range(len(data)) if data.phrase(i) == 'blue mug')
+        mug = data.phrases.index('blue mug')
         assert data.draw(mug, sample_rng(0, 0, 0)).support is None
         assert opened(folder).draw(0, sample_rng(0, 0, 0)).support is None
 
     def test_the_support_of_a_negative_shows_the_false_phrase(self, folder):
         data = PhraseCut(phrasecut_plus(folder, negatives=1))
-        mug = next(i for i in range(len(data)) if data.phrase(i) == 'blue mug')
+        mug = data.phrases.index('blue mug')
         drawn = [data.draw(mug, sample_rng(0, i, 0)) for i in range(100)]
         cars = [sample for sample in drawn if sample.phrase == 'red car']
         assert cars
@@ -166,8 +166,7 @@ class TestDrawing:
 
     def test_whole_pictures_for_evaluation(self, folder):
         data = opened(folder, crop='none')
-        for index, sample in enumerate(data.each()):
-            np.testing.assert_array_equal(sample.mask, data.truth(index))
+        for sample in data.each():
             assert sample.image.shape[:2] == sample.mask.shape
 
     def test_crops_are_squares_of_picture_and_mask_alike(self, folder):
@@ -266,7 +265,7 @@ class TestBadInput:
     def test_polygons_that_enclose_nothing(self, folder, polygon, fault):
         edit(folder, 1, Polygons=[[polygon, [[5, 5], [9, 5], [9, 9]]]])
         assert len(opened(folder)) == 7
-        assert opened(folder).truth(1)[6, 8]
+        assert opened(folder, crop='none').load(1, sample_rng(0, 0, 1)).mask[6, 8]
         with pytest.raises(BadRecord, match=rf'task 11__11001.* {fault}'):
             opened(folder, check_polygons=True)
         data = opened(folder, check_polygons=True, bad_records='skip')

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from training.datasets.refmatte import RefMatte, refmatte
+from training.datasets.refmatte import RefMatte, RefMatteSettings
 from training.datasets.samples import BadRecord, DataError, sample_rng
 
 
@@ -31,8 +32,17 @@ def rw100(tmp_path):
     return tmp_path
 
 
+def settings(folder: Path, **changes) -> RefMatteSettings:
+    return RefMatteSettings(
+        labels=folder / 'refmatte_rw100_label.json',
+        images=folder / 'image',
+        mattes=folder / 'mask',
+        **changes,
+    )
+
+
 def test_every_expression_with_its_matte(rw100):
-    data = RefMatte(refmatte(rw100, 'rw100'))
+    data = RefMatte(settings(rw100))
     samples = list(data.each())
     assert [sample.key for sample in samples] == ['p_1_0#0', 'p_1_0#1', 'p_1_1#0', 'p_1_1#1']
     assert samples[3].phrase == 'a lively dog 1'
@@ -43,44 +53,35 @@ def test_every_expression_with_its_matte(rw100):
 
 
 def test_the_chosen_expression(rw100):
-    settings = refmatte(rw100, 'rw100', chosen=rw100 / 'eval_index_expression.json')
-    assert [sample.key for sample in RefMatte(settings).each()] == ['p_1_0#1', 'p_1_1#1']
+    chosen = settings(rw100, chosen=rw100 / 'eval_index_expression.json')
+    assert [sample.key for sample in RefMatte(chosen).each()] == ['p_1_0#1', 'p_1_1#1']
     (rw100 / 'eval_index_expression.json').write_text('{"p_1": 7}')
     with pytest.raises(BadRecord, match=r"'p_1_0', has 2 expressions, and not 7"):
-        RefMatte(settings)
+        RefMatte(chosen)
 
 
 def test_keywords(rw100):
     with pytest.raises(ValueError, match=r"keyword_field; entries.*'class', 'expressions', 'image"):
-        RefMatte(refmatte(rw100, 'rw100', prompt='keyword'))
-    data = RefMatte(refmatte(rw100, 'rw100', prompt='keyword', keyword_field='class'))
+        RefMatte(settings(rw100, prompt='keyword'))
+    data = RefMatte(settings(rw100, prompt='keyword', keyword_field='class'))
     assert [sample.phrase for sample in data.each()] == ['dog', 'dog']
-
-
-def test_the_training_part(rw100, tmp_path):
-    root = tmp_path / 'RefMatte' / 'train'
-    root.mkdir(parents=True)
-    for source, target in (('image', 'img'), ('mask', 'mask')):
-        (rw100 / source).rename(root / target)
-    (rw100 / 'refmatte_rw100_label.json').rename(root / 'refmatte_train_label.json')
-    assert len(RefMatte(refmatte(tmp_path / 'RefMatte', 'train'))) == 4
 
 
 def test_bad_input(rw100):
     Image.new('L', (5, 5)).save(rw100 / 'mask' / 'p_1_0.png')
     with pytest.raises(BadRecord, match=r'p_1_0\.png is 5 × 5 pixels.*12 × 8'):
-        RefMatte(refmatte(rw100, 'rw100')).draw(0, sample_rng(0, 0, 0))
+        RefMatte(settings(rw100)).draw(0, sample_rng(0, 0, 0))
     (rw100 / 'mask' / 'p_1_0.png').unlink()
     with pytest.raises(BadRecord, match="mask has no 'p_1_0'"):
-        RefMatte(refmatte(rw100, 'rw100'))
-    data = RefMatte(refmatte(rw100, 'rw100', bad_records='skip'))
+        RefMatte(settings(rw100))
+    data = RefMatte(settings(rw100, bad_records='skip'))
     assert (len(data), data.problems.counts) == (2, {'missing image': 1})
     path = rw100 / 'refmatte_rw100_label.json'
     path.write_text(json.dumps({'p_1_1': {'image_name': 'p_1', 'expressions': []}}))
     with pytest.raises(BadRecord, match='blank expressions, or none'):
-        RefMatte(refmatte(rw100, 'rw100'))
+        RefMatte(settings(rw100))
     path.write_text('[]')
     with pytest.raises(DataError, match='no object of entries'):
-        RefMatte(refmatte(rw100, 'rw100'))
-    with pytest.raises(DataError, match=r'refmatte_test_label\.json does not exist'):
-        RefMatte(refmatte(rw100 / 'x', 'test'))
+        RefMatte(settings(rw100))
+    with pytest.raises(DataError, match=r'refmatte_rw100_label\.json does not exist'):
+        RefMatte(settings(rw100 / 'x'))
