@@ -16,8 +16,7 @@ from PIL import Image
 from clipseg_model import create_model
 from clipseg_model.modeling.base import ARCHITECTURES
 from clipseg_model.weights.checkpoints import load_card
-from tests.training.tiny_runs import TINY_BACKBONE
-from training import train as module
+from tests.training.tiny_runs import TINY_BACKBONE, stop_after
 from training.evaluation import data_command
 from training.loop.settings import Settings, load_settings
 from training.train import train
@@ -196,15 +195,8 @@ def test_it_runs_at_full_size(path, tmp_path, monkeypatch):
     """Starts, saves, resumes, and is evaluated, with towers of ViT-B/16 at 352 pixels."""
     settings = full_size(path, tmp_path)
     run = tmp_path / 'run'
-    original = module.RunFolder.save
-
-    def stop(self, place, state):
-        original(self, place, state)
-        if place.name == 'last.pt':
-            raise KeyboardInterrupt
-
     with monkeypatch.context() as patch:
-        patch.setattr(module.RunFolder, 'save', stop)
+        stop_after(patch, 1)
         with pytest.raises(KeyboardInterrupt):
             train(settings, run)
     assert torch.load(run / 'last.pt', weights_only=True)['step'] == 1
@@ -244,16 +236,8 @@ def test_it_runs_at_full_size(path, tmp_path, monkeypatch):
 def test_it_trains_saves_resumes_and_evaluates(path, tmp_path, monkeypatch):
     settings, iterations = tiny(path, tmp_path)
     run = tmp_path / 'run'
-    original = module.snapshot
-
-    def stop(*arguments):
-        state = original(*arguments)
-        if (run / 'last.pt').exists():
-            raise KeyboardInterrupt
-        return state
-
     with monkeypatch.context() as patch:
-        patch.setattr(module, 'snapshot', stop)
+        stop_after(patch, 10)
         with pytest.raises(KeyboardInterrupt):
             train(settings, run)
     assert torch.load(run / 'last.pt', weights_only=True)['step'] == 10

@@ -12,10 +12,11 @@ import torch
 from clipseg_model import create_model
 from clipseg_model.prompts import Prompt
 from clipseg_model.segmentation import PromptResult
-from training import train as train_module
+from tests.training.tiny_runs import stop_after
 from training.loop.learner import begin_model
 from training.papers import ablation as module
 from training.papers.ablation import CONFIGS, ROWS, Asked, measure, report, row_settings, run_row
+from training.train import train
 
 #: What is no part of a row's budget.
 FREE = {'name', 'model', 'data'}
@@ -79,15 +80,8 @@ def test_every_row_has_the_same_budget(row, rendered):
 )
 def test_a_row_trains_saves_resumes_and_evaluates(row, rendered, tmp_path, monkeypatch):
     run = tmp_path / f'{row}-0'
-    original = train_module.snapshot
-
-    def stop(*arguments):
-        if (run / 'last.pt').exists():
-            raise KeyboardInterrupt
-        return original(*arguments)
-
     with monkeypatch.context() as patch:
-        patch.setattr(train_module, 'snapshot', stop)
+        stop_after(patch, 10)
         with pytest.raises(KeyboardInterrupt):
             run_row(row, 0, rendered, tmp_path, SMALL)
     assert torch.load(run / 'last.pt', weights_only=True)['step'] == 10
@@ -120,8 +114,8 @@ def test_models_share_a_cache_and_learn_as_without_it(rendered, tmp_path, monkey
         settings = row_settings(row, rendered, seed, small)
         place = module.cached(settings, tmp_path / 'activations')
         live, stored = tmp_path / f'{row}-live', tmp_path / f'{row}-stored'
-        train_module.train(settings, live)
-        train_module.train(settings.model_copy(update={'activations': str(place)}), stored)
+        train(settings, live)
+        train(settings.model_copy(update={'activations': str(place)}), stored)
         assert len(losses(live)) == 3
         np.testing.assert_allclose(losses(stored), losses(live), rtol=1e-3)
     # The second row found what the first had cached; the third has other data.
