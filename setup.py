@@ -75,7 +75,7 @@ setup(
     package_data={
         'clipseg_model': ['weights/*.safetensors', 'py.typed'],
         'clipseg_ros': ['py.typed'],
-        'tabletop_world': ['language/*.yaml', 'py.typed'],
+        'tabletop_world': ['*/*.yaml', 'py.typed'],
     },
     data_files=[
         ('share/ament_index/resource_index/packages', [f'resource/{NAME}']),

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
 
 from tabletop_world.catalogue import furniture, kitchenware, things
 from tabletop_world.catalogue.making import Maker
 from tabletop_world.catalogue.textures import PATTERNS, RGB
+from tabletop_world.yaml_files import read_yaml
 
 __all__ = ['CATEGORIES', 'COLOURS', 'FLOOR_ONLY', 'HELD_OUT_PAIRS', 'PATTERNS', 'SIZES', 'Category']
 
@@ -33,22 +36,27 @@ SIZES: dict[str, tuple[float, float]] = {
 }
 """Range of the factor on the usual size, by the name of the size."""
 
-_ALL = tuple(COLOURS)
+# Names that stand for several colours in categories.yaml.
 _HUES = ('red', 'orange', 'yellow', 'green', 'blue', 'purple', 'pink')
-_TABLEWARE = (*_HUES, 'white', 'black', 'grey', 'brown')
-_CUTLERY = ('grey', 'grey', 'grey', 'red', 'blue', 'green', 'yellow', 'black', 'white', 'pink')
-_GADGET = ('black', 'grey', 'white', 'red', 'blue', 'pink', 'purple', 'green')
-_FURNITURE = (
-    *('brown', 'brown', 'white', 'black', 'grey'),
-    *('red', 'blue', 'green', 'yellow', 'orange', 'pink', 'purple'),
-)
-_PATTERNED = PATTERNS
+_PALETTES = {
+    'all': tuple(COLOURS),
+    'hues': _HUES,
+    'tableware': (*_HUES, 'white', 'black', 'grey', 'brown'),
+    'cutlery': (*['grey'] * 3, 'red', 'blue', 'green', 'yellow', 'black', 'white', 'pink'),
+    'furniture': (
+        *('brown', 'brown', 'white', 'black', 'grey'),
+        *('red', 'blue', 'green', 'yellow', 'orange', 'pink', 'purple'),
+    ),
+}
+
+
+FLOOR_ONLY = frozenset({'floor'})
 _PLAIN = ('plain',)
 
 
 @dataclass(frozen=True)
 class Category:
-    """One kind of thing.
+    """One kind of thing; ``categories.yaml`` lists them.
 
     Attributes:
         name: Key in :data:`CATEGORIES`.
@@ -66,6 +74,9 @@ class Category:
             inside, leaning on the rim) or ``''`` (is not).
         floor_scale: Factor on its size where it stands on the floor.
         weight: How often it is drawn, relative to the others.
+        held_out: Colour in which it appears in the split ``unseen_pairs`` alone, if any.
+        hard_to_tell: Materials that a picture of it cannot tell apart, or that it has as well.
+        also_shown: Colours that it shows beside its own (the blade of a red knife).
     """
 
     name: str
@@ -80,156 +91,43 @@ class Category:
     fills: str = ''
     floor_scale: float = 1.0
     weight: float = 1.0
+    held_out: str = ''
+    hard_to_tell: frozenset[str] = frozenset()
+    also_shown: frozenset[str] = frozenset()
 
 
-_TABLE = frozenset({'tabletop', 'furniture'})
-_BOTH = frozenset({'tabletop', 'furniture', 'floor'})
-_TABLE_ONLY = frozenset({'tabletop'})
-FLOOR_ONLY = frozenset({'floor'})
-_CERAMIC = ('ceramic',)
+def _category(name: str, entry: Mapping[str, Any]) -> Category:
+    module, function = entry['build'].split('.')
+    builders: dict[str, ModuleType] = {
+        'furniture': furniture,
+        'kitchenware': kitchenware,
+        'things': things,
+    }
+    sets: dict[str, Any] = {
+        key: frozenset(entry[key])
+        for key in ('places', 'hard_to_tell', 'also_shown')
+        if key in entry
+    }
+    plain = ('container', 'support', 'faces', 'fills', 'floor_scale', 'weight', 'held_out')
+    patterns = entry.get('patterns', _PLAIN)
+    return Category(
+        name,
+        getattr(builders[module], function),
+        tuple(colour for word in entry['colours'] for colour in _PALETTES.get(word, (word,))),
+        tuple(entry['materials']),
+        PATTERNS if patterns == 'all' else tuple(patterns),
+        **sets,
+        **{key: entry[key] for key in plain if key in entry},
+    )
 
-# fmt: off
-_LIST = (
-    Category('mug', kitchenware.mug, _TABLEWARE, _CERAMIC, _PATTERNED, container=True, weight=1.6),
-    Category(
-        'glass', kitchenware.glass, ('', '', '', 'blue', 'green', 'red', 'purple'), ('glass',),
-        weight=1.2,
-    ),
-    Category(
-        'wine_glass', kitchenware.wine_glass, ('', '', 'blue', 'green', 'pink'), ('glass',),
-        weight=1.1,
-    ),
-    Category(
-        'bowl', kitchenware.bowl, _TABLEWARE, ('ceramic', 'plastic'), _PATTERNED, container=True,
-        weight=1.6,
-    ),
-    Category(
-        'plate', kitchenware.plate, _TABLEWARE, _CERAMIC, _PATTERNED, support=True, weight=1.3,
-    ),
-    Category(
-        'bottle', kitchenware.bottle, ('green', 'blue', 'brown', 'red', 'white', 'yellow',
-        'orange', 'purple', 'pink', 'black', 'grey'), ('plastic', 'glass', 'metal'), weight=1.4,
-    ),
-    Category('can', kitchenware.can, _TABLEWARE, ('metal',), _PATTERNED, weight=1.2),
-    Category('vase', kitchenware.vase, _TABLEWARE, _CERAMIC, _PATTERNED),
-    Category(
-        'pot', kitchenware.pot, ('red', 'blue', 'green', 'grey', 'black', 'white', 'orange',
-        'yellow'), ('metal',), container=True,
-    ),
-    Category(
-        'pan', kitchenware.pan, ('black', 'black', 'grey', 'red', 'blue', 'green', 'orange'),
-        ('metal',), container=True,
-    ),
-    Category(
-        'kettle', kitchenware.kettle, ('red', 'blue', 'green', 'yellow', 'grey', 'white', 'black',
-        'pink', 'purple', 'orange'), ('metal', 'ceramic'), _PATTERNED,
-    ),
-    Category('jug', kitchenware.jug, _TABLEWARE, ('ceramic', 'plastic'), _PATTERNED),
-    Category('spoon', kitchenware.spoon, (*_CUTLERY, 'brown', 'brown'), ('metal',), fills='long'),
-    Category('fork', kitchenware.fork, _CUTLERY, ('metal',), fills='long'),
-    Category('knife', kitchenware.knife, (*_CUTLERY, 'brown', 'purple', 'orange'), ('metal',)),
-    Category('spatula', kitchenware.spatula, (*_HUES, 'black', 'grey', 'brown'), ('plastic',)),
-    Category(
-        'ball', things.ball, _ALL, ('plastic',), _PATTERNED, _BOTH, fills='round',
-        floor_scale=2.6, weight=1.3,
-    ),
-    Category(
-        'apple', things.apple, ('red', 'green', 'yellow'), ('food',), fills='round', weight=1.2,
-    ),
-    Category('orange', things.orange, ('orange',), ('food',), fills='round', weight=0.9),
-    Category('lemon', things.lemon, ('yellow',), ('food',), fills='round', weight=0.9),
-    Category(
-        'banana', things.banana, ('yellow', 'yellow', 'yellow', 'green'), ('food',), weight=0.9,
-    ),
-    Category('carrot', things.carrot, ('orange',), ('food',), weight=0.8),
-    Category(
-        'book', things.book, _ALL, ('paper',), ('plain', 'plain', 'striped', 'dotted'),
-        support=True, weight=2.2,
-    ),
-    Category(
-        'box', things.carton, (*_ALL, 'brown', 'brown', 'brown'), ('paper',), _PATTERNED, _BOTH,
-        True, True, floor_scale=2.6, weight=1.8,
-    ),
-    Category('block', things.block, _ALL, ('wood', 'plastic'), support=True, weight=1.1),
-    Category(
-        'laptop', things.laptop, ('grey', 'grey', 'black', 'white', 'pink', 'blue', 'red'),
-        ('metal',), faces=True,
-    ),
-    Category(
-        'keyboard', things.keyboard, ('black', 'white', 'grey', 'pink', 'blue'), ('plastic',),
-        faces=True, places=_TABLE_ONLY, weight=0.7,
-    ),
-    Category(
-        'phone', things.phone, ('black', 'black', *_GADGET[1:], 'yellow', 'orange'), ('plastic',),
-    ),
-    Category(
-        'remote', things.remote, ('black', 'black', 'white', 'grey', 'red', 'blue', 'yellow'),
-        ('plastic',),
-    ),
-    Category('scissors', things.scissors, (*_HUES, 'black'), ('metal',)),
-    Category(
-        'hammer', things.hammer, ('brown', 'red', 'blue', 'yellow', 'black', 'green', 'orange'),
-        ('wood',),
-    ),
-    Category('screwdriver', things.screwdriver, (*_HUES, 'black'), ('plastic',)),
-    Category('pen', things.pen, (*_HUES, 'black', 'white', 'grey'), ('plastic',), fills='long'),
-    Category(
-        'lamp', things.lamp, ('white', 'yellow', 'red', 'blue', 'green', 'pink', 'orange',
-        'black', 'purple', 'grey'), ('fabric', 'metal'), ('plain', 'plain', 'striped', 'dotted'),
-        _BOTH, floor_scale=3.2,
-    ),
-    Category('plant', things.plant, ('green',), ('plant',), places=_BOTH, floor_scale=2.6),
-    Category('candle', kitchenware.candle, (*_HUES, 'white', 'white', 'black', 'brown'), ('wax',)),
-    Category('tape', things.tape, (*_ALL,), ('plastic',)),
-    Category(
-        'clock', things.clock, ('red', 'blue', 'green', 'yellow', 'black', 'white', 'grey',
-        'pink', 'orange', 'brown', 'purple'), ('metal', 'plastic'), faces=True, weight=1.1,
-    ),
-    Category(
-        'bucket', kitchenware.bucket, (*_HUES, 'grey', 'black', 'white'), ('plastic', 'metal'),
-        places=FLOOR_ONLY, container=True, floor_scale=1.15, weight=1.2,
-    ),
-    Category(
-        'basket', kitchenware.basket, ('brown', 'brown', 'brown', 'white', 'grey', 'red', 'blue',
-        'green', 'yellow', 'pink', 'orange'), ('wood',), places=_BOTH, container=True,
-        floor_scale=1.8, weight=1.1,
-    ),
-    Category(
-        'chair', furniture.chair, _FURNITURE, ('wood', 'plastic'), places=FLOOR_ONLY,
-        support=True, faces=True, weight=1.7,
-    ),
-    Category(
-        'stool', furniture.stool, _FURNITURE, ('wood', 'metal'), places=FLOOR_ONLY, support=True,
-        weight=1.4,
-    ),
-    Category(
-        'table', furniture.table, _FURNITURE, ('wood',), places=FLOOR_ONLY, support=True,
-        weight=1.5,
-    ),
-    Category(
-        'shelf', furniture.shelf, _FURNITURE, ('wood',), places=FLOOR_ONLY, support=True,
-        faces=True, weight=1.3,
-    ),
-    Category(
-        'cabinet', furniture.cabinet, _FURNITURE, ('wood',), places=FLOOR_ONLY, support=True,
-        faces=True, weight=1.3,
-    ),
-    Category(
-        'bin', furniture.bin_, (*_HUES, 'grey', 'black', 'white'), ('plastic', 'metal'),
-        places=FLOOR_ONLY, container=True, weight=1.2,
-    ),
-)
-# fmt: on
 
-CATEGORIES: dict[str, Category] = {category.name: category for category in _LIST}
+CATEGORIES: dict[str, Category] = {
+    name: _category(name, entry)
+    for name, entry in read_yaml(__package__, 'categories.yaml').items()
+}
 """All categories by name."""
 
-HELD_OUT_PAIRS: frozenset[tuple[str, str]] = frozenset({
-    ('red', 'mug'), ('purple', 'bowl'), ('orange', 'vase'), ('blue', 'book'), ('green', 'can'),
-    ('yellow', 'box'), ('pink', 'plate'), ('black', 'ball'), ('white', 'bottle'),
-    ('green', 'apple'), ('brown', 'block'), ('blue', 'pot'), ('grey', 'jug'), ('yellow', 'kettle'),
-    ('orange', 'scissors'), ('white', 'phone'), ('green', 'clock'), ('purple', 'candle'),
-    ('red', 'lamp'), ('grey', 'tape'), ('pink', 'spatula'), ('red', 'chair'), ('green', 'stool'),
-    ('yellow', 'bucket'), ('blue', 'basket'),
-})  # fmt: skip
+HELD_OUT_PAIRS: frozenset[tuple[str, str]] = frozenset(
+    (category.held_out, category.name) for category in CATEGORIES.values() if category.held_out
+)
 """Pairs of a colour and a category that appear in the split ``unseen_pairs`` alone."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tabletop_world.language.word_files import read_words
+from tabletop_world.yaml_files import read_yaml
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,5 +39,5 @@ AFFORDANCES: tuple[Affordance, ...] = tuple(
         tuple(use['phrases']),
         use.get('max_thickness', 0.0),
     )
-    for key, use in read_words('affordances.yaml').items()
+    for key, use in read_yaml(__package__, 'affordances.yaml').items()
 )

@@ -17,12 +17,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from tabletop_world.catalogue.categories import CATEGORIES
 from tabletop_world.catalogue.looks import (
-    ALSO_SHOWN,
     CLEAR,
     DRINKS,
     HANDLED,
-    HARD_TO_TELL,
     NAMELESS,
     OPPOSITE,
     PATTERN_COLOURS,
@@ -287,7 +286,8 @@ class Coloured(_PerObject):
             return None if colour in shown else False
         if not thing.colour:
             return None if colour in NAMELESS.get(thing.pattern, (colour,)) else False
-        return None if colour in ALSO_SHOWN.get(thing.category, ()) else False
+        kind = CATEGORIES.get(thing.category)  # None for a surface of the room
+        return None if kind and colour in kind.also_shown else False
 
 
 @dataclass(frozen=True)
@@ -304,7 +304,8 @@ class MadeOf(_PerObject):
         """Return whether the object is made of the material."""
         if thing.material == self.material == 'wood' and thing.colour == 'brown':
             return True
-        if self.material in HARD_TO_TELL.get(thing.category, ()):
+        kind = CATEGORIES.get(thing.category)  # None for a surface of the room
+        if kind and self.material in kind.hard_to_tell:
             return None
         if thing.material != self.material:
             return False

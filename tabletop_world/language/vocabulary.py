@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tabletop_world.language.word_files import read_words
+from tabletop_world.yaml_files import read_yaml
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +86,7 @@ def _read_names(
     )
 
 
-_WORDS = read_words('names.yaml')
+_WORDS = read_yaml(__package__, 'names.yaml')
 
 # The first name of a category is its plainest one; it is drawn most often.
 CATEGORY_NAMES: dict[str, tuple[Name, ...]] = {
