@@ -7,15 +7,16 @@ Three CUDA streams, each with work of its own, and pinned host memory at both en
     download                       | frame 3 | frame 4 |
 
 The host only enqueues work. It waits in :meth:`PendingSegmentation.result`, which belongs into the
-thread that publishes. A CPU has no streams, and :func:`make_streams` refuses it.
+thread that publishes. A CPU has no
+streams.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -29,52 +30,28 @@ from clipseg_model.prompts import Prompt
 from clipseg_model.segmentation import Segmentation
 from clipseg_model.settings import SegmentSettings
 
-__all__ = ['PendingSegmentation', 'StreamedSegmenter', 'Streams', 'make_streams']
+__all__ = ['CudaStreams', 'PendingSegmentation', 'StreamableSegmenter', 'StreamedSegmenter']
 
 DEPTH = 2
 """Frames under way at once: one that is computed, and one before or after it."""
 
 
-class Streams(Protocol):
-    """The streams of a device: ``upload``, ``compute`` and ``download``.
-
-    :class:`CudaStreams` is the real one; tests have one that runs everything at once and keeps a
-    record.
-    """
-
-    def use(self, name: str) -> AbstractContextManager[Any]:
-        """Enqueue the work of a ``with`` block on a stream."""
-        ...
-
-    def record(self, name: str) -> Any:
-        """Return an event that occurs once all work enqueued on a stream so far is done."""
-        ...
-
-    def wait_event(self, name: str, event: Any) -> None:
-        """Let the work that is enqueued on a stream from now on wait for an event."""
-        ...
-
-    def synchronize(self, event: Any) -> None:
-        """Block the host until an event has occurred."""
-        ...
-
-    def keep(self, tensor: Tensor, name: str) -> None:
-        """Keep the memory of a tensor from being reused while a stream still reads it."""
-        ...
-
-    def pinned(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-        """Allocate pinned host memory."""
-        ...
-
-
 class CudaStreams:
-    """The :class:`Streams` of a CUDA device.
+    """The streams ``upload``, ``compute`` and ``download`` of a CUDA device.
 
     Args:
         device: The device.
+
+    Raises:
+        DeviceError: It is not a CUDA device.
     """
 
     def __init__(self, device: torch.device) -> None:
+        if device.type != 'cuda':
+            raise DeviceError(
+                f'Frames are pipelined on CUDA devices, not on {str(device)!r}: call '
+                'Segmenter.segment() there'
+            )
         self._streams = {
             name: torch.cuda.Stream(device) for name in ('upload', 'compute', 'download')
         }
@@ -83,75 +60,43 @@ class CudaStreams:
             stream.wait_stream(torch.cuda.current_stream(device))
 
     def use(self, name: str) -> AbstractContextManager[Any]:
-        """See :class:`Streams`."""
+        """Enqueue the work of a ``with`` block on a stream."""
         context: AbstractContextManager[Any] = torch.cuda.stream(self._streams[name])
         return context
 
     def record(self, name: str) -> torch.cuda.Event:
-        """See :class:`Streams`."""
+        """Return an event that occurs once all work enqueued on a stream so far is done."""
         # A blocking event lets the waiting thread sleep: the host's cores belong to the robot.
         event = torch.cuda.Event(blocking=True)
         event.record(self._streams[name])
         return event
 
     def wait_event(self, name: str, event: torch.cuda.Event) -> None:
-        """See :class:`Streams`."""
+        """Let the work that is enqueued on a stream from now on wait for an event."""
         self._streams[name].wait_event(event)
 
     def synchronize(self, event: torch.cuda.Event) -> None:
-        """See :class:`Streams`."""
+        """Block the host until an event has occurred."""
         event.synchronize()
 
     def keep(self, tensor: Tensor, name: str) -> None:
-        """See :class:`Streams`."""
+        """Keep the memory of a tensor from being reused while a stream still reads it."""
         tensor.record_stream(self._streams[name])
 
     def pinned(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-        """See :class:`Streams`."""
+        """Allocate pinned host memory."""
         return torch.empty(tuple(shape), dtype=dtype, pin_memory=True)
-
-
-def make_streams(device: torch.device) -> CudaStreams:
-    """Make the streams of a device.
-
-    Raises:
-        DeviceError: It is not a CUDA device.
-    """
-    if device.type != 'cuda':
-        raise DeviceError(
-            f'Frames are pipelined on CUDA devices, not on {str(device)!r}: call '
-            'Segmenter.segment() there'
-        )
-    return CudaStreams(device)
-
-
-@dataclass(frozen=True)
-class _Answer:
-    """Logits on their way to the host, and the event at which they are there."""
-
-    logits: Tensor
-    arrived: Any
-    reused: bool
 
 
 class PendingSegmentation:
     """A frame under way.
 
-    Attributes:
-        prompts: What is looked for.
+    Args:
+        read: Waits for the logits and makes a result of them.
     """
 
-    def __init__(
-        self,
-        owner: StreamedSegmenter,
-        answer: _Answer,
-        prompts: list[Prompt],
-        threshold: float | None,
-        size: tuple[int, int],
-    ) -> None:
-        self.prompts = prompts
-        self._owner, self._answer = owner, answer
-        self._threshold, self._size = threshold, size
+    def __init__(self, read: Callable[[], Segmentation]) -> None:
+        self._read = read
         self._found: Segmentation | None = None
 
     def result(self) -> Segmentation:
@@ -161,9 +106,7 @@ class PendingSegmentation:
             ClipsegError: The logits are not finite.
         """
         if self._found is None:
-            self._found = self._owner.finish(
-                self._answer, self.prompts, self._threshold, self._size
-            )
+            self._found = self._read()
         return self._found
 
 
@@ -212,10 +155,10 @@ class StreamedSegmenter:
     """
 
     def __init__(
-        self, segmenter: StreamableSegmenter, streams: Streams | None = None, depth: int = DEPTH
+        self, segmenter: StreamableSegmenter, streams: CudaStreams | None = None, depth: int = DEPTH
     ) -> None:
         self._segmenter = segmenter
-        self._streams: Streams = make_streams(segmenter.device) if streams is None else streams
+        self._streams = CudaStreams(segmenter.device) if streams is None else streams
         self._depth = depth
         self._uploads: deque[tuple[Tensor, Any]] = deque()
         self._under_way: deque[Any] = deque()
@@ -266,24 +209,17 @@ class StreamedSegmenter:
             host.copy_(logits, non_blocking=True)
         arrived = streams.record('download')
         self._under_way.append(arrived)
-        height, width = image.shape[:2]
-        answer = _Answer(host, arrived, reused=pixels is None)
-        return PendingSegmentation(self, answer, wanted, threshold, (height, width))
+        size = (image.shape[0], image.shape[1])
 
-    def finish(
-        self,
-        answer: _Answer,
-        prompts: list[Prompt],
-        threshold: float | None,
-        size: tuple[int, int],
-    ) -> Segmentation:
-        """Wait for an answer and read it; see :meth:`PendingSegmentation.result`."""
-        self._streams.synchronize(answer.arrived)
-        found = self._segmenter.read(answer.logits, prompts, threshold, size)
-        return replace(found, reused=answer.reused)
+        def read() -> Segmentation:
+            streams.synchronize(arrived)
+            found = segmenter.read(host, wanted, threshold, size)
+            return replace(found, reused=pixels is None)
+
+        return PendingSegmentation(read)
 
     def _upload(self, image: NDArray[np.uint8]) -> Tensor:
-        """Return the image on the device, uint8 (1, 3, H, W), through one of two pinned buffers."""
+        """Upload the image through one of two pinned buffers: uint8 (1, 3, H, W)."""
         buffer = self._buffer(image.shape)
         np.copyto(buffer.numpy(), image)
         with self._streams.use('upload'):

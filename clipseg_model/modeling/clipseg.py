@@ -281,6 +281,20 @@ class TransformerDecoding(SegmentationModel):
         return pairs_that_fit(features, self.decoder.options['feedforward'])
 
 
+def check_layers(layers: Sequence[int], blocks: int, tower: str) -> None:
+    """Make sure that taps are blocks of a tower, in ascending order.
+
+    Raises:
+        ValueError: They are not.
+    """
+    if list(layers) != sorted(set(layers)) or not layers:
+        raise ValueError(f'layers must be ascending and distinct, not {list(layers)}')
+    if layers[0] < 0 or layers[-1] >= blocks:
+        raise ValueError(
+            f'layers {list(layers)} are not all in 0…{blocks - 1}, the blocks of this {tower}'
+        )
+
+
 class CLIPSeg(TransformerDecoding):
     """A frozen backbone and the CLIPSeg decoder on its tokens.
 
@@ -296,13 +310,7 @@ class CLIPSeg(TransformerDecoding):
 
     def __init__(self, backbone: Backbone, layers: Sequence[int], **decoder: Any) -> None:
         super().__init__(backbone)
-        if list(layers) != sorted(set(layers)) or not layers:
-            raise ValueError(f'layers must be ascending and distinct, not {list(layers)}')
-        if layers[0] < 0 or layers[-1] >= backbone.num_blocks:
-            raise ValueError(
-                f'layers {list(layers)} are not all in 0…{backbone.num_blocks - 1}, '
-                'the blocks of this backbone'
-            )
+        check_layers(layers, backbone.num_blocks, 'backbone')
         self.layers = tuple(layers)
         self.decoder = CLIPSegDecoder(
             backbone.token_width,

@@ -26,7 +26,7 @@ from clipseg_model.modeling.backbone import (
     token_grid,
 )
 from clipseg_model.modeling.base import ImageFeatures
-from clipseg_model.modeling.clipseg import CLIPSegDecoder, TransformerDecoding
+from clipseg_model.modeling.clipseg import CLIPSegDecoder, TransformerDecoding, check_layers
 
 __all__ = ['ImageNetViT', 'ViTSeg', 'build_vitseg']
 
@@ -175,13 +175,7 @@ class ViTSeg(TransformerDecoding):
         **decoder: Any,
     ) -> None:
         super().__init__(backbone)
-        if list(layers) != sorted(set(layers)) or not layers:
-            raise ValueError(f'layers must be ascending and distinct, not {list(layers)}')
-        if layers[0] < 0 or layers[-1] >= image_tower.num_blocks:
-            raise ValueError(
-                f'layers {list(layers)} are not all in 0…{image_tower.num_blocks - 1}, '
-                'the blocks of this image tower'
-            )
+        check_layers(layers, image_tower.num_blocks, 'image tower')
         if image_tower.patch_size != backbone.patch_size:
             raise ValueError(
                 f'the image tower has patches of {image_tower.patch_size} px and CLIP of '

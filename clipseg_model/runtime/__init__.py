@@ -11,7 +11,7 @@ import logging
 import os
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
 
@@ -21,9 +21,6 @@ from clipseg_model.model_card import ModelCard
 from clipseg_model.modeling.base import SegmentationModel
 from clipseg_model.runtime.base import PRECISIONS, Runtime
 from clipseg_model.runtime.eager import EagerRuntime
-
-if TYPE_CHECKING:
-    from clipseg_model.runtime.exported import ExportedRuntime
 
 __all__ = [
     'PRECISIONS',
@@ -105,10 +102,9 @@ def create_runtime(
     if kind.package is None:
         made = kind(model, place, precision)
     else:
-        from clipseg_model.runtime.exported import ExportedRuntime
-
-        assert issubclass(kind, ExportedRuntime)
-        made = _create_exported(kind, model, card, place, precision, exports)
+        folder = None if exports is None else Path(exports).expanduser()
+        exported: Any = kind
+        made = exported(model, place, precision, card=card, folder=folder)
     logger.info('Runtime: %s', made.describe())
     return made
 
@@ -116,18 +112,6 @@ def create_runtime(
 def wrap_model(model: SegmentationModel, device: torch.device) -> Runtime:
     """Run a model by torch in float32."""
     return EagerRuntime(model, device)
-
-
-def _create_exported(
-    kind: type[ExportedRuntime],
-    model: SegmentationModel,
-    card: ModelCard,
-    device: torch.device,
-    precision: str,
-    exports: str | os.PathLike[str] | None,
-) -> Runtime:
-    folder = None if exports is None else Path(exports).expanduser()
-    return kind(model, device, precision, card=card, folder=folder)
 
 
 def _choose(model: SegmentationModel, device: torch.device, precision: str) -> str:

@@ -88,13 +88,7 @@ class Zoom:
         segment_views: SegmentViews,
         presence_threshold: float,
     ) -> Segmentation:
-        """Look closely at the regions that the proposer proposes.
-
-        Args:
-            image: (H, W, 3) uint8 RGB, the whole.
-            found: What was found in the whole.
-            segment_views: Segments parts of the image.
-            presence_threshold: The model's.
+        """Look closely at the proposed regions: see :meth:`clipseg_model.settings.Refiner.refine`.
 
         Returns:
             A new segmentation; prompts without a region keep their result.

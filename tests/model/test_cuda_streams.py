@@ -16,7 +16,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from clipseg_model.cuda_streams import StreamedSegmenter, make_streams
+from clipseg_model.cuda_streams import CudaStreams, StreamedSegmenter
 from clipseg_model.errors import ClipsegError, DeviceError, ImageError, PromptError, RegionError
 from clipseg_model.segmenter import Segmenter
 from clipseg_model.settings import SegmentSettings
@@ -181,7 +181,7 @@ def test_what_is_refused(segmenter: Segmenter, image: NDArray[np.uint8], streams
     with pytest.raises(PromptError):
         streamed.start(image, [])
     with pytest.raises(DeviceError, match=r'segment\(\)'):
-        make_streams(torch.device('cpu'))
+        CudaStreams(torch.device('cpu'))
     with pytest.raises(DeviceError, match='cpu'):
         StreamedSegmenter(segmenter)
     with pytest.raises(RegionError, match='zoom'):
