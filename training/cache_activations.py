@@ -1,4 +1,4 @@
-"""Write what the frozen towers make of the training data, for runs that then need no towers.
+"""Cache the activations of the frozen towers, so that training runs need no towers.
 
     python -m training.cache_activations training/configs/clipseg_pc_plus.yaml runs/activations \
         --epochs 4
@@ -6,10 +6,10 @@
         --set activations=runs/activations
 
 Each epoch is another draw of the augmentations: crops, negatives, support images, captions. Runs
-of more epochs see them again. The folder serves every run with the same data, prompts and seed that
-reads none but the cached layers, whatever the model: ``--layers 0,1,2,3`` caches more of them than
-the file's own model reads. Interrupted, the script goes on with the shard that it was at; with
-``--part 0/4`` … ``3/4`` four of them share the work.
+of more epochs see them again. Any run with the same data, prompts and seed can use the folder if
+its model reads cached layers only; ``--layers 0,1,2,3`` caches more layers than the model of the
+file reads. After an interruption, the same command continues with the shard that was incomplete.
+Four processes share the work with ``--part 0/4`` … ``3/4``.
 """
 
 from __future__ import annotations

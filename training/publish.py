@@ -1,4 +1,4 @@
-"""A trained model as others get it: a checkpoint, or a folder for the Hugging Face hub."""
+"""Publication of a trained model: a checkpoint, or a folder for the Hugging Face hub."""
 
 from __future__ import annotations
 

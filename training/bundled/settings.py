@@ -1,4 +1,4 @@
-"""What a training run is told: YAML files, validated on load."""
+"""Settings of :mod:`training.train_tabletop`: YAML files, validated on load."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Polygons to masks, in the two ways that matter for PhraseCut, and what is wrong with some."""
+"""Polygons to masks, as PhraseCut's code and as CLIPSeg's does it, and checks of polygons."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""Phrases that must not be trained on, because their things are what a test holds out.
+"""Removal of training phrases that name what a test holds out.
 
 CLIPSeg trains on PhraseCut without the phrases that name a held-out Pascal class or a hyponym of
 one, or an affordance. The words come from ``removed_words.json``, which
-``python -m training.datasets.wordnet_removal`` makes from WordNet's own files, so that nobody
-needs them.
+``python -m training.datasets.wordnet_removal`` makes from WordNet's own files, so that training
+does not need WordNet.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ REMOVED_WORDS = Path(__file__).with_name('removed_words.json')
 
 @dataclass(frozen=True)
 class Removal:
-    """What a phrase is removed for.
+    """Words for which a phrase is removed.
 
     Attributes:
         words: Words, in every form that WordNet reduces to a removed noun.
@@ -29,7 +29,7 @@ class Removal:
     compounds: tuple[str, ...]
 
     def removes(self, phrase: str) -> bool:
-        """Whether a phrase has to go."""
+        """Return whether a phrase is removed."""
         if not self.words.isdisjoint(phrase.split(' ')):
             return True
         return any(compound in phrase for compound in self.compounds)

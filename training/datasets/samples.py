@@ -1,8 +1,8 @@
-"""What every data set of this package yields, and what becomes of records that are broken.
+"""Base of the data sets: samples, their sources, and what happens to broken records.
 
 A data set is a :class:`SampleSource`: its samples have an index and a key, and
 :meth:`SampleSource.draw` makes one of them from a random generator alone, so that a run with
-generators from :func:`sample_rng` draws the same pictures in whatever process or order.
+generators from :func:`sample_rng` draws the same pictures in any process and order.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class BadRecords:
         self.examples: dict[str, list[str]] = defaultdict(list)
 
     def note(self, kind: str, message: str) -> None:
-        """Count what is odd but usable."""
+        """Count a record that is odd but usable."""
         self.counts[kind] += 1
         if len(self.examples[kind]) < EXAMPLES:
             self.examples[kind].append(message)

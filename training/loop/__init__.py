@@ -1,1 +1,1 @@
-"""What a training run is made of: settings, feeding, the learner, its folder and its state."""
+"""Parts of a training run: settings, feeding, the learner, its folder and its state."""

@@ -1,7 +1,7 @@
-"""Activations of frozen towers on disk, and how they stand in for pictures in training.
+"""Cached activations of frozen towers, which replace pictures in training.
 
-They lie in the shards of :mod:`training.loop.shards`, in random order. An index allows to read any
-sample at any time, so that the order of a run is the same as without activations;
+They lie in the shards of :mod:`training.loop.shards`, in random order. An index gives access to any
+sample, so that the order of a run is the same as without activations;
 :mod:`training.loop.streaming` reads shards from end to end instead. ``activations.json`` says what
 was cached.
 """
@@ -39,7 +39,7 @@ def description(
     frozen: str,
     layers: Sequence[int] | None = None,
 ) -> dict[str, Any]:
-    """Return what activations depend on, apart from the number of epochs.
+    """Return everything that activations depend on, except the number of epochs.
 
     Args:
         settings: Of the run.
@@ -128,7 +128,7 @@ def check_description(
 
     Args:
         stored: Their description.
-        where: They are, for messages.
+        where: Their folder or address, for messages.
         settings: Of the run.
         config: Of the model.
         frozen: Fingerprint of the towers.

@@ -1,7 +1,7 @@
-"""Which samples a step sees, and how they reach it: a function of seed and step alone.
+"""Order and loading of the samples of each step.
 
-Nothing of the order is state. That is why a run that is resumed sees what it would have seen, with
-any number of loading processes.
+The order is a function of seed and step alone and has no state, so a resumed run sees the samples
+that it would have seen, with any number of loading processes.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class Order:
 
 @dataclass
 class Load:
-    """What a step trains on.
+    """A batch of samples, with pictures or with cached activations.
 
     Attributes:
         places: Of each sample.
@@ -114,7 +114,7 @@ class Load:
 
 
 class Drawn(Protocol):
-    """What a loader draws from: the pictures of a data set, or cached activations."""
+    """Source of samples for a loader: the pictures of a data set, or cached activations."""
 
     def load(self, place: Place) -> Load:
         """Make the sample of a place, a batch of one."""

@@ -16,7 +16,7 @@ from training.loop.validation import Measured
 
 
 class Log:
-    """What a run says of itself: ``log.jsonl``, TensorBoard and a bar, by the main process alone.
+    """Writes ``log.jsonl``, TensorBoard's events and a progress bar, in the main process.
 
     Args:
         run: The run, which begins or goes on.

@@ -1,7 +1,7 @@
-"""The folder of a training run: what it was told, where it ran, its log, and its checkpoints.
+"""The folder of a training run: settings, environment, log and checkpoints.
 
-A checkpoint is complete before it takes the place of the one before: it is written under another
-name, synced to the disk, and renamed.
+A checkpoint replaces the earlier one only when it is complete: it is written under another name,
+synced to the disk, and renamed.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ class RunFolder:
 
     Attributes:
         last: The newest checkpoint.
-        best: The checkpoint that validation likes best.
-        model: The model that comes out.
+        best: The checkpoint with the best validation score.
+        model: The trained model.
     """
 
     def __init__(self, path: Path) -> None:
@@ -57,7 +57,7 @@ class RunFolder:
         processes: int,
         more: Mapping[str, Any] | None = None,
     ) -> None:
-        """Write down what is run, with what, and where.
+        """Write the settings, and a record of commit, command and environment.
 
         Args:
             settings: Of the run.
@@ -82,7 +82,7 @@ class RunFolder:
             log.write(json.dumps(dict(line)) + '\n')
 
     def trim_log(self, start: int) -> None:
-        """Drop lines of iterations that were lost, and will be done again."""
+        """Drop the log lines of iterations after ``start``, which will run again."""
         path = self.path / 'log.jsonl'
         if not path.is_file():
             return
@@ -114,7 +114,7 @@ class RunFolder:
             ) from error
 
     def load(self, path: Path) -> dict[str, Any]:
-        """Read a checkpoint; it is not unpickled freely.
+        """Read a checkpoint, weights and plain values only.
 
         Raises:
             RunError: It cannot be read.
@@ -154,7 +154,7 @@ def environment() -> dict[str, Any]:
 
 
 def fingerprint(tensors: Iterable[tuple[str, Tensor]]) -> str:
-    """Return a digest of named weights, to tell whether they are those of another day."""
+    """Return a digest of named weights, by which runs recognise them."""
     digest = hashlib.sha256()
     for name, value in tensors:
         digest.update(name.encode())

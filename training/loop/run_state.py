@@ -1,4 +1,4 @@
-"""A run of :mod:`training.train` under way, and what it needs to go on: written, read, put back."""
+"""State of a run of :mod:`training.train`: what a checkpoint keeps and restores."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from training.loop.settings import Settings, differences
 
 @dataclass
 class Run:
-    """What a run works with, and how far it is.
+    """A run under way: its parts, and its progress.
 
     Attributes:
-        settings: What it was told.
+        settings: Of the run.
         folder: Where it writes.
         accelerator: Its processes.
         learner: The model that learns.

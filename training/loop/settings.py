@@ -1,4 +1,4 @@
-"""What a run of :mod:`training.train` is told: YAML files, validated on load.
+"""Settings of :mod:`training.train`: YAML files, validated on load.
 
 The defaults are the recipe of CLIPSeg's supplement, so that a file of ``configs/`` states the
 model, the data and what departs from it.
@@ -51,12 +51,12 @@ class Schedule(StrictSettings):
 
 
 class Validation(StrictSettings):
-    """What is measured while training, on the text prompts and the whole pictures of a split."""
+    """Validation during training, on the text prompts and whole pictures of a split."""
 
     data: dict[str, Any] = Field(description='a data set, as the data of the run')
     every: int = Field(1000, gt=0, description='iterations between two validations')
     samples: int | None = Field(1000, gt=0, description='at most so many, evenly spread; all: null')
-    prompt: Literal['text', 'image'] = Field('text', description='what the model is asked with')
+    prompt: Literal['text', 'image'] = Field('text', description='kind of prompt')
     best_by: Literal['loss', 'iou_fg', 'ap'] = Field(
         'iou_fg', description='what makes a checkpoint the best; iou_fg is at its best threshold'
     )

@@ -1,7 +1,7 @@
-"""Training from activations that are read from end to end, for data that no random access fits.
+"""Training from activations that are streamed shard by shard, for storage without random access.
 
-Random access (:class:`~training.loop.activations.CachedActivations`) wants a fast disk. A stream
-wants none: every loading process reads whole shards, one after the other, from a folder or from a
+Random access (:class:`~training.loop.activations.CachedActivations`) needs a fast disk. A stream
+does not: every loading process reads whole shards, one after the other, from a folder or from a
 web server, and shuffles what it holds. What a step sees is a function of seed, step, and the
 numbers of processes and of loading processes, so a run can be resumed anywhere without reading
 what came before.

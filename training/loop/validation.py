@@ -1,4 +1,4 @@
-"""What is measured of a model while it is trained."""
+"""Validation of a model during training."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ class Validator:
 
     @torch.no_grad()
     def validate(self, learner: Learner, accelerator: Accelerator, pictures: int) -> Measured:
-        """Run over the split; every process its share, and sums are over all of them."""
+        """Validate on the split, spread over all processes; the figures are of all samples."""
         statistics = PixelStatistics()
         total = 0.0
         shown: list[NDArray[np.uint8]] = []
