@@ -21,7 +21,7 @@ _NAME = re.compile(r'/?[A-Za-z_]\w*(/[A-Za-z_]\w*)*', re.ASCII)
 
 
 def find_problem(cameras: Sequence[str]) -> str:
-    """Returns what is wrong with the names of cameras, or an empty string."""
+    """Return what is wrong with the names of cameras, or an empty string."""
     if not cameras:
         return 'name the cameras, such as: segment_cameras front rear --ros-args …'
     for camera in cameras:
@@ -36,7 +36,7 @@ def find_problem(cameras: Sequence[str]) -> str:
 
 
 def main(args: list[str] | None = None) -> int:
-    """Runs the nodes.
+    """Run the nodes.
 
     Args:
         args: Command line; that of the process where None.
@@ -54,7 +54,7 @@ def main(args: list[str] | None = None) -> int:
     tune_process()
 
     def make_nodes() -> list[Any]:
-        # Imported here: what it imports brings torch, and torch reads its settings only once.
+        # Imported here: it imports torch, which reads its settings only once.
         from clipseg_ros.segment.lifecycle import SegmentNode
         from clipseg_ros.segment.shared_model import SharedModels
 

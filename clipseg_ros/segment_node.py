@@ -7,7 +7,7 @@ from clipseg_ros.ros.tuning import tune_process
 
 
 def main(args: list[str] | None = None) -> int:
-    """Runs the node.
+    """Run the node.
 
     Args:
         args: Command line; that of the process where None.
@@ -16,7 +16,7 @@ def main(args: list[str] | None = None) -> int:
         Exit status: 0 after a signal, 1 where the node could not be made.
     """
     tune_process()
-    # Imported here: what it imports brings torch, and torch reads its settings only once.
+    # Imported here: it imports torch, which reads its settings only once.
     from clipseg_ros.segment.lifecycle import SegmentNode
 
     return run_node(SegmentNode, args)

@@ -24,7 +24,7 @@ _DATATYPES = {_FLOAT: PointField.FLOAT32, _UINT: PointField.UINT32}
 
 
 def cloud_dtype(rgb: bool) -> np.dtype[Any]:
-    """Returns the layout of a point, with colour or without."""
+    """Return the layout of a point, with colour or without."""
     fields = [('x', _FLOAT), ('y', _FLOAT), ('z', _FLOAT)]
     if rgb:
         fields.append(('rgb', _FLOAT))
@@ -37,7 +37,7 @@ def pack_points(
     probability: NDArray[np.float32],
     rgb: NDArray[np.uint8] | None,
 ) -> NDArray[Any]:
-    """Returns points as they lie in the message.
+    """Return points in the layout of the message.
 
     Args:
         xyz: Metres, float32 (N, 3).
@@ -60,7 +60,7 @@ def pack_points(
 
 
 def cloud_fields(dtype: np.dtype[Any]) -> list[PointField]:
-    """Returns the description of a layout whose values are float32 and uint32."""
+    """Return the description of a layout of float32 and uint32 values."""
     assert dtype.fields is not None
     return [
         PointField(name=name, offset=offset, datatype=_DATATYPES[kind], count=1)
@@ -69,7 +69,7 @@ def cloud_fields(dtype: np.dtype[Any]) -> list[PointField]:
 
 
 def numpy_cloud(header: Header, points: NDArray[Any]) -> PointCloud2:
-    """Returns the message without the help of sensor_msgs_py, whose bytes it has.
+    """Return the message, made without sensor_msgs_py, with the same bytes.
 
     Args:
         header: Used as it is.
@@ -92,7 +92,7 @@ def numpy_cloud(header: Header, points: NDArray[Any]) -> PointCloud2:
 
 
 def sensor_msgs_cloud(header: Header, points: NDArray[Any]) -> PointCloud2:
-    """Returns the message as ``sensor_msgs_py`` makes it, which a ROS installation has.
+    """Return the message, made by ``sensor_msgs_py``, which a ROS installation has.
 
     Args:
         header: Used as it is.
@@ -112,7 +112,7 @@ def sensor_msgs_cloud(header: Header, points: NDArray[Any]) -> PointCloud2:
 
 
 def cloud_maker() -> Callable[[Header, NDArray[Any]], PointCloud2]:
-    """Returns the function that makes messages here: sensor_msgs_py's where it is installed."""
+    """Return the function that makes messages: sensor_msgs_py's where it is installed."""
     if importlib.util.find_spec('sensor_msgs_py') is None:
         return numpy_cloud
     return sensor_msgs_cloud

@@ -1,8 +1,8 @@
-"""The camera's geometry, from its calibration message: which ray each pixel looks along.
+"""The camera's geometry, from its calibration message: the ray of each pixel.
 
-Without distortion, the ray of a pixel is one multiplication (Hartley and Zisserman, "Multiple
-View Geometry", 6.1). What a ``sensor_msgs/CameraInfo`` cannot say is whether the image it comes
-with was rectified; with distortion in it, somebody has to, and until then it is refused.
+Without distortion, the ray of a pixel is one multiplication (Hartley and Zisserman, "Multiple View
+Geometry", 6.1). A ``sensor_msgs/CameraInfo`` does not say whether its image was rectified: one with
+distortion is refused until the user says so.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ class Pinhole:
         cy: Row of the principal point.
         width: Of the image, pixels.
         height: Of the image, pixels.
-        rays: x/z and y/z of each pixel, float32 (2, H · W), NaN where the pixel has no ray; made
-            of the others where None.
-        complete: Whether every pixel has a ray; found out by itself.
+        rays: x/z and y/z of each pixel, float32 (2, H · W), NaN where the pixel has no ray;
+            computed from the other attributes where None.
+        complete: Whether every pixel has a ray; computed.
     """
 
     fx: float
@@ -61,7 +61,7 @@ class Pinhole:
             object.__setattr__(self, 'complete', bool(np.isfinite(self.rays).all()))
 
     def points(self, index: NDArray[np.intp], depth: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Returns where pixels are in space.
+        """Return where pixels are in space.
 
         Args:
             index: Flat index of each pixel (row · width + column), (N,).
@@ -80,14 +80,14 @@ class Pinhole:
 
 
 def pinhole_of(info: Any, width: int, height: int, distortion: str = 'refuse') -> Pinhole:
-    """Reads a calibration.
+    """Read a calibration.
 
-    Without distortion the projection P is taken, or K where P is zero. Binning and region of
-    interest are followed as ``CameraInfo.msg`` describes them.
+    Without distortion the projection P is used, or K where P is zero. Binning and region of
+    interest are applied as ``CameraInfo.msg`` describes them.
 
     Args:
         info: A ``sensor_msgs/CameraInfo``.
-        width: Of the image that it shall belong to, pixels.
+        width: Of the image that it belongs to, pixels.
         height: Of that image, pixels.
         distortion: What to do where the calibration has distortion: ``refuse``; ``rectified``,
             the image has been rectified, so P holds; ``undistort``, it has not, so K and D hold.
@@ -144,7 +144,7 @@ def _matrix(values: Sequence[float], columns: int, name: str) -> NDArray[np.floa
 
 
 def _check_size(info: Any, width: int, height: int) -> None:
-    """The size that the calibration is for; binning and region of interest taken off."""
+    """Compare the size of the calibration, after binning and region of interest, with the image."""
     columns, rows = info.roi.width or info.width, info.roi.height or info.height
     columns //= max(1, info.binning_x)
     rows //= max(1, info.binning_y)
@@ -160,7 +160,7 @@ def _check_size(info: Any, width: int, height: int) -> None:
 
 
 def _cropped(matrix: NDArray[np.float64], info: Any) -> NDArray[np.float64]:
-    """A matrix of the full sensor, for its region of interest and binning."""
+    """Return a matrix of the full sensor for its region of interest and binning."""
     matrix = matrix.copy()
     matrix[0, 2] -= info.roi.x_offset
     matrix[1, 2] -= info.roi.y_offset
@@ -172,7 +172,7 @@ def _cropped(matrix: NDArray[np.float64], info: Any) -> NDArray[np.float64]:
 def _undistorted(
     k: NDArray[np.float64], d: NDArray[np.float64], model: str, width: int, height: int
 ) -> NDArray[np.float32]:
-    """Rays of a lens with distortion: (2, H · W), NaN where there is none."""
+    """Return the rays of a lens with distortion, (2, H · W), NaN where there is none."""
     if model not in (*_PERSPECTIVE, *_FISHEYE):
         raise DepthError(
             'distortion',

@@ -1,7 +1,7 @@
-"""Whether the package's own messages were built, asked in one place.
+"""The package's own messages, where they are built.
 
 ``colcon build`` generates ``clipseg_ros.msg`` and ``clipseg_ros.srv``; a plain ``pip install``
-cannot. Without them the nodes work on standard messages alone.
+cannot. Without them the nodes use standard messages alone.
 """
 
 from __future__ import annotations
@@ -23,18 +23,7 @@ MISSING = (
 
 @dataclass(frozen=True)
 class Interfaces:
-    """The generated classes.
-
-    Attributes:
-        Prompt: ``clipseg_ros/msg/Prompt``.
-        PromptArray: ``clipseg_ros/msg/PromptArray``.
-        Segment: ``clipseg_ros/msg/Segment``.
-        SegmentArray: ``clipseg_ros/msg/SegmentArray``.
-        SetPrompts: ``clipseg_ros/srv/SetPrompts``.
-        PickPrompt: ``clipseg_ros/srv/PickPrompt``.
-        PromptMask: ``clipseg_ros/msg/PromptMask``.
-        GetMasks: ``clipseg_ros/srv/GetMasks``.
-    """
+    """The generated classes of ``clipseg_ros.msg`` and ``clipseg_ros.srv``, by their names."""
 
     Prompt: Any
     PromptArray: Any
@@ -47,12 +36,12 @@ class Interfaces:
 
 
 def load_interfaces() -> Interfaces | None:
-    """Returns the generated interfaces, or None where they were not built.
+    """Return the generated interfaces, or None where they were not built.
 
     Raises:
-        ImportError: If they were built but cannot be imported (another Python, another ROS
-            distribution): broken is not the same as absent.
-        InterfacesError: If they were built from an older version.
+        ImportError: They were built, and cannot be imported: for another Python or ROS
+            distribution.
+        InterfacesError: They were built from an older version.
     """
     if importlib.util.find_spec('clipseg_ros.msg') is None:
         return None

@@ -1,4 +1,4 @@
-"""A log in which a camera that sends rubbish at 30 Hz is one line every few seconds."""
+"""A log with one line every few seconds about what goes wrong with every frame."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 class ThrottledLog:
     """Logs what is new at once, and what repeats at most once a period, with its count.
 
-    rclpy throttles by the line of code that logs; what matters here is what happened: a wrong
-    encoding must not hide behind a wrong step that was reported a second ago. Thread-safe.
+    rclpy throttles by the line of code that logs; this throttles by what happened, so that a wrong
+    encoding is not hidden by a wrong step that was reported a second ago. Thread-safe.
 
     Args:
         logger: The node's logger.
@@ -26,19 +26,19 @@ class ThrottledLog:
     # Two lines that log, not one: rclpy refuses another severity from the same line of code.
 
     def warning(self, key: str, message: str) -> None:
-        """Logs a warning; messages of one key are about the same thing."""
+        """Log a warning; messages of one key are about the same thing."""
         due = self._due(key, message)
         if due:
             self._logger.warning(due)
 
     def error(self, key: str, message: str) -> None:
-        """Logs an error; messages of one key are about the same thing."""
+        """Log an error; messages of one key are about the same thing."""
         due = self._due(key, message)
         if due:
             self._logger.error(due)
 
     def _due(self, key: str, message: str) -> str:
-        """What to log now; empty where it is too soon."""
+        """Return what to log now, empty where it is too soon."""
         now = time.monotonic()
         with self._lock:
             last, repeats = self._seen.get(key, (-self._period, 0))

@@ -1,4 +1,4 @@
-"""Running nodes from start to a clean end."""
+"""Run nodes from the start to a clean end."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ _LONGEST_WAIT = 0.5
 
 
 def interrupt_once() -> Callable[[], None]:
-    """Lets SIGINT interrupt this process once, and not again: what ends, ends in order.
+    """Let SIGINT interrupt this process only once, so that it ends in order.
 
     `ros2 launch` passes on the signal that the terminal has sent already, and people press Ctrl-C
-    twice. To be called before ``rclpy.init``, whose own handler calls the one that it finds.
+    twice. Call it before ``rclpy.init``, whose own handler calls the one that it finds.
 
     Returns:
-        A function: once called, not even the first SIGINT interrupts.
+        A function after whose call SIGINT does not interrupt at all.
     """
     ending = False
 
@@ -47,7 +47,7 @@ def interrupt_once() -> Callable[[], None]:
 
 
 def spin(executor: Any) -> None:
-    """Runs callbacks until a signal shuts the context down, and returns soon after it in any case.
+    """Run callbacks until a signal shuts the context down, and return soon after.
 
     Args:
         executor: With its nodes.
@@ -64,7 +64,7 @@ def spin(executor: Any) -> None:
 
 
 def run_node(make_node: Callable[[], Any], args: list[str] | None = None) -> int:
-    """Spins a node until a signal: :func:`run_nodes` with one.
+    """Spin a node until a signal: :func:`run_nodes` with one.
 
     Args:
         make_node: Makes the node; its ``close()`` is called at the end.
@@ -77,11 +77,11 @@ def run_node(make_node: Callable[[], Any], args: list[str] | None = None) -> int
 
 
 def run_nodes(make_nodes: Callable[[], Sequence[Any]], args: list[str] | None = None) -> int:
-    """Spins nodes in this thread until SIGINT or SIGTERM, then ends them in order.
+    """Spin nodes in this thread until SIGINT or SIGTERM, then end them in order.
 
-    Killed processes leak the middleware's shared memory, so threads are joined, topics taken
-    away and the context shut down before this returns. To be the last thing that a process does:
-    SIGINT is not heard after it.
+    Killed processes leak the middleware's shared memory, so threads are joined, topics removed and
+    the context shut down before this returns. It must be the last thing that a process does: SIGINT
+    is ignored after it.
 
     Args:
         make_nodes: Makes the nodes; their ``close()`` is called at the end.
@@ -94,7 +94,7 @@ def run_nodes(make_nodes: Callable[[], Sequence[Any]], args: list[str] | None = 
     try:
         rclpy.init(args=args)
     except RuntimeError as error:
-        # What the command line says cannot be parsed; a parameters file is missing or no YAML.
+        # The command line cannot be parsed, or a parameters file is missing or no YAML.
         print(f'cannot start: {error}', file=sys.stderr)
         return 1
     try:
@@ -124,5 +124,5 @@ def run_nodes(make_nodes: Callable[[], Sequence[Any]], args: list[str] | None = 
         return 0
     finally:
         rclpy.try_shutdown()
-        # Python gives up its own handlers before it has ended.
+        # Python removes its own handlers before it has ended.
         signal.signal(signal.SIGINT, signal.SIG_IGN)

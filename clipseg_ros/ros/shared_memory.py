@@ -1,10 +1,10 @@
-"""Removes what killed ROS 2 processes leave in shared memory.
+"""Remove what killed ROS 2 processes leave in shared memory.
 
 Fast DDS keeps the messages between processes of one machine in files of ``/dev/shm``: with this
-package's profile some 32 MB a process. A process that is killed cannot remove its own, and no
-other process does. The owner of such a file holds an exclusive lock on its companion ``…_el`` for
-as long as it lives; a port that others still wrote to after its owner's end is there again, without
-a companion. A file is an orphan if nobody holds that lock and no process has it mapped.
+package's profile some 32 MB per process. A killed process cannot remove its files, and no other
+process does. The owner of a file holds an exclusive lock on its companion ``…_el`` as long as it
+lives; a port that others write to after its owner's end is made again without a companion. A file
+is an orphan if nobody holds that lock and no process has it mapped.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ SHARED_MEMORY = Path('/dev/shm')
 
 
 def remove_orphans(folder: Path = SHARED_MEMORY) -> list[str]:
-    """Removes Fast DDS files without an owner; files in use, or of other users, stay.
+    """Remove Fast DDS files without an owner; files in use, or of other users, stay.
 
     Args:
         folder: Where the files are.
@@ -51,7 +51,7 @@ def _remove(folder: Path, name: str) -> None:
 
 
 def _mapped_files(folder: Path) -> set[str]:
-    """Names of the Fast DDS files of a folder that a process of this user has mapped."""
+    """Return the names of a folder's Fast DDS files that a process of this user has mapped."""
     pattern = re.compile(rf' {re.escape(str(folder))}/(fastdds_\w+)$', re.MULTILINE)
     names: set[str] = set()
     for maps in Path('/proc').glob('[0-9]*/maps'):
@@ -62,7 +62,7 @@ def _mapped_files(folder: Path) -> set[str]:
 
 
 def main() -> None:
-    """Removes the orphans of this machine and says which."""
+    """Remove the orphans of this machine, and print which."""
     removed = remove_orphans()
     print(f'{len(removed)} file(s) without an owner removed from {SHARED_MEMORY}')
     for name in removed:

@@ -1,9 +1,9 @@
-"""Newest frame wins: the threads behind a node that must never queue.
+"""Newest frame wins: the threads of a node that never queues.
 
-A camera at 30 Hz in front of a model at 12 Hz would fill any queue with the past. So there is one
-slot; the camera's callback overwrites it and a worker thread runs the model on what is newest. A
-second thread publishes what the model found while it works on the next frame already, and a third
-makes the outputs that can wait, again of the newest result only. No ROS in here.
+A camera at 30 Hz in front of a model at 12 Hz would fill any queue with old frames. So there is one
+slot: the camera's callback overwrites it, and a worker thread runs the model on the newest frame. A
+second thread publishes its result while the model works on the next frame, and a third makes the
+outputs that can wait, again of the newest result only. No ROS in here.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _RATE_SECONDS = 5.0
 
 
 class NewestSlot(Generic[ItemT]):
-    """Holds the newest item until someone takes it; closing wakes whoever waits."""
+    """Holds the newest item until a thread takes it; closing it wakes the threads that wait."""
 
     def __init__(self) -> None:
         self._condition = threading.Condition()
@@ -35,10 +35,10 @@ class NewestSlot(Generic[ItemT]):
         self._closed = False
 
     def put(self, item: ItemT) -> bool:
-        """Overwrites the slot.
+        """Overwrite the slot.
 
         Returns:
-            Whether an item that nobody had taken was lost.
+            Whether an item was lost that nobody had taken.
         """
         with self._condition:
             lost = bool(self._items)
@@ -47,7 +47,7 @@ class NewestSlot(Generic[ItemT]):
         return lost
 
     def take(self) -> ItemT | None:
-        """Waits for an item; None once the slot is closed."""
+        """Wait for an item; return None once the slot is closed."""
         with self._condition:
             self._takers += 1
             self._condition.wait_for(lambda: self._items or self._closed)
@@ -59,9 +59,9 @@ class NewestSlot(Generic[ItemT]):
             return item
 
     def hand_over(self, item: ItemT) -> None:
-        """Puts an item without overwriting another; waits until somebody is there to take it.
+        """Put an item without overwriting another, and wait until a thread takes it.
 
-        A thread that waits in :meth:`take` is there: it is not waited for until it runs.
+        A thread that waits in :meth:`take` is enough: its wake-up is not waited for.
         """
         with self._condition:
             self._condition.wait_for(lambda: not self._items or self._closed)
@@ -70,7 +70,7 @@ class NewestSlot(Generic[ItemT]):
             self._condition.wait_for(lambda: not self._items or self._takers or self._closed)
 
     def close(self) -> None:
-        """Lets every :meth:`take` return None."""
+        """Let every :meth:`take` return None."""
         with self._condition:
             self._closed = True
             self._items.clear()
@@ -79,7 +79,7 @@ class NewestSlot(Generic[ItemT]):
 
 @dataclass(frozen=True)
 class WorkerStatistics:
-    """What happened so far.
+    """What has happened so far.
 
     Attributes:
         received: Frames put.
@@ -89,9 +89,9 @@ class WorkerStatistics:
         rate: Frames published per second over the last seconds.
         latency: Mean seconds from put to published over the last frames; 0 before the first.
         latency_max: Largest of those.
-        busy: Seconds that the oldest frame now in work has been processed or published for so
-            far; 0 where there is none.
-        idle: Seconds since the last frame was put (since the start where there was none).
+        busy: Seconds that the oldest frame in work has been processed or published; 0 where there
+            is none.
+        idle: Seconds since the last frame was put, or since the start.
     """
 
     received: int
@@ -108,16 +108,16 @@ class WorkerStatistics:
 class FrameWorker(Generic[FrameT, FoundT, ResultT]):
     """Runs ``process`` on the newest frame, then ``publish``, then ``finish``: a thread each.
 
-    While a frame is published the next one is processed. No third one is begun until the first is
-    out: what is processed is never thrown away, and what waits, waits before the model, where a
-    newer frame may still replace it.
+    While one frame is published the next is processed. A third is not begun until the first is
+    published: a processed frame is never dropped, and a frame that waits does so before the model,
+    where a newer one may still replace it.
 
     Args:
         process: From a frame to what was found, or None where nothing follows.
         publish: From that to a result for ``finish``, or None where nothing follows.
-        finish: Makes of the newest result what can wait.
-        on_error: Told of what the three raise; the threads live on.
-        max_rate: Most frames a second that are processed; 0 is no limit.
+        finish: Does the rest with the newest result.
+        on_error: Takes what the three raise; the threads go on.
+        max_rate: Most frames per second that are processed; 0 is no limit.
     """
 
     def __init__(
@@ -143,15 +143,15 @@ class FrameWorker(Generic[FrameT, FoundT, ResultT]):
         self._last_put = time.monotonic()
 
     def start(self, setup: Callable[[], None] | None = None) -> None:
-        """Starts the threads.
+        """Start the threads.
 
         Args:
-            setup: Run first, in the thread that runs ``process`` (a model's thread pool belongs
-                to the thread that first ran it). Waited for.
+            setup: Called first, in the thread that runs ``process``, and waited for: a model's
+                thread pool belongs to the thread that first ran it.
 
         Raises:
-            RuntimeError: If it was started before; a worker is used once.
-            Exception: What ``setup`` raised; no thread is left running then.
+            RuntimeError: It was started before; a worker is used once.
+            Exception: What ``setup`` raised; no thread is left running.
         """
         if self._threads:
             raise RuntimeError('a FrameWorker is started once; make a new one')
@@ -182,11 +182,11 @@ class FrameWorker(Generic[FrameT, FoundT, ResultT]):
             raise errors[0]
 
     def put(self, frame: FrameT, again: bool = False) -> None:
-        """Hands over a frame; an older one that still waits is dropped.
+        """Hand over a frame; drop an older one that still waits.
 
         Args:
             frame: The frame.
-            again: Whether it was put before, and is not to be counted as received.
+            again: Whether it was put before, and is not counted as received again.
         """
         now = time.monotonic()
         lost = self._frames.put((frame, now))
@@ -197,7 +197,7 @@ class FrameWorker(Generic[FrameT, FoundT, ResultT]):
                 self._last_put = now
 
     def stop(self, timeout: float = 10.0) -> bool:
-        """Stops the threads after the frames in work.
+        """Stop the threads after the frames in work.
 
         Args:
             timeout: Seconds to wait for those frames.
@@ -214,13 +214,12 @@ class FrameWorker(Generic[FrameT, FoundT, ResultT]):
         return not any(thread.is_alive() for thread in self._threads)
 
     def statistics(self) -> WorkerStatistics:
-        """Returns the counts and times of now."""
+        """Return the counts and times so far."""
         now = time.monotonic()
         with self._lock:
             recent = [end for end, _ in self._done if end > now - _RATE_SECONDS]
             latencies = [latency for _, latency in self._done]
-            # Over the time that they span, so that a rate below one in five seconds is no zero
-            # at once and a full window of 50 does not cap it.
+            # Over the time that they span: else a full window of 50 frames would cap the rate.
             span = now - recent[0] if recent else 0.0
             return WorkerStatistics(
                 received=self._received,
@@ -237,7 +236,7 @@ class FrameWorker(Generic[FrameT, FoundT, ResultT]):
     def _work(self) -> None:
         due = 0.0
         while True:
-            # Waiting before taking, not after: what is taken is the newest when its turn comes.
+            # Wait before taking a frame, not after: then the newest is taken.
             if self._stopping.wait(max(0.0, due - time.monotonic())):
                 return
             taken = self._frames.take()
@@ -275,7 +274,7 @@ class FrameWorker(Generic[FrameT, FoundT, ResultT]):
                 self._on_error(error)
 
     def _attempt(self, stage: str, act: Callable[[ItemT], AnswerT], item: ItemT) -> AnswerT | None:
-        """Runs a stage; an error is told and counted, and gives None."""
+        """Run a step; report and count an error, and return None for it."""
         with self._lock:
             self._busy_since[stage] = time.monotonic()
         try:

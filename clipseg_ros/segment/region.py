@@ -8,7 +8,7 @@ from clipseg_model.errors import RegionError
 from clipseg_model.regions import Box
 
 WHOLE = [0, 0, 0, 0]
-"""What the parameter ``roi`` is where all of every image is segmented."""
+"""Value of the parameter ``roi`` for the whole image."""
 
 LARGEST = 1_000_000
 
@@ -17,16 +17,16 @@ Roi = tuple[int, int, int, int]
 
 
 def read_roi(value: Any) -> Roi | None:
-    """Reads the parameter ``roi``.
+    """Read the parameter ``roi``.
 
     Args:
-        value: x, y, width and height, pixels; nothing or four zeros for the whole image.
+        value: x, y, width and height, pixels; an empty list or four zeros for the whole image.
 
     Returns:
         The region, None for the whole image.
 
     Raises:
-        RegionError: It is something else, holds no pixel, or begins before the image does.
+        RegionError: It is something else, has no pixel, or begins outside of any image.
     """
     numbers = None if isinstance(value, (str, bytes)) else _numbers(value)
     if numbers is None or len(numbers) not in (0, 4):
@@ -46,7 +46,7 @@ def read_roi(value: Any) -> Roi | None:
 
 
 def find_region(roi: Roi | None, height: int, width: int) -> Box | None:
-    """Returns the region of an image that is segmented, None for all of it.
+    """Return the region of an image that is segmented, None for all of it.
 
     Args:
         roi: The region.

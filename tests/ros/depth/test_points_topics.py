@@ -8,93 +8,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from builtin_interfaces.msg import Time
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from depth_camera import HEIGHT, RELIABLE, WIDTH, DepthCamera, change_info, later, read
+from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.qos import QoSProfile, QoSReliabilityPolicy
 from ros_peers import NodeProcess, Peer, picture, stamp_of, wait_until
-from sensor_msgs.msg import CameraInfo, Image, PointCloud2
-from std_msgs.msg import Header
+from sensor_msgs.msg import Image, PointCloud2
 
-from clipseg_ros.camera_node import camera_info
-from clipseg_ros.depth.clouds import cloud_dtype
 from clipseg_ros.images.conversion import array_to_image, depth_to_metres, image_to_rgb
 from clipseg_ros.ros.qos import image_output
 
-RELIABLE = QoSProfile(depth=10, reliability=QoSReliabilityPolicy.RELIABLE)
 BEST_EFFORT = QoSProfile(depth=10, reliability=QoSReliabilityPolicy.BEST_EFFORT)
-HEIGHT, WIDTH = 120, 160
-K = np.array([[150.0, 0.0, 79.5], [0.0, 145.0, 59.5], [0.0, 0.0, 1.0]])
-Change = Callable[[Image, Image, CameraInfo], None]
-
-
-def depth_values() -> np.ndarray[Any, Any]:
-    """A sloping surface with holes, as float cameras have them."""
-    depth = np.linspace(0.5, 4.0, HEIGHT * WIDTH, dtype=np.float32).reshape(HEIGHT, WIDTH)
-    depth[::7] = np.nan
-    depth[3::7] = 0.0
-    return depth
-
-
-class DepthCamera:
-    """Publishes an image with its depth and calibration, and listens to what is made of them."""
-
-    def __init__(self, peer: Peer) -> None:
-        self.peer = peer
-        self.clouds = peer.collect(PointCloud2, '/clipseg/points', RELIABLE)
-        self.labels = peer.collect(Image, '/clipseg/labels', RELIABLE)
-        self.confidence = peer.collect(Image, '/clipseg/confidence', RELIABLE)
-        self.diagnostics = peer.collect(DiagnosticArray, '/diagnostics', 10)
-        # Opened because of the listener to ~/points, and by nothing else.
-        self.depth = peer.publisher(Image, '/depth', image_output())
-        self.info = peer.publisher(CameraInfo, '/camera_info', image_output())
-        self.image = peer.publisher(Image, '/image', image_output())
-
-    def messages(self, form: str = '32FC1') -> tuple[Image, Image, CameraInfo]:
-        """An image of now with what belongs to it."""
-        image = self.peer.stamped(picture(HEIGHT, WIDTH, seed=5), frame='lens')
-        values = depth_values()
-        depth = array_to_image(values, '32FC1', image.header)
-        if form == '16UC1':
-            millimetres = np.round(np.nan_to_num(values) * 1000).astype('>u2')
-            rows = np.hstack((millimetres.view(np.uint8), np.full((HEIGHT, 10), 9, np.uint8)))
-            depth.encoding, depth.is_bigendian, depth.step = '16UC1', 1, rows.shape[1]
-            depth.data = rows.tobytes()
-        return image, depth, camera_info(image.header, WIDTH, HEIGHT, K)
-
-    def send(self, image: Image, depth: Image, info: CameraInfo) -> None:
-        self.info.publish(info)
-        self.depth.publish(depth)
-        self.image.publish(image)
-
-    def ask(self, form: str = '32FC1', change: Change | None = None) -> dict[str, Any]:
-        """Publishes anew until cloud, labels and confidence of one stamp are there."""
-        deadline = time.monotonic() + 10
-        while time.monotonic() < deadline:
-            sent = self.messages(form)
-            if change is not None:
-                change(*sent)
-            self.send(*sent)
-            end = time.monotonic() + 1.0
-            while time.monotonic() < end:
-                found = {
-                    name: message
-                    for name in ('clouds', 'labels', 'confidence')
-                    for message in list(getattr(self, name))
-                    if stamp_of(message) == stamp_of(sent[0])
-                }
-                if len(found) == 3:
-                    return {**found, 'image': sent[0], 'depth': sent[1]}
-                time.sleep(0.01)
-        raise AssertionError('no cloud for any image')
-
-    def status(self) -> DiagnosticStatus:
-        """The newest diagnosis."""
-        wait_until(lambda: self.diagnostics)
-        return self.diagnostics[-1].status[0]
-
-
-def read(cloud: PointCloud2) -> np.ndarray[Any, Any]:
-    return np.frombuffer(cloud.data, cloud_dtype(rgb=cloud.point_step == 24))
 
 
 # Before anybody else of this module publishes depth or listens to points:
@@ -196,11 +119,6 @@ def test_from_the_simulated_camera(segment: NodeProcess, domain: int) -> None:
 # From here on, with a camera and a listener.
 
 
-@pytest.fixture(scope='module')
-def depth_camera(segment: NodeProcess, peer: Peer) -> DepthCamera:
-    return DepthCamera(peer)
-
-
 @pytest.mark.parametrize('form', ['32FC1', '16UC1'])
 def test_the_cloud_field_by_field(depth_camera: DepthCamera, form: str) -> None:
     answer = depth_camera.ask(form)
@@ -250,82 +168,6 @@ def test_depth_may_come_before_the_image_and_after_its_labels(depth_camera: Dept
         wait_until(
             lambda: any(stamp_of(m) == stamp_of(image) for m in depth_camera.clouds)  # noqa: B023
         )
-
-
-def later(message: Any, milliseconds: int) -> None:
-    nanoseconds = message.header.stamp.nanosec + milliseconds * 1_000_000
-    stamp = Time(sec=message.header.stamp.sec + nanoseconds // 10**9, nanosec=nanoseconds % 10**9)
-    message.header = Header(stamp=stamp, frame_id=message.header.frame_id)
-
-
-def change_depth(**fields: Any) -> Change:
-    def change(image: Image, depth: Image, info: CameraInfo) -> None:
-        for name, value in fields.items():
-            setattr(depth, name, value)
-
-    return change
-
-
-def change_info(**fields: Any) -> Change:
-    def change(image: Image, depth: Image, info: CameraInfo) -> None:
-        for name, value in fields.items():
-            setattr(info, name, value)
-
-    return change
-
-
-def small_depth(image: Image, depth: Image, info: CameraInfo) -> None:
-    small = array_to_image(np.ones((60, 80), np.float32), '32FC1', depth.header)
-    depth.height, depth.width, depth.step, depth.data = 60, 80, small.step, small.data
-
-
-def other_frame(image: Image, depth: Image, info: CameraInfo) -> None:
-    depth.header = Header(stamp=depth.header.stamp, frame_id='ir')
-
-
-BAD: dict[str, tuple[Change, list[str]]] = {
-    'depth of another size': (small_depth, ['depth is 80x60, image 160x120', 'register']),
-    'depth in another frame': (other_frame, ["'ir'", "'lens'", 'register']),
-    'depth of another stamp': (
-        lambda image, depth, info: later(depth, 20),
-        ["no depth on /depth of the image's stamp", '20.0 ms later', 'depth_slop'],
-    ),
-    'calibration of another stamp': (
-        lambda image, depth, info: later(info, 20),
-        ["no camera_info on /camera_info of the image's stamp", '20.0 ms later'],
-    ),
-    'colour as depth': (change_depth(encoding='rgb8'), ["'rgb8'", '16UC1 in millimetres']),
-    'truncated depth': (change_depth(data=b'123'), ['3 bytes of data', 'truncated']),
-    'all-zero calibration': (change_info(k=[0.0] * 9, p=[0.0] * 12), ['all zero', 'REP 104']),
-    'calibration of another resolution': (
-        change_info(width=1280, height=960),
-        ['camera_info is for 1280x960, image is 160x120'],
-    ),
-    'distortion': (change_info(d=[0.1, 0.0, 0.0, 0.0, 0.0]), ['distortion', 'rectified']),
-}
-
-
-@pytest.mark.parametrize('name', BAD)
-def test_bad_depth_and_calibration(
-    depth_camera: DepthCamera, segment: NodeProcess, name: str
-) -> None:
-    change, words = BAD[name]
-    depth_camera.ask()
-    clouds, since = len(depth_camera.clouds), len(segment.lines)
-
-    def reported() -> bool:
-        messages = depth_camera.messages()
-        change(*messages)
-        depth_camera.send(*messages)
-        time.sleep(0.05)
-        status = depth_camera.status()
-        return status.level == b'\x01' and all(word in status.message for word in words)
-
-    wait_until(reported, 8, f'{words} in the diagnostics')
-    assert len(depth_camera.clouds) == clouds, 'no points where they would be wrong'
-    dropped = [line for line in segment.lines[since:] if 'image without points' in line]
-    assert len(dropped) <= 2, 'one message at most for one kind'
-    depth_camera.ask()
 
 
 @pytest.fixture

@@ -17,7 +17,8 @@ from clipseg_model.weights.untrained import UNTRAINED
 from clipseg_ros.ros.qos import image_output
 
 sys.path.append(str(ROOT / 'tests' / 'model'))
-from test_every_model import CARD, make
+from tiny_models import CARD
+from tiny_variants import make
 
 NODE = '/named/clipseg'
 
