@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from rcl_interfaces.msg import SetParametersResult
-from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from sensor_msgs.msg import CameraInfo, Image
@@ -23,6 +22,7 @@ from clipseg_ros.ros.log import ThrottledLog
 from clipseg_ros.ros.parameters import declare, find_problem, read_settings
 from clipseg_ros.ros.qos import QosWatch, image_output
 from clipseg_ros.ros.runner import run_node
+from clipseg_ros.ros.timing import create_steady_timer
 from clipseg_ros.ros.tuning import keep_large_buffers
 
 
@@ -49,10 +49,8 @@ class CameraNode(Node):
         }
         self._info = self._watch.create_publisher(CameraInfo, 'camera_info', image_output())
         self._started = time.monotonic()
-        # Steady: a camera does not wait for simulated time.
-        steady = Clock(clock_type=ClockType.STEADY_TIME)
-        self._timer = self.create_timer(1.0 / self._settings.rate, self._tick, clock=steady)
-        self._watch_timer = self.create_timer(1.0, self._report, clock=steady)
+        self._timer = create_steady_timer(self, 1.0 / self._settings.rate, self._tick)
+        self._watch_timer = create_steady_timer(self, 1.0, self._report)
         self.add_post_set_parameters_callback(self._apply)
         self.get_logger().info(
             f'{self._settings.source} at {self._settings.rate:g} Hz on {self._info.topic_name}, '
