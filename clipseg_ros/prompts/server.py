@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from rclpy.parameter import Parameter
-from std_msgs.msg import Header
 
 from clipseg_model.errors import ClipsegError
 from clipseg_model.prompts import Prompt
@@ -174,8 +173,3 @@ class PromptServer:
         self.prompts.replace(requests)
         self._node.get_logger().info(describe(self.prompts.active))
         self._announce()
-
-
-def header_of_now(node: Any) -> Header:
-    """Return a header with the node's time and no frame."""
-    return Header(stamp=node.get_clock().now().to_msg())

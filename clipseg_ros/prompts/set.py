@@ -120,10 +120,7 @@ class PromptSet:
                 f'{len(requests)} prompts at once, and at most {MAX_PROMPTS} are possible '
                 '(ids of a label image go from 1 to 254): send fewer'
             )
-        return self._assign(requests)
-
-    def _assign(self, requests: Sequence[PromptRequest]) -> dict[str, int]:
-        """Return the id of every name; known and requested ids are settled before new ones."""
+        # Known and requested ids are settled before new ones are given out.
         ids: dict[str, int] = {}
         for request in requests:
             key = key_of(request.prompt.label)

@@ -16,6 +16,7 @@ import torch
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
+from std_msgs.msg import Header
 from std_srvs.srv import SetBool
 
 from clipseg_model.errors import ClipsegError, PromptError
@@ -28,7 +29,7 @@ from clipseg_ros.outputs.masks import MaskServer, MaskSource
 from clipseg_ros.outputs.messages import VISION_MISSING, load_vision_messages
 from clipseg_ros.prompts.file_server import PromptFiles
 from clipseg_ros.prompts.pick_server import PickFrame, PickServer
-from clipseg_ros.prompts.server import PromptServer, header_of_now
+from clipseg_ros.prompts.server import PromptServer
 from clipseg_ros.prompts.set import reported
 from clipseg_ros.prompts.topics import PromptTopics
 from clipseg_ros.ros.callback_groups import forget_dead_entities
@@ -307,7 +308,7 @@ class SegmentNode(LifecycleNode):
     def _announce_prompts(self) -> None:
         if self._stream is None:
             return
-        outputs, header = self._stream.outputs, header_of_now(self)
+        outputs, header = self._stream.outputs, Header(stamp=self.get_clock().now().to_msg())
         active = self._prompt_server.prompts.active
         messages = self._prompt_server.messages(active)
         outputs.publish_prompts(messages, self._stream.segmenter.card.name, header)
