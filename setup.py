@@ -1,4 +1,4 @@
-"""Installs the packages with pip. ROS 2 workspaces build them with colcon (CMakeLists.txt)."""
+"""Install the packages with pip. ROS 2 workspaces build them with colcon (CMakeLists.txt)."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ ROS_BUILD = [
 
 
 def tree(folder: str, *patterns: str) -> list[str]:
-    """Returns the files of a folder that match, relative to the repository's root, sorted."""
+    """Return the files of a folder that match, relative to the repository's root, sorted."""
     return sorted(
         str(path.relative_to(ROOT))
         for pattern in patterns

@@ -63,7 +63,7 @@ class PromptSummary:
 
 
 def find_files(inputs: Iterable[Path]) -> tuple[list[Path], list[tuple[Path, str]]]:
-    """The files to work on: those named, and the images in the folders that are named.
+    """Find the files to segment: those named, and the images in the folders that are named.
 
     Returns:
         The files, sorted within each folder and each once, and (input, reason) for what is not
@@ -90,7 +90,7 @@ def find_files(inputs: Iterable[Path]) -> tuple[list[Path], list[tuple[Path, str
 
 
 def slug(text: str) -> str:
-    """A text as part of a file name: letters and digits of any script, the rest dashes."""
+    """Turn a text into a part of a file name: letters and digits of any script, the rest dashes."""
     dashed = re.sub(r'[\W_]+', '-', text.lower()).strip('-')
     return dashed[:_SLUG_CHARS].rstrip('-') or 'prompt'
 
@@ -213,7 +213,7 @@ class FileRunner:
         return render_overlay(image, found.labels(), 0.5, legend, True, palette=self._palette)
 
     def _claim(self, stem: str) -> str:
-        """A stem that no earlier file of this run has."""
+        """Return a stem that no earlier file of this run has."""
         name, number = stem, 1
         while name in self._stems:
             number += 1

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 __all__ = ['ZoomKind', 'ZoomOptions']
 
-_ZOOM = 'Zoom'
+
+def _option(text: str, **more: Any) -> Any:
+    return typer.Option(help=text, rich_help_panel='Zoom', **more)
 
 
 class ZoomKind(str, Enum):
@@ -34,51 +36,32 @@ class ZoomOptions:
 
     zoom: Annotated[
         ZoomKind | None,
-        typer.Option(
-            help='Look closely at parts of each image: those that the model itself proposes, '
-            'boxes that you give, or what a detector finds.',
-            rich_help_panel=_ZOOM,
+        _option(
+            'Look closely at parts of each image: those that the model itself proposes, '
+            'boxes that you give, or what a detector finds.'
         ),
     ] = None
     zoom_box: Annotated[
         list[str] | None,
-        typer.Option(
-            help='A box in pixels, for --zoom boxes. Repeatable.',
-            metavar='X,Y,WIDTH,HEIGHT',
-            rich_help_panel=_ZOOM,
-        ),
+        _option('A box in pixels, for --zoom boxes. Repeatable.', metavar='X,Y,WIDTH,HEIGHT'),
     ] = None
     zoom_weights: Annotated[
         Path | None,
-        typer.Option(
-            help="File of a torchvision detector's weights, for --zoom detector.",
-            rich_help_panel=_ZOOM,
-        ),
+        _option("File of a torchvision detector's weights, for --zoom detector."),
     ] = None
     zoom_detector: Annotated[
         str | None,
-        typer.Option(
-            help="The detector's name in torchvision; fasterrcnn_resnet50_fpn_v2.",
-            rich_help_panel=_ZOOM,
-        ),
+        _option("The detector's name in torchvision; fasterrcnn_resnet50_fpn_v2."),
     ] = None
     zoom_category: Annotated[
         list[str] | None,
-        typer.Option(
-            help='Look only at detections of this category (of COCO). Repeatable.',
-            rich_help_panel=_ZOOM,
-        ),
+        _option('Look only at detections of this category (of COCO). Repeatable.'),
     ] = None
     zoom_combine: Annotated[
         str | None,
-        typer.Option(
-            help='How close looks and the whole image are joined: mean, replace, max or or; mean.',
-            rich_help_panel=_ZOOM,
-        ),
+        _option('How close looks and the whole image are joined: mean, replace, max or or; mean.'),
     ] = None
-    zoom_regions: Annotated[
-        int | None, typer.Option(help='Most close looks at an image; 8.', rich_help_panel=_ZOOM)
-    ] = None
+    zoom_regions: Annotated[int | None, _option('Most close looks at an image; 8.')] = None
 
     def refiner(self, device: str) -> Zoom | None:
         """Return what looks closely, None where nothing shall; a detector runs on the device."""

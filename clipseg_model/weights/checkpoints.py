@@ -193,7 +193,7 @@ def load_towers(path: str | Path, config: Mapping[str, Any] | None = None) -> Ba
 
 
 def _locate(path: str | Path) -> tuple[Path, store.Source | None]:
-    """The path of a checkpoint, and the source of one that was named and not given by path."""
+    """Return the path of a checkpoint, and its source if it was given by name."""
     if isinstance(path, str) and (path in store.SOURCES or not Path(path).exists()):
         source = store.source_of(path)
         if source is not None and not path.endswith(('.safetensors', *_PICKLED)):
@@ -210,7 +210,7 @@ def _is_huggingface(path: Path) -> bool:
 
 
 def _published(card: ModelCard, source: store.Source | None) -> ModelCard:
-    """The card of weights that were named, with what is known of their source."""
+    """Return a card with what is known of the source of weights that were given by name."""
     if source is None:
         return card
     return replace(

@@ -16,14 +16,14 @@ __all__ = ['check_fit', 'damaged', 'read_metadata', 'read_pickled', 'read_tensor
 
 
 def damaged(path: Path, error: Exception) -> CheckpointError:
-    """What to raise for a safetensors file that cannot be opened."""
+    """Return the error for a safetensors file that cannot be opened."""
     return CheckpointError(
         f'{path} is not a readable safetensors file (damaged, or cut off?): {error}'
     )
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """The text entries in the header of a safetensors file; empty where it has none.
+    """Read the text entries in the header of a safetensors file; empty where it has none.
 
     Raises:
         CheckpointError: The file is missing or damaged.
@@ -38,7 +38,7 @@ def read_metadata(path: Path) -> dict[str, str]:
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """All tensors of a safetensors file, on the CPU.
+    """Read all tensors of a safetensors file, on the CPU.
 
     Raises:
         CheckpointError: The file is damaged.
@@ -51,7 +51,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def read_pickled(path: Path) -> dict[str, Tensor]:
-    """All tensors of a file of ``torch.save``, without running code that it may hold.
+    """Read all tensors of a file of ``torch.save``, without running code that it may hold.
 
     Args:
         path: A file with one flat dictionary of tensors.

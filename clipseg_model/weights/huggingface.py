@@ -120,7 +120,7 @@ def load_huggingface(path: str | Path) -> tuple[CLIPSeg, ModelCard]:
 
 
 def read_card(path: str | Path) -> ModelCard:
-    """The card of a folder as :func:`load_huggingface` reads it, without its weights.
+    """Read the card of a folder as :func:`load_huggingface` reads it, without its weights.
 
     Raises:
         CheckpointError: A file is missing or damaged, or a setting is one that this model does
@@ -201,7 +201,7 @@ def _read(weights: Path) -> dict[str, Tensor]:
 
 
 def _names(key: str) -> list[str]:
-    """Hugging Face's names of one of our weights: one, or three that are joined here."""
+    """Return Hugging Face's names of one of our weights: one, or three that are joined here."""
     if key in _NAMES:
         return [_NAMES[key]]
     for ours, theirs in _BLOCKS.items():

@@ -32,28 +32,25 @@ ARCHITECTURE = 'ViT-B-16-quickgelu'
 VOCABULARY = 49408
 """Tokens of CLIP's vocabulary; the last two start and end a text."""
 
-# What transformers takes for settings that a file leaves out. Files of newer versions name only
-# those that differ, and these are not the released models': those have patches of 16.
+# transformers' values of settings that a file leaves out, as newer files do. They are not the
+# released models', which have patches of 16.
+_TOWER_DEFAULTS = {'num_hidden_layers': 12, 'hidden_act': 'quick_gelu', 'layer_norm_eps': 1e-5}
 _VISION_DEFAULTS: dict[str, Any] = {
+    **_TOWER_DEFAULTS,
     'hidden_size': 768,
     'intermediate_size': 3072,
-    'num_hidden_layers': 12,
     'num_attention_heads': 12,
     'num_channels': 3,
     'image_size': 224,
     'patch_size': 32,
-    'hidden_act': 'quick_gelu',
-    'layer_norm_eps': 1e-5,
 }
 _TEXT_DEFAULTS: dict[str, Any] = {
+    **_TOWER_DEFAULTS,
     'vocab_size': VOCABULARY,
     'hidden_size': 512,
     'intermediate_size': 2048,
-    'num_hidden_layers': 12,
     'num_attention_heads': 8,
     'max_position_embeddings': 77,
-    'hidden_act': 'quick_gelu',
-    'layer_norm_eps': 1e-5,
 }
 _DEFAULTS: dict[str, Any] = {
     'projection_dim': 512,
@@ -64,12 +61,19 @@ _DEFAULTS: dict[str, Any] = {
     'conditional_layer': 0,
     'use_complex_transposed_convolution': False,
 }
+# Options of the decoder: ours → theirs.
+_DECODER = {
+    'dim': 'reduce_dim',
+    'cond_layer': 'conditional_layer',
+    'num_heads': 'decoder_num_attention_heads',
+    'feedforward': 'decoder_intermediate_size',
+}
 _BILINEAR = 2
 _ACTIVATIONS = {'quick_gelu': True, 'gelu': False}
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file.
+    """Read a JSON object from a file.
 
     Raises:
         CheckpointError: The file is missing, damaged, or holds something else.
@@ -86,7 +90,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """The model's settings in a folder, as the file has them.
+    """Read the model's settings in a folder, as the file has them.
 
     Raises:
         CheckpointError: There are none, or they are of another kind of model.
@@ -101,17 +105,16 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def find_processor(folder: Path) -> dict[str, Any]:
-    """What the folder says of how images are prepared.
+    """Read how a folder says that images are prepared.
 
     Raises:
         CheckpointError: It says nothing.
     """
     if (folder / 'preprocessor_config.json').is_file():
         return read_json(folder / 'preprocessor_config.json')
-    if (folder / 'processor_config.json').is_file():
-        processor = read_json(folder / 'processor_config.json').get('image_processor')
-        if isinstance(processor, dict):
-            return processor
+    newer = folder / 'processor_config.json'
+    if newer.is_file() and isinstance(found := read_json(newer).get('image_processor'), dict):
+        return found
     raise CheckpointError(
         f'{folder} has no preprocessor_config.json, so the normalisation of its images is not '
         'known: copy that file beside the weights, or call save_pretrained() of their '
@@ -140,39 +143,27 @@ def to_our_config(
         vision = _section(config, 'vision', _VISION_DEFAULTS)
         text = _section(config, 'text', _TEXT_DEFAULTS)
         own = {**_DEFAULTS, **config}
-        _require(vision['num_channels'] == 3, 'num_channels', vision['num_channels'], '3')
-        _require(
-            text['vocab_size'] == VOCABULARY,
-            'vocab_size',
-            text['vocab_size'],
-            f"{VOCABULARY}, CLIP's own vocabulary",
-        )
+        _require(vision, 'num_channels', 3)
+        _require(text, 'vocab_size', VOCABULARY)
         refined = bool(own['use_complex_transposed_convolution'])
-        patch = _side(vision['patch_size'])
-        _require(
-            not refined or patch == 16,
-            'patch_size',
-            patch,
-            '16 with use_complex_transposed_convolution: with others, transformers makes an '
-            'output of another size than the input',
-        )
+        if refined and (patch := _side(vision['patch_size'])) != 16:
+            raise ValueError(
+                f'patch_size is {patch}, and must be 16 with use_complex_transposed_convolution: '
+                'with others, transformers makes an output of another size than the input'
+            )
         mean, std, size = _normalisation(processor)
-        backbone = {
-            'type': 'open_clip',
-            'architecture': ARCHITECTURE,
-            'mean': mean,
-            'std': std,
-            'overrides': _overrides(vision, text, int(own['projection_dim'])),
-        }
         ours = {
             'architecture': 'clipseg',
-            'backbone': backbone,
+            'backbone': {
+                'type': 'open_clip',
+                'architecture': ARCHITECTURE,
+                'mean': mean,
+                'std': std,
+                'overrides': _overrides(vision, text, int(own['projection_dim'])),
+            },
             'layers': [int(layer) for layer in own['extract_layers']],
             'decoder': {
-                'dim': int(own['reduce_dim']),
-                'cond_layer': int(own['conditional_layer']),
-                'num_heads': int(own['decoder_num_attention_heads']),
-                'feedforward': int(own['decoder_intermediate_size']),
+                **{name: int(own[theirs]) for name, theirs in _DECODER.items()},
                 'head': 'refined' if refined else 'plain',
             },
         }
@@ -189,25 +180,20 @@ def settings_files(model: CLIPSeg, card: ModelCard) -> dict[str, str]:
     """
     decoder = model.decoder.options
     patch = model.backbone.patch_size
+    problem = ''
     if decoder['head'] == 'refined' and patch != 16:
-        raise CheckpointError(
-            f'{card.name!r} cannot be written for Hugging Face: its refined head needs patches of '
-            f'16 pixels there, and it has {patch}'
-        )
+        problem = f'its refined head needs patches of 16 pixels there, and it has {patch}'
     if getattr(model.backbone, 'n_tokens', None) is not None:
-        raise CheckpointError(
-            f'{card.name!r} cannot be written for Hugging Face: transformers has no n_tokens'
-        )
+        problem = 'transformers has no n_tokens'
+    if problem:
+        raise CheckpointError(f'{card.name!r} cannot be written for Hugging Face: {problem}')
     vision, text = _tower_settings(model)
     config = {
         'architectures': ['CLIPSegForImageSegmentation'],
         'model_type': 'clipseg',
         'projection_dim': model.backbone.embed_dim,
         'extract_layers': list(model.layers),
-        'reduce_dim': decoder['dim'],
-        'conditional_layer': decoder['cond_layer'],
-        'decoder_num_attention_heads': decoder['num_heads'],
-        'decoder_intermediate_size': decoder['feedforward'],
+        **{theirs: decoder[name] for name, theirs in _DECODER.items()},
         'use_complex_transposed_convolution': decoder['head'] == 'refined',
         'vision_config': {'model_type': 'clipseg_vision_model', **vision},
         'text_config': {'model_type': 'clipseg_text_model', **text},
@@ -248,12 +234,11 @@ def _overrides(
     import open_clip
 
     activation = vision['hidden_act']
-    _require(
-        activation in _ACTIVATIONS and text['hidden_act'] == activation,
-        'hidden_act',
-        [activation, text['hidden_act']],
-        f'one of {sorted(_ACTIVATIONS)}, the same in both towers',
-    )
+    if activation not in _ACTIVATIONS or text['hidden_act'] != activation:
+        raise ValueError(
+            f'hidden_act is {activation!r} and {text["hidden_act"]!r}, and must be one of '
+            f'{sorted(_ACTIVATIONS)}, the same in both towers'
+        )
     wanted: dict[str, Any] = {
         'embed_dim': embed_dim,
         'quick_gelu': _ACTIVATIONS[activation],
@@ -272,7 +257,8 @@ def _overrides(
         },
     }
     head_width, rest = divmod(vision['hidden_size'], vision['num_attention_heads'])
-    _require(not rest, 'num_attention_heads', vision['num_attention_heads'], 'a divisor of width')
+    if rest:
+        raise ValueError('num_attention_heads must be a divisor of hidden_size')
     if head_width != 64:
         wanted['vision_cfg']['head_width'] = head_width
     for section, tower in (('vision_cfg', vision), ('text_cfg', text)):
@@ -286,21 +272,17 @@ def _overrides(
 
 
 def _normalisation(processor: Mapping[str, Any]) -> tuple[list[float], list[float], int]:
-    for key in ('do_resize', 'do_normalize', 'do_rescale'):
-        _require(processor.get(key, True) is True, key, processor.get(key), 'true')
-    _require(not processor.get('do_center_crop'), 'do_center_crop', True, 'false')
+    wanted = {'do_resize': True, 'do_normalize': True, 'do_rescale': True, 'resample': _BILINEAR}
+    for key, value in wanted.items():
+        _require({key: value, **processor}, key, value)
+    _require({'do_center_crop': processor.get('do_center_crop') or False}, 'do_center_crop', False)
     factor = processor.get('rescale_factor', 1 / 255)
-    _require(math.isclose(factor, 1 / 255), 'rescale_factor', factor, '1 / 255')
-    resample = processor.get('resample', _BILINEAR)
-    _require(resample == _BILINEAR, 'resample', resample, f'{_BILINEAR}, bilinear')
+    if not math.isclose(factor, 1 / 255):
+        raise ValueError(f'rescale_factor is {factor}, and must be 1 / 255')
     size = processor['size']
     if isinstance(size, Mapping):
-        _require(
-            'height' in size and size['height'] == size.get('width'),
-            'size',
-            dict(size),
-            'a square of one height and width',
-        )
+        if size.get('height') is None or size['height'] != size.get('width'):
+            raise ValueError(f'size is {dict(size)}, and must be a square of one height and width')
         size = size['height']
     # Given always: transformers' own default, 0.5, is not what CLIPSeg was trained with.
     mean, std = ([float(value) for value in processor[f'image_{key}']] for key in ('mean', 'std'))
@@ -363,12 +345,14 @@ def _tokenizer_files() -> dict[str, str]:
 
 
 def _side(value: Any) -> int:
+    """Return the side of a square that is given as a number or as two."""
     if isinstance(value, (list, tuple)):
-        _require(len(value) == 2 and value[0] == value[1], 'size', value, 'square')
+        if len(value) != 2 or value[0] != value[1]:
+            raise ValueError(f'{value!r} is no square')
         value = value[0]
     return int(value)
 
 
-def _require(fits: bool, key: str, value: object, wanted: str) -> None:
-    if not fits:
-        raise ValueError(f'{key} is {value!r}, and must be {wanted}')
+def _require(settings: Mapping[str, Any], key: str, wanted: object) -> None:
+    if settings[key] != wanted:
+        raise ValueError(f'{key} is {settings[key]!r}, and must be {wanted!r}')

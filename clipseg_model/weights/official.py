@@ -49,7 +49,7 @@ _HEADS = {
 
 
 def is_official(keys: Sequence[str] | Mapping[str, Tensor]) -> bool:
-    """Whether weights of these names are an official decoder."""
+    """Return whether weights of these names are an official decoder."""
     return {'film_mul.weight', 'film_add.weight', 'reduces.0.weight'} <= set(keys)
 
 
@@ -124,7 +124,7 @@ def _options(tensors: Mapping[str, Tensor], num_heads: int, path: Path) -> dict[
 
 
 def _official(key: str) -> str:
-    """The official name of one of the decoder's weights."""
+    """Return the official name of one of the decoder's weights."""
     for ours, official in _HEADS.items():
         if key.startswith(ours):
             return official + key[len(ours) :]

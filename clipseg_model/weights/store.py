@@ -107,7 +107,7 @@ SOURCES: dict[str, Source] = {
 
 
 def models_folder() -> Path:
-    """Where downloads lie: ``$CLIPSEG_MODELS``, or ``clipseg`` in the user's cache folder."""
+    """Return where downloads lie: ``$CLIPSEG_MODELS``, or ``clipseg`` in the user's cache."""
     chosen = os.environ.get('CLIPSEG_MODELS')
     if chosen:
         return Path(chosen).expanduser()
@@ -116,7 +116,7 @@ def models_folder() -> Path:
 
 
 def source_of(name: str) -> Source | None:
-    """The source of a name of this project or of the hub (``owner/name``); None for others."""
+    """Return the source of a name of this project or the hub (``owner/name``); None for others."""
     if name in SOURCES:
         return SOURCES[name]
     for source in SOURCES.values():
@@ -128,9 +128,9 @@ def source_of(name: str) -> Source | None:
 
 
 def find_downloaded(source: Source) -> Path | None:
-    """The file of weights of a source on this machine, or None.
+    """Return the file of weights of a source on this machine, or None.
 
-    Looked for where ``clipseg download`` puts it, then where Hugging Face's own tools do.
+    It is looked for where ``clipseg download`` puts it, then where Hugging Face's own tools do.
 
     Args:
         source: The source; its other files are beside the weights.
@@ -143,7 +143,7 @@ def find_downloaded(source: Source) -> Path | None:
 
 
 def required(source: Source) -> Path:
-    """As :func:`find_downloaded`, for weights that are needed.
+    """Return the file of weights of a source on this machine.
 
     Raises:
         CheckpointError: They are not on this machine.

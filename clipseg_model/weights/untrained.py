@@ -89,7 +89,7 @@ UNTRAINED = {
 
 
 def how_to_train(name: str, weights: Path) -> str:
-    """The remedy where the weights of one of these models are asked for.
+    """Return what to do where the weights of one of these models are asked for.
 
     Args:
         name: Of the model.
