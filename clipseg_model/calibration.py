@@ -25,7 +25,7 @@ def logit(probability: float) -> float:
 def sigmoid(
     logits: NDArray[np.float32], out: NDArray[np.float32] | None = None
 ) -> NDArray[np.float32]:
-    """Probabilities of logits, float32, without overflow; NaN stays NaN.
+    """Return the probabilities of logits, float32, without overflow; NaN stays NaN.
 
     Args:
         logits: Of any shape; untouched unless it is ``out``.
@@ -40,7 +40,7 @@ def sigmoid(
 
 
 def top_scores(logits: Tensor) -> list[float]:
-    """How sure a model is that a thing is there at all: the mean of the top probabilities.
+    """Score how sure a model is that a thing is there at all: the mean of the top probabilities.
 
     The top are :data:`TOP_SHARE` of the pixels and at least :data:`TOP_PIXELS`, so that a single
     stray pixel does not make a thing present and a small thing still counts.

@@ -57,7 +57,7 @@ class RegionError(ClipsegError):
 
 
 class ColourError(ClipsegError):
-    """A colour of a label is not written as it must be, or is nobody's."""
+    """A colour of a label is not written as it must be, or names no prompt."""
 
 
 class ReuseError(ClipsegError):

@@ -89,7 +89,7 @@ class Box:
         return slice(self.top, self.bottom), slice(self.left, self.right)
 
     def holds(self, other: Box) -> bool:
-        """Whether every pixel of another box is in this one."""
+        """Return whether every pixel of another box is in this one."""
         return (
             self.left <= other.left
             and self.top <= other.top

@@ -107,11 +107,11 @@ def create_model(
 
     Raises:
         ModelNotFoundError: It is neither a name that is known nor a path.
-        CheckpointError: The weights are missing or damaged, or the input size is of no use.
+        CheckpointError: The weights are missing or damaged, or the input size does not fit.
         DeviceError: The device is not there, or is none of the runtime's.
         RuntimeMissingError: There is no such runtime, or its package is not installed.
         PrecisionError: The runtime or the device has no such precision.
-        ExportError: The model cannot be exported, or its export is of no use.
+        ExportError: The model cannot be exported, or its export cannot be used.
         ReuseError: ``reuse_below`` is out of range, or the model has nothing to reuse.
         ValueError: ``threads`` is less than 1.
     """
@@ -151,7 +151,7 @@ def load_model(
 
 
 def _own_weights(name: str) -> Path:
-    """Where the weights of a bundled model lie, or those of one that users train."""
+    """Return the file of a bundled model, or of one that users train."""
     folder = WEIGHTS_FOLDER if name in _BUNDLED else store.models_folder()
     return folder / f'{name}.safetensors'
 

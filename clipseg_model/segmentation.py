@@ -60,7 +60,8 @@ class PromptResult:
         height: Of the input image, pixels.
         width: Of the input image, pixels.
         close_ups: What was found in parts of the image (:mod:`clipseg_model.zoom.refinement`), if
-        any. region: The part of the image that the model saw, None for the whole; outside of it the
+            any.
+        region: The part of the image that the model saw, None for the whole; outside of it the
             probability is 0.
     """
 
@@ -183,7 +184,7 @@ class Segmentation:
         return replace(self, height=height, width=width, results=results)
 
     def mask(self) -> NDArray[np.uint8]:
-        """Where any prompt matches: (H, W) uint8, 0 or 255."""
+        """Return where any prompt matches: (H, W) uint8, 0 or 255."""
         if '_winner' in self.__dict__:
             # Where any mask is on, some prompt has won.
             return (self._winner[0] > 0).view(np.uint8) * np.uint8(255)
@@ -200,7 +201,7 @@ class Segmentation:
         return np.multiply(whole, np.uint8(255), out=whole)
 
     def labels(self, ids: Sequence[int] | None = None) -> NDArray[np.uint8]:
-        """Which prompt matches: (H, W) uint8, 0 for none, else the winning prompt's id.
+        """Return which prompt matches: (H, W) uint8, 0 for none, else the winning prompt's id.
 
         Args:
             ids: Id of each prompt, 1…254; 1, 2, 3 and so on where None.
@@ -220,14 +221,14 @@ class Segmentation:
         return np.asarray(cv2.LUT(index, table))
 
     def confidence(self) -> NDArray[np.uint8]:
-        """Probability of the winning prompt: (H, W) uint8, round(255 · p), 0 where no label is."""
+        """Return the winner's probability: (H, W) uint8, round(255 · p), 0 where no label is."""
         _, best = self._winner
         scaled = sigmoid(best)
         scaled *= 255
         return np.rint(scaled, out=scaled).astype(np.uint8)
 
     def probability(self) -> NDArray[np.float32]:
-        """Probability of the winning prompt everywhere: (H, W) float32.
+        """Return the probability of the winning prompt everywhere: (H, W) float32.
 
         Where no mask is on, that is the highest probability of all prompts.
         """

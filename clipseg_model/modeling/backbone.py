@@ -54,7 +54,7 @@ class Backbone(Protocol):
     def image_tokens(
         self, pixels: Tensor, layers: Sequence[int]
     ) -> tuple[list[Tensor], tuple[int, int]]:
-        """Token taps after the blocks ``layers`` (0-based), in that order, and the token grid.
+        """Return token taps after the blocks ``layers`` (0-based), in that order, and the grid.
 
         Args:
             pixels: (B, 3, H, W), normalised, H and W multiples of the patch size.
@@ -195,7 +195,7 @@ class OpenClipBackbone(nn.Module):
     def image_tokens(
         self, pixels: Tensor, layers: Sequence[int]
     ) -> tuple[list[Tensor], tuple[int, int]]:
-        """Token taps after the blocks ``layers`` (0-based), without a final LayerNorm.
+        """Return token taps after the blocks ``layers`` (0-based), without a final LayerNorm.
 
         Args:
             pixels: (B, 3, H, W), normalised, H and W multiples of the patch size.

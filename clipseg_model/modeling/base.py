@@ -138,18 +138,18 @@ class SegmentationModel(nn.Module, ABC):
 
     @abstractmethod
     def _decode(self, features: ImageFeatures, prompts: PromptFeatures) -> Tensor:
-        """Logits (B, P, h, w) of prompts whose tensors have the axes B and P first."""
+        """Decode prompts whose tensors have the axes B and P first to logits (B, P, h, w)."""
 
     def _pairs_at_once(self, features: ImageFeatures) -> int:
-        """How many pairs of image and prompt are best decoded together, without gradients."""
+        """Return how many pairs of image and prompt to decode together, without gradients."""
         return 2**31
 
     def embed_texts(self, texts: Sequence[str]) -> Tensor:
-        """Embeds P texts as conditional vectors (P, E)."""
+        """Embed P texts as conditional vectors (P, E)."""
         return self.backbone.embed_texts(texts)
 
     def embed_images(self, pixels: Tensor) -> Tensor:
-        """Embeds normalised prompt images (P, 3, H, W) as conditional vectors (P, E)."""
+        """Embed normalised prompt images (P, 3, H, W) as conditional vectors (P, E)."""
         return self.backbone.embed_images(pixels)
 
     def decode(self, features: ImageFeatures, prompts: Tensor | PromptFeatures) -> Tensor:

@@ -61,7 +61,7 @@ class CLIPDeconvDecoder(nn.Module):
         return self.decode(self.reduce(patches), grid, self.modulate(condition))
 
     def modulate(self, condition: Tensor) -> tuple[Tensor, Tensor]:
-        """FiLM's scale and shift, (…, D) each, of conditional vectors (…, E)."""
+        """Compute FiLM's scale and shift, (…, D) each, of conditional vectors (…, E)."""
         return self.film_mul(condition), self.film_add(condition)
 
     def decode(

@@ -36,7 +36,7 @@ CACHE_BYTES = 8 << 20
 
 
 def pairs_that_fit(features: ImageFeatures, feedforward: int) -> int:
-    """How many pairs of image and prompt a transformer decodes at once.
+    """Return how many pairs of image and prompt a transformer decodes at once.
 
     Args:
         features: Of the images.
@@ -217,12 +217,12 @@ class CLIPSegDecoder(nn.Module):
         return self.decode(self.project(taps), grid, self.modulate(condition))
 
     def project(self, taps: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """Reduces taps as :meth:`forward` takes them to (B, 1 + gh·gw, D), deepest first."""
+        """Reduce taps as :meth:`forward` takes them to (B, 1 + gh·gw, D), deepest first."""
         pairs = zip(reversed(taps), self.reduces, strict=True)
         return tuple(reduce(tap) for tap, reduce in pairs)
 
     def modulate(self, condition: Tensor) -> tuple[Tensor, Tensor]:
-        """FiLM's scale and shift, (…, D) each, of conditional vectors (…, E)."""
+        """Compute FiLM's scale and shift, (…, D) each, of conditional vectors (…, E)."""
         return self.film_mul(condition), self.film_add(condition)
 
     def decode(

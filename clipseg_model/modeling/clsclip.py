@@ -90,7 +90,7 @@ class ClsCLIPDecoder(nn.Module):
 
 
 class ClsCLIP(SegmentationModel):
-    """A frozen backbone whose image tower is told of the prompt while it looks.
+    """A frozen backbone whose image tower is conditioned on the prompt.
 
     Args:
         backbone: Gives tokens, runs blocks and embeds prompts.
@@ -124,7 +124,7 @@ class ClsCLIP(SegmentationModel):
             raise ValueError(f'guidance must be one of {sorted(GUIDES)}, not {guidance!r}')
         if list(blocks) != sorted(set(blocks)) or not blocks:
             raise ValueError(f'blocks must be ascending and distinct, not {list(blocks)}')
-        # After the last block nobody reads the CLS token any more.
+        # Nothing reads the CLS token after the last block.
         end = backbone.num_blocks - (guidance == 'cls')
         if blocks[0] < 0 or blocks[-1] > end:
             raise ValueError(
@@ -171,7 +171,7 @@ class ClsCLIP(SegmentationModel):
         return PROMPT_CHUNK
 
     def _decode_pairs(self, features: ImageFeatures, images: Tensor, condition: Tensor) -> Tensor:
-        """Logits (M, h, w) of M pairs of an image's number and a prompt's vector (M, E)."""
+        """Decode M pairs of an image's number and a prompt's vector (M, E) to logits (M, h, w)."""
         tokens = features.taps[0][images]
         # Each guided block, and where the stretch of blocks ends that the next one begins.
         ends = (*self.blocks[1:], self.backbone.num_blocks)

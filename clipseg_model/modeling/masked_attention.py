@@ -30,7 +30,7 @@ in every block."""
 
 
 def tokens_inside(mask: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Which patches show a part of the object, be it a single pixel.
+    """Find the patches that show a part of the object, be it a single pixel.
 
     Args:
         mask: (B, H, W) bool, true on the object.
@@ -125,7 +125,7 @@ def check_restrictable(model: nn.Module) -> None:
 
 
 def _fitting(mask: Tensor, tokens: Tensor) -> Tensor:
-    """Which of these tokens (B, N, C) are inside."""
+    """Find which of these tokens (B, N, C) are inside."""
     side = math.isqrt(tokens.shape[1] - 1)
     if side * side != tokens.shape[1] - 1 or len(mask) != len(tokens):
         raise ValueError(

@@ -102,7 +102,7 @@ class ImageNetViT(nn.Module):
     def image_tokens(
         self, pixels: Tensor, layers: Sequence[int]
     ) -> tuple[list[Tensor], tuple[int, int]]:
-        """Token taps after the blocks ``layers``, like those of a ``Backbone``.
+        """Return token taps after the blocks ``layers``, like those of a ``Backbone``.
 
         Position embeddings are interpolated to the image's grid as CLIPSeg's are. (The official
         code resizes every image to the size that the ViT was trained on instead.)

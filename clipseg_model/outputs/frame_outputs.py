@@ -227,6 +227,6 @@ class FrameOutputs:
 
 
 def _alike(results: Sequence[PromptResult]) -> bool:
-    """Whether all have one threshold, and none is absent."""
+    """Return whether all have one threshold, and none is absent."""
     one = len({result.cut for result in results}) == 1
     return one and all(result.presence for result in results)

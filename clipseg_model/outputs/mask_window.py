@@ -120,7 +120,7 @@ def _seen(result: PromptResult) -> Box:
 
 
 def _stretch(first: int, count: int, of: int, start: int, stop: int) -> tuple[int, int]:
-    """Which pixels, from ``start`` to ``stop``, some rows or columns of logits can influence.
+    """Find the pixels, ``start`` to ``stop``, that some rows or columns of logits can influence.
 
     Pixel y lies at (y - start + 1/2) · of / size - 1/2 between the logits, and takes from the two
     next to it.

@@ -1,4 +1,4 @@
-"""The picture for people."""
+"""The overlay: an image tinted by its labels, with a legend."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def render_overlay(
     out: NDArray[np.uint8] | None = None,
     palette: NDArray[np.uint8] = PALETTE,
 ) -> NDArray[np.uint8]:
-    """Tints an image by its labels.
+    """Tint an image by its labels.
 
     Args:
         rgb: RGB uint8 of shape (H, W, 3).
@@ -53,7 +53,7 @@ def render_overlay(
 def _draw_legend(
     image: NDArray[np.uint8], legend: Sequence[tuple[int, str]], palette: NDArray[np.uint8]
 ) -> None:
-    """Draws as many lines as fit, in a size that goes with the image's."""
+    """Draw as many lines as fit, in a size that goes with the image's."""
     height, width = image.shape[:2]
     scale = max(0.3, min(height, width) / 900.0)
     line = max(10, round(30 * scale))

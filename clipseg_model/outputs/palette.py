@@ -1,4 +1,4 @@
-"""Colours of labels: a fixed palette, and colours that somebody asked for instead."""
+"""Colours of labels: a fixed palette, and colours that users choose instead."""
 
 from __future__ import annotations
 

@@ -233,7 +233,7 @@ def _crop_square(
 
 
 def _start(first: int, last: int, side: int, length: int) -> int:
-    """Where a window of a length starts: centred on first…last, inside the image if it fits."""
+    """Place a window of a length: centred on first…last, inside the image if it fits."""
     start = (first + last + 1 - side) // 2
     if side <= length:
         return min(max(start, 0), length - side)

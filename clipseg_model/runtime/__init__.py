@@ -88,7 +88,7 @@ def create_runtime(
         DeviceError: The device is not there, or is none of the runtime's.
         RuntimeMissingError: There is no such runtime, or its package is not installed.
         PrecisionError: The runtime or the device has no such precision.
-        ExportError: The model cannot be exported, or its export is of no use.
+        ExportError: The model cannot be exported, or its export cannot be used.
         DeviceMemoryError: There was not enough memory.
     """
     if runtime == 'auto':

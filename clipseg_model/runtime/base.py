@@ -142,12 +142,12 @@ class Runtime(ABC):
         """
 
     def embed_texts(self, texts: Sequence[str]) -> Tensor:
-        """Embeds P texts as conditional vectors (P, E)."""
+        """Embed P texts as conditional vectors (P, E)."""
         with memory_guard(self):
             return self.model.embed_texts(texts)
 
     def embed_images(self, pixels: Tensor) -> Tensor:
-        """Embeds normalised prompt images (P, 3, H, W) as conditional vectors (P, E)."""
+        """Embed normalised prompt images (P, 3, H, W) as conditional vectors (P, E)."""
         with memory_guard(self), full_float32(self.device):
             return self.model.embed_images(pixels)
 

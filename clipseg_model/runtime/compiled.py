@@ -98,19 +98,19 @@ class CompiledRuntime(EagerRuntime):
 
     @contextmanager
     def _compiled(self) -> Iterator[None]:
-        """Where what is compiled may be called."""
+        """Allow calls of compiled functions, in a ``with`` block."""
         if self._graphs:
             share_graphs()
         with memory_guard(self), self._cast(), allow_shapes(_SHAPES):
             yield
 
     def _own(self, tensors: list[Tensor]) -> list[Tensor]:
-        """Tensors that the next call does not overwrite."""
+        """Return tensors that the next call does not overwrite."""
         return [tensor.clone() for tensor in tensors] if self._graphs else tensors
 
 
 def prompt_buckets(prompts: int, most: int) -> list[tuple[int, int]]:
-    """How many prompts are run at once, so that few different numbers occur.
+    """Split prompts into runs, so that few different numbers of them occur.
 
     Args:
         prompts: How many there are.

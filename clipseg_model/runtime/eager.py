@@ -56,7 +56,7 @@ class EagerRuntime(Runtime):
             return self.model.decode(features, prompts).float()
 
     def embed_images(self, pixels: Tensor) -> Tensor:
-        """Embeds normalised prompt images (P, 3, H, W) as conditional vectors (P, E), float32."""
+        """Embed normalised prompt images (P, 3, H, W) as conditional vectors (P, E), float32."""
         with memory_guard(self), self._cast():
             return self.model.embed_images(pixels).float()
 

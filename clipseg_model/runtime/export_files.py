@@ -32,7 +32,7 @@ _REMEDY = 'export the model again (clipseg export)'
 
 
 def exports_folder(card: ModelCard, digest: str) -> Path:
-    """Where a model's exports lie that nobody chose a folder for.
+    """Return the folder in the user's cache for the exports of a model.
 
     In ``$CLIPSEG_EXPORTS``, or ``clipseg/exports`` in the user's cache folder.
     """

@@ -54,7 +54,7 @@ class ExportedRuntime(Runtime):
         made_on_demand: Precisions whose export needs nothing but the model.
 
     Raises:
-        ExportError: The model cannot be exported, or its export is of no use.
+        ExportError: The model cannot be exported, or its export cannot be used.
         DeviceError: The runtime does not work on this kind of device.
         PrecisionError: The runtime or the device does not have the precision.
         RuntimeMissingError: A package is not installed.
@@ -127,7 +127,7 @@ class ExportedRuntime(Runtime):
 
     @classmethod
     def export_options(cls, precision: str) -> str:
-        """Options that ``clipseg export`` needs for a precision, as text."""
+        """Return the options that ``clipseg export`` needs for a precision, as text."""
         return ''
 
     @classmethod
@@ -230,7 +230,7 @@ def ensure_onnx(model: SegmentationModel, card: ModelCard, digest: str, root: Pa
 
 
 def package_versions(*packages: str) -> dict[str, str]:
-    """Versions of installed packages; one that runs from a checkout has none."""
+    """Return the versions of installed packages; one that runs from a checkout has none."""
     found = {}
     for package in packages:
         try:

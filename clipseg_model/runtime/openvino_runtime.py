@@ -131,7 +131,7 @@ class OpenVinoRuntime(ExportedRuntime):
 
 
 def read_parts(folder: Path) -> tuple[openvino.Core, openvino.Model, openvino.Model]:
-    """OpenVINO with the encoder and the decoder of a variant."""
+    """Read OpenVINO's core, the encoder and the decoder of a variant."""
     import openvino as ov
 
     core = ov.Core()

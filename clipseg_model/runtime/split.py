@@ -57,12 +57,12 @@ def shared_features(features: ImageFeatures) -> list[Tensor]:
 def restore_features(
     shared: list[Tensor], grid: tuple[int, int], size: tuple[int, int]
 ) -> ImageFeatures:
-    """Features that a model decodes, of what :func:`shared_features` kept of them."""
+    """Return the features that a model decodes, of what :func:`shared_features` kept of them."""
     return ImageFeatures(shared, grid, *size, projected=tuple(shared))
 
 
 def _have_cls(model: SegmentationModel) -> list[bool]:
-    """Which of the model's shared features have a CLS token beside the patches."""
+    """Tell which of the model's shared features have a CLS token beside the patches."""
     side = 2 * model.backbone.patch_size
     with torch.no_grad():
         shared = shared_features(model.encode_image(torch.zeros(1, 3, side, side)))

@@ -37,7 +37,7 @@ class PresenceGate:
         hysteresis: float = 0.0,
         min_area: int = 0,
     ) -> Segmentation:
-        """Decides for each prompt.
+        """Decide for each prompt.
 
         What was present is forgotten after a gap of more than 1 s, and where stamps go back.
 

@@ -51,7 +51,7 @@ def thumbnail(image: NDArray[np.uint8]) -> Floats:
 
 
 def picture_change(one: Floats, other: Floats) -> float:
-    """How different two thumbnails are, 0…1: the mean difference, overall brightness aside."""
+    """Compare two thumbnails: the mean difference in 0…1, overall brightness aside."""
     difference = one - other
     difference -= difference.mean()
     return float(np.abs(difference).mean())

@@ -47,7 +47,7 @@ Picture = NDArray[np.uint8]
 
 
 def picture_difference(one: Picture, other: Picture, tile: int = TILE) -> float:
-    """How different two pictures are; see the top of this module.
+    """Compare two pictures; see the top of this module.
 
     Args:
         one: (3, H, W) uint8.

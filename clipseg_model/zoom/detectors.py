@@ -103,7 +103,7 @@ class DetectorProposals:
 
 
 def list_detectors() -> list[str]:
-    """Names of the detectors that torchvision can build."""
+    """Return the names of the detectors that torchvision can build."""
     from torchvision.models import detection, list_models
 
     return [name for name in list_models(module=detection) if 'keypoint' not in name]

@@ -138,7 +138,7 @@ class GivenBoxes:
     def __init__(
         self, boxes: Sequence[Sequence[float | str]], confidences: Sequence[float] | None = None
     ) -> None:
-        # What is wrong with a box itself is told here, before there is an image.
+        # A box that is wrong by itself is refused here, before there is an image.
         self.boxes = [
             check_rectangle(box, f'Box {number}') for number, box in enumerate(boxes, start=1)
         ]
