@@ -30,7 +30,7 @@ from clipseg_model.weights.checkpoints import save_checkpoint
 from training.bundled.losses import JointTraining
 from training.calibrate import calibrate
 from training.evaluation.data_command import read_data
-from training.evaluation.modes import begin_accelerator
+from training.loop.processes import begin_accelerator
 from training.publish import (
     PublishError,
     quality,

@@ -1,4 +1,4 @@
-"""Arguments that the benchmarks' command lines share, and what is wrong with them."""
+"""Command-line arguments that the benchmarks share."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from clipseg_model.errors import DeviceError
 
 
 def frame_size(text: str) -> tuple[int, int]:
-    """(height, width) of ``WIDTHxHEIGHT``."""
+    """Return (height, width) of ``WIDTHxHEIGHT``, pixels."""
     try:
         width, height = (int(part) for part in text.lower().split('x'))
     except ValueError:
@@ -20,14 +20,14 @@ def frame_size(text: str) -> tuple[int, int]:
 
 
 def count_of_cameras(text: str) -> int:
-    """A number of cameras."""
+    """Return a number of cameras."""
     if not text.isdigit() or not 1 <= int(text) <= 64:
         raise argparse.ArgumentTypeError(f'cameras are 1 to 64, not {text!r}')
     return int(text)
 
 
 def device_name(text: str) -> str:
-    """The name of a device that is there."""
+    """Return the name of a device that exists."""
     try:
         resolve_device(text)
     except DeviceError as error:
@@ -36,7 +36,7 @@ def device_name(text: str) -> str:
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:
-    """Adds the option that says where the models run."""
+    """Add the option for the device that models run on."""
     parser.add_argument(
         '--device',
         type=device_name,

@@ -1,22 +1,21 @@
-"""Times how a model's work grows: with prompts, with the pixels of the frame, and with cameras.
+"""Time how the work of a model grows: with prompts, with the pixels of the frame, with cameras.
 
     python -m training.benchmark growth
     python -m training.benchmark growth --model vit-b16 --frames 5 --output runs/growth
     python -m training.benchmark growth --axes cameras --cameras 1 2 4 --subjects eager-bf16
 
 While one of them grows, the others stay at 4 prompts, 640 × 480 pixels and one camera. All steps of
-an axis are timed in turn, again and again, so that a noisy machine disturbs all of them alike. A
-straight line through the medians says what is paid once and what for each prompt, megapixel or
-camera. Every mask is made at the frame's size, as if all that is asked for were there.
+an axis are timed in turns, so that noise of the machine disturbs all of them alike. A straight line
+through the medians has the time that is spent once, and for each prompt, megapixel or camera. Every
+mask is made at the size of the frame, as if all prompts were present.
 
-For cameras, the time is that of one frame of each: one after the other (``turns``), and in one call
-of the model (``batch``). Subjects are those of ``speed``; its peers know one camera only.
+The time of cameras is that of one frame of each: one after the other (``turns``), and in one call
+of the model (``batch``). Subjects are those of ``speed``; its peers take one camera only.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -24,16 +23,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.table import Table
+from numpy.typing import NDArray
 
 from clipseg_model import Prompt, Segmenter
+from clipseg_model.atomic_files import write_atomically
 from clipseg_model.devices import resolve_device
-from training.benchmarks import machine as benchmark_machine
 from training.benchmarks.arguments import add_device, count_of_cameras, frame_size
-from training.benchmarks.machine import summary
+from training.benchmarks.machine import as_text, describe, name_of, summary
 from training.benchmarks.peers import Subject
-from training.benchmarks.plot import Line, line_chart
 from training.benchmarks.speed import (
     PEERS,
     PROMPTS,
@@ -41,90 +38,97 @@ from training.benchmarks.speed import (
     all_masks,
     count_of_prompts,
     frames,
+    heading,
     interleaved,
     make_peer,
     own_segmenters,
 )
+from training.console import markdown_table, print_table, write_figures
 
 AXES = ('prompts', 'pixels', 'cameras')
 UNITS = {'prompts': 'prompt', 'pixels': 'megapixel', 'cameras': 'camera'}
 USUAL_PROMPTS, USUAL_SIZE = 4, (480, 640)
 PICTURES = 4
-"""Different frames that are shown to every step in turn."""
+"""Number of frames that every step gets in turn."""
 
 Step = Callable[[int], object]
-"""Segments what belongs to a turn, given its number."""
+"""Segments the frame, or frames, of a turn."""
+Steps = dict[str, dict[int, Step]]
+"""Steps of an axis, by subject and size."""
 
 
 def asked(count: int) -> list[Prompt]:
-    """Prompts that are on everywhere, since what is found nowhere costs no mask."""
+    """Return prompts that are on everywhere, since a mask without a pixel costs nothing."""
     return [Prompt(text, threshold=1e-6, presence_threshold=0.0) for text in PROMPTS[:count]]
 
 
 def make_run(name: str, own: dict[str, Segmenter], count: int, device: str) -> Subject:
-    """A call in which a subject makes the masks of so many prompts of a frame."""
+    """Return a call in which a subject makes the masks of so many prompts of a frame."""
     if name in own:
         return all_masks(own[name], asked(count))
     return make_peer(name, PROMPTS[:count], device)
 
 
-def prompt_steps(own: dict[str, Segmenter], args: argparse.Namespace) -> dict[str, dict[int, Step]]:
-    """For each subject and number of prompts, what makes all masks of a frame."""
+def in_turn(run: Subject, pictures: Sequence[NDArray[np.uint8]]) -> Step:
+    """Return a step that runs a subject on the picture of the turn."""
+    return lambda turn: run(pictures[turn % len(pictures)])
+
+
+def prompt_steps(own: dict[str, Segmenter], args: argparse.Namespace) -> Steps:
+    """Return what makes all masks of a frame, by subject and number of prompts."""
     pictures = frames(PICTURES, *USUAL_SIZE)
-    steps: dict[str, dict[int, Step]] = {}
-    for name in args.subjects:
-        steps[name] = {}
-        for count in args.prompts:
-            run = make_run(name, own, count, args.device)
-            steps[name][count] = lambda turn, run=run: run(pictures[turn % PICTURES])
-    return steps
+    return {
+        name: {
+            count: in_turn(make_run(name, own, count, args.device), pictures)
+            for count in args.prompts
+        }
+        for name in args.subjects
+    }
 
 
-def pixel_steps(own: dict[str, Segmenter], args: argparse.Namespace) -> dict[str, dict[int, Step]]:
-    """For each subject and number of pixels, the same."""
+def pixel_steps(own: dict[str, Segmenter], args: argparse.Namespace) -> Steps:
+    """Return what makes all masks of a frame, by subject and number of pixels."""
     sizes = {height * width: frames(PICTURES, height, width) for height, width in args.sizes}
-    steps: dict[str, dict[int, Step]] = {}
+    steps: Steps = {}
     for name in args.subjects:
         run = make_run(name, own, USUAL_PROMPTS, args.device)
-        steps[name] = {
-            count: lambda turn, run=run, pictures=pictures: run(pictures[turn % PICTURES])
-            for count, pictures in sizes.items()
-        }
+        steps[name] = {count: in_turn(run, pictures) for count, pictures in sizes.items()}
     return steps
 
 
-def camera_steps(own: dict[str, Segmenter], args: argparse.Namespace) -> dict[str, dict[int, Step]]:
-    """For each way and number of cameras, what makes all masks of a frame of each."""
+def camera_steps(own: dict[str, Segmenter], args: argparse.Namespace) -> Steps:
+    """Return what makes all masks of a frame of each camera, in turns and in a batch."""
     pictures = frames(max(args.cameras), *USUAL_SIZE)
     wanted = asked(USUAL_PROMPTS)
-    steps: dict[str, dict[int, Step]] = {}
-    for name, segmenter in own.items():
-        one_by_one = all_masks(segmenter, wanted)
-        steps[f'{name}, turns'] = {
-            count: lambda turn, run=one_by_one, count=count: [run(x) for x in pictures[:count]]
-            for count in args.cameras
-        }
-        steps[f'{name}, batch'] = {
-            count: lambda turn, segmenter=segmenter, count=count: [
-                [result.mask for result in found.results]
-                for found in segmenter.segment_batch(pictures[:count], wanted)
-            ]
-            for count in args.cameras
-        }
-    return steps
+
+    def turns(segmenter: Segmenter, count: int) -> Step:
+        run = all_masks(segmenter, wanted)
+        return lambda _: [run(picture) for picture in pictures[:count]]
+
+    def batch(segmenter: Segmenter, count: int) -> Step:
+        return lambda _: [
+            [result.mask for result in found.results]
+            for found in segmenter.segment_batch(pictures[:count], wanted)
+        ]
+
+    return {
+        f'{name}, {make.__name__}': {count: make(segmenter, count) for count in args.cameras}
+        for name, segmenter in own.items()
+        for make in (turns, batch)
+    }
 
 
 def straight_line(steps: Sequence[int], medians: Sequence[float]) -> tuple[float, float] | None:
-    """What is paid once and for each step, of the least squares of relative errors."""
+    """Return intercept and slope with the least squares of relative errors; None for one step."""
     if len(set(steps)) < 2:
         return None
-    # Weighed by 1 / median, so that the longest times do not decide alone.
+    # Weights of 1 / median: else the longest times would decide alone.
     slope, once = np.polyfit(steps, medians, 1, w=1 / np.asarray(medians))
     return float(once), float(slope)
 
 
-def measure_axis(axis: str, own: dict[str, Segmenter], args: argparse.Namespace) -> dict[str, Any]:
-    """Times the steps of one axis."""
+def time_axis(axis: str, own: dict[str, Segmenter], args: argparse.Namespace) -> dict[str, Any]:
+    """Time the steps of one axis."""
     make = {'prompts': prompt_steps, 'pixels': pixel_steps, 'cameras': camera_steps}[axis]
     steps = make(own, args)
     flat = {(name, step): run for name, some in steps.items() for step, run in some.items()}
@@ -144,56 +148,50 @@ def measure_axis(axis: str, own: dict[str, Segmenter], args: argparse.Namespace)
     return found
 
 
-def measure(args: argparse.Namespace) -> dict[str, Any]:
-    """Runs what the command line asks for."""
+def time_growth(args: argparse.Namespace) -> dict[str, Any]:
+    """Run what the command line asks for."""
     torch.set_num_threads(args.threads)
     own = own_segmenters(args)
     report: dict[str, Any] = {
         'model': args.model,
-        'machine': benchmark_machine.describe(device=resolve_device(args.device)),
+        'machine': describe(device=resolve_device(args.device)),
         'frames': args.frames,
         'sizes': {height * width: f'{width} × {height}' for height, width in args.sizes},
         'growth': {},
     }
     for axis in args.axes:
         if axis != 'cameras' or own:
-            report['growth'][axis] = measure_axis(axis, own, args)
+            report['growth'][axis] = time_axis(axis, own, args)
     return report
 
 
 def label(axis: str, step: int, report: dict[str, Any]) -> str:
-    """A step as people write it."""
+    """Return a step as people write it."""
     return str(report['sizes'][step] if axis == 'pixels' else step)
 
 
 def markdown(report: dict[str, Any]) -> str:
-    """The tables of a report as Markdown."""
-    machine = report['machine']
-    versions = ', '.join(f'{name} {number}' for name, number in machine['versions'].items())
-    lines = [
-        f'Model `{report["model"]}`{", random weights" if report["model"] == RANDOM else ""}; '
-        f'{benchmark_machine.name_of(machine)}; Python {machine["python"]}, {versions}. '
-        f'Milliseconds: median of {report["frames"]} (first to last decile).',
-    ]
+    """Return the tables of a report as Markdown."""
+    lines = [f'{heading(report)} Milliseconds: median of {report["frames"]} (10–90 %).']
     for axis, found in report['growth'].items():
-        names = list(found)
-        lines += ['', f'| {axis} | {" | ".join(names)} |', f'|---|{"---|" * len(names)}']
-        for step in found[names[0]]['ms']:
-            cells = [
-                f'{one["median"]:.1f} ({one["low"]:.1f}–{one["high"]:.1f})'
-                for one in (found[name]['ms'][step] for name in names)
-            ]
-            lines.append(f'| {label(axis, step, report)} | {" | ".join(cells)} |')
-        ratios = [f'{found[name]["ratio"]:.2f} ×' for name in names]
-        lines.append(f'| last to first | {" | ".join(ratios)} |')
-        if found[names[0]]['once'] is not None:
-            fits = [f'{found[name]["once"]:.1f} + {found[name]["each"]:.2f}' for name in names]
-            lines.append(f'| once + each {UNITS[axis]} | {" | ".join(fits)} |')
+        subjects = list(found.values())
+        rows = [
+            [label(axis, step, report), *(as_text(one['ms'][step]) for one in subjects)]
+            for step in subjects[0]['ms']
+        ]
+        rows.append(['last to first', *(f'{one["ratio"]:.2f} ×' for one in subjects)])
+        if subjects[0]['once'] is not None:
+            fits = [f'{one["once"]:.1f} + {one["each"]:.2f}' for one in subjects]
+            rows.append([f'once + each {UNITS[axis]}', *fits])
+        lines += ['', *markdown_table([axis, *found], rows)]
     return '\n'.join(lines) + '\n'
 
 
 def charts(report: dict[str, Any]) -> dict[str, str]:
-    """For each axis a chart, as SVG."""
+    """Return a chart of each axis, as SVG."""
+    # Only charts need matplotlib, which comes with the extra for training.
+    from training.benchmarks.plot import Line, line_chart
+
     made = {}
     for axis, found in report['growth'].items():
         scale = 1e-6 if axis == 'pixels' else 1
@@ -201,9 +199,10 @@ def charts(report: dict[str, Any]) -> dict[str, str]:
             Line(
                 name,
                 [step * scale for step in one['ms']],
-                [times['median'] for times in one['ms'].values()],
-                [times['low'] for times in one['ms'].values()],
-                [times['high'] for times in one['ms'].values()],
+                *(
+                    [times[key] for times in one['ms'].values()]
+                    for key in ('median', 'low', 'high')
+                ),
             )
             for name, one in found.items()
         ]
@@ -213,27 +212,20 @@ def charts(report: dict[str, Any]) -> dict[str, str]:
 
 
 def show(report: dict[str, Any]) -> None:
-    """Prints the times as tables."""
-    machine = report['machine']
+    """Print the times as tables."""
+    title = f'{report["model"]}, {name_of(report["machine"])}'
     for axis, found in report['growth'].items():
-        table = Table(title=f'{report["model"]}, {benchmark_machine.name_of(machine)}')
-        for heading in (axis, 'subject', 'median ms', '10–90 %', 'to the first'):
-            table.add_column(heading, justify='left' if heading == 'subject' else 'right')
+        rows = []
         for name, one in found.items():
             first = next(iter(one['ms'].values()))['median']
             for step, times in one['ms'].items():
-                table.add_row(
-                    label(axis, step, report),
-                    name,
-                    f'{times["median"]:.1f}',
-                    f'{times["low"]:.1f}–{times["high"]:.1f}',
-                    f'{times["median"] / first:.2f} ×',
-                )
-        Console().print(table)
+                ratio = f'{times["median"] / first:.2f} ×'
+                rows.append((name, label(axis, step, report), as_text(times), ratio))
+        print_table(title, ('subject', axis, 'median ms (10–90 %)', 'to the first'), rows)
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """The parser of the command line."""
+    """Return the parser of the command line."""
     parser = argparse.ArgumentParser(
         prog='python -m training.benchmark growth',
         description=__doc__,
@@ -270,13 +262,12 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Measures, prints, and writes ``growth.json``, ``growth.md`` and ``growth_AXIS.svg``."""
+    """Time, print, and write ``growth.json``, ``growth.md`` and ``growth_AXIS.svg``."""
     args = make_parser().parse_args(arguments)
-    report = measure(args)
+    report = time_growth(args)
     show(report)
     if args.output:
-        args.output.mkdir(parents=True, exist_ok=True)
-        (args.output / 'growth.json').write_text(json.dumps(report, indent=2) + '\n', 'utf-8')
-        (args.output / 'growth.md').write_text(markdown(report), 'utf-8')
+        write_figures(args.output / 'growth.json', report)
+        write_atomically(args.output / 'growth.md', markdown(report))
         for axis, chart in charts(report).items():
-            (args.output / f'growth_{axis}.svg').write_text(chart, 'utf-8')
+            write_atomically(args.output / f'growth_{axis}.svg', chart)

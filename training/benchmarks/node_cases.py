@@ -1,4 +1,4 @@
-"""What the node's benchmark makes of what was sent and what arrived: numbers, and their table."""
+"""The figures of the node's benchmark, from stamps and arrivals, and their table."""
 
 from __future__ import annotations
 
@@ -7,46 +7,29 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from training.console import markdown_table
+
 SETTLE = 2.0
-"""Seconds at the start of each case that do not count: discovery, first frames, caches."""
+"""Seconds at the start of each case that are left out: discovery, first frames, caches."""
 
 
 class BenchmarkError(RuntimeError):
     """A process of the benchmark failed; the message has the end of its output."""
 
 
-@dataclass(frozen=True)
-class Case:
-    """What was measured of one node with one camera.
-
-    Times are milliseconds; latency is from the camera's stamp to the mask's arrival in another
-    process, of the last of ``outputs`` where there are several.
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What runs in a case.
 
     Attributes:
         subject: One of :data:`~training.benchmarks.node_peers.processes.SUBJECTS`.
         model: ``stand-in:MILLISECONDS``, or a name.
-        cameras: How many have a node each, in one process on one model. All of them have the same
-            frames at the same time; the figures of frames are means over the nodes, those of
-            processor and memory are of the process.
-        width: Pixels.
-        height: Pixels.
-        camera_hz: Rate asked of the camera.
-        outputs: What was subscribed to.
-        sent_hz: Frames a second that the camera sent.
-        masks_hz: Masks a second that arrived.
-        latency: Median over frames, of the mask.
-        latency_p95: 95 % of frames are faster.
-        latency_max: Of the slowest.
-        complete: Median over frames until the last of all outputs arrived.
-        beyond: ``complete`` less the duration of the model; None where that is not known. At
-            rates beyond the model's own, frames wait for the model besides.
-        age: Mean over time of the age of the newest mask that the consumer has.
-        jitter: Standard deviation of the time between two masks.
-        dropped: Share of the camera's frames that no mask ever came of, 0…1.
-        cpu: Processor time of the node over time; 1 is one core.
-        memory_mb: Resident memory of the node at the end.
-        growth_mb: How much it grew after the first tenth of the time.
-        memory_series_mb: Its course, in equal steps of at least a second.
+        width: Of the frames, pixels.
+        height: Of the frames, pixels.
+        camera_hz: Frames a second that the camera is to send.
+        outputs: Topics with a subscriber; the first one is the mask.
+        cameras: Number of cameras with a node each, in one process on one model. All of them have
+            the same frames at the same time.
     """
 
     subject: str
@@ -55,6 +38,33 @@ class Case:
     height: int
     camera_hz: float
     outputs: tuple[str, ...]
+    cameras: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case(Plan):
+    """The figures of a node; of several cameras, means over the nodes.
+
+    Times are milliseconds; latency is from the camera's stamp to the arrival in another process.
+
+    Attributes:
+        sent_hz: Frames a second that the camera sent.
+        masks_hz: Masks a second that arrived.
+        latency: Median over frames, of the mask.
+        latency_p95: 95 % of frames are faster.
+        latency_max: Of the slowest.
+        complete: Median over frames until the last of all outputs arrived.
+        beyond: ``complete`` less the duration of the model; None where that is not known. At
+            rates beyond the model's own, it includes the wait for the model.
+        age: Mean over time of the age of the newest mask.
+        jitter: Standard deviation of the time between two masks.
+        dropped: Share of the camera's frames that have no mask, 0…1.
+        cpu: Processor time of the process over time; 1 is one core.
+        memory_mb: Resident memory of the process at the end.
+        growth_mb: Growth of it after the first tenth of the time.
+        memory_series_mb: Its course, in equal steps of at least a second.
+    """
+
     sent_hz: float
     masks_hz: float
     latency: float
@@ -69,15 +79,14 @@ class Case:
     memory_mb: float
     growth_mb: float
     memory_series_mb: tuple[float, ...] = ()
-    cameras: int = 1
 
 
 def model_duration(model: str, diagnostics: Sequence[Mapping[str, str]]) -> float | None:
-    """Returns what the model takes, milliseconds.
+    """Return the time of the model for a frame, milliseconds; None where it is not known.
 
     Args:
-        model: ``stand-in:MILLISECONDS`` says it itself.
-        diagnostics: The node's, once a second; None comes back where they say nothing.
+        model: ``stand-in:MILLISECONDS``, or a name.
+        diagnostics: Those of the node, once a second.
     """
     if model.startswith('stand-in:'):
         return float(model.partition(':')[2])
@@ -91,19 +100,18 @@ def summarise(
     arrivals: Mapping[str, Sequence[Sequence[int]]],
     outputs: Sequence[str],
 ) -> dict[str, float]:
-    """Sets what arrived against what was sent.
+    """Compare what arrived with what was sent.
 
     Args:
         stamps: Of the camera's frames, nanoseconds, ascending.
         arrivals: For each output (stamp, arrival) of its messages, nanoseconds.
-        outputs: The first counts as the mask.
+        outputs: The first one is the mask.
 
     Returns:
-        The times of :class:`Case`, by name. Frames of the first :data:`SETTLE` seconds do not
-        count.
+        Figures of :class:`Case`, by name, without the frames of the first :data:`SETTLE` seconds.
 
     Raises:
-        BenchmarkError: Fewer than three masks arrived.
+        BenchmarkError: If fewer than three masks arrived.
     """
     start, end = stamps[0] + int(SETTLE * 1e9), stamps[-1]
     sent = [stamp for stamp in stamps if stamp >= start]
@@ -125,7 +133,7 @@ def summarise(
         if start <= stamp and max(times) <= end and len(times) == len(outputs)
     ]
     gaps = [(b - a) / 1e6 for (_, a), (_, b) in pairwise(masks)]
-    # Between two masks the newest ages from its latency to its latency and the gap.
+    # Between two masks, the age of the newest grows from its latency by the gap.
     areas = [(late + gap / 2) * gap for late, gap in zip(latencies, gaps, strict=False)]
     return {
         'sent_hz': len(sent) / seconds,
@@ -146,13 +154,13 @@ def summarise_cameras(
     outputs: Sequence[str],
     names: Sequence[str],
 ) -> dict[str, float]:
-    """:func:`summarise` of each camera's node, and the mean over them (of the slowest, the most).
+    """Return the mean of :func:`summarise` over the nodes of cameras (of the slowest, the maximum).
 
     Args:
         stamps: As :func:`summarise` takes them; all cameras have the same.
         arrivals: For each topic, as :func:`summarise` takes them.
         outputs: As :func:`summarise` takes them.
-        names: Of the cameras; none where there is one only, whose topics are the outputs.
+        names: Of the cameras; empty for a single one, whose topics are the outputs.
     """
     if not names:
         return summarise(stamps, arrivals, outputs)
@@ -167,20 +175,29 @@ def summarise_cameras(
 
 
 def markdown(cases: Sequence[Case]) -> str:
-    """Returns the table of cases."""
-    lines = [
-        '| node | model | size | outputs | camera Hz | masks/s | latency ms (95 %) | beyond the '
-        'model ms | age ms | jitter ms | dropped | CPU % | memory MB (growth) |',
-        '|---|---|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|',
+    """Return the table of cases."""
+    columns = [
+        *('node', 'model', 'size', 'outputs', 'camera Hz', 'masks/s', 'latency ms (95 %)'),
+        *('beyond the model ms', 'age ms', 'jitter ms', 'dropped', 'CPU %', 'memory MB (growth)'),
     ]
+    rows = []
     for case in cases:
-        beyond = '' if case.beyond is None else f'{case.beyond:.1f}'
-        subject = case.subject if case.cameras == 1 else f'{case.subject}, {case.cameras} cameras'
-        lines.append(
-            f'| {subject} | {case.model} | {case.width} × {case.height} | '
-            f'{", ".join(case.outputs)} | {case.camera_hz:g} | {case.masks_hz:.1f} | '
-            f'{case.latency:.1f} ({case.latency_p95:.1f}) | {beyond} | {case.age:.1f} | '
-            f'{case.jitter:.1f} | {case.dropped:.0%} | {case.cpu:.0%} | '
-            f'{case.memory_mb:.0f} ({case.growth_mb:+.1f}) |'
+        cameras = '' if case.cameras == 1 else f', {case.cameras} cameras'
+        rows.append(
+            [
+                case.subject + cameras,
+                case.model,
+                f'{case.width} × {case.height}',
+                ', '.join(case.outputs),
+                f'{case.camera_hz:g}',
+                f'{case.masks_hz:.1f}',
+                f'{case.latency:.1f} ({case.latency_p95:.1f})',
+                '' if case.beyond is None else f'{case.beyond:.1f}',
+                f'{case.age:.1f}',
+                f'{case.jitter:.1f}',
+                f'{case.dropped:.0%}',
+                f'{case.cpu:.0%}',
+                f'{case.memory_mb:.0f} ({case.growth_mb:+.1f})',
+            ]
         )
-    return '\n'.join(lines) + '\n'
+    return '\n'.join(markdown_table(columns, rows)) + '\n'

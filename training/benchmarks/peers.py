@@ -1,7 +1,7 @@
-"""The peers that this project is timed against: CLIPSeg of transformers, in two ways.
+"""The peers of the speed benchmark: CLIPSeg of transformers, used in two ways.
 
-Weights are random: speed does not depend on them. Both end where this project's subjects end: one
-bool mask a prompt at the image's own size.
+Weights are random: speed does not depend on them. The result is that of this project's subjects:
+one bool mask a prompt at the size of the image.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ SIZE = 352
 
 
 def documented(prompts: Sequence[str], device: torch.device, bf16: bool = False) -> Subject:
-    """As the documentation of transformers writes it.
+    """Return a call as in the documentation of transformers.
 
     ``processor(text=texts, images=[image] * len(texts), padding=True)`` and ``model(**inputs)``:
     the image is resized and encoded once a prompt, and the texts again for each frame.
@@ -48,10 +48,10 @@ def documented(prompts: Sequence[str], device: torch.device, bf16: bool = False)
 
 
 def clever(prompts: Sequence[str], device: torch.device, bf16: bool = False) -> Subject:
-    """As one who has read the source of transformers would write it.
+    """Return a call that avoids repeated work, written with the source of transformers at hand.
 
-    The vision tower runs once a frame, all its twelve blocks, the text tower never again; the
-    decoder is given the tokens once for each prompt, as it wants them.
+    The vision tower runs once a frame, with all its twelve blocks, and the text tower only here;
+    the decoder gets the tokens once for each prompt, as it needs them.
     """
     model, processor = _load(device, bf16)
     tokens = processor.tokenizer(list(prompts), padding=True, return_tensors='pt').to(device)
@@ -84,7 +84,7 @@ def _masks(logits: Tensor, image: NDArray[np.uint8]) -> NDArray[np.bool_]:
 
 
 def _load(device: torch.device, bf16: bool) -> tuple[Any, Any]:
-    """CLIPSeg rd64-refined's configuration with random weights, and its processor."""
+    """Return CLIPSeg rd64-refined with random weights, and its processor."""
     from transformers import (
         CLIPSegConfig,
         CLIPSegForImageSegmentation,
@@ -108,8 +108,8 @@ def _load(device: torch.device, bf16: bool) -> tuple[Any, Any]:
 
 
 def _tokenizer() -> Any:
-    """CLIP's tokenizer, from the vocabulary that open_clip brings."""
-    from transformers import CLIPTokenizerFast
+    """Return CLIP's tokenizer, made of the vocabulary in open_clip."""
+    from transformers import CLIPTokenizerFast  # type: ignore[attr-defined]
 
     source = open_clip.SimpleTokenizer()
     merges = sorted(source.bpe_ranks, key=lambda pair: source.bpe_ranks[pair])

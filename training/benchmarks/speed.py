@@ -1,4 +1,4 @@
-"""Times models from uint8 frame to masks, against each other and their peers in one run.
+"""Time models from uint8 frame to masks, against each other and their peers in one run.
 
     python -m training.benchmark speed
     python -m training.benchmark speed --model vit-b16 --prompts 1 4 8 16 64 --subjects \
@@ -6,20 +6,20 @@
     python -m training.benchmark speed --model vit-b16 --device cuda --prompts 1 16 64 \
         --subjects documented clever eager-fp16 compile-fp16 compile-bf16 --batch 1 16
 
-Every subject sees the same frames in turn, frame by frame (A B A B), so that a noisy machine
-disturbs all of them alike; what is reported are medians, deciles, and ratios of medians. The
-prompts are known beforehand (a robot asks for the same things of many frames); every frame is new.
-All begin and end in the host's memory, with one bool mask a prompt at the frame's size.
+Subjects take turns on the same frames (A B A B), so that noise of the machine disturbs all of them
+alike; the report has medians, deciles, and ratios of medians. The prompts are known beforehand (a
+robot has the same ones for many frames); every frame is new. All begin and end in the host's
+memory, with one bool mask a prompt at the size of the frame.
 
 Subjects: ``documented`` and ``clever`` are CLIPSeg of transformers (training/benchmarks/peers.py);
 any other is a runtime and a precision of this project. The model ``vit-b16`` is CLIPSeg
-rd64-refined on ViT-B/16 with random weights, as the peers' are: speed does not depend on them.
+rd64-refined on ViT-B/16 with random weights, like those of the peers: speed does not depend on
+them.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -33,11 +33,9 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.table import Table
-from torch.utils.flop_counter import FlopCounterMode
 
 from clipseg_model import Prompt, Segmenter, create_model
+from clipseg_model.atomic_files import write_atomically
 from clipseg_model.devices import resolve_device
 from clipseg_model.model_card import ModelCard
 from clipseg_model.modeling.base import SegmentationModel, build_model
@@ -46,21 +44,29 @@ from clipseg_model.registry import get_card, load_model
 from clipseg_model.runtime import create_runtime
 from clipseg_model.runtime.export_files import exports_folder, weights_digest
 from clipseg_model.runtime.openvino_runtime import INT8_VARIANT
-from training.benchmarks import machine as benchmark_machine
-from training.benchmarks import peers as benchmark_peers
 from training.benchmarks.arguments import add_device, count_of_cameras, frame_size
-from training.benchmarks.machine import summary, timed
-from training.benchmarks.peers import Subject
+from training.benchmarks.machine import (
+    as_text,
+    count_gflops,
+    describe,
+    name_of,
+    peak_gflops,
+    resident_mib,
+    summary,
+    timed,
+)
+from training.benchmarks.peers import Subject, clever, documented
+from training.console import markdown_table, print_table, write_figures
 
 NameT = TypeVar('NameT')
 PictureT = TypeVar('PictureT')
 
 RANDOM = 'vit-b16'
-PEERS = {
-    'documented': benchmark_peers.documented,
-    'documented-bf16': partial(benchmark_peers.documented, bf16=True),
-    'clever': benchmark_peers.clever,
-    'clever-bf16': partial(benchmark_peers.clever, bf16=True),
+PEERS: dict[str, Callable[[Sequence[str], torch.device], Subject]] = {
+    'documented': documented,
+    'documented-bf16': partial(documented, bf16=True),
+    'clever': clever,
+    'clever-bf16': partial(clever, bf16=True),
 }
 _NOUNS = ('mug', 'book', 'bottle', 'bowl', 'box', 'chair', 'lamp', 'phone')
 _COLOURS = ('red', 'blue', 'green', 'yellow', 'black', 'white', 'brown', 'grey')
@@ -69,13 +75,13 @@ _TYPES = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
 
 
 def frames(count: int, height: int, width: int) -> list[NDArray[np.uint8]]:
-    """Returns random pictures, uint8 (height, width, 3)."""
+    """Return random pictures, uint8 (height, width, 3)."""
     rng = np.random.default_rng(0)
     return [rng.integers(0, 256, (height, width, 3), dtype=np.uint8) for _ in range(count)]
 
 
 def own_segmenter(model: str, subject: str, exports: Path | None, device: str) -> Segmenter:
-    """Returns a model of this project in the runtime and precision that a subject names."""
+    """Return a model of this project in the runtime and precision that a subject names."""
     runtime, _, precision = subject.rpartition('-')
     if model != RANDOM:
         return create_model(model, device, runtime=runtime, precision=precision, exports=exports)
@@ -88,7 +94,7 @@ def own_segmenter(model: str, subject: str, exports: Path | None, device: str) -
 
 
 def own_segmenters(args: argparse.Namespace) -> dict[str, Segmenter]:
-    """Returns :func:`own_segmenter` of every subject that is no peer."""
+    """Return :func:`own_segmenter` of every subject that is not a peer."""
     return {
         name: own_segmenter(args.model, name, args.exports, args.device)
         for name in args.subjects
@@ -97,14 +103,14 @@ def own_segmenters(args: argparse.Namespace) -> dict[str, Segmenter]:
 
 
 def make_peer(name: str, prompts: Sequence[str], device: str) -> Subject:
-    """Returns a call of a peer, which finds these prompts."""
+    """Return a call of a peer that segments these prompts."""
     return PEERS[name](prompts, resolve_device(device))
 
 
 def quantise(made: SegmentationModel, card: ModelCard, exports: Path | None) -> Path:
-    """Exports random weights in int8, on random frames, and returns the folder; or finds them.
+    """Return a folder with random weights in int8, exported on random frames if it is not there.
 
-    Whether masks agree does not matter here: neither of them means anything.
+    Agreement of the masks does not matter: they mean nothing.
     """
     digest = weights_digest(made)
     folder = exports or exports_folder(card, digest)
@@ -117,7 +123,7 @@ def quantise(made: SegmentationModel, card: ModelCard, exports: Path | None) -> 
 
 
 def all_masks(segmenter: Segmenter, prompts: Sequence[str | Prompt]) -> Subject:
-    """Returns a call that segments a frame and makes every mask."""
+    """Return a call that segments a frame and makes every mask."""
 
     def run(image: NDArray[np.uint8]) -> object:
         return [result.mask for result in segmenter.segment(image, prompts).results]
@@ -131,7 +137,7 @@ def interleaved(
     turns: int,
     warm: int,
 ) -> dict[NameT, list[float]]:
-    """Seconds of each subject, which take turns frame by frame; the first ``warm`` do not count."""
+    """Time subjects in turns, frame by frame; return the seconds after the first ``warm`` turns."""
     seconds: dict[NameT, list[float]] = {name: [] for name in subjects}
     for turn in range(-warm, turns):
         picture = pictures[turn % len(pictures)]
@@ -143,31 +149,23 @@ def interleaved(
 
 
 def gflops(model: str, shape: tuple[int, int]) -> dict[str, float]:
-    """GFLOP of an image and of a prompt, counted by torch."""
-    # On the meta device nothing is computed; the bundled model's towers do not run there.
+    """Return the GFLOP of an image and of a prompt."""
+    # The towers of the bundled model do not run on the meta device.
     device = 'meta' if model == RANDOM else 'cpu'
     card = get_card('clipseg-rd64-refined') if model == RANDOM else load_model(model)[1]
-    network = build_model(card.config).eval().to(device)
-    counters = [FlopCounterMode(display=False) for _ in range(2)]
-    with torch.no_grad():
-        with counters[0]:
-            features = network.encode_image(torch.empty(1, 3, *shape, device=device))
-        condition = torch.empty(1, network.backbone.embed_dim, device=device)
-        with counters[1]:
-            network.decode(features, condition)
-    image, prompt = (counter.get_total_flops() / 1e9 for counter in counters)
+    image, prompt = count_gflops(build_model(card.config).eval().to(device), shape, device)
     return {'image': image, 'prompt': prompt}
 
 
 def peak_memory(model: str, subject: str, exports: Path | None, threads: int, device: str) -> float:
-    """MiB that a subject takes at most with four prompts; in a fresh process.
+    """Return the peak memory of a subject with four prompts, MiB; call it in a fresh process.
 
-    Of the GPU's memory where it works on one, else of the host's above the imports.
+    That of the GPU where it runs on one, else that of the host above the imports.
     """
-    import transformers  # noqa: F401  (what is imported is not part of it)
+    import transformers  # noqa: F401  (its import is not part of the peak)
 
     torch.set_num_threads(threads)
-    before = benchmark_machine.resident_mib(peak=False)
+    before = resident_mib(peak=False)
     prompts = PROMPTS[:4]
     place = resolve_device(device)
     if subject in PEERS:
@@ -179,169 +177,135 @@ def peak_memory(model: str, subject: str, exports: Path | None, threads: int, de
         run(picture)
     if place.type == 'cuda':
         return torch.cuda.max_memory_reserved(place) / 2**20
-    return benchmark_machine.resident_mib(peak=True) - before
+    return resident_mib(peak=True) - before
 
 
-def measure(args: argparse.Namespace) -> dict[str, Any]:
-    """Runs what the command line asks for."""
+def time_subjects(args: argparse.Namespace) -> dict[str, Any]:
+    """Run what the command line asks for."""
     torch.set_num_threads(args.threads)
     own = own_segmenters(args)
     device = resolve_device(args.device)
     report: dict[str, Any] = {
         'model': args.model,
-        'machine': benchmark_machine.describe(device=device),
+        'machine': describe(device=device),
         'peak': {},
         'encoder': {},
         'times': [],
         'memory': {},
     }
-    for height, width in args.sizes:
-        pictures = frames(4, height, width)
-        for count in args.prompts:
-            prompts = PROMPTS[:count]
-            subjects = {
-                name: all_masks(own[name], prompts)
-                if name in own
-                else make_peer(name, prompts, args.device)
-                for name in args.subjects
-            }
-            seconds = interleaved(subjects, pictures, args.frames, args.warm)
-            times = {name: summary(values) for name, values in seconds.items()}
-            report['times'].append(
-                {'height': height, 'width': width, 'prompts': count, 'ms': times}
-            )
+    for (height, width), count in product(args.sizes, args.prompts):
+        prompts = PROMPTS[:count]
+        subjects = {
+            name: all_masks(own[name], prompts)
+            if name in own
+            else make_peer(name, prompts, args.device)
+            for name in args.subjects
+        }
+        seconds = interleaved(subjects, frames(4, height, width), args.frames, args.warm)
+        times = {name: summary(values) for name, values in seconds.items()}
+        report['times'].append({'height': height, 'width': width, 'prompts': count, 'ms': times})
     if own:
         report['peak'] = {
-            name: benchmark_machine.peak_gflops(dtype, device=device)
+            name: peak_gflops(dtype, device=device)
             for name, dtype in _TYPES.items()
             if name != 'fp16' or device.type == 'cuda'
         }
         first = next(iter(own.values()))
-        shape = first.preprocessor.shape_of(*args.sizes[0])
-        report['gflop'] = gflops(args.model, shape)
-        report['encoder'] = encoder_shares(
-            own, args, device, report['peak'], report['gflop']['image']
-        )
+        report['gflop'] = gflops(args.model, first.preprocessor.shape_of(*args.sizes[0]))
+        report['encoder'] = encoder_speeds(own, args, report['gflop']['image'])
+        for name, one in report['encoder'].items():
+            subject = name.partition(',')[0]
+            peak = report['peak'].get(subject.rpartition('-')[2])
+            known = peak and own[subject].device.type == device.type
+            one['share_of_peak'] = one['gflops'] / peak if known else None
     if args.memory:
         for name in args.subjects:
             with ProcessPoolExecutor(1, mp_context=get_context('spawn')) as child:
                 words = (args.model, name, args.exports, args.threads, args.device)
-                job = child.submit(peak_memory, *words)
-                report['memory'][name] = job.result()
+                report['memory'][name] = child.submit(peak_memory, *words).result()
     return report
 
 
 @torch.inference_mode()
-def encoder_shares(
-    own: dict[str, Segmenter],
-    args: argparse.Namespace,
-    device: torch.device,
-    peak: dict[str, float],
-    work: float,
+def encoder_speeds(
+    own: dict[str, Segmenter], args: argparse.Namespace, work: float
 ) -> dict[str, Any]:
-    """Time of the image encoder alone, its GFLOP/s, and their share of the peak.
-
-    Args:
-        own: The models.
-        args: The command line.
-        device: That the peak is of: who computes on another has no share.
-        peak: GFLOP/s of the precisions.
-        work: GFLOP of an image.
-    """
-    shares = {}
+    """Time the image encoders alone, of which an image takes ``work`` GFLOP."""
+    speeds = {}
     picture = frames(1, *args.sizes[0])[0]
     for (name, segmenter), batch in product(own.items(), args.batch):
         pixels = segmenter.preprocessor.pixels(picture).repeat(batch, 1, 1, 1)
-        times = [
-            timed(lambda s=segmenter, x=pixels: s.runtime.encode_image(x), segmenter.device)
-            for _ in range(args.warm + args.frames)
-        ]
+        run = partial(segmenter.runtime.encode_image, pixels)
+        times = [timed(run, segmenter.device) for _ in range(args.warm + args.frames)]
         middle = summary(times[args.warm :])['median']
-        rate = batch * work / middle * 1e3
-        precision = name.rpartition('-')[2]
-        known = precision in peak and segmenter.device.type == device.type
-        shares[name if batch == 1 else f'{name}, {batch} images'] = {
-            'ms': middle,
-            'gflops': rate,
-            'share_of_peak': rate / peak[precision] if known else None,
-        }
-    return shares
+        key = name if batch == 1 else f'{name}, {batch} images'
+        speeds[key] = {'ms': middle, 'gflops': batch * work / middle * 1e3}
+    return speeds
+
+
+def heading(report: dict[str, Any]) -> str:
+    """Return a sentence that names the model and the machine of a report."""
+    machine = report['machine']
+    weights = ', random weights' if report['model'] == RANDOM else ''
+    versions = ', '.join(f'{name} {number}' for name, number in machine['versions'].items())
+    where = f'{name_of(machine)}; Python {machine["python"]}, {versions}'
+    return f'Model `{report["model"]}`{weights}; {where}.'
 
 
 def markdown(report: dict[str, Any]) -> str:
-    """The tables of a report as Markdown."""
+    """Return the tables of a report as Markdown."""
     names = list(report['times'][0]['ms'])
     machine = report['machine']
-    versions = ', '.join(f'{name} {number}' for name, number in machine['versions'].items())
-    lines = [
-        f'Model `{report["model"]}`{", random weights" if report["model"] == RANDOM else ""}; '
-        f'{benchmark_machine.name_of(machine)}; Python {machine["python"]}, {versions}.',
-        '',
-        f'| frame | prompts | {" | ".join(names)} |',
-        f'|---|---|{"---|" * len(names)}',
-    ]
+    rows = []
     for row in report['times']:
         first = row['ms'][names[0]]['median']
         cells = []
         for name in names:
             one = row['ms'][name]
             ratio = '' if name == names[0] else f', {first / one["median"]:.2f} ×'
-            cells.append(f'{one["median"]:.1f} ({one["low"]:.1f}–{one["high"]:.1f}){ratio}')
-        lines.append(
-            f'| {row["width"]} × {row["height"]} | {row["prompts"]} | {" | ".join(cells)} |'
-        )
+            cells.append(as_text(one) + ratio)
+        rows.append([f'{row["width"]} × {row["height"]}', str(row['prompts']), *cells])
+    lines = [heading(report), '']
+    lines += markdown_table(['frame', 'prompts', *names], rows)
     lines += ['', 'Milliseconds: median (first to last decile), times the speed of the first.']
     if report['encoder']:
-        lines += [
-            '',
-            'Peak of matrix products, GFLOP/s: '
-            + ', '.join(f'{peak:.0f} in {name}' for name, peak in report['peak'].items())
-            + f'. {report["gflop"]["image"]:.2f} GFLOP an image, '
-            f'{report["gflop"]["prompt"]:.3f} a prompt.',
-            '',
-            '| encoder | ms | GFLOP/s | of the peak |',
-            '|---|---|---|---|',
-        ]
+        peaks = ', '.join(f'{peak:.0f} in {name}' for name, peak in report['peak'].items())
+        work = f'{report["gflop"]["image"]:.2f} GFLOP an image, {report["gflop"]["prompt"]:.3f}'
+        lines += ['', f'Peak of matrix products, GFLOP/s: {peaks}. {work} a prompt.', '']
+        rows = []
         for name, one in report['encoder'].items():
             share = '' if one['share_of_peak'] is None else f'{one["share_of_peak"]:.0%}'
-            lines.append(f'| {name} | {one["ms"]:.1f} | {one["gflops"]:.0f} | {share} |')
+            rows.append([name, f'{one["ms"]:.1f}', f'{one["gflops"]:.0f}', share])
+        lines += markdown_table(['encoder', 'ms', 'GFLOP/s', 'of the peak'], rows)
     if report['memory']:
-        what = 'of the GPU' if machine['gpu'] else 'above imports'
-        lines += ['', f'| 4 prompts | peak memory {what}, MiB |', '|---|---|']
-        lines += [f'| {name} | {value:.0f} |' for name, value in report['memory'].items()]
+        where = 'of the GPU' if machine['gpu'] else 'above imports'
+        rows = [[name, f'{value:.0f}'] for name, value in report['memory'].items()]
+        lines += ['', *markdown_table(['4 prompts', f'peak memory {where}, MiB'], rows)]
     return '\n'.join(lines) + '\n'
 
 
 def show(report: dict[str, Any]) -> None:
-    """Prints the times as a table."""
-    machine = report['machine']
-    table = Table(title=f'{report["model"]}, {benchmark_machine.name_of(machine)}')
-    for heading in ('frame', 'prompts', 'subject', 'median ms', '10–90 %', 'frames/s', 'ratio'):
-        table.add_column(heading, justify='left' if heading == 'subject' else 'right')
+    """Print the times as a table."""
+    rows = []
     for row in report['times']:
         first = next(iter(row['ms'].values()))['median']
+        frame = f'{row["width"]} × {row["height"]}', str(row['prompts'])
         for name, one in row['ms'].items():
-            table.add_row(
-                f'{row["width"]} × {row["height"]}',
-                str(row['prompts']),
-                name,
-                f'{one["median"]:.1f}',
-                f'{one["low"]:.1f}–{one["high"]:.1f}',
-                f'{1e3 / one["median"]:.1f}',
-                f'{first / one["median"]:.2f} ×',
-            )
-    Console().print(table)
+            ratios = f'{1e3 / one["median"]:.1f}', f'{first / one["median"]:.2f} ×'
+            rows.append((name, *frame, as_text(one), *ratios))
+    columns = ('subject', 'frame', 'prompts', 'median ms (10–90 %)', 'frames/s', 'ratio')
+    print_table(f'{report["model"]}, {name_of(report["machine"])}', columns, rows)
 
 
 def count_of_prompts(text: str) -> int:
-    """A number of prompts that there are."""
+    """Return a number of prompts."""
     if not text.isdigit() or not 1 <= int(text) <= len(PROMPTS):
         raise argparse.ArgumentTypeError(f'there are 1 to {len(PROMPTS)} prompts, not {text!r}')
     return int(text)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the options of ``speed``."""
+    """Add the options of ``speed``."""
     parser.add_argument('--model', default='tabletop', help=f'name, checkpoint, or {RANDOM}')
     parser.add_argument(
         '--subjects',
@@ -369,10 +333,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Measures, prints, and writes ``speed.json`` and ``speed.md``."""
-    report = measure(args)
+    """Time, print, and write ``speed.json`` and ``speed.md``."""
+    report = time_subjects(args)
     show(report)
     if args.output:
-        args.output.mkdir(parents=True, exist_ok=True)
-        (args.output / 'speed.json').write_text(json.dumps(report, indent=2) + '\n')
-        (args.output / 'speed.md').write_text(markdown(report))
+        write_figures(args.output / 'speed.json', report)
+        write_atomically(args.output / 'speed.md', markdown(report))

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from clipseg_model import Segmenter
+from training.console import print_table, write_figures
 from training.datasets.tabletop import TabletopViews
 from training.evaluation import scripts
 
@@ -125,7 +126,7 @@ def print_figures_of(split: str, scores: Scores, part: dict[str, Any]) -> None:
                 counts = (str(row['present']), str(row['absent']))
                 cells.append([kind, *(f'{share:.1%}' for share in shares), *counts])
         title = f'{split}, {scores.scenes} scenes: {name}, {rows["threshold"]:.4f}'
-        scripts.print_table(title, columns, cells)
+        print_table(title, columns, cells)
 
 
 def main() -> None:
@@ -151,7 +152,7 @@ def main() -> None:
         figures = figures_of(scores, thresholds)
         report[split] = {'scenes': scores.scenes, **figures}
         print_figures_of(split, scores, figures)
-    scripts.write_figures(args.output, report)
+    write_figures(args.output, report)
 
 
 if __name__ == '__main__':

@@ -27,16 +27,17 @@ from clipseg_model.errors import ClipsegError
 from clipseg_model.prompting.templates import TEMPLATES
 from clipseg_model.prompting.visual_prompt import DEFAULT_METHOD, METHODS
 from clipseg_model.registry import load_model
+from training.console import print_table, write_figures
 from training.datasets.sources import open_source
 from training.evaluation import scripts
 from training.evaluation.modes import (
     PAPER_SIZE,
     Evaluation,
     EvaluationError,
-    begin_accelerator,
     evaluate,
     evenly_spread,
 )
+from training.loop.processes import begin_accelerator
 from training.loop.run_folder import git_commit
 from training.metrics.tally import CURVES, SCALARS, Tally
 
@@ -87,7 +88,7 @@ def print_tally(tally: Tally, thresholds: list[float], how: dict[str, Any]) -> N
             cells = [f'{tally.figure(name, level):.4f}' for level in levels]
             rows.append([TITLES[name], *cells, f'{best:.4f}', f'{threshold:.3f}'])
     title = f'{how["mode"]} mode, pixels: {how["pixels"]}, {tally.pixels().samples} samples'
-    scripts.print_table(title, ('', *(f't = {x:g}' for x in levels), 'best', 'at t'), rows)
+    print_table(title, ('', *(f't = {x:g}' for x in levels), 'best', 'at t'), rows)
     for name in SCALARS:
         value = tally.figure(name)
         if not np.isnan(value):
@@ -146,7 +147,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     if args.prompt == 'image':
         # Support images are the prompts.
         data = {'visual': True, **data}
-    accelerator = begin_accelerator(args.device)
+    accelerator = begin_accelerator(device=args.device)
     model, card = load_model(args.model)
     source = open_source(data)
     indices = evenly_spread(len(source), args.samples)
@@ -162,7 +163,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     }
     if accelerator.is_main_process:
         print_tally(tally, args.threshold, how)
-        scripts.write_figures(args.output, result)
+        write_figures(args.output, result)
     return result
 
 

@@ -34,6 +34,7 @@ from clipseg_model.video.smoothing import MAX_GAP, TemporalSmoother
 from tabletop_world.language.phrases import describe
 from tabletop_world.language.truth import phrase_mask
 from tabletop_world.render.live import LiveWorld
+from training.console import print_figures, write_figures
 from training.evaluation import scripts
 
 #: Smallest and largest share of the first frame that a prompt is true of.
@@ -206,8 +207,8 @@ def main() -> None:
     presence = segmenter.card.presence_threshold
     rows = [figures_at(clips, tau, presence, args) for tau in args.taus]
     prompts = sum(clip.truth.shape[1] for clip in clips)
-    scripts.print_figures(f'{len(clips)} scenes, {prompts} prompts', rows)
-    scripts.write_figures(args.output, {'model': args.model, 'rows': rows})
+    print_figures(f'{len(clips)} scenes, {prompts} prompts', rows)
+    write_figures(args.output, {'model': args.model, 'rows': rows})
 
 
 if __name__ == '__main__':

@@ -143,11 +143,6 @@ def evenly_spread(count: int, wanted: int | None) -> list[int]:
     return [int(place) for place in places.round()]
 
 
-def begin_accelerator(device: str = 'auto') -> Accelerator:
-    """Join the processes of an evaluation; ``cpu`` leaves a GPU alone."""
-    return Accelerator(cpu=device == 'cpu' or not torch.cuda.is_available(), mixed_precision='no')
-
-
 def device_of(accelerator: Accelerator) -> torch.device:
     """Return the device of this process."""
     # Several processes share one CPU, whose device has no number.

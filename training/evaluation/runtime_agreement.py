@@ -20,6 +20,7 @@ from clipseg_model import ClipsegError, create_model
 from clipseg_model.quantization import export_int8, mask_agreement
 from clipseg_model.registry import load_model
 from clipseg_model.runtime.export_files import weights_digest
+from training.console import print_table, write_figures
 from training.datasets.tabletop import TabletopViews
 from training.evaluation import scripts
 
@@ -81,12 +82,12 @@ def main() -> None:
             report[f'{runtime} {precision}'] = vars(found)
             figures = (f'{found.iou:.4f}', f'{found.correlation:.5f}', f'{found.share_on:.2%}')
             rows.append((f'{runtime} {precision}', *figures))
-    scripts.print_table(
+    print_table(
         f'{args.model}: {len(pictures)} scenes of {args.split}, against eager fp32',
         ('runtime', 'IoU of masks', 'correlation of logits', 'pixels on'),
         rows,
     )
-    scripts.write_figures(args.output, report)
+    write_figures(args.output, report)
 
 
 if __name__ == '__main__':

@@ -1,18 +1,13 @@
-"""What the scripts of this folder share: options, scenes and phrases, tables and files."""
+"""What the scripts of this folder share: options, the model, scenes and phrases."""
 
 from __future__ import annotations
 
 import argparse
-import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
 from clipseg_model import Segmenter, create_model
-from clipseg_model.atomic_files import write_atomically
 from tabletop_world.language.phrases import Phrase
 from training.datasets.tabletop import TabletopViews
 
@@ -41,28 +36,6 @@ def add_device(parser: argparse.ArgumentParser) -> None:
 def load_segmenter(args: argparse.Namespace, **options: Any) -> Segmenter:
     """Load the model that the command line names, with further options of ``create_model``."""
     return create_model(args.model, device=args.device, threads=args.threads, **options)
-
-
-def print_table(title: str, columns: Iterable[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print a table whose first column is a name and whose others are figures."""
-    table = Table(title=title)
-    for number, column in enumerate(columns):
-        table.add_column(column, justify='right' if number else 'left')
-    for row in rows:
-        table.add_row(*row)
-    Console().print(table)
-
-
-def print_figures(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Print rows with the same keys; the keys are the columns."""
-    cells = [[v if isinstance(v, str) else f'{v:g}' for v in row.values()] for row in rows]
-    print_table(title, rows[0], cells)
-
-
-def write_figures(path: Path | None, report: Mapping[str, Any]) -> None:
-    """Write the figures as JSON, if there is a path."""
-    if path is not None:
-        write_atomically(path, json.dumps(report, indent=2) + '\n')
 
 
 def first_views(

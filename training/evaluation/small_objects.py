@@ -27,6 +27,7 @@ from tabletop_world.language.truth import phrase_mask
 from tabletop_world.render.renderer import Renderer
 from tabletop_world.scenes.random_scenes import generate_scene
 from tabletop_world.scenes.scene import Frame
+from training.console import print_table, write_figures
 from training.evaluation import scripts
 from training.metrics.classes import EMPTY_SHARE
 
@@ -179,7 +180,7 @@ def print_report(report: dict[str, Any]) -> None:
         before, after = row['whole'][key], row['zoom'][key]
         figures = (f'{before:.3f}', f'{after:.3f}', f'{after - before:+.3f}')
         rows.append((name, str(row['prompts']), *figures))
-    scripts.print_table(
+    print_table(
         'IoU_FG; of absent prompts, the share with an empty mask',
         ('truth fills', 'prompts', 'whole image', 'with zoom', 'difference'),
         rows,
@@ -231,7 +232,7 @@ def main() -> None:
         **report_of(sides),
     }
     print_report(report)
-    scripts.write_figures(args.output, report)
+    write_figures(args.output, report)
 
 
 if __name__ == '__main__':

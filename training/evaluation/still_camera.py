@@ -35,6 +35,7 @@ from tabletop_world.language.phrases import describe
 from tabletop_world.render.renderer import Renderer
 from tabletop_world.scenes.random_scenes import generate_scene
 from tabletop_world.scenes.scene import Scene
+from training.console import print_figures, write_figures
 from training.evaluation import scripts
 
 WIDTH, HEIGHT = 640, 480
@@ -255,9 +256,9 @@ def main(arguments: list[str] | None = None) -> None:
         count += 1
     rows = [setting.row() for setting in settings]
     title = f'{count} scenes of {sum(STAGES)} frames, noise {args.noise:g}'
-    scripts.print_figures(title, rows)
+    print_figures(title, rows)
     report = {'model': args.model, 'scenes': count, 'noise': args.noise, 'rows': rows}
-    scripts.write_figures(args.output, report)
+    write_figures(args.output, report)
 
 
 if __name__ == '__main__':

@@ -41,6 +41,7 @@ from clipseg_model.modeling.masked_attention import tokens_inside
 from clipseg_model.prompting.visual_prompt import METHODS, visual_prompt
 from tabletop_world.render.renderer import Renderer
 from tabletop_world.scenes.random_scenes import generate_scene
+from training.console import print_table, write_figures
 from training.datasets.tabletop import SURFACES
 from training.evaluation import scripts
 from training.evaluation.pictures import Picture, open_pictures
@@ -200,7 +201,7 @@ def print_rows(title: str, figures: dict[str, dict[str, float]]) -> None:
         gains = ('–', '–') if name == ORIGINAL else gain
         rows.append((name, *gains, f'{row["p"]:.3f}', f'{row["top_1"]:.3f}', summary))
     columns = ('method', 'ΔP(object), points', '± s.e.', 'P(object)', 'top-1', 'what it does')
-    scripts.print_table(title, columns, rows)
+    print_table(title, columns, rows)
 
 
 def main() -> None:
@@ -241,7 +242,7 @@ def main() -> None:
     options = ('model', 'per_picture', 'min_area', 'min_names', 'template', 'scale', 'seed')
     report = {name: getattr(args, name) for name in options}
     report |= {'data': str(args.data), 'objects': objects, 'methods': figures}
-    scripts.write_figures(args.output, report)
+    write_figures(args.output, report)
 
 
 if __name__ == '__main__':

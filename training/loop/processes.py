@@ -11,13 +11,15 @@ from accelerate import Accelerator
 from training.loop.run_folder import RunError
 
 
-def begin_accelerator(mixed_precision: Literal['no', 'fp16', 'bf16'] = 'no') -> Accelerator:
-    """Join the processes of a run.
+def begin_accelerator(
+    mixed_precision: Literal['no', 'fp16', 'bf16'] = 'no', device: str = 'auto'
+) -> Accelerator:
+    """Join the processes of a run, or of an evaluation; device ``cpu`` leaves a GPU alone.
 
     Raises:
         RunError: They do not find each other, or the device lacks the precision.
     """
-    cuda = torch.cuda.is_available()
+    cuda = torch.cuda.is_available() and device != 'cpu'
     if mixed_precision == 'fp16' and not cuda:
         raise RunError(
             'mixed_precision fp16 needs a GPU, and there is none: give --set mixed_precision=bf16'

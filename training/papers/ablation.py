@@ -1,11 +1,11 @@
-"""The ablation of CLIPSeg's paper, transplanted to the tabletop world: trains, measures, tabulates.
+"""The ablation of CLIPSeg's paper on the tabletop world: train, evaluate, and tabulate it.
 
     python -m training.papers.ablation runs/tabletop runs/ablation --seeds 0 1
 
-Each file of ``configs/tabletop_ablation`` is a row; all have the same budget and the same towers,
-those of the bundled model. Activations of the towers are cached once for all rows with the same
-data. What is finished is kept: interrupted, the same command goes on, and started several times
-at once, each takes the rows that no other is at. ``report.json`` and ``report.md`` hold the table.
+Each file of ``configs/tabletop_ablation`` is a row; all have the same budget and the towers of the
+bundled model. Activations of the towers are cached once for all rows with the same data. An
+interrupted command goes on where it stopped, and several at once share the rows. ``report.json``
+and ``report.md`` hold the table.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from clipseg_model.atomic_files import write_atomically
 from clipseg_model.errors import ClipsegError
 from clipseg_model.segmentation import PromptResult
 from training.cache_activations import cache
+from training.console import markdown_table
 from training.datasets.samples import sample_rng
 from training.datasets.tabletop_phrases import TabletopPhrases, TabletopSettings
 from training.loop.activations import DESCRIPTION
@@ -52,11 +53,11 @@ ROWS = {
     'clip_deconv': 'CLIP-Deconv (PC+)',
     'clsclip': 'ClsCLIP (PC+)',
 }
-#: Blocks of the small towers that one or the other row reads.
+#: Taps of all rows, blocks of the small towers.
 LAYERS = (0, 1, 2, 3)
-#: Draws of each training sample that are cached; longer runs see them again.
+#: Draws of each training sample that are cached; longer runs repeat them.
 EPOCHS = 1
-#: True phrases, and as many false ones, that are asked of each view of the test.
+#: Present prompts of each view of the test, and as many absent ones.
 PHRASES = 4
 #: Views of the test split, of which there are two to a scene.
 VIEWS = 250
@@ -76,12 +77,12 @@ COLUMNS = (
 
 @dataclass
 class Asked:
-    """What was measured of prompts of one kind.
+    """Statistics of prompts of one kind.
 
     Attributes:
-        pixels: Of the prompts that are true of their picture.
-        prompts: IoU of single prompts, and the presence of true and false ones.
-        areas: Share of the picture that a false prompt left on, for each.
+        pixels: Of present prompts.
+        prompts: IoU of present prompts, and scores of presence.
+        areas: Share of the picture that is on, of each absent prompt.
     """
 
     pixels: PixelStatistics = field(default_factory=PixelStatistics)
@@ -89,7 +90,7 @@ class Asked:
     areas: list[float] = field(default_factory=list)
 
     def add(self, result: PromptResult, truth: NDArray[np.bool_], threshold: float) -> None:
-        """Adds what a prompt gave, and its truth (H, W); without a pixel in it, it is absent."""
+        """Add a result and its truth, bool (H, W); a prompt is absent if the truth is empty."""
         mask = result.probability > threshold
         self.prompts.add(result.score, mask, truth)
         if truth.any():
@@ -98,7 +99,7 @@ class Asked:
             self.areas.append(float(mask.mean()))
 
     def present_row(self, threshold: float) -> dict[str, float]:
-        """Returns the figures of the prompts that are true of their picture."""
+        """Return the figures of present prompts."""
         return {
             'prompts': self.pixels.samples,
             'miou': self.prompts.mean_iou(),
@@ -107,21 +108,21 @@ class Asked:
         }
 
     def absent_row(self) -> dict[str, float]:
-        """Returns the figures of those that are not, and how well presence tells them apart."""
+        """Return the figures of absent prompts, and the AUROC of presence."""
         return {
             **absent_figures(self.areas),
             'presence_auroc': self.prompts.presence_auroc(),
         }
 
 
-def measure(segmenter: Segmenter, data: Path, views: int, seed: int = 0) -> dict[str, Any]:
-    """Asks a model for true and false phrases, and with support images, on the test split.
+def evaluate_row(segmenter: Segmenter, data: Path, views: int, seed: int = 0) -> dict[str, Any]:
+    """Evaluate a model on the test split, with phrases and with support images.
 
     Args:
-        segmenter: The model; its threshold is the one that validation chose.
+        segmenter: The model, with the threshold of validation.
         data: Folder of the rendered splits.
-        views: How many of the split.
-        seed: Of the false phrases and support images; all rows are asked the same.
+        views: Number of views.
+        seed: Of the absent prompts and support images, which are the same for all rows.
 
     Returns:
         Figures of the sections ``text``, ``image`` and ``absent``, and the threshold.
@@ -157,36 +158,32 @@ def measure(segmenter: Segmenter, data: Path, views: int, seed: int = 0) -> dict
 
 
 def row_settings(row: str, data: Path, seed: int, changes: Sequence[str] = ()) -> Settings:
-    """Returns the settings of a row's run."""
+    """Return the settings of the run of a row."""
     places = [f'data.folder={data}', f'validation.data.folder={data}', f'seed={seed}']
     return load_settings(CONFIGS / f'{row}.yaml', [*places, *changes])
 
 
 def cached(settings: Settings, folder: Path) -> Path:
-    """Makes sure of the activations of a run; rows with the same data share them.
-
-    Returns:
-        Their folder.
-    """
+    """Cache the activations of a run, and return their folder; the same data share one."""
     drawn = [settings.data, settings.prompts.model_dump(), settings.drawn_by, settings.towers]
     digest = hashlib.sha256(json.dumps(drawn, default=str).encode()).hexdigest()[:12]
     place = folder / f'{settings.data["dataset"].replace("+", "_plus")}-{digest}'
     with claimed(place.with_suffix('.lock'), wait=True):
-        # It goes on where it was, and checks what is there.
+        # An incomplete cache is checked and completed.
         cache(settings, place, EPOCHS, layers=LAYERS)
     assert (place / DESCRIPTION).is_file()
     return place
 
 
 def run_row(row: str, seed: int, data: Path, output: Path, changes: Sequence[str] = ()) -> None:
-    """Trains and measures one row with one seed, unless that is done.
+    """Train and evaluate a row with a seed, unless that is done.
 
     Args:
         row: A key of :data:`ROWS`.
-        seed: Of weights and order; what is drawn about a sample is the same for every seed.
+        seed: Of weights and order; the draws of samples are the same for every seed.
         data: Folder of the rendered splits.
         output: Folder of the experiment.
-        changes: ``KEY=VALUE`` each, changes of the settings of every row.
+        changes: Changes of the settings, ``KEY=VALUE`` each.
     """
     folder = output / f'{row}-{seed}'
     folder.mkdir(parents=True, exist_ok=True)
@@ -205,20 +202,20 @@ def run_row(row: str, seed: int, data: Path, output: Path, changes: Sequence[str
         'iterations': settings.iterations,
         'batch_size': settings.batch_size,
         'trained_weights': trained_weights(checkpoint),
-        **measure(segmenter, data, VIEWS),
+        **evaluate_row(segmenter, data, VIEWS),
     }
     write_atomically(folder / 'figures.json', json.dumps(figures, indent=2) + '\n')
 
 
 def trained_weights(checkpoint: Path) -> int:
-    """Returns how many weights of a run were trained, by its last state."""
+    """Return the number of trained weights of a run, from its last state."""
     state = torch.load(checkpoint.with_name('last.pt'), map_location='cpu', weights_only=True)
     return sum(value.numel() for value in state['trained'].values())
 
 
 @contextlib.contextmanager
 def claimed(path: Path, wait: bool) -> Iterator[bool]:
-    """Holds a lock file; yields whether it was free. A process that dies lets go of it."""
+    """Hold a lock file, and yield whether it was free. It is released when the process ends."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open('w') as file:
         try:
@@ -230,34 +227,35 @@ def claimed(path: Path, wait: bool) -> Iterator[bool]:
 
 
 def report(output: Path) -> str:
-    """Tabulates what is finished, and writes ``report.json`` and ``report.md``.
+    """Tabulate what is finished, and write ``report.json`` and ``report.md``.
 
     Returns:
         The table in Markdown: means over the seeds, with half of their range where there are
         several.
     """
     found = [json.loads(path.read_text()) for path in sorted(output.glob('*/figures.json'))]
-    lines = ['| | seeds | weights | ' + ' | '.join(column[0] for column in COLUMNS) + ' |']
-    lines.append('|---|---|---|' + '---|' * len(COLUMNS))
+    rows = []
     for row, name in ROWS.items():
         runs = [figures for figures in found if figures['row'] == row]
         if not runs:
-            lines.append(f'| {name} | not run |' + ' |' * (1 + len(COLUMNS)))
+            rows.append([name, 'not run', *[''] * (1 + len(COLUMNS))])
             continue
         seeds = ', '.join(str(figures['seed']) for figures in runs)
         cells = [
-            spread([figures[section][key] for figures in runs], key) for _, section, key in COLUMNS
+            mean_and_range([figures[section][key] for figures in runs], key)
+            for _, section, key in COLUMNS
         ]
         weights = f'{runs[0]["trained_weights"]:,}'
-        lines.append(f'| {name} | {seeds} | {weights} | ' + ' | '.join(cells) + ' |')
-    table = '\n'.join(lines) + '\n'
+        rows.append([name, seeds, weights, *cells])
+    heads = ['', 'seeds', 'weights', *(column[0] for column in COLUMNS)]
+    table = '\n'.join(markdown_table(heads, rows)) + '\n'
     write_atomically(output / 'report.json', json.dumps(found, indent=2) + '\n')
     write_atomically(output / 'report.md', table)
     return table
 
 
-def spread(values: list[float], key: str) -> str:
-    """Returns a mean, and half the range of the values where there are several, as text."""
+def mean_and_range(values: list[float], key: str) -> str:
+    """Return the mean of values as text, with half their range if there are several."""
     percent = key in ('area_on', 'kept_out')
     scale, digits, unit = (100, 2 if key == 'area_on' else 1, ' %') if percent else (1, 3, '')
     text = f'{scale * np.mean(values):.{digits}f}'
@@ -267,7 +265,7 @@ def spread(values: list[float], key: str) -> str:
 
 
 def main() -> None:
-    """Runs the command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,11 +1,10 @@
-"""Counts what the papers' models cost: parameters, and operations for an image and a prompt.
+"""Count the costs of the papers' models: parameters, and operations for an image and a prompt.
 
     python -m training.papers.flops
     python -m training.papers.flops --size 224
 
-Counted by torch's flop counter: two operations for each multiplication with addition in matrix
-products, convolutions and attention, and nothing for the rest. No weights are made and nothing is
-computed: the models live on torch's ``meta`` device.
+Operations are those of :func:`training.benchmarks.machine.count_gflops`. No weights are made and
+nothing is computed: the models are on torch's ``meta`` device.
 """
 
 from __future__ import annotations
@@ -14,8 +13,6 @@ import argparse
 from dataclasses import dataclass
 
 import torch
-from rich.console import Console
-from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
 
 from clipseg_model.modeling.backbone import OpenClipBackbone
@@ -23,6 +20,8 @@ from clipseg_model.modeling.base import SegmentationModel, build_model
 from clipseg_model.modeling.clipseg import CLIPSeg
 from clipseg_model.registry import get_card
 from clipseg_model.weights.untrained import UNTRAINED
+from training.benchmarks.machine import count_gflops
+from training.console import print_table
 
 PAPER_MODELS = ('clipseg-rd64', *UNTRAINED)
 #: Side of the image, pixels.
@@ -32,13 +31,13 @@ PROMPT = 'a photo of a mug.'
 
 @dataclass(frozen=True)
 class Cost:
-    """What a model costs.
+    """Costs of a model.
 
     Attributes:
-        trainable: Trainable parameters.
-        image: GFLOP once an image.
-        prompt: GFLOP once a prompt and image.
-        text: GFLOP once a text, kept for all images.
+        trainable: Number of trainable parameters.
+        image: GFLOP of an image.
+        prompt: GFLOP of a prompt in an image.
+        text: GFLOP of a text, once for all images.
     """
 
     trainable: int
@@ -48,7 +47,7 @@ class Cost:
 
 
 def paper_model(name: str) -> SegmentationModel:
-    """Builds one of :data:`PAPER_MODELS` at its full size, on the ``meta`` device."""
+    """Build one of :data:`PAPER_MODELS` at its full size, on the ``meta`` device."""
     config = get_card(name).config
     with torch.device('meta'):
         if config['architecture'] == 'clipseg':
@@ -58,35 +57,27 @@ def paper_model(name: str) -> SegmentationModel:
 
 
 def costs(name: str, size: int = INPUT_SIZE) -> Cost:
-    """Counts the operations of one of :data:`PAPER_MODELS` on a square image."""
+    """Count the operations of one of :data:`PAPER_MODELS` on a square image."""
     model = paper_model(name)
-    pixels = torch.empty(1, 3, size, size, device='meta')
-    condition = torch.empty(1, model.backbone.embed_dim, device='meta')
-    counters = [FlopCounterMode(display=False) for _ in range(3)]
-    with counters[0]:
-        features = model.encode_image(pixels)
-    with counters[1]:
-        model.decode(features, condition)
-    with counters[2]:
+    image, prompt = count_gflops(model, (size, size), 'meta')
+    with FlopCounterMode(display=False) as counter:
         model.embed_texts([PROMPT])
-    image, prompt, text = (counter.get_total_flops() / 1e9 for counter in counters)
     trainable = sum(value.numel() for value in model.parameters() if value.requires_grad)
-    return Cost(trainable, image, prompt, text)
+    return Cost(trainable, image, prompt, counter.get_total_flops() / 1e9)
 
 
 def main() -> None:
-    """Runs the command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--size', type=int, default=INPUT_SIZE, help='side of the image, pixels')
     args = parser.parse_args()
-    table = Table(title=f'{args.size} × {args.size} pixels')
-    for heading in ('model', 'trainable parameters', 'GFLOP an image', 'a prompt', 'a text'):
-        table.add_column(heading, justify='left' if heading == 'model' else 'right')
+    rows = []
     for name in PAPER_MODELS:
         cost = costs(name, args.size)
         figures = (cost.image, cost.prompt, cost.text)
-        table.add_row(name, f'{cost.trainable:,}', *(f'{figure:.2f}' for figure in figures))
-    Console().print(table)
+        rows.append((name, f'{cost.trainable:,}', *(f'{figure:.2f}' for figure in figures)))
+    columns = ('model', 'trainable parameters', 'GFLOP an image', 'a prompt', 'a text')
+    print_table(f'{args.size} × {args.size} pixels', columns, rows)
 
 
 if __name__ == '__main__':

@@ -1,4 +1,4 @@
-"""What the papers published, from ``published.yaml``, and how their rows are measured here."""
+"""The published numbers, from ``published.yaml``, and how their rows are measured here."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Source(_Strict):
     Attributes:
         cite: Authors, title, place and year.
         url: Of the paper.
-        read: What was read of it, to verify the numbers.
+        read: The parts that were read to verify the numbers.
     """
 
     cite: str
@@ -37,16 +37,16 @@ class Source(_Strict):
 
 
 class Part(_Strict):
-    """A measurement that some columns of a table are made of.
+    """A measurement; some columns of a table show its figures.
 
     Attributes:
-        data: Of the data set, with paths below the folder of all data sets.
-        prompt: What the model is asked with.
+        data: Settings of the data set, with paths below the folder of all data sets.
+        prompt: Kind of the prompts.
         template: Caption of the phrases.
         fit: How a picture becomes a square in paper mode.
         draw: Which samples: all, each picture once (PFENet's protocol), or 1,000 episodes
             (HSNet's).
-        over: Names and values to repeat it for; what is measured is the mean.
+        over: Names and values to repeat it for; the figure is the mean.
         run: Appended to the name of each row's run; ``{NAME}`` stands for a value of ``over``.
         set: Appended to each row's changes of its configuration.
     """
@@ -61,7 +61,7 @@ class Part(_Strict):
     set: list[str] = []
 
     def variants(self) -> list[dict[str, int]]:
-        """Returns what to repeat it for: values by name."""
+        """Return the variants to repeat it for: values by name."""
         names = list(self.over)
         combined = itertools.product(*self.over.values())
         return [dict(zip(names, values, strict=True)) for values in combined]
@@ -90,12 +90,12 @@ class Row(_Strict):
         name: As printed.
         values: Published, in the order of the columns; None where there is none.
         t: Threshold that the paper states.
-        config: File of ``training/configs`` that trains it; none for models of others.
+        config: File of ``training/configs`` that trains it; none for other people's models.
         run: Name of the run; that of ``config`` by default.
         set: Changes of the configuration.
-        whole: One run serves all parts, as it is.
-        method: How support images become prompt images, where it is not the default.
-        note: What should be known about it.
+        whole: All parts use one run, as it is.
+        method: Of prompt images, if it is not the default.
+        note: Remark.
     """
 
     name: str
@@ -109,12 +109,12 @@ class Row(_Strict):
     note: str = ''
 
     def run_name(self, part: Part, variant: dict[str, int]) -> str:
-        """Returns the name of the run that is measured, which is that of its folder."""
+        """Return the name of the run that is measured, and of its folder."""
         suffix = '' if self.whole else part.run
         return filled((self.run or self.config or '') + suffix, variant)
 
     def train_command(self, part: Part, variant: dict[str, int]) -> str:
-        """Returns the command that trains the run."""
+        """Return the command that trains the run."""
         changes = [*self.set, *([] if self.whole else part.set)]
         name = self.run_name(part, variant)
         if name != self.config:
@@ -129,12 +129,12 @@ class Table(_Strict):
     """A table of a paper.
 
     Attributes:
-        title: What it is about.
+        title: Its subject.
         source: Key of the sources.
         where: In the source.
-        note: What should be known about it.
-        better: Which numbers are better.
-        scale: What figures here are multiplied with, to be as published.
+        note: Remark.
+        better: Direction of better numbers.
+        scale: Factor from figures here to published ones.
         mode: Mode of evaluation.
         parts: Measurements.
         columns: Columns with numbers.
@@ -186,10 +186,10 @@ class Published(_Strict):
         return self
 
     def table(self, name: str) -> Table:
-        """Returns a table.
+        """Return a table.
 
         Raises:
-            TableError: There is none of that name.
+            TableError: If there is none of that name.
         """
         if name not in self.tables:
             raise TableError(f'there is no table {name!r}; there are {", ".join(self.tables)}')
@@ -197,17 +197,14 @@ class Published(_Strict):
 
 
 def load_published(path: Path = FILE) -> Published:
-    """Reads the published numbers."""
+    """Read the published numbers."""
     return Published(**yaml.safe_load(path.read_text(encoding='utf-8')))
 
 
 def filled(text: Any, variant: dict[str, int]) -> Any:
-    """Puts values where a text has their names in braces.
+    """Replace names in braces by their values, in texts, lists and dictionaries.
 
-    Args:
-        text: A text; a text that is nothing but ``{NAME}`` becomes the value. Lists and
-            dictionaries are gone through, and anything else stays.
-        variant: Values by name.
+    A text that is nothing but ``{NAME}`` becomes the value itself.
     """
     if isinstance(text, dict):
         return {key: filled(value, variant) for key, value in text.items()}

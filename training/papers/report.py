@@ -1,4 +1,4 @@
-"""A table of a paper as it was measured: as Markdown, CSV, a plot, and JSON."""
+"""A table of a paper with the measured numbers: as Markdown, CSV, a plot, and JSON."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import csv
 import io
 from dataclasses import asdict, dataclass, field
 from typing import Any
-from xml.sax.saxutils import escape
 
+import numpy as np
+from matplotlib.figure import Figure
+
+from training.benchmarks.plot import figure_to_svg
+from training.console import markdown_table
 from training.papers.published import Row, Source, Table
-
-#: Of the plot, pixels.
-LABELS, PANEL, LINE, HEAD = 250, 190, 24, 64
 
 
 @dataclass
@@ -20,8 +21,8 @@ class Cell:
 
     Attributes:
         column: Title of its column.
-        published: As the paper has it; None where it has none, or none is verified.
-        measured: As measured, in the same unit; None where it was not run.
+        published: The number of the paper; None if it has none, or it is not verified.
+        measured: In the same unit; None if it was not run.
         reason: Why it was not run.
     """
 
@@ -33,13 +34,13 @@ class Cell:
 
 @dataclass
 class Report:
-    """A table with what was measured.
+    """A table with the measured numbers.
 
     Attributes:
         name: ``PAPER/NUMBER``.
         table: As published.
         source: Where it was published.
-        details: How it was measured.
+        details: Options of the measurement.
         rows: Rows with their cells.
     """
 
@@ -50,7 +51,7 @@ class Report:
     rows: list[tuple[Row, list[Cell]]] = field(default_factory=list)
 
     def not_run(self) -> dict[str, list[str]]:
-        """Returns the cells that were not run, ``ROW: COLUMNS``, by reason."""
+        """Return the cells that were not run, ``ROW: COLUMNS``, by reason."""
         by_reason: dict[str, list[str]] = {}
         for row, cells in self.rows:
             of_row: dict[str, list[str]] = {}
@@ -64,7 +65,7 @@ class Report:
         return by_reason
 
     def as_json(self) -> dict[str, Any]:
-        """Returns everything as JSON types."""
+        """Return everything as JSON types."""
         return {
             'table': self.name,
             'title': self.table.title,
@@ -79,7 +80,7 @@ class Report:
 
 
 def number(value: float | None, table: Table) -> str:
-    """Returns a number as a table shows it; a dash where there is none."""
+    """Return a number as text; a dash for None."""
     if value is None:
         return '–'
     if table.scale == 100:
@@ -88,13 +89,11 @@ def number(value: float | None, table: Table) -> str:
 
 
 def to_markdown(report: Report) -> str:
-    """Returns the table in Markdown: published / measured, and what was not run, with reasons."""
+    """Return the table in Markdown: published / measured, and what was not run, with reasons."""
     table = report.table
     lines = [f'### {report.name}: {table.title}', '']
     with_t = any(row.t is not None for row, _ in report.rows)
-    if table.columns:
-        heads = ['', *(['t'] if with_t else []), *(column.title for column in table.columns)]
-        lines += ['| ' + ' | '.join(heads) + ' |', '|' + '---|' * len(heads)]
+    rows = []
     for row, cells in report.rows:
         shown = [
             f'{number(cell.published, table)} / '
@@ -102,7 +101,10 @@ def to_markdown(report: Report) -> str:
             for cell in cells
         ]
         t = [f'{row.t:g}' if row.t is not None else ''] if with_t else []
-        lines.append('| ' + ' | '.join([row.name, *t, *shown]) + ' |')
+        rows.append([row.name, *t, *shown])
+    if table.columns:
+        heads = ['', *(['t'] if with_t else []), *(column.title for column in table.columns)]
+        lines += markdown_table(heads, rows)
     unit = 'In percent; ' if table.scale == 100 else ''
     how = ', '.join(f'{key} {value}' for key, value in report.details.items())
     lines += ['', f'{unit}published / **measured**; {table.better} is better. Measured: {how}.']
@@ -120,7 +122,7 @@ def to_markdown(report: Report) -> str:
 
 
 def to_csv(report: Report) -> str:
-    """Returns the table as CSV, a line for each cell."""
+    """Return the table as CSV, a line for each cell."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator='\n')
     extra = list(report.details)
@@ -139,44 +141,24 @@ def to_csv(report: Report) -> str:
 
 
 def to_svg(report: Report) -> str:
-    """Returns a plot: a panel for each column, hollow for published, filled for measured."""
-    columns = report.table.columns
-    width = LABELS + PANEL * max(len(columns), 1)
-    height = HEAD + LINE * len(report.rows) + 20
-    title = escape(f'{report.name}: {report.table.title}')
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
-        'font-family="sans-serif" font-size="12">',
-        f'<rect width="{width}" height="{height}" fill="white"/>',
-        f'<text x="8" y="18" font-size="14">{title}</text>',
-        '<circle cx="14" cy="36" r="5" fill="none" stroke="#555"/>'
-        '<text x="24" y="40">published</text>'
-        '<circle cx="104" cy="36" r="5" fill="#c2410c"/><text x="114" y="40">measured</text>',
-    ]
-    for line, (row, _) in enumerate(report.rows):
-        y = HEAD + LINE * (line + 0.5)
-        parts.append(f'<text x="8" y="{y + 4:g}">{escape(row.name)}</text>')
-    for place, column in enumerate(columns):
-        left = LABELS + PANEL * place + 10
-        right = left + PANEL - 30
-        cells = [cells[place] for _, cells in report.rows]
-        known = [v for cell in cells for v in (cell.published, cell.measured) if v is not None]
-        low, high = min([0.0, *known]), max([*known, 1e-9])
-        head = f'<text x="{left}" y="{HEAD - 6}" font-weight="bold">'
-        parts.append(f'{head}{escape(column.title)}</text>')
-        parts.append(
-            f'<text x="{right}" y="{height - 6}" text-anchor="end" fill="#555">'
-            f'{number(low, report.table)} … {number(high, report.table)}</text>'
-        )
-        for line, cell in enumerate(cells):
-            y = HEAD + LINE * (line + 0.5)
-            parts.append(f'<path d="M{left} {y:g}H{right}" stroke="#ddd"/>')
-            for value, style in (
-                (cell.published, 'fill="none" stroke="#555"'),
-                (cell.measured, 'fill="#c2410c"'),
-            ):
-                if value is not None:
-                    x = left + (right - left) * (value - low) / (high - low)
-                    hint = f'<title>{number(value, report.table)}</title>'
-                    parts.append(f'<circle cx="{x:.1f}" cy="{y:g}" r="5" {style}>{hint}</circle>')
-    return '\n'.join([*parts, '</svg>']) + '\n'
+    """Return a plot: a panel for each column, hollow for published, filled for measured."""
+    columns, places = report.table.columns, range(len(report.rows))
+    count = max(len(columns), 1)
+    size = (2.5 + 1.9 * count, 1.2 + 0.24 * len(report.rows))
+    figure = Figure(figsize=size, layout='constrained')
+    figure.suptitle(f'{report.name}: {report.table.title}')
+    panels = figure.subplots(1, count, sharey=True, squeeze=False)[0]
+    panels[0].set_yticks(places, [row.name for row, _ in report.rows])
+    panels[0].invert_yaxis()
+    for number, (panel, column) in enumerate(zip(panels, columns, strict=False)):
+        cells = [cells[number] for _, cells in report.rows]
+        for name, colour in (('published', 'none'), ('measured', 'C1')):
+            values = [getattr(cell, name) for cell in cells]
+            numbers = [np.nan if value is None else value for value in values]
+            style = {'facecolors': colour, 'edgecolors': 'C1', 'label': name}
+            panel.scatter(numbers, places, **style, gid=f'{name} {number}')
+        panel.set_title(column.title)
+        panel.grid(alpha=0.3)
+    if columns:
+        figure.legend(*panels[0].get_legend_handles_labels(), loc='outside lower right', ncols=2)
+    return figure_to_svg(figure)

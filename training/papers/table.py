@@ -1,14 +1,14 @@
-r"""Runs a table of a paper, and prints it beside the published numbers.
+r"""Run a table of a paper, and print it beside the published numbers.
 
     python -m training.benchmark --table clipseg/3
     python -m training.benchmark --table clipseg/3 --model 'CLIPSeg (PC+)=clipseg-rd64' \
         --data /data --output runs/tables/clipseg_3
     python -m training.benchmark --table list
 
-A row is run if its checkpoint is there: RUNS/NAME/model.safetensors, as training.train leaves it,
-or what --model names; and if its data are below --data. What is not run is listed with the reason,
-which for a checkpoint is the command that trains it. --output keeps the table as Markdown, CSV, a
-plot (SVG), and all figures (JSON), written anew after every row. docs/papers.md has the rest.
+A row is run if there is its checkpoint, RUNS/NAME/model.safetensors of training.train or that of
+--model, and its data below --data. All others are listed with the reason, which for a checkpoint is
+the command that trains it. --output keeps the table as Markdown, CSV, a plot (SVG), and all figures
+(JSON), written anew after every row. docs/papers.md has the rest.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ from training.datasets.sources import open_source
 from training.evaluation.modes import (
     PAPER_SIZE,
     Evaluation,
-    begin_accelerator,
     evaluate,
     evenly_spread,
 )
+from training.loop.processes import begin_accelerator
 from training.loop.run_folder import git_commit
 from training.loop.settings import changed
 from training.papers.published import Column, Part, Row, Table, TableError, filled, load_published
 from training.papers.report import Cell, Report, to_csv, to_markdown, to_svg
-from training.papers.zero_shot import measure_zero_shot
+from training.papers.zero_shot import evaluate_zero_shot
 
 #: Episodes of a few-shot test.
 EPISODES = 1000
@@ -56,18 +56,18 @@ class NotRun(ClipsegError):
 
 @dataclass
 class Options:
-    """What the command line says.
+    """Options of the command line.
 
     Attributes:
         data: Folder of all data sets.
         runs: Folder of the runs of training.
         models: Checkpoint by row; ``{fold}`` stands for the fold.
         changes: ``KEY=VALUE``, of the settings of the data sets.
-        samples: Of each measurement, at most; a trial, not the table.
+        samples: Most samples of a measurement, for a trial.
         size: Side of the squares of paper mode.
         batch: Samples at once.
         workers: Processes that load.
-        seed: Of what is random.
+        seed: Of random draws.
     """
 
     data: Path = Path('data')
@@ -82,10 +82,10 @@ class Options:
 
 
 def checkpoint_of(row: Row, part: Part, variant: dict[str, int], options: Options) -> str:
-    """Returns the checkpoint of a row.
+    """Return the checkpoint of a row.
 
     Raises:
-        NotRun: There is none.
+        NotRun: If there is none.
     """
     if row.name in options.models:
         return str(filled(options.models[row.name], variant))
@@ -98,10 +98,10 @@ def checkpoint_of(row: Row, part: Part, variant: dict[str, int], options: Option
 
 
 def check_checkpoints(row: Row, part: Part, options: Options) -> None:
-    """Makes sure that the checkpoints of all folds are there, before hours go into one of them.
+    """Check that the checkpoints of all folds exist, before hours go into one of them.
 
     Raises:
-        NotRun: Naming all that are not.
+        NotRun: If some are missing; it names all of them.
     """
     missing = []
     for variant in part.variants():
@@ -114,7 +114,7 @@ def check_checkpoints(row: Row, part: Part, options: Options) -> None:
 
 
 def data_of(part: Part, variant: dict[str, int], options: Options) -> dict[str, Any]:
-    """Returns the settings of a part's data set."""
+    """Return the settings of the data set of a part."""
     values: dict[str, Any] = filled(part.data, variant)
     for name in PLACES:
         if name in values:
@@ -122,91 +122,91 @@ def data_of(part: Part, variant: dict[str, int], options: Options) -> dict[str, 
     return changed(values, options.changes)
 
 
-def run_variant(
-    table: Table,
-    row: Row,
-    part: Part,
-    variant: dict[str, int],
-    columns: list[Column],
-    options: Options,
-    accelerator: Accelerator,
-) -> list[float]:
-    """Measures one checkpoint on one data set.
+@dataclass
+class Runner:
+    """Measures the rows of a table.
 
-    Returns:
-        The figures of the columns, 0…1 where they are shares.
-
-    Raises:
-        ClipsegError: There is no checkpoint, or no data.
+    Attributes:
+        table: The table.
+        options: Checkpoints, data, and settings.
+        accelerator: The processes.
     """
-    checkpoint = checkpoint_of(row, part, variant, options)
-    evaluation = Evaluation(
-        mode=table.mode,
-        prompt=part.prompt,
-        template=part.template,
-        method=row.method or DEFAULT_METHOD,
-        fit=part.fit,
-        size=options.size,
-        seed=options.seed,
-        batch=options.batch,
-        workers=options.workers,
-    )
-    data = data_of(part, variant, options)
-    if data['dataset'] == 'pascal-zero-shot':
-        scenes = PascalZeroShot(Path(data['folder']), data['unseen'])
+
+    table: Table
+    options: Options
+    accelerator: Accelerator
+
+    def run_row(self, row: Row) -> list[Cell]:
+        """Measure the cells of a row; those of a part that cannot be run get the reason."""
+        cells = [
+            Cell(column.title, published, None, '' if column.part else self.table.note)
+            for column, published in zip(self.table.columns, row.values, strict=True)
+        ]
+        for key, part in self.table.parts.items():
+            pairs = zip(self.table.columns, cells, strict=True)
+            chosen = [(column, cell) for column, cell in pairs if column.part == key]
+            columns = [column for column, _ in chosen]
+            try:
+                check_checkpoints(row, part, self.options)
+                figures = [self.run_variant(row, part, v, columns) for v in part.variants()]
+            except (ClipsegError, FileNotFoundError) as error:
+                if isinstance(error, BadRecord) and self.accelerator.num_processes > 1:
+                    # Other processes may not have met it, and would wait for this one.
+                    raise
+                for _, cell in chosen:
+                    cell.reason = str(error)
+                continue
+            means = np.mean(figures, axis=0) * self.table.scale
+            for (_, cell), value in zip(chosen, means, strict=True):
+                if np.isnan(value):
+                    cell.reason = 'not a number: the samples have nothing to measure it on'
+                else:
+                    cell.measured = float(value)
+        return cells
+
+    def run_variant(
+        self, row: Row, part: Part, variant: dict[str, int], columns: list[Column]
+    ) -> list[float]:
+        """Measure one checkpoint on one data set.
+
+        Returns:
+            The figures of the columns, 0…1 where they are shares.
+
+        Raises:
+            ClipsegError: If there is no checkpoint, or no data.
+        """
+        options, seed = self.options, self.options.seed
+        checkpoint = checkpoint_of(row, part, variant, options)
+        how = Evaluation(
+            mode=self.table.mode,
+            prompt=part.prompt,
+            template=part.template,
+            method=row.method or DEFAULT_METHOD,
+            fit=part.fit,
+            size=options.size,
+            seed=seed,
+            batch=options.batch,
+            workers=options.workers,
+        )
+        data = data_of(part, variant, options)
+        if data['dataset'] == 'pascal-zero-shot':
+            scenes = PascalZeroShot(Path(data['folder']), data['unseen'])
+            model, card = load_model(checkpoint)
+            found = evaluate_zero_shot(model, card, scenes, how, self.accelerator, options.samples)
+            return [found[str(column.metric)] for column in columns]
+        source = open_source(data)
+        indices: list[int] = list(range(len(source)))
+        if part.draw == 'protocol' and isinstance(source, Pascal5i):
+            indices = source.protocol(seed)
+        elif part.draw == 'episodes' and isinstance(source, NamedSamples):
+            indices = source.episodes(EPISODES, seed)
         model, card = load_model(checkpoint)
-        found = measure_zero_shot(model, card, scenes, evaluation, accelerator, options.samples)
-        return [found[str(column.metric)] for column in columns]
-    source = open_source(data)
-    indices: list[int] = list(range(len(source)))
-    if part.draw == 'protocol' and isinstance(source, Pascal5i):
-        indices = source.protocol(options.seed)
-    elif part.draw == 'episodes' and isinstance(source, NamedSamples):
-        indices = source.episodes(EPISODES, options.seed)
-    model, card = load_model(checkpoint)
-    chosen = [indices[place] for place in evenly_spread(len(indices), options.samples)]
-    tally = evaluate(model, card, source, evaluation, accelerator, chosen)
-    return [
-        tally.figure(str(column.metric), row.t if column.at == 'row' else column.at)
-        for column in columns
-    ]
-
-
-def run_row(table: Table, row: Row, options: Options, accelerator: Accelerator) -> list[Cell]:
-    """Measures the cells of a row.
-
-    A part that cannot be run leaves its cells empty, with the reason.
-    """
-    cells = [
-        Cell(column.title, published, None, '')
-        for column, published in zip(table.columns, row.values, strict=True)
-    ]
-    for cell, column in zip(cells, table.columns, strict=True):
-        if column.part is None:
-            cell.reason = table.note
-    for key, part in table.parts.items():
-        places = [place for place, column in enumerate(table.columns) if column.part == key]
-        columns = [table.columns[place] for place in places]
-        try:
-            check_checkpoints(row, part, options)
-            figures = [
-                run_variant(table, row, part, variant, columns, options, accelerator)
-                for variant in part.variants()
-            ]
-        except (ClipsegError, FileNotFoundError) as error:
-            if isinstance(error, BadRecord) and accelerator.num_processes > 1:
-                # Other processes may not have met it, and would wait for this one.
-                raise
-            for place in places:
-                cells[place].reason = str(error)
-            continue
-        means = np.mean(figures, axis=0) * table.scale
-        for place, value in zip(places, means, strict=True):
-            if np.isnan(value):
-                cells[place].reason = 'not a number: the samples have nothing to measure it on'
-            else:
-                cells[place].measured = float(value)
-    return cells
+        chosen = [indices[place] for place in evenly_spread(len(indices), options.samples)]
+        tally = evaluate(model, card, source, how, self.accelerator, chosen)
+        return [
+            tally.figure(str(column.metric), row.t if column.at == 'row' else column.at)
+            for column in columns
+        ]
 
 
 def run_table(
@@ -216,17 +216,17 @@ def run_table(
     output: Path | None = None,
     accelerator: Accelerator | None = None,
 ) -> Report:
-    """Runs a table.
+    """Run a table.
 
     Args:
         name: ``PAPER/NUMBER``.
-        options: Checkpoints, data, and how.
+        options: Checkpoints, data, and settings.
         rows: Names of the rows to run; all by default.
         output: Folder for table.md, table.csv, table.svg and table.json.
         accelerator: The processes; one is begun where None.
 
     Raises:
-        TableError: There is no such table or row.
+        TableError: If there is no such table or row.
     """
     published = load_published()
     table = published.table(name)
@@ -243,24 +243,29 @@ def run_table(
         'commit': git_commit(),
     }
     report = Report(name, table, published.sources[table.source], details)
+    runner = Runner(table, options, accelerator)
+
+    def save() -> None:
+        if output is not None and accelerator.is_main_process:
+            write_report(report, output)
+
+    # Before hours of work, an output that cannot be written shows.
+    save()
     for row in table.rows:
-        if rows and row.name not in rows:
-            skipped = [
+        if not rows or row.name in rows:
+            cells = runner.run_row(row)
+        else:
+            cells = [
                 Cell(column.title, value, None, 'not asked for (--row)')
                 for column, value in zip(table.columns, row.values, strict=True)
             ]
-            report.rows.append((row, skipped))
-            continue
-        report.rows.append((row, run_row(table, row, options, accelerator)))
-        if output is not None and accelerator.is_main_process:
-            write_report(report, output)
-    if output is not None and accelerator.is_main_process:
-        write_report(report, output)
+        report.rows.append((row, cells))
+        save()
     return report
 
 
 def write_report(report: Report, folder: Path) -> None:
-    """Writes a table in all its forms."""
+    """Write a table in all its forms."""
     write_atomically(folder / 'table.md', to_markdown(report))
     write_atomically(folder / 'table.csv', to_csv(report))
     write_atomically(folder / 'table.svg', to_svg(report))
@@ -268,7 +273,7 @@ def write_report(report: Report, folder: Path) -> None:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the options."""
+    """Add the options."""
     parser.add_argument('--table', required=True, metavar='PAPER/NUMBER', help='or list')
     parser.add_argument('--data', type=Path, default=Path('data'), help='folder of the data sets')
     parser.add_argument(
@@ -291,7 +296,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Runs the command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(
         prog='python -m training.benchmark',
         description=__doc__,
@@ -318,7 +323,7 @@ def main(arguments: list[str] | None = None) -> None:
         seed=args.seed,
     )
     try:
-        accelerator = begin_accelerator(args.device)
+        accelerator = begin_accelerator(device=args.device)
         report = run_table(args.table, options, args.row, args.output, accelerator)
     except ClipsegError as error:
         raise SystemExit(f'{error}') from error

@@ -1,4 +1,4 @@
-"""Measures generalized zero-shot segmentation: all classes of Pascal VOC at once, by argmax."""
+"""Evaluate generalized zero-shot segmentation: all classes of Pascal VOC at once, by argmax."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from training.metrics.sums import sum_over_processes
 
 
 @torch.no_grad()
-def measure_zero_shot(
+def evaluate_zero_shot(
     model: SegmentationModel,
     card: ModelCard,
     data: PascalZeroShot,
@@ -31,15 +31,15 @@ def measure_zero_shot(
     accelerator: Accelerator,
     pictures: int | None = None,
 ) -> dict[str, float]:
-    """Measures a model; every process its share of the pictures.
+    """Evaluate a model; every process takes its share of the pictures.
 
     Args:
         model: The model.
         card: Its card.
         data: Pictures and classes.
-        evaluation: How; in paper mode pictures and classes are squeezed to a square.
+        evaluation: Mode and options; in paper mode pictures and classes are squeezed to a square.
         accelerator: The processes, and the device.
-        pictures: At most so many, evenly spread.
+        pictures: Most pictures, evenly spread.
 
     Returns:
         mIoU over ``seen`` and ``unseen`` classes, their ``harmonic`` mean, and ``overall``, 0…1.
@@ -58,7 +58,7 @@ def measure_zero_shot(
 
 
 class _Squares:
-    """Classes predicted and true, in squares."""
+    """Predicts the classes of pixels in squares, and returns them with the true ones."""
 
     def __init__(
         self,
@@ -84,7 +84,7 @@ class _Squares:
 
 
 class _Pictures:
-    """Classes predicted and true, in the pictures as they are."""
+    """Predicts the classes of pixels in whole pictures, and returns them with the true ones."""
 
     def __init__(
         self,

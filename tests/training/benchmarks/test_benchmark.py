@@ -8,9 +8,7 @@ import pytest
 import torch
 
 from training import benchmark
-from training.benchmarks import machine as benchmark_machine
-from training.benchmarks import peers as benchmark_peers
-from training.benchmarks import speed as benchmark_speed
+from training.benchmarks import machine, peers, speed
 from training.benchmarks.machine import peak_gflops, resident_mib, summary
 
 PROMPTS = ['a red mug', 'the chair']
@@ -42,7 +40,7 @@ def test_speed_of_the_bundled_model(tmp_path: Path, capsys: pytest.CaptureFixtur
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA device')
 def test_speed_on_a_gpu(tmp_path: Path) -> None:
-    words = ['speed', '--model', benchmark_speed.RANDOM, '--device', 'cuda', '--frames', '2']
+    words = ['speed', '--model', speed.RANDOM, '--device', 'cuda', '--frames', '2']
     words += ['--subjects', 'documented', 'clever', 'eager-fp32', 'eager-fp16', '--memory']
     benchmark.main([*words, '--batch', '1', '4', '--output', str(tmp_path)])
     report = json.loads((tmp_path / 'speed.json').read_text())
@@ -57,9 +55,9 @@ def test_a_gpu_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is put onto one takes no time; what is timed is when it is done."""
     order: list[str] = []
     monkeypatch.setattr(torch.cuda, 'synchronize', lambda device: order.append(str(device)))
-    benchmark_machine.timed(lambda: order.append('work'), torch.device('cuda:1'))
+    machine.timed(lambda: order.append('work'), torch.device('cuda:1'))
     assert order == ['cuda:1', 'work', 'cuda:1']
-    benchmark_machine.timed(lambda: order.append('work'))
+    machine.timed(lambda: order.append('work'))
     assert order[3:] == ['work']
 
 
@@ -70,7 +68,7 @@ def test_subjects_take_turns() -> None:
         name: lambda picture, name=name: order.append((name, int(picture[0, 0, 0])))
         for name in 'AB'
     }
-    seconds = benchmark_speed.interleaved(subjects, pictures, turns=2, warm=1)
+    seconds = speed.interleaved(subjects, pictures, turns=2, warm=1)
     assert order == [('A', 1), ('B', 1), ('A', 0), ('B', 0), ('A', 1), ('B', 1)]
     assert {name: len(values) for name, values in seconds.items()} == {'A': 2, 'B': 2}
 
@@ -80,18 +78,18 @@ def test_summary() -> None:
 
 
 def test_flops_of_vit_b16() -> None:
-    found = benchmark_speed.gflops(benchmark_speed.RANDOM, (352, 352))
+    found = speed.gflops(speed.RANDOM, (352, 352))
     assert found['image'] == pytest.approx(76.6, abs=0.5)
     assert found['prompt'] == pytest.approx(1.05, abs=0.1)
 
 
 def test_the_machine() -> None:
-    assert benchmark_machine.describe()['cores'] >= 1
+    assert machine.describe()['cores'] >= 1
     assert 0 < resident_mib(peak=False) <= resident_mib(peak=True)
 
 
 def test_peak(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(benchmark_machine, 'SHAPES', ((8, 8, 8),))
+    monkeypatch.setattr(machine, 'SHAPES', ((8, 8, 8),))
     assert peak_gflops(torch.float32, turns=2) > 0
 
 
@@ -115,13 +113,13 @@ def test_arguments_that_are_wrong(
 
 
 def test_prompts_differ() -> None:
-    assert len(set(benchmark_speed.PROMPTS)) == 64
+    assert len(set(speed.PROMPTS)) == 64
 
 
 def test_the_peers_tokenizer_is_clips() -> None:
     import open_clip
 
-    ids = benchmark_peers._tokenizer()(PROMPTS, padding=True)['input_ids']
+    ids = peers._tokenizer()(PROMPTS, padding=True)['input_ids']
     for ours, theirs in zip(open_clip.SimpleTokenizer()(PROMPTS).tolist(), ids, strict=True):
         end = ours.index(49407) + 1
         assert theirs[:end] == ours[:end]

@@ -168,12 +168,12 @@ def test_the_machine_is_named() -> None:
 
 def test_arguments(capsys: pytest.CaptureFixture[str]) -> None:
     options = make_parser().parse_args(['--size', '640x480', '--outputs', 'mask,labels', 'mask'])
-    assert options.size == [(640, 480)]
+    assert options.size == [(480, 640)], 'height first'
     assert options.outputs == [('mask', 'labels'), ('mask',)]
     assert isinstance(options, argparse.Namespace)
     with pytest.raises(SystemExit):
         make_parser().parse_args(['--size', '640'])
-    assert "'640' is not WIDTHxHEIGHT" in capsys.readouterr().err
+    assert "WIDTHxHEIGHT, unlike '640'" in capsys.readouterr().err
 
 
 @pytest.fixture(autouse=True)

@@ -157,10 +157,12 @@ def test_table_3_measures_phrasecut_at_the_papers_threshold(checkpoint, data, tm
     assert float(lines[1]['difference']) == pytest.approx(100 * wanted[1] - 54.7, abs=1e-4)
     assert lines[1]['mode'] == 'paper'
     plot = ElementTree.fromstring((tmp_path / 'out/table.svg').read_text())
-    circles = plot.findall('.//{http://www.w3.org/2000/svg}circle')
-    # A circle each for the legend's two, the published numbers and the three that were measured.
-    published = sum(value is not None for row, _ in report.rows for value in row.values)
-    assert len(circles) == 2 + published + 3
+    # One panel for each column: the published numbers, and the one that was measured.
+    svg = '{http://www.w3.org/2000/svg}'
+    for number in range(3):
+        published = sum(row.values[number] is not None for row, _ in report.rows)
+        for name, count in (('published', published), ('measured', 1)):
+            assert len(plot.findall(f'.//{svg}g[@id="{name} {number}"]//{svg}use')) == count
     result = json.loads((tmp_path / 'out/table.json').read_text())
     assert result['rows'][0]['cells'][0]['measured'] == pytest.approx(100 * wanted[0], abs=1e-4)
     assert result['source']['where'] == 'Table 3'

@@ -15,7 +15,15 @@ from clipseg_model.segmentation import PromptResult
 from tests.training.tiny_runs import stop_after
 from training.loop.learner import begin_model
 from training.papers import ablation as module
-from training.papers.ablation import CONFIGS, ROWS, Asked, measure, report, row_settings, run_row
+from training.papers.ablation import (
+    CONFIGS,
+    ROWS,
+    Asked,
+    evaluate_row,
+    report,
+    row_settings,
+    run_row,
+)
 from training.train import train
 
 #: What is no part of a row's budget.
@@ -155,7 +163,7 @@ def test_figures_are_those_of_their_definitions():
 
 def test_the_bundled_model_is_measured_as_good(rendered):
     """The towers come from it, so that a fault of the measurement would show here."""
-    figures = measure(create_model('tabletop', device='cpu'), rendered, 4)
+    figures = evaluate_row(create_model('tabletop', device='cpu'), rendered, 4)
     assert figures['text']['ap'] > 0.6
     assert figures['absent']['presence_auroc'] > 0.8
     assert figures['absent']['area_on'] < 0.05

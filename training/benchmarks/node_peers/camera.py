@@ -2,10 +2,10 @@
 
     python -m training.benchmarks.node_peers.camera --width 1280 --height 720 --rate 30 --seconds 10
 
-The pictures are always the same and serialised beforehand, so that they cost about what they cost
-a driver in C++. Each is stamped right before it is published. The last line of its output is JSON:
-the stamps of all pictures (nanoseconds) and how many were left out because the machine was too
-slow.
+The pictures are always the same and serialised beforehand, so that they cost about as much as in a
+driver written in C++. Each is stamped right before it is published. The last line of output is
+JSON: the stamps of all pictures (nanoseconds) and how many were left out because the machine was
+too slow.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def smooth_noise(height: int, width: int) -> NDArray[np.uint8]:
 
 
 def publish(width: int, height: int, rate: float, seconds: float) -> tuple[list[int], int]:
-    """Publish pictures on ``image``, after somebody has subscribed.
+    """Publish pictures on ``image``, once there is a subscriber.
 
     Args:
         width: Pixels.
@@ -53,13 +53,13 @@ def publish(width: int, height: int, rate: float, seconds: float) -> tuple[list[
         The stamps, nanoseconds, and how many pictures were left out.
 
     Raises:
-        TimeoutError: Nobody subscribes.
+        TimeoutError: If there is no subscriber in time.
     """
     node = rclpy.create_node('bench_camera')
     publisher = node.create_publisher(Image, 'image', image_output())
     picture = array_to_image(smooth_noise(height, width), 'rgb8', Header(frame_id='camera'))
     message = bytearray(serialize_message(picture))
-    # The stamp is the first field, after four bytes that tell the encoding.
+    # The stamp is the first field, after four bytes of which the second has the byte order.
     seconds_and_nanoseconds = struct.Struct('<iI' if message[1] & 1 else '>iI')
     deadline = time.monotonic() + _MATCH_TIMEOUT
     while not publisher.get_subscription_count():
@@ -78,7 +78,7 @@ def publish(width: int, height: int, rate: float, seconds: float) -> tuple[list[
         due = max(number + 1, int((time.monotonic() - started) * rate))
         left_out += due - number - 1
         number = due
-    # What was published last has to be fetched before the publisher takes its memory away.
+    # Subscribers have to fetch the last picture before the publisher's memory is gone.
     time.sleep(0.5)
     node.destroy_node()
     return stamps, left_out

@@ -2,14 +2,13 @@
 
     python -m training.benchmarks.node_peers.plain_node --model tabletop --prompts 'a mug; a book'
 
-It does what tutorials do and what :mod:`clipseg_ros` does not: the model runs in the image
-callback of a multi-threaded executor, ten images queue before it, the image is converted through
-copies, probabilities are made at full size for every prompt, and the pixels of an answer are
-assigned to ``Image.data`` as a numpy array (``--assign bytes`` is what cv_bridge does instead).
-All outputs are made whether or not somebody listens.
+It does what tutorials do and :mod:`clipseg_ros` does not: the model runs in the image callback of a
+multi-threaded executor with a queue of ten images, the image is copied to convert it, probabilities
+are made at full size for every prompt, and pixels are assigned to ``Image.data`` as a numpy array
+(``--assign bytes``: as cv_bridge does). All outputs are made, with or without subscribers.
 
-The model is the same as the measured node's: ``stand-in:30`` waits for 30 ms, everything else is
-the name of a model.
+The model is that of the measured node: ``stand-in:30`` waits for 30 ms, anything else is the name
+of a model.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ def load_model(name: str, prompts: Sequence[str]) -> Model:
 
     Args:
         name: ``stand-in:MILLISECONDS``, or that of a model.
-        prompts: What it looks for.
+        prompts: Texts.
     """
     kind, _, milliseconds = name.partition(':')
     if kind == 'stand-in':
@@ -65,7 +64,7 @@ class PlainNode(Node):
 
     Args:
         model: From an image to logits.
-        assign: ``numpy`` or ``bytes``: what pixels are handed to a message as.
+        assign: ``numpy`` or ``bytes``: type of the pixels that are assigned to a message.
     """
 
     def __init__(self, model: Model, assign: str) -> None:

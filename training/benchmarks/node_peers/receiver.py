@@ -1,10 +1,10 @@
-"""The consumer of the node's benchmark: takes its outputs and writes down when they came.
+"""The consumer of the node's benchmark: records when the outputs arrive.
 
     python -m training.benchmarks.node_peers.receiver --output arrivals.json --topics mask labels
 
-Messages stay serialised but for their stamps, which costs about what it costs a consumer in C++.
-Runs until SIGINT or SIGTERM, then writes JSON: for each topic the stamp and the arrival of each
-message (nanoseconds of system time), and the values of each of the node's diagnostics.
+Only the stamps of messages are read, so that they cost about as much as in a consumer written in
+C++. It runs until SIGINT or SIGTERM, then writes JSON: for each topic the stamp and the arrival of
+each message (nanoseconds of system time), and the values of the node's diagnostics.
 """
 
 from __future__ import annotations
@@ -48,10 +48,10 @@ class Receiver:
         self.node.create_subscription(DiagnosticArray, '/diagnostics', self._on_diagnostics, 10)
 
     def wait_until_matched(self, timeout: float = 30.0) -> None:
-        """Wait until somebody publishes each topic.
+        """Wait until each topic has a publisher.
 
         Raises:
-            TimeoutError: Somebody does not.
+            TimeoutError: If a topic has none in time.
         """
         deadline = time.monotonic() + timeout
         while missing := [t for t in self.arrivals if not self._publishers(t)]:
@@ -74,7 +74,7 @@ def _full(topic: str) -> str:
 def _recorder(arrivals: list[tuple[int, int]]) -> Callable[[bytes], None]:
     def record(message: bytes) -> None:
         arrival = time.time_ns()
-        # The stamp is the first field, after four bytes that tell the encoding.
+        # The stamp is the first field, after four bytes of which the second has the byte order.
         seconds, nanoseconds = struct.unpack_from('<iI' if message[1] & 1 else '>iI', message, 4)
         arrivals.append((seconds * 1_000_000_000 + nanoseconds, arrival))
 

@@ -2,9 +2,9 @@
 
     python -m training.benchmarks.node_peers.stand_in --milliseconds 30 --ros-args -p prompt:='a; b'
 
-What such a node takes beyond those milliseconds is its own. The stand-in waits without using the
-processor, as a host does while a GPU computes; each of its answers is a smooth blob of a tenth of
-the image. Everything else of the process is that of the executable ``segment``.
+The time beyond those milliseconds is that of the node. The stand-in waits without using the
+processor, as a host does while a GPU computes; each of its masks is a smooth blob of a tenth of the
+image. Everything else of the process is that of the executable ``segment``.
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ def blob(number: int) -> NDArray[np.float32]:
 
 
 class StandIn:
-    """Looks like a :class:`clipseg_model.Segmenter`, and takes a known time for each call.
+    """Stand in for a :class:`clipseg_model.Segmenter`; each call takes a known time.
 
     Args:
-        milliseconds: For each call, however many prompts and images it has.
+        milliseconds: Of each call, whatever its prompts and images.
     """
 
     def __init__(self, milliseconds: float) -> None:
@@ -69,7 +69,7 @@ class StandIn:
         threshold: float | None = None,
         settings: SegmentSettings | None = None,
     ) -> Segmentation:
-        """Return blobs after the fixed time."""
+        """Return a blob for each prompt, after the time."""
         due = time.perf_counter() + self._seconds
         while len(self._logits) < len(prompts):
             self._logits.append(blob(len(self._logits)))
