@@ -27,11 +27,7 @@ from clipseg_ros.ros.tuning import keep_large_buffers
 
 
 class CameraNode(Node):
-    """The node ``camera``.
-
-    Raises:
-        SourceError: The source cannot be opened.
-    """
+    """The node ``camera``; raises a SourceError where the source cannot be opened."""
 
     def __init__(self, name: str = 'camera', **options: Any) -> None:
         super().__init__(name, **options)
@@ -138,13 +134,9 @@ class CameraNode(Node):
 def camera_info(
     header: Header, width: int, height: int, intrinsics: NDArray[np.float64] | None
 ) -> CameraInfo:
-    """Return the calibration of a camera without distortion.
+    """Return the calibration of a camera without distortion, of a width and height in pixels.
 
-    Args:
-        header: Of the image.
-        width: Of the image, pixels.
-        height: Of the image, pixels.
-        intrinsics: 3 × 3 matrix K; None leaves it zero, which means not calibrated (REP 104).
+    ``intrinsics`` is the 3 × 3 matrix K; None leaves it zero: not calibrated (REP 104).
     """
     info = CameraInfo(header=header, width=width, height=height)
     if intrinsics is not None:
@@ -157,14 +149,7 @@ def camera_info(
 
 
 def main(args: list[str] | None = None) -> int:
-    """Run the node.
-
-    Args:
-        args: Command line; that of the process where None.
-
-    Returns:
-        Exit status: 0 after a signal, 1 where the source cannot be opened.
-    """
+    """Run the node; return 0 after a signal, 1 where the source cannot be opened."""
     keep_large_buffers()
     return run_node(CameraNode, args)
 

@@ -52,9 +52,9 @@ class Frame:
         stamp: Of the image, nanoseconds.
         frame_id: Of the image.
         arrival: When the last of its outputs arrived, nanoseconds of this machine's clock.
-        images: Output → array: ``mask`` (H, W) bool; ``labels`` (H, W) uint8, the prompts' ids;
-            ``confidence`` (H, W) uint8, 0…255; ``probability`` (H, W) float32, 0…1; ``overlay``
-            (H, W, 3) uint8, RGB. Those that were asked for. Read only.
+        images: The outputs asked for, read only: ``mask`` (H, W) bool; ``labels`` (H, W) uint8, the
+            prompts' ids; ``confidence`` (H, W) uint8, 0…255; ``probability`` (H, W) float32, 0…1;
+            ``overlay`` (H, W, 3) uint8, RGB.
     """
 
     stamp: int
@@ -115,16 +115,13 @@ class SegmentClient:
         return str(self._diagnostics.message)
 
     def set_prompts(self, prompts: str | Sequence[str], timeout: float | None = None) -> list[str]:
-        """Make these prompts the active ones, in place of the old ones.
+        """Make these prompts the active ones, and return their names.
 
         Waiting for outputs afterwards gives frames that were segmented with them.
 
         Args:
             prompts: ``mug; grass: short green grass``, or a list of such texts; empty stops.
             timeout: Seconds to wait for the node's answer.
-
-        Returns:
-            Their names.
 
         Raises:
             PromptError: The node refuses them; its reason is the message.
@@ -139,11 +136,7 @@ class SegmentClient:
         return names
 
     def prompts(self, timeout: float | None = None) -> list[str]:
-        """Return the names of the active prompts that have words.
-
-        Raises:
-            NodeTimeoutError: There is no such node, or it does not answer.
-        """
+        """Return the names of the active prompts that have words, or raise a NodeTimeoutError."""
         value = self._peer.get_parameter(self.node, 'prompt', self._seconds(timeout))
         return [prompt.label for prompt in read_prompts(value or '')]
 
@@ -157,22 +150,14 @@ class SegmentClient:
         self._set_parameter(name, value, ValueError, timeout)
 
     def enable(self, wish: bool = True, timeout: float | None = None) -> None:
-        """Resume or pause the node.
-
-        Raises:
-            NodeTimeoutError: There is no such node, or it does not answer.
-        """
+        """Resume or pause the node, or raise a NodeTimeoutError."""
         self._call(SetBool, 'enable', SetBool.Request(data=wish), timeout)
 
     def wait_for(self, *outputs: str, timeout: float | None = None) -> Frame:
         """Wait for the next frame: one that arrives from now on, segmented with the prompts set.
 
         Frames stamped before the prompts were set are left out, except from the third on, for
-        cameras that stamp by another clock.
-
-        Args:
-            outputs: Some of :data:`OUTPUTS`, of one and the same image.
-            timeout: Seconds to wait.
+        cameras that stamp by another clock. ``outputs`` are some of :data:`OUTPUTS`.
 
         Raises:
             ValueError: There is no such output.
@@ -197,31 +182,17 @@ class SegmentClient:
             return Frame(stamp, *self._frames[stamp], images)
 
     def wait_for_mask(self, timeout: float | None = None) -> NDArray[np.bool_]:
-        """Wait for the next mask; as :meth:`wait_for`.
-
-        Returns:
-            (H, W) bool: where any prompt matches.
-
-        Raises:
-            NodeTimeoutError: None comes.
-        """
+        """Wait for the next mask as :meth:`wait_for` does: (H, W) bool, where any prompt is."""
         return self.wait_for('mask', timeout=timeout)['mask']
 
     def masks(self, *names: str, timeout: float | None = None) -> dict[str, NDArray[np.bool_]]:
-        """Return the mask of each prompt in the newest frame, without subscribing.
+        """Return each prompt's mask in the newest frame: name → (H, W) bool, ordered by id.
 
-        Unlike in ``labels``, masks of several prompts may overlap. Needs the package's own
-        messages, here and at the node.
-
-        Args:
-            names: Of the prompts; none for all that are active and not negative.
-            timeout: Seconds to wait.
-
-        Returns:
-            Name → (H, W) bool, in the order of the ids.
+        Does not subscribe. Unlike in ``labels``, masks of several prompts may overlap. Without
+        names, it returns those of all prompts that are active and not negative.
 
         Raises:
-            ImportError: The messages are not built.
+            ImportError: The package's own messages are not built.
             NodeTimeoutError: There are no masks; the message says why.
         """
         interfaces = load_interfaces()

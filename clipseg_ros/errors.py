@@ -6,11 +6,7 @@ from clipseg_model.errors import ClipsegError
 
 
 class KindError(ValueError):
-    """An error of one of a few kinds; errors of a kind are reported together.
-
-    Attributes:
-        kind: The kind, in a word.
-    """
+    """An error with a ``kind``, in a word; errors of a kind are reported together."""
 
     def __init__(self, kind: str, message: str) -> None:
         super().__init__(message)
@@ -18,10 +14,7 @@ class KindError(ValueError):
 
 
 class ImageConversionError(KindError):
-    """An image message cannot be read.
-
-    Its kind is ``encoding``, ``size``, ``step``, ``data``, ``values`` or ``format``.
-    """
+    """An image cannot be read: its encoding, size, step, data, values or format is wrong."""
 
 
 class ParameterError(ClipsegError):
@@ -35,8 +28,7 @@ class ImageBackendError(ClipsegError):
 class DepthError(KindError):
     """An image has no points, because depth, calibration or transform are missing or wrong.
 
-    Its kind is ``size``, ``frame``, ``calibration``, ``distortion``, ``stamp``, ``silence`` or
-    ``transform``.
+    Its kind is size, frame, calibration, distortion, stamp, silence or transform.
     """
 
 

@@ -36,15 +36,7 @@ def find_problem(cameras: Sequence[str]) -> str:
 
 
 def main(args: list[str] | None = None) -> int:
-    """Run the nodes.
-
-    Args:
-        args: Command line; that of the process where None.
-
-    Returns:
-        Exit status: 0 after a signal, 1 where a node could not be made, 2 where the names of the
-        cameras are wrong.
-    """
+    """Run the nodes; return 0 after a signal, 1 where one could not be made, 2 for wrong names."""
     command_line = sys.argv if args is None else args
     cameras = remove_ros_args(command_line)[1:]
     problem = find_problem(cameras)

@@ -7,14 +7,7 @@ from clipseg_ros.ros.tuning import tune_process
 
 
 def main(args: list[str] | None = None) -> int:
-    """Run the node.
-
-    Args:
-        args: Command line; that of the process where None.
-
-    Returns:
-        Exit status: 0 after a signal, 1 where the node could not be made.
-    """
+    """Run the node; return 0 after a signal, 1 where the node could not be made."""
     tune_process()
     # Imported here: it imports torch, which reads its settings only once.
     from clipseg_ros.segment.lifecycle import SegmentNode

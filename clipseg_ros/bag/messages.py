@@ -1,7 +1,6 @@
 """The messages of the node's outputs, for bags that are written without ROS.
 
-`rosbags` knows the messages of a ROS 2 installation. Those of this package are read from its own
-files, and those of vision_msgs (version 4) are written down here.
+`rosbags` knows those of ROS 2, but neither this package's nor those of vision_msgs (version 4).
 """
 
 from __future__ import annotations
@@ -38,11 +37,7 @@ _DTYPES = {'byte': np.uint8, 'octet': np.uint8, 'char': np.uint8}
 
 
 def message_store() -> Typestore:
-    """Return all types that a bag of this package has.
-
-    Raises:
-        FileNotFoundError: The message files of this package are not installed.
-    """
+    """Return the types of this package's bags; raises FileNotFoundError without its msg files."""
     from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
     store = get_typestore(Stores.LATEST)
@@ -57,11 +52,7 @@ def message_store() -> Typestore:
 
 
 class MessageFactory:
-    """Makes messages as the classes of rclpy do: ``factory.Image(height=3)``, the rest is zero.
-
-    Args:
-        store: Of :func:`message_store`.
-    """
+    """Makes messages as the classes of rclpy do: ``factory.Image(height=3)``, the rest is zero."""
 
     def __init__(self, store: Typestore) -> None:
         self.store = store

@@ -56,11 +56,7 @@ def open_bag(path: Path) -> Iterator[AnyReader]:
 
 
 def find_camera(reader: AnyReader, topic: str | None) -> list[Connection]:
-    """Return the connections of the image topic of a bag.
-
-    Args:
-        reader: The bag.
-        topic: Name; where None, the only image topic.
+    """Return the connections of an image topic of a bag; of the only one where ``topic`` is None.
 
     Raises:
         BagError: There is none, or none of that name, or more than one to choose from.

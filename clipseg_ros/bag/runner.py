@@ -52,13 +52,9 @@ _LATCHED = ('prompts', 'label_info')
 
 @dataclass(frozen=True)
 class BagOutput:
-    """The bag that is written.
+    """The bag that is written, as its node's name, outputs and storage; checks them.
 
     Attributes:
-        folder: Folder of the new bag; may not exist.
-        outputs: Some of :data:`OUTPUTS`.
-        storage: One of :data:`STORAGES`.
-        node: Name of the node whose topics are written, with its namespace.
         min_area: Least area of a detection, pixels.
         colours: Of prompts on the overlay, by name or id, in place of the palette's.
 
@@ -131,15 +127,9 @@ class BagRunner:
     def run(
         self, reader: AnyReader, cameras: Sequence[Connection], tick: Callable[[], None]
     ) -> int:
-        """Segment every image; the new bag gets its name when it is complete.
+        """Segment every image, calling ``tick`` after each; return how many were segmented.
 
-        Args:
-            reader: The bag.
-            cameras: Of :func:`find_camera`.
-            tick: Called after each image.
-
-        Returns:
-            How many images were segmented.
+        The new bag gets its name when it is complete. ``cameras`` are of :func:`find_camera`.
 
         Raises:
             BagError: The bag is damaged, or the new one cannot be written.

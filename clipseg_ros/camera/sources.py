@@ -40,10 +40,7 @@ class Source(Protocol):
     """A source of pictures."""
 
     def frame(self, elapsed: float) -> CameraFrame | None:
-        """Return the current picture; None after the last one.
-
-        Args:
-            elapsed: Seconds since the start, for moving scenes.
+        """Return the picture ``elapsed`` seconds after the start; None after the last one.
 
         Raises:
             SourceError: This picture failed; the next call may succeed.
@@ -54,17 +51,7 @@ class Source(Protocol):
 
 
 class TabletopSource:
-    """The simulated household, rendered live.
-
-    Args:
-        seed: Which scene.
-        width: Pixels; 0 for 640.
-        height: Pixels; 0 for 480.
-        motion: ``still``, or ``orbit`` for a slowly moving camera.
-
-    Raises:
-        SourceError: MuJoCo or a renderer is missing.
-    """
+    """The simulated household, rendered live; raises a SourceError without MuJoCo or a renderer."""
 
     def __init__(self, seed: int, width: int, height: int, motion: str) -> None:
         try:
@@ -100,13 +87,8 @@ class TabletopSource:
 class FolderSource:
     """The pictures of a folder in the order of their names, or a single picture.
 
-    Args:
-        path: Folder or file.
-        size: (width, height) to resize to; a 0 keeps the picture's own.
-        loop: Whether the first picture follows the last.
-
-    Raises:
-        SourceError: There is no picture.
+    They are resized to (width, height); a 0 keeps the picture's own. Raises a SourceError where
+    there is none.
     """
 
     def __init__(self, path: Path, size: tuple[int, int], loop: bool) -> None:
@@ -137,15 +119,10 @@ class FolderSource:
 
 
 class CaptureSource:
-    """A video file, or a camera of this machine.
+    """A video file, or a camera of this machine: ``/dev/videoN`` or its number.
 
-    Args:
-        device: Path of a video, ``/dev/videoN``, or a camera's number.
-        size: (width, height) to resize to, and to ask a camera for; a 0 keeps its own.
-        loop: Whether a video starts again after its end.
-
-    Raises:
-        SourceError: It cannot be opened.
+    Pictures are resized to (width, height), which a camera is asked for; a 0 keeps its own. Raises
+    a SourceError where it cannot be opened.
     """
 
     def __init__(self, device: str, size: tuple[int, int], loop: bool) -> None:
@@ -187,18 +164,10 @@ def open_source(
     motion: str = 'still',
     loop: bool = True,
 ) -> Source:
-    """Open a source.
+    """Open ``tabletop``; a folder, picture or video; ``/dev/videoN`` or its number N.
 
-    Args:
-        name: ``tabletop``; a folder of pictures, a picture or a video; ``/dev/videoN`` or N.
-        width: Pixels; 0 for the source's own.
-        height: Pixels; 0 for the source's own.
-        seed: Scene of the tabletop world.
-        motion: ``still`` or ``orbit``, of the tabletop world.
-        loop: Whether files start again after the last.
-
-    Raises:
-        SourceError: It cannot be opened.
+    Sizes are pixels, 0 for the source's own; seed and motion (``still`` or ``orbit``) are those of
+    the tabletop world. ``loop`` starts files again after the last. Raises a SourceError.
     """
     if name == TABLETOP:
         return TabletopSource(seed, width, height, motion)

@@ -53,11 +53,7 @@ START_TIMEOUT = 120.0
 
 
 def prepare_environment(domain: int | None) -> None:
-    """Give this process and those it starts a ROS domain of their own on this machine alone.
-
-    Args:
-        domain: ``ROS_DOMAIN_ID``; None chooses one that is free.
-    """
+    """Give this process and its children a ROS domain on this machine alone."""
     os.environ['ROS_DOMAIN_ID'] = str(claim_domain() if domain is None else domain)
     os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
     os.environ.setdefault('FASTDDS_DEFAULT_PROFILES_FILE', str(share_path('config', 'fastdds.xml')))
@@ -65,14 +61,7 @@ def prepare_environment(domain: int | None) -> None:
 
 
 def start_nodes(stack: ExitStack, output: Path, model: str, device: str) -> list[ChildProcess]:
-    """Start the camera and the node.
-
-    Args:
-        stack: Stops them when it is closed.
-        output: Folder for their logs.
-        model: Parameter of the node.
-        device: Parameter of the node.
-    """
+    """Start the camera and the node, which log to the folder ``output`` and end with the stack."""
     camera = ['source:=tabletop', 'motion:=still', f'rate:={CAMERA_RATE}']
     camera += [f'width:={WIDTH}', f'height:={HEIGHT}']
     segment = [f"model:='{model}'", f'device:={device}']
@@ -101,11 +90,7 @@ def explained(console: Console, children: list[ChildProcess]) -> Iterator[None]:
 def ask_scene(
     client: DemoClient, scene: DemoScene, output: Path
 ) -> tuple[list[Answer], list[NDArray[np.bool_]]]:
-    """Ask everything about one scene: prompt by prompt, then all at once for the overlay.
-
-    Returns:
-        The answers, and the mask that each of them is about.
-    """
+    """Ask prompt by prompt, then all at once for the overlay; return answers and masks."""
     client.show(scene.seed, scene.rgb)
     answers, masks = [], []
     for question in scene.questions:
@@ -150,11 +135,7 @@ def draw_row(scene: DemoScene, answers: list[Answer], masks: list[NDArray[np.boo
 
 
 def write_picture(path: Path, rgb: NDArray[np.uint8]) -> None:
-    """Write an RGB picture.
-
-    Raises:
-        OSError: It cannot be written.
-    """
+    """Write an RGB picture; raises an OSError if it cannot be written."""
     if not cv2.imwrite(str(path), cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)):
         raise OSError(f'cannot write {path}')
 
@@ -162,12 +143,7 @@ def write_picture(path: Path, rgb: NDArray[np.uint8]) -> None:
 def run_demo(
     console: Console, seeds: list[int], model: str, device: str, output: Path
 ) -> list[Answer]:
-    """Run the demo and write its files; print why it fails, if it does.
-
-    Raises:
-        ChildError: A node ends early.
-        ClipsegError: Something does not come, or is refused.
-    """
+    """Run the demo and write its files; print why it fails, if it does, and raise that."""
     answers: list[Answer] = []
     rows: list[list[Tile]] = []
     with ExitStack() as stack:

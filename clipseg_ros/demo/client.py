@@ -28,8 +28,7 @@ class DemoFailure(ClipsegError):
 class DemoClient(SegmentClient):
     """A client of ``/clipseg`` that steers ``/camera`` too.
 
-    Args:
-        check: Called while waiting; raises if waiting has become pointless.
+    While it waits it calls ``check``, which raises if waiting has become pointless.
     """
 
     def __init__(self, check: Callable[[], None]) -> None:
@@ -43,12 +42,7 @@ class DemoClient(SegmentClient):
             )
 
     def wait_until_active(self, timeout: float) -> None:
-        """Wait until the node has loaded its model.
-
-        Raises:
-            DemoFailure: It reports that it cannot, or is not active in time.
-            NodeTimeoutError: It does not answer.
-        """
+        """Wait until the node is active; raises a DemoFailure if it cannot be, or not in time."""
         deadline = time.monotonic() + timeout
         state = None
         while state != State.PRIMARY_STATE_ACTIVE:
@@ -65,16 +59,7 @@ class DemoClient(SegmentClient):
                 )
 
     def show(self, seed: int, picture: NDArray[np.uint8]) -> None:
-        """Have the camera show a scene, and wait until its picture arrives.
-
-        Args:
-            seed: The scene.
-            picture: What it must look like, uint8 of shape (H, W, 3).
-
-        Raises:
-            DemoFailure: The camera refuses, or shows something else.
-            NodeTimeoutError: The camera does not answer.
-        """
+        """Have the camera show a scene, and wait until its picture, uint8 (H, W, 3), arrives."""
         result = self._peer.set_parameter('/camera', 'seed', seed)
         if not result.successful:
             raise DemoFailure(f'the camera refuses scene {seed}: {result.reason}')
@@ -96,13 +81,7 @@ class DemoClient(SegmentClient):
             self._peer.node.destroy_subscription(subscription)
 
     def score(self, stamp: int) -> float | None:
-        """Return the score of the first prompt for the image of a stamp.
-
-        It is None where the node publishes none, for want of the package's own messages.
-
-        Raises:
-            DemoFailure: It does not come.
-        """
+        """Return the score of the first prompt for an image; None where the node publishes none."""
         if not self._peer.node.count_publishers(f'{self.node}/segments'):
             return None
         if not self._peer.wait_until(lambda: stamp in self._scores, 5.0):

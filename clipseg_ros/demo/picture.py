@@ -20,13 +20,7 @@ _TRUTH = (255, 255, 255)
 
 @dataclass(frozen=True)
 class Tile:
-    """One picture of the sheet.
-
-    Attributes:
-        rgb: uint8 of shape (H, W, 3).
-        title: First line of the caption.
-        note: Second line.
-    """
+    """One picture of the sheet, uint8 (H, W, 3), with the two lines of its caption."""
 
     rgb: NDArray[np.uint8]
     title: str
@@ -36,13 +30,7 @@ class Tile:
 def draw_mask(
     rgb: NDArray[np.uint8], mask: NDArray[np.bool_], truth: NDArray[np.bool_]
 ) -> NDArray[np.uint8]:
-    """Tint a mask, and outline its truth in white with a dark rim.
-
-    Args:
-        rgb: The camera's image, uint8 of shape (H, W, 3).
-        mask: What the node found, bool of shape (H, W).
-        truth: What it should have found, bool of shape (H, W).
-    """
+    """Tint a mask, bool (H, W), and outline its truth in white with a dark rim."""
     grey = cv2.cvtColor(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
     picture = np.where(mask[..., None], 0.45 * rgb + 0.55 * np.array(_MASK), 0.6 * grey + 0.4 * rgb)
     picture = np.ascontiguousarray(picture.astype(np.uint8))
@@ -54,15 +42,7 @@ def draw_mask(
 
 
 def contact_sheet(rows: Sequence[Sequence[Tile]], width: int = 280) -> NDArray[np.uint8]:
-    """Lay tiles out with their captions below them.
-
-    Args:
-        rows: Rows of tiles of one shape.
-        width: Width of a tile on the sheet, pixels.
-
-    Returns:
-        uint8 of shape (height, width, 3).
-    """
+    """Lay tiles of one shape out in rows, ``width`` pixels each; return RGB uint8 (H, W, 3)."""
     first = rows[0][0].rgb
     height = round(width * first.shape[0] / first.shape[1])
     columns = max(len(row) for row in rows)

@@ -20,13 +20,10 @@ class Answer:
     """The result for one prompt.
 
     Attributes:
-        scene: Seed of the scene.
-        prompt: The prompt.
-        kind: Kind of the phrase, or ``absent``.
         iou: Intersection over union with the truth, 0…1; None for something absent.
         share: Share of the picture that the mask covers, 0…1.
         score: Of the prompt, 0…1; None without ``~/segments``.
-        latency_ms: Median milliseconds from the camera's stamp to the mask's arrival.
+        latency_ms: Median from the camera's stamp to the mask's arrival.
         fps: Masks a second.
     """
 
@@ -46,11 +43,7 @@ class Answer:
 
 
 def intersection_over_union(mask: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
-    """Return the share of two masks of one shape that they have in common, 0…1.
-
-    Raises:
-        ValueError: Both are empty.
-    """
+    """Return what two masks, of one shape and not both empty, have in common, 0…1."""
     union = int((mask | truth).sum())
     if union == 0:
         raise ValueError('two empty masks have no intersection over union')
@@ -76,12 +69,7 @@ def find_faults(answers: list[Answer]) -> list[str]:
 
 
 def make_table(answers: list[Answer], camera_rate: float) -> Table:
-    """Return the answers as a table for people.
-
-    Args:
-        answers: In the order they are shown; those of a scene together.
-        camera_rate: Frames a second that the camera made: the upper limit.
-    """
+    """Return the answers as a table for people; those of a scene have to stand together."""
     title = f'masks over ROS topics against the renderer; the camera makes {camera_rate:g} frames/s'
     table = Table(title=title, title_justify='left')
     for heading in ('scene', 'prompt', 'kind'):

@@ -21,13 +21,7 @@ MIN_SHARE, MAX_SHARE = 0.015, 0.5
 
 @dataclass(frozen=True)
 class Question:
-    """A prompt with its truth.
-
-    Attributes:
-        text: The prompt.
-        kind: Kind of the phrase, or ``absent``.
-        truth: Where it is true, bool of shape (H, W); all False for something absent.
-    """
+    """A prompt with the kind of its phrase, or ``absent``, and its truth, bool (H, W)."""
 
     text: str
     kind: str
@@ -41,13 +35,7 @@ class Question:
 
 @dataclass(frozen=True)
 class DemoScene:
-    """A scene as the camera shows it, and what is asked about it.
-
-    Attributes:
-        seed: Seed of the scene, of the split that no model is trained on.
-        rgb: The picture, uint8 of shape (H, W, 3).
-        questions: Prompts for things that are there, then one for something that is not.
-    """
+    """A scene of the test split as the camera shows it, uint8 (H, W, 3), and its prompts."""
 
     seed: int
     rgb: NDArray[np.uint8]
@@ -55,12 +43,7 @@ class DemoScene:
 
 
 def make_scene(seed: int, width: int, height: int) -> DemoScene:
-    """Render a scene of the test split, and choose what to ask about it.
-
-    Args:
-        seed: Seed of the scene, as the camera's parameter ``seed``.
-        width: Width of the picture, pixels.
-        height: Height of the picture, pixels.
+    """Render a scene of the test split, sizes in pixels, and choose what to ask about it.
 
     Raises:
         ValueError: The scene shows too little to ask about.
@@ -74,16 +57,12 @@ def make_scene(seed: int, width: int, height: int) -> DemoScene:
 
 
 def choose_questions(frame: Frame, seed: int) -> tuple[Question, ...]:
-    """Choose prompts by rule, not by how well a model does on them.
+    """Choose prompts by rule, not by how well a model does on them; ``seed`` is of the wording.
 
     One phrase of each of :data:`PRESENT_KINDS` whose object takes a share between
     :data:`MIN_SHARE` and :data:`MAX_SHARE` of the picture. Objects not asked for yet come first,
     then short phrases. Other kinds replace those that the scene does not offer. The shortest name
     of something absent comes last.
-
-    Args:
-        frame: The rendered scene.
-        seed: Seed of the wording.
 
     Raises:
         ValueError: The scene shows too little to ask about.

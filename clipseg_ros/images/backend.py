@@ -43,12 +43,9 @@ _GENERIC = re.compile(r'\d+[USF]C\d+')
 
 @dataclass(frozen=True)
 class ImageBackend:
-    """What reads images.
+    """What reads an Image, or a CompressedImage, as RGB uint8 (H, W, 3).
 
-    Attributes:
-        to_rgb: Converts an Image, or a CompressedImage, to RGB uint8 (H, W, 3); raises
-            ImageConversionError where it cannot.
-        notice: What the user should know of it; empty for the default.
+    ``to_rgb`` raises an ImageConversionError where it cannot; ``notice`` is for the user.
     """
 
     to_rgb: Callable[[Any], NDArray[np.uint8]]
@@ -56,11 +53,7 @@ class ImageBackend:
 
 
 def open_backend(name: str, compressed: bool = False) -> ImageBackend:
-    """Return what reads images, after a self-test.
-
-    Args:
-        name: One of :data:`BACKENDS`.
-        compressed: Whether the images are CompressedImage messages.
+    """Return one of :data:`BACKENDS` for Image or CompressedImage messages, after a self-test.
 
     Raises:
         ImageBackendError: There is no such backend, it is not installed, cannot be imported, or
@@ -95,11 +88,7 @@ def open_backend(name: str, compressed: bool = False) -> ImageBackend:
 class _CvBridgeReader:
     """Reads images with cv_bridge, and raises ImageConversionError for bad ones.
 
-    Args:
-        bridge: A CvBridge.
-
-    Attributes:
-        any_step: Whether it reads rows whose bytes are no whole number of pixels.
+    ``any_step`` says whether it reads rows whose bytes are no whole number of pixels.
     """
 
     def __init__(self, bridge: Any) -> None:

@@ -33,15 +33,10 @@ _PNG_START, _PNG_END = b'\x89PNG\r\n\x1a\n', b'IEND\xaeB`\x82'
 
 
 def image_to_rgb(message: Image) -> NDArray[np.uint8]:
-    """Return the pixels of an image message as RGB.
+    """Return the pixels of an image message as RGB uint8 (height, width, 3).
 
-    Args:
-        message: Any encoding of :data:`clipseg_ros.images.encodings.ENCODINGS`, rows padded or not,
-            of either byte order.
-
-    Returns:
-        RGB uint8 of shape (height, width, 3). A view of the message's data where the encoding
-        allows (``rgb8``, ``rgba8``); its rows may be strided. Do not write to it.
+    It may have any of :data:`ENCODINGS`, padded rows and either byte order. For ``rgb8`` and
+    ``rgba8`` it is a view of the message's data, maybe of strided rows: do not write to it.
 
     Raises:
         ImageConversionError: Encoding, size, step, amount of data or values are wrong.
@@ -59,14 +54,10 @@ def image_to_rgb(message: Image) -> NDArray[np.uint8]:
 
 
 def image_to_array(message: Image) -> NDArray[Any]:
-    """Return the values of an image message as they are.
+    """Return the values of an image message as they are: (height, width) or (…, channels).
 
-    Args:
-        message: Any encoding of :data:`clipseg_ros.images.encodings.ENCODINGS` but the packed ones.
-
-    Returns:
-        Of shape (height, width), or (height, width, channels): uint8 for ``mono8`` and ``rgb8``,
-        float32 for ``32FC1``. Often a view of the message's data. Do not write to it.
+    uint8 for ``mono8`` and ``rgb8``, float32 for ``32FC1``; packed encodings have no such values.
+    Often a view of the message's data. Do not write to it.
 
     Raises:
         ImageConversionError: Encoding, size, step or amount of data are wrong.
@@ -80,14 +71,9 @@ def image_to_array(message: Image) -> NDArray[Any]:
 
 
 def depth_to_metres(message: Image) -> NDArray[np.float32]:
-    """Return a depth image in metres (REP 118).
+    """Return a depth image, ``32FC1`` in metres or ``16UC1`` in millimetres, in metres (REP 118).
 
-    Args:
-        message: ``32FC1`` in metres or ``16UC1`` in millimetres.
-
-    Returns:
-        float32 metres of shape (height, width); 0 where the depth is not known (0, NaN, infinite
-        or negative in the message).
+    float32 (height, width); 0 where unknown (0, NaN, infinite or negative in the message).
 
     Raises:
         ImageConversionError: The message is not such an image.
@@ -110,17 +96,12 @@ def depth_to_metres(message: Image) -> NDArray[np.float32]:
 
 
 def compressed_to_rgb(message: CompressedImage) -> NDArray[np.uint8]:
-    """Return the pixels of a compressed image as RGB, in the orientation they are stored.
+    """Return the pixels of a JPEG, PNG or whatever else OpenCV decodes, as they are stored.
 
-    Args:
-        message: JPEG or PNG, or whatever else this OpenCV decodes.
-
-    Returns:
-        RGB uint8 of shape (height, width, 3); 16-bit pictures are scaled to 8 bits.
+    RGB uint8 (height, width, 3); 16-bit pictures are scaled to 8 bits.
 
     Raises:
-        ImageConversionError: The data is empty, truncated or not a picture. OpenCV fills the
-            missing part of a truncated JPEG with grey and says nothing, so that is looked for.
+        ImageConversionError: The data is empty, truncated or not a picture.
     """
     check_compressed(message)
     data = memoryview(message.data)
@@ -143,13 +124,13 @@ def compressed_to_rgb(message: CompressedImage) -> NDArray[np.uint8]:
 
 
 def array_to_image(pixels: NDArray[Any], encoding: str, header: Header) -> Image:
-    """Return a new image message with a copy of the pixels.
+    """Return a new image message with a copy of the pixels; the header is used as it is.
 
     Args:
         pixels: uint8 (H, W) for ``mono8``, uint8 (H, W, 3) for ``rgb8`` or float32 (H, W) for
             ``32FC1``.
         encoding: One of those three.
-        header: Used as it is.
+        header: Of the image.
 
     Raises:
         ValueError: The array does not fit the encoding.
@@ -163,17 +144,7 @@ def array_to_image(pixels: NDArray[Any], encoding: str, header: Header) -> Image
 
 
 def fill_image(message: Image, pixels: NDArray[Any], encoding: str, header: Header) -> None:
-    """Write pixels into a message, in its own memory where the size has not changed.
-
-    Args:
-        message: The message to write to.
-        pixels: As for :func:`array_to_image`.
-        encoding: As for :func:`array_to_image`.
-        header: Used as it is.
-
-    Raises:
-        ValueError: The array does not fit the encoding.
-    """
+    """Write pixels as :func:`array_to_image`, in the message's memory if the size is the same."""
     dtype, channels = _output_encoding(encoding)
     shape = pixels.shape[:2] if channels == 1 else (*pixels.shape[:2], channels)
     if pixels.dtype != dtype or pixels.ndim < 2 or pixels.shape != shape:
@@ -187,18 +158,8 @@ def open_image(
 ) -> NDArray[Any]:
     """Give a message the size of an image, and return its pixels to write to.
 
-    Args:
-        message: The message; its memory is kept where the size has not changed.
-        height: Pixels.
-        width: Pixels.
-        encoding: As for :func:`array_to_image`.
-        header: Used as it is.
-
-    Returns:
-        View of the message's own memory, (H, W) or (H, W, 3); not cleared.
-
-    Raises:
-        ValueError: There is no such encoding.
+    They are a view of its own memory, (H, W) or (H, W, 3); not cleared, and kept where the size
+    has not changed. Raises a ValueError for an encoding that :func:`array_to_image` does not take.
     """
     dtype, channels = _output_encoding(encoding)
     step = width * channels * np.dtype(dtype).itemsize
@@ -228,11 +189,7 @@ def _output_encoding(encoding: str) -> tuple[type[np.generic], int]:
 
 
 def find_encoding(name: str) -> Encoding:
-    """Return the memory layout of an encoding.
-
-    Raises:
-        ImageConversionError: It is not one of :data:`clipseg_ros.images.encodings.ENCODINGS`.
-    """
+    """Return the memory layout of an encoding; raises an ImageConversionError if it is unknown."""
     encoding = ENCODINGS.get(name)
     if encoding is None:
         raise ImageConversionError(
@@ -244,15 +201,7 @@ def find_encoding(name: str) -> Encoding:
 
 
 def check_layout(message: Image, encoding: Encoding) -> None:
-    """Make sure that size, step and amount of data of an image fit each other.
-
-    Args:
-        message: The image.
-        encoding: Its own.
-
-    Raises:
-        ImageConversionError: They do not.
-    """
+    """Raise an ImageConversionError unless an image's size, step and amount of data fit."""
     width, height, step = message.width, message.height, message.step
     name = message.encoding
     if width == 0 or height == 0:
@@ -284,11 +233,7 @@ def check_layout(message: Image, encoding: Encoding) -> None:
 
 
 def check_compressed(message: CompressedImage) -> None:
-    """Make sure that a compressed image is in colour and not truncated.
-
-    Raises:
-        ImageConversionError: It is depth, empty or truncated.
-    """
+    """Raise an ImageConversionError for a compressed image of depth, or one empty or truncated."""
     if 'compressedDepth' in message.format:
         raise ImageConversionError(
             'format',

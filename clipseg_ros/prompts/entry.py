@@ -20,14 +20,7 @@ PICTURE_PAUSE = 0.25
 
 
 class PromptEntry:
-    """A way by which prompts come while the node is configured.
-
-    Args:
-        node: The node.
-        interfaces: The package's own messages, if they are built.
-        server: Has the prompts.
-        log: For refusals.
-    """
+    """A way by which prompts come while the node is configured; refusals go to the log."""
 
     def __init__(
         self, node: Any, interfaces: Interfaces | None, server: PromptServer, log: ThrottledLog
@@ -66,12 +59,9 @@ class PromptEntry:
         self._entities.append((self._node.destroy_subscription, subscription))
 
     def _serve(self, service_type: Any, name: str, act: Callable[[Any, Any], str]) -> None:
-        """Create a service that answers with what ``act`` returns, or with the reason of its error.
+        """Create the service ``~/name``, which answers with what ``act`` returns or with its error.
 
-        Args:
-            service_type: Its type; answers have the fields ``success`` and ``message``.
-            name: Its name, below the node's.
-            act: Given request and answer, fills in further fields and returns the message.
+        ``act`` gets request and answer; it fills in fields other than ``success`` and ``message``.
         """
 
         def answer(request: Any, response: Any) -> Any:

@@ -51,11 +51,7 @@ _FIELDS: dict[str, tuple[type, ...]] = {
 
 
 def save_prompts(path: Path, active: Sequence[ActivePrompt]) -> None:
-    """Write the prompts to a file, in place of an older one.
-
-    Args:
-        path: The file; its folder is made if it is missing.
-        active: The prompts.
+    """Write the prompts to a file, in place of an older one; its folder is made if it is missing.
 
     Raises:
         PromptError: It cannot be written.

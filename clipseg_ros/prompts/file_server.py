@@ -23,10 +23,9 @@ class PromptFiles(PromptEntry):
         self._serve(Trigger, 'load_prompts', self._load)
 
     def restore(self) -> bool:
-        """Restore the prompts if the parameter names a file that is there.
+        """Restore the prompts from the parameter's file, if it is there; return whether they were.
 
-        Returns:
-            Whether they were. A file that cannot be restored is one line in the log.
+        A file that cannot be restored is one line in the log.
         """
         logger, path = self._node.get_logger(), self._path()
         if path is None:

@@ -23,10 +23,7 @@ if TYPE_CHECKING:
 def read_message(message: Any, pictures: Mapping[str, Prompt]) -> PromptRequest:
     """Return the request that a ``clipseg_ros/Prompt`` makes.
 
-    Args:
-        message: The message.
-        pictures: The active prompts with a picture, by
-            :func:`~clipseg_ros.prompts.set.key_of` of their names.
+    ``pictures`` are those of :class:`~clipseg_ros.prompts.set.PromptSet`.
 
     Raises:
         PromptError: A field is wrong, or its picture or mask cannot be read.
@@ -52,13 +49,9 @@ def read_message(message: Any, pictures: Mapping[str, Prompt]) -> PromptRequest:
 def write_messages(
     message_type: Any, active: Iterable[ActivePrompt], threshold: float, presence: float
 ) -> list[Any]:
-    """Return messages of active prompts, without their pictures.
+    """Return ``clipseg_ros/Prompt`` messages of active prompts, without their pictures.
 
-    Args:
-        message_type: The class ``clipseg_ros/Prompt``.
-        active: The prompts.
-        threshold: For prompts without a threshold of their own.
-        presence: The same for the presence threshold.
+    ``threshold`` and ``presence`` are for prompts without thresholds of their own.
     """
     return [
         message_type(
@@ -83,11 +76,7 @@ def weight_of(prompt: Prompt) -> float:
 
 
 def mask_of(message: Image) -> NDArray[np.bool_]:
-    """Return where an image is not 0, bool (H, W).
-
-    Raises:
-        ImageConversionError: It cannot be read.
-    """
+    """Return where an image is not 0, bool (H, W); raises an ImageConversionError."""
     return np.asarray(image_to_rgb(message).any(axis=2))
 
 

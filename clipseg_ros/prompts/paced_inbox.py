@@ -29,13 +29,10 @@ class _PacedGate(Gate):
 
 
 class PacedInbox:
-    """Holds the newest command of each kind until it may take effect.
+    """Holds the newest command of each kind until it may take effect, in the node's executor.
 
     The first command takes effect at once. One that comes too soon after it waits, and a newer one
     of its kind replaces it. Commands of several kinds take effect in the order in which they came.
-
-    Args:
-        node: Commands come and take effect in its executor's thread.
     """
 
     def __init__(self, node: Any) -> None:
@@ -65,10 +62,7 @@ class PacedInbox:
     def put(self, kind: str, act: Callable[[], None], pause: float) -> None:
         """Take a command, in place of a waiting one of its kind.
 
-        Args:
-            kind: Its kind.
-            act: The command.
-            pause: Seconds until the next command may take effect.
+        ``pause`` is the time until the next command may take effect, seconds.
         """
         self._waiting.pop(kind, None)
         self._waiting[kind] = act, pause

@@ -20,14 +20,7 @@ Labels = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Place:
-    """A box or a point in a frame.
-
-    Attributes:
-        x: Pixels to the right; of a box, its left edge.
-        y: Pixels down; of a box, its upper edge.
-        width: Of the box, pixels; 0 for a point.
-        height: Of the box, pixels; 0 for a point.
-    """
+    """A box in a frame, or, of width and height 0, a point; pixels from the upper left."""
 
     x: int
     y: int
@@ -42,13 +35,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Picked:
-    """What was cut out.
-
-    Attributes:
-        example: The frame, with the mask of what was cut out.
-        box: (x, y, width, height) around the mask, pixels.
-        how: What the mask is, in words.
-    """
+    """The frame with the mask of the part, its box (x, y, width, height), and words on it."""
 
     example: SupportImage
     box: tuple[int, int, int, int]
@@ -56,13 +43,10 @@ class Picked:
 
 
 def pick(place: Place, image: NDArray[np.uint8], labels: Labels | None = None) -> Picked:
-    """Cut an example out of a frame.
+    """Cut an example out of a frame, (H, W, 3) uint8 RGB. A box is clipped to the frame.
 
-    Args:
-        place: A point, or a box, which is clipped to the frame.
-        image: The frame, (H, W, 3) uint8 RGB.
-        labels: (H, W) uint8, the labels of this frame, if they are known. For a point, the
-            connected part of the label under it is the example.
+    ``labels``, (H, W) uint8, are those of this frame, if they are known. For a point, the connected
+    part of the label under it is the example.
 
     Raises:
         PromptError: Point or box lies outside of the frame, or the box has no area.

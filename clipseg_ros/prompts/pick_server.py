@@ -23,12 +23,9 @@ from clipseg_ros.ros.qos import QosWatch
 
 @dataclass(frozen=True)
 class PickFrame:
-    """A frame to cut an example out of.
+    """A frame to cut an example out of, (H, W, 3) uint8 RGB, and its age in seconds.
 
-    Attributes:
-        image: (H, W, 3) uint8 RGB.
-        age: Seconds since it arrived.
-        labels: Returns its labels, (H, W) uint8; None if it was not segmented.
+    ``labels`` returns its labels, (H, W) uint8; it is None if the frame was not segmented.
     """
 
     image: NDArray[np.uint8]
@@ -39,10 +36,7 @@ class PickFrame:
 class PickServer(PromptEntry):
     """``~/pick``, ``~/pick_point`` and ``~/pick_box``: make prompts of parts of a frame.
 
-    Args:
-        frame: Returns the frame to cut from; its argument says whether labels help. Raises a
-            PromptError if there is none.
-        entry: As :class:`PromptEntry` takes them.
+    ``frame`` returns it, or raises a PromptError; its argument says whether labels help.
     """
 
     def __init__(self, frame: Callable[[bool], PickFrame], *entry: Any) -> None:

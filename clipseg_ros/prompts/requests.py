@@ -19,16 +19,11 @@ def as_requests(active: Iterable[ActivePrompt]) -> list[PromptRequest]:
 def from_text(
     prompts: Sequence[Prompt], active: Iterable[ActivePrompt], text_weight: Callable[[], float]
 ) -> list[PromptRequest]:
-    """Return what a text asks for.
+    """Return what a text, read as prompts, asks for.
 
-    A phrase under the name of a prompt with a picture is mixed with that picture. Prompts that are
-    pictures alone stay beside the text, and so does the picture of ``example``. A blank text stops
-    everything.
-
-    Args:
-        prompts: As read from the text.
-        active: What is active.
-        text_weight: Returns the share of the words in what is mixed anew.
+    A phrase under the name of a prompt with a picture is mixed with that picture, ``text_weight()``
+    being the share of the words. Prompts that are pictures alone stay beside the text, and so does
+    the picture of ``example``. A blank text stops everything.
     """
     if not prompts:
         return []
@@ -57,13 +52,7 @@ def with_prompt(active: Iterable[ActivePrompt], prompt: Prompt) -> list[PromptRe
 def with_example(
     active: Sequence[ActivePrompt], example: SupportImage, text_weight: Callable[[], float]
 ) -> list[PromptRequest]:
-    """Return the active prompts with a picture of ``example``, whose words stay.
-
-    Args:
-        active: What is active.
-        example: The picture.
-        text_weight: Returns the share of the words in what is mixed anew.
-    """
+    """Return the active prompts with a picture of ``example``, whose words stay."""
     requests = {key_of(entry.name): request
                 for entry, request in zip(active, as_requests(active), strict=True)}  # fmt: skip
     old = requests.get(EXAMPLE)
@@ -79,13 +68,7 @@ def with_example(
 def with_text_weight(
     active: Iterable[ActivePrompt], before: float, weight: float
 ) -> list[PromptRequest]:
-    """Return the active prompts with another share of the words.
-
-    Args:
-        active: What is active.
-        before: The share of before; prompts that have another of their own keep that.
-        weight: The share of now.
-    """
+    """Return the active prompts with another share of the words, where it was that of before."""
     return [
         replace(request, prompt=replace(request.prompt, weight=weight))
         if is_mixed(request.prompt) and math.isclose(request.prompt.weight, before, abs_tol=1e-6)

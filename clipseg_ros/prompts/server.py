@@ -58,13 +58,11 @@ class PromptServer:
     def change(self, requests: Sequence[PromptRequest], text: Texts | None = None) -> None:
         """Make these the active prompts: check, apply, announce, and write the parameter.
 
-        Args:
-            requests: At most 254, of different names; none stops.
-            text: Value of the parameter ``prompt``; by default it is written from the requests.
+        An empty list stops. ``text`` is the parameter's value; by default it is written from the
+        requests.
 
         Raises:
-            PromptError: The model cannot read one, or they do not go together. Nothing has
-                changed.
+            PromptError: The model cannot read one, or they do not go together: nothing has changed.
         """
         self._check(requests)
         self._apply(requests)
@@ -87,11 +85,7 @@ class PromptServer:
         self.pair.forget()
 
     def read(self, text: Texts) -> list[PromptRequest]:
-        """Return what a text asks for, given the pictures that are active.
-
-        Raises:
-            PromptError: It cannot be read.
-        """
+        """Return what a text asks for, given the pictures that are active; raises a PromptError."""
         return from_text(read_prompts(text), self.prompts.active, self.text_weight)
 
     def find_problem(self, parameter: Parameter) -> str:
@@ -137,12 +131,7 @@ class PromptServer:
             self._apply(self._first)
 
     def remix(self, before: float, weight: float) -> None:
-        """Follow the parameter ``text_weight``.
-
-        Args:
-            before: What it was. Prompts that were given another weight of their own keep that.
-            weight: What it is now.
-        """
+        """Follow ``text_weight``; prompts that were given another weight of their own keep that."""
         mixed = with_text_weight(self.prompts.active, before, weight)
         if mixed != as_requests(self.prompts.active):
             self.change(mixed)

@@ -20,13 +20,7 @@ EXAMPLE = 'example'
 
 @dataclass(frozen=True)
 class ActivePrompt:
-    """A prompt and its id.
-
-    Attributes:
-        id: 1…254, its value in a label image.
-        prompt: What to search for.
-        enabled: Whether it is searched for.
-    """
+    """A prompt and its id, 1…254, which is its value in a label image."""
 
     id: int
     prompt: Prompt
@@ -40,13 +34,7 @@ class ActivePrompt:
 
 @dataclass(frozen=True)
 class PromptRequest:
-    """A prompt to activate.
-
-    Attributes:
-        prompt: What to search for.
-        enabled: Whether it is searched for.
-        id: The id to give it; 0 leaves the choice to the node.
-    """
+    """A prompt to activate, and the id to give it; 0 leaves the choice to the node."""
 
     prompt: Prompt
     enabled: bool = True
@@ -86,16 +74,11 @@ class PromptSet:
         }
 
     def replace(self, requests: Sequence[PromptRequest]) -> tuple[ActivePrompt, ...]:
-        """Make these the active prompts, or raise and change nothing.
-
-        Args:
-            requests: At most 254, of different names; none stops.
-
-        Returns:
-            What is active now.
+        """Make these the active prompts (an empty list stops), and return them.
 
         Raises:
-            PromptError: Too many prompts, two of one name, or an id that another name has.
+            PromptError: Too many prompts, two of one name, or an id that another name has. Nothing
+                has changed.
         """
         ids = self.check(requests)
         active = [
@@ -110,11 +93,7 @@ class PromptSet:
         return self.active
 
     def check(self, requests: Sequence[PromptRequest]) -> dict[str, int]:
-        """Return the id that each name would get, by :func:`key_of`; change nothing.
-
-        Raises:
-            PromptError: As :meth:`replace`.
-        """
+        """Return the id that each name would get, by :func:`key_of`; raises as :meth:`replace`."""
         if len(requests) > MAX_PROMPTS:
             raise PromptError(
                 f'{len(requests)} prompts at once, and at most {MAX_PROMPTS} are possible '

@@ -20,12 +20,7 @@ NO_STAMP = 0
 
 @dataclass(frozen=True, eq=False)
 class SupportImage:
-    """An example to search for.
-
-    Attributes:
-        image: (H, W, 3) uint8 RGB.
-        mask: (H, W) bool, or None for the whole image.
-    """
+    """An example, (H, W, 3) uint8 RGB, and its mask, (H, W) bool, or None for the whole image."""
 
     image: NDArray[np.uint8]
     mask: NDArray[np.bool_] | None = None
@@ -39,14 +34,7 @@ class SupportPair:
         self._mask: tuple[int, NDArray[np.bool_]] | None = None
 
     def add_image(self, image: NDArray[np.uint8], stamp: int) -> SupportImage:
-        """Take an image, with the mask that waits for it.
-
-        Args:
-            image: (H, W, 3) uint8 RGB.
-            stamp: Of the message, nanoseconds.
-
-        Returns:
-            The example of now.
+        """Take an image, with the mask that waits for it, and return the example of now.
 
         Raises:
             PromptError: The waiting mask is not of its size. Both are dropped; the image of before
@@ -61,14 +49,7 @@ class SupportPair:
         return SupportImage(image, mask)
 
     def add_mask(self, mask: NDArray[np.bool_], stamp: int) -> SupportImage | None:
-        """Take a mask.
-
-        Args:
-            mask: (H, W) bool, true on the example.
-            stamp: Of the message, nanoseconds.
-
-        Returns:
-            The example of now; None if the mask waits for its image.
+        """Take a mask, true on the example; return the example, None if it waits for its image.
 
         Raises:
             PromptError: It is empty, or not of the size of its image. It is dropped.

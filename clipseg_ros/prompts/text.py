@@ -13,11 +13,7 @@ Texts = str | tuple[str, ...]
 
 
 def check_texts(value: Any) -> Texts:
-    """Return a value of the parameter ``prompt`` if it is a text or a list of texts.
-
-    Raises:
-        PromptError: It is neither.
-    """
+    """Return a value of the parameter ``prompt`` as texts; raises a PromptError if it is none."""
     if isinstance(value, str):
         return value
     if isinstance(value, (list, tuple)) and all(isinstance(item, str) for item in value):
@@ -26,13 +22,7 @@ def check_texts(value: Any) -> Texts:
 
 
 def read_prompts(value: str | Sequence[str]) -> list[Prompt]:
-    """Read prompts from a text, or from several of them. Nothing else here parses texts.
-
-    Args:
-        value: ``mug; grass: short green grass``, or a list of such texts.
-
-    Returns:
-        The prompts in order; none for blank text.
+    """Read prompts from ``mug; grass: short green grass``, or a list of such texts; none if blank.
 
     Raises:
         PromptError: As :func:`clipseg_model.prompts.parse_prompts`.
@@ -52,14 +42,7 @@ def write_prompts(prompts: Iterable[Prompt]) -> str:
 
 
 def check_written(name: str, phrase: str) -> tuple[str | None, str | None]:
-    """Make sure that a name and a phrase, written as text, are read as they went in.
-
-    Args:
-        name: Blank for none.
-        phrase: Blank for none.
-
-    Returns:
-        Name and phrase, None for blank ones.
+    """Return a name and a phrase, None for blank ones, that as text are read as they went in.
 
     Raises:
         PromptError: They hold something that separates prompts or names, or are too long.
