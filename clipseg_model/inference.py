@@ -1,7 +1,8 @@
-"""From normalised pixels and prompts to logits: what a segmenter has of the model itself."""
+"""From pixels and prompts to logits, and from logits to results."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from clipseg_model.calibration import top_scores
-from clipseg_model.devices import resolve_device
+from clipseg_model.errors import ClipsegError
 from clipseg_model.model_card import ModelCard
 from clipseg_model.modeling.base import (
     ImageFeatures,
@@ -19,14 +20,14 @@ from clipseg_model.modeling.base import (
     check_weights,
 )
 from clipseg_model.modeling.preprocessing import Preprocessor
+from clipseg_model.prompting.competition import compete
 from clipseg_model.prompting.embedding import PromptEmbedder
 from clipseg_model.prompts import Prompt
-from clipseg_model.reading import check_finite
 from clipseg_model.regions import Box
 from clipseg_model.runtime import Runtime, wrap_model
+from clipseg_model.runtime.devices import resolve_device
+from clipseg_model.segmentation import PromptResult, Segmentation
 from clipseg_model.settings import SegmentSettings
-
-__all__ = ['Inference']
 
 VIEW_BATCH = 8
 """Views of an image that are encoded at once."""
@@ -132,7 +133,7 @@ class Inference:
         features = self.runtime.encode_image(pixels)
         condition = self.runtime.embed_texts(['a']).expand(prompts, -1)
         logits = self.decode(features, self.runtime.encode_prompts(condition))
-        check_finite(logits, self.card.name)
+        self._check_finite(logits)
         top_scores(logits)
 
     def segment_views(
@@ -170,5 +171,56 @@ class Inference:
         features = self.runtime.encode_image(torch.cat(list(pixels)))
         condition = torch.stack([self.conditions(own, settings) for own in prompts])
         logits = self.decode(features, self.runtime.encode_prompts(condition))
-        check_finite(logits, self.card.name)
+        self._check_finite(logits)
         return logits
+
+    def read(
+        self,
+        logits: Tensor,
+        prompts: Sequence[Prompt],
+        threshold: float | None,
+        size: tuple[int, int],
+    ) -> Segmentation:
+        """Make results of logits: competition, presence and thresholds.
+
+        Args:
+            logits: (P, h, w) at the model's resolution, on any device.
+            prompts: Their P prompts.
+            threshold: Probability in (0, 1) for the prompts that have none of their own; the
+                card's where None.
+            size: Height and width of the image, pixels.
+
+        Returns:
+            A result for each prompt that is not negative, in their order.
+
+        Raises:
+            ClipsegError: The logits are not finite.
+            PromptError: All prompts are negative.
+        """
+        self._check_finite(logits)
+        card = self.card
+        default = card.threshold if threshold is None else threshold
+        logits, asked = compete(logits, prompts, default, card.presence_threshold)
+        height, width = size
+        answers = zip(asked, top_scores(logits), logits.cpu().numpy(), strict=True)
+        results = [
+            PromptResult(
+                prompt=prompt,
+                threshold=default if prompt.threshold is None else prompt.threshold,
+                score=score,
+                presence=score >= prompt.present_from(card.presence_threshold),
+                logits=array,
+                height=height,
+                width=width,
+            )
+            for prompt, score, array in answers
+        ]
+        return Segmentation(height, width, results, card.name)
+
+    def _check_finite(self, logits: Tensor) -> None:
+        """Refuse logits that are not finite; waits for a GPU."""
+        if not math.isfinite(float(logits.sum())):
+            raise ClipsegError(
+                f'The model {self.card.name!r} gave logits that are not finite: its weights are '
+                'damaged, or its precision is too low for them'
+            )

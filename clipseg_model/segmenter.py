@@ -20,14 +20,11 @@ from clipseg_model.modeling.base import (
     SegmentationModel,
 )
 from clipseg_model.prompts import Prompt, as_prompts, check_probability
-from clipseg_model.reading import read_logits
 from clipseg_model.regions import Box
 from clipseg_model.runtime import Runtime
 from clipseg_model.segmentation import Segmentation
 from clipseg_model.settings import SegmentSettings
 from clipseg_model.video.still import StillDetector
-
-__all__ = ['Segmenter']
 
 
 class _Default:
@@ -298,16 +295,6 @@ class Segmenter(Inference):
         if self._encoded is None:
             raise ImageError('There is no encoding to reuse: give the pixels of the image')
         return self.decode_prompts(self._encoded, list(prompts), settings or self.settings)
-
-    def read(
-        self,
-        logits: Tensor,
-        prompts: Sequence[Prompt],
-        threshold: float | None,
-        size: tuple[int, int],
-    ) -> Segmentation:
-        """Make results of logits: :func:`clipseg_model.reading.read_logits` with this card."""
-        return read_logits(logits, prompts, threshold, size, self.card)
 
     def release_caches(self) -> None:
         """Forget the image that was set and what the decoder knows of prompts, to free memory.

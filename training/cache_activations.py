@@ -25,9 +25,9 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from clipseg_model.atomic_files import write_atomically
-from clipseg_model.devices import resolve_device
 from clipseg_model.errors import ClipsegError
 from clipseg_model.modeling.base import SegmentationModel
+from clipseg_model.runtime.devices import resolve_device
 from training.datasets.sources import open_source
 from training.loop.activations import DESCRIPTION, description, taps_of
 from training.loop.feeding import DrawnPictures, Load, Place, join

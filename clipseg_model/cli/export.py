@@ -93,10 +93,10 @@ def export(
     Runtimes make what they need by themselves, except int8, which needs images: --calibration
     names them, and the masks are compared with those of fp32 on the same images.
     """
-    from clipseg_model.devices import resolve_device
     from clipseg_model.quantization import export_int8
     from clipseg_model.registry import load_model
     from clipseg_model.runtime import runtime_class
+    from clipseg_model.runtime.devices import resolve_device
     from clipseg_model.runtime.export_files import exports_folder, weights_digest
     from clipseg_model.runtime.exported import ExportedRuntime
     from clipseg_model.runtime.split import check_exportable

@@ -93,7 +93,7 @@ class ZoomOptions:
                 )
 
     def _proposer(self, device: str) -> Proposer:
-        from clipseg_model.devices import resolve_device
+        from clipseg_model.runtime.devices import resolve_device
         from clipseg_model.zoom.detectors import DEFAULT_DETECTOR, DetectorProposals, load_detector
         from clipseg_model.zoom.proposals import CoarseProposals, GivenBoxes
 

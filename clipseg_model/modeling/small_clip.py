@@ -92,7 +92,7 @@ class Lite0Stem(nn.Module):
         self.requires_grad_(False)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Maps (B, 3, H, W) to features (B, 272, H / 16, W / 16)."""
+        """Map (B, 3, H, W) to features (B, 272, H / 16, W / 16)."""
         hidden = self.conv(pixels.contiguous(memory_format=torch.channels_last))
         fine = hidden
         for index, block in enumerate(self.blocks):
@@ -116,7 +116,7 @@ class PreNormBlock(nn.Module):
         self.linear2 = Dense(4 * width, width)
 
     def forward(self, tokens: Tensor, bias: Tensor | None = None) -> Tensor:
-        """Maps (M, N, C) to (M, N, C); ``bias`` is added to the attention scores."""
+        """Map (M, N, C) to (M, N, C); ``bias`` is added to the attention scores."""
         sequences, length, width = tokens.shape
         qkv = self.in_proj(self.norm1(tokens))
         qkv = qkv.view(sequences, length, 3, self.num_heads, width // self.num_heads)
@@ -169,7 +169,7 @@ class TextTower(nn.Module):
         self._tokenizer: BertWordPieceTokenizer | None = None
 
     def tokenizer(self) -> BertWordPieceTokenizer:
-        """Returns the tokenizer of the vocabulary that the weights hold."""
+        """Return the tokenizer of the vocabulary that the weights hold."""
         if self._tokenizer is None:
             packed = self.vocabulary.cpu().numpy().tobytes()
             pieces = zlib.decompress(packed).decode().split('\n')
@@ -179,7 +179,7 @@ class TextTower(nn.Module):
         return self._tokenizer
 
     def tokenize(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Splits texts into word pieces.
+        """Split texts into word pieces.
 
         Args:
             texts: P texts.
@@ -214,11 +214,11 @@ class TextTower(nn.Module):
         return padded, torch.arange(longest) < lengths[:, None]
 
     def words(self, pieces: Tensor) -> Tensor:
-        """Looks up word-piece vectors: ids (P, T) to (P, T, word_dim), unit variance or so."""
+        """Look up word-piece vectors: ids (P, T) to (P, T, word_dim), unit variance or so."""
         return self.table[pieces].to(self.scale.dtype) * self.scale
 
     def forward(self, words: Tensor, mask: Tensor) -> Tensor:
-        """Embeds word vectors (P, T, word_dim) with their mask (P, T) as (P, E)."""
+        """Embed word vectors (P, T, word_dim) with their mask (P, T) as (P, E)."""
         tokens = self.reduce(words)
         start = self.start.to(tokens.dtype).expand(len(tokens), 1, -1)
         tokens = torch.cat([start, tokens], 1) + self.positions[: tokens.shape[1] + 1]
@@ -304,13 +304,13 @@ class SmallClip(nn.Module):
         )
 
     def config(self) -> dict[str, Any]:
-        """Returns the constructor's arguments and the type, as plain JSON types."""
+        """Return the constructor's arguments and the type, as plain JSON types."""
         return {'type': 'small_clip', **self._options}
 
     def image_tokens(
         self, pixels: Tensor, layers: Sequence[int]
     ) -> tuple[list[Tensor], tuple[int, int]]:
-        """Encodes images up to the deepest wanted block.
+        """Encode images up to the deepest wanted block.
 
         Args:
             pixels: (B, 3, H, W), normalised with ``mean`` and ``std``; H, W multiples of 16.
@@ -332,7 +332,7 @@ class SmallClip(nn.Module):
         return taps, grid
 
     def tokens_before(self, pixels: Tensor, block: int) -> tuple[Tensor, tuple[int, int]]:
-        """Encodes images up to where a block begins.
+        """Encode images up to where a block begins.
 
         Args:
             pixels: As :meth:`image_tokens` takes them.
@@ -362,13 +362,13 @@ class SmallClip(nn.Module):
         return self.run_blocks(tokens, 0, block), grid
 
     def run_blocks(self, tokens: Tensor, start: int, stop: int) -> Tensor:
-        """Runs tokens (M, N, C), any number N of them, through the blocks start ≤ i < stop."""
+        """Run tokens (M, N, C), any number N of them, through the blocks start ≤ i < stop."""
         for block in self.blocks[start:stop]:
             tokens = block(tokens)
         return tokens
 
     def _position_embedding(self, grid: tuple[int, int]) -> Tensor:
-        """Returns the position embeddings (1 + gh·gw, C) interpolated to a grid."""
+        """Return the position embeddings (1 + gh·gw, C) interpolated to a grid."""
         side = self._options['grid']
         if grid == (side, side):
             return self.positions
@@ -378,16 +378,16 @@ class SmallClip(nn.Module):
         return torch.cat([self.positions[:1], resized])
 
     def project(self, tokens: Tensor) -> Tensor:
-        """Maps tokens of the last block (…, C) into the embedding space (…, E)."""
+        """Map tokens of the last block (…, C) into the embedding space (…, E)."""
         return self.proj(self.norm(tokens))
 
     def embed_images(self, pixels: Tensor) -> Tensor:
-        """Embeds normalised images (P, 3, H, W) by their CLS token as (P, E)."""
+        """Embed normalised images (P, 3, H, W) by their CLS token as (P, E)."""
         taps, _ = self.image_tokens(pixels, [self.num_blocks - 1])
         return self.project(taps[0][:, 0])
 
     def embed_texts(self, texts: Sequence[str]) -> Tensor:
-        """Embeds P texts as (P, E).
+        """Embed P texts as (P, E).
 
         Raises:
             PromptError: If no word of a text is known.

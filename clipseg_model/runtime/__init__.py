@@ -15,11 +15,11 @@ from typing import Any
 
 import torch
 
-from clipseg_model.devices import resolve_device
 from clipseg_model.errors import ClipsegError, RuntimeMissingError
 from clipseg_model.model_card import ModelCard
 from clipseg_model.modeling.base import SegmentationModel
 from clipseg_model.runtime.base import PRECISIONS, Runtime
+from clipseg_model.runtime.devices import resolve_device
 from clipseg_model.runtime.eager import EagerRuntime
 
 __all__ = [

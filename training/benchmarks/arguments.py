@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from clipseg_model.devices import resolve_device
 from clipseg_model.errors import DeviceError
+from clipseg_model.runtime.devices import resolve_device
 
 
 def frame_size(text: str) -> tuple[int, int]:

@@ -36,12 +36,12 @@ from numpy.typing import NDArray
 
 from clipseg_model import Prompt, Segmenter, create_model
 from clipseg_model.atomic_files import write_atomically
-from clipseg_model.devices import resolve_device
 from clipseg_model.model_card import ModelCard
 from clipseg_model.modeling.base import SegmentationModel, build_model
 from clipseg_model.quantization import FEWEST_IMAGES, export_int8
 from clipseg_model.registry import get_card, load_model
 from clipseg_model.runtime import create_runtime
+from clipseg_model.runtime.devices import resolve_device
 from clipseg_model.runtime.export_files import exports_folder, weights_digest
 from clipseg_model.runtime.openvino_runtime import INT8_VARIANT
 from training.benchmarks.arguments import add_device, count_of_cameras, frame_size

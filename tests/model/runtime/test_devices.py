@@ -5,8 +5,8 @@ import logging
 import pytest
 import torch
 
-from clipseg_model.devices import describe_device, resolve_device
 from clipseg_model.errors import DeviceError
+from clipseg_model.runtime.devices import describe_device, resolve_device
 
 
 @pytest.fixture
