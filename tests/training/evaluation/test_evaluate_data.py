@@ -21,6 +21,7 @@ from clipseg_model import Segmenter
 from clipseg_model.model_card import ModelCard
 from tests.training.tiny_runs import Shapes, ShapesSettings, tiny_settings
 from training.datasets.phrasecut import PhraseCut, PhraseCutSettings
+from training.datasets.refmatte import RefMatte, RefMatteSettings
 from training.datasets.samples import sample_rng
 from training.evaluation import data_command
 from training.evaluation.modes import Evaluation, EvaluationError, evaluate, paper_prompts
@@ -143,8 +144,6 @@ class TestNativeMode:
 
 
 def test_mattes_are_measured_where_there_are_some(model, card, tmp_path):
-    from training.datasets.refmatte import RefMatte, refmatte
-
     for part in ('image', 'mask'):
         (tmp_path / part).mkdir()
     rng = np.random.default_rng(0)
@@ -154,7 +153,9 @@ def test_mattes_are_measured_where_there_are_some(model, card, tmp_path):
     Image.fromarray(alpha).save(tmp_path / 'mask/p_0.png')
     entries = {'p_0': {'image_name': 'p', 'expressions': ['the dog', 'a lively dog']}}
     (tmp_path / 'refmatte_rw100_label.json').write_text(json.dumps(entries))
-    data = RefMatte(refmatte(tmp_path, 'rw100'))
+    labels = tmp_path / 'refmatte_rw100_label.json'
+    folders = {'images': tmp_path / 'image', 'mattes': tmp_path / 'mask'}
+    data = RefMatte(RefMatteSettings(labels=labels, **folders))
     tally = evaluate(model, card, data, Evaluation('native'), cpu())
     segmenter = Segmenter(model, card, 'cpu')
     off = [
