@@ -10,16 +10,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ['replacing', 'write_atomically']
-
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
     """Write a file or a folder in place of an older one, complete or not at all.
 
-    Args:
-        path: The target; its folder is made. An older file passes its mode on, a new one gets the
-            mode that the umask gives. An older folder is removed with all that it holds.
+    The folder of ``path`` is made. An older file passes its mode on, a new one gets the mode that
+    the umask gives. An older folder is removed with all that it holds.
 
     Yields:
         A path beside the target where nothing is yet, and where the block writes one file or makes
@@ -33,6 +30,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
     # The name is new, so that two writers of one target do not meet, and ends in a suffix that no
     # reader of the folder looks for.
     temporary = path.with_name(f'.{path.name}.{secrets.token_hex(4)}.part')
+    # Some writers, safetensors among them, make files that only their owner may read.
     mode = _mode(path if path.exists() else temporary)
     try:
         yield temporary
@@ -49,21 +47,14 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
 
 def write_atomically(path: str | Path, content: str | bytes) -> None:
-    """Write text (UTF-8) or bytes to a file as :func:`replacing` does.
-
-    Raises:
-        OSError: The file cannot be written; an older one is untouched.
-    """
+    """Write text (UTF-8) or bytes to a file as :func:`replacing` does; raises OSError likewise."""
     data = content.encode() if isinstance(content, str) else content
     with replacing(path) as temporary:
         temporary.write_bytes(data)
 
 
 def _mode(path: Path) -> int:
-    """Return the mode of a file, or that which a new file gets.
-
-    Some writers, safetensors among them, make files that only their owner may read.
-    """
+    """Return the mode of a file, or that which a new file gets."""
     if path.exists():
         return stat.S_IMODE(path.stat().st_mode)
     path.touch(exist_ok=False)

@@ -8,8 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ['logit', 'sigmoid', 'top_scores']
-
 TOP_SHARE = 0.003
 TOP_PIXELS = 16
 LOT = 16
@@ -25,11 +23,9 @@ def logit(probability: float) -> float:
 def sigmoid(
     logits: NDArray[np.float32], out: NDArray[np.float32] | None = None
 ) -> NDArray[np.float32]:
-    """Return the probabilities of logits, float32, without overflow; NaN stays NaN.
+    """Return the probabilities of logits of any shape, float32, without overflow; NaN stays NaN.
 
-    Args:
-        logits: Of any shape; untouched unless it is ``out``.
-        out: Where to write them; a new array where None.
+    They are written to ``out``, which may be ``logits`` itself; to a new array where None.
     """
     # Probabilities are 0 or 1 in float32 well before these bounds, and exp(80) still fits it.
     clipped = np.clip(logits, -80, 80, out=out)
@@ -40,16 +36,11 @@ def sigmoid(
 
 
 def top_scores(logits: Tensor) -> list[float]:
-    """Score how sure a model is that a thing is there at all: the mean of the top probabilities.
+    """Score in 0…1 that each of P things is there: the mean of the top probabilities.
 
-    The top are :data:`TOP_SHARE` of the pixels and at least :data:`TOP_PIXELS`, so that a single
-    stray pixel does not make a thing present and a small thing still counts.
-
-    Args:
-        logits: (P, h, w) at model resolution.
-
-    Returns:
-        P scores in 0…1.
+    The top of the logits (P, h, w), at model resolution, are :data:`TOP_SHARE` of the pixels and at
+    least :data:`TOP_PIXELS`, so that a single stray pixel does not make a thing present and a small
+    thing still counts.
     """
     flat = logits.flatten(1)
     count = min(flat.shape[1], max(TOP_PIXELS, math.ceil(TOP_SHARE * flat.shape[1])))

@@ -7,8 +7,7 @@ Three CUDA streams, each with work of its own, and pinned host memory at both en
     download                       | frame 3 | frame 4 |
 
 The host only enqueues work. It waits in :meth:`PendingSegmentation.result`, which belongs into the
-thread that publishes. A CPU has no
-streams.
+thread that publishes.
 """
 
 from __future__ import annotations
@@ -30,17 +29,12 @@ from clipseg_model.prompts import Prompt
 from clipseg_model.segmentation import Segmentation
 from clipseg_model.settings import SegmentSettings
 
-__all__ = ['CudaStreams', 'PendingSegmentation', 'StreamableSegmenter', 'StreamedSegmenter']
-
 DEPTH = 2
 """Frames under way at once: one that is computed, and one before or after it."""
 
 
 class CudaStreams:
     """The streams ``upload``, ``compute`` and ``download`` of a CUDA device.
-
-    Args:
-        device: The device.
 
     Raises:
         DeviceError: It is not a CUDA device.
@@ -89,22 +83,14 @@ class CudaStreams:
 
 
 class PendingSegmentation:
-    """A frame under way.
-
-    Args:
-        read: Waits for the logits and makes a result of them.
-    """
+    """A frame under way; ``read`` waits for the logits and makes a result of them."""
 
     def __init__(self, read: Callable[[], Segmentation]) -> None:
         self._read = read
         self._found: Segmentation | None = None
 
     def result(self) -> Segmentation:
-        """Wait for the logits and return the results; may be called by any one thread.
-
-        Raises:
-            ClipsegError: The logits are not finite.
-        """
+        """Wait, in any one thread, for the results; ClipsegError where logits are not finite."""
         if self._found is None:
             self._found = self._read()
         return self._found
@@ -147,7 +133,7 @@ class StreamedSegmenter:
 
     Args:
         segmenter: The model on a device; not used by others meanwhile.
-        streams: The device's streams; those of ``segmenter.device`` where None.
+        streams: Those of ``segmenter.device`` where None.
         depth: Most frames under way; :meth:`start` waits for the oldest beyond it.
 
     Raises:
@@ -171,14 +157,10 @@ class StreamedSegmenter:
         threshold: float | None = None,
         settings: SegmentSettings | None = None,
     ) -> PendingSegmentation:
-        """Hand a frame to the device.
+        """Hand a frame to the device; arguments are those of :meth:`Segmenter.predict`.
 
-        Args:
-            image: (H, W, 3) uint8 RGB; copied before this returns.
-            prompts: As :meth:`Segmenter.predict` takes them.
-            threshold: As :meth:`Segmenter.predict` takes it.
-            settings: As :meth:`Segmenter.predict` takes them, without zoom: where to look closely
-                depends on the answer, for which the device would have to wait.
+        The image, (H, W, 3) uint8 RGB, is copied before this returns. Zoom is refused: where to
+        look closely depends on the answer, for which the device would have to wait.
 
         Raises:
             ImageError: It is no such image.

@@ -10,21 +10,14 @@ from PIL import Image, ImageOps
 
 from clipseg_model.errors import ImageError
 
-__all__ = ['IMAGE_SUFFIXES', 'VIDEO_SUFFIXES', 'check_image', 'read_image', 'read_mask']
-
 IMAGE_SUFFIXES = frozenset(['.bmp', '.jpeg', '.jpg', '.png', '.ppm', '.tif', '.tiff', '.webp'])
 VIDEO_SUFFIXES = frozenset(['.avi', '.m4v', '.mkv', '.mov', '.mp4', '.mpeg', '.mpg', '.webm'])
 
 
 def check_image(image: object, what: str = 'The image') -> None:
-    """Make sure that an image is what all of this package takes.
+    """Raise ImageError unless an image is a numpy array (H, W, 3) of uint8 with a pixel at least.
 
-    Args:
-        image: Anything.
-        what: How the message calls it.
-
-    Raises:
-        ImageError: It is not a numpy array (H, W, 3) of uint8 with at least one pixel.
+    ``what`` is how the message calls it.
     """
     if not isinstance(image, np.ndarray):
         raise ImageError(
@@ -56,10 +49,9 @@ def check_image(image: object, what: str = 'The image') -> None:
 
 
 def read_image(path: str | Path) -> NDArray[np.uint8]:
-    """Read an image file, turned upright as its EXIF orientation says.
+    """Read an image file as (H, W, 3) uint8 RGB, turned upright as its EXIF orientation says.
 
-    Returns:
-        (H, W, 3) uint8 RGB; gray images are repeated, an alpha channel is dropped.
+    Gray images are repeated, an alpha channel is dropped.
 
     Raises:
         ImageError: The file is missing, damaged, truncated or has more than 8 bits a channel.
@@ -74,10 +66,9 @@ def read_image(path: str | Path) -> NDArray[np.uint8]:
 
 
 def read_mask(path: str | Path) -> NDArray[np.bool_]:
-    """Read a mask file: (H, W), true where any channel of the image is brighter than half.
+    """Read a mask file: (H, W), true where any channel is brighter than half.
 
-    Raises:
-        ImageError: The file is missing, damaged or truncated.
+    Raises ImageError as :func:`read_image`.
     """
     return read_image(path).max(axis=2) > 127
 

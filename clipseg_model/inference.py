@@ -44,10 +44,6 @@ class Inference:
     Attributes:
         model: The model, in evaluation mode on ``device``; it embeds prompts.
         runtime: What executes it on images.
-        preprocessor: What makes its input of images.
-        embedder: What embeds prompts for it.
-        card: Its card.
-        device: Where it runs.
 
     Raises:
         DeviceError: The device is not there.
@@ -121,13 +117,8 @@ class Inference:
     def warm_up(self, height: int = 480, width: int = 640, prompts: int = 1) -> None:
         """Run once on a black image, so that the first real one is not slow.
 
-        Args:
-            height: Of the images that will come.
-            width: Of the images that will come.
-            prompts: How many prompts there will be.
-
-        Raises:
-            ClipsegError: The answer is not finite.
+        Give the height and width of the images that will come, and how many prompts there will be.
+        Raises ClipsegError if the answer is not finite.
         """
         pixels = self.preprocessor.pixels(np.zeros((height, width, 3), np.uint8))
         features = self.runtime.encode_image(pixels)

@@ -10,8 +10,6 @@ from numpy.typing import NDArray
 
 from clipseg_model.errors import RegionError
 
-__all__ = ['Instance', 'check_min_area', 'find_instances']
-
 
 @dataclass(frozen=True)
 class Instance:
@@ -71,11 +69,7 @@ def find_instances(
 
 
 def check_min_area(min_area: object) -> None:
-    """Make sure that something is a least area.
-
-    Raises:
-        RegionError: It is less than 1, or no whole number.
-    """
+    """Raise RegionError unless a least area is a whole number of pixels from 1."""
     whole = isinstance(min_area, (int, np.integer)) and not isinstance(min_area, bool)
     if not whole or min_area < 1:  # type: ignore[operator]
         raise RegionError(

@@ -10,8 +10,6 @@ from typing import Any
 
 from clipseg_model.errors import CheckpointError
 
-__all__ = ['ModelCard']
-
 _RESIZES = ('square', 'aspect')
 _GROUNDS = ('black', 'mean')
 # Given by the checkpoint's own place and configuration, so not by the fields it stores.
@@ -23,7 +21,6 @@ class ModelCard:
     """A model's identity, how to feed it, and how to read its output.
 
     Attributes:
-        name: What it is called.
         architecture: Kind of model, a key of :data:`clipseg_model.modeling.base.ARCHITECTURES`.
         config: What builds it; see :func:`clipseg_model.modeling.base.build_model`.
         input_size: Side of the square that images are resized to, pixels; with ``resize`` set to
@@ -41,7 +38,6 @@ class ModelCard:
         template: Caption that phrases are put into; ``{}`` alone for none.
         licence: Terms of the weights.
         source: Where the weights come from, a URL or a few words.
-        description: One sentence.
         notice: What every user must be told once; empty for nothing.
         details: Anything else: data, recipe, seed, measured quality. JSON types.
         weights: File of the weights; None where they are not part of this installation.
@@ -92,10 +88,9 @@ class ModelCard:
             raise self._wrong('prompt_ground', f'one of {_GROUNDS}')
 
     def ground_levels(self, mean: Sequence[float]) -> tuple[float, float, float]:
-        """Return what :attr:`prompt_ground` is in levels of 0…255, red, green and blue.
+        """Return :attr:`prompt_ground` as red, green and blue in 0…255.
 
-        Args:
-            mean: The colour that the model subtracts, each in 0…1.
+        ``mean`` is the colour that the model subtracts, each in 0…1.
         """
         if self.prompt_ground != 'mean':
             return 0, 0, 0
@@ -124,7 +119,7 @@ class ModelCard:
     def from_stored(
         cls, stored: Mapping[str, Any], config: Mapping[str, Any], weights: Path
     ) -> ModelCard:
-        """Return the card of a checkpoint.
+        """Return the card of a checkpoint's file.
 
         Args:
             stored: As :meth:`stored_fields` returns them; those with a default may be missing.
@@ -164,11 +159,7 @@ def _plain(value: Any) -> Any:
 
 
 def to_json(value: Mapping[str, Any], what: str) -> str:
-    """Return a mapping as JSON.
-
-    Raises:
-        CheckpointError: It holds something that JSON has no type for.
-    """
+    """Return a mapping as JSON; raise CheckpointError if JSON has no type for something in it."""
     try:
         return json.dumps(dict(value), ensure_ascii=False, allow_nan=False, sort_keys=True)
     except (TypeError, ValueError) as error:

@@ -16,16 +16,6 @@ from numpy.typing import NDArray
 from clipseg_model.errors import PromptError
 from clipseg_model.images import check_image
 
-__all__ = [
-    'MAX_PROMPTS',
-    'MAX_PROMPT_CHARS',
-    'Prompt',
-    'as_prompts',
-    'check_mask',
-    'check_probability',
-    'parse_prompts',
-]
-
 MAX_PROMPTS = 254
 """Most prompts at once: a label image keeps 0 for none and never uses 255."""
 
@@ -47,14 +37,13 @@ class Prompt:
         mask: (H, W) bool or uint8 of that image, non-zero on the example object; copied.
         name: What consumers call it; the phrase where None.
         threshold: Probability in (0, 1) above which a pixel is on; the model's where None.
-        presence_threshold: Score in 0…1 from which on it counts as present; the model's where
-            None, and 0 takes it for present always.
-        negative: Whether it is a distractor: it competes for the pixels of the others and is
-            never reported (:mod:`clipseg_model.prompting.competition`).
-        weight: Share of the text in 0…1 where both text and image are given: the conditional
-            vector is weight · text + (1 - weight) · image. The paper ("Image-Text
-            Interpolation") writes a · image + (1 - a) · text, so its a is 1 - weight; its
-            published code draws the share of the text, as here.
+        presence_threshold: Score in 0…1 from which on it counts as present; the model's where None,
+            and 0 takes it for present always.
+        negative: Whether it is a distractor: it competes for the pixels of the others and is never
+            reported (:mod:`clipseg_model.prompting.competition`).
+        weight: Share of the text in 0…1 where both text and image are given: the conditional vector
+            is weight · text + (1 - weight) · image. The paper ("Image-Text Interpolation") writes a
+            · image + (1 - a) · text; its published code draws the text's share, as here.
 
     Raises:
         PromptError: A field is missing, blank, too long, out of range or of the wrong type.
@@ -81,7 +70,11 @@ class Prompt:
             check_image(self.image, 'The image of a prompt')
             object.__setattr__(self, 'image', _frozen_copy(self.image))
         if self.mask is not None:
-            object.__setattr__(self, 'mask', _frozen_copy(self._checked_mask()))
+            if self.image is None:
+                raise PromptError(
+                    'A prompt has a mask and no image: give the image that it belongs to'
+                )
+            object.__setattr__(self, 'mask', _frozen_copy(check_mask(self.mask, self.image)))
         if self.threshold is not None:
             check_probability(self.threshold, "A prompt's threshold")
         presence = self.presence_threshold
@@ -89,11 +82,6 @@ class Prompt:
             raise PromptError(f"A prompt's presence threshold must be in 0…1, not {presence!r}")
         if not isinstance(self.weight, (int, float)) or not 0 <= self.weight <= 1:
             raise PromptError(f"A prompt's weight must be in 0…1, not {self.weight!r}")
-
-    def _checked_mask(self) -> NDArray[np.bool_]:
-        if self.image is None:
-            raise PromptError('A prompt has a mask and no image: give the image that it belongs to')
-        return check_mask(self.mask, self.image)
 
     @property
     def label(self) -> str:
@@ -130,17 +118,11 @@ class Prompt:
 
 
 def parse_prompts(text: str) -> list[Prompt]:
-    """Read prompts as people write them on one line or several.
+    """Read prompts such as ``the mug; seat: something to sit on; !plate``; none of a blank text.
 
-    ``;`` and line breaks separate; ``name: phrase`` gives a prompt another name than its phrase
-    (a colon between digits is part of the phrase); ``!`` before either makes it negative; what is
+    ``;`` and line breaks separate; ``name: phrase`` gives a prompt another name than its phrase (a
+    colon between digits is part of the phrase); ``!`` before either makes it negative; what is
     repeated, letter case aside, is dropped.
-
-    Args:
-        text: For example ``the mug; seat: something to sit on; !plate``.
-
-    Returns:
-        The prompts in order; empty for a blank text.
 
     Raises:
         PromptError: A phrase is too long, a name stands without a phrase or a phrase without its
@@ -180,28 +162,17 @@ def as_prompts(prompts: Sequence[str | Prompt]) -> list[Prompt]:
     if not len(prompts):
         raise PromptError('There are no prompts: give at least one phrase or example image')
     _check_count(len(prompts))
-    made = []
     for prompt in prompts:
-        if isinstance(prompt, str):
-            prompt = Prompt(prompt)
-        elif not isinstance(prompt, Prompt):
+        if not isinstance(prompt, (str, Prompt)):
             raise PromptError(f'A prompt is a str or a Prompt, not {type(prompt).__name__}')
-        made.append(prompt)
-    return made
+    return [Prompt(prompt) if isinstance(prompt, str) else prompt for prompt in prompts]
 
 
 def check_mask(mask: object, image: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Make sure that a mask says where in an image the example is.
-
-    Args:
-        mask: Anything.
-        image: (H, W, 3), the image that it belongs to.
-
-    Returns:
-        The mask, (H, W) bool.
+    """Return a mask as (H, W) bool.
 
     Raises:
-        PromptError: It is not (H, W) bool or uint8, or empty.
+        PromptError: It is not (H, W) bool or uint8 of the image's size, or empty.
     """
     if not isinstance(mask, np.ndarray) or mask.dtype not in (np.bool_, np.uint8):
         kind = mask.dtype if isinstance(mask, np.ndarray) else type(mask).__name__
@@ -220,11 +191,7 @@ def check_mask(mask: object, image: NDArray[np.uint8]) -> NDArray[np.bool_]:
 
 
 def check_probability(value: float, what: str) -> None:
-    """Make sure that a threshold lies strictly between 0 and 1.
-
-    Raises:
-        PromptError: It does not.
-    """
+    """Raise PromptError unless a threshold, which it calls ``what``, lies between 0 and 1."""
     try:
         inside = 0 < float(value) < 1
     except (TypeError, ValueError):

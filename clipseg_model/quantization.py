@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from clipseg_model.errors import ExportError, PrecisionError
 from clipseg_model.model_card import ModelCard
-from clipseg_model.modeling.base import ImageFeatures, SegmentationModel
+from clipseg_model.modeling.base import SegmentationModel
 from clipseg_model.prompts import Prompt
 from clipseg_model.runtime.base import require
 from clipseg_model.runtime.export_files import write_variant
@@ -26,8 +26,6 @@ from clipseg_model.runtime.openvino_runtime import (
     read_parts,
 )
 from clipseg_model.segmenter import Segmenter
-
-__all__ = ['LEAST_IOU', 'MOST_IMAGES', 'Agreement', 'export_int8', 'mask_agreement']
 
 logger = logging.getLogger(__name__)
 
@@ -63,13 +61,9 @@ def mask_agreement(
     images: Sequence[NDArray[np.uint8]],
     prompts: Sequence[Sequence[str | Prompt]],
 ) -> Agreement:
-    """Compare masks at the model's resolution.
+    """Compare two segmenters' masks at the model's resolution; those of ``reference`` are right.
 
-    Args:
-        reference: Gives the masks that are right.
-        other: Of the same model.
-        images: (H, W, 3) uint8 RGB each.
-        prompts: For each image, at least one.
+    Images are (H, W, 3) uint8 RGB; each has one or more prompts of its own.
 
     Raises:
         PrecisionError: The reference switches no pixel on, so nothing can be said.
@@ -109,8 +103,8 @@ def export_int8(
 ) -> Agreement:
     """Quantise a model, compare its masks on the same images, and write it if they agree.
 
-    Post-training quantisation by NNCF with SmoothQuant (Xiao et al. 2023), which moves the
-    outlier channels that trained transformers have from activations into weights.
+    Post-training quantisation by NNCF with SmoothQuant (Xiao et al. 2023), which moves the outlier
+    channels that trained transformers have from activations into weights.
 
     Args:
         model: In float32, on the CPU.
@@ -120,9 +114,6 @@ def export_int8(
         images: Such as the model will see, (H, W, 3) uint8 RGB each; 8 at least, 128 are used.
         prompts: Such as it will be asked for; the images should show some of them.
         least_iou: Agreement in 0…1 below which nothing is written.
-
-    Returns:
-        The agreement.
 
     Raises:
         PrecisionError: The masks do not agree, or show nothing.
@@ -203,9 +194,6 @@ def _calibration(
         features = segmenter.runtime.encode_image(pixels)
         seen.append([pixels.numpy()])
         turn = [(2 * number + k) % len(condition) for k in range(2)]
-        asked.append(_decoder_inputs(features, condition[turn]))
+        taps = (part.numpy() for part in features.taps)
+        asked.append([condition[turn][None].numpy(), *taps])
     return seen, asked
-
-
-def _decoder_inputs(features: ImageFeatures, condition: torch.Tensor) -> list[Any]:
-    return [condition[None].numpy(), *(part.numpy() for part in features.taps)]

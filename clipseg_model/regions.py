@@ -16,21 +16,13 @@ from numpy.typing import NDArray
 
 from clipseg_model.errors import RegionError
 
-__all__ = ['COMBINATIONS', 'Box', 'CloseUp', 'CloseUps', 'check_rectangle']
-
 COMBINATIONS = ('mean', 'replace', 'max', 'or')
 """How the answer to a part and the answer to the whole image become one; see :class:`CloseUps`."""
 
 
 @dataclass(frozen=True, order=True)
 class Box:
-    """A rectangle of whole pixels.
-
-    Attributes:
-        left: First column.
-        top: First row.
-        right: Column after the last.
-        bottom: Row after the last.
+    """A rectangle of whole pixels; ``right`` and ``bottom`` come after its last column and row.
 
     Raises:
         RegionError: It holds no pixel, or begins before the image does.
@@ -52,7 +44,7 @@ class Box:
     def around(
         cls, rectangle: Sequence[float | str], height: int, width: int, what: str = 'The box'
     ) -> Box:
-        """Return the pixels that a rectangle touches, cut off at the border of the image.
+        """Return the pixels that a rectangle touches, cut off at the border of an image.
 
         Args:
             rectangle: (x, y, width, height) in pixels; x and y of the upper left corner.
@@ -98,16 +90,12 @@ class Box:
         )
 
     def view(self, height: int, width: int, context: float, least: float) -> Box:
-        """Return what to show a model of the surroundings of this box.
+        """Return what to show a model of the surroundings of this box, in an image of this size.
 
-        It has the proportions of the image (the model knows images of those, and all views make
-        one batch), the box in its middle as far as the border allows, and lies in the image.
-
-        Args:
-            height: Of the image.
-            width: Of the image.
-            context: How far it reaches beyond the box on each side, in sides of the box.
-            least: Its least height, as a share of the image's.
+        It has the proportions of the image (the model knows images of those, and all views make one
+        batch), the box in its middle as far as the border allows, and lies in the image. It reaches
+        ``context`` sides of the box beyond it on each side, and is at least ``least`` of the image
+        high.
         """
         share = max(self.width / width, self.height / height) * (1 + 2 * context)
         share = min(1.0, max(share, least))
@@ -124,14 +112,10 @@ class Box:
 def check_rectangle(
     rectangle: Sequence[float | str], what: str = 'The box'
 ) -> tuple[float, float, float, float]:
-    """Make sure that something is a rectangle, wherever it lies.
+    """Return the numbers of a rectangle (x, y, width, height), which may be written out.
 
-    Args:
-        rectangle: (x, y, width, height), as numbers or written out.
-        what: How a message calls it.
-
-    Raises:
-        RegionError: It is not four finite numbers, or has no area.
+    Raises RegionError, which calls it ``what``, if they are not four finite numbers or have no
+    area.
     """
     try:
         x, y, width, height = (float(value) for value in rectangle)
@@ -155,7 +139,7 @@ def _written(x: float, y: float, width: float, height: float) -> str:
 
 
 def _centred(middle: float, length: float, limit: int) -> tuple[int, int]:
-    """First pixel and the one after the last of a stretch around a point, within a limit."""
+    """Return the first pixel and the one after the last of a stretch around a point."""
     pixels = min(limit, max(1, round(length)))
     start = min(max(round(middle - pixels / 2), 0), limit - pixels)
     return start, start + pixels
@@ -181,17 +165,15 @@ class CloseUps:
     """Answers to parts of an image, and how they join the answer to the whole.
 
     Attributes:
-        parts: The parts.
+        parts: The parts; where they overlap, the highest of their logits counts.
         combination: What becomes of the two answers' logits where a part counts:
 
             - ``mean``: their mean, the geometric mean of the odds;
             - ``replace``: the part's;
             - ``max``: the higher, so the more probable;
             - ``or``: a pixel is on if either has it on (Wu et al. 2023, eq. 9), and its logit is
-              then the higher; else it keeps that of the whole.
-
-            Where parts overlap, the highest of their logits counts. At one threshold, ``max`` and
-            ``or`` give the same mask; ``or`` decides about presence part by part besides.
+              then the higher; else it keeps that of the whole. At one threshold it gives the same
+              mask as ``max``, and decides about presence part by part besides.
         cut: Logit above which a pixel is on; for ``or``.
 
     Raises:
@@ -206,11 +188,7 @@ class CloseUps:
         check_combination(self.combination)
 
     def paste(self, logits: NDArray[np.float32]) -> None:
-        """Put the parts' answers into those of the whole image.
-
-        Args:
-            logits: (H, W) float32 at the image's own size; changed in place.
-        """
+        """Put the parts' answers into those of the whole image: logits (H, W) float32, in place."""
         resized = [(part.view, _resize(part.logits, part.view)) for part in self.parts]
         stretches = [
             (box, close[_within(view, box)])
@@ -233,12 +211,9 @@ class CloseUps:
             np.maximum(here, joined, out=here)
 
     def paste_small(self, logits: NDArray[np.float32], height: int, width: int) -> None:
-        """Return the same at a lower resolution, sampled at the centres of its pixels.
+        """Do the same at a lower resolution, sampled at the centres of its pixels.
 
-        Args:
-            logits: (h, w) float32, of the whole image; changed in place.
-            height: Of the image.
-            width: Of the image.
+        ``logits`` (h, w) float32, of the whole image of this height and width, change in place.
         """
         rows, columns = logits.shape
         stretched = CloseUps(
@@ -255,11 +230,7 @@ class CloseUps:
 
 
 def check_combination(name: str) -> None:
-    """Make sure that there is a combination of that name.
-
-    Raises:
-        RegionError: There is none.
-    """
+    """Raise RegionError unless there is a combination of that name."""
     if name not in COMBINATIONS:
         raise RegionError(
             f'Close-ups are combined by {", ".join(COMBINATIONS[:-1])} or {COMBINATIONS[-1]}, '

@@ -21,8 +21,6 @@ from clipseg_model.weights import store
 from clipseg_model.weights.checkpoints import load_card, load_checkpoint
 from clipseg_model.weights.untrained import UNTRAINED, how_to_train
 
-__all__ = ['DEFAULT_MODEL', 'ModelCard', 'create_model', 'get_card', 'list_models', 'load_model']
-
 DEFAULT_MODEL = 'tabletop'
 
 WEIGHTS_FOLDER = Path(__file__).parent / 'weights'
@@ -45,10 +43,7 @@ def list_models() -> list[str]:
 
 
 def get_card(name: str) -> ModelCard:
-    """Return what is known of a model, its weights being here or not.
-
-    Args:
-        name: One of :func:`list_models`.
+    """Return what is known of a model of :func:`list_models`, its weights being here or not.
 
     Raises:
         ModelNotFoundError: There is no model of that name.
@@ -133,7 +128,7 @@ def load_model(
     backbone_weights: str | Path | None = None,
     layers: Sequence[int] | None = None,
 ) -> tuple[SegmentationModel, ModelCard]:
-    """As :func:`~clipseg_model.weights.checkpoints.load_checkpoint`, with the bundled names too.
+    """Load as :func:`~clipseg_model.weights.checkpoints.load_checkpoint`, bundled names too.
 
     Args:
         name_or_path: As :func:`create_model` takes it.

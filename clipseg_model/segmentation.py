@@ -2,7 +2,6 @@
 
 The mask of a prompt is defined as resize(logits) > logit(threshold), which equals thresholding the
 probability and needs no full-size sigmoid. All full-size arrays are made when they are asked for.
-Where parts of the image were looked at closely, their logits join the resized ones.
 """
 
 from __future__ import annotations
@@ -21,18 +20,13 @@ from clipseg_model.instances import Instance, find_instances
 from clipseg_model.prompts import MAX_PROMPTS, Prompt
 from clipseg_model.regions import Box, CloseUps
 
-__all__ = ['PromptResult', 'Segmentation', 'probabilities']
-
 
 def probabilities(
     logits: NDArray[np.float32], region: Box | None, out: NDArray[np.float32] | None = None
 ) -> NDArray[np.float32]:
-    """Return the probabilities of logits at an image's own size: exactly 0 outside of the region.
+    """Return the probabilities of logits (H, W) float32: exactly 0 outside of the region.
 
-    Args:
-        logits: (H, W) float32.
-        region: Where they count, None for everywhere.
-        out: Where to write them, (H, W) float32; a new array where None.
+    They are written to ``out``; to a new array where None.
     """
     if region is None:
         return sigmoid(logits, out=out)
@@ -59,8 +53,7 @@ class PromptResult:
         logits: (h, w) float32 of what the model saw, at its resolution.
         height: Of the input image, pixels.
         width: Of the input image, pixels.
-        close_ups: What was found in parts of the image (:mod:`clipseg_model.zoom.refinement`), if
-            any.
+        close_ups: What was found in parts of the image (:mod:`clipseg_model.zoom.refinement`).
         region: The part of the image that the model saw, None for the whole; outside of it the
             probability is 0.
     """
@@ -78,10 +71,8 @@ class PromptResult:
     def resized_logits(self, out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
         """Return the logits (H, W) float32 at the image's own size, bilinear, in new memory.
 
-        Outside of the region they are minus infinity.
-
-        Args:
-            out: Where to put them, C-contiguous; a new array where None.
+        Outside of the region they are minus infinity. They are put into ``out``, C-contiguous, if
+        given.
         """
         if out is None:
             # Arrays of this size come from the kernel, page by page: one is enough.
@@ -98,11 +89,8 @@ class PromptResult:
     def instances(self, min_area: int = 1) -> list[Instance]:
         """Return the connected parts of the mask, the largest first; none of an absent prompt.
 
-        Args:
-            min_area: Least area of what is returned, pixels.
-
         Raises:
-            RegionError: ``min_area`` is less than 1, or no whole number.
+            RegionError: ``min_area``, in pixels, is less than 1, or no whole number.
         """
         return find_instances(self.mask, self.probability, min_area)
 
@@ -162,12 +150,7 @@ class Segmentation:
         return self.results[0].region if self.results else None
 
     def within(self, region: Box, height: int, width: int) -> Segmentation:
-        """Return what was found in a part of an image, as something found in the whole image.
-
-        Args:
-            region: Where in the image this was found; of this height and width.
-            height: Of the whole image, pixels.
-            width: Of the whole image, pixels.
+        """Return what was found in a region as found in the whole image, of this height and width.
 
         Raises:
             RegionError: The region reaches out of the image, or is not of this size.
@@ -203,8 +186,7 @@ class Segmentation:
     def labels(self, ids: Sequence[int] | None = None) -> NDArray[np.uint8]:
         """Return which prompt matches: (H, W) uint8, 0 for none, else the winning prompt's id.
 
-        Args:
-            ids: Id of each prompt, 1…254; 1, 2, 3 and so on where None.
+        Ids are 1…254, one a prompt; 1, 2, 3 and so on where None.
 
         Raises:
             PromptError: There are not as many ids as prompts, or one is out of range.
@@ -238,8 +220,7 @@ class Segmentation:
     def highest_logits(self, out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
         """Return the highest logit of all prompts, present or not: (H, W) float32, in new memory.
 
-        Args:
-            out: As for :meth:`PromptResult.resized_logits`.
+        They are put into ``out`` as :meth:`PromptResult.resized_logits` does.
         """
         first, *others = self.results
         highest = first.resized_logits(out)

@@ -15,10 +15,7 @@ from clipseg_model.errors import ImageError, PromptError, ReuseError
 from clipseg_model.images import check_image
 from clipseg_model.inference import Inference
 from clipseg_model.model_card import ModelCard
-from clipseg_model.modeling.base import (
-    ImageFeatures,
-    SegmentationModel,
-)
+from clipseg_model.modeling.base import ImageFeatures, SegmentationModel
 from clipseg_model.prompts import Prompt, as_prompts, check_probability
 from clipseg_model.regions import Box
 from clipseg_model.runtime import Runtime
@@ -98,12 +95,8 @@ class Segmenter(Inference):
     def is_still(self, image: NDArray[np.uint8], settings: SegmentSettings | None = None) -> bool:
         """Decide whether the encoding at hand serves for the next image; False without reuse.
 
-        What :meth:`set_image` does first, for those who call :meth:`infer`. If not, they must call
-        it with this image.
-
-        Args:
-            image: (H, W, 3) uint8 RGB.
-            settings: :attr:`settings` where None.
+        For those who call :meth:`infer`, and must call it with this image, (H, W, 3) uint8 RGB, if
+        not.
 
         Raises:
             ReuseError: As :meth:`check_settings`.
@@ -120,8 +113,8 @@ class Segmenter(Inference):
         """Encode an image once for all prompts that follow, or reuse an encoding.
 
         Args:
-            image: (H, W, 3) uint8 RGB of any size. Zoom looks at it again in :meth:`predict`, so
-                do not overwrite it before.
+            image: (H, W, 3) uint8 RGB of any size. Zoom looks at it again in :meth:`predict`, so do
+                not overwrite it before.
             settings: :attr:`settings` where None. Those of reuse count.
 
         Raises:
@@ -143,12 +136,7 @@ class Segmenter(Inference):
     ) -> list[Prompt]:
         """Embed prompts ahead of the first image, which also tells whether the model takes them.
 
-        Args:
-            prompts: As :meth:`predict` takes them.
-            settings: :attr:`settings` where None. Template and visual method count.
-
-        Returns:
-            The same as prompts.
+        Takes prompts as :meth:`predict` does; template and visual method of the settings count.
 
         Raises:
             PromptError: They are empty, too many, or not representable by the model.
@@ -161,19 +149,11 @@ class Segmenter(Inference):
     def embed(
         self, prompts: Sequence[str | Prompt], settings: SegmentSettings | None = None
     ) -> Tensor:
-        """Return the conditional vectors of prompts, as the decoder takes them.
+        """Return conditional vectors (P, E) float32 on the device, as the decoder takes them.
 
-        Args:
-            prompts: As :meth:`predict` takes them.
-            settings: :attr:`settings` where None. Template and visual method count.
-
-        Returns:
-            (P, E) float32 on the device, not normalised: of a phrase the average over the
-            template's captions, of an example that of its prompt image, of both the mix that
-            :attr:`Prompt.weight` says.
-
-        Raises:
-            PromptError: They are empty, too many, or not representable by the model.
+        They are not normalised: of a phrase the average over the template's captions, of an example
+        that of its prompt image, of both the mix that :attr:`Prompt.weight` says. Arguments and
+        errors are those of :meth:`prepare`.
         """
         return self.conditions(as_prompts(prompts), settings or self.settings)
 
@@ -240,9 +220,6 @@ class Segmenter(Inference):
             threshold: As :meth:`predict` takes it.
             settings: :attr:`settings` where None.
 
-        Returns:
-            One for each image, in their order.
-
         Raises:
             ImageError: There is no image, or one is no RGB image or of another size.
             PromptError: As :meth:`predict`.
@@ -276,8 +253,7 @@ class Segmenter(Inference):
         """Run the model's part of :meth:`segment`, which leaves its answer on the device.
 
         Args:
-            pixels: (1, 3, H, W) uint8 RGB, on the device; None for an image that
-                :meth:`is_still`, whose pixels are not needed there.
+            pixels: (1, 3, H, W) uint8 RGB, on the device; None for an image that :meth:`is_still`.
             prompts: As :meth:`prepare` returns them.
             settings: :attr:`settings` where None. Zoom does not count.
 

@@ -17,13 +17,8 @@ from clipseg_model.regions import Box
 from clipseg_model.segmentation import Segmentation
 from clipseg_model.video.still import MAX_REUSES, check_reuse
 
-__all__ = ['Refiner', 'SegmentSettings', 'SegmentViews']
-
 SegmentViews = Callable[[Sequence[Box], Sequence[Sequence[Prompt]]], list[NDArray[np.float32]]]
-"""Segments views of an image, each as if it were a whole image.
-
-Given the views and the prompts of each, it returns the logits (P, h, w) of each.
-"""
+"""Given views of an image and the prompts of each, returns the logits (P, h, w) of each."""
 
 
 class Refiner(Protocol):
@@ -60,9 +55,9 @@ class SegmentSettings:
         zoom: Looks closely at parts of each image; None not to.
         reuse_below: An approximation for a camera that stands still; 0 is off. While an image
             differs by less than this from the one that was encoded last (in levels of 255, see
-            :func:`clipseg_model.video.still.picture_difference`), that encoding is reused. Other
-            prompts than those of the image before are decoded on it at once. The images must be of
-            one camera: keep a segmenter for each, or call ``segmenter.still.forget()`` between.
+            :func:`clipseg_model.video.still.picture_difference`), that encoding is reused, for
+            other prompts too. The images must be of one camera: keep a segmenter for each, or call
+            ``segmenter.still.forget()`` between.
         reuse_frames: Most images in a row that reuse an encoding, from 1.
         prompts_at_once: Most prompts that are decoded at once, None for no limit. A small number
             takes less memory and more time, for the same answers.

@@ -10,25 +10,15 @@ from torch.nn import functional
 
 from clipseg_model.modeling.onednn import Packed, onednn_serves
 
-__all__ = ['ImageAttention', 'attend']
-
 
 def attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Compute softmax(q·kᵀ / √d + bias)·v (Vaswani et al. 2017, eq. 1).
+    """Compute softmax(q·kᵀ / √d + bias)·v (Vaswani et al. 2017, eq. 1), all of (M, heads, N, d).
 
-    On a CPU with gradients the plain products are faster than the fused kernel, most of all in
-    bfloat16. Without gradients they are in bfloat16, too, but scores rounded to it cost half as
-    much accuracy again: the fused kernel keeps them in float32.
-
-    Args:
-        query: (M, heads, N, d).
-        key: (M, heads, N, d).
-        value: (M, heads, N, d).
-        bias: Added to the scores, broadcastable to (M, heads, N, N), or None.
-
-    Returns:
-        (M, heads, N, d).
+    The bias is added to the scores: broadcastable to (M, heads, N, N), or None.
     """
+    # On a CPU with gradients the plain products are faster than the fused kernel, most of all in
+    # bfloat16. Without gradients they are in bfloat16, too, but scores rounded to it cost half as
+    # much accuracy again: the fused kernel keeps them in float32.
     if query.device.type != 'cpu' or not torch.is_grad_enabled():
         mask = None if bias is None else bias.to(query.dtype)
         return functional.scaled_dot_product_attention(query, key, value, mask)

@@ -17,16 +17,6 @@ from torch import Tensor, nn
 from clipseg_model.errors import CheckpointError, ImageError, PromptError
 from clipseg_model.modeling.open_clip_models import create_clip, speed_up
 
-__all__ = [
-    'IMAGENET_MEAN',
-    'IMAGENET_STD',
-    'Backbone',
-    'OpenClipBackbone',
-    'build_backbone',
-    'interpolate_positions',
-    'token_grid',
-]
-
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -56,17 +46,21 @@ class Backbone(Protocol):
     ) -> tuple[list[Tensor], tuple[int, int]]:
         """Return token taps after the blocks ``layers`` (0-based), in that order, and the grid.
 
-        Args:
-            pixels: (B, 3, H, W), normalised, H and W multiples of the patch size.
-            layers: Numbers of blocks; no block after the deepest of them runs.
+        Pixels are (B, 3, H, W), normalised, H and W multiples of the patch size. Taps come without
+        a final LayerNorm, each (B, 1 + gh · gw, C) with the CLS token first, and the grid is (gh,
+        gw). No block after the deepest of ``layers`` runs.
 
-        Returns:
-            Taps, each (B, 1 + gh · gw, C) with the CLS token first, and (gh, gw).
+        Raises:
+            ImageError: A side is no multiple of the patch size.
+            ValueError: ``layers`` is empty or names a block that is not there.
         """
         ...
 
     def tokens_before(self, pixels: Tensor, block: int) -> tuple[Tensor, tuple[int, int]]:
-        """Tokens (B, 1 + gh · gw, C) as they enter a block, 0-based, and the token grid."""
+        """Return tokens (B, 1 + gh · gw, C) as they enter a block, 0-based, and the token grid.
+
+        The number of blocks stands for the end. Raises ImageError as :meth:`image_tokens`.
+        """
         ...
 
     def run_blocks(self, tokens: Tensor, start: int, stop: int) -> Tensor:
@@ -74,15 +68,19 @@ class Backbone(Protocol):
         ...
 
     def embed_images(self, pixels: Tensor) -> Tensor:
-        """Joint embeddings (B, E), not normalised, of pixels as in :meth:`image_tokens`."""
+        """Return joint embeddings (B, E), not normalised, of pixels as in :meth:`image_tokens`."""
         ...
 
     def embed_texts(self, texts: Sequence[str]) -> Tensor:
-        """Joint embeddings (P, E), not normalised."""
+        """Return joint embeddings (P, E), not normalised, of P texts.
+
+        Raises:
+            PromptError: A text has more tokens than the tower takes.
+        """
         ...
 
     def config(self) -> dict[str, Any]:
-        """JSON-able description from which :func:`build_backbone` makes the same towers."""
+        """Return, as JSON types, what :func:`build_backbone` makes the same towers of."""
         ...
 
 
@@ -106,13 +104,13 @@ def token_grid(pixels: Tensor, patch_size: int) -> tuple[int, int]:
 def interpolate_positions(
     positions: Tensor, native: tuple[int, int], grid: tuple[int, int]
 ) -> Tensor:
-    """Resample learned position embeddings to another token grid.
+    """Resample learned position embeddings (1 + nh · nw, C) to another token grid.
 
     Bicubic with ``align_corners=False``, as CLIPSeg does (paper, section 3); the row of the CLS
-    token stays as it is, and the native grid is returned unchanged.
+    token, the first, stays as it is, and the native grid is returned unchanged.
 
     Args:
-        positions: (1 + nh · nw, C), CLS first.
+        positions: CLS first.
         native: (nh, nw), the grid that they were learned on.
         grid: (gh, gw), the grid wanted; need not be square.
 
@@ -137,15 +135,15 @@ class OpenClipBackbone(nn.Module):
         pretrained: Local file with weights that open_clip can read, or None for random ones.
         mean: Normalisation of the pixels; ImageNet's, as CLIPSeg was trained with.
         std: The same.
-        overrides: Entries that replace those of open_clip's model configuration
-            (``vision_cfg``, ``text_cfg``, ``embed_dim``).
+        overrides: Entries that replace those of open_clip's model configuration (``vision_cfg``,
+            ``text_cfg``, ``embed_dim``).
         n_tokens: Rows of the token grid, whatever the image's height: the patch convolution is
-            resampled (bilinear, aligned corners) to patches of height / ``n_tokens`` pixels, as
-            the option of this name in the official code does. None leaves it as it was trained.
+            resampled (bilinear, aligned corners) to patches of height / ``n_tokens`` pixels, as the
+            option of this name in the official code does. None leaves it as it was trained.
 
     Raises:
-        CheckpointError: The architecture is unknown or of another kind, or ``pretrained`` is not
-            a readable file.
+        CheckpointError: The architecture is unknown or of another kind, or ``pretrained`` is not a
+            readable file.
         ValueError: ``n_tokens`` is less than 1.
     """
 
@@ -182,7 +180,7 @@ class OpenClipBackbone(nn.Module):
         self.eval()
 
     def config(self) -> dict[str, Any]:
-        """JSON-able description from which :func:`build_backbone` makes the same towers."""
+        """See :meth:`Backbone.config`."""
         config = {
             'type': 'open_clip',
             'architecture': self._architecture,
@@ -195,19 +193,7 @@ class OpenClipBackbone(nn.Module):
     def image_tokens(
         self, pixels: Tensor, layers: Sequence[int]
     ) -> tuple[list[Tensor], tuple[int, int]]:
-        """Return token taps after the blocks ``layers`` (0-based), without a final LayerNorm.
-
-        Args:
-            pixels: (B, 3, H, W), normalised, H and W multiples of the patch size.
-            layers: Numbers of blocks, any order; no block after the deepest of them runs.
-
-        Returns:
-            Taps in the order of ``layers``, each (B, 1 + gh · gw, C), CLS first; and (gh, gw).
-
-        Raises:
-            ImageError: A side is no multiple of the patch size.
-            ValueError: ``layers`` is empty or names a block that is not there.
-        """
+        """See :meth:`Backbone.image_tokens`."""
         if not layers or not all(0 <= layer < self.num_blocks for layer in layers):
             raise ValueError(
                 f'layers must name blocks 0 to {self.num_blocks - 1} of the image tower, '
@@ -223,39 +209,18 @@ class OpenClipBackbone(nn.Module):
         return [taps[layer] for layer in layers], grid
 
     def tokens_before(self, pixels: Tensor, block: int) -> tuple[Tensor, tuple[int, int]]:
-        """Tokens as they enter a block.
-
-        Args:
-            pixels: (B, 3, H, W), normalised, H and W multiples of the patch size.
-            block: Number of the block, 0-based; the number of blocks stands for the end.
-
-        Returns:
-            Tokens (B, 1 + gh · gw, C), CLS first, and the grid (gh, gw).
-
-        Raises:
-            ImageError: A side is no multiple of the patch size.
-        """
+        """See :meth:`Backbone.tokens_before`."""
         tokens, grid = self._embed_patches(pixels)
         return self.run_blocks(tokens, 0, block), grid
 
     def run_blocks(self, tokens: Tensor, start: int, stop: int) -> Tensor:
-        """Run tokens (M, N, C), any number N of them, through the blocks start ≤ i < stop."""
+        """See :meth:`Backbone.run_blocks`."""
         for block in self.model.visual.transformer.resblocks[start:stop]:
             tokens = block(tokens)
         return tokens
 
     def embed_images(self, pixels: Tensor) -> Tensor:
-        """Embed images with every block, the final LayerNorm and the projection.
-
-        Args:
-            pixels: (B, 3, H, W), normalised, H and W multiples of the patch size.
-
-        Returns:
-            (B, E), not normalised.
-
-        Raises:
-            ImageError: A side is no multiple of the patch size.
-        """
+        """See :meth:`Backbone.embed_images`: with the final LayerNorm and the projection."""
         visual = self.model.visual
         tokens, _ = self._embed_patches(pixels)
         tokens = visual.transformer(tokens)
@@ -263,20 +228,7 @@ class OpenClipBackbone(nn.Module):
         return embedding
 
     def embed_texts(self, texts: Sequence[str]) -> Tensor:
-        """Embed texts at their end token, projected.
-
-        Attention is causal, so what follows the end token has no effect: the padding behind the
-        longest text is cut off, which saves most of the work for short prompts.
-
-        Args:
-            texts: P texts.
-
-        Returns:
-            (P, E), not normalised.
-
-        Raises:
-            PromptError: A text has more tokens than the tower takes.
-        """
+        """See :meth:`Backbone.embed_texts`: of the end token, projected."""
         model = self.model
         if not texts:
             return model.token_embedding.weight.new_zeros(0, self.embed_dim)
@@ -290,6 +242,7 @@ class OpenClipBackbone(nn.Module):
                 f'A prompt is longer than the {self.context_length} tokens that the text tower '
                 f'takes, shorten it: {text[:60]!r}'
             )
+        # Attention is causal: padding behind the longest text has no effect and is cut off.
         tokens = tokens[:, :longest].to(model.token_embedding.weight.device)
         states = model.token_embedding(tokens) + model.positional_embedding[:longest]
         states = model.transformer(states, attn_mask=model.attn_mask[:longest, :longest])
@@ -298,7 +251,7 @@ class OpenClipBackbone(nn.Module):
         return embedding
 
     def _patch_side(self, pixels: Tensor) -> int:
-        """Side of the patches that these images are cut into, pixels."""
+        """Return the side of the patches that these images are cut into, pixels."""
         if self.n_tokens is None:
             return self.patch_size
         height = int(pixels.shape[-2])
@@ -323,17 +276,11 @@ class OpenClipBackbone(nn.Module):
 
 
 def build_backbone(config: Mapping[str, Any]) -> Backbone:
-    """Build the towers that a configuration describes, with random weights.
-
-    Args:
-        config: What :meth:`Backbone.config` returned; its ``type`` is ``open_clip`` or
-            ``small_clip``.
-
-    Returns:
-        The towers, an ``nn.Module``.
+    """Build the towers that a configuration of :meth:`Backbone.config` describes, weights random.
 
     Raises:
-        CheckpointError: The type is unknown, or an entry is missing, unknown or wrong.
+        CheckpointError: The type is neither ``open_clip`` nor ``small_clip``, or an entry is
+            missing, unknown or wrong.
     """
     arguments = dict(config)
     kind = arguments.pop('type', None)

@@ -16,15 +16,6 @@ from clipseg_model.errors import CheckpointError
 from clipseg_model.modeling.backbone import Backbone
 from clipseg_model.modeling.buffers import empty
 
-__all__ = [
-    'ARCHITECTURES',
-    'ImageFeatures',
-    'PromptFeatures',
-    'SegmentationModel',
-    'build_model',
-    'check_weights',
-]
-
 #: Architectures by name: the module that holds each, and the function in it that builds one.
 #: Modules are imported when they are needed: some need packages that are slow to import.
 ARCHITECTURES = {
@@ -84,7 +75,7 @@ class PromptFeatures:
 
     @classmethod
     def stack(cls, sets: Sequence[PromptFeatures]) -> PromptFeatures:
-        """Those of B sets of P prompts each, (P, E), as of a batch of images, (B, P, E)."""
+        """Join B sets of P prompts each, (P, E), to those of a batch of images, (B, P, E)."""
         modulations = zip(*(one.modulation for one in sets), strict=True)
         return cls(
             torch.stack([one.condition for one in sets]),
@@ -95,18 +86,15 @@ class PromptFeatures:
 class SegmentationModel(nn.Module, ABC):
     """A network that gives one logit a pixel for each prompt; what a ``Segmenter`` works with.
 
-    A prompt enters as a conditional vector of the joint embedding space of a CLIP, whatever it
-    was made of: :meth:`embed_texts` and :meth:`embed_images` make them.
-
-    Args:
-        backbone: The CLIP towers.
+    A prompt enters as a conditional vector of the joint embedding space of a CLIP, whatever it was
+    made of: :meth:`embed_texts` and :meth:`embed_images` make them.
 
     Attributes:
         backbone: The CLIP towers; ``backbone.mean``, ``backbone.std`` and ``backbone.patch_size``
             say what pixels the model takes.
-        shares_image_features: Whether :meth:`encode_image` does all the work on the image, so
-            that one encoding serves every prompt; if not, a part of the image tower runs again
-            for each prompt.
+        shares_image_features: Whether :meth:`encode_image` does all the work on the image, so that
+            one encoding serves every prompt; if not, a part of the image tower runs again for each
+            prompt.
     """
 
     backbone: Backbone
@@ -117,19 +105,14 @@ class SegmentationModel(nn.Module, ABC):
         self.backbone = backbone
 
     def encode_prompts(self, condition: Tensor) -> PromptFeatures:
-        """Compute what decoding needs of prompts, once for all images.
-
-        Args:
-            condition: Conditional vectors (P, E) or (B, P, E).
-        """
+        """Compute what decoding needs of conditional vectors, (P, E) or (B, P, E)."""
         return PromptFeatures(condition)
 
     @abstractmethod
     def encode_image(self, pixels: Tensor) -> ImageFeatures:
         """Encode images, as far as no prompt is needed.
 
-        Args:
-            pixels: Normalised images (B, 3, H, W); H and W multiples of the patch size.
+        Pixels are normalised, (B, 3, H, W), H and W multiples of the patch size.
         """
 
     @abstractmethod
@@ -153,19 +136,17 @@ class SegmentationModel(nn.Module, ABC):
         return self.backbone.embed_images(pixels)
 
     def decode(self, features: ImageFeatures, prompts: Tensor | PromptFeatures) -> Tensor:
-        """Decode prompts on encoded images.
+        """Decode prompts on the features of B encoded images.
 
-        Args:
-            features: Features of B images.
-            prompts: Conditional vectors (B, P, E), or (P, E) when B is 1; or what
-                :meth:`encode_prompts` made of them.
+        Prompts are conditional vectors (B, P, E), or (P, E) when B is 1; or what
+        :meth:`encode_prompts` made of them.
 
         Returns:
-            Logits (B, P, H, W), or (P, H, W) for a two-dimensional condition; H and W are those
-            of the model's input.
+            Logits (B, P, H, W), or (P, H, W) for a two-dimensional condition; H and W are those of
+            the model's input.
 
         Raises:
-            ValueError: If the condition is two-dimensional and there is more than one image.
+            ValueError: The condition is two-dimensional and there is more than one image.
         """
         if isinstance(prompts, Tensor):
             prompts = self.encode_prompts(prompts)
@@ -219,17 +200,15 @@ class SegmentationModel(nn.Module, ABC):
 
 
 def build_model(config: Mapping[str, Any]) -> SegmentationModel:
-    """Build the model that a configuration describes, with random weights.
+    """Build the model that a configuration of :meth:`SegmentationModel.config` describes.
 
-    Args:
-        config: What :meth:`SegmentationModel.config` returned; its ``architecture`` is a key of
-            :data:`ARCHITECTURES`.
+    Weights are random.
 
     Raises:
-        ValueError: If there is no such architecture, or its options do not fit together.
-        KeyError: If an entry is missing.
-        TypeError: If an option is unknown.
-        CheckpointError: If the towers cannot be built.
+        ValueError: There is no such architecture, or its options do not fit together.
+        KeyError: An entry is missing.
+        TypeError: An option is unknown.
+        CheckpointError: The towers cannot be built.
     """
     name = config.get('architecture')
     if name not in ARCHITECTURES:
@@ -242,11 +221,8 @@ def build_model(config: Mapping[str, Any]) -> SegmentationModel:
 
 
 def check_weights(model: SegmentationModel, name: str) -> None:
-    """Refuse weights that are not finite, which logits need not show: a fused ReLU makes NaN 0.
-
-    Raises:
-        CheckpointError: A weight is NaN or infinite.
-    """
+    """Raise CheckpointError if a weight is NaN or infinite."""
+    # Logits need not show it: a fused ReLU makes NaN 0.
     for key, value in model.named_parameters():
         if value.numel() and not all(bound.isfinite() for bound in value.detach().aminmax()):
             raise CheckpointError(

@@ -17,8 +17,6 @@ from clipseg_model.modeling.backbone import Backbone, build_backbone
 from clipseg_model.modeling.base import ImageFeatures, PromptFeatures, SegmentationModel
 from clipseg_model.modeling.clipseg import PlainHead, pairs_that_fit
 
-__all__ = ['CLIPDeconv', 'CLIPDeconvDecoder', 'build_clip_deconv']
-
 
 class CLIPDeconvDecoder(nn.Module):
     """Reduce, FiLM, two linear layers and a transposed convolution, patch by patch.
@@ -48,15 +46,9 @@ class CLIPDeconvDecoder(nn.Module):
         self.head = PlainHead(dim, patch_size)
 
     def forward(self, patches: Tensor, grid: tuple[int, int], condition: Tensor) -> Tensor:
-        """Decode P prompts on each of B images.
+        """Decode P prompts, conditional vectors (B, P, E), on patches (B, gh·gw, C) without CLS.
 
-        Args:
-            patches: Activations (B, gh·gw, C), without CLS.
-            grid: Token grid (gh, gw).
-            condition: Conditional vectors (B, P, E).
-
-        Returns:
-            Logits (B, P, gh·patch, gw·patch).
+        Returns logits (B, P, gh·patch, gw·patch).
         """
         return self.decode(self.reduce(patches), grid, self.modulate(condition))
 
@@ -86,7 +78,7 @@ class CLIPDeconv(SegmentationModel):
         **decoder: Options of :class:`CLIPDeconvDecoder`.
 
     Raises:
-        ValueError: If the layer does not exist.
+        ValueError: The layer does not exist.
     """
 
     def __init__(self, backbone: Backbone, layer: int, **decoder: Any) -> None:
@@ -101,13 +93,13 @@ class CLIPDeconv(SegmentationModel):
         )
 
     def encode_image(self, pixels: Tensor) -> ImageFeatures:
-        """Run the image tower up to the tap: (B, 3, H, W) to features."""
+        """Run the image tower up to the tap."""
         taps, grid = self.backbone.image_tokens(pixels, [self.layer])
         projected = None if torch.is_grad_enabled() else (self._reduced(taps),)
         return ImageFeatures(taps, grid, pixels.shape[-2], pixels.shape[-1], projected)
 
     def encode_prompts(self, condition: Tensor) -> PromptFeatures:
-        """Compute FiLM's scale and shift of conditional vectors (P, E) or (B, P, E)."""
+        """Compute FiLM's scale and shift."""
         return PromptFeatures(condition, self.decoder.modulate(condition))
 
     def _reduced(self, taps: Sequence[Tensor]) -> Tensor:
@@ -126,7 +118,7 @@ class CLIPDeconv(SegmentationModel):
         return pairs_that_fit(features, self.decoder.options['hidden'])
 
     def config(self) -> dict[str, Any]:
-        """Return what :func:`build_clip_deconv` needs to rebuild this model, as JSON types."""
+        """See :meth:`SegmentationModel.config`."""
         return {
             'architecture': 'clip-deconv',
             'backbone': self.backbone.config(),
@@ -136,10 +128,9 @@ class CLIPDeconv(SegmentationModel):
 
 
 def build_clip_deconv(config: dict[str, Any]) -> CLIPDeconv:
-    """Build a randomly initialised model from :meth:`CLIPDeconv.config`.
+    """Build a model from :meth:`CLIPDeconv.config`, weights random.
 
-    Raises:
-        ValueError: If it names more than one layer, or one that is not there.
+    Raises ValueError if it names more than one layer, or one that is not there.
     """
     if len(config['layers']) != 1:
         raise ValueError(f'layers of clip-deconv must be one block, not {config["layers"]}')

@@ -17,19 +17,6 @@ from clipseg_model.modeling.backbone import Backbone, build_backbone
 from clipseg_model.modeling.base import ImageFeatures, PromptFeatures, SegmentationModel
 from clipseg_model.modeling.dense import Dense, convolve
 
-__all__ = [
-    'CLIPSeg',
-    'CLIPSegDecoder',
-    'DecoderBlock',
-    'ImageFeatures',
-    'PlainHead',
-    'RefinedHead',
-    'TransformerDecoding',
-    'build_clipseg',
-    'pairs_that_fit',
-    'upscale',
-]
-
 CACHE_BYTES = 8 << 20
 """Of hidden activations decoded at once on a CPU: more no longer lies in its caches, and from
 32 MiB on every allocation costs a page fault each 4 KiB."""
@@ -38,9 +25,7 @@ CACHE_BYTES = 8 << 20
 def pairs_that_fit(features: ImageFeatures, feedforward: int) -> int:
     """Return how many pairs of image and prompt a transformer decodes at once.
 
-    Args:
-        features: Of the images.
-        feedforward: Width of the decoder's widest layer.
+    ``feedforward`` is the width of the decoder's widest layer.
     """
     tap = features.taps[0]
     if tap.device.type != 'cpu':
@@ -78,14 +63,8 @@ class DecoderBlock(nn.Module):
 def upscale(tokens: Tensor, deconv: nn.ConvTranspose2d) -> Tensor:
     """Compute a transposed convolution whose stride is its kernel, as one matrix product.
 
-    No two of its outputs overlap, so each token meets the whole kernel at once.
-
-    Args:
-        tokens: (…, D).
-        deconv: From D to O channels with kernels of k × k.
-
-    Returns:
-        The pixels of each token, (…, k, k, O).
+    No two of its outputs overlap, so each token meets the whole kernel at once. Of tokens (…, D)
+    and kernels of k × k to O channels, returns the pixels of each token, (…, k, k, O).
     """
     side = deconv.kernel_size[0]
     # Channels last, so that what belongs together lies together.
@@ -139,11 +118,7 @@ class RefinedHead(nn.Module):
 
 
 def make_head(name: str, dim: int, patch_size: int) -> nn.Module:
-    """Make the head ``plain`` or ``refined`` for tokens of ``dim`` channels.
-
-    Raises:
-        ValueError: It is another name.
-    """
+    """Make the head ``plain`` or ``refined`` of ``dim`` channels; raise ValueError for others."""
     heads = {'plain': PlainHead, 'refined': RefinedHead}
     if name not in heads:
         raise ValueError(f'head must be one of {sorted(heads)}, not {name!r}')
@@ -153,8 +128,8 @@ def make_head(name: str, dim: int, patch_size: int) -> nn.Module:
 class CLIPSegDecoder(nn.Module):
     """The decoder of the paper (section 3.1): reduce, FiLM, transformer blocks, head.
 
-    The deepest tap enters first. Each further tap is reduced to D and added before its block;
-    FiLM (Dumoulin et al. 2018) modulates the sum at the conditioning layer.
+    The deepest tap enters first. Each further tap is reduced to D and added before its block; FiLM
+    (Dumoulin et al. 2018) modulates the sum at the conditioning layer.
 
     Args:
         token_width: Channels C of the taps.
@@ -168,7 +143,7 @@ class CLIPSegDecoder(nn.Module):
         patch_size: Pixels a token covers in each direction.
 
     Raises:
-        ValueError: If the sizes do not fit together.
+        ValueError: The sizes do not fit together.
     """
 
     def __init__(
@@ -204,15 +179,10 @@ class CLIPSegDecoder(nn.Module):
         self.head = make_head(head, dim, patch_size)
 
     def forward(self, taps: Sequence[Tensor], grid: tuple[int, int], condition: Tensor) -> Tensor:
-        """Decode P prompts on each of B images.
+        """Decode P prompts, conditional vectors (B, P, E), on each of B images.
 
-        Args:
-            taps: Activations (B, 1 + gh·gw, C), CLS first, shallowest first.
-            grid: Token grid (gh, gw).
-            condition: Conditional vectors (B, P, E).
-
-        Returns:
-            Logits (B, P, gh·patch, gw·patch).
+        Taps are (B, 1 + gh·gw, C), CLS first, shallowest first. Returns logits (B, P, gh·patch,
+        gw·patch).
         """
         return self.decode(self.project(taps), grid, self.modulate(condition))
 
@@ -233,8 +203,7 @@ class CLIPSegDecoder(nn.Module):
     ) -> Tensor:
         """Decode what :meth:`project` made of B images and :meth:`modulate` of P prompts each.
 
-        Returns:
-            Logits (B, P, gh·patch, gw·patch).
+        Returns logits (B, P, gh·patch, gw·patch).
         """
         scale, shift = modulation
         batch, prompts, _ = scale.shape
@@ -254,16 +223,12 @@ class CLIPSegDecoder(nn.Module):
 
 
 class TransformerDecoding(SegmentationModel):
-    """What models with a :class:`CLIPSegDecoder` have in common.
-
-    Attributes:
-        decoder: The decoder.
-    """
+    """What models with a :class:`CLIPSegDecoder` have in common."""
 
     decoder: CLIPSegDecoder
 
     def encode_prompts(self, condition: Tensor) -> PromptFeatures:
-        """Compute FiLM's scale and shift of conditional vectors (P, E) or (B, P, E)."""
+        """Compute FiLM's scale and shift."""
         return PromptFeatures(condition, self.decoder.modulate(condition))
 
     def _features(self, taps: list[Tensor], grid: tuple[int, int], pixels: Tensor) -> ImageFeatures:
@@ -282,11 +247,7 @@ class TransformerDecoding(SegmentationModel):
 
 
 def check_layers(layers: Sequence[int], blocks: int, tower: str) -> None:
-    """Make sure that taps are blocks of a tower, in ascending order.
-
-    Raises:
-        ValueError: They are not.
-    """
+    """Raise ValueError unless taps are blocks of a tower, in ascending order."""
     if list(layers) != sorted(set(layers)) or not layers:
         raise ValueError(f'layers must be ascending and distinct, not {list(layers)}')
     if layers[0] < 0 or layers[-1] >= blocks:
@@ -305,7 +266,7 @@ class CLIPSeg(TransformerDecoding):
         **decoder: Options of :class:`CLIPSegDecoder`.
 
     Raises:
-        ValueError: If a layer does not exist or the layers are not ascending.
+        ValueError: A layer does not exist or the layers are not ascending.
     """
 
     def __init__(self, backbone: Backbone, layers: Sequence[int], **decoder: Any) -> None:
@@ -321,16 +282,12 @@ class CLIPSeg(TransformerDecoding):
         )
 
     def encode_image(self, pixels: Tensor) -> ImageFeatures:
-        """Run the image tower up to the deepest tap.
-
-        Args:
-            pixels: Normalised images (B, 3, H, W); H and W multiples of the patch size.
-        """
+        """Run the image tower up to the deepest tap."""
         taps, grid = self.backbone.image_tokens(pixels, self.layers)
         return self._features(taps, grid, pixels)
 
     def config(self) -> dict[str, Any]:
-        """Return what :func:`build_clipseg` needs to rebuild this model, as plain JSON types."""
+        """See :meth:`SegmentationModel.config`."""
         decoder = {k: v for k, v in self.decoder.options.items() if k != 'num_layers'}
         return {
             'architecture': 'clipseg',
@@ -341,10 +298,9 @@ class CLIPSeg(TransformerDecoding):
 
 
 def build_clipseg(config: dict[str, Any]) -> CLIPSeg:
-    """Build a randomly initialised model from :meth:`CLIPSeg.config`.
+    """Build a model from :meth:`CLIPSeg.config`, weights random.
 
-    Raises:
-        ValueError: If the configuration is not one of a CLIPSeg model.
+    Raises ValueError if the configuration is not one of a CLIPSeg model.
     """
     if config.get('architecture') != 'clipseg':
         raise ValueError(f"architecture must be 'clipseg', not {config.get('architecture')!r}")

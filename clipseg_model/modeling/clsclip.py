@@ -18,8 +18,6 @@ from clipseg_model.modeling.base import ImageFeatures, PromptFeatures, Segmentat
 from clipseg_model.modeling.clipseg import DecoderBlock, make_head
 from clipseg_model.modeling.clsclip_ablations import ChannelAttention, Guide, SpatialAttention
 
-__all__ = ['ClsCLIP', 'ClsCLIPDecoder', 'ClsReplacement', 'build_clsclip']
-
 PROMPT_CHUNK = 8
 """Pairs of image and prompt that pass the tower at once without gradients: bounds the memory."""
 
@@ -52,7 +50,7 @@ class ClsCLIPDecoder(nn.Module):
         patch_size: Pixels a token covers in each direction.
 
     Raises:
-        ValueError: If the sizes do not fit together.
+        ValueError: The sizes do not fit together.
     """
 
     def __init__(
@@ -146,11 +144,7 @@ class ClsCLIP(SegmentationModel):
         )
 
     def encode_image(self, pixels: Tensor) -> ImageFeatures:
-        """Run the blocks before the prompt enters.
-
-        Args:
-            pixels: Normalised images (B, 3, H, W); H and W multiples of the patch size.
-        """
+        """Run the blocks before the prompt enters."""
         first = self.blocks[0]
         if self.learned_tokens is None:
             tokens, grid = self.backbone.tokens_before(pixels, first)
@@ -183,7 +177,7 @@ class ClsCLIP(SegmentationModel):
         return logits
 
     def config(self) -> dict[str, Any]:
-        """Return what :func:`build_clsclip` needs to rebuild this model, as plain JSON types."""
+        """See :meth:`SegmentationModel.config`."""
         learned = 0 if self.learned_tokens is None else len(self.learned_tokens)
         return {
             'architecture': 'clsclip',
@@ -196,7 +190,7 @@ class ClsCLIP(SegmentationModel):
 
 
 def build_clsclip(config: dict[str, Any]) -> ClsCLIP:
-    """Build a randomly initialised model from :meth:`ClsCLIP.config`."""
+    """Build a model from :meth:`ClsCLIP.config`, weights random."""
     return ClsCLIP(
         build_backbone(config['backbone']),
         config['blocks'],

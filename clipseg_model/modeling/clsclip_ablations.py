@@ -14,16 +14,11 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-__all__ = ['ChannelAttention', 'Guide', 'SpatialAttention']
-
 
 class Guide(nn.Module, ABC):
     """Base of what tells the image tower of the prompt: one linear layer L_i a guided block.
 
-    Args:
-        embed_dim: Size E of the conditional vector.
-        token_width: Channels C of the tokens.
-        blocks: Numbers of the blocks that are guided.
+    ``blocks`` are the numbers of the guided blocks, E is ``embed_dim`` and C ``token_width``.
     """
 
     def __init__(self, embed_dim: int, token_width: int, blocks: Sequence[int]) -> None:
@@ -33,22 +28,13 @@ class Guide(nn.Module, ABC):
         )
 
     def project(self, condition: Tensor, block: int) -> Tensor:
-        """L_i of conditional vectors, as a token: (M, E) to (M, 1, C)."""
+        """Map conditional vectors by L_i to a token each: (M, E) to (M, 1, C)."""
         projected: Tensor = self.projections[str(block)](condition)
         return projected.unsqueeze(1)
 
     @abstractmethod
     def forward(self, tokens: Tensor, condition: Tensor, block: int) -> Tensor:
-        """Change the tokens that enter a block.
-
-        Args:
-            tokens: (M, N, C), CLS first.
-            condition: (M, E).
-            block: One of the blocks that are guided.
-
-        Returns:
-            (M, N, C).
-        """
+        """Change the tokens (M, N, C), CLS first, that enter a block, by conditions (M, E)."""
 
 
 class ChannelAttention(Guide):

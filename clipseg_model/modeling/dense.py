@@ -17,8 +17,6 @@ from torch.nn import functional
 
 from clipseg_model.modeling.onednn import QUICK, Packed, onednn_serves, pointwise_convolution
 
-__all__ = ['ACTIVATIONS', 'Dense', 'FeedForward', 'convolve']
-
 
 def _quick_gelu(inputs: Tensor) -> Tensor:
     return inputs * torch.sigmoid(QUICK * inputs)
@@ -60,12 +58,7 @@ class FeedForward(nn.Sequential):
     """
 
     def __init__(self, layers: nn.Sequential, activation: str) -> None:
-        """Take over the layers of an ``nn.Sequential``.
-
-        Args:
-            layers: Two linear layers around the activation.
-            activation: ``gelu`` or ``quick_gelu``.
-        """
+        """Take over the two linear layers around the activation, ``gelu`` or ``quick_gelu``."""
         super().__init__(OrderedDict(layers.named_children()))
         scale = QUICK if activation == 'quick_gelu' else 1.0
         self.fused = 'swish' if activation == 'quick_gelu' else 'gelu'
@@ -89,13 +82,10 @@ class FeedForward(nn.Sequential):
 def convolve(
     inputs: Tensor, conv: nn.Conv2d, activation: str = 'none', weight: Tensor | None = None
 ) -> Tensor:
-    """Apply a convolution with zero padding, and its activation.
+    """Apply a convolution with zero padding to (B, C, H, W), and its activation.
 
-    Args:
-        inputs: (B, C, H, W).
-        conv: Says how, and with what.
-        activation: ``none``, ``relu`` or ``relu6``.
-        weight: In place of the convolution's own.
+    The activation is ``none``, ``relu`` or ``relu6``; ``weight`` is used in place of the
+    convolution's own.
     """
     kernel = conv.weight if weight is None else weight
     if onednn_serves(inputs, kernel):

@@ -22,8 +22,6 @@ from clipseg_model.errors import PromptError
 from clipseg_model.modeling.backbone import OpenClipBackbone
 from clipseg_model.modeling.small_clip import SmallClip
 
-__all__ = ['SCOPES', 'attention_bias', 'masked_attention', 'tokens_inside']
-
 SCOPES = ('cls_last', 'cls', 'all')
 """What is restricted: the CLS token in the last block, the CLS token in every block, every token
 in every block."""
@@ -32,12 +30,8 @@ in every block."""
 def tokens_inside(mask: Tensor, grid: tuple[int, int]) -> Tensor:
     """Find the patches that show a part of the object, be it a single pixel.
 
-    Args:
-        mask: (B, H, W) bool, true on the object.
-        grid: Token grid (gh, gw) of the same picture.
-
-    Returns:
-        (B, gh · gw) bool; never all false where the mask is not empty.
+    Of masks (B, H, W) bool and the token grid (gh, gw) returns (B, gh · gw) bool, never all false
+    where the mask is not empty.
     """
     return F.adaptive_max_pool2d(mask.float()[:, None], grid).flatten(1) > 0
 
@@ -53,8 +47,8 @@ def attention_bias(inside: Tensor, scope: str, last: bool) -> Tensor | None:
         last: Whether it is the last block of the tower.
 
     Returns:
-        (B, 1, N, N) float32 of 0 and -inf, queries before keys, CLS first; None where this
-        block is not restricted.
+        (B, 1, N, N) float32 of 0 and -inf, queries before keys, CLS first; None where this block is
+        not restricted.
     """
     if scope == 'cls_last' and not last:
         return None
@@ -70,19 +64,18 @@ def attention_bias(inside: Tensor, scope: str, last: bool) -> Tensor | None:
 
 @contextmanager
 def masked_attention(model: nn.Module, mask: Tensor, scope: str) -> Iterator[None]:
-    """While this lasts, the image tower of a model attends to an object only.
+    """While this lasts, restrict the attention of a model's image tower to an object.
 
-    Meant for ``model.embed_images``: every call of the tower inside is restricted. Outside
-    tokens can then no longer influence the embedding at all (``all``), or not directly: in
-    ``cls`` and ``cls_last`` they still speak to the tokens of the object, in every block but the
-    last. In :class:`~clipseg_model.modeling.small_clip.SmallClip` a convolutional stem comes
-    before the transformer, so a token inside has seen some pixels outside already; what is said
-    here holds from its transformer on.
+    Meant for ``model.embed_images``. Outside tokens can then no longer influence the embedding at
+    all (``all``), or not directly: in ``cls`` and ``cls_last`` they still speak to the tokens of
+    the object, in every block but the last. In
+    :class:`~clipseg_model.modeling.small_clip.SmallClip` a convolutional stem has mixed pixels of
+    inside and outside before the transformer.
 
     Args:
         model: A model or its towers.
-        mask: (B, H, W) bool, true on the object, one for each image of the batch; the images
-            enter the tower as squares, as prompt images do.
+        mask: (B, H, W) bool, true on the object, one for each image of the batch; the images enter
+            the tower as squares, as prompt images do.
         scope: One of :data:`SCOPES`.
 
     Raises:
@@ -116,11 +109,7 @@ def masked_attention(model: nn.Module, mask: Tensor, scope: str) -> Iterator[Non
 
 
 def check_restrictable(model: nn.Module) -> None:
-    """Make sure that :func:`masked_attention` works with a model; touches nothing.
-
-    Raises:
-        PromptError: The model has no image tower whose attention can be restricted.
-    """
+    """Raise PromptError if :func:`masked_attention` does not work with a model; touches nothing."""
     _image_blocks(model)
 
 

@@ -2,12 +2,9 @@
 
 torch hands float32 matrix products to MKL, which leaves half of an AVX-512 machine idle where the
 processor is not Intel's (Zen 5: 200 against 465 GFLOP/s). Where no gradients are wanted, oneDNN
-computes them, with weights packed once and the activation applied while the results are still in
-registers. The arithmetic stays float32 (or bfloat16, where the model is): only the order of
-additions differs. It is not called with gradients, autocast, tracing, export, on another device or
-in another precision.
-
-Packed weights are a second copy in memory of those layers' weights.
+computes them, with weights packed once (a second copy in memory) and the activation applied while
+the results are still in registers. The arithmetic stays float32 (or bfloat16, where the model is):
+only the order of additions differs.
 """
 
 from __future__ import annotations
@@ -19,8 +16,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import conv_flop_count, register_flop_formula
-
-__all__ = ['OPERATORS', 'QUICK', 'Packed', 'onednn_serves', 'pointwise_convolution']
 
 QUICK = 1.702
 """The factor of OpenAI's QuickGELU, x · σ(1.702 · x)."""
@@ -72,9 +67,7 @@ def _fitting(inputs: Tensor, weight: Tensor) -> bool:
 class Packed:
     """The weights of one linear layer in oneDNN's own layout, packed again when they change.
 
-    Args:
-        weight_scale: What the weights are multiplied with while they are packed.
-        bias_scale: The same of the bias.
+    Weights and bias are multiplied with their scales while they are packed.
     """
 
     def __init__(self, weight_scale: float = 1.0, bias_scale: float = 1.0) -> None:
@@ -117,13 +110,10 @@ class Packed:
 def pointwise_convolution(
     inputs: Tensor, kernel: Tensor, conv: nn.Conv2d, activation: str
 ) -> Tensor:
-    """Apply a convolution and its activation. Only where :func:`onednn_serves`.
+    """Apply a convolution to (B, C, H, W) and its activation, only where :func:`onednn_serves`.
 
-    Args:
-        inputs: (B, C, H, W).
-        kernel: In place of the convolution's own weights.
-        conv: Says how, and has the bias.
-        activation: ``none``, ``relu`` or ``relu6``.
+    The kernel stands in for the convolution's own; the activation is ``none``, ``relu`` or
+    ``relu6``.
     """
     output: Tensor = torch.ops.mkldnn._convolution_pointwise(
         inputs.to(kernel.dtype),

@@ -16,8 +16,6 @@ from clipseg_model.modeling.dense import FeedForward
 if TYPE_CHECKING:
     import open_clip
 
-__all__ = ['create_clip', 'speed_up']
-
 
 def create_clip(
     architecture: str, pretrained: str | Path | None, overrides: dict[str, Any]

@@ -16,13 +16,11 @@ from torch import Tensor
 from clipseg_model.model_card import ModelCard
 from clipseg_model.modeling.backbone import Backbone
 
-__all__ = ['Preprocessor', 'input_shape']
-
 
 def input_shape(
     height: int, width: int, input_size: int, patch_size: int, resize: str = 'square'
 ) -> tuple[int, int]:
-    """Return the size that an image is resized to before it enters a model.
+    """Return the (height, width) that an image is resized to before it enters a model.
 
     Args:
         height: Of the image.
@@ -31,9 +29,6 @@ def input_shape(
         patch_size: What both sides must be multiples of.
         resize: ``square``, or ``aspect`` for about the same area at about the image's proportions
             (at least two patches a side).
-
-    Returns:
-        (height, width).
     """
     if resize == 'square':
         return input_size, input_size
@@ -46,13 +41,7 @@ def input_shape(
 
 
 class Preprocessor:
-    """Makes a model's input of images.
-
-    Args:
-        card: What size the model's input has.
-        backbone: Whose mean and standard deviation are used.
-        device: Where the input is wanted.
-    """
+    """Makes a model's input, of the card's size, normalised for the backbone, on the device."""
 
     def __init__(self, card: ModelCard, backbone: Backbone, device: torch.device) -> None:
         self._card, self._patch_size, self._device = card, backbone.patch_size, device
@@ -61,25 +50,22 @@ class Preprocessor:
         self._std = (255 * torch.tensor(backbone.std)).view(1, 3, 1, 1).to(device)
 
     def shape_of(self, height: int, width: int) -> tuple[int, int]:
-        """Height and width of the model's input for an image of this height and width."""
+        """Return height and width of the model's input for an image of this height and width."""
         card = self._card
         return input_shape(height, width, card.input_size, self._patch_size, card.resize)
 
     def pixels(self, image: NDArray[np.uint8], shape: tuple[int, int] | None = None) -> Tensor:
-        """Resized and normalised, (1, 3, h, w) float32 on the device.
+        """Resize and normalise (H, W, 3) uint8 RGB to (1, 3, h, w) float32 on the device.
 
-        Args:
-            image: (H, W, 3) uint8 RGB.
-            shape: Height and width; :meth:`shape_of` the image where None.
+        ``shape`` is (h, w); :meth:`shape_of` the image where None.
         """
         return self.normalise(self.resize(image, shape))
 
     def resize(self, image: NDArray[np.uint8], shape: tuple[int, int] | None = None) -> Tensor:
-        """Resized with antialiasing, (1, 3, h, w) uint8 on the CPU.
+        """Resize (H, W, 3) uint8 RGB to (1, 3, h, w) uint8 on the CPU, with antialiasing.
 
-        Args:
-            image: (H, W, 3) uint8 RGB; where it has the size already, the result is a view of it.
-            shape: As :meth:`pixels` takes it.
+        ``shape`` is as :meth:`pixels` takes it; where the image has it already, the result is a
+        view.
         """
         # torch cannot share memory that is read-only or runs backwards.
         if not image.flags.writeable or not image.flags.c_contiguous:
@@ -88,7 +74,7 @@ class Preprocessor:
         return self.resize_tensor(torch.from_numpy(image).permute(2, 0, 1)[None], shape)
 
     def resize_tensor(self, pixels: Tensor, shape: tuple[int, int]) -> Tensor:
-        """As :meth:`resize`, of (B, 3, H, W) uint8 on any device."""
+        """Resize as :meth:`resize` does, of (B, 3, H, W) uint8 on any device."""
         if tuple(pixels.shape[2:]) != shape:
             if pixels.device.type != 'cpu':
                 # Only the CPU resizes uint8; this differs from it by less than a level.

@@ -28,13 +28,12 @@ from clipseg_model.modeling.backbone import (
 from clipseg_model.modeling.base import ImageFeatures
 from clipseg_model.modeling.clipseg import CLIPSegDecoder, TransformerDecoding, check_layers
 
-__all__ = ['ImageNetViT', 'ViTSeg', 'build_vitseg']
-
 
 class ImageNetViT(nn.Module):
     """A frozen vision transformer of `timm <https://github.com/huggingface/pytorch-image-models>`_.
 
     The weights are random unless a local file is named: nothing is ever fetched from a network.
+    ``mean`` and ``std`` are the normalisation of RGB in 0…1 that timm trained it with.
 
     Args:
         architecture: timm's name of a plain ViT with a CLS token.
@@ -43,13 +42,9 @@ class ImageNetViT(nn.Module):
         overrides: Options of timm's ``VisionTransformer`` that replace the architecture's
             (``depth``, ``embed_dim``, ``num_heads``).
 
-    Attributes:
-        mean: Per channel, of RGB in 0…1; the normalisation that timm trained it with.
-        std: The same.
-
     Raises:
-        CheckpointError: The architecture is unknown or of another kind, or ``pretrained`` does
-            not hold its weights.
+        CheckpointError: The architecture is unknown or of another kind, or ``pretrained`` does not
+            hold its weights.
     """
 
     def __init__(
@@ -102,21 +97,10 @@ class ImageNetViT(nn.Module):
     def image_tokens(
         self, pixels: Tensor, layers: Sequence[int]
     ) -> tuple[list[Tensor], tuple[int, int]]:
-        """Return token taps after the blocks ``layers``, like those of a ``Backbone``.
+        """Return token taps after the blocks ``layers``, ascending, like those of a ``Backbone``.
 
         Position embeddings are interpolated to the image's grid as CLIPSeg's are. (The official
         code resizes every image to the size that the ViT was trained on instead.)
-
-        Args:
-            pixels: (B, 3, H, W), normalised with ``mean`` and ``std``, H and W multiples of the
-                patch size.
-            layers: Numbers of blocks, 0-based; no block after the deepest of them runs.
-
-        Returns:
-            Taps, each (B, 1 + gh·gw, C), CLS first, in ascending order, and (gh, gw).
-
-        Raises:
-            ImageError: A side is no multiple of the patch size.
         """
         model = self.model
         grid = token_grid(pixels, self.patch_size)
@@ -158,13 +142,13 @@ class ViTSeg(TransformerDecoding):
     Args:
         backbone: CLIP towers for the prompts.
         image_tower: Gives the image's tokens.
-        layers: Blocks of the ViT after which tokens are tapped, 0-based, ascending (official
-            code: 3, 6, 9).
+        layers: Blocks of the ViT after which tokens are tapped, 0-based, ascending (official code:
+            3, 6, 9).
         **decoder: Options of :class:`~clipseg_model.modeling.clipseg.CLIPSegDecoder`.
 
     Raises:
-        ValueError: If a layer does not exist, the layers are not ascending, or the patches of
-            both towers differ in size.
+        ValueError: A layer does not exist, the layers are not ascending, or the patches of both
+            towers differ in size.
     """
 
     def __init__(
@@ -200,18 +184,13 @@ class ViTSeg(TransformerDecoding):
         self.register_buffer('_shift', pair[1].clone(), persistent=False)
 
     def encode_image(self, pixels: Tensor) -> ImageFeatures:
-        """Run the ViT up to the deepest tap.
-
-        Args:
-            pixels: Images (B, 3, H, W), normalised for the backbone as prompt images are; H and W
-                multiples of the patch size.
-        """
+        """Run the ViT up to the deepest tap, of images normalised for the backbone."""
         own = pixels * self._scale + self._shift
         taps, grid = self.image_tower.image_tokens(own, self.layers)
         return self._features(taps, grid, pixels)
 
     def config(self) -> dict[str, Any]:
-        """Return what :func:`build_vitseg` needs to rebuild this model, as plain JSON types."""
+        """See :meth:`SegmentationModel.config`."""
         decoder = {k: v for k, v in self.decoder.options.items() if k != 'num_layers'}
         return {
             'architecture': 'vitseg',
@@ -223,7 +202,7 @@ class ViTSeg(TransformerDecoding):
 
 
 def build_vitseg(config: dict[str, Any]) -> ViTSeg:
-    """Build a randomly initialised model from :meth:`ViTSeg.config`."""
+    """Build a model from :meth:`ViTSeg.config`, weights random."""
     backbone = build_backbone(config['backbone'])
     image_tower = ImageNetViT(**config['image_tower'])
     return ViTSeg(backbone, image_tower, config['layers'], **config['decoder'])

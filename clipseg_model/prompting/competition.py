@@ -22,16 +22,14 @@ from clipseg_model.calibration import logit, top_scores
 from clipseg_model.errors import PromptError
 from clipseg_model.prompts import Prompt
 
-__all__ = ['compete']
-
 
 def compete(
     logits: Tensor, prompts: Sequence[Prompt], threshold: float, presence_threshold: float
 ) -> tuple[Tensor, list[Prompt]]:
-    """Let negative prompts lower the logits of the others. An absent one lowers nothing.
+    """Let negative prompts lower the logits (P, h, w) of the others. An absent one lowers nothing.
 
     Args:
-        logits: (P, h, w).
+        logits: Of all prompts.
         prompts: As many.
         threshold: Probability for the negative prompts that have no threshold of their own.
         presence_threshold: Score from which on those without one of their own are present.

@@ -18,8 +18,6 @@ from clipseg_model.prompting.visual_prompt import DEFAULT_METHOD, find_method, v
 from clipseg_model.prompts import Prompt
 from clipseg_model.runtime.base import Runtime
 
-__all__ = ['EmbeddingCache', 'PromptEmbedder']
-
 PROMPT_SETS = 32
 """Sets of prompts whose features are kept."""
 
@@ -28,11 +26,7 @@ TEXT_CHUNK = 256
 
 
 class EmbeddingCache:
-    """The embeddings that were used last.
-
-    Args:
-        capacity: Most embeddings kept.
-    """
+    """The embeddings that were used last, ``capacity`` of them at most."""
 
     def __init__(self, capacity: int = 1024) -> None:
         if capacity < 1:
@@ -46,15 +40,10 @@ class EmbeddingCache:
     def get(
         self, keys: Sequence[Hashable], embed: Callable[[list[int]], Sequence[Tensor]]
     ) -> list[Tensor]:
-        """Return the embeddings of some keys; those not kept are made together in one call.
+        """Return one embedding a key; those not kept are made together in one call.
 
-        Args:
-            keys: Hashable content of each input.
-            embed: Given positions in ``keys`` (one for each distinct missing key), returns their
-                embeddings in that order.
-
-        Returns:
-            One embedding a key.
+        ``embed`` is given positions in ``keys``, one for each distinct missing key, and returns
+        their embeddings in that order.
         """
         missing: dict[Hashable, int] = {}
         for position, key in enumerate(keys):
@@ -78,11 +67,6 @@ class EmbeddingCache:
 
 class PromptEmbedder:
     """Embeds the prompts of one model. Not for use by two threads at once.
-
-    Args:
-        runtime: What executes the model.
-        card: What size prompt images have, what is around them, and what phrases are put into.
-        preprocessor: The model's.
 
     Raises:
         CheckpointError: The card's sizes do not fit the model's patches.
@@ -148,7 +132,7 @@ class PromptEmbedder:
     ) -> Tensor:
         """Return conditional vectors (P, E); see :meth:`clipseg_model.segmenter.Segmenter.embed`.
 
-        Args and errors are those of :meth:`features`.
+        Arguments and errors are those of :meth:`features`.
         """
         with_text = [index for index, prompt in enumerate(prompts) if prompt.text is not None]
         with_image = [index for index, prompt in enumerate(prompts) if prompt.image is not None]

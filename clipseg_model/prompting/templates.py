@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from clipseg_model.errors import PromptError
 
-__all__ = ['TEMPLATES', 'fill_template', 'find_captions']
-
 TEMPLATES: dict[str, tuple[str, ...]] = {
     'plain': ('{}',),
     'fixed': ('a photo of a {}.',),
@@ -33,24 +31,16 @@ TEMPLATES['ensemble'] = TEMPLATES['shuffle+']
 
 
 def fill_template(template: str, phrase: str) -> str:
-    """Put a phrase into a caption such as ``a photo of a {}.``.
-
-    Raises:
-        PromptError: The template does not hold ``{}`` exactly once.
-    """
+    """Put a phrase into a caption; raise PromptError unless it holds ``{}`` exactly once."""
     if template.count('{}') != 1:
         raise PromptError(f'A template holds {{}} exactly once, unlike {template!r}')
     return template.replace('{}', phrase)
 
 
 def find_captions(template: str) -> tuple[str, ...]:
-    """Return the captions of a template.
+    """Return the captions of a key of :data:`TEMPLATES`, or a caption of one's own with one ``{}``.
 
-    Args:
-        template: A key of :data:`TEMPLATES`, or a caption of one's own with one ``{}``.
-
-    Raises:
-        PromptError: It is neither.
+    Raises PromptError if it is neither.
     """
     if isinstance(template, str) and template in TEMPLATES:
         return TEMPLATES[template]

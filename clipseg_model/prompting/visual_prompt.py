@@ -18,15 +18,6 @@ from clipseg_model.errors import PromptError
 from clipseg_model.images import check_image
 from clipseg_model.prompts import check_mask
 
-__all__ = [
-    'DEFAULT_METHOD',
-    'METHODS',
-    'Method',
-    'box_mask',
-    'find_method',
-    'visual_prompt',
-]
-
 DEFAULT_METHOD = 'crop_blur_10'
 
 MARGIN = 0.1
@@ -99,11 +90,7 @@ METHODS: dict[str, Method] = {
 
 
 def find_method(name: str) -> Method:
-    """Return a method by its name.
-
-    Raises:
-        PromptError: There is none of that name.
-    """
+    """Return a method by its name; raise PromptError if there is none of that name."""
     if name not in METHODS:
         raise PromptError(
             f'There is no method {name!r} for visual prompts; there are {", ".join(METHODS)}'
@@ -118,20 +105,16 @@ def visual_prompt(
     method: str = DEFAULT_METHOD,
     ground: tuple[float, float, float] = (0, 0, 0),
 ) -> NDArray[np.uint8]:
-    """Make the prompt image of an example.
+    """Make the prompt image of an example: (size, size, 3) uint8 RGB.
 
     Args:
         image: (H, W, 3) uint8 RGB.
-        mask: (H, W) bool or uint8, true on the example object; None takes the whole image as it
-            is.
+        mask: (H, W) bool or uint8, true on the example object; None takes the whole image as it is.
         size: Side of the prompt image, pixels.
         method: A key of :data:`METHODS`. Those of attention do not touch the pixels.
-        ground: RGB that a background fades to, 0…255, and that fills what a crop shows beyond
-            the image. Black, as the paper says; its published code works on normalised pixels, so
-            there it is the mean that was subtracted.
-
-    Returns:
-        (size, size, 3) uint8 RGB.
+        ground: RGB that a background fades to, 0…255, and that fills what a crop shows beyond the
+            image. Black, as the paper says; its published code works on normalised pixels, so there
+            it is the mean that was subtracted.
 
     Raises:
         ImageError: The image is not (H, W, 3) uint8.
@@ -161,16 +144,10 @@ def visual_prompt(
 
 
 def box_mask(box: tuple[int, int, int, int], height: int, width: int) -> NDArray[np.bool_]:
-    """Return the mask of an example that is known by its bounding box.
+    """Return the mask (height, width) bool of an example that is known by its bounding box.
 
-    Args:
-        box: (x, y, width, height) in pixels from the top left corner; what sticks out of the
-            image is cut off.
-        height: Of the image.
-        width: Of the image.
-
-    Returns:
-        (height, width) bool, true in the box.
+    The box is (x, y, width, height) in pixels from the image's top left corner; what sticks out of
+    the image is cut off.
 
     Raises:
         PromptError: The box has no area, or lies outside of the image.
