@@ -67,12 +67,11 @@ def cache(
         shard_size: Samples of a shard.
         batch: Samples that pass the towers at once.
         part: Which part of how many of the shards to write.
-        layers: Blocks whose activations are written, for other models than that of the run too;
-            those that it reads by default.
+        layers: Blocks whose activations are written; by default those that the model reads.
 
     Raises:
-        ActivationsError: The folder holds those of another run, a value is beyond float16, or
-            there are no such layers.
+        ActivationsError: The folder holds another run's, a value is beyond float16, or there are
+            no such layers.
     """
     settings = follow_card(settings)
     torch.manual_seed(settings.seed)
@@ -132,11 +131,7 @@ def _claim(folder: Path, made: dict[str, object]) -> None:
 
 
 def check_layers(layers: Sequence[int], model: SegmentationModel) -> list[int]:
-    """Return the layers in ascending order.
-
-    Raises:
-        ActivationsError: The towers have no such blocks, or not a single tower that is tapped.
-    """
+    """Return the layers in ascending order; raise ActivationsError where the towers lack them."""
     if model.config()['architecture'] == 'vitseg':
         raise ActivationsError(
             "layers are blocks of CLIP's image tower, and vitseg reads another one: leave them out"

@@ -27,25 +27,23 @@ def calibrate(
     samples: int | None = None,
     workers: int = 0,
 ) -> ModelCard:
-    """Choose thresholds, and write down in the card what they were chosen on.
+    """Return the card with the threshold of the best IoU_FG on a validation split.
+
+    ``details['calibration']`` says what it costs and brings.
 
     Args:
         model: The model.
         card: Its card; its own thresholds do not matter.
         data: Of a validation split.
         accelerator: The processes, and the device.
-        empty: Share of absent prompts whose masks shall be empty; the presence threshold is the
-            lowest that does it. None leaves it as it is.
+        empty: Share, 0…1, of absent prompts whose masks shall be empty: the presence threshold is
+            the lowest that does it. None leaves it as it is.
         samples: At most so many.
         workers: Processes that load.
 
-    Returns:
-        The card with the threshold of the best IoU_FG of all pixels, and ``details['calibration']``
-        with what it costs and brings.
-
     Raises:
-        EvaluationError: There is no foreground to choose a threshold on, the data set cannot ask
-            for what is absent, or ``empty`` is not within 0…1.
+        EvaluationError: There is no foreground, the data set has no absent prompts, or ``empty``
+            is not within 0…1.
     """
     if empty is not None and not 0 < empty < 1:
         raise EvaluationError(f'the share of absent prompts must be within 0…1, not {empty}')
@@ -87,12 +85,7 @@ def calibrate(
 def presence_level(scores: NDArray[np.int64], empty: float) -> float:
     """Return the lowest presence threshold that keeps a share of absent prompts empty.
 
-    Args:
-        scores: Absent prompts by level of their score, (BINS + 1,).
-        empty: The share.
-
-    Raises:
-        EvaluationError: There is no absent prompt.
+    ``scores`` counts them by level of score, (BINS + 1,); EvaluationError where all are zero.
     """
     total = int(scores.sum())
     if not total:

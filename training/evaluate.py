@@ -97,11 +97,7 @@ def queries(views: TabletopViews, view: int, rng: np.random.Generator) -> list[Q
 def evaluate_views(
     segmenter: Segmenter, views: TabletopViews, count: int, seed: int
 ) -> tuple[dict[str, Group], dict[str, Group]]:
-    """Run the model over views.
-
-    Returns:
-        Figures by group of prompts, and by word outside the grammar.
-    """
+    """Return figures of the model by group of prompts, and by word outside the grammar."""
     rng = np.random.default_rng(seed)
     groups: dict[str, Group] = defaultdict(Group)
     words: dict[str, Group] = defaultdict(Group)
@@ -137,12 +133,7 @@ def calibrate(
 ) -> dict[str, float]:
     """Choose both thresholds on a split.
 
-    Args:
-        segmenter: The model; its own thresholds do not matter.
-        views: The split.
-        count: Views used.
-        seed: Seed of the prompts drawn.
-        empty: Share of absent prompts whose mask shall be empty.
+    ``empty`` is the share of absent prompts whose mask shall be empty.
     """
     groups, _ = evaluate_views(segmenter, views, count, seed)
     curve = groups['all_text'].pixels.iou_foreground()[1:BINS]

@@ -66,11 +66,7 @@ def measured(report: dict[str, Any]) -> dict[str, Any]:
 
 
 def history(run: Path) -> list[dict[str, Any]]:
-    """Return the records of a run, after those of the run whose weights it began with.
-
-    Raises:
-        SystemExit: If one of the folders holds no record.
-    """
+    """Return a run's records, after those of the run that it began with; SystemExit without."""
     records = [json.loads(path.read_text()) for path in sorted(run.glob('run_*.json'))]
     if not records:
         raise SystemExit(
@@ -116,11 +112,7 @@ def export_tabletop(args: argparse.Namespace) -> None:
 
 
 def export_run(args: argparse.Namespace) -> None:
-    """Export a run of training.train, or any checkpoint.
-
-    Raises:
-        ClipsegError: Weights, data or a result are not usable, or the output is there.
-    """
+    """Export a run of training.train, or any checkpoint; ClipsegError where it cannot be done."""
     run = Path(args.run)
     weights = run / 'model.safetensors' if run.is_dir() else run
     if run.is_dir() and not weights.is_file():

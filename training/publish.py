@@ -43,11 +43,7 @@ def fits_transformers(model: SegmentationModel) -> bool:
 
 
 def read_evaluation(path: Path) -> dict[str, Any]:
-    """Read a result of ``python -m training.evaluate data --output``.
-
-    Raises:
-        PublishError: It is missing, or none.
-    """
+    """Read a result of ``python -m training.evaluate data --output``, or raise PublishError."""
     try:
         result = json.loads(path.read_text(encoding='utf-8'))
     except (OSError, ValueError) as error:
@@ -61,15 +57,7 @@ def read_evaluation(path: Path) -> dict[str, Any]:
 
 
 def quality(result: Mapping[str, Any], threshold: float) -> dict[str, Any]:
-    """Return what a card keeps of an evaluation.
-
-    Args:
-        result: As :func:`read_evaluation` returns it.
-        threshold: Of the card.
-
-    Raises:
-        PublishError: It was measured at other thresholds.
-    """
+    """Return what a card keeps of an evaluation; PublishError if not measured at its threshold."""
     at = result['at'].get(f'{threshold:g}')
     if at is None:
         raise PublishError(
@@ -89,17 +77,10 @@ def write_checkpoint(
 
 
 def write_folder(folder: Path, model: SegmentationModel, card: ModelCard) -> None:
-    """Write a folder that can be uploaded to the Hugging Face hub.
+    """Write a new folder that can be uploaded to the Hugging Face hub.
 
-    A CLIPSeg on CLIP's towers is written as transformers reads it: its names of weights,
-    ``config.json``, processor, tokenizer. Any other architecture is one that transformers does
-    not have: its folder holds this project's own ``model.safetensors``. Both have ``README.md``
-    with the model card.
-
-    Args:
-        folder: One that is not there yet.
-        model: The model.
-        card: Its card.
+    A CLIPSeg on CLIP's towers is written as transformers reads it; any other architecture as this
+    project's own ``model.safetensors``. Both have ``README.md`` with the model card.
 
     Raises:
         PublishError: The folder is there.
@@ -144,13 +125,7 @@ def front_matter(card: ModelCard, for_transformers: bool) -> dict[str, Any]:
 
 
 def readme(card: ModelCard, name: str, for_transformers: bool) -> str:
-    """Return a model card as the hub shows it.
-
-    Args:
-        card: Of the model.
-        name: Of the folder.
-        for_transformers: Whether the folder is one of transformers.
-    """
+    """Return a model card as the hub shows it."""
     head = yaml.safe_dump(front_matter(card, for_transformers), sort_keys=False, width=100)
     parts = [f'---\n{head}---\n', f'# {card.name}\n', card.description + '\n']
     if card.notice:

@@ -50,19 +50,15 @@ from training.loop.validation import Measured, Validator, better
 
 
 def train(settings: Settings, output: Path, resume: bool = False) -> Path:
-    """Run, or go on with, a training.
+    """Run, or go on with, a training, and return the checkpoint that came out.
 
     Args:
         settings: What to train, on what, and how.
         output: Folder of the run.
         resume: Go on from ``last.pt`` there, if there is one yet.
 
-    Returns:
-        The checkpoint that came out.
-
     Raises:
-        RunError: The folder holds another run, the loss is not finite, or a file cannot be
-            written.
+        RunError: The folder holds another run, the loss is not finite, or the disk refuses.
         ClipsegError: Data, weights or settings are not usable.
     """
     accelerator = begin_accelerator(settings.mixed_precision)
@@ -117,11 +113,7 @@ def train(settings: Settings, output: Path, resume: bool = False) -> Path:
 
 
 def open_data(settings: Settings, learner: Learner) -> tuple[Drawn | Shards, int]:
-    """Open what is trained on: pictures, or activations that were cached.
-
-    Returns:
-        What a loader draws from, and the number of samples.
-    """
+    """Open pictures, or activations that were cached, and return the number of samples too."""
     if settings.activations is not None:
         where = settings.activations
         cached = Shards.at(where) if settings.stream else CachedActivations(Path(where))
@@ -154,10 +146,7 @@ def open_validator(settings: Settings, batch: int) -> Validator | None:
 
 
 def step(module: nn.Module, run: Run, parts: list[Load]) -> Tensor:
-    """Learn from one batch, in as many parts as it came.
-
-    Returns:
-        The loss of this process, a scalar.
+    """Learn from one batch, in parts, and return the loss of this process, a scalar.
 
     Raises:
         RunError: The loss is not finite. The places and keys of the samples are in a file.

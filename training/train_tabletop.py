@@ -97,11 +97,7 @@ def train(
 
 
 def build_module(settings: Settings) -> JointTraining:
-    """Build the model with its frozen parts, and its losses.
-
-    Raises:
-        RunError: The frozen parts are of another model.
-    """
+    """Build the model, its losses and frozen parts; RunError where those are another model's."""
     joint = JointTraining(build_clipseg(settings.model))
     _, surplus = joint.towers.load_state_dict(load_file(settings.frozen), strict=False)
     if surplus:

@@ -65,17 +65,9 @@ def stem_weights(num_blocks: int = 11) -> dict[str, Tensor]:
 def whitening(
     state: dict[str, Tensor], views: TabletopViews, count: int = 512, size: int = 224
 ) -> dict[str, Tensor]:
-    """Measure the features of the stem over views.
+    """Return mean and whitening matrix of the stem's features over ``count`` views of ``size`` px.
 
-    Args:
-        state: As :func:`stem_weights` returns it.
-        views: Rendered views.
-        count: Views to measure.
-        size: Side of the stem's input, pixels.
-
-    Returns:
-        Mean of the features, and the matrix that makes their covariance the identity, but for
-        directions that hardly vary.
+    Directions that hardly vary are not scaled to unit variance.
     """
     stem = Lite0Stem()
     stem.load_state_dict({key.removeprefix('stem.'): value for key, value in state.items()})
@@ -102,18 +94,10 @@ def keep(piece: str) -> bool:
 
 
 def physical_nouns(wordnet: Path, known: Collection[str], count: int) -> list[str]:
-    """Return the commonest English nouns for physical things that are not pieces already.
+    """Return the commonest English nouns for physical things that are not ``known`` already.
 
-    Word pieces cut "teacup" into "tea" and "##cup", and "pail" into "pa" and "##il", which by
-    themselves mean nothing of the kind; a row of its own tells such a word's neighbours.
-
-    Args:
-        wordnet: Folder of WordNet's database files (``data.noun``, wndb(5WN)).
-        known: Words that need no row.
-        count: Most words returned.
-
-    Raises:
-        SystemExit: If the folder holds no ``data.noun``.
+    Word pieces cut "teacup" into "tea" and "##cup", which by themselves mean nothing of the kind.
+    ``wordnet`` holds WordNet's ``data.noun`` (wndb(5WN)); without it, raise SystemExit.
     """
     path = wordnet / 'data.noun'
     if not path.is_file():

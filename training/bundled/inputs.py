@@ -17,13 +17,10 @@ from training.datasets.tabletop import Batch, object_share, token_classes
 def draw_window(
     side: int, input_size: int, wide_share: float, rng: np.random.Generator
 ) -> tuple[slice, tuple[int, int]]:
-    """Draw the part of a square picture that is shown, and the size it is shown at.
+    """Draw the rows of a square picture that are shown, and the input's (height, width).
 
-    Cameras are mostly wider than high, so some steps see a 4:3 strip of the pictures, at an
-    input of about the same area.
-
-    Returns:
-        Rows of the picture, and the input's (height, width), multiples of 16.
+    Cameras are mostly wider than high: some steps see a 4:3 strip, at about the same area. Both
+    sides are multiples of 16.
     """
     if rng.random() >= wide_share:
         return slice(0, side), (input_size, input_size)
@@ -40,16 +37,7 @@ def prepare(
     generator: torch.Generator,
     device: torch.device,
 ) -> tuple[Tensor, ...]:
-    """Return the arguments of :class:`~training.bundled.losses.JointTraining` for a batch.
-
-    Args:
-        batch: What was drawn.
-        towers: Of the model.
-        settings: Of the run.
-        window: As :func:`draw_window` returns it.
-        generator: Source of the noise on words.
-        device: Where the arguments are wanted.
-    """
+    """Return the arguments of :class:`~training.bundled.losses.JointTraining` for a batch."""
     pieces, word_mask = towers.text.tokenize(batch.texts + batch.more_texts + batch.support_texts)
     words = towers.text.words(pieces.to(device))
     rows, shape = window

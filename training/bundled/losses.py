@@ -17,16 +17,12 @@ from training.datasets.tabletop import (
 
 
 def mask_loss(logits: Tensor, masks: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
-    """Binary cross-entropy and Dice of predicted masks.
+    """Return the mean binary cross-entropy of masks, and 1 - Dice.
 
     Args:
         logits: (B, P, H, W).
-        masks: Truth, bool of the same shape.
+        masks: Truth, bool of the same shape; Dice leaves out empty ones.
         known: bool (B, P); other prompts do not count.
-
-    Returns:
-        Mean binary cross-entropy over the prompts that count, and 1 − Dice over those of them
-        whose truth is not empty (Dice says nothing of an absent object).
     """
     truth = masks.to(logits.dtype)
     pixelwise = functional.binary_cross_entropy_with_logits(logits, truth, reduction='none')
@@ -96,13 +92,9 @@ class Alignment(nn.Module):
 
 
 def noisy_words(words: Tensor, noise: float, dropout: float, generator: torch.Generator) -> Tensor:
-    """Perturb word vectors, so that words outside the grammar are read by their neighbours.
+    """Perturb word vectors (P, T, D), so that unknown words are read by their neighbours.
 
-    Args:
-        words: (P, T, D), unit variance.
-        noise: Standard deviation of the normal noise added to each value.
-        dropout: Share of the word pieces that are zeroed.
-        generator: Source of randomness.
+    ``noise`` is a standard deviation; ``dropout``, the share of word pieces that are zeroed.
     """
     drawn = torch.randn(words.shape, generator=generator).to(words)
     keep = torch.rand(words.shape[:2], generator=generator).to(words) >= dropout
@@ -110,14 +102,7 @@ def noisy_words(words: Tensor, noise: float, dropout: float, generator: torch.Ge
 
 
 class TokenClasses(nn.Module):
-    """Say of each token which category and colour it shows.
-
-    These losses are of no use to the model that is shipped; they make its image tower learn
-    faster than text alone does.
-
-    Args:
-        width: Channels of the tokens.
-    """
+    """Say of each token which category and colour it shows: the towers learn faster by it."""
 
     #: Weight of tokens that show a surface: they are many and easy.
     SURFACE_WEIGHT = 0.1
@@ -145,12 +130,7 @@ class TokenClasses(nn.Module):
 
 
 class JointTraining(nn.Module):
-    """Towers, decoder and alignment as one module whose forward gives every loss by name.
-
-    Args:
-        model: A CLIPSeg model on :class:`clipseg_model.modeling.small_clip.SmallClip`, whose last
-            block is tapped.
-    """
+    """Give every loss of a CLIPSeg model on ``SmallClip`` whose last block is tapped, by name."""
 
     def __init__(self, model: CLIPSeg) -> None:
         super().__init__()
@@ -186,9 +166,8 @@ class JointTraining(nn.Module):
         Args:
             images: Normalised pictures (B, 3, S, S).
             supports: Normalised prompt images (B, 3, s, s).
-            words: Word vectors (B·T + B·X + B, L, D): the texts row by row, further texts for
-                the alignment losses row by row, then for each support image a text that names
-                what it shows.
+            words: Word vectors (B·T + B·X + B, L, D): the texts row by row, further texts for the
+                alignment losses, then a text that names what each support image shows.
             word_mask: bool, the same without D.
             masks: Truth, bool (B, T + 1, S, S): of the texts, then of the support image.
             known: bool (B, T + 1): false where there is no such prompt.

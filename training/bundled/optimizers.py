@@ -16,16 +16,9 @@ from training.bundled.settings import Settings
 
 
 class RunState:
-    """What a run changes: weights, their moving average, optimizers, learning rates.
+    """Weights, their moving average, optimizers and learning rates of a run.
 
-    Args:
-        joint: The module that is trained.
-        settings: Of the run.
-        saved: What :meth:`snapshot` returned, to go on from there.
-
-    Attributes:
-        iteration: Iterations that are done.
-        average: The moving average of ``joint``; only the main process updates it.
+    ``saved`` is what :meth:`snapshot` returned. Only the main process updates ``average``.
     """
 
     def __init__(
@@ -50,13 +43,13 @@ class RunState:
         ]
 
     def prepare(self, accelerator: Accelerator) -> nn.Module:
-        """Move everything to the device, and returns the module to call."""
+        """Move everything to the device, and return the module to call."""
         self.average.to(accelerator.device)
         module, *self._optimizers = accelerator.prepare(self.joint, *self._optimizers)
         return module
 
     def step(self) -> None:
-        """Move the weights along their gradients, and sets the next learning rates."""
+        """Move the weights along their gradients, and set the next learning rates."""
         for optimizer, schedule in zip(self._optimizers, self._schedules, strict=True):
             optimizer.step()
             schedule.step()
@@ -78,8 +71,6 @@ def build_optimizers(module: nn.Module, settings: Settings) -> list[torch.optim.
 
     Muon (Jordan et al. 2024) learns these towers two to three times faster than AdamW alone; its
     updates are scaled to AdamW's size (Liu et al. 2025), so that one learning rate serves both.
-    The stem comes with good weights and learns slowly. Vectors (biases, norms, embeddings of one
-    token) are not decayed.
     """
     matrices: list[nn.Parameter] = []
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
@@ -110,10 +101,7 @@ def build_optimizers(module: nn.Module, settings: Settings) -> list[torch.optim.
 
 
 def moving_average(module: nn.Module, decay: float) -> AveragedModel:
-    """Return a copy of a module whose weights follow it as an exponential moving average.
-
-    The average forgets faster in the first iterations, so that the initial weights do not linger.
-    """
+    """Return a copy of a module that follows it as an exponential moving average, fast at first."""
 
     def follow(average: Tensor, weight: Tensor, count: Tensor | int) -> Tensor:
         return average.lerp(weight, 1 - min(decay, float((1 + count) / (10 + count))))

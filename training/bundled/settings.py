@@ -86,9 +86,5 @@ class Settings(StrictSettings):
 
 
 def load_settings(path: Path) -> Settings:
-    """Read and validates a YAML file.
-
-    Raises:
-        SettingsError: With every mistake named, if the file is not valid.
-    """
+    """Read and validate a YAML file; raise SettingsError with every mistake named."""
     return validated(Settings, read_yaml(path), path)

@@ -48,19 +48,10 @@ class CocoSettings(NamedSettings):
 def coco_20i(
     folder: Path, fold: int, split: str, images: Path | None = None, **changes: Any
 ) -> CocoSettings:
-    """Return the settings of a fold of COCO-20i.
+    """Return the settings of a fold, 0 … 3, of COCO-20i; ValueError for other folds and splits.
 
-    Args:
-        folder: COCO 2014's, with ``annotations/instances_train2014.json`` and
-            ``instances_val2014.json``.
-        fold: 0 … 3.
-        split: ``train`` reads the 60 other classes of train2014, ``val`` the fold's 20 of
-            val2014.
-        images: Where the pictures are, if not beside the annotations.
-        **changes: Of the settings.
-
-    Raises:
-        ValueError: There is no such fold or split.
+    ``folder`` holds COCO 2014's annotations, and its pictures unless ``images`` names theirs;
+    ``train`` reads the 60 other classes of train2014, ``val`` the fold's 20 of val2014.
     """
     if fold not in range(COCO20I_FOLDS) or split not in ('train', 'val'):
         raise ValueError(f'COCO-20i has folds 0…3 and splits train and val, not {fold}, {split!r}')
@@ -81,9 +72,6 @@ class Coco(NamedSamples):
 
     The truth of a class is the union of its instances, rasterised by COCO's own code; crowds do
     not count.
-
-    Args:
-        settings: The file and what is drawn.
 
     Raises:
         DataError: The file is missing, unreadable or not of this format, or holds no sample.
@@ -220,11 +208,7 @@ class Coco(NamedSamples):
 def coco_mask(
     segmentation: list[list[float]] | dict[str, Any], height: int, width: int
 ) -> NDArray[np.bool_]:
-    """Return the mask, bool (height, width), of polygons or run lengths, compressed or not.
-
-    Raises:
-        ValueError: The segmentation is neither, or of another size.
-    """
+    """Return the bool (height, width) mask of polygons or run lengths; ValueError if neither."""
     if isinstance(segmentation, list):
         short = [points for points in segmentation if len(points) < 6 or len(points) % 2]
         if short or not segmentation:
@@ -242,11 +226,7 @@ def coco_mask(
 
 
 def coco_folder(annotations: Path) -> Path:
-    """Return the folder of the pictures of ``annotations/instances_SPLIT.json``.
-
-    Raises:
-        FileNotFoundError: There is none at the usual places.
-    """
+    """Return the pictures' folder of ``annotations/instances_SPLIT.json``, or FileNotFoundError."""
     root = annotations.parent.parent
     split = annotations.stem.removeprefix('instances_')
     for folder in (root / split, root / 'images' / split, root / 'images'):

@@ -37,12 +37,7 @@ class FolderSettings(NamedSettings):
 
 
 class FolderData(NamedSamples):
-    """Phrases and masks of a folder.
-
-    An empty mask says that the phrase is absent; it is a sample of its own, with nothing on.
-
-    Args:
-        settings: The folder and what is drawn.
+    """Phrases and masks of a folder; an empty mask is a sample that says that the phrase is absent.
 
     Raises:
         DataError: There is no such folder, two pictures have the same name, or there is no mask.

@@ -64,13 +64,7 @@ class LvisSettings(CocoSettings):
 
 
 class Lvis(Coco):
-    """Names of LVIS, or generalised prompts.
-
-    LVIS says of each picture which classes were looked for and not found; negatives are drawn
-    from those alone.
-
-    Args:
-        settings: The file and what is asked.
+    """Names of LVIS, or generalised prompts; negatives are of the classes known to be absent.
 
     Raises:
         DataError: The file is missing or not LVIS's, or has nothing of what a phrase lists.

@@ -1,8 +1,7 @@
 """Samples of data sets whose pictures show things of named classes.
 
-What COCO, LVIS, Pascal VOC and anybody's own data have in common: a sample asks for one class in
-one picture that shows it, its support image shows the class in another picture, and a negative
-asks for a class that the picture is known not to show.
+A sample asks for one class in one picture that shows it, its support image shows the class in
+another picture, and a negative asks for a class that the picture is known not to show.
 """
 
 from __future__ import annotations
@@ -42,10 +41,6 @@ class NamedSettings(StrictSettings):
 
 class NamedSamples(SampleSource):
     """Base of the data sets with classes.
-
-    Args:
-        settings: What is drawn.
-        problems: What was found broken while the files were read.
 
     Attributes:
         items: (picture, class) of each sample.
@@ -105,14 +100,11 @@ class NamedSamples(SampleSource):
     def read(
         self, picture: int, number: int
     ) -> tuple[NDArray[np.uint8], NDArray[np.bool_], NDArray[np.bool_] | None]:
-        """Read a picture.
+        """Read a picture, or raise BadRecord.
 
         Returns:
             Its pixels, uint8 (H, W, 3), where the class is, bool (H, W), and which pixels count,
             bool (H, W), or None where all do.
-
-        Raises:
-            BadRecord: It cannot be read.
         """
 
     def absent(self, picture: int) -> Collection[int]:
@@ -120,11 +112,7 @@ class NamedSamples(SampleSource):
         return [number for number in self._asked if number not in self._shown[picture]]
 
     def load(self, index: int, rng: np.random.Generator) -> Sample:
-        """Make a sample: crop, then perhaps an absent class, then its support image.
-
-        Raises:
-            BadRecord: The picture or its truth cannot be read.
-        """
+        """Make a sample: crop, then perhaps an absent class, then its support image."""
         picture, number = self.items[index]
         image, mask, valid = self.read(picture, number)
         if self.settings.crop == 'random':
@@ -149,15 +137,7 @@ class NamedSamples(SampleSource):
         )
 
     def episodes(self, count: int, seed: int = 0) -> list[int]:
-        """Draw samples as few-shot tests do: a class, then a picture of it.
-
-        Args:
-            count: How many; HSNet's protocol takes 1,000.
-            seed: Of the draw.
-
-        Returns:
-            Indices, for :meth:`each`.
-        """
+        """Draw indices for :meth:`each` as few-shot tests do: a class, then a picture of it."""
         rng = np.random.default_rng(seed)
         of_class: dict[int, list[int]] = defaultdict(list)
         for index, (_, number) in enumerate(self.items):

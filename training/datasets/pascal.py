@@ -75,15 +75,7 @@ class PascalSettings(NamedSettings):
 
 
 class Labels:
-    """Pictures and class maps of VOC 2012 and SBD.
-
-    Args:
-        folder: ``VOCdevkit/VOC2012``.
-        sbd: SBD's ``dataset``, or None.
-
-    Raises:
-        DataError: The folder is not VOC 2012's.
-    """
+    """Pictures and class maps of ``VOCdevkit/VOC2012`` and SBD's ``dataset``; DataError if not."""
 
     def __init__(self, folder: Path, sbd: Path | None = None) -> None:
         self.folder = folder
@@ -95,11 +87,7 @@ class Labels:
                 )
 
     def listed(self, split: Literal['train', 'val']) -> list[str]:
-        """Return the pictures of a split: for training, VOC's, and SBD's without VOC's val.
-
-        Raises:
-            DataError: A list is missing.
-        """
+        """Return a split's pictures: to train, VOC's, and SBD's without VOC's val; or DataError."""
         names = self._list(self.folder / 'ImageSets' / 'Segmentation' / f'{split}.txt')
         if split == 'val':
             return names
@@ -121,10 +109,7 @@ class Labels:
     def labels(self, name: str) -> NDArray[np.uint8]:
         """Read the classes of pixels, uint8 (H, W): 0 … 20, 255 for what does not count.
 
-        Where both have a picture, VOC's labels are taken, which are finer.
-
-        Raises:
-            BadRecord: There are none, they cannot be read, or a class is unknown.
+        VOC's finer labels come before SBD's; BadRecord where there are none or they are broken.
         """
         augmented = self.folder / 'SegmentationClassAug' / f'{name}.png'
         own = self.folder / 'SegmentationClass' / f'{name}.png'
@@ -141,7 +126,7 @@ class Labels:
         return labels
 
     def both(self, name: str) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """Read a picture and its classes, and makes sure that they fit."""
+        """Read a picture and its classes, and make sure that they fit."""
         image, labels = self.image(name), self.labels(name)
         path = self.folder / 'JPEGImages' / f'{name}.jpg'
         check_size(image.shape, labels.shape, path, f'picture {name}')
@@ -171,12 +156,7 @@ class Labels:
 
 
 class Pascal5i(NamedSamples):
-    """A fold of Pascal-5i.
-
-    Give ``visual`` for the one-shot protocol; without it, phrases alone are the zero-shot one.
-
-    Args:
-        settings: The fold and what is drawn.
+    """A fold of Pascal-5i: with ``visual`` the one-shot protocol, without it the zero-shot one.
 
     Raises:
         DataError: The folder is not VOC 2012's, or holds no sample.
@@ -219,11 +199,7 @@ class Pascal5i(NamedSamples):
         return image, labels == number, labels != IGNORED
 
     def protocol(self, seed: int = 0) -> list[int]:
-        """Draw PFENet's test: every picture once, for a random one of its classes.
-
-        Returns:
-            Indices, for :meth:`each`.
-        """
+        """Draw PFENet's test, indices for :meth:`each`: every picture, for one of its classes."""
         rng = np.random.default_rng(seed)
         of_picture: dict[int, list[int]] = defaultdict(list)
         for index, (picture, _) in enumerate(self.items):
@@ -233,17 +209,11 @@ class Pascal5i(NamedSamples):
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """A picture with the class of each of its pixels.
-
-    Attributes:
-        key: Name of the picture.
-        image: uint8 RGB (H, W, 3).
-        labels: uint8 (H, W), 0 … 20, 255 for what does not count.
-    """
+    """A picture with the class of each of its pixels."""
 
     key: str
-    image: NDArray[np.uint8]
-    labels: NDArray[np.uint8]
+    image: NDArray[np.uint8]  #: RGB (H, W, 3)
+    labels: NDArray[np.uint8]  #: (H, W), 0 … 20, 255 for what does not count
 
 
 class PascalZeroShot:
@@ -281,11 +251,7 @@ class PascalZeroShot:
         return len(self.pictures)
 
     def each(self, indices: Any = None) -> Any:
-        """Yield scenes in order; broken ones are left out.
-
-        Args:
-            indices: Which, all by default; give each process its share.
-        """
+        """Yield scenes in order, those of ``indices`` or all; broken ones are left out."""
         for index in range(len(self)) if indices is None else indices:
             name = self.pictures[index]
             try:

@@ -105,13 +105,9 @@ def phrasecut_plus(folder: Path, split: str = 'train', **changes: Any) -> Phrase
 class PhraseCut(SampleSource):
     """The phrases of PhraseCut with their regions.
 
-    Args:
-        settings: What is read and drawn.
-
     Raises:
         DataError: A file is missing or unreadable, or no sample is left.
-        BadRecord: A record is broken, or names a picture that is not there, and
-            ``settings.bad_records`` is ``raise``.
+        BadRecord: A record is broken or its picture missing, and ``bad_records`` is ``raise``.
 
     Attributes:
         phrases: Phrase of each sample that was read, before ``only_visual`` and ``min_size``.
@@ -154,11 +150,7 @@ class PhraseCut(SampleSource):
         return self._keys[self._shown[index]]
 
     def load(self, index: int, rng: np.random.Generator) -> Sample:
-        """Make a sample: crop, then false phrase, then support image, as in CLIPSeg's code.
-
-        Raises:
-            BadRecord: The picture is missing, damaged, or of another size than its annotation.
-        """
+        """Make a sample: crop, then false phrase, then support image, as in CLIPSeg's code."""
         sample = self._shown[index]
         image, mask = self._picture(sample, rng)
         phrase, negative = self.phrases[sample], False
@@ -317,17 +309,10 @@ class PhraseCut(SampleSource):
 
 
 def square_crop(mask: NDArray[np.bool_], rng: np.random.Generator) -> tuple[slice, slice]:
-    """Draw a square of the picture's shorter side that shows the object.
+    """Draw rows and columns of a square of the picture's shorter side that shows the object.
 
     Of up to :data:`CROP_TRIES` squares the first is taken in which the object fills more than
     :data:`CROP_SHARE` of the whole picture's area, else the one that shows most of it.
-
-    Args:
-        mask: bool (H, W), the object.
-        rng: Source of the draw.
-
-    Returns:
-        Rows and columns.
     """
     height, width = mask.shape
     side = min(height, width)

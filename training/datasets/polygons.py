@@ -26,15 +26,8 @@ def polygon_mask(
 ) -> NDArray[np.bool_]:
     """Return the union of polygons, bool (height, width).
 
-    Each is filled by the even-odd rule, so a part that a self-crossing polygon encloses twice is
-    out. Polygons of less than two points cover nothing.
-
-    Args:
-        polygons: float (N, 2) each, x and y in pixels; the point (0, 0) is the centre of the
-            first pixel.
-        height: Of the picture.
-        width: Of the picture.
-        rasteriser: Which pixels are in.
+    Each is float (N, 2), x and y in pixels; (0, 0) is the centre of the first pixel. It is filled
+    by the even-odd rule: a part that a self-crossing polygon encloses twice is out.
     """
     if rasteriser == 'pillow':
         image = Image.new('1', (width, height))
@@ -51,10 +44,7 @@ def polygon_mask(
 
 
 def _points_inside(points: NDArray[np.float64], height: int, width: int) -> NDArray[np.bool_]:
-    """Fill one polygon, as scikit-image's polygon2mask, which is too slow for training.
-
-    A row's pixels are inside where edges cross the row an odd number of times to their right.
-    """
+    """Fill one polygon as scikit-image's polygon2mask does, which is too slow for training."""
     ends = np.roll(points, -1, axis=0)
     upper = np.where((points[:, 1] <= ends[:, 1])[:, None], points, ends)
     lower = np.where((points[:, 1] <= ends[:, 1])[:, None], ends, points)
@@ -84,14 +74,7 @@ def _points_inside(points: NDArray[np.float64], height: int, width: int) -> NDAr
 
 
 def polygon_fault(points: NDArray[np.float64]) -> str | None:
-    """Say what is wrong with a polygon: too few corners, no area, or edges that cross.
-
-    Args:
-        points: float (N, 2).
-
-    Returns:
-        What is wrong, in words, or None.
-    """
+    """Say what is wrong with a polygon, float (N, 2): few corners, no area, crossings; or None."""
     if not np.isfinite(points).all():
         return 'has corners that are no numbers'
     distinct = points[np.any(points != np.roll(points, 1, axis=0), axis=1)]

@@ -48,9 +48,6 @@ class RefMatteSettings(StrictSettings):
 class RefMatte(SampleSource):
     """Expressions, or keywords, with the matte that each is true of.
 
-    Args:
-        settings: Files and kind of prompt.
-
     Raises:
         DataError: A file is missing or unreadable, or there is no sample.
         BadRecord: An entry is broken, and ``settings.bad_records`` is ``raise``.
@@ -93,11 +90,7 @@ class RefMatte(SampleSource):
         return self._samples[index][0]
 
     def load(self, index: int, rng: np.random.Generator) -> Sample:
-        """Read a picture and a matte; nothing about it is random.
-
-        Raises:
-            BadRecord: One of them is damaged, or their sizes differ.
-        """
+        """Read a picture and a matte; nothing about it is random."""
         matte, picture, phrase, _ = self._samples[index]
         path = self._mattes[matte]
         image = read_pixels(self._pictures[picture], self.key(index))

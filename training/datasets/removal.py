@@ -1,9 +1,7 @@
-"""Removal of training phrases that name what a test holds out.
+"""Removal of training phrases that name what a test holds out, as CLIPSeg does.
 
-CLIPSeg trains on PhraseCut without the phrases that name a held-out Pascal class or a hyponym of
-one, or an affordance. The words come from ``removed_words.json``, which
-``python -m training.datasets.wordnet_removal`` makes from WordNet's own files, so that training
-does not need WordNet.
+The words, held-out Pascal classes with their hyponyms and affordances, come from
+``removed_words.json``, which ``python -m training.datasets.wordnet_removal`` makes.
 """
 
 from __future__ import annotations
@@ -18,15 +16,10 @@ REMOVED_WORDS = Path(__file__).with_name('removed_words.json')
 
 @dataclass(frozen=True)
 class Removal:
-    """Words for which a phrase is removed.
+    """Words for which a phrase is removed."""
 
-    Attributes:
-        words: Words, in every form that WordNet reduces to a removed noun.
-        compounds: Texts of several words, found anywhere in a phrase, as in CLIPSeg's code.
-    """
-
-    words: frozenset[str]
-    compounds: tuple[str, ...]
+    words: frozenset[str]  #: in every form that WordNet reduces to a removed noun
+    compounds: tuple[str, ...]  #: found anywhere in a phrase, as in CLIPSeg's code
 
     def removes(self, phrase: str) -> bool:
         """Return whether a phrase is removed."""
@@ -37,15 +30,7 @@ class Removal:
 
 @cache
 def read_removal(name: str) -> Removal:
-    """Return a removal by name.
-
-    Args:
-        name: ``pascal5i/FOLD`` with 0 … 3, ``zero-shot/UNSEEN`` with 2, 4 … 10, or
-            ``affordances``.
-
-    Raises:
-        ValueError: There is none of that name.
-    """
+    """Return ``pascal5i/FOLD``, ``zero-shot/UNSEEN`` or ``affordances``; ValueError for others."""
     data = json.loads(REMOVED_WORDS.read_text(encoding='utf-8'))
     if name == 'affordances':
         return Removal(frozenset(data['affordances']), ())

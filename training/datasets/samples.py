@@ -36,11 +36,7 @@ class DataError(ClipsegError):
 
 
 class BadRecord(DataError):
-    """One record is broken; others may be sound.
-
-    Attributes:
-        kind: Under which it is counted, for example ``missing image``.
-    """
+    """One record is broken, counted under ``kind`` (``missing image``); others may be sound."""
 
     def __init__(self, kind: str, message: str) -> None:
         super().__init__(message)
@@ -48,15 +44,7 @@ class BadRecord(DataError):
 
 
 class BadRecords:
-    """Raises broken records, or counts them.
-
-    Args:
-        policy: ``raise`` ends at the first one; ``skip`` goes on without it.
-
-    Attributes:
-        counts: How many of each kind.
-        examples: The first messages of each kind, at most :data:`EXAMPLES`.
-    """
+    """Raises broken records, or counts them by kind and keeps :data:`EXAMPLES` messages of each."""
 
     def __init__(self, policy: Policy = 'raise') -> None:
         if policy not in get_args(Policy):
@@ -101,53 +89,30 @@ class StrictSettings(BaseModel):
 
 @dataclass(frozen=True, eq=False)
 class Support:
-    """A picture that shows what is looked for.
-
-    Attributes:
-        key: Identifies it in its data set.
-        image: uint8 RGB (H, W, 3).
-        mask: bool (H, W), true on the example; never empty.
-    """
+    """A picture that shows what is looked for."""
 
     key: str
-    image: NDArray[np.uint8]
-    mask: NDArray[np.bool_]
+    image: NDArray[np.uint8]  #: RGB (H, W, 3)
+    mask: NDArray[np.bool_]  #: (H, W), true on the example; never empty
 
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """A picture, a prompt and where it matches.
+    """A picture, a prompt and where it matches."""
 
-    Attributes:
-        key: Identifies the sample in its data set, in logs and in error messages.
-        phrase: What is looked for, without a caption around it.
-        image: uint8 RGB (H, W, 3).
-        mask: bool (H, W), where the phrase is true; all false for a negative.
-        valid: bool (H, W), pixels that count, or None where all do.
-        support: An example of the phrase in another picture, or None.
-        class_id: Number of the phrase's class, where the data set has classes.
-        negative: Whether the phrase was replaced by one that is not true of the picture.
-        alpha: float32 (H, W), 0…1, where the truth is a matte; ``mask`` is then where it is at
-            least one half.
-    """
-
-    key: str
-    phrase: str
-    image: NDArray[np.uint8]
-    mask: NDArray[np.bool_]
-    valid: NDArray[np.bool_] | None = None
-    support: Support | None = None
-    class_id: int | None = None
-    negative: bool = False
-    alpha: NDArray[np.float32] | None = None
+    key: str  #: identifies it in its data set, in logs and in messages
+    phrase: str  #: without a caption around it
+    image: NDArray[np.uint8]  #: RGB (H, W, 3)
+    mask: NDArray[np.bool_]  #: (H, W), where the phrase is true; all false for a negative
+    valid: NDArray[np.bool_] | None = None  #: (H, W), pixels that count; None: all
+    support: Support | None = None  #: the phrase in another picture
+    class_id: int | None = None  #: where the data set has classes
+    negative: bool = False  #: whether the phrase was replaced by a false one
+    alpha: NDArray[np.float32] | None = None  #: (H, W), 0…1, of a matte; mask: at least half
 
 
 class SampleSource(ABC):
-    """Samples by index.
-
-    Attributes:
-        problems: What was found broken so far, in this process.
-    """
+    """Samples by index; ``problems`` is what was found broken so far, in this process."""
 
     problems: BadRecords
 
@@ -161,15 +126,7 @@ class SampleSource(ABC):
 
     @abstractmethod
     def load(self, index: int, rng: np.random.Generator) -> Sample:
-        """Make a sample.
-
-        Args:
-            index: 0 … len - 1.
-            rng: Source of everything that is random about it.
-
-        Raises:
-            BadRecord: It cannot be read.
-        """
+        """Make a sample, with ``rng`` for all that is random, or raise BadRecord."""
 
     def draw(self, index: int, rng: np.random.Generator) -> Sample:
         """Make a sample for training; another one, drawn at random, where it is broken.
@@ -188,11 +145,9 @@ class SampleSource(ABC):
         )
 
     def each(self, seed: int = 0, indices: Iterable[int] | None = None) -> Iterator[Sample]:
-        """Yield every sample once, in order, for evaluation; broken ones are left out.
+        """Yield every sample (or ``indices``) in order, for evaluation; broken ones are left out.
 
-        Args:
-            seed: What is random about sample i is drawn from ``sample_rng(seed, 0, i)``.
-            indices: Which, all by default; give each process its share.
+        What is random about sample i is drawn from ``sample_rng(seed, 0, i)``.
         """
         for index in range(len(self)) if indices is None else indices:
             try:
@@ -209,17 +164,10 @@ def sample_rng(seed: int, epoch: int, index: int) -> np.random.Generator:
 
 
 def read_pixels(path: Path, record: str) -> NDArray[np.uint8]:
-    """Read a picture as its annotators saw its pixels: EXIF orientation is not applied.
-
-    Args:
-        path: The file.
-        record: Names the record that needs it, for messages.
-
-    Returns:
-        uint8 RGB (H, W, 3).
+    """Read uint8 RGB (H, W, 3) as annotators saw it: EXIF orientation is not applied.
 
     Raises:
-        BadRecord: The file is missing or damaged.
+        BadRecord: The file, which ``record`` needs, is missing or damaged.
     """
     return np.array(_opened(path, record, lambda image: image.convert('RGB')))
 
@@ -254,17 +202,7 @@ def _opened(path: Path, record: str, use: Callable[[Image.Image], Image.Image]) 
 
 
 def check_size(shape: tuple[int, ...], expected: tuple[int, int], path: Path, record: str) -> None:
-    """Make sure that a picture has the size that its annotations are for.
-
-    Args:
-        shape: The picture's, (H, W, …).
-        expected: (height, width).
-        path: The picture.
-        record: Names the record.
-
-    Raises:
-        BadRecord: It has another size.
-    """
+    """Raise BadRecord unless a picture has the (height, width) that its annotations are for."""
     if tuple(shape[:2]) != tuple(expected):
         raise BadRecord(
             'wrong image size',
@@ -274,15 +212,7 @@ def check_size(shape: tuple[int, ...], expected: tuple[int, int], path: Path, re
 
 
 def read_json(path: Path, remedy: str) -> Any:
-    """Read a JSON file.
-
-    Args:
-        path: The file.
-        remedy: What to do where it is missing, for the message.
-
-    Raises:
-        DataError: It is missing, or no JSON.
-    """
+    """Read a JSON file; raise DataError, with the remedy, where it is missing or broken."""
     if not path.is_file():
         raise DataError(f'{path} does not exist: {remedy}')
     try:
@@ -294,17 +224,7 @@ def read_json(path: Path, remedy: str) -> Any:
 
 
 def field(record: Any, name: str, kind: type | tuple[type, ...], where: str) -> Any:
-    """Return a field of a record from a JSON file.
-
-    Args:
-        record: The record.
-        name: Of the field.
-        kind: What it has to be.
-        where: Names the file and the record, for messages.
-
-    Raises:
-        BadRecord: It is missing or of another type.
-    """
+    """Return a record's field; BadRecord, beginning with ``where``, unless it is of ``kind``."""
     if not isinstance(record, dict) or name not in record:
         seen = sorted(record) if isinstance(record, dict) else type(record).__name__
         raise BadRecord('malformed record', f'{where} has no {name!r}, only {seen}')

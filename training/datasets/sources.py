@@ -33,15 +33,13 @@ class SourceError(ClipsegError):
 
 
 def check_source(config: Mapping[str, Any]) -> StrictSettings:
-    """Validate the settings of a data set.
+    """Validate the settings of a data set; raise SourceError with every mistake named.
 
     Args:
-        config: ``dataset``, a key of :data:`SOURCES` or ``package.module:Class`` of one's own (a
+        config: The settings, and as ``dataset`` a key of :data:`SOURCES` or
+            ``package.module:Class`` of one's own, a
             :class:`~training.datasets.samples.SampleSource` whose attribute ``Settings`` is the
-            class of its settings), and its settings.
-
-    Raises:
-        SourceError: With every mistake named.
+            class of its settings.
     """
     values = dict(config)
     name = values.pop('dataset', None)
@@ -63,15 +61,7 @@ def check_source(config: Mapping[str, Any]) -> StrictSettings:
 
 
 def open_source(config: Mapping[str, Any]) -> SampleSource:
-    """Open a data set.
-
-    Args:
-        config: As :func:`check_source` takes it.
-
-    Raises:
-        SourceError: The settings are not valid.
-        DataError: The data are missing or broken.
-    """
+    """Open a data set; SourceError where settings are not valid, DataError where data are not."""
     settings = check_source(config)
     _, source = _classes(config['dataset'])
     opened: SampleSource = source(settings)

@@ -40,10 +40,6 @@ SUPPORT_FRACTION = 0.01
 class TabletopViews:
     """A rendered split: pictures by memory map, records in memory.
 
-    Args:
-        folder: Folder written by :mod:`training.bundled.render_scenes`.
-        count: Read so many views and no more; all by default.
-
     Raises:
         FileNotFoundError: If the folder holds no complete shard, or less than ``count`` views.
         ValueError: If a file is damaged.
@@ -118,12 +114,7 @@ class TabletopViews:
     def support_example(
         self, key: tuple[str, str], query: int, rng: np.random.Generator
     ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]] | None:
-        """Draw an example of a kind of thing from another scene.
-
-        Args:
-            key: (colour, category).
-            query: View whose scene must not be drawn.
-            rng: Source of the draw.
+        """Draw an example of a (colour, category) from another scene than that of view ``query``.
 
         Returns:
             A picture, uint8 (S, S, 3), and the mask of the largest such thing in it, bool
@@ -141,31 +132,18 @@ class TabletopViews:
 
 @dataclass
 class Batch:
-    """Training samples of one step.
+    """Training samples of one step: B views, T texts and X further texts of each."""
 
-    Attributes:
-        images: uint8 (B, S, S, 3).
-        texts: B × T texts, row by row.
-        masks: bool (B, T + 1, S, S): truth of the texts, then of the support image.
-        known: bool (B, T + 1): false where a sample has no support image.
-        supports: uint8 (B, s, s, 3) prompt images.
-        support_texts: B texts that name what the support images show.
-        ids: uint8 (B, S, S), object ids.
-        more_texts: B × X further texts, for the alignment losses alone.
-        more_objects: bool (B, X, 256): which object ids those are true of.
-        classes: int64 (B, 256, 2): category and colour of each object id.
-    """
-
-    images: Tensor
-    texts: list[str]
-    masks: Tensor
-    known: Tensor
-    supports: Tensor
-    support_texts: list[str]
-    ids: Tensor
-    more_texts: list[str]
-    more_objects: Tensor
-    classes: Tensor
+    images: Tensor  #: uint8 (B, S, S, 3)
+    texts: list[str]  #: B × T, row by row
+    masks: Tensor  #: bool (B, T + 1, S, S): truth of the texts, then of the support image
+    known: Tensor  #: bool (B, T + 1): false where a sample has no support image
+    supports: Tensor  #: uint8 (B, s, s, 3)
+    support_texts: list[str]  #: what the support images show
+    ids: Tensor  #: uint8 (B, S, S), of objects
+    more_texts: list[str]  #: B × X, for the alignment losses alone
+    more_objects: Tensor  #: bool (B, X, 256): object ids that those are true of
+    classes: Tensor  #: int64 (B, 256, 2): category and colour of each object id
 
 
 def draw_texts(
@@ -195,7 +173,7 @@ def make_batch(
     support_size: int,
     rng: np.random.Generator,
 ) -> Batch:
-    """Draw prompts for these views and gathers truth.
+    """Draw prompts for the views ``rows`` and gather their truth.
 
     Args:
         views: The data.
@@ -254,14 +232,9 @@ def make_batch(
 
 
 def object_share(ids: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Return how much of each token's cell each object covers.
+    """Return the share of each cell of a (gh, gw) grid that each object covers.
 
-    Args:
-        ids: uint8 (B, H, W).
-        grid: Token grid (gh, gw).
-
-    Returns:
-        float32 (B, gh·gw, 256); sums to one over the last axis.
+    ``ids`` is uint8 (B, H, W); the result is float32 (B, gh·gw, 256), and sums to one over objects.
     """
     batch, height, width = ids.shape
     rows = torch.arange(height) * grid[0] // height
@@ -274,15 +247,9 @@ def object_share(ids: Tensor, grid: tuple[int, int]) -> Tensor:
 
 
 def token_classes(share: Tensor, classes: Tensor, least: float = 0.6) -> Tensor:
-    """Return category and colour of each token that one object fills most of.
+    """Return category and colour of tokens, int64 (B, N, 2), :data:`NO_CLASS` where mixed.
 
-    Args:
-        share: What :func:`object_share` returns, (B, N, 256).
-        classes: ``Batch.classes``.
-        least: Share of its cell that the object must fill.
-
-    Returns:
-        int64 (B, N, 2), :data:`NO_CLASS` elsewhere.
+    ``share`` is of :func:`object_share`; one object must fill ``least`` of a token's cell.
     """
     most = share[..., 1:].max(2)
     found = torch.gather(classes, 1, (most.indices + 1).unsqueeze(2).expand(-1, -1, 2))

@@ -1,11 +1,8 @@
 """The tabletop world the way PhraseCut and PhraseCut+ are: a picture, a phrase, where it is true.
 
-Read are the folders that :mod:`training.bundled.render_scenes` writes. A sample is a view and a
-phrase that is true of it. What PhraseCut+ adds (CLIPSeg, section 4) is drawn in the same way:
-negatives with a probability, support images from all views that share the phrase, text alone where
-a phrase is unique. Three things differ, since this world knows the truth and its pictures are
-square: negatives are phrases that the world knows to be false of the view, a support is always
-from another scene, and a crop of the shorter side would be the whole picture.
+Read are the folders that :mod:`training.bundled.render_scenes` writes. Unlike PhraseCut+ (CLIPSeg,
+section 4), negatives are phrases that the world knows to be false of the view, a support is always
+from another scene, and nothing is cropped, since pictures are square.
 """
 
 from __future__ import annotations
@@ -76,15 +73,10 @@ def tabletop_plus(folder: Path, split: str = 'train', **changes: Any) -> Tableto
 class TabletopPhrases(SampleSource):
     """The phrases of rendered views with their regions.
 
-    Args:
-        settings: What is read and drawn.
-
     Raises:
-        DataError: The folder holds no rendered views, a file of it is damaged, or the settings
-            leave no sample over.
+        DataError: The folder holds no rendered views, a file is damaged, or no sample is left.
 
     Attributes:
-        views: The pictures and records that samples are made of.
         by_phrase: Where each phrase is true and large enough for a support: (view, object ids).
     """
 
@@ -119,11 +111,7 @@ class TabletopPhrases(SampleSource):
         return f'{self._name(view)} phrase {number}'
 
     def load(self, index: int, rng: np.random.Generator) -> Sample:
-        """Make a sample: false phrase, then support image, as in CLIPSeg's code.
-
-        Raises:
-            BadRecord: A negative was to be drawn, and the view knows of no false phrase.
-        """
+        """Make a sample: false phrase, then support image; BadRecord where none is false."""
         view, number = self._samples[index]
         record = self.views.records[view]
         text, _, ids = record['present'][number]

@@ -54,14 +54,7 @@ ENDINGS = (
 
 
 class Nouns:
-    """WordNet's nouns (the formats are described in wndb(5WN)).
-
-    Args:
-        folder: With ``index.noun``, ``data.noun`` and ``noun.exc``.
-
-    Raises:
-        FileNotFoundError: One of them is missing.
-    """
+    """WordNet's nouns (the formats: wndb(5WN)); FileNotFoundError where a file is missing."""
 
     def __init__(self, folder: Path) -> None:
         for name in ('index.noun', 'data.noun', 'noun.exc'):

@@ -1,9 +1,7 @@
 """Cached activations of frozen towers, which replace pictures in training.
 
-They lie in the shards of :mod:`training.loop.shards`, in random order. An index gives access to any
-sample, so that the order of a run is the same as without activations;
-:mod:`training.loop.streaming` reads shards from end to end instead. ``activations.json`` says what
-was cached.
+They lie in the shards of :mod:`training.loop.shards`, in random order; an index finds any sample,
+so the order of a run is the same as without. ``activations.json`` says what was cached.
 """
 
 from __future__ import annotations
@@ -24,9 +22,6 @@ def taps_of(config: Mapping[str, Any]) -> list[int]:
     """Return the blocks whose activations a model reads, -1 for what enters the first.
 
     ClsCLIP reads one, the last before its prompt enters: what comes after depends on the prompt.
-
-    Args:
-        config: Of the model.
     """
     if config['architecture'] == 'clsclip':
         return [config['blocks'][0] - 1]
@@ -39,14 +34,7 @@ def description(
     frozen: str,
     layers: Sequence[int] | None = None,
 ) -> dict[str, Any]:
-    """Return everything that activations depend on, except the number of epochs.
-
-    Args:
-        settings: Of the run.
-        config: Of the model; what comes after the taps does not matter.
-        frozen: Fingerprint of the towers.
-        layers: Blocks that are tapped, where they are not those that the model reads.
-    """
+    """Return all that activations depend on but the epochs, with the towers' fingerprint."""
     towers = {key: config[key] for key in ('backbone', 'image_tower') if key in config}
     dumped = settings.model_dump(mode='json')
     return {
@@ -62,12 +50,7 @@ def description(
 class CachedActivations:
     """Reads activations at any place, in place of :class:`~training.loop.feeding.DrawnPictures`.
 
-    Args:
-        folder: Of :mod:`training.cache_activations`.
-
-    Attributes:
-        samples: Number of samples.
-        epochs: Draws of each; later epochs see them again.
+    It has ``epochs`` draws of each of ``samples``; later epochs see them again.
 
     Raises:
         ActivationsError: The folder is incomplete.
@@ -97,19 +80,11 @@ class CachedActivations:
             )
 
     def check(self, settings: Settings, config: Mapping[str, Any], frozen: str) -> None:
-        """Make sure that the activations are those that a run would make.
-
-        Raises:
-            ActivationsError: They are not; says by what.
-        """
+        """Raise ActivationsError, which says why, unless they are those that a run would make."""
         check_description(self._description, str(self.folder), settings, config, frozen)
 
     def load(self, place: Place) -> Load:
-        """Read the sample of a place, a batch of one.
-
-        Raises:
-            ActivationsError: Its shard is damaged.
-        """
+        """Read the sample of a place, a batch of one; ActivationsError where it is damaged."""
         name = name_of((place[0] % self.epochs, place[1]))
         shard, offset = self._places[name]
         load = to_load(read_sample(shard, name, offset), str(shard))
@@ -124,14 +99,9 @@ def check_description(
     config: Mapping[str, Any],
     frozen: str,
 ) -> None:
-    """Make sure that activations are those that a run would make; more layers may be there.
+    """Make sure that activations ``stored`` at ``where`` are those that a run would make.
 
-    Args:
-        stored: Their description.
-        where: Their folder or address, for messages.
-        settings: Of the run.
-        config: Of the model.
-        frozen: Fingerprint of the towers.
+    More layers may be there.
 
     Raises:
         ActivationsError: They are not; says by what.

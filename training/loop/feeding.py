@@ -25,22 +25,13 @@ Place = tuple[int, int]
 
 @dataclass
 class Order:
-    """The order of the samples: a permutation of all of them in every epoch, end to end.
-
-    Attributes:
-        samples: How many there are.
-        seed: Of the permutations.
-        batch: Samples of a step, of all processes together.
-        accumulate: Parts that each process computes a step in.
-        rank: This process.
-        processes: How many there are.
-    """
+    """The order of the samples: a permutation of all of them in every epoch, end to end."""
 
     samples: int
     seed: int
-    batch: int
-    accumulate: int = 1
-    rank: int = 0
+    batch: int  #: samples of a step, of all processes together
+    accumulate: int = 1  #: parts that each process computes a step in
+    rank: int = 0  #: of this process
     processes: int = 1
     _permutations: dict[int, np.ndarray] = field(default_factory=dict, repr=False)
 
@@ -77,30 +68,17 @@ class Order:
 
 @dataclass
 class Load:
-    """A batch of samples, with pictures or with cached activations.
-
-    Attributes:
-        places: Of each sample.
-        batch: The samples as :func:`~training.loop.prompting.make_batch` makes them; images
-            and supports are empty where activations stand in for them.
-        skipped: Broken records met on the way, by kind, and a message of each kind.
-        examples: See ``skipped``.
-        taps: Activations (B, N, C) of each tap, or None.
-        grid: Token grid (gh, gw) of the activations.
-        layers: Blocks that the activations are of; there may be more than the model reads.
-        texts: Embeddings (B, E) of the captions, with the activations.
-        supports: Embeddings (B, E) of the prompt images, zero where there is none.
-    """
+    """A batch of samples, with pictures or with cached activations in place of them."""
 
     places: list[Place]
-    batch: PromptBatch
-    skipped: Counter[str] = field(default_factory=Counter)
-    examples: dict[str, str] = field(default_factory=dict)
-    taps: list[Tensor] | None = None
-    grid: tuple[int, int] = (0, 0)
-    layers: list[int] = field(default_factory=list)
-    texts: Tensor | None = None
-    supports: Tensor | None = None
+    batch: PromptBatch  #: images and supports are empty where there are activations
+    skipped: Counter[str] = field(default_factory=Counter)  #: broken records by kind
+    examples: dict[str, str] = field(default_factory=dict)  #: a message of each kind
+    taps: list[Tensor] | None = None  #: (B, N, C) of each tap
+    grid: tuple[int, int] = (0, 0)  #: (gh, gw), of tokens
+    layers: list[int] = field(default_factory=list)  #: of taps; the model may read fewer
+    texts: Tensor | None = None  #: embeddings (B, E) of the captions
+    supports: Tensor | None = None  #: embeddings (B, E), zero where there is none
 
     def pin_memory(self) -> Load:
         """Pin the tensors; torch's loader calls this, so that copies to a GPU do not wait."""
@@ -122,13 +100,7 @@ class Drawn(Protocol):
 
 
 class DrawnPictures:
-    """Draws samples of a data set and makes prompts of them.
-
-    Args:
-        source: The data set.
-        prompts: How samples become prompts.
-        seed: With epoch and index it decides everything random about a sample.
-    """
+    """Draws samples of a data set; seed, epoch and index decide all that is random about one."""
 
     def __init__(self, source: SampleSource, prompts: PromptSettings, seed: int) -> None:
         self.source = source
@@ -187,15 +159,9 @@ class _Parts(Dataset[Load]):
 def feed(
     drawn: Drawn, order: Order, start: int, steps: int, workers: int, pin: bool = False
 ) -> Iterator[list[Load]]:
-    """Yield the parts of each step.
+    """Yield the parts of each step from ``start`` on, up to ``steps``.
 
-    Args:
-        drawn: What is drawn from.
-        order: Which samples.
-        start: First step.
-        steps: Of the whole run.
-        workers: Processes that load; 0 loads here.
-        pin: Put batches into memory that a GPU copies from without waiting.
+    ``workers`` processes load, or this one; ``pin`` puts batches into page-locked memory.
     """
     parts = range(start * order.accumulate, steps * order.accumulate)
     loader = DataLoader(

@@ -21,11 +21,7 @@ from training.loop.settings import Settings, SettingsError
 
 
 class Learner(nn.Module):
-    """A model with frozen towers and the papers' loss.
-
-    Args:
-        model: Any architecture; its towers are frozen, all else is trained.
-    """
+    """A model with frozen towers, all else trained, and the papers' loss."""
 
     def __init__(self, model: SegmentationModel) -> None:
         super().__init__()
@@ -46,10 +42,7 @@ class Learner(nn.Module):
         return {name: value for name, value in named if value.requires_grad}
 
     def forward(self, load: Load) -> tuple[Tensor, Tensor]:
-        """Run a batch.
-
-        Args:
-            load: On any device, B samples.
+        """Run a batch of B samples.
 
         Returns:
             Binary cross-entropy (CLIPSeg, supplement), the mean over the pixels that count; and
@@ -107,10 +100,7 @@ def towers_of(model: SegmentationModel) -> list[nn.Module]:
 
 
 def begin_model(settings: Settings) -> tuple[SegmentationModel, ModelCard | None]:
-    """Build the model that a run begins with.
-
-    Returns:
-        The model, and the card of the checkpoint that it came from, if any.
+    """Build the model that a run begins with, and return the card of its checkpoint, if any.
 
     Raises:
         SettingsError: The configuration of the model does not fit, or has keys that mean nothing.
@@ -153,15 +143,9 @@ def begin_model(settings: Settings) -> tuple[SegmentationModel, ModelCard | None
 
 
 def follow_card(settings: Settings) -> Settings:
-    """Fill in what a fine-tuning does not say of its prompts with what its model was made for.
+    """Fill in side and background of prompt images from the card of ``init_from``, unless given.
 
-    Returns:
-        The settings, with side and background of prompt images as the card of ``init_from`` has
-        them, where they were not given.
-
-    Raises:
-        CheckpointError: The checkpoint is missing or damaged.
-        ModelNotFoundError: There is no model of that name.
+    Raises CheckpointError or ModelNotFoundError where there is no such checkpoint.
     """
     name = settings.init_from
     if name is None or name.endswith('.pth'):
@@ -176,11 +160,7 @@ def follow_card(settings: Settings) -> Settings:
 
 
 def ground_name(prompts: PromptSettings, mean: tuple[float, ...]) -> str:
-    """Return what a model card calls the background of prompt images.
-
-    Raises:
-        SettingsError: It is neither black nor the model's mean colour.
-    """
+    """Return the card's name for the background of prompt images, or raise SettingsError."""
     if tuple(prompts.ground) == (0, 0, 0):
         return 'black'
     if all(abs(a - 255 * b) < 0.5 for a, b in zip(prompts.ground, mean, strict=True)):

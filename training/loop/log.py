@@ -16,12 +16,7 @@ from training.loop.validation import Measured
 
 
 class Log:
-    """Writes ``log.jsonl``, TensorBoard's events and a progress bar, in the main process.
-
-    Args:
-        run: The run, which begins or goes on.
-        length: Its steps.
-    """
+    """Writes ``log.jsonl``, TensorBoard's events and a progress bar, in the main process."""
 
     def __init__(self, run: Run, length: int) -> None:
         self._run, self._length = run, length

@@ -14,7 +14,7 @@ from training.loop.run_folder import RunError
 def begin_accelerator(
     mixed_precision: Literal['no', 'fp16', 'bf16'] = 'no', device: str = 'auto'
 ) -> Accelerator:
-    """Join the processes of a run, or of an evaluation; device ``cpu`` leaves a GPU alone.
+    """Join the processes of a run or evaluation; device ``cpu`` leaves a GPU alone.
 
     Raises:
         RunError: They do not find each other, or the device lacks the precision.

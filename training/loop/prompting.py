@@ -61,42 +61,23 @@ class PromptSettings(StrictSettings):
 
 @dataclass
 class PromptBatch:
-    """Samples of one step.
-
-    Attributes:
-        keys: B keys of the samples.
-        images: float32 (B, 3, S, S), 0…1, not normalised.
-        masks: float32 (B, 1, S, S): 0 or 1, or between where the truth is a matte.
-        valid: bool (B, 1, S, S): pixels that count.
-        texts: B phrases in captions.
-        supports: uint8 (B, S, S, 3) prompt images; zeros where there is none.
-        has_support: bool (B,).
-        text_weights: float32 (B,): share of the text in the conditional vector,
-            a · text + (1 - a) · image; 1 where there is no support image.
-        class_ids: int64 (B,); -1 where there is none.
-    """
+    """Samples of one step."""
 
     keys: list[str]
-    images: Tensor
-    masks: Tensor
-    valid: Tensor
-    texts: list[str]
-    supports: Tensor
-    has_support: Tensor
-    text_weights: Tensor
-    class_ids: Tensor
+    images: Tensor  #: float32 (B, 3, S, S), 0…1, not normalised
+    masks: Tensor  #: float32 (B, 1, S, S): 0 or 1, or between for a matte
+    valid: Tensor  #: bool (B, 1, S, S): pixels that count
+    texts: list[str]  #: phrases in captions
+    supports: Tensor  #: uint8 (B, S, S, 3), zeros where there is none
+    has_support: Tensor  #: bool (B,)
+    text_weights: Tensor  #: float32 (B,), a in a · text + (1 - a) · image; 1: no image
+    class_ids: Tensor  #: int64 (B,); -1 where there is none
 
 
 def make_batch(
     samples: Sequence[Sample], settings: PromptSettings, rng: np.random.Generator
 ) -> PromptBatch:
-    """Make the tensors of some samples.
-
-    Args:
-        samples: B of them.
-        settings: How.
-        rng: Source of captions and weights.
-    """
+    """Make the tensors of B samples; ``rng`` draws captions and weights."""
     size = settings.size
     templates = TEMPLATES[settings.template]
     images, masks, valid, supports, texts = [], [], [], [], []
@@ -131,15 +112,11 @@ def make_batch(
 def square(
     sample: Sample, size: int, fit: Literal['squeeze', 'pad'] = 'squeeze'
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Resize a sample's picture and truth to a square.
+    """Resize picture and truth: float32 (3, S, S) of 0…1, float32 (1, S, S), bool: what counts.
 
     ``squeeze`` is what CLIPSeg's code does with PhraseCut: the picture bilinearly with corners
     aligned and without antialiasing, the truth by its nearest pixel. ``pad`` keeps the aspect and
     fills with black what does not count.
-
-    Returns:
-        Picture float32 (3, S, S) of 0…1, truth float32 (1, S, S), and bool (1, S, S) of the
-        pixels that count.
     """
     image = torch.from_numpy(np.ascontiguousarray(sample.image)).permute(2, 0, 1)[None].float()
     exact = sample.alpha is None

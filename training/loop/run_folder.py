@@ -1,8 +1,4 @@
-"""The folder of a training run: settings, environment, log and checkpoints.
-
-A checkpoint replaces the earlier one only when it is complete: it is written under another name,
-synced to the disk, and renamed.
-"""
+"""The folder of a training run: settings, environment, log and checkpoints, replaced atomically."""
 
 from __future__ import annotations
 
@@ -35,9 +31,6 @@ class RunError(ClipsegError):
 class RunFolder:
     """Names and writes the files of a run.
 
-    Args:
-        path: The folder.
-
     Attributes:
         last: The newest checkpoint.
         best: The checkpoint with the best validation score.
@@ -57,14 +50,7 @@ class RunFolder:
         processes: int,
         more: Mapping[str, Any] | None = None,
     ) -> None:
-        """Write the settings, and a record of commit, command and environment.
-
-        Args:
-            settings: Of the run.
-            start: First iteration.
-            processes: How many there are.
-            more: Further entries of the record.
-        """
+        """Write the settings, and a record of commit, command, environment and ``more``."""
         write_atomically(self.path / 'config.yaml', yaml.safe_dump(dict(settings), sort_keys=False))
         record = {
             'start': start,
@@ -97,11 +83,7 @@ class RunFolder:
         write_atomically(path, ''.join(kept))
 
     def save(self, path: Path, state: Mapping[str, Any]) -> None:
-        """Write a checkpoint in place of an older one.
-
-        Raises:
-            RunError: It cannot be written; the older one is as it was.
-        """
+        """Write a checkpoint; raise RunError where it cannot be, and the older one is as it was."""
         # In memory first: where the disk is full, torch's own writer does not say so.
         buffer = io.BytesIO()
         torch.save(dict(state), buffer)
@@ -114,11 +96,7 @@ class RunFolder:
             ) from error
 
     def load(self, path: Path) -> dict[str, Any]:
-        """Read a checkpoint, weights and plain values only.
-
-        Raises:
-            RunError: It cannot be read.
-        """
+        """Read a checkpoint, weights and plain values only, or raise RunError."""
         try:
             state: dict[str, Any] = torch.load(path, map_location='cpu', weights_only=True)
         except Exception as error:  # torch, pickle and zip each raise their own kinds

@@ -18,31 +18,18 @@ from training.loop.settings import Settings, differences
 
 @dataclass
 class Run:
-    """A run under way: its parts, and its progress.
-
-    Attributes:
-        settings: Of the run.
-        folder: Where it writes.
-        accelerator: Its processes.
-        learner: The model that learns.
-        optimizer: Of the weights that are trained.
-        samples: How many there are to train on.
-        frozen: Fingerprint of what is not trained.
-        step: Steps that are done.
-        best: Score of the best validation so far, where more is better.
-        skipped: Broken records met, by kind.
-    """
+    """A run under way: its parts, and its progress."""
 
     settings: Settings
     folder: RunFolder
     accelerator: Accelerator
     learner: Learner
     optimizer: Any
-    samples: int
-    frozen: str
-    step: int = 0
-    best: float | None = None
-    skipped: Counter[str] = field(default_factory=Counter)
+    samples: int  #: to train on
+    frozen: str  #: fingerprint of what is not trained
+    step: int = 0  #: steps that are done
+    best: float | None = None  #: score of the best validation so far; more is better
+    skipped: Counter[str] = field(default_factory=Counter)  #: broken records met, by kind
 
     def weights(self) -> dict[str, Tensor]:
         """Return a copy of the trained weights, by name, on the CPU."""
@@ -67,11 +54,7 @@ class Run:
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Put the run back to where :meth:`snapshot` was taken.
-
-        Raises:
-            RunError: The towers or the data are others than the run began with.
-        """
+        """Put the run back to a :meth:`snapshot`; RunError where towers or data are others."""
         if state['samples'] != self.samples:
             raise RunError(
                 f'the run began with {state["samples"]} samples, and there are {self.samples} now'

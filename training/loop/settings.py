@@ -164,21 +164,13 @@ class Settings(StrictSettings):
         return self.seed if self.draw_seed is None else self.draw_seed
 
     def length(self, samples: int) -> int:
-        """Return the steps of the run.
-
-        Args:
-            samples: Of the training data.
-        """
+        """Return the steps of a run on so many samples."""
         if self.epochs is not None:
             return max(1, round(self.epochs * samples / self.batch_size))
         return self.iterations or 20_000
 
     def cycle(self, samples: int) -> int:
-        """Return the steps over which the learning rate falls: a cycle's, or the run's.
-
-        Args:
-            samples: Of the training data.
-        """
+        """Return the steps over which the learning rate falls: a cycle's, or the run's."""
         epochs = self.schedule.cycle_epochs
         if epochs is None:
             return self.length(samples)
@@ -188,16 +180,13 @@ class Settings(StrictSettings):
 def load_settings(
     path: Path, changes: Sequence[str] = (), init_from: str | None = None
 ) -> Settings:
-    """Read and validates the YAML file of a run.
+    """Read and validate the YAML file of a run; raise SettingsError with every mistake named.
 
     Args:
         path: The file.
         changes: ``KEY=VALUE`` each, with dots between the keys of sections (``data.fold=1``) and
             the value in YAML.
         init_from: Replaces that of the file, and its towers, unless None.
-
-    Raises:
-        SettingsError: With every mistake named, if the file or a change is not valid.
     """
     values = changed(read_yaml(path), changes)
     if init_from is not None:
@@ -209,11 +198,7 @@ def load_settings(
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Read a YAML file of keys and values.
-
-    Raises:
-        SettingsError: It is missing, or holds something else.
-    """
+    """Read a YAML file of keys and values, or raise SettingsError."""
     try:
         values = yaml.safe_load(path.read_text(encoding='utf-8'))
     except OSError as error:
@@ -226,16 +211,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def validated(kind: type[Model], values: Mapping[str, Any], path: Path) -> Model:
-    """Make settings of the values in a file.
-
-    Args:
-        kind: Class of the settings.
-        values: Settings by key.
-        path: The file, for messages.
-
-    Raises:
-        SettingsError: With every mistake named, if the values are not valid.
-    """
+    """Make settings of the values in a file; raise SettingsError with every mistake named."""
     try:
         return kind(**values)
     except ValidationError as error:
@@ -243,15 +219,7 @@ def validated(kind: type[Model], values: Mapping[str, Any], path: Path) -> Model
 
 
 def changed(values: Mapping[str, Any], changes: Sequence[str]) -> dict[str, Any]:
-    """Return settings with changes from a command line.
-
-    Args:
-        values: Settings by key; they are left as they are.
-        changes: As :func:`load_settings` takes them.
-
-    Raises:
-        SettingsError: A change is not of the form ``KEY=VALUE``.
-    """
+    """Return a copy of settings with changes ``KEY=VALUE``; SettingsError for another form."""
     copied = copy.deepcopy(dict(values))
     for change in changes:
         _change(copied, change)

@@ -58,15 +58,7 @@ class ShardWriter:
         grid: tuple[int, int],
         layers: Sequence[int],
     ) -> None:
-        """Add a sample.
-
-        Args:
-            taps: (L, N, C).
-            prompts: (2, E), embeddings of caption and prompt image.
-            load: The sample, a batch of one.
-            grid: Token grid of the taps.
-            layers: Blocks that were tapped.
-        """
+        """Add a sample, a batch of one: taps (L, N, C) of ``layers``, prompts (2, E)."""
         batch, name = load.batch, name_of(load.places[0])
         self.offsets[name] = self._tar.tarstream.offset
         members = {
@@ -90,11 +82,7 @@ class ShardWriter:
 
 @contextmanager
 def writing(path: Path) -> Iterator[ShardWriter]:
-    """Write a shard and its index, complete or not at all.
-
-    Args:
-        path: The tar file.
-    """
+    """Write a shard and its index, complete or not at all."""
     with replacing(path) as temporary:
         # Equal samples make equal files.
         with temporary.open('wb') as file, webdataset.TarWriter(file, mtime=0) as tar:
@@ -114,16 +102,13 @@ def name_of(place: Place) -> str:
 
 
 def read_shard(place: str, count: int, skip: int = 0) -> Iterator[dict[str, Any]]:
-    """Yield the samples of a shard in the order in which they lie.
+    """Yield the samples of a shard in order: undecoded members by suffix, the name as ``__key__``.
 
     Args:
         place: File, or an address that webdataset can open. Where a connection breaks, it is
             opened again and read up to the sample that was reached.
         count: Samples that the shard has.
         skip: Samples to leave out at its beginning.
-
-    Yields:
-        Undecoded members by the end of their names, and the sample's name as ``__key__``.
 
     Raises:
         ActivationsError: The shard is missing, damaged, or has another number of samples.
@@ -146,16 +131,7 @@ def read_shard(place: str, count: int, skip: int = 0) -> Iterator[dict[str, Any]
 
 
 def read_sample(shard: Path, name: str, offset: int) -> dict[str, Any]:
-    """Read a sample of a shard, as :func:`read_shard` yields it.
-
-    Args:
-        shard: The tar file.
-        name: Of the sample.
-        offset: Where it begins, bytes.
-
-    Raises:
-        ActivationsError: The shard is missing or damaged.
-    """
+    """Read the sample at ``offset`` bytes, as :func:`read_shard` yields it, or ActivationsError."""
     try:
         with shard.open('rb') as file:
             file.seek(offset)
@@ -167,15 +143,7 @@ def read_sample(shard: Path, name: str, offset: int) -> dict[str, Any]:
 
 
 def to_load(sample: Mapping[str, Any], where: str) -> Load:
-    """Make a batch of one of an undecoded sample.
-
-    Args:
-        sample: As :func:`read_shard` yields it.
-        where: Names the shard, for messages.
-
-    Raises:
-        ActivationsError: A member is missing or damaged.
-    """
+    """Decode a sample of :func:`read_shard` to a batch of one; ActivationsError if damaged."""
     try:
         members = _decode(dict(sample))
         epoch, index = sample['__key__'].split('-')

@@ -1,10 +1,8 @@
 """Training from activations that are streamed shard by shard, for storage without random access.
 
-Random access (:class:`~training.loop.activations.CachedActivations`) needs a fast disk. A stream
-does not: every loading process reads whole shards, one after the other, from a folder or from a
-web server, and shuffles what it holds. What a step sees is a function of seed, step, and the
-numbers of processes and of loading processes, so a run can be resumed anywhere without reading
-what came before.
+Every loading process reads whole shards, one after the other, from a folder or a web server, and
+shuffles what it holds. What a step sees is a function of seed, step, and the numbers of processes
+and of loading processes, so a run can be resumed anywhere without reading what came before.
 """
 
 from __future__ import annotations
@@ -31,23 +29,14 @@ BUFFER = 64
 
 @dataclass(frozen=True)
 class Shards:
-    """The shards of :mod:`training.cache_activations`, in a folder or on a web server.
-
-    Attributes:
-        place: Folder or address.
-        description: What was cached.
-    """
+    """The shards of :mod:`training.cache_activations`, in a folder or on a web server."""
 
     place: str
     description: Mapping[str, Any]
 
     @classmethod
     def at(cls, place: str) -> Shards:
-        """Read what was cached.
-
-        Raises:
-            ActivationsError: There is nothing.
-        """
+        """Read what was cached, or raise ActivationsError."""
         path = f'{place.rstrip("/")}/{DESCRIPTION}'
         try:
             with webdataset.gopen(path) as file:
@@ -77,11 +66,7 @@ class Shards:
         return f'{self.place}/activations-{shard:06d}.tar'
 
     def check(self, settings: Settings, config: Mapping[str, Any], frozen: str) -> None:
-        """Make sure that the activations are those that a run would make.
-
-        Raises:
-            ActivationsError: They are not; says by what.
-        """
+        """Raise ActivationsError, which says why, unless they are those that a run would make."""
         check_description(self.description, self.place, settings, config, frozen)
 
 
@@ -92,24 +77,15 @@ class ActivationStream(IterableDataset[Load]):
     Each pass over the shards takes them in another order. They are dealt to the loading processes
     of all processes; one holds :data:`BUFFER` samples of those that it is dealt, and yields them
     in random order.
-
-    Attributes:
-        shards: What is read.
-        seed: Of the order.
-        part: Samples of a part.
-        rank: This process.
-        processes: How many there are.
-        start: Parts that this process has had already.
-        buffer: Samples that are held.
     """
 
     shards: Shards
     seed: int
-    part: int
-    rank: int = 0
+    part: int  #: samples of a part
+    rank: int = 0  #: of this process
     processes: int = 1
-    start: int = 0
-    buffer: int = BUFFER
+    start: int = 0  #: parts that this process has had already
+    buffer: int = BUFFER  #: samples that are held
 
     def __iter__(self) -> Iterator[Load]:
         info = get_worker_info()
@@ -122,12 +98,9 @@ class ActivationStream(IterableDataset[Load]):
             yield join(list(islice(samples, self.part)))
 
     def samples(self, stream: int, streams: int, skip: int) -> Iterator[Load]:
-        """Yield samples, each a batch of one, without an end.
+        """Yield samples of one of the streams without an end, each a batch of one.
 
-        Args:
-            stream: Which of the streams that the shards are dealt to.
-            streams: How many there are.
-            skip: Samples to leave out at the beginning; shards before them are not read.
+        Shards before the ``skip`` samples that are left out are not read.
 
         Raises:
             ActivationsError: There are fewer shards than streams, or one is damaged.
@@ -170,16 +143,7 @@ class ActivationStream(IterableDataset[Load]):
 def feed_stream(
     stream: ActivationStream, start: int, steps: int, accumulate: int, workers: int, pin: bool
 ) -> Iterator[list[Load]]:
-    """Yield the parts of each step, as :func:`training.loop.feeding.feed` does.
-
-    Args:
-        stream: What is read; where it starts is set here.
-        start: First step.
-        steps: Of the whole run.
-        accumulate: Parts of a step.
-        workers: Processes that load; 0 loads here.
-        pin: Put batches into memory that a GPU copies from without waiting.
-    """
+    """Yield the parts of each step, as :func:`training.loop.feeding.feed` does."""
     loader = DataLoader(
         replace(stream, start=start * accumulate),
         batch_size=None,

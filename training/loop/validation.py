@@ -22,22 +22,13 @@ from training.metrics.pixels import BINS, PixelStatistics
 
 @dataclass
 class Measured:
-    """The figures of a validation.
+    """The figures of a validation, and pictures, uint8 (H, 3 W, 3): image, truth, probability."""
 
-    Attributes:
-        loss: Mean binary cross-entropy.
-        iou_fg: IoU of the foreground at the best threshold, pixels summed over the samples.
-        threshold: That threshold.
-        ap: Average precision.
-        samples: How many there were, in all processes.
-        pictures: Picture, truth and probability side by side, uint8 (H, 3 W, 3), of some.
-    """
-
-    loss: float
-    iou_fg: float
+    loss: float  #: mean binary cross-entropy
+    iou_fg: float  #: at the best threshold, pixels summed over the samples
     threshold: float
-    ap: float
-    samples: int
+    ap: float  #: average precision
+    samples: int  #: in all processes
     pictures: list[NDArray[np.uint8]] = field(default_factory=list)
 
     def scalars(self) -> dict[str, float]:
@@ -88,16 +79,7 @@ class _Chunks(Dataset[Any]):
 
 
 class Validator:
-    """Measures a learner on a split.
-
-    Args:
-        settings: What is measured.
-        source: The split.
-        prompts: How samples become prompts in training.
-        batch: Samples that run at once.
-        workers: Processes that load.
-        seed: Of what is random about the samples; each validation sees the same.
-    """
+    """Measures a learner on a split; each validation sees the same samples."""
 
     def __init__(
         self,
