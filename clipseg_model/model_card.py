@@ -88,10 +88,7 @@ class ModelCard:
             raise self._wrong('prompt_ground', f'one of {_GROUNDS}')
 
     def ground_levels(self, mean: Sequence[float]) -> tuple[float, float, float]:
-        """Return :attr:`prompt_ground` as red, green and blue in 0…255.
-
-        ``mean`` is the colour that the model subtracts, each in 0…1.
-        """
+        """Return :attr:`prompt_ground` in RGB of 0…255; the ``mean`` is in 0…1."""
         if self.prompt_ground != 'mean':
             return 0, 0, 0
         red, green, blue = (255 * level for level in mean)

@@ -189,12 +189,14 @@ class CloseUps:
 
     def paste(self, logits: NDArray[np.float32]) -> None:
         """Put the parts' answers into those of the whole image: logits (H, W) float32, in place."""
-        resized = [(part.view, _resize(part.logits, part.view)) for part in self.parts]
-        stretches = [
-            (box, close[_within(view, box)])
-            for (view, close), part in zip(resized, self.parts, strict=True)
-            for box in part.boxes
-        ]
+        stretches: list[tuple[Box, NDArray[np.float32]]] = []
+        for part in self.parts:
+            left, top, size = part.view.left, part.view.top, (part.view.width, part.view.height)
+            resized = cv2.resize(part.logits, size, interpolation=cv2.INTER_LINEAR)
+            close: NDArray[np.float32] = np.asarray(resized, np.float32)
+            for box in part.boxes:
+                inside = np.s_[box.top - top : box.bottom - top, box.left - left : box.right - left]
+                stretches.append((box, close[inside]))
         if self.combination in ('max', 'or'):
             for box, close in stretches:
                 here = logits[box.slices]
@@ -236,18 +238,6 @@ def check_combination(name: str) -> None:
             f'Close-ups are combined by {", ".join(COMBINATIONS[:-1])} or {COMBINATIONS[-1]}, '
             f'not by {name!r}'
         )
-
-
-def _resize(logits: NDArray[np.float32], view: Box) -> NDArray[np.float32]:
-    size = (view.width, view.height)
-    return np.asarray(cv2.resize(logits, size, interpolation=cv2.INTER_LINEAR))
-
-
-def _within(view: Box, box: Box) -> tuple[slice, slice]:
-    return (
-        slice(box.top - view.top, box.bottom - view.top),
-        slice(box.left - view.left, box.right - view.left),
-    )
 
 
 def _on_grid(box: Box, grid: tuple[int, int], size: tuple[int, int]) -> Box | None:

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from clipseg_model.modeling.backbone import Backbone, build_backbone
-from clipseg_model.modeling.base import ImageFeatures, PromptFeatures, SegmentationModel
-from clipseg_model.modeling.clipseg import PlainHead, pairs_that_fit
+from clipseg_model.modeling.base import ImageFeatures
+from clipseg_model.modeling.clipseg import FilmDecoding, PlainHead, pairs_that_fit
 
 
 class CLIPDeconvDecoder(nn.Module):
@@ -50,16 +50,17 @@ class CLIPDeconvDecoder(nn.Module):
 
         Returns logits (B, P, gh·patch, gw·patch).
         """
-        return self.decode(self.reduce(patches), grid, self.modulate(condition))
+        return self.decode([self.reduce(patches)], grid, self.modulate(condition))
 
     def modulate(self, condition: Tensor) -> tuple[Tensor, Tensor]:
         """Compute FiLM's scale and shift, (…, D) each, of conditional vectors (…, E)."""
         return self.film_mul(condition), self.film_add(condition)
 
     def decode(
-        self, reduced: Tensor, grid: tuple[int, int], modulation: Sequence[Tensor]
+        self, projected: Sequence[Tensor], grid: tuple[int, int], modulation: Sequence[Tensor]
     ) -> Tensor:
-        """Decode patches (B, gh·gw, D) with what :meth:`modulate` made of P prompts each."""
+        """Decode patches [(B, gh·gw, D)] with what :meth:`modulate` made of P prompts each."""
+        (reduced,) = projected
         scale, shift = modulation
         batch, prompts, _ = scale.shape
         state = torch.addcmul(shift.unsqueeze(2), scale.unsqueeze(2), reduced.unsqueeze(1))
@@ -69,7 +70,7 @@ class CLIPDeconvDecoder(nn.Module):
         return logits.view(batch, prompts, *logits.shape[-2:])
 
 
-class CLIPDeconv(SegmentationModel):
+class CLIPDeconv(FilmDecoding):
     """A frozen backbone and :class:`CLIPDeconvDecoder` on the tokens after one block.
 
     Args:
@@ -95,24 +96,10 @@ class CLIPDeconv(SegmentationModel):
     def encode_image(self, pixels: Tensor) -> ImageFeatures:
         """Run the image tower up to the tap."""
         taps, grid = self.backbone.image_tokens(pixels, [self.layer])
-        projected = None if torch.is_grad_enabled() else (self._reduced(taps),)
-        return ImageFeatures(taps, grid, pixels.shape[-2], pixels.shape[-1], projected)
+        return self._features(taps, grid, pixels)
 
-    def encode_prompts(self, condition: Tensor) -> PromptFeatures:
-        """Compute FiLM's scale and shift."""
-        return PromptFeatures(condition, self.decoder.modulate(condition))
-
-    def _reduced(self, taps: Sequence[Tensor]) -> Tensor:
-        reduced: Tensor = self.decoder.reduce(taps[0][:, 1:])
-        return reduced
-
-    def _decode(self, features: ImageFeatures, prompts: PromptFeatures) -> Tensor:
-        # Made without gradients: the projection would not learn.
-        if features.projected is None or torch.is_grad_enabled():
-            reduced = self._reduced(features.taps)
-        else:
-            (reduced,) = features.projected
-        return self.decoder.decode(reduced, features.grid, prompts.modulation)
+    def _project(self, taps: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        return (self.decoder.reduce(taps[0][:, 1:]),)
 
     def _pairs_at_once(self, features: ImageFeatures) -> int:
         return pairs_that_fit(features, self.decoder.options['hidden'])

@@ -164,7 +164,6 @@ class CLIPSegDecoder(nn.Module):
         self.cond_layer = cond_layer
         self.options: dict[str, Any] = {
             'dim': dim,
-            'num_layers': num_layers,
             'cond_layer': cond_layer,
             'num_heads': num_heads,
             'feedforward': feedforward,
@@ -222,25 +221,31 @@ class CLIPSegDecoder(nn.Module):
         return logits.view(batch, prompts, *logits.shape[-2:])
 
 
-class TransformerDecoding(SegmentationModel):
-    """What models with a :class:`CLIPSegDecoder` have in common."""
+class FilmDecoding(SegmentationModel):
+    """What models have in common whose decoder is conditioned by FiLM."""
 
-    decoder: CLIPSegDecoder
+    # A CLIPSegDecoder, or another module with its methods and options.
+    decoder: Any
 
     def encode_prompts(self, condition: Tensor) -> PromptFeatures:
         """Compute FiLM's scale and shift."""
         return PromptFeatures(condition, self.decoder.modulate(condition))
 
     def _features(self, taps: list[Tensor], grid: tuple[int, int], pixels: Tensor) -> ImageFeatures:
-        projected = None if torch.is_grad_enabled() else self.decoder.project(taps)
+        projected = None if torch.is_grad_enabled() else self._project(taps)
         return ImageFeatures(taps, grid, pixels.shape[-2], pixels.shape[-1], projected)
 
     def _decode(self, features: ImageFeatures, prompts: PromptFeatures) -> Tensor:
         projected = features.projected
         # Made without gradients: the projections would not learn.
         if projected is None or torch.is_grad_enabled():
-            projected = self.decoder.project(features.taps)
-        return self.decoder.decode(projected, features.grid, prompts.modulation)
+            projected = self._project(features.taps)
+        logits: Tensor = self.decoder.decode(projected, features.grid, prompts.modulation)
+        return logits
+
+    def _project(self, taps: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        projected: tuple[Tensor, ...] = self.decoder.project(taps)
+        return projected
 
     def _pairs_at_once(self, features: ImageFeatures) -> int:
         return pairs_that_fit(features, self.decoder.options['feedforward'])
@@ -256,7 +261,7 @@ def check_layers(layers: Sequence[int], blocks: int, tower: str) -> None:
         )
 
 
-class CLIPSeg(TransformerDecoding):
+class CLIPSeg(FilmDecoding):
     """A frozen backbone and the CLIPSeg decoder on its tokens.
 
     Args:
@@ -288,12 +293,11 @@ class CLIPSeg(TransformerDecoding):
 
     def config(self) -> dict[str, Any]:
         """See :meth:`SegmentationModel.config`."""
-        decoder = {k: v for k, v in self.decoder.options.items() if k != 'num_layers'}
         return {
             'architecture': 'clipseg',
             'backbone': self.backbone.config(),
             'layers': list(self.layers),
-            'decoder': decoder,
+            'decoder': dict(self.decoder.options),
         }
 
 

@@ -158,14 +158,7 @@ class ClsCLIP(SegmentationModel):
     def _decode(self, features: ImageFeatures, prompts: PromptFeatures) -> Tensor:
         batch, count, _ = prompts.condition.shape
         images = torch.arange(batch, device=prompts.condition.device).repeat_interleave(count)
-        logits = self._decode_pairs(features, images, prompts.condition.flatten(0, 1))
-        return logits.view(batch, count, *logits.shape[-2:])
-
-    def _pairs_at_once(self, features: ImageFeatures) -> int:
-        return PROMPT_CHUNK
-
-    def _decode_pairs(self, features: ImageFeatures, images: Tensor, condition: Tensor) -> Tensor:
-        """Decode M pairs of an image's number and a prompt's vector (M, E) to logits (M, h, w)."""
+        condition = prompts.condition.flatten(0, 1)
         tokens = features.taps[0][images]
         # Each guided block, and where the stretch of blocks ends that the next one begins.
         ends = (*self.blocks[1:], self.backbone.num_blocks)
@@ -174,7 +167,10 @@ class ClsCLIP(SegmentationModel):
             tokens = self.backbone.run_blocks(tokens, block, end)
         height, width = features.grid
         logits: Tensor = self.decoder(tokens[:, -height * width :], features.grid)
-        return logits
+        return logits.view(batch, count, *logits.shape[-2:])
+
+    def _pairs_at_once(self, features: ImageFeatures) -> int:
+        return PROMPT_CHUNK
 
     def config(self) -> dict[str, Any]:
         """See :meth:`SegmentationModel.config`."""

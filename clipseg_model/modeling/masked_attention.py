@@ -23,8 +23,7 @@ from clipseg_model.modeling.backbone import OpenClipBackbone
 from clipseg_model.modeling.small_clip import SmallClip
 
 SCOPES = ('cls_last', 'cls', 'all')
-"""What is restricted: the CLS token in the last block, the CLS token in every block, every token
-in every block."""
+"""What is restricted: the CLS token in the last block, in every block, or every token."""
 
 
 def tokens_inside(mask: Tensor, grid: tuple[int, int]) -> Tensor:

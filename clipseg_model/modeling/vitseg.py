@@ -26,7 +26,7 @@ from clipseg_model.modeling.backbone import (
     token_grid,
 )
 from clipseg_model.modeling.base import ImageFeatures
-from clipseg_model.modeling.clipseg import CLIPSegDecoder, TransformerDecoding, check_layers
+from clipseg_model.modeling.clipseg import CLIPSegDecoder, FilmDecoding, check_layers
 
 
 class ImageNetViT(nn.Module):
@@ -133,7 +133,7 @@ class ImageNetViT(nn.Module):
             ) from error
 
 
-class ViTSeg(TransformerDecoding):
+class ViTSeg(FilmDecoding):
     """CLIPSeg's decoder on the tokens of an ImageNet ViT, conditioned by CLIP.
 
     Prompts, texts and images alike, go through CLIP's towers. (In the official code prompt images
@@ -191,13 +191,12 @@ class ViTSeg(TransformerDecoding):
 
     def config(self) -> dict[str, Any]:
         """See :meth:`SegmentationModel.config`."""
-        decoder = {k: v for k, v in self.decoder.options.items() if k != 'num_layers'}
         return {
             'architecture': 'vitseg',
             'backbone': self.backbone.config(),
             'image_tower': self.image_tower.config(),
             'layers': list(self.layers),
-            'decoder': decoder,
+            'decoder': dict(self.decoder.options),
         }
 
 

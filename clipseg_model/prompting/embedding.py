@@ -13,7 +13,7 @@ from clipseg_model.model_card import ModelCard
 from clipseg_model.modeling.base import PromptFeatures
 from clipseg_model.modeling.masked_attention import masked_attention
 from clipseg_model.modeling.preprocessing import Preprocessor
-from clipseg_model.prompting.templates import fill_template, find_captions
+from clipseg_model.prompting.templates import find_captions
 from clipseg_model.prompting.visual_prompt import DEFAULT_METHOD, find_method, visual_prompt
 from clipseg_model.prompts import Prompt
 from clipseg_model.runtime.base import Runtime
@@ -149,7 +149,7 @@ class PromptEmbedder:
 
     def _embed_texts(self, prompts: list[Prompt], captions: tuple[str, ...]) -> list[Tensor]:
         filled: list[tuple[str, ...]] = [
-            tuple(fill_template(caption, prompt.text or '') for caption in captions)
+            tuple(caption.replace('{}', prompt.text or '') for caption in captions)
             for prompt in prompts
         ]
 

@@ -30,13 +30,6 @@ TEMPLATES['none'] = TEMPLATES['plain']
 TEMPLATES['ensemble'] = TEMPLATES['shuffle+']
 
 
-def fill_template(template: str, phrase: str) -> str:
-    """Put a phrase into a caption; raise PromptError unless it holds ``{}`` exactly once."""
-    if template.count('{}') != 1:
-        raise PromptError(f'A template holds {{}} exactly once, unlike {template!r}')
-    return template.replace('{}', phrase)
-
-
 def find_captions(template: str) -> tuple[str, ...]:
     """Return the captions of a key of :data:`TEMPLATES`, or a caption of one's own with one ``{}``.
 

@@ -24,7 +24,6 @@ MARGIN = 0.1
 """Context kept on each side of the object, as a share of its bounding box's longer side."""
 
 LARGE_MARGIN = 0.5
-"""The same for a large context."""
 
 BACKGROUND_BLUR = 3 / 352
 """Standard deviation of the background's Gaussian blur, as a share of the prompt image's side."""

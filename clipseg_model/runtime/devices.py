@@ -9,17 +9,13 @@ import torch
 
 from clipseg_model.errors import DeviceError
 
-__all__ = ['resolve_device']
-
 logger = logging.getLogger(__name__)
 
 
 def resolve_device(name: str | torch.device = 'auto') -> torch.device:
-    """Return the device of a name, present on this machine.
+    """Return the device ``cpu``, ``cuda`` or ``cuda:N``, present on this machine.
 
-    Args:
-        name: ``cpu``, ``cuda``, ``cuda:N``, or ``auto`` for CUDA where there is some and the CPU
-            otherwise; which one ``auto`` took is logged.
+    ``auto`` is CUDA where there is some and the CPU otherwise, and logged.
 
     Raises:
         DeviceError: The name is another, or the device is not there.

@@ -13,7 +13,7 @@ from clipseg_model.cuda_streams import StreamableSegmenter
 from clipseg_model.model_card import ModelCard
 from clipseg_model.modeling.base import SegmentationModel
 from clipseg_model.modeling.masked_attention import check_restrictable
-from clipseg_model.prompting.templates import fill_template, find_captions
+from clipseg_model.prompting.templates import find_captions
 from clipseg_model.prompting.visual_prompt import find_method
 from clipseg_model.prompts import Prompt
 from clipseg_model.runtime.base import Runtime
@@ -91,7 +91,7 @@ def check_representable(
     """
     captions = find_captions(settings.template or segmenter.card.template)
     texts = [
-        fill_template(caption, prompt.text)
+        caption.replace('{}', prompt.text)
         for prompt in prompts
         for caption in captions
         if prompt.text is not None
