@@ -89,7 +89,7 @@ setup(
         'console_scripts': [
             'clipseg = clipseg_ros.cli:app',
             'clipseg-camera = clipseg_ros.camera_node:main',
-            'clipseg-demo = clipseg_ros.demo.app:main',
+            'clipseg-demo = clipseg_ros.demo.app:app',
             'clipseg-node = clipseg_ros.segment_node:main',
             'clipseg-cameras = clipseg_ros.segment_cameras_node:main',
         ],

@@ -64,14 +64,9 @@ class CameraNode(Node):
         if self._source is not None:
             self._source.close()
             self._source = None
-        settings = self._settings
+        s = self._settings
         self._source = open_source(
-            settings.source,
-            width=settings.width,
-            height=settings.height,
-            seed=settings.seed,
-            motion=settings.motion,
-            loop=settings.loop,
+            s.source, width=s.width, height=s.height, seed=s.seed, motion=s.motion, loop=s.loop
         )
 
     def _tick(self) -> None:

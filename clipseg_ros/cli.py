@@ -24,8 +24,6 @@ from clipseg_model.errors import ClipsegError, PromptError
 if TYPE_CHECKING:
     from clipseg_ros.bag.runner import BagOutput
 
-__all__ = ['app']
-
 app = clipseg_model.cli.app.app
 
 

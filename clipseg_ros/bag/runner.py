@@ -52,7 +52,7 @@ _LATCHED = ('prompts', 'label_info')
 
 @dataclass(frozen=True)
 class BagOutput:
-    """The bag that is written, as its node's name, outputs and storage; checks them.
+    """The bag that is written, under the topics of a node of that name.
 
     Attributes:
         min_area: Least area of a detection, pixels.
@@ -90,14 +90,8 @@ class BagOutput:
 class BagRunner:
     """Segments the images of one topic of a bag.
 
-    Args:
-        segmenter: The model.
-        prompts: What to look for; ids 1, 2, 3 … as the node gives them.
-        output: The bag that is written.
-        threshold: Probability above which a pixel is on; None for the model's.
-
-    Attributes:
-        problems: What was wrong with images that could not be read → how often.
+    Prompts get the ids 1, 2, 3 … as the node gives them. A pixel is on above the threshold, None
+    for the model's. ``problems`` counts what was wrong with images that could not be read.
 
     Raises:
         ColourError: There is a colour for a prompt that is not there.
@@ -241,24 +235,17 @@ def _rename(bag: Path, folder: Path) -> None:
 
 def _qos(latched: bool) -> Any:
     """Return the node's QoS of an output, which a player then offers too."""
-    from rosbags.interfaces import (
-        Qos,
-        QosDurability,
-        QosHistory,
-        QosLiveliness,
-        QosReliability,
-        QosTime,
-    )
+    from rosbags import interfaces as spec
 
-    never = QosTime(2147483647, 4294967295)
-    return Qos(
-        history=QosHistory.KEEP_LAST,
+    never = spec.QosTime(2147483647, 4294967295)
+    return spec.Qos(
+        history=spec.QosHistory.KEEP_LAST,
         depth=1,
-        reliability=QosReliability.RELIABLE,
-        durability=QosDurability.TRANSIENT_LOCAL if latched else QosDurability.VOLATILE,
+        reliability=spec.QosReliability.RELIABLE,
+        durability=spec.QosDurability.TRANSIENT_LOCAL if latched else spec.QosDurability.VOLATILE,
         deadline=never,
         lifespan=never,
-        liveliness=QosLiveliness.AUTOMATIC,
+        liveliness=spec.QosLiveliness.AUTOMATIC,
         liveliness_lease_duration=never,
         avoid_ros_namespace_conventions=False,
     )

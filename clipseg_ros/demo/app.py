@@ -16,7 +16,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from types import FrameType
 from typing import Annotated
 
 import cv2
@@ -172,11 +171,6 @@ def run_demo(
     return answers
 
 
-def stop_on_signal(number: int, frame: FrameType | None) -> None:
-    """End the demo in order, as Ctrl-C does."""
-    raise KeyboardInterrupt
-
-
 app = typer.Typer(add_completion=False)
 
 
@@ -198,7 +192,7 @@ def demo(
     console = Console(width=None if sys.stdout.isatty() else 110)
     prepare_environment(domain)
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, stop_on_signal)
+        signal.signal(number, signal.default_int_handler)
     output.mkdir(parents=True, exist_ok=True)
     console.print(
         f'camera and node on ROS_DOMAIN_ID={os.environ["ROS_DOMAIN_ID"]}; logs in {output}'
@@ -218,12 +212,3 @@ def demo(
     if faults:
         raise typer.Exit(1)
     console.print('[green]all masks are good enough')
-
-
-def main() -> None:
-    """Run the command line."""
-    app()
-
-
-if __name__ == '__main__':
-    main()

@@ -46,10 +46,7 @@ def contact_sheet(rows: Sequence[Sequence[Tile]], width: int = 280) -> NDArray[n
     first = rows[0][0].rgb
     height = round(width * first.shape[0] / first.shape[1])
     columns = max(len(row) for row in rows)
-    size = (
-        GAP + columns * (width + GAP),
-        GAP + len(rows) * (height + CAPTION_HEIGHT + GAP),
-    )
+    size = (GAP + columns * (width + GAP), GAP + len(rows) * (height + CAPTION_HEIGHT + GAP))
     sheet = Image.new('RGB', size, _PAPER)
     draw = ImageDraw.Draw(sheet)
     title_font, note_font = ImageFont.load_default(16), ImageFont.load_default(14)

@@ -76,9 +76,10 @@ def make_table(answers: list[Answer], camera_rate: float) -> Table:
         table.add_column(heading)
     for heading in ('IoU', 'score', 'latency', 'frames/s'):
         table.add_column(heading, justify='right')
-    for previous, answer in zip([None, *answers], answers, strict=False):
-        new_scene = previous is None or previous.scene != answer.scene
-        if new_scene and previous is not None:
+    scene = None
+    for answer in answers:
+        new_scene, scene = answer.scene != scene, answer.scene
+        if new_scene:
             table.add_section()
         colour = 'red' if answer.wrong else 'green'
         table.add_row(
@@ -94,13 +95,6 @@ def make_table(answers: list[Answer], camera_rate: float) -> Table:
     latency = float(np.median([answer.latency_ms for answer in answers]))
     fps = float(np.median([answer.fps for answer in answers]))
     present = sum(answer.iou is not None for answer in answers)
-    table.add_row(
-        '',
-        f'mean of {present}; medians',
-        '',
-        f'{mean_iou(answers):.2f}',
-        '',
-        f'{latency:.0f} ms',
-        f'{fps:.1f}',
-    )
+    figures = (f'{mean_iou(answers):.2f}', '', f'{latency:.0f} ms', f'{fps:.1f}')
+    table.add_row('', f'mean of {present}; medians', '', *figures)
     return table

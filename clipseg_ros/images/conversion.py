@@ -240,7 +240,21 @@ def check_compressed(message: CompressedImage) -> None:
             f'compressed image of format {_shorten(message.format)!r} is depth, not colour; '
             'subscribe to the colour image of the camera',
         )
-    _check_complete(bytes(message.data), message.format)
+    data = bytes(message.data)
+    if not data:
+        raise ImageConversionError('data', 'compressed image without data; check the camera driver')
+    complete = True
+    if data.startswith(_JPEG_START):
+        # An embedded thumbnail ends with the same mark, but before the picture's own scan.
+        complete = data.rfind(_JPEG_END) > data.rfind(_JPEG_SCAN)
+    elif data.startswith(_PNG_START):
+        complete = _PNG_END in data[-64:]
+    if not complete:
+        raise ImageConversionError(
+            'data',
+            f'compressed image of format {_shorten(message.format)!r} is truncated: {len(data)} '
+            'bytes without the end mark of the picture; check the driver and the network',
+        )
 
 
 def _pixels(message: Image, encoding: Encoding) -> NDArray[Any]:
@@ -258,23 +272,6 @@ def _pixels(message: Image, encoding: Encoding) -> NDArray[Any]:
     if encoding.channels == 1:
         return values
     return values.reshape(rows, width, encoding.channels)
-
-
-def _check_complete(data: bytes, name: str) -> None:
-    if not data:
-        raise ImageConversionError('data', 'compressed image without data; check the camera driver')
-    complete = True
-    if data.startswith(_JPEG_START):
-        # An embedded thumbnail ends with the same mark, but before the picture's own scan.
-        complete = data.rfind(_JPEG_END) > data.rfind(_JPEG_SCAN)
-    elif data.startswith(_PNG_START):
-        complete = _PNG_END in data[-64:]
-    if not complete:
-        raise ImageConversionError(
-            'data',
-            f'compressed image of format {_shorten(name)!r} is truncated: {len(data)} bytes '
-            'without the end mark of the picture; check the driver and the network',
-        )
 
 
 def _shorten(text: str, limit: int = 60) -> str:

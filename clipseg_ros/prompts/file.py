@@ -35,7 +35,6 @@ VERSION = 1
 MAX_BYTES = 1_000_000
 """Largest file that is read, four times as large as 254 prompts of 1,000 characters."""
 
-_DIGEST = '[0-9a-f]{32}'
 _FIELDS: dict[str, tuple[type, ...]] = {
     'id': (int,),
     'name': (str,),
@@ -63,8 +62,9 @@ def save_prompts(path: Path, active: Sequence[ActivePrompt]) -> None:
         )
         write_atomically(path, text)
         kept = {entry[key] for entry in entries for key in ('image', 'mask') if key in entry}
+        picture = re.compile(rf'{re.escape(path.stem)}\.[0-9a-f]{{32}}\.png')
         for old in path.parent.iterdir():
-            if old.name not in kept and _is_picture_of(path, old.name):
+            if old.name not in kept and picture.fullmatch(old.name):
                 old.unlink()
     except OSError as error:
         raise PromptError(f'the prompts cannot be saved to {path}: {error}') from error
@@ -124,9 +124,8 @@ def _request(path: Path, entry: object) -> PromptRequest:
     for key, value in entry.items():
         if key not in _FIELDS:
             raise PromptError(f'there is no field {key!r}; there are {", ".join(_FIELDS)}')
-        if not isinstance(value, _FIELDS[key]) or (
-            isinstance(value, bool) and bool not in _FIELDS[key]
-        ):
+        # Not isinstance: a bool is an int too.
+        if type(value) not in _FIELDS[key]:
             wanted = ' or '.join(kind.__name__ for kind in _FIELDS[key])
             raise PromptError(f'{key} is {value!r}, and has to be {wanted}')
     name, phrase = check_written(entry.get('name', ''), entry.get('phrase', ''))
@@ -166,7 +165,3 @@ def _save_picture(path: Path, pixels: NDArray[np.uint8]) -> str:
     if not target.is_file():
         write_atomically(target, data)
     return name
-
-
-def _is_picture_of(path: Path, name: str) -> bool:
-    return re.fullmatch(rf'{re.escape(path.stem)}\.{_DIGEST}\.png', name) is not None

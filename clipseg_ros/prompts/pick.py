@@ -15,8 +15,6 @@ from clipseg_ros.prompts.support_pair import SupportImage
 POINT_SHARE = 0.2
 """Side of the square around a point, as a share of the frame's shorter side."""
 
-Labels = NDArray[np.uint8]
-
 
 @dataclass(frozen=True)
 class Place:
@@ -42,7 +40,7 @@ class Picked:
     how: str
 
 
-def pick(place: Place, image: NDArray[np.uint8], labels: Labels | None = None) -> Picked:
+def pick(place: Place, image: NDArray[np.uint8], labels: NDArray[np.uint8] | None = None) -> Picked:
     """Cut an example out of a frame, (H, W, 3) uint8 RGB. A box is clipped to the frame.
 
     ``labels``, (H, W) uint8, are those of this frame, if they are known. For a point, the connected

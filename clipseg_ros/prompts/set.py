@@ -142,11 +142,9 @@ class PromptSet:
 
     def _free_ids(self, taken: set[int]) -> Iterator[int]:
         """Yield ids never given out, ascending; then unused ones, the longest unused first."""
-        given = set(self._ids.values())
-        fresh = (n for n in range(1, MAX_PROMPTS + 1) if n not in given and n not in taken)
-        retired = (n for n in self._ids.values() if n not in taken)
-        yield from fresh
-        yield from retired
+        used = taken.union(self._ids.values())
+        yield from (n for n in range(1, MAX_PROMPTS + 1) if n not in used)
+        yield from (n for n in self._ids.values() if n not in taken)
 
 
 def reported(prompts: Iterable[ActivePrompt]) -> tuple[ActivePrompt, ...]:
