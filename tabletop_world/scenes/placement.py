@@ -68,8 +68,8 @@ class Item:
         return rectangle @ flat + self.place[:2]
 
 
-def overlap(first: Array, second: Array, margin: float) -> bool:
-    """Whether two rectangles, given by their corners (4, 2), are closer than a margin (metres).
+def collide(first: Array, second: Array, margin: float) -> bool:
+    """Return whether two rectangles (4, 2) of corners are closer than a margin, metres.
 
     The distance is measured along the rectangles' edges (separating axes).
     """
@@ -134,7 +134,7 @@ def stand_free(
         mine = item.footprint()
         if np.any(np.abs(mine - centre) > np.array(spread) + 0.12):
             continue
-        if not any(overlap(mine, other, margin) for other in taken):
+        if not any(collide(mine, other, margin) for other in taken):
             return True
     return False
 
@@ -165,7 +165,7 @@ def put_on(
         corners = (item.footprint() - support.place[:2]) @ flat - shelf.centre
         if np.any(np.abs(corners) > np.array([shelf.x, shelf.y]) * 1.06):
             continue
-        if any(overlap(item.footprint(), g.footprint(), 0.008) for g in same):
+        if any(collide(item.footprint(), g.footprint(), 0.008) for g in same):
             continue
         item.support, item.relation = support.id, 'on'
         support.guests.append(item)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from tabletop_world.catalogue.categories import CATEGORIES, HELD_OUT_PAIRS
-from tabletop_world.scenes.placement import overlap
+from tabletop_world.scenes.placement import collide
 from tabletop_world.scenes.random_scenes import KINDS, SPLITS, generate_scene
 
 _HASH = """
@@ -131,7 +131,7 @@ def test_things_on_the_same_surface_do_not_overlap(scenes):
         assert resting
         rectangles = [_rectangle(scene, thing) for thing in resting]
         for a, b in itertools.combinations(range(len(resting)), 2):
-            assert not overlap(rectangles[a], rectangles[b], 0.0), (
+            assert not collide(rectangles[a], rectangles[b], 0.0), (
                 scene.split, scene.seed, first, resting[a].category, resting[b].category,
             )  # fmt: skip
 
