@@ -25,7 +25,7 @@ ROSDEP_KEYS = {
         'rosidl_default_generators',
         'rosidl_default_runtime',
     ),
-    *('sensor_msgs', 'sensor_msgs_py', 'std_msgs', 'std_srvs', 'tf2_ros_py', 'vision_msgs'),
+    *('sensor_msgs', 'std_msgs', 'std_srvs', 'tf2_ros_py', 'vision_msgs'),
     *('python3-numpy', 'python3-opencv', 'python3-pil', 'python3-psutil', 'python3-pytest'),
     *('python3-rich', 'python3-yaml'),
 }

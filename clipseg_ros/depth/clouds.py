@@ -8,10 +8,7 @@ RViz expect it: a float32 whose bits are 0x00RRGGBB), ``label`` (uint32, as in P
 from __future__ import annotations
 
 import array
-import importlib
-import importlib.util
 import sys
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -25,10 +22,9 @@ _DATATYPES = {_FLOAT: PointField.FLOAT32, _UINT: PointField.UINT32}
 
 def cloud_dtype(rgb: bool) -> np.dtype[Any]:
     """Return the layout of a point, with colour or without."""
-    fields = [('x', _FLOAT), ('y', _FLOAT), ('z', _FLOAT)]
-    if rgb:
-        fields.append(('rgb', _FLOAT))
-    return np.dtype([*fields, ('label', _UINT), ('probability', _FLOAT)])
+    colour = [('rgb', _FLOAT)] if rgb else []
+    axes = [(axis, _FLOAT) for axis in 'xyz']
+    return np.dtype([*axes, *colour, ('label', _UINT), ('probability', _FLOAT)])
 
 
 def pack_points(
@@ -37,16 +33,13 @@ def pack_points(
     probability: NDArray[np.float32],
     rgb: NDArray[np.uint8] | None,
 ) -> NDArray[Any]:
-    """Return points in the layout of the message.
+    """Return points as (N,) of :func:`cloud_dtype`.
 
     Args:
         xyz: Metres, float32 (N, 3).
         labels: Id of the prompt of each, uint8 (N,).
         probability: Of that prompt, float32 (N,), 0…1.
         rgb: Colour, uint8 (N, 3); None leaves the field out.
-
-    Returns:
-        (N,) of :func:`cloud_dtype`.
     """
     points = np.empty(len(xyz), cloud_dtype(rgb is not None))
     for axis, name in enumerate('xyz'):
@@ -59,28 +52,18 @@ def pack_points(
     return points
 
 
-def cloud_fields(dtype: np.dtype[Any]) -> list[PointField]:
-    """Return the description of a layout of float32 and uint32 values."""
-    assert dtype.fields is not None
-    return [
-        PointField(name=name, offset=offset, datatype=_DATATYPES[kind], count=1)
-        for name, (kind, offset, *_) in dtype.fields.items()
-    ]
-
-
-def numpy_cloud(header: Header, points: NDArray[Any]) -> PointCloud2:
-    """Return the message, made without sensor_msgs_py, with the same bytes.
-
-    Args:
-        header: Used as it is.
-        points: Structured, (N,); N may be 0.
-    """
+def point_cloud(header: Header, points: NDArray[Any]) -> PointCloud2:
+    """Return the message of points, (N,) of :func:`cloud_dtype`; N may be 0."""
+    assert points.dtype.fields is not None
     step = points.dtype.itemsize
     cloud = PointCloud2(
         header=header,
         height=1,
         width=len(points),
-        fields=cloud_fields(points.dtype),
+        fields=[
+            PointField(name=name, offset=offset, datatype=_DATATYPES[kind], count=1)
+            for name, (kind, offset, *_) in points.dtype.fields.items()
+        ],
         is_bigendian=sys.byteorder == 'big',
         point_step=step,
         row_step=step * len(points),
@@ -89,30 +72,3 @@ def numpy_cloud(header: Header, points: NDArray[Any]) -> PointCloud2:
     # A numpy array assigned to `data` is converted byte by byte; an array.array is taken as it is.
     cloud.data = array.array('B', points.tobytes())
     return cloud
-
-
-def sensor_msgs_cloud(header: Header, points: NDArray[Any]) -> PointCloud2:
-    """Return the message, made by ``sensor_msgs_py``, which a ROS installation has.
-
-    Args:
-        header: Used as it is.
-        points: Structured, (N,); N may be 0.
-
-    Raises:
-        ImportError: There is no sensor_msgs_py.
-    """
-    if not len(points):
-        return numpy_cloud(header, points)  # sensor_msgs_py cannot make an empty one.
-    module = importlib.import_module('sensor_msgs_py.point_cloud2')
-    fields = cloud_fields(points.dtype)
-    cloud: PointCloud2 = module.create_cloud(header, fields, points)
-    # Every point is a number, which sensor_msgs_py leaves open.
-    cloud.is_dense = True
-    return cloud
-
-
-def cloud_maker() -> Callable[[Header, NDArray[Any]], PointCloud2]:
-    """Return the function that makes messages: sensor_msgs_py's where it is installed."""
-    if importlib.util.find_spec('sensor_msgs_py') is None:
-        return numpy_cloud
-    return sensor_msgs_cloud

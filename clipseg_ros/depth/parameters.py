@@ -10,12 +10,7 @@ from clipseg_ros.ros.parameters import parameter
 
 @dataclass(frozen=True)
 class DepthSettings:
-    """How depth is used. Its parameters say what each field means.
-
-    Attributes:
-        slop: In nanoseconds; the parameter is in seconds.
-        target_frame: Without spaces around it and a leading ``/``.
-    """
+    """How depth is used, as its parameters say; ``slop`` is in nanoseconds."""
 
     enabled: bool = parameter(
         True,

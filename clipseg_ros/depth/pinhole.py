@@ -31,14 +31,10 @@ class Pinhole:
     """Rays of a camera, in its optical frame: x right, y down, z forward (REP 103).
 
     Attributes:
-        fx: Focal length, pixels.
-        fy: Focal length, pixels.
-        cx: Column of the principal point; pixel centres have whole coordinates.
-        cy: Row of the principal point.
-        width: Of the image, pixels.
-        height: Of the image, pixels.
-        rays: x/z and y/z of each pixel, float32 (2, H · W), NaN where the pixel has no ray;
-            computed from the other attributes where None.
+        fx, fy: Focal lengths, pixels.
+        cx, cy: The principal point, pixels; pixel centres have whole coordinates.
+        width, height: Of the image, pixels.
+        rays: x/z and y/z of each pixel, float32 (2, H · W), NaN where it has none; None: compute.
         complete: Whether every pixel has a ray; computed.
     """
 
@@ -61,15 +57,11 @@ class Pinhole:
             object.__setattr__(self, 'complete', bool(np.isfinite(self.rays).all()))
 
     def points(self, index: NDArray[np.intp], depth: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return where pixels are in space.
+        """Return where pixels are: x, y, z in metres, float32 (N, 3); NaN where there is no ray.
 
         Args:
             index: Flat index of each pixel (row · width + column), (N,).
             depth: Metres of each along the optical axis (not along the ray), float32 (N,).
-
-        Returns:
-            x, y, z in metres, float32 (N, 3); NaN where the pixel has no ray. All x lie together
-            in memory, then all y, then all z.
         """
         assert self.rays is not None
         xyz = np.empty((3, len(index)), np.float32)
@@ -87,10 +79,10 @@ def pinhole_of(info: Any, width: int, height: int, distortion: str = 'refuse') -
 
     Args:
         info: A ``sensor_msgs/CameraInfo``.
-        width: Of the image that it belongs to, pixels.
-        height: Of that image, pixels.
-        distortion: What to do where the calibration has distortion: ``refuse``; ``rectified``,
-            the image has been rectified, so P holds; ``undistort``, it has not, so K and D hold.
+        width: Of the image, pixels.
+        height: Of the image, pixels.
+        distortion: Where there is distortion: ``refuse``; ``rectified``, the image has been
+            rectified, so P holds; ``undistort``, it has not, so K and D hold.
 
     Raises:
         DepthError: It is all zero (not calibrated), for an image of another size, has values that

@@ -18,8 +18,6 @@ from clipseg_ros.depth.transforms import RigidTransform
 from clipseg_ros.images.conversion import depth_to_metres
 from clipseg_ros.outputs.result import FrameResult
 
-FindTransform = Callable[[str, str, Any], RigidTransform | None]
-
 
 @dataclass(frozen=True)
 class PointsInSpace:
@@ -28,9 +26,9 @@ class PointsInSpace:
     Attributes:
         frame_id: TF frame of all coordinates.
         cloud: Points of all prompts, of :func:`clipseg_ros.depth.clouds.cloud_dtype`; None where
-            the cloud was not wanted.
-        surfaces: For each prompt the visible surface under its own mask, None where that has no
-            point; empty where surfaces were not wanted.
+            not wanted.
+        surfaces: The visible surface under each prompt's own mask, None where that has no point;
+            empty where not wanted.
     """
 
     frame_id: str
@@ -46,7 +44,7 @@ class PointMaker:
             stamp; None where points have to stay in the source frame.
     """
 
-    def __init__(self, find_transform: FindTransform) -> None:
+    def __init__(self, find_transform: Callable[[str, str, Any], RigidTransform | None]) -> None:
         self._find_transform = find_transform
         self._key: tuple[Any, ...] = ()
         self._camera: Pinhole | None = None
@@ -60,15 +58,7 @@ class PointMaker:
         cloud: bool,
         surfaces: bool,
     ) -> PointsInSpace:
-        """Make what is wanted.
-
-        Args:
-            result: The segmented frame.
-            depth: Its ``sensor_msgs/Image`` of depth, registered to it.
-            info: Its ``sensor_msgs/CameraInfo``.
-            settings: The parameters.
-            cloud: Whether to make the cloud.
-            surfaces: Whether to measure the prompts' surfaces.
+        """Make the cloud, the surfaces, or both, of a frame with its registered depth image.
 
         Raises:
             ImageConversionError: The depth image cannot be read.
@@ -115,12 +105,7 @@ class PointMaker:
 
 
 def add_positions(message: Any, points: PointsInSpace) -> None:
-    """Write into a ``clipseg_ros/SegmentArray`` where in space its segments are.
-
-    Args:
-        message: Its segments are of the same prompts as the surfaces.
-        points: With surfaces.
-    """
+    """Write the positions of surfaces into a ``clipseg_ros/SegmentArray`` of the same prompts."""
     message.points_frame = points.frame_id
     for segment, surface in zip(message.segments, points.surfaces, strict=True):
         if surface is not None:

@@ -12,7 +12,7 @@ from typing import Any
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
-from clipseg_ros.depth.clouds import cloud_maker
+from clipseg_ros.depth.clouds import point_cloud
 from clipseg_ros.depth.parameters import DepthSettings
 from clipseg_ros.depth.points import PointMaker, PointsInSpace, add_positions
 from clipseg_ros.depth.stamp_matching import Match, StampMatcher
@@ -36,12 +36,8 @@ class DepthStage:
     without depth has ``~/segments`` without positions; while nobody publishes depth or calibration,
     ``~/segments`` is not published here.
 
-    Args:
-        node: The lifecycle node.
-        watch: Creates the subscriptions.
-        outputs: Where to publish.
-        settings: The parameters.
-        log: Of the node.
+    Attributes:
+        takes_segments: Whether ``~/segments`` of a frame that is put here is published here.
     """
 
     def __init__(
@@ -58,9 +54,8 @@ class DepthStage:
         self._subscriptions: dict[str, Any] = {}
         self._lookup = TransformLookup(node)
         self._maker = PointMaker(self._find_transform)
-        self._make_cloud = cloud_maker()
         self._told_missing = False
-        self._takes_segments = False
+        self.takes_segments = False
         self._fault = self._transform_fault = ''
         self._published = 0
         self._condition = threading.Condition()
@@ -69,11 +64,6 @@ class DepthStage:
         self._stopping = False
         self._timer = create_steady_timer(node, _PERIOD, self._update)
         self._timer.cancel()
-
-    @property
-    def takes_segments(self) -> bool:
-        """Whether ``~/segments`` of a frame that is put here is published here."""
-        return self._takes_segments
 
     def start(self) -> None:
         """Start the thread."""
@@ -87,14 +77,14 @@ class DepthStage:
         self._timer.reset()
         self._update()
 
-    def stop(self, timeout: float = 10.0) -> None:
+    def stop(self) -> None:
         """Stop the thread after the frame in work, and unsubscribe."""
         self._timer.cancel()
         with self._condition:
             self._stopping = True
             self._condition.notify_all()
         if self._thread is not None:
-            self._thread.join(timeout)
+            self._thread.join(10.0)
             self._thread = None
         self._close()
 
@@ -119,7 +109,7 @@ class DepthStage:
             return
         if not self._subscriptions:
             self._subscriptions = {stream: self._subscribe(stream) for stream in STREAMS}
-        self._takes_segments = outputs.wants('segments') and all(
+        self.takes_segments = outputs.wants('segments') and all(
             self._node.count_publishers(topic) for topic in self._topics.values()
         )
         if not settings.target_frame:
@@ -148,8 +138,7 @@ class DepthStage:
 
         While only ``~/segments`` has subscribers, a missing depth camera is no fault.
         """
-        wants_points = self._outputs.wants('points')
-        if self._thread is None or not (wants_points or self._takes_segments):
+        if self._thread is None or not (self._outputs.wants('points') or self.takes_segments):
             return ''
         if not self._settings.enabled:
             return '~/points needs depth, and the parameter depth is false: set it to true'
@@ -164,13 +153,8 @@ class DepthStage:
     def values(self) -> dict[str, str]:
         """Return facts for the diagnostics."""
         with self._condition:
-            counts = self._matcher.counts()
-        return {
-            'points_published': str(self._published),
-            'depth_matched': str(counts.matched),
-            'depth_unmatched': str(counts.unmatched),
-            'depth_skipped': str(counts.skipped),
-        }
+            counts = {f'depth_{fate}': str(count) for fate, count in self._matcher.counts.items()}
+        return {'points_published': str(self._published)} | counts
 
     def _subscribe(self, stream: str) -> Any:
         def take(message: Any) -> None:
@@ -183,7 +167,7 @@ class DepthStage:
         )
 
     def _close(self) -> None:
-        self._takes_segments = False
+        self.takes_segments = False
         subscriptions, self._subscriptions = self._subscriptions, {}
         for subscription in subscriptions.values():
             self._node.destroy_subscription(subscription)
@@ -234,10 +218,10 @@ class DepthStage:
             message = outputs.segment_array(result)
             if points is not None:
                 add_positions(message, points)
-            outputs.publish_segments(message)
+            outputs.publish('segments', message)
         if points is not None and points.cloud is not None:
             header = Header(stamp=result.header.stamp, frame_id=points.frame_id)
-            outputs.publish_points(self._make_cloud(header, points.cloud))
+            outputs.publish('points', point_cloud(header, points.cloud))
             self._published += 1
 
     def _explain(self, missing: dict[str, int | None]) -> DepthError:

@@ -36,21 +36,6 @@ class Match(Generic[FrameT]):
     missing: dict[str, int | None]
 
 
-@dataclass(frozen=True)
-class MatchCounts:
-    """What became of the frames that were put.
-
-    Attributes:
-        matched: Left with all partners.
-        unmatched: Left or were dropped without one of them.
-        skipped: Had all partners, and were dropped for a newer one.
-    """
-
-    matched: int
-    unmatched: int
-    skipped: int
-
-
 # Compared by identity: frames hold arrays.
 @dataclass(eq=False)
 class _Pending(Generic[FrameT]):
@@ -74,6 +59,10 @@ class StampMatcher(Generic[FrameT]):
         slop: Greatest difference of stamps, nanoseconds; 0 matches equal stamps alone.
         wait: Seconds that a frame waits for its partners.
         clock: Returns monotonic seconds.
+
+    Attributes:
+        counts: How many frames were ``matched`` (with all partners), ``unmatched`` (left or were
+            dropped without one) and ``skipped`` (had all, and were dropped for a newer frame).
     """
 
     def __init__(
@@ -89,7 +78,7 @@ class StampMatcher(Generic[FrameT]):
             stream: deque(maxlen=_RECENT) for stream in streams
         }
         self._pending: list[_Pending[FrameT]] = []
-        self._matched = self._unmatched = self._skipped = 0
+        self.counts = {'matched': 0, 'unmatched': 0, 'skipped': 0}
 
     def expect(self, stamp: int) -> None:
         """Announce a frame whose partners are kept from now on."""
@@ -139,8 +128,7 @@ class StampMatcher(Generic[FrameT]):
         for other in waiting[: waiting.index(entry)]:
             self._drop(other)
         self._pending.remove(entry)
-        self._matched += not missing
-        self._unmatched += bool(missing)
+        self.counts['unmatched' if missing else 'matched'] += 1
         assert entry.frame is not None
         return Match(
             entry.frame,
@@ -153,10 +141,6 @@ class StampMatcher(Generic[FrameT]):
         ends = [entry.put_at + self.wait for entry in self._pending if entry.frame is not None]
         return max(0.0, min(ends) - self._clock()) if ends else None
 
-    def counts(self) -> MatchCounts:
-        """Return the counts so far."""
-        return MatchCounts(self._matched, self._unmatched, self._skipped)
-
     def _offer(self, entry: _Pending[FrameT], stream: str, item: tuple[int, Any]) -> None:
         """Keep an item where it is the nearest so far; of equals the later one."""
         distance = abs(item[0] - entry.stamp)
@@ -166,10 +150,7 @@ class StampMatcher(Generic[FrameT]):
 
     def _drop(self, entry: _Pending[FrameT]) -> None:
         self._pending.remove(entry)
-        if self._missing(entry):
-            self._unmatched += 1
-        else:
-            self._skipped += 1
+        self.counts['unmatched' if self._missing(entry) else 'skipped'] += 1
 
     def _missing(self, entry: _Pending[FrameT]) -> list[str]:
         return [stream for stream in self._recent if stream not in entry.partners]

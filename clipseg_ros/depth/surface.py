@@ -17,14 +17,14 @@ from clipseg_ros.errors import DepthError
 
 @dataclass(frozen=True)
 class Surface:
-    """The visible surface under a mask.
+    """The visible surface under a mask; places are x, y, z in metres, float64 (3,).
 
     Attributes:
         points: Number of pixels that were measured, at least 1.
-        centroid: Mean of the points, metres, float64 (3,).
-        low: Least x, y and z, metres, float64 (3,).
-        high: Greatest x, y and z, metres, float64 (3,).
-        nearest: The point nearest to the camera, metres, float64 (3,).
+        centroid: Mean of the points.
+        low: Least x, y and z.
+        high: Greatest x, y and z.
+        nearest: The point nearest to the camera.
     """
 
     points: int
@@ -37,14 +37,7 @@ class Surface:
 def check_registered(
     depth: NDArray[np.float32], frame_id: str, width: int, height: int, image_frame_id: str
 ) -> None:
-    """Make sure that each pixel of a depth image belongs to the same pixel of the colour image.
-
-    Args:
-        depth: Metres (H, W).
-        frame_id: Of the depth image.
-        width: Of the colour image, pixels.
-        height: Of the colour image, pixels.
-        image_frame_id: Of the colour image.
+    """Make sure that a depth image, (H, W), is registered to a colour image.
 
     Raises:
         DepthError: It has another size or ``frame_id``.
@@ -76,7 +69,7 @@ def visible_points(
     Args:
         mask: (H, W); not 0 on the object.
         depth: Metres along the optical axis, float32 (H, W); 0 is unknown.
-        camera: Of that size.
+        camera: For images of that size.
         depth_max: Metres beyond which depth is ignored; 0 is no limit.
 
     Returns:
@@ -99,14 +92,11 @@ def visible_points(
 def measure_surface(
     points: NDArray[np.float32], transform: RigidTransform | None = None
 ) -> Surface | None:
-    """Measure a surface.
+    """Measure a surface in the target frame; return None where there is no point.
 
     Args:
         points: x, y, z in metres in the camera's optical frame, float32 (N, 3).
         transform: From there to the target frame; None where that is the same.
-
-    Returns:
-        The measures, in the target frame, the extent along its axes; None where N is 0.
     """
     if not len(points):
         return None

@@ -26,12 +26,7 @@ _NORM_TOLERANCE = 1e-3
 
 @dataclass(frozen=True)
 class RigidTransform:
-    """A rotation followed by a translation.
-
-    Attributes:
-        rotation: float64 (3, 3).
-        translation: Metres, float64 (3,).
-    """
+    """A rotation, (3, 3), followed by a translation, (3,) in metres."""
 
     rotation: NDArray[np.float64]
     translation: NDArray[np.float64]
@@ -71,14 +66,7 @@ class RigidTransform:
 
 
 class TransformLookup:
-    """Subscribes to /tf and /tf_static while it is open.
-
-    Args:
-        node: Its executor runs the subscriptions; :meth:`find` is called from another thread.
-
-    Attributes:
-        installed: Whether tf2_ros is installed.
-    """
+    """Subscribes to /tf and /tf_static while it is open, where tf2_ros is ``installed``."""
 
     def __init__(self, node: Any) -> None:
         self._node = node
@@ -100,15 +88,10 @@ class TransformLookup:
         self._buffer = self._listener = None
 
     def find(self, target: str, source: str, stamp: Any) -> RigidTransform:
-        """Return the transform between two TF frames at a time.
+        """Return the transform between two TF frames at a ``builtin_interfaces/Time``.
 
         Waits a tenth of a second for one that is late. Do not call it in the executor's thread,
         which receives the transforms.
-
-        Args:
-            target: ``frame_id`` of the result.
-            source: ``frame_id`` of the points.
-            stamp: A ``builtin_interfaces/Time``.
 
         Raises:
             DepthError: tf2 is not installed, or has no such transform.

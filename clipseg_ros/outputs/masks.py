@@ -1,8 +1,7 @@
 """The service ``~/get_masks``: the mask of each prompt by itself, on request.
 
-``~/labels`` has one prompt per pixel. Where masks overlap, the mask of each prompt has more, which
-is too much to publish for every frame. A request has one frame segmented, whether or not anybody
-subscribes to an output.
+Masks that overlap are more than ``~/labels`` holds, and too much to publish for every frame. A
+request has one frame segmented, whether or not anybody subscribes to an output.
 """
 
 from __future__ import annotations
@@ -16,16 +15,13 @@ import numpy as np
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.task import Future
 
-from clipseg_model.segmentation import PromptResult
 from clipseg_ros.images.conversion import array_to_image
 from clipseg_ros.outputs.result import FrameResult
 from clipseg_ros.prompts.set import ActivePrompt, key_of
 from clipseg_ros.ros.interfaces import Interfaces
 from clipseg_ros.ros.timing import create_steady_timer
 
-WAIT = 5.0
-"""Seconds that a request waits unless it says how long."""
-
+_WAIT = 5.0  # Seconds that a request waits unless it says how long.
 _PERIOD = 0.05
 
 
@@ -38,7 +34,7 @@ class MaskSource:
         fault: What was wrong with the newest frame; empty if nothing.
         prompts: The active prompts that are reported.
         header: Of the newest image; None where none has arrived.
-        result: The newest result; None where there is none.
+        result: The newest result.
     """
 
     rest: str
@@ -70,7 +66,7 @@ class MaskServer:
         node: The node.
         interfaces: The package's own messages; there is no service where they are not built.
         look: Returns the state of the node now.
-        again: Has the newest image segmented by the prompts active now, unless it was.
+        again: Has the newest image segmented by the prompts of now, unless it was.
     """
 
     def __init__(
@@ -109,10 +105,10 @@ class MaskServer:
         source = self._look()
         problem = source.rest or _unknown(request.names, source.prompts)
         if not problem and not 0.0 <= request.wait <= 3600.0:
-            problem = f'wait is {request.wait:g} s: give 0 to 3600, where 0 stands for {WAIT:g}'
+            problem = f'wait is {request.wait:g} s: give 0 to 3600, where 0 stands for {_WAIT:g}'
         if problem:
             return self._refuse(response, problem)
-        wait = request.wait or WAIT
+        wait = request.wait or _WAIT
         frame = source.answer
         if frame is None or frame.header is not source.header:
             waiting = _Waiting(Future(), time.monotonic() + wait)
@@ -151,14 +147,14 @@ class MaskServer:
         assert self._interfaces is not None
         for entry, result in zip(frame.prompts, frame.segmentation.results, strict=True):
             if not keys or key_of(entry.name) in keys:
-                mask = array_to_image(_mask(result), 'mono8', frame.header)
+                mask = np.multiply(result.mask.view(np.uint8), np.uint8(255))
                 response.masks.append(
                     self._interfaces.PromptMask(
                         id=entry.id,
                         name=entry.name,
                         score=float(result.score),
                         presence=bool(result.presence),
-                        mask=mask,
+                        mask=array_to_image(mask, 'mono8', frame.header),
                     )
                 )
         response.success, response.header = True, frame.header
@@ -168,10 +164,6 @@ class MaskServer:
     def _refuse(self, response: Any, reason: str) -> Any:
         response.success, response.message = False, reason
         return response
-
-
-def _mask(result: PromptResult) -> Any:
-    return np.multiply(result.mask.view(np.uint8), np.uint8(255))
 
 
 def _unknown(names: Sequence[str], prompts: Sequence[ActivePrompt]) -> str:

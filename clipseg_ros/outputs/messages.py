@@ -45,9 +45,7 @@ def load_vision_messages() -> Any | None:
 def segment_array(messages: Any, result: FrameResult) -> Any:
     """Return ``clipseg_ros/SegmentArray`` of a frame, without positions.
 
-    Args:
-        messages: Object that has the message classes.
-        result: The frame.
+    ``messages`` has the message classes, here and below.
     """
     found = result.segmentation
     return messages.SegmentArray(
@@ -82,13 +80,8 @@ def label_info(
 ) -> Any:
     """Return ``vision_msgs/LabelInfo``: the names of the values of ``~/labels``.
 
-    Background, 0, is not among them: consumers ignore values without a name.
-
-    Args:
-        messages: Module or object that has the message classes.
-        prompts: All active prompts, disabled ones included, because their ids stay theirs.
-        threshold: Of prompts without one of their own, 0…1.
-        header: Of the message.
+    Background, 0, is not among them: consumers ignore values without a name. Disabled prompts have
+    to be, because their ids stay theirs. ``threshold`` is that of prompts without one of their own.
     """
     return messages.LabelInfo(
         header=header,
@@ -103,12 +96,8 @@ def detection_array(messages: Any, result: FrameResult, min_area: int) -> Any:
     """Return ``vision_msgs/Detection2DArray``: each connected part of each prompt's mask.
 
     The ``class_id`` of a detection is the prompt's name, its score the mean probability of the
-    part's pixels, and centre − size / 2 of its box is the upper left corner in pixels.
-
-    Args:
-        messages: Module or object that has the message classes.
-        result: The frame.
-        min_area: Least area of a part, pixels.
+    part's pixels, and centre − size / 2 of its box is the upper left corner in pixels. Parts of
+    less than ``min_area`` pixels are left out.
 
     Raises:
         RegionError: ``min_area`` is less than 1.

@@ -30,11 +30,6 @@ class SegmentOutputs:
 
     An image output has one message, whose memory is reused for every frame: publishing copies it.
     So each topic is published from one thread at a time.
-
-    Args:
-        node: The lifecycle node; outputs of images are published while it is active.
-        watch: Creates the publishers.
-        interfaces: The package's own messages, where they are built.
     """
 
     def __init__(self, node: Any, watch: QosWatch, interfaces: Interfaces | None) -> None:
@@ -70,12 +65,7 @@ class SegmentOutputs:
         return [name for name in (*IMAGE_OUTPUTS, *OTHER_OUTPUTS) if self.wants(name)]
 
     def open_image(self, name: str, result: FrameResult) -> NDArray[Any]:
-        """Return the memory of the next message of one of :data:`IMAGE_OUTPUTS`, to write to.
-
-        Args:
-            name: The output.
-            result: The frame that it is of.
-        """
+        """Return the memory of the next message of one of :data:`IMAGE_OUTPUTS`, to write to."""
         height, width = result.rgb.shape[:2]
         return open_image(self._images[name], height, width, IMAGE_OUTPUTS[name], result.header)
 
@@ -93,21 +83,12 @@ class SegmentOutputs:
         """Return the message of ``~/segments`` without positions; it must be wanted."""
         return segment_array(self._interfaces, result)
 
-    def publish_segments(self, message: Any) -> None:
-        """Publish a message of :meth:`segment_array`."""
-        self._publishers['segments'].publish(message)
-
-    def publish_points(self, cloud: PointCloud2) -> None:
-        """Publish the points of a frame."""
-        self._publishers['points'].publish(cloud)
+    def publish(self, name: str, message: Any) -> None:
+        """Publish a message on one of :data:`OTHER_OUTPUTS`."""
+        self._publishers[name].publish(message)
 
     def publish_detections(self, result: FrameResult, min_area: int) -> None:
-        """Publish the single objects of a frame; they must be wanted.
-
-        Args:
-            result: The frame.
-            min_area: Least area of a connected part, pixels.
-        """
+        """Publish the single objects, of ``min_area`` pixels or more; they must be wanted."""
         self._publishers['detections'].publish(detection_array(self._vision, result, min_area))
 
     def publish_prompts(self, messages: list[Any], model: str, header: Header) -> None:

@@ -41,7 +41,7 @@ class FrameResult:
         prompts: The prompts that are reported, in the order of the results.
         segmentation: What was found for them, smoothed, at the size of the image.
         pixels: The pixels of the wanted outputs, computed together.
-        wanted: Names of the outputs that somebody subscribes to.
+        wanted: Outputs that somebody subscribes to.
         segments_wait: Whether ``~/segments`` is left to the depth stage, which adds positions.
     """
 
@@ -61,20 +61,14 @@ class FrameResult:
 
 @dataclass(frozen=True)
 class Look:
-    """How the overlay looks.
-
-    Attributes:
-        alpha: Share of the tint, 0…1.
-        legend: Whether it has a legend.
-        colours: Colours in place of the palette's.
-    """
+    """How the overlay looks: share of the tint (0…1), colours in place of the palette's."""
 
     alpha: float = 0.5
     legend: bool = True
     colours: Colours = ()
 
 
-DEFAULT_LOOK = Look()
+_DEFAULT_LOOK = Look()
 
 
 def compute_pixels(
@@ -83,29 +77,18 @@ def compute_pixels(
     wanted: Iterable[str],
     scratch: Scratch,
 ) -> FrameOutputs:
-    """Compute together the pixels that outputs are made of, and no others.
-
-    Args:
-        segmentation: What was found.
-        prompts: Those of its results, in their order.
-        wanted: Names of outputs.
-        scratch: Memory of this thread.
-    """
+    """Compute together the pixels that the wanted outputs are made of, in a thread's scratch."""
     needed = {_MADE_OF.get(name, name) for name in wanted} - _WITHOUT_PIXELS
     return FrameOutputs(segmentation, [entry.id for entry in prompts], needed, scratch)
 
 
 def write_image(
-    name: str, result: FrameResult, out: NDArray[Any], look: Look = DEFAULT_LOOK
+    name: str, result: FrameResult, out: NDArray[Any], look: Look = _DEFAULT_LOOK
 ) -> None:
-    """Write one of :data:`IMAGE_OUTPUTS` of a frame.
+    """Write one of :data:`IMAGE_OUTPUTS` of a frame, which was wanted.
 
-    Args:
-        name: The output; it was wanted. The probability is written after the confidence, whose
-            memory it takes over.
-        result: The frame.
-        out: Contiguous array of the size and type of the output.
-        look: Of the overlay.
+    The probability is written after the confidence, whose memory it takes over. ``out`` is
+    contiguous, of the size and type of the output; ``look`` is that of the overlay.
     """
     if name != 'overlay':
         getattr(result.pixels, name)(out)

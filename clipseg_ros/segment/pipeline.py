@@ -37,10 +37,10 @@ class FrameRequest:
 
     Attributes:
         header: Of the image.
-        rgb: The image, RGB uint8 (H, W, 3).
+        rgb: RGB uint8 (H, W, 3).
         prompts: The enabled prompts, negative ones included.
         settings: The parameters.
-        region: The part of the image that the model gets; None for all of it.
+        region: The part that the model gets; None for all of it.
     """
 
     header: Any
@@ -89,13 +89,8 @@ class StartedFrame:
 class SegmentationPipeline:
     """Makes results of requests and publishes them, in three steps that may run in three threads.
 
-    Args:
-        memory: Runs the model.
-        outputs: Where to publish.
-        clock: The node's, by which the age of images is measured.
-
     Attributes:
-        age: Seconds from the stamp of the last image to its mask.
+        age: Seconds from the stamp of the last image to its mask, by the node's clock.
         model_seconds: Seconds that the model took for the last image, preprocessing included.
     """
 
@@ -130,14 +125,11 @@ class SegmentationPipeline:
         return StartedFrame(request, answer, started)
 
     def publish(self, frame: StartedFrame, segments_wait: bool = False) -> FrameResult:
-        """Publish mask, labels, confidence and segments, the mask first.
+        """Publish mask, labels, confidence and segments, the mask first; return the result.
 
         Args:
             frame: Of :meth:`segment`, in the order of the images.
             segments_wait: Leave ``~/segments`` to somebody else.
-
-        Returns:
-            The result, for :meth:`finish` and whoever else makes something of it.
         """
         request, outputs = frame.request, self._outputs
         prompts, found = reported(request.prompts), self._steady(frame)
@@ -153,16 +145,11 @@ class SegmentationPipeline:
             if name == 'mask':
                 self.age = (self._clock.now().nanoseconds - stamp_of(result)) * 1e-9
         if 'segments' in wanted and not segments_wait:
-            outputs.publish_segments(outputs.segment_array(result))
+            outputs.publish('segments', outputs.segment_array(result))
         return result
 
     def finish(self, result: FrameResult, settings: Settings) -> None:
-        """Publish the outputs that cost more and can wait: PNG, detections, overlay, probability.
-
-        Args:
-            result: Of :meth:`publish`.
-            settings: The parameters of now.
-        """
+        """Publish what costs more and can wait: PNG, detections, overlay, probability."""
         outputs = self._outputs
         if COMPRESSED_LABELS in result.wanted:
             outputs.publish_compressed_labels(result)

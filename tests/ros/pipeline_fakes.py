@@ -54,8 +54,9 @@ class FakeOutputs:
     def segment_array(self, result: FrameResult) -> str:
         return 'segments'
 
-    def publish_segments(self, message: str) -> None:
-        self.published.append(message)
+    def publish(self, name: str, message: str) -> None:
+        assert name == message
+        self.published.append(name)
 
     def publish_compressed_labels(self, result: FrameResult) -> None:
         assert result.pixels.labels().shape == result.rgb.shape[:2]

@@ -1,8 +1,7 @@
-"""Clouds as messages: their bytes, read by another reader; and the same as sensor_msgs_py's."""
+"""Clouds as messages: their bytes, and what another reader makes of them."""
 
 from __future__ import annotations
 
-import importlib.util
 import struct
 from typing import Any
 
@@ -13,7 +12,7 @@ from rclpy.serialization import deserialize_message, serialize_message
 from sensor_msgs.msg import PointCloud2, PointField
 from std_msgs.msg import Header
 
-from clipseg_ros.depth.clouds import cloud_maker, numpy_cloud, pack_points, sensor_msgs_cloud
+from clipseg_ros.depth.clouds import pack_points, point_cloud
 
 HEADER = Header(stamp=Time(sec=3, nanosec=4), frame_id='lens')
 
@@ -35,7 +34,7 @@ def test_every_byte_of_a_point() -> None:
         np.array([0.75], np.float32),
         np.array([[200, 3, 255]], np.uint8),
     )
-    cloud = numpy_cloud(HEADER, points)
+    cloud = point_cloud(HEADER, points)
     assert cloud.header == HEADER
     assert (cloud.height, cloud.width, cloud.point_step, cloud.row_step) == (1, 1, 24, 24)
     assert cloud.is_dense
@@ -54,7 +53,7 @@ def test_every_byte_of_a_point() -> None:
 
 
 def test_without_colour() -> None:
-    cloud = numpy_cloud(HEADER, some_points(rgb=False))
+    cloud = point_cloud(HEADER, some_points(rgb=False))
     assert [field.name for field in cloud.fields] == ['x', 'y', 'z', 'label', 'probability']
     assert (cloud.point_step, cloud.row_step, len(cloud.data)) == (20, 100, 100)
 
@@ -62,7 +61,7 @@ def test_without_colour() -> None:
 @pytest.mark.parametrize('number', [0, 1, 1000])
 def test_through_the_middleware_and_back(number: int) -> None:
     points = some_points(number)
-    cloud = deserialize_message(serialize_message(numpy_cloud(HEADER, points)), PointCloud2)
+    cloud = deserialize_message(serialize_message(point_cloud(HEADER, points)), PointCloud2)
     assert (cloud.width, cloud.height) == (number, 1)
     formats = {PointField.FLOAT32: '<f4', PointField.UINT32: '<u4'}
     layout = np.dtype(
@@ -76,16 +75,3 @@ def test_through_the_middleware_and_back(number: int) -> None:
     read = np.frombuffer(cloud.data, layout)
     for name in layout.names or ():
         np.testing.assert_array_equal(read[name], points[name])
-
-
-def test_here_the_installed_maker_is_taken() -> None:
-    installed = importlib.util.find_spec('sensor_msgs_py') is not None
-    assert cloud_maker() is (sensor_msgs_cloud if installed else numpy_cloud)
-
-
-@pytest.mark.parametrize('rgb', [True, False])
-@pytest.mark.parametrize('number', [0, 1, 1000])
-def test_sensor_msgs_py_makes_the_same_message(number: int, rgb: bool) -> None:
-    pytest.importorskip('sensor_msgs_py', reason='sensor_msgs_py comes with a ROS installation')
-    points = some_points(number, rgb)
-    assert sensor_msgs_cloud(HEADER, points) == numpy_cloud(HEADER, points)

@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
-from clipseg_ros.depth.stamp_matching import Match, MatchCounts, StampMatcher
+from clipseg_ros.depth.stamp_matching import Match, StampMatcher
 
 MS = 1_000_000
 PERIOD = 33 * MS
@@ -61,7 +61,7 @@ def test_any_order_matches(clock: Clock, order: tuple[str, ...]) -> None:
     match = matcher.take()
     assert match == Match('image', {'depth': 'DEPTH', 'info': 'INFO'}, {})
     assert matcher.take() is None
-    assert matcher.counts() == MatchCounts(1, 0, 0)
+    assert matcher.counts == {'matched': 1, 'unmatched': 0, 'skipped': 0}
 
 
 def test_partners_are_kept_for_as_long_as_the_model_takes(clock: Clock) -> None:
@@ -86,7 +86,7 @@ def test_what_was_not_announced_is_soon_forgotten(clock: Clock) -> None:
     assert match is not None
     assert match.partners == {}
     assert match.missing == {'depth': 22 * PERIOD, 'info': 22 * PERIOD}
-    assert matcher.counts() == MatchCounts(0, 1, 0)
+    assert matcher.counts == {'matched': 0, 'unmatched': 1, 'skipped': 0}
 
 
 def test_memory_is_bounded(clock: Clock) -> None:
@@ -99,7 +99,7 @@ def test_memory_is_bounded(clock: Clock) -> None:
     assert len(matcher._pending) <= 3 * 8
     assert all(len(items) <= 8 for items in matcher._recent.values())
     assert frame_of(matcher.take()) == 'image'
-    assert sum(vars(matcher.counts()).values()) >= 1000 - 8
+    assert sum(matcher.counts.values()) >= 1000 - 8
 
 
 def test_the_exact_stamp_alone_without_slop(clock: Clock) -> None:
@@ -173,7 +173,7 @@ def test_the_newest_complete_frame_passes_over_older_ones(clock: Clock) -> None:
     both(matcher, 1)
     both(matcher, 3)
     assert frame_of(matcher.take()) == 'image 3'
-    assert matcher.counts() == MatchCounts(matched=1, unmatched=1, skipped=1)
+    assert matcher.counts == {'matched': 1, 'unmatched': 1, 'skipped': 1}
     both(matcher, 4)
     assert frame_of(matcher.take()) == 'image 4'
 
@@ -188,7 +188,7 @@ def test_frames_that_cannot_be_compared(clock: Clock) -> None:
     match = matcher.take()
     assert match is not None
     assert match.frame is frames[-1]
-    assert matcher.counts() == MatchCounts(matched=1, unmatched=0, skipped=2)
+    assert matcher.counts == {'matched': 1, 'unmatched': 0, 'skipped': 2}
     assert matcher.take() is None
 
 

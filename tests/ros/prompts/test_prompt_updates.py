@@ -45,7 +45,8 @@ class Outputs:
         pairs = zip(result.prompts, result.segmentation.results, strict=True)
         return [(entry.id, entry.name, found.prompt.label) for entry, found in pairs]
 
-    def publish_segments(self, message: list[tuple[int, str, str]]) -> None:
+    def publish(self, name: str, message: list[tuple[int, str, str]]) -> None:
+        assert name == 'segments'
         self.segments = message
 
 
