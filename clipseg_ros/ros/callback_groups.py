@@ -12,11 +12,7 @@ from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 
 
 class Gate(MutuallyExclusiveCallbackGroup):
-    """A callback group whose entities the executor leaves alone while it is shut.
-
-    Attributes:
-        shut: Whether it is; the executor looks at it each time it waits.
-    """
+    """A callback group whose entities the executor leaves alone while it is ``shut``."""
 
     def __init__(self) -> None:
         super().__init__()

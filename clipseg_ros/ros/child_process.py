@@ -37,7 +37,7 @@ class ChildProcess:
         name: What messages call it.
         command: Program and arguments.
         log: File that its output replaces; None keeps the output in an unnamed temporary file.
-        environment: Its environment variables; None for those of this process.
+        environment: None for that of this process.
         folder: Its working folder; None for that of this process.
     """
 
@@ -101,15 +101,12 @@ class ChildProcess:
         return '\n'.join(self.output.splitlines()[-lines:])
 
     def wait_for(self, text: str, timeout: float = 40.0, since: int = 0) -> str:
-        """Wait until the process writes a line that contains a text.
+        """Wait until the process writes a line that contains a text; return the first.
 
         Args:
             text: Any part of the line.
             timeout: Seconds.
             since: Number of lines at the start that do not count.
-
-        Returns:
-            The first such line.
 
         Raises:
             ChildError: There is none in time, or the process ends without it.
@@ -125,19 +122,12 @@ class ChildProcess:
             time.sleep(0.02)
 
     def check(self) -> None:
-        """Return if the process is running.
-
-        Raises:
-            ChildError: It has ended.
-        """
+        """Raise :class:`ChildError` if the process has ended."""
         if not self.running:
             self._fail('is not running')
 
     def join(self, timeout: float) -> int:
-        """Wait until the process ends by itself.
-
-        Returns:
-            Its exit status, negative where a signal ended it.
+        """Wait until the process ends by itself; return its exit status as :meth:`stop` does.
 
         Raises:
             ChildError: It is still running after ``timeout`` seconds.
@@ -152,15 +142,9 @@ class ChildProcess:
         self._process.send_signal(number)
 
     def stop(
-        self,
-        signals: Sequence[int] = (signal.SIGINT, signal.SIGTERM),
-        patience: float = 10.0,
+        self, signals: Sequence[int] = (signal.SIGINT, signal.SIGTERM), patience: float = 10.0
     ) -> int:
-        """End the process: ask, then kill.
-
-        Args:
-            signals: Sent in this order, as long as the process is running.
-            patience: Seconds to wait after each of them.
+        """End the process: ask with each of the signals, then kill.
 
         Returns:
             Its exit status, negative where a signal ended it.

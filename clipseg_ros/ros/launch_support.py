@@ -10,11 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from launch import LaunchContext, LaunchDescriptionEntity
-from launch.actions import (
-    DeclareLaunchArgument,
-    IncludeLaunchDescription,
-    SetEnvironmentVariable,
-)
+from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription, SetEnvironmentVariable
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
@@ -45,11 +41,7 @@ SEGMENT_ARGUMENTS = {
 
 
 def declare(arguments: Mapping[str, tuple[str, str]]) -> list[LaunchDescriptionEntity]:
-    """Return the declarations of arguments, and the Fast DDS profile unless the user has one.
-
-    Args:
-        arguments: Name → default, description.
-    """
+    """Return the declarations of arguments, and the Fast DDS profile unless the user has one."""
     entities: list[LaunchDescriptionEntity] = [
         DeclareLaunchArgument(name, default_value=default, description=description)
         for name, (default, description) in arguments.items()
@@ -68,14 +60,10 @@ def values_of(context: LaunchContext, names: Iterable[str]) -> dict[str, str]:
 
 
 def make_node(executable: str, params_file: str, value: Mapping[str, str], **options: Any) -> Node:
-    """Return a node of this package.
+    """Return a node of this package, with the values of arguments.
 
-    Args:
-        executable: ``segment``, ``segment_cameras`` or ``camera``.
-        params_file: Its parameters.
-        value: Argument → value. ``use_sim_time`` and, for ``segment``, ``autostart`` are set
-            always, the parameters that have an argument where one is given.
-        options: Further arguments of ``launch_ros.actions.Node``.
+    ``use_sim_time`` and, for ``segment``, ``autostart`` are set always, the parameters that have an
+    argument where one is given. Options are those of ``launch_ros.actions.Node``.
     """
     switches, texts = ['use_sim_time'], []
     if executable != 'camera':

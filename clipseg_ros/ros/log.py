@@ -10,12 +10,8 @@ from typing import Any
 class ThrottledLog:
     """Logs what is new at once, and what repeats at most once a period, with its count.
 
-    rclpy throttles by the line of code that logs; this throttles by what happened, so that a wrong
-    encoding is not hidden by a wrong step that was reported a second ago. Thread-safe.
-
-    Args:
-        logger: The node's logger.
-        period: Seconds between two lines about the same thing.
+    rclpy throttles by the line of code that logs; this throttles by what happened, which ``key``
+    names, so that a wrong encoding is not hidden by a wrong step a second ago. Thread-safe.
     """
 
     def __init__(self, logger: Any, period: float = 5.0) -> None:
@@ -26,13 +22,13 @@ class ThrottledLog:
     # Two lines that log, not one: rclpy refuses another severity from the same line of code.
 
     def warning(self, key: str, message: str) -> None:
-        """Log a warning; messages of one key are about the same thing."""
+        """Log a warning."""
         due = self._due(key, message)
         if due:
             self._logger.warning(due)
 
     def error(self, key: str, message: str) -> None:
-        """Log an error; messages of one key are about the same thing."""
+        """Log an error."""
         due = self._due(key, message)
         if due:
             self._logger.error(due)

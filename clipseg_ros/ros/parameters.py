@@ -33,19 +33,16 @@ class Declaration:
     """One parameter.
 
     Attributes:
-        name: Its name.
-        default: Its default, which sets its type.
+        default: Sets its type.
         description: Whole sentences, for ``ros2 param describe`` and the documentation.
-        low: Smallest value of a number.
-        high: Largest value of a number.
+        low, high: Least and greatest value of a number.
         choices: The words that a text may be; any text where empty.
         constraints: What neither range nor choices say, for people.
         when: When it can be set: at any time; until the node is configured, when it takes effect;
             or at start only.
         any_type: Whether values of other types are allowed.
         link: Where docs/ says more, relative to docs/nodes.md.
-        read: From a value to what the settings hold; raises a ClipsegError for a wrong value. Has
-            no side effects.
+        read: From a value to what the settings hold; raises a ClipsegError for a wrong value.
     """
 
     name: str
@@ -102,13 +99,9 @@ class Declaration:
 
 
 def parameter(default: Any, description: str, *, name: str = '', **more: Any) -> Any:
-    """Declare a parameter as a field of a frozen dataclass.
+    """Declare a parameter as a field of a frozen dataclass, whose name it has unless one is given.
 
-    Args:
-        default: Of the parameter; the field's default is what the settings hold for it.
-        description: Whole sentences.
-        name: The field's own name where empty.
-        more: Further attributes of :class:`Declaration`.
+    The field's default is what the settings hold for ``default``.
     """
     declaration = Declaration(name, default, description, **more)
     return field(default=declaration.read(default), metadata={_DECLARATION: declaration})
@@ -159,13 +152,9 @@ def read_settings(settings: type[S], node: Any) -> S:
 def find_problem(
     declarations: Mapping[str, Declaration], name: str, value: Any, configured: bool = False
 ) -> str:
-    """Return what is wrong with a value for a parameter, or an empty string.
+    """Return what is wrong with a value for a parameter of a node, or an empty string.
 
-    Args:
-        declarations: The parameters of the node.
-        name: Any parameter; those that are not declared here are left to others.
-        value: What it shall become.
-        configured: Whether the node is configured.
+    Parameters that are not declared here are left to others.
     """
     declaration = declarations.get(name)
     if declaration is None:

@@ -23,10 +23,9 @@ class Peer:
 
     Args:
         name: Of the node.
-        domain_id: ROS domain; that of the environment where None.
+        domain_id: That of the environment where None.
 
     Attributes:
-        node: The node.
         changed: Callbacks notify it of what :meth:`wait_until` may be waiting for.
         check: Called again and again while this peer waits; what it raises ends the waiting.
     """
@@ -57,14 +56,9 @@ class Peer:
         self._context.destroy()
 
     def wait_until(self, condition: Callable[[], Any], timeout: float) -> Any:
-        """Wait until a condition is true.
+        """Return the first true value of a condition, or its last one after ``timeout`` seconds.
 
-        Args:
-            condition: Looked at every 20 ms, and when ``changed`` is notified, which is held then.
-            timeout: Seconds.
-
-        Returns:
-            The first true value of the condition, or its last one when time is up.
+        It is looked at every 20 ms, and when ``changed`` is notified, which is held then.
         """
         deadline = time.monotonic() + timeout
         with self.changed:
@@ -74,19 +68,10 @@ class Peer:
         return value
 
     def call(self, kind: Any, service: str, request: Any, timeout: float = 30.0) -> Any:
-        """Call a service.
-
-        Args:
-            kind: Its type.
-            service: Its full name.
-            request: Of that type.
-            timeout: Seconds until it is there and has answered.
-
-        Returns:
-            The response.
+        """Call a service of a type by its full name, and return the response.
 
         Raises:
-            NodeTimeoutError: It is not there, or does not answer.
+            NodeTimeoutError: It is not there and has not answered within ``timeout`` seconds.
         """
         deadline = time.monotonic() + timeout
         client = self.node.create_client(kind, service)
@@ -107,21 +92,13 @@ class Peer:
     def set_parameter(
         self, node: str, name: str, value: Any, timeout: float = 30.0
     ) -> SetParametersResult:
-        """Set a parameter of another node; the result says whether it was taken, or why not.
-
-        Raises:
-            NodeTimeoutError: There is no such node, or it does not answer.
-        """
+        """Set a parameter of another node by :meth:`call`; the result says if it was taken."""
         message = Parameter(name, value=value).to_parameter_msg()
         request = SetParameters.Request(parameters=[message])
         return self.call(SetParameters, f'{node}/set_parameters', request, timeout).results[0]
 
     def get_parameter(self, node: str, name: str, timeout: float = 30.0) -> Any:
-        """Return the value of a parameter of another node; None if it is not set.
-
-        Raises:
-            NodeTimeoutError: There is no such node, or it does not answer.
-        """
+        """Return a parameter of another node by :meth:`call`; None if it is not set."""
         request = GetParameters.Request(names=[name])
         answer = self.call(GetParameters, f'{node}/get_parameters', request, timeout)
         return parameter_value_to_python(answer.values[0])

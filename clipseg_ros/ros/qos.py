@@ -34,6 +34,11 @@ _POLICIES = (
     QoSPolicyKind.RELIABILITY,
     QoSPolicyKind.DURABILITY,
 )
+# Policy, what falls short, and what is asked for then.
+_DEMANDS = (
+    ('reliability', QoSReliabilityPolicy.BEST_EFFORT, QoSReliabilityPolicy.RELIABLE),
+    ('durability', QoSDurabilityPolicy.VOLATILE, QoSDurabilityPolicy.TRANSIENT_LOCAL),
+)
 # What the middleware reports for an endless duration is some 292 years.
 _INFINITE_SECONDS = 2.0**31 - 1
 # The graph learns of a topic before it learns of the topic's node, which rclpy calls by this name
@@ -87,9 +92,6 @@ class QosWatch:
 
     The middleware's event only says that some peer is incompatible, before the graph knows which.
     So the event marks the topic, and :meth:`mismatches`, called now and then, finds the peer.
-
-    Args:
-        node: The node whose topics are watched.
     """
 
     def __init__(self, node: Any) -> None:
@@ -103,13 +105,9 @@ class QosWatch:
     def create_publisher(
         self, message_type: Any, topic: str, profile: QoSProfile, managed: bool = False
     ) -> Any:
-        """Create a publisher.
+        """Create a publisher; parameters that override the profile are written into it.
 
-        Args:
-            message_type: Of its messages.
-            topic: Its name, as ``create_publisher`` of the node takes it.
-            profile: Unless parameters override it; they are written into it.
-            managed: Whether it publishes only while the node, a lifecycle node, is active.
+        One that is ``managed`` publishes only while the node, a lifecycle node, is active.
         """
         suspect = self._watch(topic, 'publisher', profile)
         create = self._node.create_lifecycle_publisher if managed else self._node.create_publisher
@@ -129,15 +127,7 @@ class QosWatch:
         profile: QoSProfile,
         callback_group: CallbackGroup | None = None,
     ) -> Any:
-        """Create a subscription.
-
-        Args:
-            message_type: Of its messages.
-            topic: Its name, as ``create_subscription`` of the node takes it.
-            callback: Takes each message.
-            profile: Unless parameters override it; they are written into it.
-            callback_group: Of the callback; the node's own.
-        """
+        """Create a subscription; parameters that override the profile are written into it."""
         suspect = self._watch(topic, 'subscription', profile)
         return self._node.create_subscription(
             message_type,
@@ -150,12 +140,7 @@ class QosWatch:
         )
 
     def expect_images(self, topic: str, compressed: bool) -> None:
-        """Report publishers of the other image transport from now on.
-
-        Args:
-            topic: Resolved name of the topic that is subscribed to.
-            compressed: Whether CompressedImage messages are expected there, else Image.
-        """
+        """Report publishers of the other image transport on a resolved topic from now on."""
         self._images[topic] = compressed
 
     def mismatches(self) -> list[str]:
@@ -181,8 +166,7 @@ class QosWatch:
     def _transport_problem(self, topic: str, compressed: bool) -> str:
         """Return why the images that are published do not come, or an empty string.
 
-        Raw and compressed images are different types on different topics, of which the middleware
-        never says that they do not fit.
+        Of different types on different topics the middleware never says that they do not fit.
         """
         wanted = f'sensor_msgs/msg/{"CompressedImage" if compressed else "Image"}'
         remedy = f'-p image_transport:={"raw" if compressed else "compressed"}'
@@ -227,27 +211,17 @@ def incompatible_policies(offered: QoSProfile, requested: QoSProfile) -> list[st
 
     The middleware's own check takes an infinite duration for a demand.
     """
-    policies = []
-    if (
-        offered.reliability == QoSReliabilityPolicy.BEST_EFFORT
-        and requested.reliability == QoSReliabilityPolicy.RELIABLE
-    ):
-        policies.append('reliability')
-    if (
-        offered.durability == QoSDurabilityPolicy.VOLATILE
-        and requested.durability == QoSDurabilityPolicy.TRANSIENT_LOCAL
-    ):
-        policies.append('durability')
-    if (
-        offered.liveliness != QoSLivelinessPolicy.MANUAL_BY_TOPIC
-        and requested.liveliness == QoSLivelinessPolicy.MANUAL_BY_TOPIC
-    ):
-        policies.append('liveliness')
-    policies += [
+    policies = [
         name
-        for name in ('deadline', 'liveliness_lease_duration')
-        if _seconds(getattr(offered, name)) > _seconds(getattr(requested, name))
+        for name, less, more in _DEMANDS
+        if getattr(offered, name) == less and getattr(requested, name) == more
     ]
+    manual = QoSLivelinessPolicy.MANUAL_BY_TOPIC
+    if offered.liveliness != manual == requested.liveliness:
+        policies.append('liveliness')
+    for name in ('deadline', 'liveliness_lease_duration'):
+        if _seconds(getattr(offered, name)) > _seconds(getattr(requested, name)):
+            policies.append(name)
     return policies
 
 

@@ -26,10 +26,8 @@ def interrupt_once() -> Callable[[], None]:
     """Let SIGINT interrupt this process only once, so that it ends in order.
 
     `ros2 launch` passes on the signal that the terminal has sent already, and people press Ctrl-C
-    twice. Call it before ``rclpy.init``, whose own handler calls the one that it finds.
-
-    Returns:
-        A function after whose call SIGINT does not interrupt at all.
+    twice. Call it before ``rclpy.init``, whose own handler calls the one that it finds. After a
+    call of the returned function SIGINT does not interrupt at all.
     """
     ending = False
 
@@ -47,11 +45,7 @@ def interrupt_once() -> Callable[[], None]:
 
 
 def spin(executor: Any) -> None:
-    """Run callbacks until a signal shuts the context down, and return soon after.
-
-    Args:
-        executor: With its nodes.
-    """
+    """Run callbacks until a signal shuts the context down, and return soon after."""
     try:
         while rclpy.ok():
             executor.spin_once(timeout_sec=_LONGEST_WAIT)
@@ -64,15 +58,7 @@ def spin(executor: Any) -> None:
 
 
 def run_node(make_node: Callable[[], Any], args: list[str] | None = None) -> int:
-    """Spin a node until a signal: :func:`run_nodes` with one.
-
-    Args:
-        make_node: Makes the node; its ``close()`` is called at the end.
-        args: Command line; that of the process where None.
-
-    Returns:
-        Exit status: 0 after a signal, 1 where the node could not be made.
-    """
+    """Spin a node until a signal: :func:`run_nodes` with one."""
     return run_nodes(lambda: [make_node()], args)
 
 

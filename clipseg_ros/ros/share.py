@@ -6,10 +6,7 @@ from pathlib import Path
 
 
 def share_path(*parts: str) -> Path:
-    """Return a file or folder of a checkout, or of a pip or colcon installation.
-
-    Args:
-        parts: Its path below ``share/clipseg_ros``, which is the root of a checkout.
+    """Return a file or folder below ``share/clipseg_ros``, or below the root of a checkout.
 
     Raises:
         FileNotFoundError: Neither has it.

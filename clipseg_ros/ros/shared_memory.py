@@ -20,9 +20,6 @@ SHARED_MEMORY = Path('/dev/shm')
 def remove_orphans(folder: Path = SHARED_MEMORY) -> list[str]:
     """Remove Fast DDS files without an owner; files in use, or of other users, stay.
 
-    Args:
-        folder: Where the files are.
-
     Returns:
         Names of the segments and ports that were removed, sorted.
     """

@@ -19,11 +19,5 @@ def stamp_of(message: Any) -> int:
 
 
 def create_steady_timer(node: Any, period: float, callback: Callable[[], None]) -> Any:
-    """Create a timer that runs also with ``use_sim_time`` while there is no clock yet.
-
-    Args:
-        node: The node; its executor runs the callback.
-        period: Seconds.
-        callback: Called each period.
-    """
+    """Create a timer, period in seconds, that runs also while ``use_sim_time`` has no clock."""
     return node.create_timer(period, callback, clock=Clock(clock_type=ClockType.STEADY_TIME))

@@ -17,11 +17,7 @@ _MEBIBYTE = 1024 * 1024
 
 
 def keep_large_buffers() -> bool:
-    """Make glibc keep freed image buffers for the next frame.
-
-    Returns:
-        Whether the C library took the settings; only glibc has them.
-    """
+    """Make glibc keep freed image buffers for the next frame; return whether it took it."""
     if not sys.platform.startswith('linux'):
         return False
     mallopt = getattr(ctypes.CDLL(None), 'mallopt', None)

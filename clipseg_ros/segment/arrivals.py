@@ -15,9 +15,8 @@ from clipseg_ros.prompts.pick_server import PickFrame
 from clipseg_ros.prompts.set import ActivePrompt
 from clipseg_ros.ros.timing import stamp_of
 
-MAX_LAG = 0.5
-"""Seconds by which the newest result may be older than the newest image and still be what somebody
-points at."""
+# Seconds by which the newest result may be older than the newest image and still be pointed at.
+_MAX_LAG = 0.5
 
 
 class NewestImage:
@@ -27,9 +26,8 @@ class NewestImage:
         to_rgb: From a message to RGB uint8 (H, W, 3); called when a service asks for the image.
 
     Attributes:
-        message: The message that came last; None where none has.
-        result: The newest result; None where there is none, or where the newest image was not
-            segmented because nobody asked for it.
+        message: The message that came last.
+        result: The newest result; None where the newest image was not segmented.
     """
 
     def __init__(self, to_rgb: Callable[[Any], NDArray[np.uint8]]) -> None:
@@ -48,13 +46,9 @@ class NewestImage:
         self.result, self._skipped = None, message
 
     def take_back(self, prompts: tuple[ActivePrompt, ...]) -> Any:
-        """Return the newest message if it is to be segmented once more, else None.
+        """Return the newest message, once, if it is to be segmented once more, else None.
 
-        It is if it was skipped, or segmented by other prompts than those of now; not while it is
-        in work. It is returned once.
-
-        Args:
-            prompts: The active prompts that are reported.
+        It is if it was skipped, or segmented by other prompts; not while it is in work.
         """
         message, result = self.message, self.result
         if message is None:
@@ -66,11 +60,7 @@ class NewestImage:
         return message
 
     def read(self, with_labels: bool) -> PickFrame:
-        """Return the newest image.
-
-        Args:
-            with_labels: Return the newest that was segmented instead, unless it is older by more
-                than :data:`MAX_LAG`.
+        """Return the newest image; with labels the newest that was segmented, if not too old.
 
         Raises:
             PromptError: No image has come.
@@ -84,7 +74,7 @@ class NewestImage:
         age = time.monotonic() - self._arrived
         if with_labels and result is not None:
             lag = (stamp_of(message) - stamp_of(result)) * 1e-9
-            if 0 <= lag <= MAX_LAG:
+            if 0 <= lag <= _MAX_LAG:
                 found, ids = result.segmentation, [entry.id for entry in result.prompts]
                 return PickFrame(result.rgb, age + lag, lambda: found.labels(ids))
         return PickFrame(self._to_rgb(message), age)
@@ -93,30 +83,23 @@ class NewestImage:
 class LostImages:
     """Counts the gaps in the sequence numbers of one publisher.
 
-    The middleware keeps the newest image only, so nothing else shows those that were overwritten
-    there or lost on the way. Each publisher numbers its messages, and a message does not tell its
-    publisher, so nothing is counted while a topic has several.
+    Nothing else shows images that were overwritten in the middleware or lost on the way. A message
+    does not tell its publisher, so nothing is counted while a topic has several.
 
     Attributes:
         count: Images that were lost since :meth:`start`.
     """
 
     def __init__(self) -> None:
-        self.count = 0
-        self._last: int | None = None
+        self.start()
 
     def start(self) -> None:
         """Count from zero, from the next image on."""
         self.count = 0
-        self._last = None
+        self._last: int | None = None
 
     def see(self, info: Mapping[str, Any], publishers: int) -> None:
-        """Take note of an image that came.
-
-        Args:
-            info: The message info of ``rclpy``.
-            publishers: Number of publishers on the topic.
-        """
+        """Take note of an image that came, given rclpy's message info."""
         # None with a middleware that does not supply it.
         number = info['publication_sequence_number']
         if publishers != 1 or number is None:

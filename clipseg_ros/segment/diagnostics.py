@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import IntEnum
 
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from std_msgs.msg import Header
 
 from clipseg_model.errors import ClipsegError
 from clipseg_ros.errors import ImageConversionError
@@ -25,12 +26,7 @@ class Level(IntEnum):
 
 @dataclass(frozen=True)
 class Verdict:
-    """How the node is, in one sentence.
-
-    Attributes:
-        level: How bad it is.
-        message: The sentence; where nothing is published, the reason and the remedy.
-    """
+    """How the node is, in one sentence; where nothing is published, the reason and the remedy."""
 
     level: Level
     message: str
@@ -41,22 +37,22 @@ class Situation:
     """Everything that decides whether masks are published.
 
     Attributes:
-        node: Fully qualified name of the node.
+        node: Fully qualified name.
         state: Lifecycle state.
-        failure: Why configuring or activating failed last; empty otherwise.
+        failure: Why configuring or activating failed last.
         enabled: Whether ~/enable is on.
         prompts: Names of the enabled prompts.
-        image_topic: Resolved name of the image topic.
+        image_topic: Resolved name.
         camera_count: Publishers on it.
         outputs: Outputs that somebody subscribes to.
         idle: Seconds since the last image.
         busy: Seconds that the model has spent on the image in work.
         watchdog: Seconds after which idle or busy is a fault; 0 is never.
         rate: Frames a second.
-        frame_fault: What was wrong with the newest frame; empty if nothing.
+        frame_fault: What was wrong with the newest frame.
         mismatches: Peers whose QoS does not fit.
-        depth_fault: Why there are no points though somebody subscribes to them; empty otherwise.
-        memory_warning: Why memory is short; empty otherwise.
+        depth_fault: Why there are no points though somebody subscribes to them.
+        memory_warning: Why memory is short.
     """
 
     node: str
@@ -72,7 +68,7 @@ class Situation:
     watchdog: float = 0.0
     rate: float = 0.0
     frame_fault: str = ''
-    mismatches: tuple[str, ...] = field(default=())
+    mismatches: tuple[str, ...] = ()
     depth_fault: str = ''
     memory_warning: str = ''
 
@@ -104,12 +100,10 @@ def judge(now: Situation) -> Verdict:
         return Verdict(Level.ERROR, now.frame_fault)
     if now.watchdog and now.idle > now.watchdog:
         return Verdict(Level.ERROR, no_images(now))
-    if now.mismatches:
-        return Verdict(Level.WARN, now.mismatches[0])
-    if now.depth_fault:
-        return Verdict(Level.WARN, f'3D: {now.depth_fault}')
-    if now.memory_warning:
-        return Verdict(Level.WARN, now.memory_warning)
+    depth_fault = now.depth_fault and f'3D: {now.depth_fault}'
+    for warning in (*now.mismatches, depth_fault, now.memory_warning):
+        if warning:
+            return Verdict(Level.WARN, warning)
     if not now.outputs:
         return Verdict(Level.OK, 'nobody subscribes to an output, so nothing is computed')
     return Verdict(Level.OK, f'{", ".join(now.prompts)[:200]} at {now.rate:.1f} frames a second')
@@ -140,38 +134,19 @@ def no_images(now: Situation) -> str:
 def diagnostic_array(
     name: str, hardware: str, verdict: Verdict, values: Mapping[str, str], stamp: Time
 ) -> DiagnosticArray:
-    """Return the message.
-
-    Args:
-        name: Name of the status.
-        hardware: The device that the model runs on.
-        verdict: Level and sentence.
-        values: Further facts, shown in this order.
-        stamp: The time now.
-    """
-    array = DiagnosticArray()
-    array.header.stamp = stamp
-    array.status = [
-        DiagnosticStatus(
-            level=bytes([verdict.level]),
-            name=name,
-            message=verdict.message,
-            hardware_id=hardware,
-            values=[KeyValue(key=key, value=value) for key, value in values.items()],
-        )
-    ]
-    return array
+    """Return the message; further facts are shown in the order of ``values``."""
+    status = DiagnosticStatus(
+        level=bytes([verdict.level]),
+        name=name,
+        message=verdict.message,
+        hardware_id=hardware,
+        values=[KeyValue(key=key, value=value) for key, value in values.items()],
+    )
+    return DiagnosticArray(header=Header(stamp=stamp), status=[status])
 
 
 class FrameFaults:
-    """Logs what is wrong with frames, and keeps it for the diagnostics until a frame is good.
-
-    Args:
-        log: Of the node.
-
-    Attributes:
-        newest: What was wrong with the newest frame; empty if nothing.
-    """
+    """Logs what is wrong with frames, and keeps the ``newest`` until a frame is good."""
 
     def __init__(self, log: ThrottledLog) -> None:
         self._log = log

@@ -1,9 +1,8 @@
 """Newest frame wins: the threads of a node that never queues.
 
-A camera at 30 Hz in front of a model at 12 Hz would fill any queue with old frames. So there is one
-slot: the camera's callback overwrites it, and a worker thread runs the model on the newest frame. A
-second thread publishes its result while the model works on the next frame, and a third makes the
-outputs that can wait, again of the newest result only. No ROS in here.
+A camera at 30 Hz in front of a model at 12 Hz would fill any queue with old frames. So the camera's
+callback overwrites one slot, and a thread runs the model on the newest frame. A second publishes
+the result meanwhile, and a third makes the outputs that can wait. No ROS in here.
 """
 
 from __future__ import annotations
@@ -35,11 +34,7 @@ class NewestSlot(Generic[ItemT]):
         self._closed = False
 
     def put(self, item: ItemT) -> bool:
-        """Overwrite the slot.
-
-        Returns:
-            Whether an item was lost that nobody had taken.
-        """
+        """Overwrite the slot; return whether an item was lost that nobody had taken."""
         with self._condition:
             lost = bool(self._items)
             self._items.append(item)
@@ -89,8 +84,7 @@ class WorkerStatistics:
         rate: Frames published per second over the last seconds.
         latency: Mean seconds from put to published over the last frames; 0 before the first.
         latency_max: Largest of those.
-        busy: Seconds that the oldest frame in work has been processed or published; 0 where there
-            is none.
+        busy: Seconds that the oldest frame in work has been there; 0 where there is none.
         idle: Seconds since the last frame was put, or since the start.
     """
 
@@ -108,9 +102,8 @@ class WorkerStatistics:
 class FrameWorker(Generic[FrameT, FoundT, ResultT]):
     """Runs ``process`` on the newest frame, then ``publish``, then ``finish``: a thread each.
 
-    While one frame is published the next is processed. A third is not begun until the first is
-    published: a processed frame is never dropped, and a frame that waits does so before the model,
-    where a newer one may still replace it.
+    While one frame is published the next is processed, and a third waits before the model, where a
+    newer one may still replace it: a processed frame is never dropped.
 
     Args:
         process: From a frame to what was found, or None where nothing follows.
@@ -143,15 +136,13 @@ class FrameWorker(Generic[FrameT, FoundT, ResultT]):
         self._last_put = time.monotonic()
 
     def start(self, setup: Callable[[], None] | None = None) -> None:
-        """Start the threads.
+        """Start the threads, once; ``setup`` is waited for.
 
-        Args:
-            setup: Called first, in the thread that runs ``process``, and waited for: a model's
-                thread pool belongs to the thread that first ran it.
+        It is called in the thread that runs ``process``: a model's thread pool belongs to the
+        thread that first ran it. What it raises is raised here, and no thread is left running.
 
         Raises:
-            RuntimeError: It was started before; a worker is used once.
-            Exception: What ``setup`` raised; no thread is left running.
+            RuntimeError: It was started before.
         """
         if self._threads:
             raise RuntimeError('a FrameWorker is started once; make a new one')
@@ -182,12 +173,7 @@ class FrameWorker(Generic[FrameT, FoundT, ResultT]):
             raise errors[0]
 
     def put(self, frame: FrameT, again: bool = False) -> None:
-        """Hand over a frame; drop an older one that still waits.
-
-        Args:
-            frame: The frame.
-            again: Whether it was put before, and is not counted as received again.
-        """
+        """Hand over a frame in place of one that waits; one put ``again`` is not counted twice."""
         now = time.monotonic()
         lost = self._frames.put((frame, now))
         with self._lock:
@@ -199,11 +185,8 @@ class FrameWorker(Generic[FrameT, FoundT, ResultT]):
     def stop(self, timeout: float = 10.0) -> bool:
         """Stop the threads after the frames in work.
 
-        Args:
-            timeout: Seconds to wait for those frames.
-
         Returns:
-            Whether they ended; if not, they end with the process.
+            Whether they ended within ``timeout`` seconds; if not, they end with the process.
         """
         self._stopping.set()
         for slot in (self._frames, self._found, self._results):

@@ -53,8 +53,7 @@ class SegmentNode(LifecycleNode):
 
     Args:
         name: Of the node.
-        load: Loads the model; takes the arguments of
-            :func:`clipseg_model.registry.create_model`.
+        load: Loads the model; takes the arguments of :func:`~clipseg_model.registry.create_model`.
         options: Those of :class:`rclpy.node.Node`.
 
     Raises:
@@ -298,7 +297,6 @@ class SegmentNode(LifecycleNode):
             check_representable(self._stream.segmenter, prompts, self._settings)
 
     def _tell_reuse(self) -> None:
-        """Log that masks are an approximation, or no longer."""
         if self._settings.reuse_below:
             said = describe_reuse(self._settings.reuse_below, self._settings.reuse_frames)
             self.get_logger().info(f'approximation (reuse_below): {said}')
@@ -341,14 +339,12 @@ class SegmentNode(LifecycleNode):
         rest = find_rest(
             Situation(self.full_name, self._state, self._failure, self._enabled, names)
         )
-        message = stream.newest.message if stream is not None else None
-        return MaskSource(
-            rest=rest.message if rest is not None else '',
-            fault=stream.faults.newest if stream is not None else '',
-            prompts=prompts,
-            header=message.header if message is not None else None,
-            result=stream.newest.result if stream is not None else None,
-        )
+        said = rest.message if rest is not None else ''
+        if stream is None:
+            return MaskSource(said, '', prompts, None, None)
+        message, result = stream.newest.message, stream.newest.result
+        header = message.header if message is not None else None
+        return MaskSource(said, stream.faults.newest, prompts, header, result)
 
     def _image_to_pick_from(self, with_labels: bool) -> PickFrame:
         if self._stream is None:

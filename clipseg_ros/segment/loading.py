@@ -25,10 +25,7 @@ from clipseg_ros.segment.shared_model import SharedSegmenter
 
 
 class NodeSegmenter(StreamableSegmenter, Protocol):
-    """What the node needs of a model: a ``Segmenter``, or a share in one.
-
-    Attributes and methods are those of :class:`~clipseg_model.segmenter.Segmenter`.
-    """
+    """What the node needs of a :class:`~clipseg_model.segmenter.Segmenter`, or a share in one."""
 
     card: ModelCard
     model: SegmentationModel
@@ -55,11 +52,7 @@ class NodeSegmenter(StreamableSegmenter, Protocol):
 
 
 def load_segmenter(settings: Settings, load: Callable[..., NodeSegmenter]) -> NodeSegmenter:
-    """Load the model that the parameters name.
-
-    Args:
-        settings: The parameters.
-        load: Takes the arguments of :func:`clipseg_model.registry.create_model`.
+    """Load the model that the parameters name; see :func:`clipseg_model.registry.create_model`.
 
     Raises:
         ClipsegError: The model cannot be loaded, or not with these parameters.

@@ -24,8 +24,7 @@ from clipseg_model.segmentation import Segmentation
 from clipseg_model.settings import SegmentSettings
 from clipseg_ros.segment.loading import NodeSegmenter
 
-PATIENCE = 60.0
-"""Seconds after the last trouble until all prompts are tried at once again."""
+PATIENCE = 60.0  # Seconds after the last trouble until all prompts are tried at once again.
 
 Answer = Segmentation | PendingSegmentation
 
@@ -44,10 +43,9 @@ class MemoryRelief:
         segmenter: The model.
         streamed: The same with several frames under way, which takes more memory; None to
             segment one after another.
-        report: Takes one line on what was done, to log it.
+        report: Logs one line on what was done.
 
     Attributes:
-        segmenter: The model.
         at_once: Most prompts that are decoded at once; None where there is no limit.
     """
 
@@ -79,29 +77,22 @@ class MemoryRelief:
         threshold: float | None,
         settings: SegmentSettings,
     ) -> Answer:
-        """Segment an image; where memory runs out, free some and try with fewer prompts at once.
+        """Segment as :meth:`Segmenter.segment`; ``prompts_at_once`` is set here.
 
-        Args:
-            image: (H, W, 3) uint8 RGB.
-            prompts: What to look for.
-            threshold: As :meth:`Segmenter.segment` takes it.
-            settings: As :meth:`Segmenter.segment` takes them; ``prompts_at_once`` is set here.
+        Where memory runs out, free some and try with fewer prompts at once.
 
         Raises:
             DeviceMemoryError: Memory ran out the second time too.
-            ClipsegError: As :meth:`Segmenter.segment`.
         """
         if self.at_once is not None and time.monotonic() - self._last_trouble > PATIENCE:
             self.at_once = None
         answer, problem = self._attempt(image, prompts, threshold, settings)
         if answer is not None:
             return answer
-        now = min(self.at_once or len(prompts), len(prompts))
-        fewer = max(1, now // 2)
-        self.at_once = fewer
+        self.at_once = max(1, min(self.at_once or len(prompts), len(prompts)) // 2)
         self._report(
             f'out of memory: given back what was kept, trying again on {self.segmenter.device} '
-            f'with {fewer} of {len(prompts)} prompt(s) at a time. {problem}'
+            f'with {self.at_once} of {len(prompts)} prompt(s) at a time. {problem}'
         )
         answer, problem = self._attempt(image, prompts, threshold, settings)
         if answer is None:

@@ -33,11 +33,7 @@ def _read_colors(value: Any) -> Colours:
 
 
 def _threshold(ends: bool) -> Callable[[float], float | None]:
-    """Return what reads a probability, or -1 as None.
-
-    Args:
-        ends: Whether 0 and 1 are allowed.
-    """
+    """Return what reads a probability, or -1 as None; whether 0 and 1 are allowed."""
 
     def read(value: float) -> float | None:
         if value == -1.0:
@@ -73,14 +69,8 @@ def _read_model(value: str) -> str:
 class Settings:
     """What the parameters say, as one object that never changes. They say what each field means.
 
-    Attributes:
-        threads: None leaves torch's choice.
-        exports: None is the user's cache.
-        prompt: As it was written; what is active is in :class:`~clipseg_ros.prompts.set.PromptSet`.
-        threshold: None is the model's own.
-        presence_threshold: None is the model's own.
-        template: None is the model's own.
-        roi: None is the whole image.
+    A value by which a parameter leaves the choice to others is None here; ``prompt`` is as it was
+    written, and what is active is in :class:`~clipseg_ros.prompts.set.PromptSet`.
     """
 
     model: str = parameter(

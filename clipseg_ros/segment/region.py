@@ -10,20 +10,14 @@ from clipseg_model.regions import Box
 WHOLE = [0, 0, 0, 0]
 """Value of the parameter ``roi`` for the whole image."""
 
-LARGEST = 1_000_000
+_LARGEST = 1_000_000
 
 Roi = tuple[int, int, int, int]
 """(x, y, width, height), pixels of the image."""
 
 
 def read_roi(value: Any) -> Roi | None:
-    """Read the parameter ``roi``.
-
-    Args:
-        value: x, y, width and height, pixels; an empty list or four zeros for the whole image.
-
-    Returns:
-        The region, None for the whole image.
+    """Read the parameter ``roi``; return None for the whole image, an empty list or four zeros.
 
     Raises:
         RegionError: It is something else, has no pixel, or begins outside of any image.
@@ -37,21 +31,16 @@ def read_roi(value: Any) -> Roi | None:
     if not any(numbers):
         return None
     x, y, width, height = numbers
-    if min(x, y) < 0 or min(width, height) < 1 or max(numbers) > LARGEST:
+    if min(x, y) < 0 or min(width, height) < 1 or max(numbers) > _LARGEST:
         raise RegionError(
             f'x {x}, y {y}, width {width}, height {height} is no region: x and y from 0, width and '
-            f'height from 1, none above {LARGEST:,}; [0, 0, 0, 0] is the whole image'
+            f'height from 1, none above {_LARGEST:,}; [0, 0, 0, 0] is the whole image'
         )
     return x, y, width, height
 
 
 def find_region(roi: Roi | None, height: int, width: int) -> Box | None:
     """Return the region of an image that is segmented, None for all of it.
-
-    Args:
-        roi: The region.
-        height: Of the image, pixels.
-        width: Of the image, pixels.
 
     Raises:
         RegionError: The region reaches out of the image.

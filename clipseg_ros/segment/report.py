@@ -21,16 +21,7 @@ from clipseg_ros.segment.stream import CameraStream
 
 @dataclass(frozen=True)
 class NodeState:
-    """The node at a moment.
-
-    Attributes:
-        state: Lifecycle state.
-        failure: Why configuring or activating failed last; empty otherwise.
-        enabled: Whether ~/enable is on.
-        prompts: The active prompts that are reported.
-        settings: The parameters.
-        stream: What exists while the node is configured, else None.
-    """
+    """The node at a moment; see :class:`~clipseg_ros.segment.diagnostics.Situation`."""
 
     state: str
     failure: str
@@ -41,12 +32,7 @@ class NodeState:
 
 
 class NodeReport:
-    """Publishes ``/diagnostics``, and logs peers that do not fit and images that stay away.
-
-    Args:
-        node: The node.
-        look: Returns its state now.
-    """
+    """Publishes ``/diagnostics``, and logs peers that do not fit and images that stay away."""
 
     def __init__(self, node: Any, look: Callable[[], NodeState]) -> None:
         self._node, self._look = node, look

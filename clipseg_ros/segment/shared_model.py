@@ -74,14 +74,11 @@ class ModelQueue:
         self._last: torch.cuda.Event | None = None
 
     def answer(self, image: QueuedImage, most: int) -> Tensor:
-        """Wait for the model's answer to an image.
+        """Wait for the model's logits (P, h, w) of an image.
 
         Args:
             image: The image.
             most: Most images of one call, this one included.
-
-        Returns:
-            Logits (P, h, w).
 
         Raises:
             ClipsegError: The model failed on this image.
@@ -189,12 +186,7 @@ def _goes_alone(settings: SegmentSettings) -> bool:
 
 
 class SharedEmbedder(PromptEmbedder):
-    """Takes a turn for prompts that it does not know; known ones do not wait.
-
-    Args:
-        queue: Of the model.
-        arguments: Those of :class:`~clipseg_model.prompting.embedding.PromptEmbedder`.
-    """
+    """Takes a turn for prompts that it does not know; known ones do not wait."""
 
     def __init__(self, queue: ModelQueue, *arguments: Any) -> None:
         super().__init__(*arguments)
@@ -212,16 +204,10 @@ class SharedSegmenter:
     It has the methods of :class:`~clipseg_model.segmenter.Segmenter` that a node calls; each that
     uses the model waits for its turn.
 
-    Args:
-        queue: Of the model.
-        runtime: Executes the model.
-        card: Of the model.
-
     Attributes:
-        max_batch: Most images of several nodes that go through the model in one call; 1 has them
-            take turns, and 0 leaves it to the runtime: :data:`AUTOMATIC_BATCH` where it gains by
-            batches, 1 where it does not. Images that wait at the same time are batched where the
-            model's input has one size for them, whatever their prompts; none waits for others.
+        max_batch: Most images of several nodes that go through the model in one call: of those
+            that wait at the same time, of one input size; none waits for others. 1 has them take
+            turns, 0 is :data:`AUTOMATIC_BATCH` where the runtime gains by batches, else 1.
             With zoom, ``reuse_below`` or ``prompts_at_once`` an image goes alone.
     """
 
@@ -310,17 +296,9 @@ class SharedModels:
         self._rest: dict[tuple[Any, ...], tuple[ModelCard, ModelQueue]] = {}
 
     def load(self, *arguments: Any) -> SharedSegmenter:
-        """Load a model, or take the one that is loaded.
+        """Return a segmenter for one node; those of the same arguments share one model.
 
-        Args:
-            arguments: Those of :func:`~clipseg_model.registry.create_model`. Nodes with the same
-                arguments share one model.
-
-        Returns:
-            A segmenter for one node.
-
-        Raises:
-            ClipsegError: As :func:`~clipseg_model.registry.create_model`.
+        Arguments and errors are those of :func:`~clipseg_model.registry.create_model`.
         """
         runtime = self._runtimes.get(arguments)
         if runtime is None:

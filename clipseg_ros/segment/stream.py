@@ -31,30 +31,14 @@ class CameraStream:
     """Brings the images of one camera through the model to the outputs.
 
     The executor's thread overwrites one slot with each image; the three threads of a worker make a
-    request of the newest image, publish its result, and publish what can wait.
-
-    Args:
-        node: The lifecycle node.
-        settings: The parameters.
-        segmenter: The loaded model.
-        backend: Reads the images.
-        prompts: What to search for; read at the start of each frame.
-        masks: Gets each result, and may ask for one though nobody subscribes.
-        interfaces: The package's own messages, where they are built.
-        log: Of the node.
+    request of the newest image, publish its result, and publish what can wait. Prompts are read at
+    the start of each frame; ``masks`` may ask for a result though nobody subscribes.
 
     Attributes:
-        segmenter: The model.
         watch: Creates topics and watches their peers.
-        outputs: The publishers.
-        depth: The 3D part.
-        pipeline: What the worker's threads do.
         worker: The threads; None while the node is inactive.
-        newest: The newest image and the newest result.
-        lost: Counts images that did not arrive.
         faults: What was wrong with the newest frame.
         topic: Resolved name of the image topic.
-        settings: The parameters.
         enabled: Whether images are segmented; may be set at any time.
     """
 
@@ -113,11 +97,7 @@ class CameraStream:
         self.depth.start()
 
     def stop(self) -> bool:
-        """Stop the threads after the frames in work.
-
-        Returns:
-            Whether they have ended; if not, they end with the process.
-        """
+        """Stop the threads after the frames in work; return whether they ended in time."""
         worker, self.worker = self.worker, None
         ended = worker is None or worker.stop()
         self.depth.stop()
@@ -154,10 +134,7 @@ class CameraStream:
     # The three steps of the worker.
 
     def segment(self, message: Any) -> StartedFrame | None:
-        """Segment an image.
-
-        Returns:
-            What :meth:`publish` takes; None where no prompt is active, or nobody wants the result.
+        """Segment an image; return None where no prompt is active, or nobody wants the result.
 
         Raises:
             ImageConversionError: The message cannot be read.
@@ -177,8 +154,7 @@ class CameraStream:
     def publish(self, frame: StartedFrame) -> FrameResult | None:
         """Publish a result, the mask first, and hand it to depth and services.
 
-        Returns:
-            What :meth:`finish` takes; None, and nothing is published, where all prompts are gone.
+        Where all prompts are gone, publish nothing and return None.
         """
         if not self._prompts.enabled:
             return None

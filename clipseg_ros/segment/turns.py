@@ -14,12 +14,9 @@ ItemT = TypeVar('ItemT')
 
 @dataclass(eq=False)
 class _Ticket(Generic[ItemT]):
-    """A place in the queue.
+    """A place in the queue, with one item to be served or none; see :meth:`Turns.together`.
 
     Attributes:
-        items: What is to be served: one item, or none.
-        kind: Items of the same kind may be served together.
-        most: Most items that may be served with it, itself included.
         called: Set when it is its turn, or when it has been served.
         served: Whether it was served in the turn of another.
     """
@@ -60,8 +57,8 @@ class Turns(Generic[ItemT]):
     ) -> None:
         """Have an item served, together with those of its kind that wait when its turn comes.
 
-        It does not wait for items that are still to come. An item may be served before its turn,
-        with another, but never after it.
+        None waits for items that are still to come; an item may be served before its turn, with
+        another, but never after it.
 
         Args:
             item: What is to be served.
