@@ -1,8 +1,7 @@
 """Weights on disk: this project's safetensors files, and the formats of others.
 
-A file of this project holds the model's configuration and card as well. Its metadata has the
-entries ``format`` (``clipseg_ros``), ``version`` (``1``), ``config`` and ``card`` (JSON), and
-``without`` (JSON list of key prefixes that were left out).
+The metadata of a file of this project has ``format`` (``clipseg_ros``), ``version`` (``1``),
+``config`` and ``card`` (JSON), and ``without`` (JSON list of key prefixes that were left out).
 """
 
 from __future__ import annotations
@@ -27,8 +26,6 @@ from clipseg_model.modeling.clipseg import CLIPSeg
 from clipseg_model.weights import huggingface, official, store
 from clipseg_model.weights.files import check_fit, read_metadata, read_tensors
 
-__all__ = ['load_card', 'load_checkpoint', 'load_towers', 'save_checkpoint']
-
 _FORMAT = 'clipseg_ros'
 _VERSION = '1'
 _BACKBONE = 'backbone.'
@@ -43,17 +40,15 @@ def save_checkpoint(
     dtype: torch.dtype | None = None,
     include_backbone: bool = True,
 ) -> None:
-    """Write a model to a file, which replaces an older one only once it is complete.
+    """Write a model to a ``.safetensors`` file, which replaces an older one once it is complete.
 
     Args:
-        path: A ``.safetensors`` file; its folder is made.
+        path: The file; its folder is made.
         model: The model; it is not changed.
         card_fields: Fields of :class:`~clipseg_model.model_card.ModelCard` other than
             ``architecture``, ``config``, ``weights`` and ``sha256``.
-        dtype: Storage type of floating-point values, such as ``torch.float16``; None keeps
-            theirs. Integers, an int8 table say, stay as they are.
-        include_backbone: False leaves the towers out, for frozen towers that come from a file of
-            their own.
+        dtype: Storage type of floating-point values; None keeps theirs. Integers stay as they are.
+        include_backbone: False leaves the towers out, where they come from a file of their own.
 
     Raises:
         CheckpointError: A card field is unknown or out of range, a weight is not finite, or the
@@ -93,14 +88,10 @@ def load_checkpoint(
     """Read a model in any of the formats that there are. Nothing is downloaded.
 
     Args:
-        path: One of
-
-            - a ``.safetensors`` file that :func:`save_checkpoint` wrote;
-            - a folder of Hugging Face's CLIPSeg, or the file of weights in it;
-            - an official decoder (``.pth``), see :mod:`clipseg_model.weights.official`;
-            - as text, the name of weights that were downloaded: of
-              :data:`clipseg_model.weights.store.SOURCES`, or ``owner/name`` at the Hugging Face
-              hub.
+        path: A ``.safetensors`` file of :func:`save_checkpoint`; a folder of Hugging Face's
+            CLIPSeg, or the file of weights in it; an official decoder (``.pth``); or, as text, the
+            name of downloaded weights: of :data:`clipseg_model.weights.store.SOURCES`, or
+            ``owner/name`` at the Hugging Face hub.
         backbone_weights: Towers for a file without them, as :func:`load_towers` takes them. An
             official decoder gets OpenAI's ViT-B/16 where None, if it was downloaded.
         layers: Blocks that an official decoder taps, 0-based, since its file does not say them;
@@ -144,10 +135,7 @@ def load_checkpoint(
 
 
 def load_card(path: str | Path) -> ModelCard:
-    """Read the card of a checkpoint without its weights.
-
-    Args:
-        path: As :func:`load_checkpoint` takes it, except that an official decoder has no card.
+    """Read the card of a checkpoint without its weights; an official decoder has none.
 
     Raises:
         CheckpointError: The file is missing, damaged, or of another kind or version.
@@ -159,16 +147,11 @@ def load_card(path: str | Path) -> ModelCard:
 
 
 def load_towers(path: str | Path, config: Mapping[str, Any] | None = None) -> Backbone:
-    """Read CLIP towers alone.
+    """Read CLIP towers alone, an ``nn.Module``.
 
-    Args:
-        path: A checkpoint of this project with towers, a folder of Hugging Face's CLIPSeg, or a
-            file of weights that open_clip reads.
-        config: The towers' configuration, for a file of open_clip, which has none; OpenAI's CLIP
-            ViT-B/16 with CLIPSeg's normalisation where None.
-
-    Returns:
-        The towers, an ``nn.Module``, with the configuration that their file states.
+    The file is a checkpoint of this project with towers, a folder of Hugging Face's CLIPSeg, or one
+    that open_clip reads, which has no configuration: ``config`` is that of the towers, OpenAI's
+    CLIP ViT-B/16 with CLIPSeg's normalisation where None.
 
     Raises:
         CheckpointError: The file is missing, damaged, or holds no such towers.
@@ -237,11 +220,8 @@ def _load_official(
             )
         backbone_weights = downloaded
     towers = load_towers(backbone_weights)
-    for key, what in (
-        ('token_width', 'tokens'),
-        ('embed_dim', 'embeddings'),
-        ('patch_size', 'patches'),
-    ):
+    sizes = {'token_width': 'tokens', 'embed_dim': 'embeddings', 'patch_size': 'patches'}
+    for key, what in sizes.items():
         wanted, found = options.pop(key), getattr(towers, key)
         if wanted != found:
             raise CheckpointError(

@@ -1,7 +1,6 @@
 """Weights from the Hugging Face hub. The only module here that uses a network.
 
-``huggingface_hub`` transfers: it knows proxies, mirrors, tokens, retries and the user's cache. What
-arrives is checked here, since ``huggingface_hub`` accepts files whose digest is wrong.
+What arrives is checked here, since ``huggingface_hub`` accepts files whose digest is wrong.
 """
 
 from __future__ import annotations
@@ -29,8 +28,6 @@ from clipseg_model.atomic_files import write_atomically
 from clipseg_model.errors import DownloadError
 from clipseg_model.weights.store import Source
 
-__all__ = ['download']
-
 RECORD = 'download.json'
 """File beside downloaded weights: their repository, commit and digests."""
 
@@ -50,14 +47,10 @@ _REFUSALS = {
 
 @dataclass(frozen=True)
 class _HubFile:
-    """A file as the hub's index describes it.
+    """A file as the hub's index describes it; ``size`` in bytes, ``digest`` in hexadecimal digits.
 
-    Attributes:
-        name: Path in the repository.
-        size: Bytes.
-        digest: Hexadecimal digest of the content.
-        algorithm: Of the digest: ``sha256`` for large files (Git LFS), else ``git``: SHA-1 of a
-            header with the size and of the content.
+    ``algorithm`` is ``sha256`` for large files (Git LFS), else ``git``: SHA-1 of a header with the
+    size and of the content.
     """
 
     name: str
@@ -69,12 +62,8 @@ class _HubFile:
 def download(source: Source, revision: str = 'main') -> list[Path]:
     """Fetch weights and the files beside them into :attr:`Source.folder`, checked.
 
-    Files that are there and intact are kept, and files in the cache of Hugging Face's own tools are
-    copied from it. A broken connection is resumed a few times.
-
-    Args:
-        source: What to fetch.
-        revision: Branch, tag or commit at the hub.
+    Intact files are kept, and files in the cache of Hugging Face's own tools are copied from it.
+    ``revision`` is a branch, tag or commit at the hub.
 
     Returns:
         The files, that of the weights last.
@@ -140,15 +129,10 @@ def _fetch(source: Source, file: _HubFile, commit: str) -> None:
     incoming = source.folder / _INCOMING
     # The first attempt may find a damaged copy, in the user's cache say: the second asks the hub.
     for force in (False, True):
-        path = Path(
-            hf_hub_download(
-                source.repository,
-                file.name,
-                revision=commit,
-                local_dir=incoming,
-                force_download=force,
-            )
+        arrived = hf_hub_download(
+            source.repository, file.name, revision=commit, local_dir=incoming, force_download=force
         )
+        path = Path(arrived)
         if _is_intact(path, file):
             path.replace(source.folder / file.name)
             return

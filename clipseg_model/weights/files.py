@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from clipseg_model.errors import CheckpointError
-
-__all__ = ['check_fit', 'damaged', 'read_metadata', 'read_pickled', 'read_tensors']
-
-
-def damaged(path: Path, error: Exception) -> CheckpointError:
-    """Return the error for a safetensors file that cannot be opened."""
-    return CheckpointError(
-        f'{path} is not a readable safetensors file (damaged, or cut off?): {error}'
-    )
 
 
 def read_metadata(path: Path) -> dict[str, str]:
@@ -30,11 +23,8 @@ def read_metadata(path: Path) -> dict[str, str]:
     """
     if not path.is_file():
         raise CheckpointError(f'There is no checkpoint {path}')
-    try:
-        with safe_open(path, framework='pt') as opened:
-            return dict(opened.metadata() or {})
-    except (OSError, SafetensorError) as error:
-        raise damaged(path, error) from error
+    with _opened(path) as opened:
+        return dict(opened.metadata() or {})
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -43,21 +33,15 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     Raises:
         CheckpointError: The file is damaged.
     """
-    try:
-        with safe_open(path, framework='pt') as opened:
-            return {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        raise damaged(path, error) from error
+    with _opened(path) as opened:
+        return {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118
 
 
 def read_pickled(path: Path) -> dict[str, Tensor]:
     """Read all tensors of a file of ``torch.save``, without running code that it may hold.
 
-    Args:
-        path: A file with one flat dictionary of tensors.
-
     Raises:
-        CheckpointError: The file is missing, damaged, or holds anything but weights.
+        CheckpointError: The file is missing, damaged, or no flat dictionary of tensors alone.
     """
     if not path.is_file():
         raise CheckpointError(f'There is no checkpoint {path}')
@@ -86,16 +70,10 @@ def read_pickled(path: Path) -> dict[str, Tensor]:
 
 
 def check_fit(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor], path: Path) -> None:
-    """Make sure that a file holds exactly the weights of a model.
-
-    Args:
-        wanted: What the model has, as the file names it; only shapes and types are looked at.
-        found: What the file has.
-        path: The file, for the message.
+    """Make sure that a file holds exactly the weights of a model, finite ones.
 
     Raises:
-        CheckpointError: Weights are missing, unknown, misshapen, of another kind or not finite;
-            it names the first five with their shapes.
+        CheckpointError: It does not; the first five differences are named with their shapes.
     """
     problems = [
         f'{key} is missing, and has to be {tuple(value.shape)}'
@@ -125,6 +103,17 @@ def check_fit(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor], path: P
         raise CheckpointError(
             f'The weights in {path} do not fit the model that it describes: {shown}{more}'
         )
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    try:
+        with safe_open(path, framework='pt') as opened:
+            yield opened
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(
+            f'{path} is not a readable safetensors file (damaged, or cut off?): {error}'
+        ) from error
 
 
 def _gist(error: Exception) -> str:

@@ -1,8 +1,7 @@
 """CLIPSeg as Hugging Face's transformers stores it: a folder of weights and settings.
 
-Both directions work on one table of names. The facts it holds: query, key and value are apart
-there and one matrix here, in that order; the projections into the embedding space are transposed;
-old files carry ``position_ids``, which are no weights.
+There, query, key and value are apart, which are one matrix here in that order; the projections
+into the embedding space are transposed; and old files carry ``position_ids``, which are no weights.
 """
 
 from __future__ import annotations
@@ -30,8 +29,6 @@ from clipseg_model.weights.huggingface_config import (
     settings_files,
     to_our_config,
 )
-
-__all__ = ['WEIGHT_FILES', 'load_huggingface', 'read_card', 'save_huggingface']
 
 WEIGHT_FILES = ('model.safetensors', 'pytorch_model.bin')
 """Files of weights in a folder, the one that is preferred first."""
@@ -92,11 +89,8 @@ _DECODER_PARTS = {
 def load_huggingface(path: str | Path) -> tuple[CLIPSeg, ModelCard]:
     """Read a model that transformers' ``CLIPSegForImageSegmentation`` and processor saved.
 
-    Args:
-        path: The folder, or the file of weights in it. Needed are ``config.json``;
-            ``preprocessor_config.json`` (or ``processor_config.json``); and
-            ``model.safetensors`` or ``pytorch_model.bin``, of which the latter is opened as
-            weights only, so that nothing in it can run.
+    The folder, which ``path`` or its parent is, needs ``config.json``; ``preprocessor_config.json``
+    (or ``processor_config.json``); and ``model.safetensors`` or ``pytorch_model.bin``.
 
     Returns:
         The model with both towers on the CPU, in evaluation mode and float32, and its card.
@@ -113,18 +107,20 @@ def load_huggingface(path: str | Path) -> tuple[CLIPSeg, ModelCard]:
         settings = card.weights.with_name('config.json')
         raise CheckpointError(f'The settings in {settings} do not fit together: {error}') from error
     ours = model.state_dict()
-    tensors = _read(card.weights)
+    read = read_tensors if card.weights.suffix == '.safetensors' else read_pickled
+    tensors = {
+        key: value for key, value in read(card.weights).items() if not key.endswith('.position_ids')
+    }
     check_fit(_to_theirs(ours), tensors, card.weights)
     model.load_state_dict(_to_ours(tensors, ours), strict=True)
     return model.eval(), card
 
 
 def read_card(path: str | Path) -> ModelCard:
-    """Read the card of a folder as :func:`load_huggingface` reads it, without its weights.
+    """Read the card of a folder as :func:`load_huggingface` does, without its weights.
 
     Raises:
-        CheckpointError: A file is missing or damaged, or a setting is one that this model does
-            not have.
+        CheckpointError: A file is missing or damaged, or a setting is one that CLIPSeg lacks here.
     """
     path = Path(path)
     folder = path if path.is_dir() else path.parent
@@ -141,19 +137,13 @@ def read_card(path: str | Path) -> ModelCard:
 
 
 def save_huggingface(folder: str | Path, model: SegmentationModel, card: ModelCard) -> None:
-    """Write a folder that transformers' ``CLIPSegForImageSegmentation`` and processor load.
+    """Write a new folder that transformers' ``CLIPSegForImageSegmentation`` and processor load.
 
-    It holds the weights, ``config.json``, ``preprocessor_config.json``, the tokenizer's files, and
-    the card in a file of its own, which transformers does not read and
-    :func:`load_huggingface` does.
-
-    Args:
-        folder: A folder that is not there yet.
-        model: A CLIPSeg on plain CLIP towers.
-        card: Its card.
+    The card lies in a file of its own, which only :func:`load_huggingface` reads.
 
     Raises:
-        CheckpointError: The folder is there, transformers has no such model, or the disk refuses.
+        CheckpointError: The folder is there, the model is no CLIPSeg on plain CLIP towers or one
+            that transformers does not have, or the disk refuses.
     """
     folder = Path(folder)
     backbone = getattr(model, 'backbone', None)
@@ -192,12 +182,6 @@ def _find_weights(folder: Path) -> Path:
     raise CheckpointError(
         f'The folder {folder} holds no weights: there is neither {" nor ".join(WEIGHT_FILES)}'
     )
-
-
-def _read(weights: Path) -> dict[str, Tensor]:
-    read = read_tensors if weights.suffix == '.safetensors' else read_pickled
-    tensors = read(weights)
-    return {key: value for key, value in tensors.items() if not key.endswith('.position_ids')}
 
 
 def _names(key: str) -> list[str]:

@@ -14,15 +14,6 @@ from clipseg_model.model_card import ModelCard, to_json
 if TYPE_CHECKING:
     from clipseg_model.modeling.clipseg import CLIPSeg
 
-__all__ = [
-    'CARD_FILE',
-    'find_processor',
-    'read_config',
-    'read_json',
-    'settings_files',
-    'to_our_config',
-]
-
 CARD_FILE = 'clipseg_ros.json'
 """This project's own file in a folder that it writes: the model's card."""
 
@@ -125,16 +116,9 @@ def find_processor(folder: Path) -> dict[str, Any]:
 def to_our_config(
     config: Mapping[str, Any], processor: Mapping[str, Any], folder: Path
 ) -> tuple[dict[str, Any], int]:
-    """Translate a folder's settings.
+    """Translate a folder's settings to those that ``CLIPSeg.config()`` of this project returns.
 
-    Args:
-        config: As :func:`read_config` returns it.
-        processor: As :func:`find_processor` returns it.
-        folder: The folder, for messages.
-
-    Returns:
-        What :meth:`clipseg_model.modeling.clipseg.CLIPSeg.config` would say, and the side of the
-        square that images are resized to, pixels.
+    Return these and the side of the square that images are resized to, pixels.
 
     Raises:
         CheckpointError: A setting is wrong, or is one that this model does not have.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,6 @@ from torch import Tensor
 from clipseg_model.errors import CheckpointError
 from clipseg_model.modeling.clipseg import CLIPSegDecoder
 from clipseg_model.weights.files import check_fit, read_pickled
-
-__all__ = ['INPUT_SIZE', 'LAYERS', 'is_official', 'read_official']
 
 logger = logging.getLogger(__name__)
 
@@ -48,19 +46,8 @@ _HEADS = {
 }
 
 
-def is_official(keys: Sequence[str] | Mapping[str, Tensor]) -> bool:
-    """Return whether weights of these names are an official decoder."""
-    return {'film_mul.weight', 'film_add.weight', 'reduces.0.weight'} <= set(keys)
-
-
-def read_official(
-    path: str | Path, num_heads: int = HEADS
-) -> tuple[dict[str, Tensor], dict[str, Any], list[str]]:
-    """Read an official decoder.
-
-    Args:
-        path: A ``.pth`` file; it is opened as weights only, so that nothing in it can run.
-        num_heads: Attention heads of its blocks.
+def read_official(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any], list[str]]:
+    """Read an official decoder without running code that its file may hold.
 
     Returns:
         The weights under this project's names (``decoder.…``); what they say of the decoder:
@@ -74,14 +61,14 @@ def read_official(
     """
     path = Path(path)
     tensors = read_pickled(path)
-    if not is_official(tensors):
+    if not {'film_mul.weight', 'film_add.weight', 'reduces.0.weight'} <= set(tensors):
         raise CheckpointError(
             f'{path} is no decoder of the official CLIPSeg, which has film_mul, film_add and '
             f'reduces.0: it has {", ".join(list(tensors)[:5])}, …'
         )
     unused = [key for key in _UNUSED if key in tensors]
     tensors = {key: value for key, value in tensors.items() if key not in unused}
-    options = _options(tensors, num_heads, path)
+    options = _options(tensors, path)
     try:
         decoder = CLIPSegDecoder(**options)
     except (TypeError, ValueError) as error:
@@ -94,7 +81,7 @@ def read_official(
     return ours, options, unused
 
 
-def _options(tensors: Mapping[str, Tensor], num_heads: int, path: Path) -> dict[str, Any]:
+def _options(tensors: Mapping[str, Tensor], path: Path) -> dict[str, Any]:
     def shape(key: str, dimensions: int) -> tuple[int, ...]:
         value = tensors.get(key)
         if value is None or value.ndim != dimensions:
@@ -117,7 +104,7 @@ def _options(tensors: Mapping[str, Tensor], num_heads: int, path: Path) -> dict[
         'patch_size': patch,
         'num_layers': len(blocks),
         'dim': dim,
-        'num_heads': num_heads,
+        'num_heads': HEADS,
         'feedforward': shape('blocks.0.linear1.weight', 2)[0],
         'head': 'refined' if refined else 'plain',
     }

@@ -10,16 +10,6 @@ from pathlib import Path
 
 from clipseg_model.errors import CheckpointError
 
-__all__ = [
-    'SOURCES',
-    'TOWERS',
-    'Source',
-    'find_downloaded',
-    'models_folder',
-    'required',
-    'source_of',
-]
-
 _HUB_NAME = re.compile(r'[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*')
 
 _CLIPSEG_FILES = ('config.json', 'preprocessor_config.json')
@@ -32,14 +22,10 @@ class Source:
     """Weights that somebody published on the Hugging Face hub.
 
     Attributes:
-        name: What they are called here.
         repository: ``owner/name`` at the hub.
         files: Needed beside the weights.
         weights: Names that the file of weights may have, the one that is preferred first.
-        sha256: Digests of files by name, where they are known beforehand. Where not, that which
-            the hub's own index states (Git LFS) is what a download is checked against.
-        licence: Terms, in a few words.
-        description: One sentence.
+        sha256: Digests of files by name, beside those that the hub states.
         parameters: How many values the weights have; None where that is not known.
     """
 
@@ -131,9 +117,6 @@ def find_downloaded(source: Source) -> Path | None:
     """Return the file of weights of a source on this machine, or None.
 
     It is looked for where ``clipseg download`` puts it, then where Hugging Face's own tools do.
-
-    Args:
-        source: The source; its other files are beside the weights.
     """
     for name in source.weights:
         weights = source.folder / name

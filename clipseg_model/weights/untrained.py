@@ -7,17 +7,9 @@ from typing import Any
 
 from clipseg_model.model_card import ModelCard
 
-__all__ = ['UNTRAINED', 'how_to_train']
-
 _BACKBONE = {'type': 'open_clip', 'architecture': 'ViT-B-16-quickgelu'}
 
-_CLSCLIP_DECODER = {
-    'dim': 64,
-    'num_layers': 2,
-    'num_heads': 4,
-    'feedforward': 2048,
-    'head': 'plain',
-}
+_DECODER = {'dim': 64, 'num_heads': 4, 'feedforward': 2048, 'head': 'plain'}
 
 
 def _card(name: str, description: str, **config: Any) -> ModelCard:
@@ -34,7 +26,8 @@ def _card(name: str, description: str, **config: Any) -> ModelCard:
 
 def _clsclip(name: str, description: str, **config: Any) -> ModelCard:
     whole = {'blocks': [2, 3, 4], 'guidance': 'cls', 'learned_tokens': 0, **config}
-    return _card(name, description, architecture='clsclip', decoder=dict(_CLSCLIP_DECODER), **whole)
+    decoder = {**_DECODER, 'num_layers': 2}
+    return _card(name, description, architecture='clsclip', decoder=decoder, **whole)
 
 
 #: By name.
@@ -55,13 +48,7 @@ UNTRAINED = {
             architecture='vitseg',
             image_tower={'architecture': 'vit_base_patch16_384', 'overrides': {}},
             layers=[3, 6, 9],
-            decoder={
-                'dim': 64,
-                'cond_layer': 0,
-                'num_heads': 4,
-                'feedforward': 2048,
-                'head': 'plain',
-            },
+            decoder={**_DECODER, 'cond_layer': 0},
         ),
         _clsclip(
             'clsclip',
@@ -89,12 +76,7 @@ UNTRAINED = {
 
 
 def how_to_train(name: str, weights: Path) -> str:
-    """Return what to do where the weights of one of these models are asked for.
-
-    Args:
-        name: Of the model.
-        weights: Where they are looked for.
-    """
+    """Say what to do where the weights of one of these models are asked for."""
     return (
         f'No trained weights of {name!r} are published, and there are none at {weights}. Build it '
         f'with random weights with build_model(get_card({name!r}).config), train it '

@@ -7,23 +7,19 @@ from __future__ import annotations
 
 import difflib
 import os
-import pickle
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from clipseg_model.errors import CheckpointError, RegionError
 from clipseg_model.regions import Box
 from clipseg_model.segmentation import Segmentation
+from clipseg_model.weights.files import read_pickled, read_tensors
 from clipseg_model.zoom.proposals import Proposal
-
-__all__ = ['DEFAULT_DETECTOR', 'DetectorProposals', 'list_detectors', 'load_detector']
 
 DEFAULT_DETECTOR = 'fasterrcnn_resnet50_fpn_v2'
 
@@ -115,23 +111,21 @@ def load_detector(
     categories: Sequence[str] | None = None,
     device: str | torch.device = 'cpu',
 ) -> tuple[nn.Module, list[str]]:
-    """Build a detector of torchvision with weights from a file.
+    """Build a detector of torchvision, in evaluation mode, with weights from a file.
 
     Args:
-        weights: ``.pth`` or ``.safetensors`` file of a state dict, such as those that torchvision
-            publishes. A pickle may hold tensors and nothing else.
+        weights: ``.pth`` or ``.safetensors`` file of a state dict; a pickle may hold tensors alone.
         name: One of :func:`list_detectors`.
         categories: Name of each label the weights were trained on, that of the background first;
             torchvision's 91 of COCO where None.
         device: Where it shall run.
 
     Returns:
-        The detector in evaluation mode, and its categories.
+        The detector and its categories.
 
     Raises:
         RegionError: There is no detector of that name.
-        CheckpointError: The file is missing, damaged, not a state dict of tensors, or does not
-            fit.
+        CheckpointError: The file is missing, damaged, no state dict of tensors, or does not fit.
     """
     from torchvision.models import get_model, get_model_weights
 
@@ -160,21 +154,4 @@ def _read_state(path: Path) -> dict[str, Tensor]:
             f"There is no file {path} with a detector's weights: download them from torchvision "
             'on a machine with a network and give their path'
         )
-    try:
-        if path.suffix == '.safetensors':
-            return load_file(path)
-        state = torch.load(path, map_location='cpu', weights_only=True)
-    except (
-        OSError,
-        RuntimeError,
-        ValueError,
-        EOFError,
-        pickle.UnpicklingError,
-        SafetensorError,
-    ) as error:
-        raise CheckpointError(f'{path} cannot be read as weights: {error}') from error
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise CheckpointError(
-            f'{path} must hold a state dict, which maps names to tensors, and it does not'
-        )
-    return state
+    return read_tensors(path) if path.suffix == '.safetensors' else read_pickled(path)

@@ -16,17 +16,13 @@ from clipseg_model.prompts import check_probability
 from clipseg_model.regions import Box, check_rectangle
 from clipseg_model.segmentation import PromptResult, Segmentation
 
-__all__ = ['CoarseProposals', 'GivenBoxes', 'Proposal', 'Proposer', 'check_share']
-
 
 @dataclass(frozen=True)
 class Proposal:
-    """A part of an image that is worth a closer look.
+    """A part of an image that is worth a closer look, ``box``, where its answer will count.
 
-    Attributes:
-        box: Where the closer answer will count.
-        prompt: Number of the prompt in the segmentation, from 0; None for all of them.
-        confidence: Orders the proposals of a prompt; any scale.
+    ``prompt`` is its number in the segmentation, from 0; None for all. ``confidence`` orders the
+    proposals of a prompt, on any scale.
     """
 
     box: Box
@@ -38,11 +34,7 @@ class Proposer(Protocol):
     """Anything that proposes regions."""
 
     def propose(self, image: NDArray[np.uint8], found: Segmentation) -> list[Proposal]:
-        """Propose where to look closely.
-
-        Args:
-            image: (H, W, 3) uint8 RGB.
-            found: What was found in the whole image.
+        """Propose where to look closely in an RGB image (H, W, 3) uint8.
 
         Raises:
             RegionError: A region is not usable for this image.
@@ -54,14 +46,13 @@ class CoarseProposals:
     """Regions where the model itself, looking at the whole image, finds a prompt possible.
 
     They are the connected parts of where the probability exceeds a low threshold, those that fill
-    much of the image excepted: a closer look would show little more of them. So nothing but the
-    model is needed, and regions are as open in vocabulary as it is.
+    much of the image excepted: a closer look would show little more of them.
 
     Attributes:
         low: Probability in (0, 1) from which a pixel is possible; the prompt's threshold where
             that is lower.
-        margin: How far the answer counts beyond a part, in longer sides of the part, 0 or more;
-            at least one pixel of the model.
+        margin: How far the answer counts beyond a part, in longer sides of the part, 0…10; at
+            least one pixel of the model.
         largest: Side above which a part is not looked at, as a share of the image's, 0…1.
 
     Raises:
@@ -123,16 +114,12 @@ class CoarseProposals:
 class GivenBoxes:
     """Boxes that the caller has: from a detector in another process, a tracker, a person.
 
-    Args:
-        boxes: (x, y, width, height) each, pixels of the image that will be segmented; fractions
-            are rounded outwards, and what reaches beyond the image is cut off.
-        confidences: Order of the boxes, the highest first where not all can be looked at; their
-            own order where None.
+    Each is (x, y, width, height), pixels of the image; fractions are rounded outwards, and what
+    reaches beyond the image is cut off. ``confidences`` order them, the highest first.
 
     Raises:
         RegionError: A box has no area or is not of four finite numbers, or there are not as many
-            confidences as boxes. A box that lies outside an image is found out when that is
-            segmented.
+            confidences as boxes. A box outside an image is found when that is segmented.
     """
 
     def __init__(

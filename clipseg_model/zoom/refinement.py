@@ -1,8 +1,6 @@
 """Zooming in: parts of an image are segmented again, each at the model's full input size.
 
-Local zoom-in of ClsCLIP+ (Wu et al. 2023), for every model: a thing that is small in the image is
-large in its own region. Regions come from a detector, as in that paper, from the caller, or from
-the model's own answer to the whole image.
+Local zoom-in of ClsCLIP+ (Wu et al. 2023), for every model and with regions of any origin.
 """
 
 from __future__ import annotations
@@ -24,16 +22,12 @@ from clipseg_model.segmentation import PromptResult, Segmentation
 from clipseg_model.settings import SegmentViews
 from clipseg_model.zoom.proposals import CoarseProposals, Proposal, Proposer, check_share
 
-__all__ = ['Region', 'Zoom']
-
 
 @dataclass
 class Region:
-    """A part of an image that is segmented by itself.
+    """A part of an image, ``view``, that the model is shown by itself.
 
-    Attributes:
-        view: What the model is shown.
-        boxes: By prompt, numbered from 0: where in the view the answer counts.
+    ``boxes``, by number of the prompt from 0, are where in the view the answer counts.
     """
 
     view: Box
@@ -44,9 +38,8 @@ class Region:
 class Zoom:
     """How to zoom in, for :attr:`clipseg_model.settings.SegmentSettings.zoom`.
 
-    Results are what they are without: :class:`~clipseg_model.segmentation.Segmentation` at the
-    image's own size. Each prompt's score is that of the joined answer, so what a closer look shows
-    to be something else becomes absent.
+    Each prompt's score is that of the joined answer, so what a closer look shows to be something
+    else becomes absent.
 
     Attributes:
         proposer: Proposes regions.
@@ -55,9 +48,8 @@ class Zoom:
         context: How much of its surroundings is shown of a region, in sides of it on each side,
             0…10.
         least_view: Least side of what is shown, as a share of the image's, above 0 and up to 1.
-        max_regions: Most regions of an image that are looked at, over all prompts: every prompt's
-            first, then every prompt's second, and so on. Prompts share a region where one's lies
-            in what is shown of another's.
+        max_regions: Most regions of an image that are looked at: every prompt's first, then every
+            prompt's second, and so on. Prompts share a region where one's lies in another's view.
 
     Raises:
         RegionError: A value is out of range.
@@ -90,9 +82,6 @@ class Zoom:
     ) -> Segmentation:
         """Look closely at the proposed regions: see :meth:`clipseg_model.settings.Refiner.refine`.
 
-        Returns:
-            A new segmentation; prompts without a region keep their result.
-
         Raises:
             RegionError: A region is not usable for this image.
         """
@@ -112,12 +101,7 @@ class Zoom:
         return Segmentation(found.height, found.width, results, found.model)
 
     def regions(self, proposals: Sequence[Proposal], found: Segmentation) -> list[Region]:
-        """Choose what is looked at: merged where close together, and not too much.
-
-        Args:
-            proposals: Of all prompts, in any order.
-            found: What was found in the whole image.
-        """
+        """Choose what is looked at, merged where close together, of proposals in any order."""
         everybody = range(len(found.results))
         queues: dict[int | None, list[Proposal]] = {}
         for proposal in sorted(proposals, key=lambda one: -one.confidence):
