@@ -1,11 +1,8 @@
 """All outputs of one segmented frame in one pass over its pixels.
 
-:class:`~clipseg_model.segmentation.Segmentation` answers each question by itself, and resizes the
-logits for each. A node is asked for several outputs of every frame: here the logits of each prompt
-are resized once and only where they can matter, the winner per pixel is found once, and what is
-asked for is written where it is wanted, such as into a message. The probability, which needs the
-logits everywhere, is left until it is asked for: a mask does not wait for it. The results are those
-of ``Segmentation``, bit for bit.
+They are those of :class:`~clipseg_model.segmentation.Segmentation`, bit for bit, which resizes the
+logits for each output. Here they are resized once and only where they can matter. The probability,
+which needs them everywhere, is left until it is asked for: a mask does not wait for it.
 """
 
 from __future__ import annotations
@@ -24,8 +21,6 @@ from clipseg_model.outputs.mask_window import Scratch, find_window, logits_in, m
 from clipseg_model.prompts import MAX_PROMPTS
 from clipseg_model.regions import Box
 from clipseg_model.segmentation import PromptResult, Segmentation, probabilities
-
-__all__ = ['FrameOutputs', 'Scratch']
 
 Bytes = NDArray[np.uint8]
 Floats = NDArray[np.float32]
@@ -46,12 +41,8 @@ class FrameOutputs:
     """Mask, labels, confidence and probability of one frame.
 
     Where masks overlap, the prompt with the highest probability wins, the earlier one of equals.
-
-    Args:
-        segmentation: What was found.
-        ids: Id of each prompt, 1…254.
-        wanted: Names of the outputs that will be asked for; what only others need is left out.
-        scratch: Memory of the thread that makes this object.
+    ``ids`` of prompts are 1…254. What only outputs need that are not in ``wanted`` is left out.
+    ``scratch`` is the memory of the thread that makes this object.
 
     Raises:
         PromptError: There are not as many ids as prompts, or one is out of range.
@@ -103,10 +94,9 @@ class FrameOutputs:
         cv2.threshold(self._winner, 0, 255, cv2.THRESH_BINARY, dst=out)
 
     def labels(self, out: Bytes | None = None) -> Bytes:
-        """Return the id of the winning prompt, 0 where none matches.
+        """Return the id of the winning prompt, 0 where none matches, uint8 (H, W).
 
-        Args:
-            out: uint8 (H, W) to write to; where None, what is returned must not be written to.
+        It is written to ``out``; where that is None, what is returned must not be written to.
         """
         if out is None:
             return self._winner
@@ -125,10 +115,9 @@ class FrameOutputs:
         np.multiply(out, self._winner > 0, out=out)
 
     def probability(self, out: Floats) -> None:
-        """Write the probability of the winning prompt, of the highest where none wins.
+        """Write the winner's probability, or the highest where none wins, to float32 (H, W).
 
-        Args:
-            out: float32 (H, W), C-contiguous.
+        ``out`` is C-contiguous.
         """
         highest = self._peak
         if highest is None:
@@ -139,14 +128,7 @@ class FrameOutputs:
         probabilities(highest, self._segmentation.region, out=out)
 
     def probability_at(self, index: NDArray[np.intp]) -> Floats:
-        """Return the probability of the winning prompt at some pixels where there is one.
-
-        Args:
-            index: Flat index (row · width + column) of each, (N,).
-
-        Returns:
-            float32 (N,).
-        """
+        """Return the winners' probability, float32 (N,), at flat indices (N,) that have one."""
         best = self._best
         assert best is not None or not len(index), "'confidence' was not wanted"
         return sigmoid(best.ravel()[index]) if best is not None else np.empty(0, np.float32)
@@ -182,10 +164,7 @@ class FrameOutputs:
     def _find_winner(self, entries: Sequence[_Entry], keep: bool, scratch: Scratch) -> None:
         """Find the winners where thresholds differ, prompts are absent, or masks are small.
 
-        Args:
-            entries: Results with their ids and windows.
-            keep: Whether the winners' logits are needed afterwards.
-            scratch: As for the class.
+        ``keep`` says whether the winners' logits are needed afterwards.
         """
         wins, on = scratch.bytes('wins', self.shape), scratch.bytes('on', self.shape)
         number = scratch.bytes('number', self.shape)
@@ -211,11 +190,7 @@ class FrameOutputs:
             cv2.copyTo(close, won, best[window])
 
     def _find_undisputed(self, entries: Sequence[_Entry], scratch: Scratch) -> Sequence[_Entry]:
-        """Find the winners in windows that no other window meets.
-
-        Returns:
-            The entries whose windows meet.
-        """
+        """Find the winners in windows that no other window meets; return the other entries."""
         on = scratch.bytes('on', self.shape)
         meet = meeting([entry.window for entry in entries])
         for entry in compress(entries, ~meet):

@@ -1,8 +1,4 @@
-"""Where in an image a prompt may be on, and its logits there.
-
-Most things are small: what is outside of the part of an image in which a mask can be on need not
-be resized, compared or copied.
-"""
+"""Where in an image a prompt may be on, and its logits there: the rest need not be computed."""
 
 from __future__ import annotations
 
@@ -17,8 +13,6 @@ from numpy.typing import NDArray
 from clipseg_model.regions import Box
 from clipseg_model.segmentation import PromptResult
 
-__all__ = ['Scratch', 'find_window', 'logits_in', 'meeting']
-
 Bytes = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 
@@ -30,10 +24,7 @@ _LANES = 16
 
 
 class Scratch:
-    """Memory that one thread uses for every frame, so that no frame has to ask the system for it.
-
-    Not for use by two threads at once.
-    """
+    """Memory that one thread uses for every frame; not for two threads at once."""
 
     def __init__(self) -> None:
         self._arrays: dict[tuple[str, type[np.generic]], NDArray[Any]] = {}
@@ -54,10 +45,7 @@ class Scratch:
 
 
 def find_window(result: PromptResult) -> Box | None:
-    """Return where a mask can be on; None where no pixel of it can.
-
-    Interpolation never exceeds its highest corner.
-    """
+    """Return where a mask can be on; None where no pixel of it can."""
     if not result.presence:
         return None
     seen = _seen(result)
@@ -76,13 +64,8 @@ def find_window(result: PromptResult) -> Box | None:
 def logits_in(result: PromptResult, window: Box, scratch: Scratch) -> Floats:
     """Return the logits in a window: those of ``resized_logits`` there, bit for bit.
 
-    Args:
-        result: What was found.
-        window: In the part of the image that the model saw.
-        scratch: What is returned lies in it, until the next call.
-
-    Returns:
-        float32 of the window's size.
+    The window is in the part of the image that the model saw. The result, float32 of the window's
+    size, lies in ``scratch`` until the next call.
     """
     if result.close_ups is not None:
         whole = scratch.floats('whole', (result.height, result.width))
@@ -120,11 +103,7 @@ def _seen(result: PromptResult) -> Box:
 
 
 def _stretch(first: int, count: int, of: int, start: int, stop: int) -> tuple[int, int]:
-    """Find the pixels, ``start`` to ``stop``, that some rows or columns of logits can influence.
-
-    Pixel y lies at (y - start + 1/2) · of / size - 1/2 between the logits, and takes from the two
-    next to it.
-    """
+    """Find the pixels, ``start`` to ``stop``, that some rows or columns of logits can influence."""
     scale = (stop - start) / of
     low = start + math.floor((first - 0.5) * scale - 0.5)
     high = start + math.ceil((first + count + 0.5) * scale - 0.5)

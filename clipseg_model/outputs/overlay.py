@@ -23,16 +23,13 @@ def render_overlay(
     """Tint an image by its labels.
 
     Args:
-        rgb: RGB uint8 of shape (H, W, 3).
-        labels: uint8 of shape (H, W); 0 stays as it is.
+        rgb: RGB uint8 (H, W, 3).
+        labels: uint8 (H, W); 0 stays as it is.
         alpha: Share of the tint, 0…1.
         legend: (label, text) of the lines of a legend in the upper left corner.
         outlines: Whether shapes get an outline in their full colour, which costs more.
-        out: Contiguous array of that shape to write to; a new one where None.
-        palette: RGB uint8 of shape (256, 3), the colour of every label.
-
-    Returns:
-        RGB uint8 of shape (H, W, 3): ``out``, or the new array.
+        out: Contiguous array of the image's shape to write to and return; a new one where None.
+        palette: RGB uint8 (256, 3), the colour of every label.
     """
     tint = cv2.applyColorMap(labels, palette.reshape(256, 1, 3))
     overlay = np.empty(rgb.shape, np.uint8) if out is None else out

@@ -12,15 +12,6 @@ from numpy.typing import NDArray
 
 from clipseg_model.errors import ColourError
 
-__all__ = [
-    'PALETTE',
-    'Colours',
-    'check_used',
-    'colour_of',
-    'palette_with',
-    'read_colours',
-]
-
 _LAST_ID = 254
 
 # Steps of the golden angle spread any number of hues evenly and keep neighbours far apart.
@@ -54,15 +45,12 @@ def colour_of(label: int, palette: NDArray[np.uint8] = PALETTE) -> tuple[int, in
 
 
 def read_colours(value: str | Sequence[str]) -> Colours:
-    """Read colours that labels shall have.
+    """Read colours that labels shall have, as :func:`palette_with` takes them.
 
     Args:
         value: ``mug=#ff8800; 3=#00ff00``, or a list of such texts: the name of a prompt (letter
             case does not matter) or the id of a label, and RGB in hexadecimal digits. Blank is
             none.
-
-    Returns:
-        What :func:`palette_with` takes, in the order of the text.
 
     Raises:
         ColourError: An entry is written otherwise, has an id out of 1…254, or gives a second
@@ -104,17 +92,10 @@ def _key_of(name: str) -> str:
 
 
 def palette_with(colours: Colours, named: Iterable[tuple[int, str]]) -> NDArray[np.uint8]:
-    """Return the palette in which some labels have another colour.
+    """Return the palette, RGB uint8 (256, 3), in which some labels have another colour; read-only.
 
-    A name goes before an id. What names no label here is not used. The same arguments give the
-    same array, which is kept: asking for every frame costs no new one.
-
-    Args:
-        colours: Of :func:`read_colours`.
-        named: (label, name) of the prompts that labels stand for.
-
-    Returns:
-        RGB uint8 of shape (256, 3), read-only; :data:`PALETTE` itself without colours.
+    ``named`` are (label, name) of the prompts that labels stand for. A name goes before an id, and
+    what names no label here is not used. The array is kept for calls with the same arguments.
     """
     return _palette_with(colours, tuple(named)) if colours else PALETTE
 
@@ -133,11 +114,7 @@ def _palette_with(colours: Colours, named: tuple[tuple[int, str], ...]) -> NDArr
 
 
 def check_used(colours: Colours, named: Sequence[tuple[int, str]]) -> None:
-    """Make sure that every colour is that of a label, where prompts do not come and go.
-
-    Args:
-        colours: Of :func:`read_colours`.
-        named: (label, name) of all prompts.
+    """Make sure that every colour is that of a label, given (label, name) of all prompts.
 
     Raises:
         ColourError: One names no prompt.

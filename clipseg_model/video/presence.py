@@ -1,8 +1,4 @@
-"""Whether the thing is in the picture at all: thresholds, hysteresis and least area.
-
-A score near its threshold would switch a prompt on and off from frame to frame. So what is present
-stays present until its score falls below the threshold by more than the hysteresis.
-"""
+"""Whether the thing is in the picture at all: thresholds, hysteresis and least area."""
 
 from __future__ import annotations
 
@@ -13,8 +9,6 @@ import numpy as np
 from clipseg_model.prompts import Prompt
 from clipseg_model.segmentation import PromptResult, Segmentation
 from clipseg_model.video.smoothing import MAX_GAP
-
-__all__ = ['PresenceGate']
 
 
 class PresenceGate:
@@ -37,16 +31,12 @@ class PresenceGate:
         hysteresis: float = 0.0,
         min_area: int = 0,
     ) -> Segmentation:
-        """Decide for each prompt.
+        """Decide for each prompt of a frame, whose ``stamp`` is in seconds.
 
-        What was present is forgotten after a gap of more than 1 s, and where stamps go back.
-
-        Args:
-            found: In this frame.
-            stamp: Of the frame, seconds.
-            threshold: Score from which on a prompt without a threshold of its own is present.
-            hysteresis: How far below that the score may fall while it is present.
-            min_area: Least area of the mask, pixels of the image; less is absent.
+        A prompt without a threshold of its own is present from a score of ``threshold``, and stays
+        so while its score is lower by no more than ``hysteresis``. A mask of less than ``min_area``
+        pixels is absent. What was present is forgotten after a gap of more than 1 s, and where
+        stamps go back.
         """
         if self._stamp is not None and not 0 <= stamp - self._stamp <= MAX_GAP:
             self._present = set()

@@ -2,8 +2,7 @@
 
     p̄ ← p̄ + (1 − exp(−Δt / τ)) · (p − p̄)
 
-with Δt from the images' stamps, so that τ means the same at every frame rate. What changes for good
-is followed with a lag of τ. An average over different views of the world would smear, so it starts
+with Δt from the images' stamps, so that τ means the same at every frame rate. The average starts
 anew where the picture has changed by more than a limit (the camera moved, a cut), where stamps jump
 or go back, and for every prompt that is new or changed.
 """
@@ -22,8 +21,6 @@ from clipseg_model.calibration import sigmoid, top_scores
 from clipseg_model.prompts import Prompt
 from clipseg_model.segmentation import PromptResult, Segmentation
 
-__all__ = ['MAX_GAP', 'TemporalSmoother', 'picture_change', 'thumbnail']
-
 MAX_GAP = 1.0
 """Seconds between stamps after which a frame does not continue what was before it."""
 
@@ -36,14 +33,7 @@ Floats = NDArray[np.float32]
 
 
 def thumbnail(image: NDArray[np.uint8]) -> Floats:
-    """Return a tiny grey version of an image, to tell cheaply how much a picture changes.
-
-    Args:
-        image: (H, W, 3) uint8 RGB.
-
-    Returns:
-        (24, 32) float32, brightness 0…1.
-    """
+    """Return the brightness, float32 (24, 32) in 0…1, of an RGB image (H, W, 3) uint8 made tiny."""
     step = max(1, min(image.shape[:2]) // (4 * THUMBNAIL[1]))
     grey = cv2.cvtColor(np.ascontiguousarray(image[::step, ::step]), cv2.COLOR_RGB2GRAY)
     small = cv2.resize(grey, THUMBNAIL, interpolation=cv2.INTER_AREA)
@@ -60,9 +50,8 @@ def picture_change(one: Floats, other: Floats) -> float:
 class TemporalSmoother:
     """Averages what is found for each prompt over the frames of one camera.
 
-    Attributes:
-        restarts: How often averages began anew, by reason: ``gap``, ``back`` (stamps that do not
-            advance), ``size`` and ``motion``.
+    ``restarts`` counts how often averages began anew, by reason: ``gap``, ``back`` (stamps that do
+    not advance), ``size`` and ``motion``.
     """
 
     def __init__(self) -> None:
@@ -87,16 +76,10 @@ class TemporalSmoother:
     ) -> Segmentation:
         """Replace logits by those of the averages, and scores by those of the new logits.
 
-        Results of a closer look (zoom) are left as they are. Presence is left to
-        :class:`clipseg_model.video.presence.PresenceGate`.
-
-        Args:
-            found: In this frame.
-            stamp: Of the frame, seconds.
-            image: The frame, (H, W, 3) uint8 RGB.
-            time_constant: τ above, seconds; 0 changes nothing.
-            max_change: Limit of :func:`picture_change` between the frame and the average of those
-                before; 1 is no limit.
+        Results of a closer look (zoom) and presence are left as they are. The frame has a ``stamp``
+        in seconds and an ``image`` (H, W, 3) uint8 RGB. ``time_constant`` is τ above, seconds; 0
+        changes nothing. ``max_change`` is the limit of :func:`picture_change` between the frame and
+        the average of those before; 1 is no limit.
         """
         if time_constant <= 0:
             self.forget()

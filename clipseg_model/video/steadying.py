@@ -11,8 +11,6 @@ from clipseg_model.segmentation import Segmentation
 from clipseg_model.video.presence import PresenceGate
 from clipseg_model.video.smoothing import TemporalSmoother
 
-__all__ = ['Steadier', 'Steadying']
-
 
 @dataclass(frozen=True)
 class Steadying:
@@ -53,14 +51,9 @@ class Steadier:
         how: Steadying,
         model_presence: float,
     ) -> Segmentation:
-        """Smooths, then decides on presence.
+        """Smooth, then decide on presence; ``model_presence`` is the threshold of the model's card.
 
-        Args:
-            found: In this frame, by the model alone.
-            stamp: Of the frame, seconds.
-            image: The frame, (H, W, 3) uint8 RGB.
-            how: The settings of now.
-            model_presence: The presence threshold of the model's card.
+        ``stamp`` is in seconds, and ``image`` the frame, (H, W, 3) uint8 RGB.
         """
         found = self.smoother.smooth(found, stamp, image, how.smoothing, how.smoothing_reset)
         threshold = model_presence if how.presence_threshold is None else how.presence_threshold

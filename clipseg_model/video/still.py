@@ -4,16 +4,11 @@ Two pictures differ by the largest mean difference that any tile of them has in 
 
     change(a, b) = max over tiles T and channels c of  mean over pixels p in T of |a_pc − b_pc|
 
-in levels of 255. Tiles are a fraction of a patch, so that something small is not averaged away by
-what stands still around it. The difference is taken before the mean: it also bounds changes that
-leave a tile's colour as it is (something striped that moves), and the noise of a camera does not
-cancel but adds a floor of about 1.13 times its standard deviation in the compared pictures. Each
-picture is compared with the one that was *encoded*, not with the one before it: what drifts adds
-up.
-
-So the bound on what reuse can miss is one on the model's input: in no tile is it off by ``below``
-levels or more on average. What that does to masks is measured in docs/performance.md, section
-Approximations.
+in levels of 255. Tiles are a fraction of a patch, so that something small is not averaged away. The
+noise of a camera adds a floor of about 1.13 times its standard deviation. Each picture is compared
+with the one that was *encoded*, so that what drifts adds up, and in no tile is the model's input
+off by ``below`` levels or more on average. docs/performance.md, section Approximations, measures
+what that does to masks.
 """
 
 from __future__ import annotations
@@ -25,15 +20,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipseg_model.errors import ReuseError
-
-__all__ = [
-    'MAX_REUSES',
-    'TILE',
-    'StillDetector',
-    'check_reuse',
-    'describe_reuse',
-    'picture_difference',
-]
 
 TILE = 8
 """Side of a tile, pixels of the model's input: half of the usual patch."""
@@ -47,15 +33,9 @@ Picture = NDArray[np.uint8]
 
 
 def picture_difference(one: Picture, other: Picture, tile: int = TILE) -> float:
-    """Compare two pictures; see the top of this module.
+    """Compare two pictures (3, H, W) uint8, in levels 0…255; see the top of this module.
 
-    Args:
-        one: (3, H, W) uint8.
-        other: Of the same shape.
-        tile: Side of a tile, pixels; tiles are made a little smaller where H or W is no multiple.
-
-    Returns:
-        0…255, in levels.
+    Tiles, of ``tile`` pixels a side, are made a little smaller where H or W is no multiple.
 
     Raises:
         ValueError: The shapes differ.
@@ -109,9 +89,7 @@ def describe_reuse(below: float, at_most: int) -> str:
 class StillDetector:
     """Compares the frames of one camera, one after the other. Keep one for each camera.
 
-    Attributes:
-        frames: How many were compared.
-        reused: How many of them were still.
+    ``frames`` counts those compared, ``reused`` those of them that were still.
     """
 
     def __init__(self) -> None:
@@ -131,16 +109,10 @@ class StillDetector:
         self._encoded = None
 
     def is_still(self, picture: Picture, below: float, at_most: int = MAX_REUSES) -> bool:
-        """Decide whether the encoding at hand serves for the next frame.
+        """Decide whether the encoding at hand serves for a frame, which must be encoded if not.
 
-        Args:
-            picture: (3, H, W) uint8, as the model sees it before it is normalised; copied if kept.
-            below: As :func:`check_reuse` takes it.
-            at_most: As :func:`check_reuse` takes it.
-
-        Returns:
-            Whether the encoding serves. If not, this picture must be encoded: the next ones are
-            compared with it.
+        The picture is (3, H, W) uint8, as the model sees it before it is normalised, and copied if
+        kept; for ``below`` and ``at_most`` see :func:`check_reuse`.
         """
         if not below:
             self.forget()
