@@ -24,8 +24,9 @@ from clipseg_model.prompting.competition import compete
 from clipseg_model.prompting.embedding import PromptEmbedder
 from clipseg_model.prompts import Prompt
 from clipseg_model.regions import Box
-from clipseg_model.runtime import Runtime, wrap_model
+from clipseg_model.runtime import Runtime
 from clipseg_model.runtime.devices import resolve_device
+from clipseg_model.runtime.eager import EagerRuntime
 from clipseg_model.segmentation import PromptResult, Segmentation
 from clipseg_model.settings import SegmentSettings
 
@@ -56,7 +57,7 @@ class Inference:
     ) -> None:
         check_weights(model.model if isinstance(model, Runtime) else model, card.name)
         if not isinstance(model, Runtime):
-            model = wrap_model(model, resolve_device(device))
+            model = EagerRuntime(model, resolve_device(device))
         self.runtime = model
         self.model = model.model
         self.device = model.device

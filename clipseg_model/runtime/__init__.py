@@ -20,16 +20,8 @@ from clipseg_model.model_card import ModelCard
 from clipseg_model.modeling.base import SegmentationModel
 from clipseg_model.runtime.base import PRECISIONS, Runtime
 from clipseg_model.runtime.devices import resolve_device
-from clipseg_model.runtime.eager import EagerRuntime
 
-__all__ = [
-    'PRECISIONS',
-    'RUNTIMES',
-    'Runtime',
-    'create_runtime',
-    'runtime_class',
-    'wrap_model',
-]
+__all__ = ['PRECISIONS', 'RUNTIMES', 'Runtime', 'create_runtime', 'runtime_class']
 
 logger = logging.getLogger(__name__)
 
@@ -107,11 +99,6 @@ def create_runtime(
         made = exported(model, place, precision, card=card, folder=folder)
     logger.info('Runtime: %s', made.describe())
     return made
-
-
-def wrap_model(model: SegmentationModel, device: torch.device) -> Runtime:
-    """Run a model by torch in float32."""
-    return EagerRuntime(model, device)
 
 
 def _choose(model: SegmentationModel, device: torch.device, precision: str) -> str:

@@ -15,16 +15,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from clipseg_model.errors import (
-    DeviceError,
-    DeviceMemoryError,
-    PrecisionError,
-    RuntimeMissingError,
-)
+from clipseg_model.errors import DeviceError, DeviceMemoryError, PrecisionError, RuntimeMissingError
 from clipseg_model.modeling.base import ImageFeatures, PromptFeatures, SegmentationModel
 from clipseg_model.runtime.tf32 import full_float32
-
-__all__ = ['PRECISIONS', 'Runtime', 'memory_guard', 'require']
 
 PRECISIONS = ('fp32', 'bf16', 'fp16', 'int8')
 """What a model may compute in; each runtime has some of them."""
@@ -40,18 +33,10 @@ _NO_MEMORY = re.compile(
 class Runtime(ABC):
     """A model, and what executes it: the operations that a ``Segmenter`` calls.
 
-    Images are encoded and prompts decoded here. Prompts are embedded by torch in every runtime,
-    since an embedding is computed once and kept.
-
-    Args:
-        model: The model; the runtime may change it (move it, cast its weights).
-        device: Where the runtime works.
-        precision: One of :attr:`precisions`.
+    Prompts are embedded by torch in every runtime, since an embedding is computed once and kept.
+    The runtime may change the model (move it, cast its weights).
 
     Attributes:
-        name: What it is called.
-        precisions: The precisions that it has.
-        device_types: The kinds of device that it works on.
         package: What must be importable beyond torch, or None.
         extra: The extra of this project that installs it, or None.
         batches: Whether several images are computed faster in one call than one by one.
@@ -111,29 +96,18 @@ class Runtime(ABC):
 
     @abstractmethod
     def encode_image(self, pixels: Tensor) -> ImageFeatures:
-        """Encode images, as far as no prompt is needed.
-
-        Args:
-            pixels: Normalised images (B, 3, H, W), float32 on :attr:`device`.
-
-        Returns:
-            Features that :meth:`decode` of the same runtime takes; what they hold is its own.
-        """
+        """Encode normalised images (B, 3, H, W), float32, for :meth:`decode` of this runtime."""
 
     def encode_prompts(self, condition: Tensor) -> PromptFeatures:
-        """Compute what decoding needs of prompts, once for all images.
-
-        Args:
-            condition: (B, P, E) or (P, E) on :attr:`device`.
-        """
+        """Compute what decoding needs of conditions (B, P, E) or (P, E), once for all images."""
         return PromptFeatures(condition)
 
     @abstractmethod
     def decode(self, features: ImageFeatures, prompts: Tensor | PromptFeatures) -> Tensor:
-        """Decode prompts on encoded images.
+        """Decode prompts on B encoded images.
 
         Args:
-            features: Of :meth:`encode_image`, of B images.
+            features: Of :meth:`encode_image`.
             prompts: Conditional vectors (B, P, E) on :attr:`device`, or (P, E) when B is 1; or what
                 :meth:`encode_prompts` made of them.
 
@@ -174,11 +148,7 @@ def require(package: str, runtime: str, extra: str | None) -> ModuleType:
 
 @contextmanager
 def memory_guard(runtime: Runtime) -> Iterator[None]:
-    """Raise :class:`DeviceMemoryError` for every way of running out of memory, in a ``with`` block.
-
-    Raises:
-        DeviceMemoryError: There was not enough memory.
-    """
+    """Raise :class:`DeviceMemoryError` wherever memory runs out, in a ``with`` block."""
     try:
         yield
     except DeviceMemoryError:

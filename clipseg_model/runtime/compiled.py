@@ -12,12 +12,10 @@ from torch import Tensor
 
 from clipseg_model.errors import RuntimeMissingError
 from clipseg_model.modeling.base import ImageFeatures, PromptFeatures, SegmentationModel
-from clipseg_model.runtime.base import memory_guard
+from clipseg_model.runtime.base import memory_guard, require
 from clipseg_model.runtime.eager import EagerRuntime
 from clipseg_model.runtime.split import restore_features, shared_features
 from clipseg_model.runtime.torch_compile import allow_shapes, share_graphs
-
-__all__ = ['CompiledRuntime', 'prompt_buckets']
 
 _CPU_PROMPTS = 4
 _GPU_PROMPTS = 64
@@ -27,10 +25,9 @@ _SHAPES = 64  # A camera, zoom and a few numbers of prompts make more than torch
 class CompiledRuntime(EagerRuntime):
     """PyTorch, compiled for each shape when it first comes, which takes half a minute or more.
 
-    On a CUDA device the compiled network is recorded as CUDA graphs (``mode='reduce-overhead'``),
-    whose buffers the next call overwrites, so results are copied out of them. A graph is fixed to
-    a number of prompts: prompts are padded to the next of a few numbers, see
-    :func:`prompt_buckets`.
+    On a CUDA device the compiled network is recorded as CUDA graphs, whose buffers the next call
+    overwrites, so results are copied out of them. A graph is fixed to a number of prompts: prompts
+    are padded to the next of a few numbers, see :func:`prompt_buckets`.
     """
 
     name = 'compile'
@@ -64,35 +61,29 @@ class CompiledRuntime(EagerRuntime):
     def decode(self, features: ImageFeatures, prompts: Tensor | PromptFeatures) -> Tensor:
         """See :meth:`Runtime.decode`."""
         condition = prompts.condition if isinstance(prompts, PromptFeatures) else prompts
-        if condition.dim() == 2 and features.taps[0].shape[0] != 1:
-            raise ValueError(
-                f'a condition (P, E) is for one image, but there are {features.taps[0].shape[0]}'
-            )
-        batched = condition if condition.dim() == 3 else condition[None]
+        if condition.dim() == 2:
+            if (batch := features.taps[0].shape[0]) != 1:
+                raise ValueError(f'a condition (P, E) is for one image, but there are {batch}')
+            return self.decode(features, condition[None])[0]
         size = (features.height, features.width)
         parts, start = [], 0
         with self._compiled():
             for taken, run in prompt_buckets(
-                batched.shape[1], _GPU_PROMPTS if self._graphs else _CPU_PROMPTS
+                condition.shape[1], _GPU_PROMPTS if self._graphs else _CPU_PROMPTS
             ):
-                chunk = batched[:, start : start + taken]
+                chunk = condition[:, start : start + taken]
                 if taken < run:
                     chunk = torch.cat([chunk, chunk[:, -1:].expand(-1, run - taken, -1)], 1)
                 logits = self._decoder(features.taps, features.grid, size, chunk.contiguous())
                 parts.append(self._own([logits])[0][:, :taken].float())
                 start += taken
-        joined = parts[0] if len(parts) == 1 else torch.cat(parts, 1)
-        return joined if condition.dim() == 3 else joined[0]
+        return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
 
     def _taps(self, pixels: Tensor) -> list[Tensor]:
         return shared_features(self.model.encode_image(pixels))
 
     def _logits(
-        self,
-        taps: list[Tensor],
-        grid: tuple[int, int],
-        size: tuple[int, int],
-        condition: Tensor,
+        self, taps: list[Tensor], grid: tuple[int, int], size: tuple[int, int], condition: Tensor
     ) -> Tensor:
         return self.model.decode(restore_features(taps, grid, size), condition)
 
@@ -110,15 +101,7 @@ class CompiledRuntime(EagerRuntime):
 
 
 def prompt_buckets(prompts: int, most: int) -> list[tuple[int, int]]:
-    """Split prompts into runs, so that few different numbers of them occur.
-
-    Args:
-        prompts: How many there are.
-        most: Most at once, a power of two.
-
-    Returns:
-        For each run, how many prompts are in it and the power of two that they are padded to.
-    """
+    """Split prompts into runs of (number, power of two up to ``most`` that it is padded to)."""
     runs = []
     while prompts > 0:
         taken = min(prompts, most)
@@ -129,8 +112,6 @@ def prompt_buckets(prompts: int, most: int) -> list[tuple[int, int]]:
 
 def _check_compiler(device: torch.device) -> None:
     if device.type == 'cuda':
-        from clipseg_model.runtime.base import require
-
         require('triton', 'compile', None)
     elif not any(map(shutil.which, ('g++', 'clang++', 'c++'))):
         raise RuntimeMissingError(

@@ -13,8 +13,6 @@ from clipseg_model.modeling.small_clip import SmallClip
 from clipseg_model.runtime.base import Runtime, memory_guard
 from clipseg_model.runtime.tf32 import full_float32
 
-__all__ = ['EagerRuntime']
-
 _TYPES = {'bf16': torch.bfloat16, 'fp16': torch.float16}
 _MULTIPLYING = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d, nn.MultiheadAttention)
 

@@ -11,19 +11,16 @@ import hashlib
 import json
 import os
 import re
-import shutil
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from clipseg_model.atomic_files import replacing
 from clipseg_model.errors import ExportError
 from clipseg_model.model_card import ModelCard
 from clipseg_model.modeling.base import SegmentationModel
-
-__all__ = ['exports_folder', 'read_variant', 'weights_digest', 'write_variant']
 
 MANIFEST = 'manifest.json'
 _FORMAT = 'clipseg_ros export'
@@ -32,10 +29,7 @@ _REMEDY = 'export the model again (clipseg export)'
 
 
 def exports_folder(card: ModelCard, digest: str) -> Path:
-    """Return the folder in the user's cache for the exports of a model.
-
-    In ``$CLIPSEG_EXPORTS``, or ``clipseg/exports`` in the user's cache folder.
-    """
+    """Return the folder for the exports of a model, in ``$CLIPSEG_EXPORTS`` or the user's cache."""
     chosen = os.environ.get('CLIPSEG_EXPORTS')
     if chosen:
         root = Path(chosen).expanduser()
@@ -47,10 +41,7 @@ def exports_folder(card: ModelCard, digest: str) -> Path:
 
 
 def weights_digest(model: SegmentationModel) -> str:
-    """SHA-256 of a model's configuration and weights as they are loaded.
-
-    It tells checkpoints apart by what they hold, whatever files they came from.
-    """
+    """Return the SHA-256 of a model's configuration and weights, whatever files they came from."""
     digest = hashlib.sha256(json.dumps(model.config(), sort_keys=True).encode())
     for key, value in sorted(model.state_dict().items()):
         digest.update(f'{key} {value.dtype} {tuple(value.shape)}'.encode())
@@ -66,55 +57,38 @@ def write_variant(
     versions: Mapping[str, str],
     write: Callable[[Path], Mapping[str, Any]],
 ) -> None:
-    """Write a variant, which replaces an older one only once it is complete.
+    """Write the files of a variant and its manifest, in place of an older one once complete.
 
-    Args:
-        folder: The variant's own folder.
-        card: Of the model.
-        digest: Of the model's weights.
-        versions: Of the packages that the files depend on.
-        write: Writes the files into the folder that it is given, and returns what else the
-            manifest shall say.
+    ``write`` writes the files into a folder and returns what else the manifest shall say;
+    ``versions`` are those of the packages that the files depend on.
 
     Raises:
         ExportError: The folder cannot be written.
     """
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        made = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f'.{folder.name}-'))
+        with replacing(folder) as made:
+            made.mkdir()
+            more = write(made)
+            manifest = {
+                'format': _FORMAT,
+                'version': _VERSION,
+                'model': card.name,
+                'architecture': card.architecture,
+                'input_size': card.input_size,
+                'weights_sha256': digest,
+                'versions': dict(versions),
+                **more,
+                'files': {path.name: _file_digest(path) for path in sorted(made.iterdir())},
+            }
+            (made / MANIFEST).write_text(json.dumps(manifest, indent=2) + '\n')
     except OSError as error:
         raise ExportError(f'{folder} cannot be written: {error}') from error
-    try:
-        more = write(made)
-        manifest = {
-            'format': _FORMAT,
-            'version': _VERSION,
-            'model': card.name,
-            'architecture': card.architecture,
-            'input_size': card.input_size,
-            'weights_sha256': digest,
-            'versions': dict(versions),
-            **more,
-            'files': {path.name: _file_digest(path) for path in sorted(made.iterdir())},
-        }
-        (made / MANIFEST).write_text(json.dumps(manifest, indent=2) + '\n')
-        made.chmod(0o755)
-        if folder.exists():
-            shutil.rmtree(folder)
-        made.replace(folder)
-    except OSError as error:
-        raise ExportError(f'{folder} cannot be written: {error}') from error
-    finally:
-        shutil.rmtree(made, ignore_errors=True)
 
 
 def read_variant(folder: Path, digest: str, versions: Mapping[str, str]) -> dict[str, Any]:
-    """Check a variant and return its manifest.
+    """Check that a folder is a variant of the weights of a digest, and return its manifest.
 
-    Args:
-        folder: The variant's own folder.
-        digest: Of the weights of the model that it shall be of.
-        versions: Of packages that it must have been made with.
+    ``versions`` are those of packages that it must have been made with.
 
     Raises:
         ExportError: It is missing, damaged, or of another model or version.

@@ -27,8 +27,6 @@ from clipseg_model.runtime.split import check_exportable, write_onnx
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ['ONNX', 'ExportedRuntime', 'ensure_onnx']
-
 logger = logging.getLogger(__name__)
 
 ONNX = 'onnx'
@@ -38,15 +36,9 @@ ONNX = 'onnx'
 class ExportedRuntime(Runtime):
     """A runtime that executes files which were made of the model.
 
-    The torch model stays in memory, in float32, and embeds the prompts.
-
-    Args:
-        model: The model, on the CPU in float32.
-        device: Where the runtime works.
-        precision: One of :attr:`precisions`.
-        card: The model's card.
-        folder: Where ``clipseg export`` wrote the model to; nothing is made there. Where None, a
-            folder in the user's cache, in which what is missing, damaged or foreign is made anew.
+    The torch model stays in memory, in float32, and embeds the prompts. ``folder`` is where
+    ``clipseg export`` wrote the model to; nothing is made there. Where it is None, what is missing,
+    damaged or foreign is made anew in a folder in the user's cache.
 
     Attributes:
         prompts_at_once: Prompts that are decoded together: as many as fit the caches.
@@ -55,9 +47,6 @@ class ExportedRuntime(Runtime):
 
     Raises:
         ExportError: The model cannot be exported, or its export cannot be used.
-        DeviceError: The runtime does not work on this kind of device.
-        PrecisionError: The runtime or the device does not have the precision.
-        RuntimeMissingError: A package is not installed.
     """
 
     prompts_at_once: ClassVar[int] = 4
@@ -141,15 +130,10 @@ class ExportedRuntime(Runtime):
         device: torch.device,
         precision: str,
     ) -> None:
-        """Write what :meth:`_load` reads.
+        """Write what :meth:`_load` reads into the folder ``root`` of the variants.
 
-        Args:
-            model: In float32, on the CPU.
-            card: Its card.
-            digest: Of its weights.
-            root: Folder of the variants.
-            device: Where it will run.
-            precision: One of :attr:`made_on_demand`.
+        The model is in float32 on the CPU, ``digest`` that of its weights, ``device`` where it will
+        run, and ``precision`` one of :attr:`made_on_demand`.
 
         Raises:
             ExportError: The model cannot be exported or the folder not written.
@@ -205,13 +189,7 @@ class ExportedRuntime(Runtime):
 
 
 def ensure_onnx(model: SegmentationModel, card: ModelCard, digest: str, root: Path) -> Path:
-    """Return the folder of the ONNX files of a model; writes them if they are missing or unusable.
-
-    Args:
-        model: In float32, on the CPU.
-        card: Its card.
-        digest: Of its weights.
-        root: Folder of the variants.
+    """Return the folder of a model's ONNX files in ``root``; write them if missing or unusable.
 
     Raises:
         ExportError: The model cannot be exported or the folder not written.

@@ -20,18 +20,14 @@ from clipseg_model.runtime.split import DECODER, ENCODER
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
-__all__ = ['OnnxRuntime']
-
 logger = logging.getLogger(__name__)
 
 
 class OnnxRuntime(ExportedRuntime):
-    """ONNX Runtime.
+    """ONNX Runtime, by ``CPUExecutionProvider`` on a CPU.
 
-    On a CPU in fp32, by ``CPUExecutionProvider``; its threads sleep when there is nothing to do
-    (``session.intra_op.allow_spinning`` 0), since a robot's CPU has other work. On a CUDA device
-    fp32 is computed by ``CUDAExecutionProvider`` and fp16 by ``TensorrtExecutionProvider``, whose
-    engines are kept beside the ONNX files.
+    On a CUDA device fp32 is computed by ``CUDAExecutionProvider`` and fp16 by
+    ``TensorrtExecutionProvider``, whose engines are kept beside the ONNX files.
     """
 
     name = 'onnxruntime'

@@ -7,8 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ['as_tensor']
-
 
 def as_tensor(value: Any) -> Tensor:
     """Return an ``onnxruntime.OrtValue`` as a tensor on its device, which shares its memory."""

@@ -19,8 +19,6 @@ from clipseg_model.runtime.split import DECODER, ENCODER
 if TYPE_CHECKING:
     import openvino
 
-__all__ = ['OpenVinoRuntime', 'read_parts']
-
 VARIANT = 'openvino'
 INT8_VARIANT = 'openvino-int8'
 _SHAPES_KEPT = 4
@@ -29,9 +27,8 @@ _SHAPES_KEPT = 4
 class OpenVinoRuntime(ExportedRuntime):
     """OpenVINO's CPU plugin.
 
-    The network is compiled for each shape that comes (about a second for a ViT-B/16, then kept):
-    with fixed shapes the position embeddings become constants, and the kernels are chosen for
-    them. In int8 what is not quantised runs in bf16 where the CPU has it.
+    The network is compiled for each shape that comes (about a second for a ViT-B/16), then kept. In
+    int8 what is not quantised runs in bf16 where the CPU has it.
     """
 
     name = 'openvino'
@@ -112,13 +109,7 @@ class OpenVinoRuntime(ExportedRuntime):
     def compile(
         core: openvino.Core, model: openvino.Model, precision: str
     ) -> openvino.InferRequest:
-        """Compile a network for latency on as many threads as torch uses.
-
-        Args:
-            core: Of OpenVINO.
-            model: The network.
-            precision: ``fp32``, ``bf16`` or ``int8``.
-        """
+        """Compile a network for latency on as many threads as torch uses."""
         half = precision == 'bf16' or (
             precision == 'int8' and bool(cpu_flags() & {'avx512_bf16', 'amx_bf16'})
         )

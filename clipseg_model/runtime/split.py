@@ -23,8 +23,6 @@ from clipseg_model.modeling.base import ImageFeatures, SegmentationModel
 from clipseg_model.modeling.small_clip import SmallClip
 from clipseg_model.runtime.base import require
 
-__all__ = ['Decoder', 'ImageEncoder', 'TextEncoder', 'check_exportable', 'write_onnx']
-
 OPSET = 18
 
 ENCODER, DECODER, TEXT = 'encoder.onnx', 'decoder.onnx', 'text.onnx'
@@ -128,10 +126,8 @@ class Decoder(nn.Module):
 class TextEncoder(nn.Module):
     """From the tokens of P texts to conditional vectors (P, E).
 
-    Args:
-        model: Its backbone is one of this project's: of open_clip, whose ``tokens`` (P, T) are
-            zero-padded behind the end token, or the bundled model's, whose tokens come with a
-            ``mask`` (P, T) that is true on them.
+    The ``tokens`` (P, T) of open_clip are zero-padded behind the end token; those of the bundled
+    model come with a ``mask`` (P, T) that is true on them.
     """
 
     def __init__(self, model: SegmentationModel) -> None:
@@ -163,14 +159,9 @@ class TextEncoder(nn.Module):
 
 
 def write_onnx(model: SegmentationModel, folder: Path) -> dict[str, Any]:
-    """Write ``encoder.onnx``, ``decoder.onnx`` and ``text.onnx``.
+    """Write ``encoder.onnx``, ``decoder.onnx`` and ``text.onnx`` of a model in float32 on the CPU.
 
-    Args:
-        model: The model in float32; it is exported as it is, on the CPU.
-        folder: Where to.
-
-    Returns:
-        For each file the names of its inputs and outputs, as JSON types.
+    Return for each file the names of its inputs and outputs, as JSON types.
 
     Raises:
         ExportError: The model cannot be exported.

@@ -18,8 +18,6 @@ from clipseg_model.runtime.export_files import write_variant
 from clipseg_model.runtime.exported import ExportedRuntime, ensure_onnx, package_versions
 from clipseg_model.runtime.split import DECODER, ENCODER, ImageEncoder
 
-__all__ = ['TensorRtRuntime']
-
 _MOST_PROMPTS = 64
 
 
@@ -27,10 +25,8 @@ class TensorRtRuntime(ExportedRuntime):
     """TensorRT, on CUDA devices.
 
     An engine is built in minutes, for squares of the card's input size or, of a model that keeps
-    proportions, for what a 4:3 image becomes; another size is an error. The name of its variant has
-    GPU, version and precision, and its manifest the digest of the weights, so that an engine of
-    another GPU, version or checkpoint is never loaded. Engines are not portable, and they can run
-    code: load only those that you built.
+    proportions, for what a 4:3 image becomes; another size is an error, and so is an engine of
+    another GPU, version or checkpoint. Engines can run code: load only those that you built.
     """
 
     name = 'tensorrt'
@@ -125,12 +121,7 @@ class TensorRtRuntime(ExportedRuntime):
 class _Engine:
     """A deserialised engine and its execution context, on torch's buffers and stream.
 
-    Args:
-        path: File of the engine.
-        device: Where it runs; current while it is loaded.
-
-    Raises:
-        ExportError: TensorRT does not accept the file.
+    ``device`` is current while it is loaded.
     """
 
     def __init__(self, path: Path, device: torch.device) -> None:
@@ -173,17 +164,7 @@ class _Engine:
 def _build(
     source: Path, target: Path, ranges: dict[str, list[tuple[int, ...]]], precision: str
 ) -> None:
-    """Build an engine of an ONNX file.
-
-    Args:
-        source: The ONNX file.
-        target: The engine's file.
-        ranges: For each input its least, usual and largest shape.
-        precision: ``fp32``, ``bf16`` or ``fp16``.
-
-    Raises:
-        ExportError: TensorRT cannot read or build it.
-    """
+    """Build an engine of an ONNX file; ``ranges`` are least, usual and largest shapes of inputs."""
     trt = require('tensorrt', 'tensorrt', 'tensorrt')
     builder = trt.Builder(trt.Logger(trt.Logger.WARNING))
     network = builder.create_network(0)

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
-
-__all__ = ['full_float32']
 
 
 class _Convolutions:
@@ -22,19 +20,21 @@ class _Convolutions:
         self._inside = 0
         self._before = False
 
-    def enter(self) -> None:
+    @contextmanager
+    def off(self) -> Iterator[None]:
         with self._lock:
             if self._inside == 0:
                 self._before = _allowed()
                 if self._before:
                     torch.backends.cudnn.allow_tf32 = False
             self._inside += 1
-
-    def leave(self) -> None:
-        with self._lock:
-            self._inside -= 1
-            if self._inside == 0 and self._before:
-                torch.backends.cudnn.allow_tf32 = True
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._inside -= 1
+                if self._inside == 0 and self._before:
+                    torch.backends.cudnn.allow_tf32 = True
 
 
 def _allowed() -> bool:
@@ -48,20 +48,9 @@ def _allowed() -> bool:
 _convolutions = _Convolutions()
 
 
-@contextmanager
-def full_float32(device: torch.device) -> Iterator[None]:
-    """Let convolutions in float32 on a CUDA device be computed in float32, in a ``with`` block.
+def full_float32(device: torch.device) -> AbstractContextManager[None]:
+    """Compute convolutions in float32 without TF32 on a CUDA device, in a ``with`` block.
 
     torch's default for them (not for other products) is TF32, which has 10 bits of mantissa.
-
-    Args:
-        device: Where they are computed; nothing is done for any but a CUDA device.
     """
-    if device.type != 'cuda':
-        yield
-        return
-    _convolutions.enter()
-    try:
-        yield
-    finally:
-        _convolutions.leave()
+    return _convolutions.off() if device.type == 'cuda' else nullcontext()

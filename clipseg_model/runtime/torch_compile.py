@@ -10,8 +10,6 @@ from typing import Any
 
 import torch
 
-__all__ = ['allow_shapes', 'share_graphs']
-
 
 def allow_shapes(count: int) -> AbstractContextManager[None]:
     """Let a function be compiled for this many shapes, in a ``with`` block; torch's limit is 8."""
@@ -31,9 +29,7 @@ def share_graphs() -> None:
     """Let this thread record and replay the CUDA graphs that other threads compiled.
 
     Up to torch 2.12, ``torch.compile`` keeps them in a ``threading.local`` of the thread that first
-    imported it, and every other thread fails with a bare AssertionError (pytorch issue 123177). A
-    node has a new thread each time that it is activated, and one for each camera. They take turns,
-    as graphs require: a segmenter is for one thread at a time.
+    imported it, and every other thread fails with a bare AssertionError (pytorch issue 123177).
     """
     from torch._inductor import cudagraph_trees
 
