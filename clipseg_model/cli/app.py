@@ -8,8 +8,6 @@ from clipseg_model.cli.export import export
 from clipseg_model.cli.models import convert, download, models
 from clipseg_model.cli.segment import segment
 
-__all__ = ['app']
-
 app = typer.Typer(
     help='Segment images and videos by what you ask for.',
     no_args_is_help=True,

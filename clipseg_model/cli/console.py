@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from clipseg_model.model_card import ModelCard
     from clipseg_model.segmenter import Segmenter
 
-__all__ = ['err', 'fail', 'out', 'report', 'show_notice', 'show_progress', 'show_reuse']
-
 out = Console()
 err = Console(stderr=True)
 

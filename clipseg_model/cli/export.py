@@ -16,8 +16,6 @@ from clipseg_model.errors import ClipsegError, ExportError
 if TYPE_CHECKING:
     from clipseg_model.prompts import Prompt
 
-__all__ = ['export']
-
 
 @dataclass(frozen=True)
 class CalibrationOptions:

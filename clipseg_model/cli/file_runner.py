@@ -1,4 +1,4 @@
-"""Segments files: images, folders of images, and videos, and writes what was found beside them.
+"""Segmentation of files: images, folders of images, and videos, and what is written of each.
 
 For an image ``cup.jpg``: ``cup_<prompt>_mask.png`` for each prompt, ``cup_overlay.png`` and
 ``cup.json``. For a video ``walk.mp4``: ``walk_overlay.mp4`` and ``walk.jsonl``, one line a frame,
@@ -28,8 +28,6 @@ from clipseg_model.outputs.palette import Colours, check_used, palette_with
 from clipseg_model.prompts import Prompt
 from clipseg_model.segmentation import Segmentation
 from clipseg_model.segmenter import Segmenter
-
-__all__ = ['FileRunner', 'PromptSummary', 'count_frames', 'find_files', 'slug']
 
 _SLUG_CHARS = 40
 
@@ -63,11 +61,10 @@ class PromptSummary:
 
 
 def find_files(inputs: Iterable[Path]) -> tuple[list[Path], list[tuple[Path, str]]]:
-    """Find the files to segment: those named, and the images in the folders that are named.
+    """Find the files named, and the images in the folders named, sorted within each and each once.
 
     Returns:
-        The files, sorted within each folder and each once, and (input, reason) for what is not
-        there or holds no image.
+        The files, and (input, reason) for what is not there or holds no image.
     """
     files: dict[Path, None] = {}
     problems: list[tuple[Path, str]] = []
@@ -98,15 +95,10 @@ def slug(text: str) -> str:
 class FileRunner:
     """Segments one file after the other with the same prompts.
 
-    Args:
-        segmenter: The model.
-        prompts: What to look for.
-        output: Folder for what is written; made if missing.
-        threshold: As :meth:`Segmenter.predict` takes it.
-        frame_masks: Whether to write the masks of every frame of a video.
-        min_area: Least area of the connected parts of each mask that are written, pixels; None
-            for not writing them.
-        colours: Those of prompts on overlays, by name or number, in place of the palette's.
+    Results go to the folder ``output``, which is made if missing. ``threshold`` is as
+    :meth:`Segmenter.predict` takes it; ``min_area`` the least area of the parts of masks that are
+    written, pixels, of which None writes none; ``colours`` those of prompts on overlays, by name or
+    number.
 
     Raises:
         ColourError: A colour is that of no prompt.
@@ -134,7 +126,8 @@ class FileRunner:
         self.frame_masks = frame_masks
         self.min_area = min_area
         reported = [prompt for prompt in self.prompts if not prompt.negative]
-        self._slugs = list(_distinct(slug(prompt.label) for prompt in reported))
+        taken: set[str] = set()
+        self._slugs = [_unique(slug(prompt.label), '-', taken) for prompt in reported]
         named = list(enumerate((prompt.label for prompt in reported), start=1))
         check_used(colours, named)
         self._palette = palette_with(colours, named)
@@ -145,19 +138,14 @@ class FileRunner:
             raise ImageError(f'The output folder {output} cannot be made: {error}') from error
 
     def run(self, path: Path, tick: Tick) -> list[PromptSummary]:
-        """Segment a file, by its suffix an image or a video.
+        """Segment a file, by its suffix an image or a video, and return one summary a prompt.
 
-        Args:
-            path: The file.
-            tick: Called after each frame.
-
-        Returns:
-            One summary a prompt.
+        ``tick`` is called after each frame.
 
         Raises:
             ClipsegError: The file cannot be read, or the results not be written.
         """
-        stem = self._claim(path.stem)
+        stem = _unique(path.stem, '_', self._stems)
         # Another file is not what the camera saw next.
         self.segmenter.still.forget()
         if path.suffix.lower() in VIDEO_SUFFIXES:
@@ -170,7 +158,7 @@ class FileRunner:
         _write_image(self.output / f'{stem}_overlay.png', self._overlay(image, found))
         record = {'input': str(path), **_record(found, names, self.min_area)}
         _write_text(self.output / f'{stem}.json', json.dumps(record, indent=2, ensure_ascii=False))
-        summaries = _summaries(found)
+        summaries: list[PromptSummary] = []
         _count(summaries, found)
         tick()
         return summaries
@@ -199,7 +187,6 @@ class FileRunner:
                     **_record(found, names, self.min_area),
                 }
                 lines.write(json.dumps(record, ensure_ascii=False) + '\n')
-                summaries = summaries or _summaries(found)
                 _count(summaries, found)
                 tick()
         return summaries
@@ -211,15 +198,6 @@ class FileRunner:
         ]
         legend = list(enumerate(names, start=1))
         return render_overlay(image, found.labels(), 0.5, legend, True, palette=self._palette)
-
-    def _claim(self, stem: str) -> str:
-        """Return a stem that no earlier file of this run has."""
-        name, number = stem, 1
-        while name in self._stems:
-            number += 1
-            name = f'{stem}_{number}'
-        self._stems.add(name)
-        return name
 
 
 class _Video:
@@ -297,12 +275,8 @@ def _record(
                 for one in result.instances(min_area)
             ]
         prompts.append(entry)
-    return {
-        'width': found.width,
-        'height': found.height,
-        'model': found.model,
-        'prompts': prompts,
-    }
+    size = {'width': found.width, 'height': found.height}
+    return {**size, 'model': found.model, 'prompts': prompts}
 
 
 def _bounding_box(mask: NDArray[np.bool_]) -> list[int] | None:
@@ -312,26 +286,23 @@ def _bounding_box(mask: NDArray[np.bool_]) -> list[int] | None:
     return [int(value) for value in cv2.boundingRect(mask.view(np.uint8))]
 
 
-def _summaries(found: Segmentation) -> list[PromptSummary]:
-    return [PromptSummary(result.prompt.label, result.threshold) for result in found.results]
-
-
 def _count(summaries: list[PromptSummary], found: Segmentation) -> None:
+    if not summaries:
+        summaries += [PromptSummary(one.prompt.label, one.threshold) for one in found.results]
     for summary, result in zip(summaries, found.results, strict=True):
         summary.scores.append(result.score)
         summary.shares.append(float(result.mask.mean()))
         summary.present += result.presence
 
 
-def _distinct(slugs: Iterable[str]) -> Iterator[str]:
-    seen: set[str] = set()
-    for name in slugs:
-        unique, number = name, 1
-        while unique in seen:
-            number += 1
-            unique = f'{name}-{number}'
-        seen.add(unique)
-        yield unique
+def _unique(name: str, joint: str, taken: set[str]) -> str:
+    """Return a name that is not yet taken, with a number where needed, and take it."""
+    unique, number = name, 1
+    while unique in taken:
+        number += 1
+        unique = f'{name}{joint}{number}'
+    taken.add(unique)
+    return unique
 
 
 def _write_image(path: Path, image: NDArray[np.uint8]) -> None:

@@ -16,12 +16,8 @@ from clipseg_model.errors import CheckpointError, ClipsegError, ModelNotFoundErr
 if TYPE_CHECKING:
     from clipseg_model.model_card import ModelCard
 
-__all__ = ['convert', 'download', 'models']
 
-
-def models(
-    as_json: Annotated[bool, typer.Option('--json', help='For machines.')] = False,
-) -> None:
+def models(as_json: Annotated[bool, typer.Option('--json', help='For machines.')] = False) -> None:
     """List the models that are known by name."""
     from clipseg_model.registry import get_card, list_models
 

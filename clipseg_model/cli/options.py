@@ -5,20 +5,10 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
-from dataclasses import MISSING, Field, fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from typing import Annotated, Any, TypeVar, get_type_hints
 
 import typer
-
-__all__ = [
-    'PROMPT',
-    'ColorOption',
-    'DeviceOption',
-    'ModelOption',
-    'PrecisionOption',
-    'ThresholdOption',
-    'grouped',
-]
 
 Result = TypeVar('Result')
 
@@ -49,15 +39,9 @@ ColorOption = Annotated[
 
 
 def grouped(command: Callable[..., Result]) -> Callable[..., Result]:
-    """Let a command take dataclasses of options.
+    """Let a command for typer take dataclasses, each field of which becomes an option.
 
-    Args:
-        command: A function as typer takes it, except that parameters may be annotated with
-            dataclasses. Each field of these becomes an option, with its name, annotation and
-            default.
-
-    Returns:
-        The command for typer: it takes the options one by one.
+    The option has the field's name, annotation and default.
     """
     hints = get_type_hints(command, include_extras=True)
     groups: dict[str, Any] = {name: hint for name, hint in hints.items() if is_dataclass(hint)}
@@ -81,15 +65,12 @@ def grouped(command: Callable[..., Result]) -> Callable[..., Result]:
 
 
 def _parameters(group: Any) -> list[inspect.Parameter]:
-    def default(field: Field[Any]) -> Any:
-        return inspect.Parameter.empty if field.default is MISSING else field.default
-
     hints = get_type_hints(group, include_extras=True)
     return [
         inspect.Parameter(
             field.name,
             inspect.Parameter.KEYWORD_ONLY,
-            default=default(field),
+            default=inspect.Parameter.empty if field.default is MISSING else field.default,
             annotation=hints[field.name],
         )
         for field in fields(group)

@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from clipseg_model.segmenter import Segmenter
     from clipseg_model.settings import SegmentSettings
 
-__all__ = ['segment']
-
 
 @dataclass(frozen=True)
 class ExecutionOptions:

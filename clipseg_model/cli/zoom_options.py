@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from clipseg_model.zoom.proposals import Proposer
     from clipseg_model.zoom.refinement import Zoom
 
-__all__ = ['ZoomKind', 'ZoomOptions']
-
 
 def _option(text: str, **more: Any) -> Any:
     return typer.Option(help=text, rich_help_panel='Zoom', **more)
@@ -46,16 +44,13 @@ class ZoomOptions:
         _option('A box in pixels, for --zoom boxes. Repeatable.', metavar='X,Y,WIDTH,HEIGHT'),
     ] = None
     zoom_weights: Annotated[
-        Path | None,
-        _option("File of a torchvision detector's weights, for --zoom detector."),
+        Path | None, _option("File of a torchvision detector's weights, for --zoom detector.")
     ] = None
     zoom_detector: Annotated[
-        str | None,
-        _option("The detector's name in torchvision; fasterrcnn_resnet50_fpn_v2."),
+        str | None, _option("The detector's name in torchvision; fasterrcnn_resnet50_fpn_v2.")
     ] = None
     zoom_category: Annotated[
-        list[str] | None,
-        _option('Look only at detections of this category (of COCO). Repeatable.'),
+        list[str] | None, _option('Look only at detections of this category (of COCO). Repeatable.')
     ] = None
     zoom_combine: Annotated[
         str | None,
@@ -109,8 +104,6 @@ class ZoomOptions:
                 'weights: nothing is downloaded; --zoom self needs no detector'
             )
         detector, categories = load_detector(
-            self.zoom_weights,
-            self.zoom_detector or DEFAULT_DETECTOR,
-            device=resolve_device(device),
+            self.zoom_weights, self.zoom_detector or DEFAULT_DETECTOR, device=resolve_device(device)
         )
         return DetectorProposals(detector, categories, self.zoom_category or [])
