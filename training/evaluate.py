@@ -21,11 +21,10 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table
 from tqdm import tqdm
 
 from clipseg_model import Prompt, Segmenter, create_model
-from clipseg_model.atomic_files import write_atomically
+from training.console import print_table, write_figures
 from training.datasets.tabletop import TabletopViews
 from training.evaluation import data_command
 from training.metrics.classes import EMPTY_SHARE, absent_figures
@@ -161,19 +160,17 @@ def report_split(
 
 def print_report(report: dict[str, Any]) -> None:
     """Print the figures as tables."""
-    console = Console()
+    columns = ('group', 'prompts', 'IoU_FG', 'AP', 'mean IoU')
     for title, rows in (('Prompts', report['groups']), ('Words outside', report['words'])):
-        table = Table(title=title)
-        for column in ('group', 'prompts', 'IoU_FG', 'AP', 'mean IoU'):
-            table.add_column(column, justify='left' if column == 'group' else 'right')
+        lines = []
         for name, row in sorted(rows.items()):
             cells = (f'{row.get(key, float("nan")):.3f}' for key in ('iou_fg', 'ap', 'miou'))
-            table.add_row(name, str(row['prompts']), *cells)
-        if rows:
-            console.print(table)
+            lines.append([name, str(row['prompts']), *cells])
+        if lines:
+            print_table(title, columns, lines)
     if 'absent' in report:
         row = report['absent']
-        console.print(
+        Console().print(
             f'absent prompts ({row["prompts"]}): {row["area_on"]:.2%} of the image on; '
             f'{row["kept_out"]:.1%} of them under {EMPTY_SHARE:.1%}'
         )
@@ -220,8 +217,7 @@ def main() -> None:
         report[split] = part = report_split(segmenter, views, args.views, args.seed + 1)
         Console().rule(f'{split}: {part["scenes"]} scenes, {part["views"]} views')
         print_report(part)
-    if args.output:
-        write_atomically(args.output, json.dumps(report, indent=2) + '\n')
+    write_figures(args.output, report)
 
 
 if __name__ == '__main__':

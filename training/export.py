@@ -31,13 +31,7 @@ from training.bundled.losses import JointTraining
 from training.calibrate import calibrate
 from training.evaluation.data_command import read_data
 from training.loop.processes import begin_accelerator
-from training.publish import (
-    PublishError,
-    quality,
-    read_evaluation,
-    write_checkpoint,
-    write_folder,
-)
+from training.publish import PublishError, quality, read_evaluation, write_folder
 
 DESCRIPTION = 'Demonstration model of this project: tiny, and knows rendered scenes only.'
 NOTICE = (
@@ -136,7 +130,8 @@ def export_run(args: argparse.Namespace) -> None:
     if results:
         card = replace(card, details={**card.details, 'evaluations': results})
     if args.output.suffix == '.safetensors':
-        write_checkpoint(args.output, model, card, torch.float16 if args.half else None)
+        dtype = torch.float16 if args.half else None
+        save_checkpoint(args.output, model, card.stored_fields(), dtype=dtype)
         print(f'{args.output}: {args.output.stat().st_size / 1e6:.2f} MB')
         return
     if args.half:

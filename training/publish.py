@@ -69,13 +69,6 @@ def quality(result: Mapping[str, Any], threshold: float) -> dict[str, Any]:
     return {**{key: result[key] for key in kept if key in result}, 'at_threshold': figures}
 
 
-def write_checkpoint(
-    path: Path, model: SegmentationModel, card: ModelCard, dtype: Any | None = None
-) -> None:
-    """Write a ``.safetensors`` file that :func:`clipseg_model.create_model` reads."""
-    save_checkpoint(path, model, card.stored_fields(), dtype=dtype)
-
-
 def write_folder(folder: Path, model: SegmentationModel, card: ModelCard) -> None:
     """Write a new folder that can be uploaded to the Hugging Face hub.
 
@@ -91,7 +84,7 @@ def write_folder(folder: Path, model: SegmentationModel, card: ModelCard) -> Non
     if fits_transformers(model):
         save_huggingface(folder, model, card)
     else:
-        write_checkpoint(folder / 'model.safetensors', model, card)
+        save_checkpoint(folder / 'model.safetensors', model, card.stored_fields())
     write_atomically(folder / 'README.md', readme(card, folder.name, fits_transformers(model)))
 
 

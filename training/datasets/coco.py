@@ -56,15 +56,8 @@ def coco_20i(
     if fold not in range(COCO20I_FOLDS) or split not in ('train', 'val'):
         raise ValueError(f'COCO-20i has folds 0…3 and splits train and val, not {fold}, {split!r}')
     path = folder / 'annotations' / f'instances_{split}2014.json'
-    return CocoSettings(
-        **{
-            'annotations': path,
-            'images': images,
-            'coco20i': (fold, split),
-            'visual': True,
-            **changes,
-        }
-    )
+    defaults = {'images': images, 'coco20i': (fold, split), 'visual': True}
+    return CocoSettings(**{'annotations': path, **defaults, **changes})
 
 
 class Coco(NamedSamples):

@@ -17,7 +17,6 @@ from pydantic import Field
 
 from training.datasets.phrasecut import SUPPORT_TRIES, square_crop
 from training.datasets.samples import (
-    BadRecord,
     BadRecords,
     DataError,
     Policy,
@@ -150,17 +149,14 @@ class NamedSamples(SampleSource):
         others = [other for other in self._showing[number] if other != picture]
         for _ in range(SUPPORT_TRIES if others else 0):
             other = others[rng.integers(len(others))]
-            try:
+            with self.problems.counted():
                 image, mask, _ = self.read(other, number)
-            except BadRecord as bad:
-                self.problems.found(bad)
-                continue
-            if self.settings.crop == 'random':
-                part = square_crop(mask, rng)
-                image, mask = image[part], mask[part]
-            if mask.any():
-                return Support(self.picture_name(other), image, mask)
-            self.problems.note(
-                'empty support', f'{self.picture_name(other)} shows no {self.names[number]!r}'
-            )
+                if self.settings.crop == 'random':
+                    part = square_crop(mask, rng)
+                    image, mask = image[part], mask[part]
+                if mask.any():
+                    return Support(self.picture_name(other), image, mask)
+                self.problems.note(
+                    'empty support', f'{self.picture_name(other)} shows no {self.names[number]!r}'
+                )
         return None

@@ -253,10 +253,6 @@ class PascalZeroShot:
     def each(self, indices: Any = None) -> Any:
         """Yield scenes in order, those of ``indices`` or all; broken ones are left out."""
         for index in range(len(self)) if indices is None else indices:
-            name = self.pictures[index]
-            try:
-                image, labels = self.source.both(name)
-            except BadRecord as bad:
-                self.problems.found(bad)
-            else:
-                yield Scene(name, image, labels)
+            with self.problems.counted():
+                name = self.pictures[index]
+                yield Scene(name, *self.source.both(name))

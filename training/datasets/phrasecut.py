@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -128,7 +129,7 @@ class PhraseCut(SampleSource):
         for name in settings.split.split('_'):
             self._read_tasks(settings.folder / f'refer_{name}.json', corners)
         self._corners = np.concatenate(corners) if corners else np.zeros((0, 2))
-        self._ends = np.cumsum([len(points) for points in corners], dtype=np.int64)
+        self._starts = np.cumsum([0, *(len(points) for points in corners)], dtype=np.int64)
         self.by_phrase: dict[str, list[int]] = defaultdict(list)
         self._of_image: dict[int, list[int]] = defaultdict(list)
         for sample, phrase in enumerate(self.phrases):
@@ -247,15 +248,10 @@ class PhraseCut(SampleSource):
 
     def _mask(self, sample: int) -> NDArray[np.bool_]:
         first, last = self._polygon_rows[sample]
-        polygons = [
-            self._corners[self._ends[row] - self._count(row) : self._ends[row]]
-            for row in range(first, last)
-        ]
+        bounds = pairwise(self._starts[first : last + 1])
+        polygons = [self._corners[start:end] for start, end in bounds]
         height, width = self._sizes[self._images[sample]]
         return polygon_mask(polygons, height, width, self.settings.rasteriser)
-
-    def _count(self, row: int) -> int:
-        return int(self._ends[row] - (self._ends[row - 1] if row else 0))
 
     def _picture(
         self, sample: int, rng: np.random.Generator
@@ -294,17 +290,13 @@ class PhraseCut(SampleSource):
             other = sharing[rng.integers(len(sharing))]
             if other == sample and self.settings.support_is_another:
                 continue
-            try:
+            with self.problems.counted():
                 image, mask = self._picture(other, rng)
-            except BadRecord as bad:
-                self.problems.found(bad)
-                continue
-            if not mask.any():
+                if mask.any():
+                    return Support(self._keys[other], image, mask)
                 self.problems.note(
                     'empty support', f'task {self._keys[other]} shows no pixel of {phrase!r}'
                 )
-                continue
-            return Support(self._keys[other], image, mask)
         return None
 
 

@@ -150,12 +150,8 @@ class SampleSource(ABC):
         What is random about sample i is drawn from ``sample_rng(seed, 0, i)``.
         """
         for index in range(len(self)) if indices is None else indices:
-            try:
-                sample = self.load(index, sample_rng(seed, 0, index))
-            except BadRecord as record:
-                self.problems.found(record)
-            else:
-                yield sample
+            with self.problems.counted():
+                yield self.load(index, sample_rng(seed, 0, index))
 
 
 def sample_rng(seed: int, epoch: int, index: int) -> np.random.Generator:

@@ -95,7 +95,11 @@ class TabletopPhrases(SampleSource):
             with self.problems.counted():
                 self._read_view(view)
         if settings.only_visual:
-            self._samples = [sample for sample in self._samples if self._supports(*sample)]
+            self._samples = [
+                (view, number)
+                for view, number in self._samples
+                if self._elsewhere(bare(self.views.records[view]['present'][number][0]), view)
+            ]
         if not self._samples:
             raise DataError(
                 f'{folder} has no sample for {settings.model_dump(mode="json")}; '
@@ -163,9 +167,6 @@ class TabletopPhrases(SampleSource):
             if wanted and taken != self.settings.phrases:
                 self._samples.append((view, number))
                 taken += 1
-
-    def _supports(self, view: int, number: int) -> list[tuple[int, list[int]]]:
-        return self._elsewhere(bare(self.views.records[view]['present'][number][0]), view)
 
     def _elsewhere(self, phrase: str, view: int) -> list[tuple[int, list[int]]]:
         """Where a phrase is true in other scenes; another camera would show the same things."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
+from itertools import islice
 from typing import Any, Protocol
 
 import numpy as np
@@ -172,11 +173,7 @@ def feed(
         pin_memory=pin,
         # Torch draws the seed of its workers from here, not from the generator of the run.
         generator=torch.Generator().manual_seed(0),
-        persistent_workers=False,
     )
-    gathered: list[Load] = []
-    for load in loader:
-        gathered.append(load)
-        if len(gathered) == order.accumulate:
-            yield gathered
-            gathered = []
+    loads = iter(loader)
+    for _ in range(start, steps):
+        yield list(islice(loads, order.accumulate))

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 from torch import Tensor
 from torch.nn import functional
 
@@ -37,18 +37,12 @@ class PromptSettings(StrictSettings):
         (0.0, 0.5), description='range of the share of the text where there is a support image'
     )
 
-    @field_validator('template')
+    @field_validator('template', 'method')
     @classmethod
-    def _known_template(cls, value: str) -> str:
-        if value not in TEMPLATES:
-            raise ValueError(f'no template {value!r}; there are {", ".join(TEMPLATES)}')
-        return value
-
-    @field_validator('method')
-    @classmethod
-    def _known_method(cls, value: str) -> str:
-        if value not in METHODS:
-            raise ValueError(f'no method {value!r}; there are {", ".join(METHODS)}')
+    def _known(cls, value: str, info: ValidationInfo) -> str:
+        known = TEMPLATES if info.field_name == 'template' else METHODS
+        if value not in known:
+            raise ValueError(f'no {info.field_name} {value!r}; there are {", ".join(known)}')
         return value
 
     @model_validator(mode='after')

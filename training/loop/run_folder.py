@@ -10,13 +10,13 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
-from torch import Tensor, nn
+from torch import nn
 
 from clipseg_model.atomic_files import write_atomically
 from clipseg_model.errors import ClipsegError
@@ -131,17 +131,13 @@ def environment() -> dict[str, Any]:
     }
 
 
-def fingerprint(tensors: Iterable[tuple[str, Tensor]]) -> str:
-    """Return a digest of named weights, by which runs recognise them."""
-    digest = hashlib.sha256()
-    for name, value in tensors:
-        digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()
-
-
 def frozen_fingerprint(module: nn.Module) -> str:
     """Return the digest of all that is not trained: frozen weights and buffers."""
     trained = {name for name, value in module.named_parameters() if value.requires_grad}
-    frozen = (item for item in module.state_dict().items() if item[0] not in trained)
-    return fingerprint(frozen)
+    digest = hashlib.sha256()
+    for name, value in module.state_dict().items():
+        if name not in trained:
+            digest.update(name.encode())
+            raw = value.detach().cpu().contiguous().flatten().view(torch.uint8)
+            digest.update(raw.numpy().data)
+    return digest.hexdigest()

@@ -9,10 +9,17 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from clipseg_model.errors import ClipsegError
 from clipseg_model.modeling.base import ARCHITECTURES
@@ -29,6 +36,17 @@ class SettingsError(ClipsegError):
 
 
 Model = TypeVar('Model', bound=BaseModel)
+
+
+def _checked_source(value: dict[str, Any]) -> dict[str, Any]:
+    try:
+        check_source(value)
+    except SourceError as error:
+        raise ValueError(str(error)) from error
+    return value
+
+
+Data = Annotated[dict[str, Any], AfterValidator(_checked_source)]
 
 
 class Schedule(StrictSettings):
@@ -53,18 +71,13 @@ class Schedule(StrictSettings):
 class Validation(StrictSettings):
     """Validation during training, on the text prompts and whole pictures of a split."""
 
-    data: dict[str, Any] = Field(description='a data set, as the data of the run')
+    data: Data = Field(description='a data set, as the data of the run')
     every: int = Field(1000, gt=0, description='iterations between two validations')
     samples: int | None = Field(1000, gt=0, description='at most so many, evenly spread; all: null')
     prompt: Literal['text', 'image'] = Field('text', description='kind of prompt')
     best_by: Literal['loss', 'iou_fg', 'ap'] = Field(
         'iou_fg', description='what makes a checkpoint the best; iou_fg is at its best threshold'
     )
-
-    @field_validator('data')
-    @classmethod
-    def _known_data(cls, value: dict[str, Any]) -> dict[str, Any]:
-        return _checked_source(value)
 
 
 class Settings(StrictSettings):
@@ -84,7 +97,7 @@ class Settings(StrictSettings):
     init_from: str | None = Field(
         None, description='checkpoint or name of a model whose weights the run begins with'
     )
-    data: dict[str, Any] = Field(description="dataset: its name, and that data set's settings")
+    data: Data = Field(description="dataset: its name, and that data set's settings")
     prompts: PromptSettings = PromptSettings()
     activations: str | None = Field(
         None, description='folder of training.cache_activations: read instead of running towers'
@@ -133,11 +146,6 @@ class Settings(StrictSettings):
                 f'not {value.get("architecture")!r}'
             )
         return value
-
-    @field_validator('data')
-    @classmethod
-    def _known_data(cls, value: dict[str, Any]) -> dict[str, Any]:
-        return _checked_source(value)
 
     @model_validator(mode='after')
     def _consistent(self) -> Settings:
@@ -261,11 +269,3 @@ def _mistakes(error: ValidationError) -> str:
         )
         lines.append(f'\n  {key}: {mistake["msg"].removeprefix("Value error, ")}{seen}')
     return ''.join(lines)
-
-
-def _checked_source(value: dict[str, Any]) -> dict[str, Any]:
-    try:
-        check_source(value)
-    except SourceError as error:
-        raise ValueError(str(error)) from error
-    return value
