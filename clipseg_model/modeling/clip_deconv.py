@@ -15,8 +15,7 @@ from torch import Tensor, nn
 
 from clipseg_model.modeling.backbone import Backbone, build_backbone
 from clipseg_model.modeling.base import ImageFeatures
-from clipseg_model.modeling.clipseg import FilmDecoding, pairs_that_fit
-from clipseg_model.modeling.decoder import PlainHead
+from clipseg_model.modeling.clipseg import FilmDecoding, PlainHead, pairs_that_fit
 
 
 class CLIPDeconvDecoder(nn.Module):
