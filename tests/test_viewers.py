@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import reference_page
 import yaml
 
 # Panel → type of its topic, and where its configuration names it.
@@ -27,19 +28,10 @@ RVIZ = {
 
 
 @pytest.fixture(scope='module')
-def topics(repository: Path) -> dict[str, tuple[str, str, str]]:
+def topics() -> dict[str, tuple[str, str, str]]:
     """Topic → direction, type and QoS, as docs/reference.md has them."""
-    text = (repository / 'docs' / 'reference.md').read_text()
-    rows = re.findall(r'^\| `([^`]+)` \| (in|out) \| `([^`]+)` \| ([^|]+) \|', text, re.MULTILINE)
-    node = {'~': '/clipseg'}
-    return {
-        (name if name[0] == '/' else f'{node["~"]}{name[1:]}' if name[0] == '~' else f'/{name}'): (
-            direction,
-            kind,
-            qos.strip(),
-        )
-        for name, direction, kind, qos in rows
-    }
+    rows = [*reference_page.topics('segment'), *reference_page.topics('camera')]
+    return {name: (direction, kind, qos) for name, direction, kind, qos in rows}
 
 
 @pytest.fixture(scope='module')
@@ -124,5 +116,5 @@ def test_rviz_shows_real_topics_with_a_qos_that_fits(
         policies = display['Topic']
         if 'reliable' not in qos:
             assert policies['Reliability Policy'] == 'Best Effort'
-        if 'transient local' not in qos:
+        if 'latched' not in qos:
             assert policies['Durability Policy'] == 'Volatile'

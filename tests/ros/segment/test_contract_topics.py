@@ -13,35 +13,14 @@ import pytest
 from rcl_interfaces.srv import ListParameters
 from rclpy.duration import Duration
 from rclpy.qos import QoSDurabilityPolicy, QoSProfile, QoSReliabilityPolicy
+from reference_page import topics
 from ros_peers import NodeProcess, Peer, running_node, wait_until
 from sensor_msgs.msg import PointCloud2
-from test_reference import rows
 
 from clipseg_ros.ros.qos import image_output
 
 POLICIES = ('depth', 'durability', 'history', 'reliability')
-DEPTH = (
-    ('/depth', 'in', 'sensor_msgs/msg/Image', 'best effort, volatile, depth 5'),
-    ('/camera_info', 'in', 'sensor_msgs/msg/CameraInfo', 'best effort, volatile, depth 5'),
-)
-
-
-def topics() -> list[tuple[str, str, str, str]]:
-    """Resolved name, direction, type and QoS of every topic of a node that reads raw images."""
-    found = [
-        (
-            name.replace('~', '/clipseg') if name[0] == '~' else '/' + name.lstrip('/'),
-            way,
-            kind,
-            qos,
-        )
-        for name, way, kind, qos, condition, _ in rows('segment', 'Topics')
-        if 'image_transport:=compressed' not in condition
-    ]
-    return [*found, *DEPTH]
-
-
-TOPICS = topics()
+TOPICS = topics('segment')
 
 
 @pytest.fixture(scope='module')
@@ -85,7 +64,7 @@ def what_is_too_much(way: str, qos: str) -> tuple[str, QoSProfile, tuple[str, st
         reliability = QoSReliabilityPolicy.BEST_EFFORT
         said = ('reliability best_effort', '.subscription.reliability:=best_effort')
         return 'reliability', QoSProfile(depth=1, reliability=reliability), said
-    if 'transient local' in qos:
+    if 'latched' in qos:
         profile = QoSProfile(depth=1, deadline=Duration(seconds=0.5))
         return 'deadline', profile, ('deadline 0.5 s', 'change the QoS of /peer')
     durability = QoSDurabilityPolicy.TRANSIENT_LOCAL

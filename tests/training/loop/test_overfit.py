@@ -13,9 +13,9 @@ from clipseg_model.registry import WEIGHTS_FOLDER
 from clipseg_model.weights.checkpoints import load_checkpoint
 from tabletop_world.render.renderer import Renderer
 from tabletop_world.scenes.random_scenes import generate_scene
+from training.bundled.inputs import normalise
 from training.bundled.losses import mask_loss
 from training.metrics.pixels import PixelStatistics, index_of
-from training.train_tabletop import normalise
 
 SCENES = 8
 SIDE = 128
