@@ -1,4 +1,4 @@
-"""The node that all tests of prompts between processes share."""
+"""The node that the tests of a module share, where prompts come from another process."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from prompt_bench import BOTH, Bench
 from ros_peers import Peer, running_node, write_tiny_model
 
 
-@pytest.fixture(scope='package')
+@pytest.fixture(scope='session')
 def seeing_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp('model') / 'tiny.safetensors'
     write_tiny_model(path, sees_pictures=True)
     return path
 
 
-@pytest.fixture(scope='package')
+@pytest.fixture(scope='module')
 def the_bench(seeing_model: Path, domain: int) -> Iterator[Bench]:
     peer = Peer(domain, 'bench')
     with running_node(

@@ -78,8 +78,8 @@ def test_text_weight_mixes_what_is_active_anew(bench: Bench, seeing_model: Path)
 def test_visual_method(bench: Bench, seeing_model: Path) -> None:
     image, marked, rgb, mask = support(bench.peer, stamp=11)
     bench.prompt('')
-    bench.send('prompt_mask', marked, 'waits')
     bench.send('prompt_image', image, "'example'")
+    bench.send('prompt_mask', marked, "'example'")
     bench.set(visual_method='red_outline')
     try:
         example = Prompt(image=rgb, mask=mask)
