@@ -31,7 +31,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
     # reader of the folder looks for.
     temporary = path.with_name(f'.{path.name}.{secrets.token_hex(4)}.part')
     # Some writers, safetensors among them, make files that only their owner may read.
-    mode = _mode(path if path.exists() else temporary)
+    mode = stat.S_IMODE(path.stat().st_mode) if path.exists() else _mode_of_new(temporary)
     try:
         yield temporary
         if temporary.is_dir():
@@ -53,10 +53,8 @@ def write_atomically(path: str | Path, content: str | bytes) -> None:
         temporary.write_bytes(data)
 
 
-def _mode(path: Path) -> int:
-    """Return the mode of a file, or that which a new file gets."""
-    if path.exists():
-        return stat.S_IMODE(path.stat().st_mode)
+def _mode_of_new(path: Path) -> int:
+    """Return the mode that a new file of this name gets."""
     path.touch(exist_ok=False)
     try:
         return stat.S_IMODE(path.stat().st_mode)

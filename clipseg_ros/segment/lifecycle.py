@@ -22,7 +22,6 @@ from std_srvs.srv import SetBool
 from clipseg_model.errors import ClipsegError, PromptError
 from clipseg_model.prompts import Prompt
 from clipseg_model.registry import create_model
-from clipseg_model.settings import SegmentSettings
 from clipseg_model.video.still import describe_reuse
 from clipseg_ros.images.backend import open_backend
 from clipseg_ros.outputs.masks import MaskServer, MaskSource
@@ -268,11 +267,11 @@ class SegmentNode(LifecycleNode):
             return ''
         segmenter = self._stream.segmenter
         active = [entry.prompt for entry in self._prompt_server.prompts.active]
+        settings = replace(self._settings, **{name: value})
         try:
             if name == 'reuse_below':
-                segmenter.check_settings(SegmentSettings(reuse_below=value))
+                segmenter.check_settings(settings.segment_settings)
             else:
-                settings = replace(self._settings, **{name: value})
                 check_representable(segmenter, active, settings)
         except ClipsegError as error:
             return str(error)

@@ -68,7 +68,7 @@ def load_segmenter(settings: Settings, load: Callable[..., NodeSegmenter]) -> No
     if isinstance(segmenter, SharedSegmenter):
         segmenter.max_batch = settings.max_batch
     if settings.reuse_below:
-        segmenter.check_settings(SegmentSettings(reuse_below=settings.reuse_below))
+        segmenter.check_settings(settings.segment_settings)
     return segmenter
 
 

@@ -12,6 +12,7 @@ from clipseg_model.errors import ColourError
 from clipseg_model.outputs.palette import Colours, read_colours
 from clipseg_model.prompting.templates import find_captions
 from clipseg_model.prompting.visual_prompt import DEFAULT_METHOD, METHODS
+from clipseg_model.settings import SegmentSettings
 from clipseg_model.video.steadying import Steadying
 from clipseg_model.video.still import MAX_REUSES
 from clipseg_ros.depth.parameters import DepthSettings
@@ -270,6 +271,16 @@ class Settings:
     autostart: bool = parameter(
         True, 'Whether the node configures and activates itself when it starts.', when='start'
     )
+
+    @cached_property
+    def segment_settings(self) -> SegmentSettings:
+        """How the segmenter answers a call."""
+        return SegmentSettings(
+            template=self.template,
+            visual_method=self.visual_method,
+            reuse_below=self.reuse_below,
+            reuse_frames=self.reuse_frames,
+        )
 
     @cached_property
     def steadying(self) -> Steadying:

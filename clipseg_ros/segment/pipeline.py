@@ -14,7 +14,6 @@ from clipseg_model.cuda_streams import PendingSegmentation
 from clipseg_model.outputs.frame_outputs import Scratch
 from clipseg_model.regions import Box
 from clipseg_model.segmentation import Segmentation
-from clipseg_model.settings import SegmentSettings
 from clipseg_model.video.steadying import Steadier
 from clipseg_ros.outputs.publishers import SegmentOutputs
 from clipseg_ros.outputs.result import (
@@ -111,15 +110,11 @@ class SegmentationPipeline:
             ClipsegError: The model refuses the image or a prompt.
         """
         settings = request.settings
-        how = SegmentSettings(
-            template=settings.template,
-            visual_method=settings.visual_method,
-            reuse_below=settings.reuse_below,
-            reuse_frames=settings.reuse_frames,
-        )
         started = time.perf_counter()
         prompts = [entry.prompt for entry in request.prompts]
-        answer = self.memory.segment(request.seen, prompts, settings.threshold, how)
+        answer = self.memory.segment(
+            request.seen, prompts, settings.threshold, settings.segment_settings
+        )
         if isinstance(answer, Segmentation):
             self.model_seconds = time.perf_counter() - started
         return StartedFrame(request, answer, started)
