@@ -7,13 +7,13 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from importlib.metadata import distribution
 from pathlib import Path
 
 import pytest
+from checkout_copy import copy_checkout
+from packaging.requirements import Requirement
 
-# What the Makefile and the commands leave in the root of a checkout.
-MADE = {'build', 'install', 'log', 'demo', 'runs', 'data', 'benchmarks'}
 PIP = [sys.executable, '-m', 'pip', '--quiet']
 
 
@@ -33,14 +33,7 @@ def run(command: list[str], cwd: Path, python_path: Path | None = None) -> str:
 def wheel(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Path:
     folder = tmp_path_factory.mktemp('wheel')
     # pip builds in the source tree: in a copy, so that it leaves nothing in this one.
-    hidden = shutil.ignore_patterns('.*', '__pycache__', '*.egg-info')
-    shutil.copytree(
-        repository,
-        folder / 'source',
-        ignore=lambda at, names: (
-            hidden(at, names) | (MADE & set(names) if Path(at) == repository else set())
-        ),
-    )
+    copy_checkout(repository, folder / 'source')
     options = ['--no-deps', '--no-index', '--no-build-isolation', '--wheel-dir', str(folder)]
     run([*PIP, 'wheel', *options, str(folder / 'source')], folder)
     (built,) = folder.glob('*.whl')
@@ -55,13 +48,38 @@ def prefix(tmp_path_factory: pytest.TempPathFactory, wheel: Path) -> Path:
     return folder
 
 
+def with_what_it_needs(name: str) -> set[str]:
+    """Names of an installed distribution and of all that it requires here, however indirectly."""
+    found: set[tuple[str, str]] = set()
+    waiting = [(name, '')]
+    while waiting:
+        name, extra = waiting.pop()
+        if (name, extra) in found:
+            continue
+        found.add((name, extra))
+        for one in map(Requirement, distribution(name).requires or []):
+            if one.marker is None or one.marker.evaluate({'extra': extra}):
+                waiting += [(one.name, wanted) for wanted in ('', *one.extras)]
+    return {name for name, _ in found}
+
+
 @pytest.fixture
-def new_environment(tmp_path: Path) -> Iterator[Path]:
-    """A virtual environment with nothing in it, removed afterwards: it grows to gigabytes."""
+def new_environment(tmp_path: Path) -> Path:
+    """A virtual environment that holds torch, linked to this one's, and nothing else.
+
+    Its five gigabytes would take minutes to install, and what torch requires comes with it in any
+    case.
+    """
     folder = tmp_path / 'venv'
     run([sys.executable, '-m', 'venv', '--without-pip', str(folder)], tmp_path)
-    yield folder
-    shutil.rmtree(folder)
+    (packages,) = folder.glob('lib/python3*/site-packages')
+    for name in with_what_it_needs('torch'):
+        installed = distribution(name)
+        for file in installed.files or ():
+            top = packages / file.parts[0]
+            if file.parts[0] != '..' and not top.exists():
+                top.symlink_to(Path(str(installed.locate_file(file.parts[0]))))
+    return folder
 
 
 def site_packages(prefix: Path) -> Path:

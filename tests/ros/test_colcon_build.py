@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from checkout_copy import copy_checkout
 
 from clipseg_ros.ros.child_process import ChildProcess
 
@@ -21,12 +21,6 @@ pytestmark = [
     pytest.mark.skipif(find_spec('colcon_core') is None, reason='colcon is not installed'),
     pytest.mark.timeout(400),
 ]
-
-NOT_COPIED = shutil.ignore_patterns(
-    *('.*', '__pycache__', '*.egg-info', 'build', 'install', 'log'),
-    *('demo', 'runs', 'data', 'benchmarks'),
-)
-
 
 def clean_environment(domain: int) -> dict[str, str]:
     """What a fresh terminal has, with the Python environment activated, and nothing sourced."""
@@ -51,11 +45,12 @@ def ament_prefix_path() -> str:
 
 
 @pytest.fixture(scope='module')
-def workspace(tmp_path_factory: pytest.TempPathFactory, own_domain: int) -> Path:
+def workspace(
+    tmp_path_factory: pytest.TempPathFactory, own_domain: int, repository: Path
+) -> Path:
     """A workspace with a built copy of the package."""
-    root = Path(__file__).parents[2]
     folder = tmp_path_factory.mktemp('workspace')
-    shutil.copytree(root, folder / 'src' / 'clipseg_ros', ignore=NOT_COPIED)
+    copy_checkout(repository, folder / 'src' / 'clipseg_ros')
     done = subprocess.run(
         ['colcon', 'build', '--event-handlers', 'console_direct+'],
         cwd=folder,
