@@ -191,12 +191,13 @@ class StreamedSegmenter:
             host.copy_(logits, non_blocking=True)
         arrived = streams.record('download')
         self._under_way.append(arrived)
-        size = (image.shape[0], image.shape[1])
+        size, reused = (image.shape[0], image.shape[1]), pixels is None
 
+        # Whoever waits for the answer keeps this function, which must not keep the device's memory.
         def read() -> Segmentation:
             streams.synchronize(arrived)
             found = segmenter.read(host, wanted, threshold, size)
-            return replace(found, reused=pixels is None)
+            return replace(found, reused=reused)
 
         return PendingSegmentation(read)
 

@@ -45,6 +45,10 @@ class Inference:
     Attributes:
         model: The model, in evaluation mode on ``device``; it embeds prompts.
         runtime: What executes it on images.
+        device: Where it runs.
+        card: Its card.
+        preprocessor: What makes its input of images.
+        embedder: What embeds prompts for it.
 
     Raises:
         DeviceError: The device is not there.
@@ -88,12 +92,18 @@ class Inference:
         """Return the logits (P, h, w) of prompts of one image."""
         most = settings.prompts_at_once or len(prompts)
         parts = [
-            self.decode(features, self.prompt_features(prompts[start : start + most], settings))
+            self.decode(
+                features,
+                self.prompt_features(prompts[start : start + most], settings),
+                keep=bool(settings.reuse_below),
+            )
             for start in range(0, len(prompts), most)
         ]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
-    def decode(self, features: ImageFeatures, prompts: PromptFeatures) -> Tensor:
+    def decode(
+        self, features: ImageFeatures, prompts: PromptFeatures, keep: bool = False
+    ) -> Tensor:
         """Decode what the runtime made of images and prompts.
 
         Nothing here waits for a GPU; :meth:`read` refuses logits that are not finite.
@@ -101,6 +111,7 @@ class Inference:
         Args:
             features: Of one image, or of B.
             prompts: Of P prompts, or of B sets of P.
+            keep: Keep the answer for the frames that reuse the encoding.
 
         Returns:
             Logits at the model's resolution, float32: (P, h, w), or (B, P, h, w) of B sets.
@@ -111,7 +122,8 @@ class Inference:
             if known is prompts:
                 return logits
         logits = self.runtime.decode(features, prompts).float()
-        self._decoded = (features, prompts, logits) if features is self._encoded else None
+        kept = keep and features is self._encoded
+        self._decoded = (features, prompts, logits) if kept else None
         return logits
 
     @torch.inference_mode()
@@ -149,22 +161,16 @@ class Inference:
             for start in range(0, len(numbers), VIEW_BATCH):
                 batch = numbers[start : start + VIEW_BATCH]
                 pixels = [self.preprocessor.pixels(image[views[n].slices], shape) for n in batch]
-                answers = self.answer(pixels, [prompts[n] for n in batch], settings)
+                condition = torch.stack([self.conditions(prompts[n], settings) for n in batch])
+                answers = self.answer(pixels, condition)
+                self._check_finite(answers)
                 logits.update(zip(batch, answers.cpu().numpy(), strict=True))
         return [logits[number] for number in range(len(views))]
 
-    def answer(
-        self,
-        pixels: Sequence[Tensor],
-        prompts: Sequence[Sequence[Prompt]],
-        settings: SegmentSettings,
-    ) -> Tensor:
-        """Return the logits (B, P, h, w) of B images (1, 3, H, W) with P prompts each."""
+    def answer(self, pixels: Sequence[Tensor], condition: Tensor) -> Tensor:
+        """Return the logits (B, P, h, w) of B images (1, 3, H, W) by conditions (B, P, E)."""
         features = self.runtime.encode_image(torch.cat(list(pixels)))
-        condition = torch.stack([self.conditions(own, settings) for own in prompts])
-        logits = self.decode(features, self.runtime.encode_prompts(condition))
-        self._check_finite(logits)
-        return logits
+        return self.decode(features, self.runtime.encode_prompts(condition))
 
     def read(
         self,

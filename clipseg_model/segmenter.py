@@ -30,13 +30,11 @@ class _Default:
     def __set_name__(self, owner: type, name: str) -> None:
         self._name = name
 
-    def __get__(self, segmenter: Segmenter, owner: type) -> Any:
-        return getattr(segmenter.settings, self._name)
+    def __get__(self, segmenter: Segmenter | None, owner: type) -> Any:
+        return self if segmenter is None else getattr(segmenter.settings, self._name)
 
     def __set__(self, segmenter: Segmenter, value: Any) -> None:
-        settings = replace(segmenter.settings, **{self._name: value})
-        segmenter.check_settings(settings)
-        segmenter.settings = settings
+        segmenter.change_settings(**{self._name: value})
 
 
 class Segmenter(Inference):
@@ -50,8 +48,9 @@ class Segmenter(Inference):
         settings: As :attr:`settings`; those of :class:`SegmentSettings` where None.
 
     Attributes:
-        settings: Those of every call that is given none. ``template``, ``visual_method``, ``zoom``
-            and ``reuse_below`` are attributes too, which change one field of them.
+        settings: Those of every call that is given none. Each of its fields is an attribute too,
+            which may be set at any time and changes that field; errors are those of
+            :meth:`change_settings`.
         still: Decides whether an image is encoded, where encodings are reused.
 
     Raises:
@@ -59,10 +58,11 @@ class Segmenter(Inference):
         ReuseError: As :meth:`check_settings`.
     """
 
-    template = _Default()
     visual_method = _Default()
     zoom = _Default()
     reuse_below = _Default()
+    reuse_frames = _Default()
+    prompts_at_once = _Default()
 
     def __init__(
         self,
@@ -78,6 +78,25 @@ class Segmenter(Inference):
         self._reused = False
         self._features: ImageFeatures | None = None
         self._image = np.zeros((0, 0, 3), np.uint8)
+
+    @property
+    def template(self) -> str:
+        """What phrases are put into; set to None, the card's."""
+        return self.card.template if self.settings.template is None else self.settings.template
+
+    @template.setter
+    def template(self, template: str | None) -> None:
+        self.change_settings(template=template)
+
+    def change_settings(self, **changes: Any) -> None:
+        """Change fields of :attr:`settings`.
+
+        Raises:
+            PromptError, ReuseError: As :class:`SegmentSettings` and :meth:`check_settings`.
+        """
+        settings = replace(self.settings, **changes)
+        self.check_settings(settings)
+        self.settings = settings
 
     def check_settings(self, settings: SegmentSettings) -> None:
         """Make sure that the model can follow settings; changes nothing.
@@ -157,7 +176,6 @@ class Segmenter(Inference):
         """
         return self.conditions(as_prompts(prompts), settings or self.settings)
 
-    @torch.inference_mode()
     def predict(
         self,
         prompts: Sequence[str | Prompt],
@@ -182,12 +200,7 @@ class Segmenter(Inference):
             RegionError: A region to zoom into is not usable for this image.
         """
         settings = settings or self.settings
-        wanted = _check_request(prompts, threshold, settings)
-        if self._features is None:
-            raise ImageError('There is no image to predict on: call set_image() first')
-        logits = self.decode_prompts(self._features, wanted, settings)
-        found = self.read(logits, wanted, threshold, self._image.shape[:2])
-        return self._refine(self._image, replace(found, reused=self._reused), settings)
+        return self._predict(_check_request(prompts, threshold, settings), threshold, settings)
 
     def segment(
         self,
@@ -200,7 +213,7 @@ class Segmenter(Inference):
         settings = settings or self.settings
         wanted = _check_request(prompts, threshold, settings)
         self.set_image(image, settings)
-        return self.predict(wanted, threshold, settings)
+        return self._predict(wanted, threshold, settings)
 
     @torch.inference_mode()
     def segment_batch(
@@ -237,7 +250,8 @@ class Segmenter(Inference):
                 'segment those of each size by themselves'
             )
         pixels = [self.preprocessor.pixels(image) for image in images]
-        answers = self.answer(pixels, [wanted] * len(images), settings)
+        condition = self.conditions(wanted, settings).expand(len(images), -1, -1)
+        answers = self.answer(pixels, condition)
         return [
             self._refine(image, self.read(logits, wanted, threshold, size), settings)
             for image, logits, size in zip(images, answers, sizes, strict=True)
@@ -263,14 +277,16 @@ class Segmenter(Inference):
         Raises:
             ImageError: There are no pixels, and no encoding to reuse.
         """
+        settings, features = settings or self.settings, self._encoded
         if pixels is not None:
             height, width = pixels.shape[2:]
             shape = self.preprocessor.shape_of(height, width)
             resized = self.preprocessor.resize_tensor(pixels, shape)
-            self._encoded = self.runtime.encode_image(self.preprocessor.normalise(resized))
-        if self._encoded is None:
+            features = self.runtime.encode_image(self.preprocessor.normalise(resized))
+            self._encoded = features if settings.reuse_below else None
+        if features is None:
             raise ImageError('There is no encoding to reuse: give the pixels of the image')
-        return self.decode_prompts(self._encoded, list(prompts), settings or self.settings)
+        return self.decode_prompts(features, list(prompts), settings)
 
     def release_caches(self) -> None:
         """Forget the image that was set and what the decoder knows of prompts, to free memory.
@@ -280,6 +296,17 @@ class Segmenter(Inference):
         self._features = None
         self.forget_encoding()
         self.embedder.release_features()
+
+    @torch.inference_mode()
+    def _predict(
+        self, prompts: list[Prompt], threshold: float | None, settings: SegmentSettings
+    ) -> Segmentation:
+        """Segment the image that was set; the request has been checked."""
+        if self._features is None:
+            raise ImageError('There is no image to predict on: call set_image() first')
+        logits = self.decode_prompts(self._features, prompts, settings)
+        found = self.read(logits, prompts, threshold, self._image.shape[:2])
+        return self._refine(self._image, replace(found, reused=self._reused), settings)
 
     def _is_still(self, pixels: Tensor, settings: SegmentSettings) -> bool:
         """See :meth:`is_still`; pixels as they were resized."""

@@ -19,7 +19,6 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from clipseg_model.atomic_files import write_atomically
 from clipseg_model.errors import ImageError
 from clipseg_model.images import IMAGE_SUFFIXES, VIDEO_SUFFIXES, read_image
 from clipseg_model.instances import check_min_area
@@ -96,9 +95,9 @@ class FileRunner:
     """Segments one file after the other with the same prompts.
 
     Results go to the folder ``output``, which is made if missing. ``threshold`` is as
-    :meth:`Segmenter.predict` takes it; ``min_area`` the least area of the parts of masks that are
-    written, pixels, of which None writes none; ``colours`` those of prompts on overlays, by name or
-    number.
+    :meth:`Segmenter.predict` takes it; ``frame_masks`` writes the masks of every frame of a video
+    too; ``min_area`` is the least area of the parts of masks that are written, pixels, of which
+    None writes none; ``colours`` are those of prompts on overlays, by name or number.
 
     Raises:
         ColourError: A colour is that of no prompt.
@@ -313,6 +312,6 @@ def _write_image(path: Path, image: NDArray[np.uint8]) -> None:
 
 def _write_text(path: Path, text: str) -> None:
     try:
-        write_atomically(path, text + '\n')
+        path.write_text(text + '\n', encoding='utf-8')
     except OSError as error:
         raise ImageError(f'{path} cannot be written: {error}') from error

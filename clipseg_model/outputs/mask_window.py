@@ -51,6 +51,7 @@ def find_window(result: PromptResult) -> Box | None:
     seen = _seen(result)
     if result.close_ups is not None:
         return seen
+    # Interpolation never exceeds the highest of the logits that it takes from.
     on = result.logits > result.cut - _MARGIN
     x, y, width, height = cv2.boundingRect(on.view(np.uint8))
     if not width:
@@ -104,6 +105,8 @@ def _seen(result: PromptResult) -> Box:
 
 def _stretch(first: int, count: int, of: int, start: int, stop: int) -> tuple[int, int]:
     """Find the pixels, ``start`` to ``stop``, that some rows or columns of logits can influence."""
+    # Pixel y lies at (y - start + 1/2) · of / size - 1/2 between the logits, and takes from the two
+    # next to it.
     scale = (stop - start) / of
     low = start + math.floor((first - 0.5) * scale - 0.5)
     high = start + math.ceil((first + count + 0.5) * scale - 0.5)

@@ -14,7 +14,7 @@ from clipseg_model.modeling.base import PromptFeatures
 from clipseg_model.modeling.masked_attention import masked_attention
 from clipseg_model.modeling.preprocessing import Preprocessor
 from clipseg_model.prompting.templates import find_captions
-from clipseg_model.prompting.visual_prompt import DEFAULT_METHOD, find_method, visual_prompt
+from clipseg_model.prompting.visual_prompt import find_method, visual_prompt
 from clipseg_model.prompts import Prompt
 from clipseg_model.runtime.base import Runtime
 
@@ -94,8 +94,8 @@ class PromptEmbedder:
     def features(
         self,
         prompts: Sequence[Prompt],
-        template: str | None = None,
-        visual_method: str = DEFAULT_METHOD,
+        template: str | None,
+        visual_method: str,
     ) -> PromptFeatures:
         """Return what the decoder needs of a set of prompts, kept for the frames that follow.
 
@@ -127,8 +127,8 @@ class PromptEmbedder:
     def conditions(
         self,
         prompts: Sequence[Prompt],
-        template: str | None = None,
-        visual_method: str = DEFAULT_METHOD,
+        template: str | None,
+        visual_method: str,
     ) -> Tensor:
         """Return conditional vectors (P, E); see :meth:`clipseg_model.segmenter.Segmenter.embed`.
 

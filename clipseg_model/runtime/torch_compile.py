@@ -30,6 +30,7 @@ def share_graphs() -> None:
 
     Up to torch 2.12, ``torch.compile`` keeps them in a ``threading.local`` of the thread that first
     imported it, and every other thread fails with a bare AssertionError (pytorch issue 123177).
+    Threads take turns, as graphs require: a segmenter is for one thread at a time.
     """
     from torch._inductor import cudagraph_trees
 

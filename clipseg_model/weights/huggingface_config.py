@@ -130,7 +130,7 @@ def to_our_config(
         _require(vision, 'num_channels', 3)
         _require(text, 'vocab_size', VOCABULARY)
         refined = bool(own['use_complex_transposed_convolution'])
-        if refined and (patch := _side(vision['patch_size'])) != 16:
+        if refined and (patch := _side(vision, 'patch_size')) != 16:
             raise ValueError(
                 f'patch_size is {patch}, and must be 16 with use_complex_transposed_convolution: '
                 'with others, transformers makes an output of another size than the input'
@@ -227,10 +227,10 @@ def _overrides(
         'embed_dim': embed_dim,
         'quick_gelu': _ACTIVATIONS[activation],
         'vision_cfg': {
-            'image_size': _side(vision['image_size']),
+            'image_size': _side(vision, 'image_size'),
             'layers': int(vision['num_hidden_layers']),
             'width': int(vision['hidden_size']),
-            'patch_size': _side(vision['patch_size']),
+            'patch_size': _side(vision, 'patch_size'),
         },
         'text_cfg': {
             'context_length': int(text['max_position_embeddings']),
@@ -242,7 +242,10 @@ def _overrides(
     }
     head_width, rest = divmod(vision['hidden_size'], vision['num_attention_heads'])
     if rest:
-        raise ValueError('num_attention_heads must be a divisor of hidden_size')
+        raise ValueError(
+            f'num_attention_heads is {vision["num_attention_heads"]}, and must be a divisor of '
+            f'hidden_size, {vision["hidden_size"]}'
+        )
     if head_width != 64:
         wanted['vision_cfg']['head_width'] = head_width
     for section, tower in (('vision_cfg', vision), ('text_cfg', text)):
@@ -257,9 +260,11 @@ def _overrides(
 
 def _normalisation(processor: Mapping[str, Any]) -> tuple[list[float], list[float], int]:
     wanted = {'do_resize': True, 'do_normalize': True, 'do_rescale': True, 'resample': _BILINEAR}
+    given = {**wanted, **processor}
     for key, value in wanted.items():
-        _require({key: value, **processor}, key, value)
-    _require({'do_center_crop': processor.get('do_center_crop') or False}, 'do_center_crop', False)
+        _require(given, key, value)
+    if processor.get('do_center_crop'):
+        _require(processor, 'do_center_crop', False)
     factor = processor.get('rescale_factor', 1 / 255)
     if not math.isclose(factor, 1 / 255):
         raise ValueError(f'rescale_factor is {factor}, and must be 1 / 255')
@@ -328,11 +333,12 @@ def _tokenizer_files() -> dict[str, str]:
     }
 
 
-def _side(value: Any) -> int:
+def _side(settings: Mapping[str, Any], key: str) -> int:
     """Return the side of a square that is given as a number or as two."""
+    value = settings[key]
     if isinstance(value, (list, tuple)):
         if len(value) != 2 or value[0] != value[1]:
-            raise ValueError(f'{value!r} is no square')
+            raise ValueError(f'{key} is {value!r}, and must be square')
         value = value[0]
     return int(value)
 

@@ -39,6 +39,7 @@ def test_all_images_are_encoded_and_decoded_in_one_call(
     segmenter: Segmenter, images: list[NDArray[np.uint8]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     segmenter.prepare(PROMPTS)
+    conditions = segmenter.embedder.conditions
     encode, decode, calls = segmenter.model.encode_image, segmenter.model.decode, []
 
     def spy_encode(pixels: torch.Tensor) -> Any:
@@ -49,11 +50,16 @@ def test_all_images_are_encoded_and_decoded_in_one_call(
         calls.append(('decode', len(images)))
         return decode(features, condition)
 
+    def spy_conditions(*arguments: Any) -> torch.Tensor:
+        calls.append(('conditions', len(arguments[0])))
+        return conditions(*arguments)
+
+    monkeypatch.setattr(segmenter.embedder, 'conditions', spy_conditions)
     monkeypatch.setattr(segmenter.model, 'encode_image', spy_encode)
     monkeypatch.setattr(segmenter.model, 'decode', spy_decode)
     segmenter.segment_batch(images[:2], PROMPTS[:2])
-    assert [name for name, _ in calls] == ['encode', 'decode']
-    assert calls[0] == ('encode', 2)
+    assert [name for name, _ in calls] == ['conditions', 'encode', 'decode']
+    assert calls[1] == ('encode', 2)
 
 
 def test_what_is_no_batch(segmenter: Segmenter, images: list[NDArray[np.uint8]]) -> None:

@@ -6,6 +6,8 @@ with :class:`clipseg_model.cuda_streams.CudaStreams`.
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -199,3 +201,20 @@ def test_on_cuda(segmenter: Segmenter, image: NDArray[np.uint8]) -> None:
         right = on_gpu.segment(frame, PROMPTS)
         for one, other in zip(under_way.result().results, right.results, strict=True):
             np.testing.assert_allclose(one.logits, other.logits, atol=0.05)
+
+
+def test_an_answer_to_come_keeps_no_pixels_on_the_device(
+    segmenter: Segmenter, image: NDArray[np.uint8], streams: Record, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uploaded = []
+    infer = segmenter.infer
+
+    def spy(pixels: torch.Tensor, *arguments: Any) -> torch.Tensor:
+        uploaded.append(weakref.ref(pixels))
+        return infer(pixels, *arguments)
+
+    monkeypatch.setattr(segmenter, 'infer', spy)
+    pending = StreamedSegmenter(segmenter, streams).start(image, PROMPTS)
+    gc.collect()
+    assert [pixels() for pixels in uploaded] == [None]
+    assert len(pending.result().results) == 2

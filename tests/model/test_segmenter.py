@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import fields
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -116,14 +117,13 @@ class TestPrompts:
     def test_mixed_prompts(
         self, segmenter: Segmenter, image: NDArray[np.uint8], weight: float
     ) -> None:
-        with torch.inference_mode():
-            text, example, mixed = segmenter.embedder.conditions(
-                [
-                    Prompt('a mug'),
-                    Prompt(image=image),
-                    Prompt('a mug', image=image, weight=weight),
-                ]
-            )
+        text, example, mixed = segmenter.embed(
+            [
+                Prompt('a mug'),
+                Prompt(image=image),
+                Prompt('a mug', image=image, weight=weight),
+            ]
+        )
         torch.testing.assert_close(mixed, weight * text + (1 - weight) * example)
 
     def test_weight_is_the_share_of_the_text(
@@ -332,3 +332,27 @@ class TestSettings:
         segmenter.settings = SegmentSettings(template='a {}')
         segmenter.visual_method = 'crop'
         assert segmenter.settings == SegmentSettings('a {}', 'crop')
+
+    def test_each_is_an_attribute(self, segmenter: Segmenter) -> None:
+        for field in fields(SegmentSettings):
+            assert hasattr(Segmenter, field.name), field.name
+        segmenter.prompts_at_once = 2
+        segmenter.reuse_frames = 7
+        assert segmenter.settings == SegmentSettings(prompts_at_once=2, reuse_frames=7)
+
+
+class TestWithoutReuse:
+    def test_answers_share_no_memory(self, segmenter: Segmenter, image: NDArray[np.uint8]) -> None:
+        segmenter.set_image(image)
+        first, second = (segmenter.predict(PROMPTS).results[0].logits for _ in range(2))
+        np.testing.assert_array_equal(first, second)
+        assert not np.shares_memory(first, second)
+
+    def test_an_inferred_encoding_is_not_kept(
+        self, segmenter: Segmenter, image: NDArray[np.uint8]
+    ) -> None:
+        pixels = torch.from_numpy(image).permute(2, 0, 1)[None]
+        wanted = segmenter.prepare(PROMPTS)
+        segmenter.infer(pixels, wanted)
+        with pytest.raises(ImageError, match='no encoding to reuse'):
+            segmenter.infer(None, wanted)

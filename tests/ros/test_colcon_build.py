@@ -22,6 +22,7 @@ pytestmark = [
     pytest.mark.timeout(400),
 ]
 
+
 def clean_environment(domain: int) -> dict[str, str]:
     """What a fresh terminal has, with the Python environment activated, and nothing sourced."""
     binaries = str(Path(sys.executable).parent)
@@ -45,9 +46,7 @@ def ament_prefix_path() -> str:
 
 
 @pytest.fixture(scope='module')
-def workspace(
-    tmp_path_factory: pytest.TempPathFactory, own_domain: int, repository: Path
-) -> Path:
+def workspace(tmp_path_factory: pytest.TempPathFactory, own_domain: int, repository: Path) -> Path:
     """A workspace with a built copy of the package."""
     folder = tmp_path_factory.mktemp('workspace')
     copy_checkout(repository, folder / 'src' / 'clipseg_ros')

@@ -45,7 +45,9 @@ class Settings(StrictSettings):
     """One training run."""
 
     name: str
-    model: dict[str, Any] = Field(description='configuration for clipseg_model.build_clipseg')
+    model: dict[str, Any] = Field(
+        description='configuration for clipseg_model.modeling.clipseg.build_clipseg'
+    )
     frozen: Path = Field(description='weights made by training.bundled.frozen_parts')
     data: DataSettings
     losses: LossWeights = LossWeights()

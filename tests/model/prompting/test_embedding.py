@@ -30,6 +30,7 @@ class TestTemplates:
         calls = Calls(templated, monkeypatch)
         templated.prepare(['red chair'])
         assert calls.texts == [['a red chair to sit on']]
+        assert templated.template == 'a {} to sit on'
 
     def test_chosen_before_the_cards(
         self, segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch
@@ -81,7 +82,7 @@ class TestTemplates:
             segmenter.template = 'nine'
         with pytest.raises(PromptError, match="no template 'nine'"):
             SegmentSettings(template='nine')
-        assert segmenter.template is None
+        assert segmenter.template == '{}'
 
 
 class TestVisualMethods:
