@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from clipseg_model.model_card import ModelCard
 from clipseg_model.modeling.base import SegmentationModel
-from training.datasets.samples import StrictSettings
+from training.datasets.samples import StrictSettings, evenly_spread
 from training.datasets.sources import check_source, open_source
-from training.evaluation.modes import Evaluation, EvaluationError, evaluate, evenly_spread
+from training.evaluation.modes import Evaluation, EvaluationError, evaluate
 from training.metrics.pixels import BINS
 
 

@@ -35,7 +35,7 @@ def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> lis
     return [f'| {" | ".join(line)} |' for line in lines]
 
 
-def write_figures(path: Path | None, report: Mapping[str, Any]) -> None:
+def write_figures(path: Path | None, report: Mapping[str, Any] | Sequence[Any]) -> None:
     """Write the figures as JSON, if there is a path."""
     if path is not None:
         write_atomically(path, json.dumps(report, indent=2) + '\n')

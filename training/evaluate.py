@@ -23,12 +23,13 @@ import numpy as np
 from rich.console import Console
 from tqdm import tqdm
 
-from clipseg_model import Prompt, Segmenter, create_model
+import training.evaluation.scripts as scripts
+from clipseg_model import Prompt, Segmenter
 from training.console import print_table, write_figures
 from training.datasets.tabletop import TabletopViews
 from training.evaluation import data_command
 from training.metrics.classes import EMPTY_SHARE, absent_figures
-from training.metrics.pixels import BINS, PixelStatistics
+from training.metrics.pixels import BINS, PixelStatistics, intersection_and_union
 
 #: Prompts asked of each view, at most, by group.
 PRESENT_PROMPTS = 10
@@ -114,8 +115,7 @@ def evaluate_views(
                 targets.append(words[query.prompt.text or ''])
             elif query.group not in ('absent', 'support_image'):
                 targets.append(groups['all_text'])
-            intersection = int(np.count_nonzero(result.mask & truth))
-            union = int(np.count_nonzero(result.mask | truth))
+            intersection, union = intersection_and_union(result.mask, truth)
             for group in targets:
                 group.pixels.add(result.probability, truth)
                 group.intersection += intersection
@@ -184,21 +184,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('model', help='name of a model, or a checkpoint')
+    scripts.add_model(parser)
     parser.add_argument('--data', type=Path, required=True, help='folder of the rendered splits')
     parser.add_argument('--split', action='append', default=[], help='split to report on')
     parser.add_argument('--calibrate', metavar='SPLIT', help='choose thresholds on this split')
     parser.add_argument('--empty', type=float, default=0.9, help='absent prompts to keep empty')
     parser.add_argument('--views', type=int, default=10**9, help='views of each split, at most')
     parser.add_argument('--seed', type=int, default=0, help='seed of the prompts drawn')
-    parser.add_argument('--device', default='auto')
-    parser.add_argument('--threads', type=int, help='threads of the model on a CPU')
+    scripts.add_device(parser)
     parser.add_argument('--input-size', type=int, help="side of the model's input; its own")
-    parser.add_argument('--output', type=Path, help='JSON file for the figures')
     args = parser.parse_args()
-    segmenter = create_model(
-        args.model, device=args.device, threads=args.threads, input_size=args.input_size
-    )
+    segmenter = scripts.load_segmenter(args, input_size=args.input_size)
     report: dict[str, Any] = {'model': args.model, 'input_size': segmenter.card.input_size}
     if args.calibrate:
         views = TabletopViews(args.data / args.calibrate)

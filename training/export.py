@@ -31,6 +31,7 @@ from training.bundled.losses import JointTraining
 from training.calibrate import calibrate
 from training.evaluation.data_command import read_data
 from training.loop.processes import begin_accelerator
+from training.loop.run_folder import RunFolder
 from training.publish import PublishError, quality, read_evaluation, write_folder
 
 DESCRIPTION = 'Demonstration model of this project: tiny, and knows rendered scenes only.'
@@ -75,7 +76,7 @@ def history(run: Path) -> list[dict[str, Any]]:
 
 def export_tabletop(args: argparse.Namespace) -> None:
     """Export a run of training.train_tabletop."""
-    state = torch.load(args.run / 'state.pt', map_location='cpu', weights_only=True)
+    state = RunFolder(args.run).load(args.run / 'state.pt')
     records = history(args.run)
     settings = records[-1]['settings']
     joint = JointTraining(build_clipseg(settings['model']))

@@ -18,6 +18,7 @@ from clipseg_model.modeling.base import SegmentationModel
 from clipseg_model.modeling.clipseg import CLIPSeg
 from clipseg_model.weights.checkpoints import save_checkpoint
 from clipseg_model.weights.huggingface import save_huggingface
+from training.console import markdown_table
 
 #: Licences that the hub knows by these names.
 LICENCES = (
@@ -209,9 +210,8 @@ def _figures(card: ModelCard) -> str:
         lines += [
             f'{data}; {measured["mode"]} mode, pixels: {measured["pixels"]}, '
             f'{measured["samples"]} samples, at the threshold:\n',
-            '| ' + ' | '.join(name for name, _ in shown) + ' |',
-            '|' + '---|' * len(shown),
-            '| ' + ' | '.join(f'{value:.4f}' for _, value in shown) + ' |\n',
+            *markdown_table([name for name, _ in shown], [[f'{value:.4f}' for _, value in shown]]),
+            '',
         ]
     return '\n'.join(['## Measured\n', *lines]) if lines else ''
 

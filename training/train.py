@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import os
 import sys
 from collections.abc import Iterator
@@ -29,7 +28,9 @@ from tqdm import tqdm
 
 from clipseg_model.errors import ClipsegError
 from clipseg_model.model_card import ModelCard
+from clipseg_model.modeling.base import SegmentationModel
 from clipseg_model.weights.checkpoints import save_checkpoint
+from training.console import write_figures
 from training.datasets.sources import open_source
 from training.loop.activations import CachedActivations
 from training.loop.feeding import Drawn, DrawnPictures, Load, Order, feed
@@ -68,7 +69,8 @@ def train(settings: Settings, output: Path, resume: bool = False) -> Path:
     torch.manual_seed(settings.seed)
     model, card = begin_model(settings)
     learner = Learner(model)
-    drawn, samples = open_data(settings, learner)
+    frozen = frozen_fingerprint(model)
+    drawn, samples = open_data(settings, model, frozen)
     order = Order(
         samples,
         settings.seed,
@@ -85,7 +87,6 @@ def train(settings: Settings, output: Path, resume: bool = False) -> Path:
     schedule = CosineAnnealingWarmRestarts(
         optimizer, settings.cycle(samples), eta_min=settings.schedule.final_rate
     )
-    frozen = frozen_fingerprint(model)
     module, optimizer = accelerator.prepare(learner, optimizer)
     run = Run(settings, folder, accelerator, learner, optimizer, samples, frozen)
     if state is not None:
@@ -112,13 +113,14 @@ def train(settings: Settings, output: Path, resume: bool = False) -> Path:
     return folder.model
 
 
-def open_data(settings: Settings, learner: Learner) -> tuple[Drawn | Shards, int]:
-    """Open pictures, or activations that were cached, and return the number of samples too."""
+def open_data(
+    settings: Settings, model: SegmentationModel, frozen: str
+) -> tuple[Drawn | Shards, int]:
+    """Open pictures, or activations of these towers that were cached, and count the samples."""
     if settings.activations is not None:
         where = settings.activations
         cached = Shards.at(where) if settings.stream else CachedActivations(Path(where))
-        model = learner.model
-        cached.check(settings, model.config(), frozen_fingerprint(model))
+        cached.check(settings, model.config(), frozen)
         return cached, cached.samples
     source = open_source(settings.data)
     return DrawnPictures(source, settings.prompts, settings.drawn_by), len(source)
@@ -182,7 +184,7 @@ def not_finite(run: Run, load: Load) -> RunError:
             load.batch.keys, load.places, load.batch.texts, strict=True
         )
     ]
-    path.write_text(json.dumps({'iteration': run.step, 'samples': samples}, indent=2))
+    write_figures(path, {'iteration': run.step, 'samples': samples})
     shown = ', '.join(load.batch.keys[:5]) + (' …' if len(samples) > 5 else '')
     return RunError(
         f'the loss is not finite at iteration {run.step}, on the samples {shown} (all of them, '

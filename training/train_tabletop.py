@@ -10,7 +10,6 @@ state, from which ``--resume`` goes on.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import time
 from collections import defaultdict
@@ -31,6 +30,7 @@ from training.bundled.inputs import draw_window, prepare
 from training.bundled.losses import JointTraining
 from training.bundled.optimizers import RunState
 from training.bundled.settings import Settings, load_settings
+from training.console import write_figures
 from training.datasets.tabletop import TabletopViews, endless_rows, make_batch
 from training.loop.processes import begin_accelerator
 from training.loop.run_folder import RunError, RunFolder
@@ -133,7 +133,7 @@ def not_finite(
 ) -> RunError:
     """Write down which scenes made a loss that is not finite."""
     seeds = [views.records[view]['seed'] for view in rows]
-    (folder.path / f'non_finite_{iteration}_{rank}.json').write_text(json.dumps(seeds))
+    write_figures(folder.path / f'non_finite_{iteration}_{rank}.json', seeds)
     return RunError(f'the loss is not finite at iteration {iteration}, scenes {seeds}')
 
 

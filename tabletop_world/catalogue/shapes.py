@@ -83,7 +83,7 @@ def merge(meshes: Sequence[Mesh]) -> Mesh:
 
 
 def _oriented(vertices: Array, normals: Array, uv: Array, faces: NDArray[np.int32]) -> Mesh:
-    """Drop triangles without area and turns those that face against their normals."""
+    """Drop triangles without area, and turn those that face against their normals."""
     corners = vertices[faces]
     across = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     solid = np.einsum('ij,ij->i', across, across) > 1e-22

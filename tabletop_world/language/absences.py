@@ -138,10 +138,10 @@ class _Negative(Speaker):
         subject, reference = self._some(subject_category), self._some(reference_category)
         if self.draw.random() < 0.15:
             subject = Noun(None, (), Items())
-        query, wording, structure = self.relate(subject, self.draw.choice(options), reference)
+        query, wording = self.relate(subject, self.draw.choice(options), reference)
         if not self.holds_nowhere(query):
             return None
-        return Phrase(wording(1), 'relation', frozenset(), structure)
+        return Phrase(wording(1), 'relation', frozenset(), structure_of(subject))
 
     def _some(self, category: str) -> Noun:
         """Return a name of a category, with the colour of one in view half of the time."""

@@ -57,7 +57,7 @@ class _Positive(Speaker):
     def offer(
         self, query: Query, kind: str, wording: Callable[[int], str], structure: Structure
     ) -> bool:
-        """Add a phrase if it is certain and large enough; returns whether it is."""
+        """Add a phrase if it is certain and large enough; return whether it is."""
         answer = self.view.ask(query)
         if answer.maybe or not answer.yes:
             return False
@@ -99,7 +99,7 @@ class _Positive(Speaker):
                 break
 
     def say_colours(self) -> None:
-        """Colour and name of the things in view; colours alone; colours of families."""
+        """Add colour and name of the things in view, colours alone, and colours of families."""
         for thing in self.draw.sample(self.shown, min(len(self.shown), 12)):
             noun = self.coloured(thing, self.name(thing.category))
             if noun is not None:
@@ -117,7 +117,7 @@ class _Positive(Speaker):
                     self.offer_noun(noun_of(name, [COLOUR_MODIFIERS[colour]]))
 
     def say_attributes(self) -> None:
-        """Size, pattern, material and state, with a name or alone; the largest and its like."""
+        """Add size, pattern, material and state, with a name or alone, and the largest thing."""
         for thing in self.draw.sample(self.shown, min(len(self.shown), 8)):
             options = self.attributes(thing)
             if not options:
@@ -172,8 +172,8 @@ class _Positive(Speaker):
             said += self._say_relation(noun, relation, self.reference(second))
 
     def _say_relation(self, subject: Noun, relation: Relation, reference: Noun) -> bool:
-        query, wording, structure = self.relate(subject, relation, reference)
-        return self.offer(query, 'relation', wording, structure)
+        query, wording = self.relate(subject, relation, reference)
+        return self.offer(query, 'relation', wording, structure_of(subject))
 
     def say_affordances(self) -> None:
         """Add what the things in view are good for."""
@@ -190,7 +190,7 @@ class _Positive(Speaker):
         return self.offer(Affords(affordance), 'affordance', lambda _: text, Structure(text))
 
     def say_surfaces(self) -> None:
-        """Table top, floor and wall."""
+        """Add table top, floor and wall."""
         for surface in SURFACES:
             bits = self.view.by_category.get(surface, 0) & self.view.visible
             if not bits:

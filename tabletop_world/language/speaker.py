@@ -19,10 +19,8 @@ from tabletop_world.language.wording import (
     STATE_MODIFIERS,
     Modifier,
     Noun,
-    Structure,
     is_uncountable,
     noun_of,
-    structure_of,
     with_article,
     word_noun,
 )
@@ -93,8 +91,8 @@ class Speaker:
 
     def relate(
         self, subject: Noun, relation: Relation, reference: Noun
-    ) -> tuple[Query, Callable[[int], str], Structure]:
-        """Return question, wording and structure of a relation."""
+    ) -> tuple[Query, Callable[[int], str]]:
+        """Return question and wording of a relation."""
         query = all_of([subject.query, Related(relation, reference.query)])
         words = relation.words
         said = words[0] if self.draw.random() < 0.4 else self.draw.choice(words)
@@ -111,6 +109,4 @@ class Speaker:
                 return f'{first} {said.format(text)}'
             return f'{first} {said} {word_noun(reference, self.draw, 1, definite=True)}'
 
-        predicate = said.replace(' {}', '')
-        reference_name = 'object' if reference.name is None else reference.name.singular
-        return query, wording, structure_of(subject, ((predicate, reference_name),))
+        return query, wording

@@ -41,12 +41,10 @@ class Structure:
     Attributes:
         name: The noun, or the whole phrase where it has no noun of its own.
         attributes: Colours and other attributes.
-        relations: Pairs of a predicate and the name of what it refers to.
     """
 
     name: str
     attributes: tuple[str, ...] = ()
-    relations: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -208,10 +206,10 @@ def word_noun(noun: Noun, draw: random.Random, count: int, *, definite: bool = F
     return text
 
 
-def structure_of(noun: Noun, relations: tuple[tuple[str, str], ...] = ()) -> Structure:
-    """Return how a noun, with relations to others, is built in PhraseCut's terms."""
+def structure_of(noun: Noun) -> Structure:
+    """Return how a noun is built in PhraseCut's terms."""
     name = 'object' if noun.name is None else noun.name.singular
-    return Structure(name, tuple(m.label for m in noun.modifiers), relations)
+    return Structure(name, tuple(m.label for m in noun.modifiers))
 
 
 def is_uncountable(noun: Noun) -> bool:

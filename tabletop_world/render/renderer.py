@@ -46,7 +46,7 @@ class _Graphics:
             ) from error
 
     def run(self, task: Callable[[], _Result]) -> _Result:
-        """Run a task in the thread and returns its result."""
+        """Run a task in the thread, and return its result."""
 
         def with_context() -> _Result:
             if self._context is None:

@@ -28,7 +28,6 @@ _PAIRINGS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ('pan', ()),
 )  # a thing that holds others, and what is put on it (if empty: whatever fills it)
 _ON_PLATE = (*_FOODS, 'mug', 'candle', 'glass')
-_WOODEN = ('spoon', 'spatula')
 _LYING = ('bottle', 'can')
 
 
@@ -232,15 +231,7 @@ def furnish_floor(
 ) -> list[Item]:
     """Choose furniture, things on the floor and small things on and in them.
 
-    Args:
-        rng: Source of everything drawn.
-        room: The room, made for this kind of scene.
-        towards: Azimuth of the viewers, radians; fronts are turned to them.
-        split: Held-out pairs may be drawn in ``unseen_pairs`` alone.
-        first: (colour, category) of an item that must be there and in front, or None.
-
-    Returns:
-        The items that found a place, the one asked for first.
+    It takes and returns what :func:`furnish_tabletop` does.
     """
     held_out = split == 'unseen_pairs'
     names = [c.name for c in CATEGORIES.values() if 'floor' in c.places]

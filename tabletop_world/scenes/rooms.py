@@ -53,7 +53,7 @@ def _picture(image: np.ndarray, gloss: float = 0.05) -> Finish:
 
 
 def _floor(rng: np.random.Generator) -> tuple[str, str, str, Finish]:
-    """Colour, pattern, material and finish of a floor."""
+    """Draw colour, pattern, material and finish of a floor."""
     draw = rng.random()
     if draw < 0.45:
         rgb = (0.52, 0.34, 0.19) if rng.random() < 0.5 else draw_rgb('brown', rng)
@@ -72,7 +72,7 @@ def _floor(rng: np.random.Generator) -> tuple[str, str, str, Finish]:
 
 
 def _wall(rng: np.random.Generator) -> tuple[str, str, Finish]:
-    """Colour, pattern and finish of the walls."""
+    """Draw colour, pattern and finish of the walls."""
     draw = rng.random()
     if draw < 0.35:
         return 'white', 'plain', Finish(draw_rgb('white', rng), specular=0.02)
@@ -91,7 +91,7 @@ def _wall(rng: np.random.Generator) -> tuple[str, str, Finish]:
 
 
 def _top(rng: np.random.Generator) -> tuple[str, str, str, Finish]:
-    """Colour, pattern, material and finish of a table top."""
+    """Draw colour, pattern, material and finish of a table top."""
     draw = rng.random()
     if draw < 0.45:
         rgb = (0.60, 0.40, 0.23) if rng.random() < 0.5 else draw_rgb('brown', rng)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pkgutil
 import re
 import subprocess
 import sys
@@ -69,6 +70,16 @@ def test_files_and_data_sets_that_the_page_names_are_there(repository):
     assert listed == there - {'tabletop', 'tabletop_finish', 'own'}
     for name in re.findall(r'\{dataset: ([\w+-]+)', text):
         assert name in SOURCES
+
+
+def test_modules_and_functions_that_any_page_names_exist(repository):
+    ours = r'(?<![\w./-])(?:clipseg_model|training|tabletop_world|metrics)(?:\.[A-Za-z_]\w*)+'
+    pages = [*repository.glob('*.md'), *(repository / 'docs').glob('*.md')]
+    named = {name for page in pages for name in re.findall(ours, page.read_text())}
+    named = {name for name in named if not name.endswith('.md')}
+    assert len(named) > 30
+    for name in sorted(named):
+        pkgutil.resolve_name(f'training.{name}' if name.startswith('metrics.') else name)
 
 
 @pytest.mark.slow

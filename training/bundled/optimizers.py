@@ -9,7 +9,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
-from torch.optim.swa_utils import AveragedModel
+from torch.optim.swa_utils import PARAM_LIST, AveragedModel, get_ema_multi_avg_fn
 
 from training.bundled.losses import JointTraining
 from training.bundled.settings import Settings
@@ -35,8 +35,12 @@ class RunState:
             self.average.module.load_state_dict(saved['average'])
             self.average.n_averaged.fill_(self.iteration)
             for optimizer, state in zip(self._optimizers, saved['optimizers'], strict=True):
+                given = [(group['lr'], group['weight_decay']) for group in optimizer.param_groups]
                 optimizer.load_state_dict(state)
-        # The rates of the iteration that comes next: those of the settings, not the saved ones.
+                # Rates and decays are those of the settings, not the saved ones.
+                for group, (rate, decay) in zip(optimizer.param_groups, given, strict=True):
+                    group['initial_lr'], group['weight_decay'] = rate, decay
+        # The rates of the iteration that comes next.
         last = self.iteration - 1
         self._schedules = [
             LambdaLR(optimizer, settings.rate_factor, last) for optimizer in self._optimizers
@@ -103,7 +107,9 @@ def build_optimizers(module: nn.Module, settings: Settings) -> list[torch.optim.
 def moving_average(module: nn.Module, decay: float) -> AveragedModel:
     """Return a copy of a module that follows it as an exponential moving average, fast at first."""
 
-    def follow(average: Tensor, weight: Tensor, count: Tensor | int) -> Tensor:
-        return average.lerp(weight, 1 - min(decay, float((1 + count) / (10 + count))))
+    def follow(averages: PARAM_LIST, weights: PARAM_LIST, count: Tensor | int) -> None:
+        number = int(count)
+        step = get_ema_multi_avg_fn(min(decay, (1 + number) / (10 + number)))
+        step(averages, weights, count)
 
-    return AveragedModel(module, avg_fn=follow).requires_grad_(False)
+    return AveragedModel(module, multi_avg_fn=follow).requires_grad_(False)

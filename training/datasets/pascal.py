@@ -12,9 +12,10 @@ picture is asked once, for a random one of its classes, and supports fill as man
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -172,17 +173,14 @@ class Pascal5i(NamedSamples):
         self.pictures: list[str] = []
         items, large = [], []
         for name in self.source.listed(settings.split):
-            try:
+            with self.problems.counted():
                 counts = np.bincount(self.source.labels(name).ravel(), minlength=256)
-            except BadRecord as bad:
-                self.problems.found(bad)
-                continue
-            enough = [number for number in asked if counts[number] >= settings.min_pixels]
-            if enough:
-                picture = len(self.pictures)
-                self.pictures.append(name)
-                items += [(picture, number) for number in asked if counts[number]]
-                large += [(picture, number) for number in enough]
+                enough = [number for number in asked if counts[number] >= settings.min_pixels]
+                if enough:
+                    picture = len(self.pictures)
+                    self.pictures.append(name)
+                    items += [(picture, number) for number in asked if counts[number]]
+                    large += [(picture, number) for number in enough]
         words = WORDS if settings.names == 'words' else {}
         names = {number: words.get(number, VOC_NAMES[number]) for number in asked}
         self.index(items, names, settings.folder, large)
@@ -250,7 +248,7 @@ class PascalZeroShot:
     def __len__(self) -> int:
         return len(self.pictures)
 
-    def each(self, indices: Any = None) -> Any:
+    def each(self, indices: Iterable[int] | None = None) -> Iterator[Scene]:
         """Yield scenes in order, those of ``indices`` or all; broken ones are left out."""
         for index in range(len(self)) if indices is None else indices:
             with self.problems.counted():

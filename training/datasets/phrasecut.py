@@ -138,10 +138,7 @@ class PhraseCut(SampleSource):
         self._distinct = sorted(self.by_phrase)
         self._shown = [sample for sample in range(len(self.phrases)) if self._is_shown(sample)]
         if not self._shown:
-            raise DataError(
-                f'{settings.folder} has no sample for {settings.model_dump(mode="json")}; '
-                f'{self.problems.summary() or "the settings leave none over"}'
-            )
+            raise self.problems.nothing_left(settings.folder, settings)
 
     def __len__(self) -> int:
         return len(self._shown)

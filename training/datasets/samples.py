@@ -12,14 +12,14 @@ from abc import ABC, abstractmethod
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from clipseg_model.errors import ClipsegError
 
@@ -80,11 +80,30 @@ class BadRecords:
             for kind, count in sorted(self.counts.items())
         )
 
+    def nothing_left(self, folder: Path, settings: BaseModel) -> DataError:
+        """Return the error for a data set without a sample."""
+        return DataError(
+            f'{folder} has no sample for {settings.model_dump(mode="json")}; '
+            f'{self.summary() or "the settings leave none over"}'
+        )
+
 
 class StrictSettings(BaseModel):
     """Base of the settings of a data set: unknown keys are errors, values are checked."""
 
     model_config = ConfigDict(extra='forbid', frozen=True)
+
+
+def mistakes_in(error: ValidationError) -> list[str]:
+    """Return each mistake in settings: the key, what is wrong, and the value seen."""
+    found = []
+    for mistake in error.errors():
+        key = '.'.join(map(str, mistake['loc'])) or 'settings'
+        # A message of our own says what was seen.
+        own = mistake['type'] in ('missing', 'value_error')
+        seen = '' if own else f', not {mistake["input"]!r}'
+        found.append(f'{key}: {mistake["msg"].removeprefix("Value error, ")}{seen}')
+    return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,6 +171,28 @@ class SampleSource(ABC):
         for index in range(len(self)) if indices is None else indices:
             with self.problems.counted():
                 yield self.load(index, sample_rng(seed, 0, index))
+
+    def each_with(
+        self, prompt: Literal['text', 'image'], seed: int, indices: Iterable[int]
+    ) -> Iterator[Sample]:
+        """Yield samples as :meth:`each` does, with one kind of prompt.
+
+        For texts there are no support images; for images, samples without one are left out and
+        counted as ``no support image``.
+        """
+        for sample in self.each(seed, indices):
+            if prompt == 'text':
+                yield replace(sample, support=None)
+            elif sample.support is not None:
+                yield sample
+            else:
+                self.problems.note('no support image', f'{sample.key} has none')
+
+
+def evenly_spread(count: int, wanted: int | None) -> list[int]:
+    """Return at most ``wanted`` of ``count`` indices, evenly spread; all where it is None."""
+    places = np.linspace(0, count - 1, min(count, wanted or count))
+    return [int(place) for place in places.round()]
 
 
 def sample_rng(seed: int, epoch: int, index: int) -> np.random.Generator:

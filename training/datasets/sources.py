@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from clipseg_model.errors import ClipsegError
-from training.datasets.samples import SampleSource, StrictSettings
+from training.datasets.samples import SampleSource, StrictSettings, mistakes_in
 
 #: The module in :mod:`training.datasets` of each, what makes its settings there (their class, or a
 #: function that returns them), and its own class.
@@ -50,11 +50,7 @@ def check_source(config: Mapping[str, Any]) -> StrictSettings:
         settings: StrictSettings = make(**values)
         return settings
     except ValidationError as error:
-        mistakes = '; '.join(
-            f'{".".join(map(str, mistake["loc"])) or "settings"}: '
-            + mistake['msg'].removeprefix('Value error, ')
-            for mistake in error.errors()
-        )
+        mistakes = '; '.join(mistakes_in(error))
         raise SourceError(f'the settings of {name!r} are not valid: {mistakes}') from error
     except (TypeError, ValueError) as error:
         raise SourceError(f'the settings of {name!r} are not valid: {error}') from error

@@ -101,10 +101,7 @@ class TabletopPhrases(SampleSource):
                 if self._elsewhere(bare(self.views.records[view]['present'][number][0]), view)
             ]
         if not self._samples:
-            raise DataError(
-                f'{folder} has no sample for {settings.model_dump(mode="json")}; '
-                f'{self.problems.summary() or "the settings leave none over"}'
-            )
+            raise self.problems.nothing_left(folder, settings)
 
     def __len__(self) -> int:
         return len(self._samples)
@@ -169,7 +166,7 @@ class TabletopPhrases(SampleSource):
                 taken += 1
 
     def _elsewhere(self, phrase: str, view: int) -> list[tuple[int, list[int]]]:
-        """Where a phrase is true in other scenes; another camera would show the same things."""
+        """Return where a phrase is true in other scenes: other cameras show the same things."""
         records = self.views.records
         seed = records[view]['seed']
         return [

@@ -11,7 +11,6 @@ of the share of present prompts that are found and of absent ones that are kept 
 
 from __future__ import annotations
 
-import argparse
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,20 +48,24 @@ class Scores:
         return Scores(self.scores[own], self.present[own], self.kinds[own], self.scenes)
 
 
-def score_prompts(segmenter: Segmenter, views: TabletopViews, args: argparse.Namespace) -> Scores:
+def score_prompts(
+    segmenter: Segmenter, views: TabletopViews, scenes: int, prompts: int, seed: int
+) -> Scores:
     """Ask a model for present and absent prompts, as many of each.
 
     Args:
         segmenter: The model.
         views: The split.
-        args: ``scenes`` and ``prompts`` at most, and ``seed`` of the prompts drawn.
+        scenes: How many at most.
+        prompts: Present ones of a view, at most.
+        seed: Of the prompts drawn.
     """
-    rng = np.random.default_rng(args.seed)
+    rng = np.random.default_rng(seed)
     answers: list[tuple[float, bool, str]] = []
-    chosen = scripts.first_views(views, args.scenes)
+    chosen = scripts.first_views(views, scenes)
     for view in tqdm(chosen, unit='view', mininterval=10):
         record = views.records[view]
-        count = min(args.prompts, len(record['present']), len(record['absent']))
+        count = min(prompts, len(record['present']), len(record['absent']))
         if not count:
             continue
         drawn = [
@@ -146,7 +149,8 @@ def main() -> None:
     thresholds = {'model card': segmenter.card.presence_threshold}
     report: dict[str, Any] = {'model': args.model}
     for split in (args.fix, args.on):
-        scores = score_prompts(segmenter, TabletopViews(args.data / split), args)
+        views = TabletopViews(args.data / split)
+        scores = score_prompts(segmenter, views, args.scenes, args.prompts, args.seed)
         if split == args.fix:
             thresholds[f'best on {split}'] = best_threshold(scores)
         figures = figures_of(scores, thresholds)

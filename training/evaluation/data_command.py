@@ -28,15 +28,10 @@ from clipseg_model.prompting.templates import TEMPLATES
 from clipseg_model.prompting.visual_prompt import DEFAULT_METHOD, METHODS
 from clipseg_model.registry import load_model
 from training.console import print_table, write_figures
+from training.datasets.samples import evenly_spread
 from training.datasets.sources import open_source
 from training.evaluation import scripts
-from training.evaluation.modes import (
-    PAPER_SIZE,
-    Evaluation,
-    EvaluationError,
-    evaluate,
-    evenly_spread,
-)
+from training.evaluation.modes import PAPER_SIZE, Evaluation, EvaluationError, evaluate
 from training.loop.processes import begin_accelerator
 from training.loop.run_folder import git_commit
 from training.metrics.tally import CURVES, SCALARS, Tally

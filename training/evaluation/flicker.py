@@ -18,10 +18,8 @@ restarts: restarts of the average because of motion, in 100 frames.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +45,19 @@ Masks = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
+class Options:
+    """How scenes are filmed, and their clips replayed."""
+
+    seconds: float = 6.0
+    rate: float = 10.0  #: frames a second
+    width: int = 320  #: pixels
+    height: int = 240
+    noise: float = 3.0  #: standard deviation of the sensor's, levels of 255
+    reset: float = 0.06  #: smoothing_reset of the node
+    hysteresis: float = 0.05  #: presence_hysteresis of the node
+
+
+@dataclass(frozen=True)
 class Clip:
     """Frames of a moving camera, with results and truth.
 
@@ -61,11 +72,11 @@ class Clip:
     truth: Masks
 
 
-def record(segmenter: Segmenter, seed: int, args: argparse.Namespace) -> Clip | None:
+def record(segmenter: Segmenter, seed: int, how: Options) -> Clip | None:
     """Film a scene and run the model on it; return None if no thing is well seen."""
     rng = np.random.default_rng(seed)
     images, found, truth = [], [], []
-    with LiveWorld(seed, args.width, args.height, 'orbit', 'test') as world:
+    with LiveWorld(seed, how.width, how.height, 'orbit', 'test') as world:
         first = world.frame(0.0)
         phrases = scripts.distinct_phrases(
             describe(first, np.random.default_rng(seed)),
@@ -74,9 +85,9 @@ def record(segmenter: Segmenter, seed: int, args: argparse.Namespace) -> Clip | 
         )[:PROMPTS]
         if not phrases:
             return None
-        for number in range(round(args.seconds * args.rate)):
-            frame = world.frame(number / args.rate)
-            noisy = frame.rgb + rng.normal(0, args.noise, frame.rgb.shape)
+        for number in range(round(how.seconds * how.rate)):
+            frame = world.frame(number / how.rate)
+            noisy = frame.rgb + rng.normal(0, how.noise, frame.rgb.shape)
             image = noisy.clip(0, 255).round().astype(np.uint8)
             images.append(image)
             found.append(segmenter.segment(image, [phrase.text for phrase in phrases]))
@@ -85,12 +96,15 @@ def record(segmenter: Segmenter, seed: int, args: argparse.Namespace) -> Clip | 
 
 
 def smoothed(
-    found: Sequence[Segmentation], images: Sequence[NDArray[np.uint8]], tau: float, args: Any
+    found: Sequence[Segmentation],
+    images: Sequence[NDArray[np.uint8]],
+    tau: float,
+    how: Options,
 ) -> tuple[list[Segmentation], int]:
     """Replay the smoother; return its results and how often motion made it start anew."""
     smoother = TemporalSmoother()
     made = [
-        smoother.smooth(frame, number / args.rate, image, tau, args.reset)
+        smoother.smooth(frame, number / how.rate, image, tau, how.reset)
         for number, (frame, image) in enumerate(zip(found, images, strict=True))
     ]
     return made, smoother.restarts['motion']
@@ -132,80 +146,96 @@ def peak(values: NDArray[np.float64]) -> float:
     return best + 0.5 * float(before - after) / float(before - 2 * at + after)
 
 
-def delays(clip: Clip, tau: float, args: argparse.Namespace) -> list[float]:
+def delays(clip: Clip, tau: float, how: Options) -> list[float]:
     """Return for each prompt the seconds until half of its mask is on."""
     first = clip.found[0]
     gone = [
         replace(result, logits=np.full_like(result.logits, GONE), score=0.0)
         for result in first.results
     ]
-    hidden = min(round(5 * tau * args.rate) + 1, 100)
-    shown = round(5 * tau * args.rate) + 2
+    hidden = min(round(5 * tau * how.rate) + 1, 100)
+    shown = round(5 * tau * how.rate) + 2
     still = [replace(first, results=gone)] * hidden + [first] * shown
-    made, _ = smoothed(still, [clip.images[0]] * len(still), tau, args)
+    made, _ = smoothed(still, [clip.images[0]] * len(still), tau, how)
     areas = masks_of(made)[hidden:].sum(axis=(2, 3))
     half = 0.5 * masks_of([first])[0].sum(axis=(1, 2))
     reached = areas >= half
     waits = np.where(reached.any(axis=0), reached.argmax(axis=0), len(areas))
-    return [float(wait) / args.rate for wait, area in zip(waits, half, strict=True) if area > 0]
+    return [float(wait) / how.rate for wait, area in zip(waits, half, strict=True) if area > 0]
 
 
 def switches(
-    found: Sequence[Segmentation], threshold: float, hysteresis: float, args: argparse.Namespace
+    found: Sequence[Segmentation], threshold: float, hysteresis: float, rate: float
 ) -> float:
     """Return the changes of presence in 100 frames of a prompt."""
     gate = PresenceGate()
     said = [
-        [result.presence for result in gate.decide(f, n / args.rate, threshold, hysteresis).results]
+        [result.presence for result in gate.decide(f, n / rate, threshold, hysteresis).results]
         for n, f in enumerate(found)
     ]
     return 100 * float(np.mean(np.diff(np.array(said).astype(int), axis=0) != 0))
 
 
-def figures_at(clips: Sequence[Clip], tau: float, presence: float, args: Any) -> dict[str, float]:
+def figures_at(
+    clips: Sequence[Clip], tau: float, presence: float, how: Options
+) -> dict[str, float]:
     """Return the figures at one time constant."""
-    most = min(round((3 * tau + 0.5) * args.rate), round(args.seconds * args.rate) // 2)
+    most = min(round((3 * tau + 0.5) * how.rate), round(how.seconds * how.rate) // 2)
     columns: dict[str, list[float]] = {
         key: [] for key in ('flicker', 'iou', 'appears', 'switches', 'steadied', 'restarts')
     }
     curves = []
     for clip in clips:
-        made, restarts = smoothed(clip.found, clip.images, tau, args)
+        made, restarts = smoothed(clip.found, clip.images, tau, how)
         masks = masks_of(made)
         columns['flicker'] += flicker(masks, clip.truth)
-        columns['appears'] += delays(clip, tau, args)
-        columns['switches'].append(switches(made, presence, 0.0, args))
-        columns['steadied'].append(switches(made, presence, args.hysteresis, args))
+        columns['appears'] += delays(clip, tau, how)
+        columns['switches'].append(switches(made, presence, 0.0, how.rate))
+        columns['steadied'].append(switches(made, presence, how.hysteresis, how.rate))
         columns['restarts'].append(100 * restarts / len(made))
         curves.append(ious_by_lag(masks, clip.truth, most))
         columns['iou'].append(curves[-1][0])
     row = {key: round(float(np.mean(values)), 4) for key, values in columns.items()}
-    return {'tau': tau, 'lag': round(peak(np.mean(curves, axis=0)) / args.rate, 3), **row}
+    return {'tau': tau, 'lag': round(peak(np.mean(curves, axis=0)) / how.rate, 3), **row}
 
 
 def main() -> None:
     """Run the command line."""
+    defaults = Options()
     parser = scripts.new_parser(__doc__)
     parser.add_argument('--scenes', type=int, default=12)
     parser.add_argument('--first', type=int, default=0, help='seed of the first scene')
-    parser.add_argument('--seconds', type=float, default=6.0)
-    parser.add_argument('--rate', type=float, default=10.0, help='frames a second')
-    parser.add_argument('--width', type=int, default=320)
-    parser.add_argument('--height', type=int, default=240)
-    parser.add_argument('--noise', type=float, default=3.0, help='of the sensor, levels of 255')
+    parser.add_argument('--seconds', type=float, default=defaults.seconds)
+    parser.add_argument('--rate', type=float, default=defaults.rate, help='frames a second')
+    parser.add_argument('--width', type=int, default=defaults.width)
+    parser.add_argument('--height', type=int, default=defaults.height)
+    parser.add_argument(
+        '--noise', type=float, default=defaults.noise, help='of the sensor, levels of 255'
+    )
     parser.add_argument('--taus', type=float, nargs='+', default=[0.0, 0.1, 0.2, 0.3, 0.5])
-    parser.add_argument('--reset', type=float, default=0.06, help='smoothing_reset')
-    parser.add_argument('--hysteresis', type=float, default=0.05, help='presence_hysteresis')
+    parser.add_argument('--reset', type=float, default=defaults.reset, help='smoothing_reset')
+    parser.add_argument(
+        '--hysteresis', type=float, default=defaults.hysteresis, help='presence_hysteresis'
+    )
     scripts.add_device(parser)
     args = parser.parse_args()
     if args.rate * MAX_GAP <= 1:
         parser.error(f'--rate {args.rate:g}: frames more than {MAX_GAP:g} s apart are not averaged')
+    how = Options(
+        args.seconds,
+        args.rate,
+        args.width,
+        args.height,
+        args.noise,
+        args.reset,
+        args.hysteresis,
+    )
     segmenter = scripts.load_segmenter(args)
     seeds = range(args.first, args.first + args.scenes)
-    recorded = (record(segmenter, seed, args) for seed in tqdm(seeds, unit='scene'))
+    recorded = (record(segmenter, seed, how) for seed in tqdm(seeds, unit='scene'))
     clips = [clip for clip in recorded if clip is not None]
     presence = segmenter.card.presence_threshold
-    rows = [figures_at(clips, tau, presence, args) for tau in args.taus]
+    rows = [figures_at(clips, tau, presence, how) for tau in args.taus]
     prompts = sum(clip.truth.shape[1] for clip in clips)
     print_figures(f'{len(clips)} scenes, {prompts} prompts', rows)
     write_figures(args.output, {'model': args.model, 'rows': rows})

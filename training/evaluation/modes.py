@@ -27,7 +27,7 @@ from clipseg_model.model_card import ModelCard
 from clipseg_model.modeling.base import SegmentationModel
 from clipseg_model.prompting.templates import TEMPLATES
 from clipseg_model.prompting.visual_prompt import DEFAULT_METHOD
-from training.datasets.samples import BadRecord, Sample, SampleSource, sample_rng
+from training.datasets.samples import Sample, SampleSource
 from training.loop.feeding import Load
 from training.loop.learner import Learner
 from training.loop.prompting import PromptSettings, make_batch
@@ -137,12 +137,6 @@ def evaluate(
     return tally
 
 
-def evenly_spread(count: int, wanted: int | None) -> list[int]:
-    """Return at most ``wanted`` of ``count`` indices, evenly spread; all where it is None."""
-    places = np.linspace(0, count - 1, min(count, wanted or count))
-    return [int(place) for place in places.round()]
-
-
 def device_of(accelerator: Accelerator) -> torch.device:
     """Return the device of this process."""
     # Several processes share one CPU, whose device has no number.
@@ -182,23 +176,9 @@ class _Groups(Dataset[tuple[list[Sample], dict[str, int]]]):
 
     def __getitem__(self, number: int) -> tuple[list[Sample], dict[str, int]]:
         before = Counter(self.source.problems.counts)
-        samples, lacking = [], 0
-        for index in self.groups[number]:
-            try:
-                sample = self.source.load(index, sample_rng(self.evaluation.seed, 0, index))
-            except BadRecord as record:
-                self.source.problems.found(record)
-                continue
-            if self.evaluation.prompt == 'text':
-                sample = replace(sample, support=None)
-            elif sample.support is None:
-                lacking += 1
-                continue
-            samples.append(sample)
-        skipped = Counter(self.source.problems.counts) - before
-        if lacking:
-            skipped['no support image'] += lacking
-        return samples, dict(skipped)
+        how = self.evaluation
+        samples = list(self.source.each_with(how.prompt, how.seed, self.groups[number]))
+        return samples, dict(self.source.problems.counts - before)
 
 
 class _Batches(Dataset[tuple[Load | None, list[Sample], dict[str, int]]]):

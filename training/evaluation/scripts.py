@@ -22,9 +22,14 @@ def new_parser(description: str | None, **model: Any) -> argparse.ArgumentParser
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    add_model(parser, **model)
+    return parser
+
+
+def add_model(parser: argparse.ArgumentParser, **model: Any) -> None:
+    """Add the argument ``model``, with further keywords of it, and the option ``--output``."""
     parser.add_argument('model', help='name of a model, or a checkpoint', **model)
     parser.add_argument('--output', type=Path, help='JSON file for the figures')
-    return parser
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:

@@ -9,7 +9,6 @@ it, at the thresholds of the model card.
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -30,6 +29,7 @@ from tabletop_world.scenes.scene import Frame
 from training.console import print_table, write_figures
 from training.evaluation import scripts
 from training.metrics.classes import EMPTY_SHARE
+from training.metrics.pixels import intersection_and_union
 
 RGB = NDArray[np.uint8]
 
@@ -42,7 +42,6 @@ SIZES = {
     'above 10 %': (0.1, 1.0, 3),
 }
 SMALL = 'below 1 %'
-LARGE = 'above 10 %'
 ABSENT = 'absent'
 ABSENT_PROMPTS = 3
 
@@ -69,8 +68,9 @@ class Group:
     def add(self, mask: NDArray[np.bool_], truth: NDArray[np.bool_]) -> None:
         """Add a mask."""
         self.prompts += 1
-        self.intersection += int(np.count_nonzero(mask & truth))
-        self.union += int(np.count_nonzero(mask | truth))
+        intersection, union = intersection_and_union(mask, truth)
+        self.intersection += intersection
+        self.union += union
         self.empty += int(mask.mean() < EMPTY_SHARE)
         self.area += float(mask.mean())
 
@@ -108,17 +108,14 @@ def questions_about(frame: Frame, rng: np.random.Generator) -> list[Question]:
     return questions
 
 
-def views_with_questions(args: argparse.Namespace) -> Iterator[tuple[RGB, list[Question]]]:
-    """Render the two views of each scene of a split, uint8 (H, W, 3), and draw the questions.
-
-    Args:
-        args: ``split`` and number of ``scenes``, ``width`` and ``height`` in pixels, and ``seed``
-            of the questions.
-    """
-    rng = np.random.default_rng(args.seed)
-    with Renderer(args.width, args.height) as renderer:
-        for number in range(args.scenes):
-            scene = generate_scene(number, args.split)
+def views_with_questions(
+    split: str, scenes: int, width: int, height: int, seed: int
+) -> Iterator[tuple[RGB, list[Question]]]:
+    """Render the two views of each scene of a split, uint8 (H, W, 3), and draw the questions."""
+    rng = np.random.default_rng(seed)
+    with Renderer(width, height) as renderer:
+        for number in range(scenes):
+            scene = generate_scene(number, split)
             for camera in range(len(scene.cameras)):
                 frame = renderer.render(scene, camera, depth=False)
                 questions = questions_about(frame, rng)
@@ -220,7 +217,7 @@ def main() -> None:
         args.least_view,
         args.regions,
     )
-    views = views_with_questions(args)
+    views = views_with_questions(args.split, args.scenes, args.width, args.height, args.seed)
     total = 2 * args.scenes
     sides = ask_both_ways(segmenter, zoom, tqdm(views, total=total, unit='view', mininterval=10))
     report = {

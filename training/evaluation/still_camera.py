@@ -37,6 +37,7 @@ from tabletop_world.scenes.random_scenes import generate_scene
 from tabletop_world.scenes.scene import Scene
 from training.console import print_figures, write_figures
 from training.evaluation import scripts
+from training.metrics.pixels import intersection_and_union
 
 WIDTH, HEIGHT = 640, 480
 #: Frames of a clip: still, arriving, still, pushed, still.
@@ -197,11 +198,6 @@ def noisy_frames(clip: Clip, deviation: float, seed: int) -> Iterator[NDArray[np
 def mean(values: Sequence[float]) -> float:
     """Return the mean, rounded; NaN if there are no values."""
     return round(float(np.mean(values)), 5) if len(values) else float('nan')
-
-
-def intersection_and_union(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> tuple[int, int]:
-    """Return the numbers of pixels of both masks, and of either."""
-    return int(np.count_nonzero(one & other)), int(np.count_nonzero(one | other))
 
 
 def run_settings(settings: Sequence[Setting], clip: Clip, deviation: float, seed: int) -> None:

@@ -22,7 +22,6 @@ has the same objects.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
@@ -73,22 +72,27 @@ class Outcome:
 
 
 def examples(
-    pictures: Iterable[Picture], args: argparse.Namespace, rng: np.random.Generator
+    pictures: Iterable[Picture],
+    rng: np.random.Generator,
+    min_area: float,
+    min_names: int,
+    per_picture: int,
 ) -> Iterator[Example]:
     """Draw the objects to measure.
 
     Args:
         pictures: Where to look for them.
-        args: ``min_area``, the smallest share of its picture that an object fills; ``min_names``,
-            the fewest different names of a picture; ``per_picture``, the most objects of one.
         rng: Source of the draw.
+        min_area: Smallest share of its picture, 0…1, that an object fills.
+        min_names: Fewest different names of a picture.
+        per_picture: Most objects of one.
     """
     for picture in pictures:
         names = sorted({*picture.names, *picture.others})
-        if len(names) < args.min_names:
+        if len(names) < min_names:
             continue
-        large = [i for i, m in enumerate(picture.masks) if m.any() and m.mean() >= args.min_area]
-        for index in rng.permutation(large)[: args.per_picture]:
+        large = [i for i, m in enumerate(picture.masks) if m.any() and m.mean() >= min_area]
+        for index in rng.permutation(large)[:per_picture]:
             yield Example(picture.image, picture.masks[index], picture.names[index], names)
 
 
@@ -229,7 +233,10 @@ def main() -> None:
     segmenter = scripts.load_segmenter(args)
     segmenter.template = args.template
     rng = np.random.default_rng(args.seed)
-    chosen = islice(examples(open_pictures(args.data, rng), args, rng), args.objects)
+    drawn = examples(
+        open_pictures(args.data, rng), rng, args.min_area, args.min_names, args.per_picture
+    )
+    chosen = islice(drawn, args.objects)
     outcomes = compare_methods(segmenter, chosen, args.methods, args.scale)
     objects = len(outcomes[ORIGINAL].probability)
     if not objects:

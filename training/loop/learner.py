@@ -88,7 +88,7 @@ class Learner(nn.Module):
         has = load.batch.has_support
         if bool(has.any()):
             pixels = load.batch.supports[has].to(device).permute(0, 3, 1, 2).float() / 255
-            embedded = self.model.embed_images((pixels - self._mean) / self._std)
+            embedded = self.model.embed_images(self.normalised(pixels))
             supports[has.to(device)] = embedded.to(supports.dtype)
         return texts, supports
 

@@ -105,7 +105,7 @@ class RunFolder:
 
 
 def git_commit() -> str:
-    """Return the commit of the checkout, marked where the tree differs; says if there is none."""
+    """Return the commit of the checkout, marked where the tree differs, or that there is none."""
     command = ['git', 'describe', '--always', '--dirty', '--abbrev=40', '--exclude', '*']
     folder = Path(__file__).parent
     found = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)

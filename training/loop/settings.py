@@ -23,7 +23,7 @@ from pydantic import (
 
 from clipseg_model.errors import ClipsegError
 from clipseg_model.modeling.base import ARCHITECTURES
-from training.datasets.samples import StrictSettings
+from training.datasets.samples import StrictSettings, mistakes_in
 from training.datasets.sources import SourceError, check_source
 from training.loop.prompting import PromptSettings
 
@@ -223,7 +223,8 @@ def validated(kind: type[Model], values: Mapping[str, Any], path: Path) -> Model
     try:
         return kind(**values)
     except ValidationError as error:
-        raise SettingsError(f'{path} is not valid: {_mistakes(error)}') from error
+        listed = ''.join(f'\n  {mistake}' for mistake in mistakes_in(error))
+        raise SettingsError(f'{path} is not valid: {listed}') from error
 
 
 def changed(values: Mapping[str, Any], changes: Sequence[str]) -> dict[str, Any]:
@@ -258,14 +259,3 @@ def _change(values: dict[str, Any], change: str) -> None:
         place[last] = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise SettingsError(f'--set {change}: the value is no YAML: {error}') from error
-
-
-def _mistakes(error: ValidationError) -> str:
-    lines = []
-    for mistake in error.errors():
-        key = '.'.join(map(str, mistake['loc'])) or 'settings'
-        seen = (
-            '' if mistake['type'] in ('missing', 'value_error') else f', not {mistake["input"]!r}'
-        )
-        lines.append(f'\n  {key}: {mistake["msg"].removeprefix("Value error, ")}{seen}')
-    return ''.join(lines)

@@ -11,29 +11,35 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import tarfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
+from urllib.request import urlopen
 
 import numpy as np
 import torch
 import webdataset
 from numpy.typing import NDArray
 from torch import Tensor
-from webdataset.tariterators import group_by_keys, tar_file_expander, tarfile_samples
+from webdataset.tariterators import group_by_keys, tar_file_expander
 
 from clipseg_model.atomic_files import replacing, write_atomically
 from clipseg_model.errors import ClipsegError
 from training.loop.feeding import Load, Place
 from training.loop.prompting import PromptBatch
 
-#: How often a shard on a network is opened before it is given up. Curl itself tries again where a
-#: server does not answer, or is busy.
-ATTEMPTS = 4
+#: Seconds that a server may be silent.
+SILENCE = 60.0
+#: Seconds before a place on a network is tried again; after the last of them it is given up.
+PAUSES = (1.0, 2.0, 4.0)
+#: What opening and reading a place on a network may raise.
+FAILURES = (OSError, http.client.HTTPException)
 _MEMBERS = ('json', 'mask.png', 'prompts.npy', 'taps.npy', 'valid.png')
 # Only these members: webdataset would unpickle others.
 _decode = webdataset.Decoder([webdataset.imagehandler('l8')], only=_MEMBERS)
@@ -105,8 +111,8 @@ def read_shard(place: str, count: int, skip: int = 0) -> Iterator[dict[str, Any]
     """Yield the samples of a shard in order: undecoded members by suffix, the name as ``__key__``.
 
     Args:
-        place: File, or an address that webdataset can open. Where a connection breaks, it is
-            opened again and read up to the sample that was reached.
+        place: File, or an address that :func:`open_place` can open. Where a connection breaks, it
+            is opened again and read up to the sample that was reached.
         count: Samples that the shard has.
         skip: Samples to leave out at its beginning.
 
@@ -114,20 +120,52 @@ def read_shard(place: str, count: int, skip: int = 0) -> Iterator[dict[str, Any]
         ActivationsError: The shard is missing, damaged, or has another number of samples.
     """
     seen = skip
-    attempts = ATTEMPTS if '://' in place else 1
-    for attempt in range(1, attempts + 1):
+    for pause in (*pauses_of(place), None):
         reason = ''
         try:
-            for sample in islice(tarfile_samples([{'url': place}]), seen, None):
-                seen += 1
-                yield sample
-        except (OSError, ValueError, tarfile.TarError) as error:
-            reason = f' ({error})'
+            with open_place(place) as stream:
+                members = tar_file_expander([{'url': place, 'stream': stream}])
+                for sample in islice(group_by_keys(members), seen, None):
+                    seen += 1
+                    yield sample
+        except (*FAILURES, ValueError, tarfile.TarError) as error:
+            # webdataset adds the stream to the text, and stream and place to the arguments.
+            if error.args[-1:] == (place,):
+                error.args = error.args[:-2]
+            reason = f' ({str(error).partition(" @ ")[0]})'
         if seen == count and not reason:
             return
         # A connection that breaks between two members looks like the end of the shard.
-        if attempt == attempts or seen > count:
-            raise _damaged(place, f'or cannot be read: {seen} of {count} samples came{reason}')
+        if pause is None or seen > count:
+            break
+        time.sleep(pause)
+    came = f'{seen} of {count} samples came{reason}'
+    if pauses_of(place) and seen <= count:
+        raise unreachable(place, came)
+    raise _damaged(place, f'or cannot be read: {came}')
+
+
+def open_place(place: str) -> IO[bytes]:
+    """Open a file, an address, or what else webdataset can open.
+
+    A server (http, https) that says nothing for :data:`SILENCE` seconds is an OSError.
+    """
+    if place.startswith(('http://', 'https://')):
+        return cast(IO[bytes], urlopen(place, timeout=SILENCE))
+    return cast(IO[bytes], webdataset.gopen(place))
+
+
+def pauses_of(place: str) -> tuple[float, ...]:
+    """Return how many seconds to wait each time before a place is tried again; no file is."""
+    return PAUSES if '://' in place else ()
+
+
+def unreachable(place: str, what: str) -> ActivationsError:
+    """Return the error for a place on a network, which may be there another time."""
+    return ActivationsError(
+        f'{place} cannot be read: {what}. Check the address and the server, then go on with '
+        '--resume'
+    )
 
 
 def read_sample(shard: Path, name: str, offset: int) -> dict[str, Any]:

@@ -8,20 +8,29 @@ and of loading processes, so a run can be resumed anywhere without reading what 
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
 import numpy as np
 import torch
-import webdataset
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from training.loop.activations import DESCRIPTION, check_description
 from training.loop.feeding import Load, join
 from training.loop.settings import Settings
-from training.loop.shards import ActivationsError, read_shard, to_load
+from training.loop.shards import (
+    FAILURES,
+    ActivationsError,
+    open_place,
+    pauses_of,
+    read_shard,
+    to_load,
+    unreachable,
+)
 
 #: Samples that a loading process holds and shuffles, at 2.2 MB each for ViT-B/16 with three taps.
 BUFFER = 64
@@ -39,11 +48,12 @@ class Shards:
         """Read what was cached, or raise ActivationsError."""
         path = f'{place.rstrip("/")}/{DESCRIPTION}'
         try:
-            with webdataset.gopen(path) as file:
-                description = json.loads(file.read())
+            description = json.loads(_read_whole(path))
             shards = cls(place.rstrip('/'), description)
             assert len(shards.sizes()) > 0
-        except (OSError, ValueError, KeyError, TypeError, AssertionError) as error:
+        except (*FAILURES, ValueError, KeyError, TypeError, AssertionError) as error:
+            if pauses_of(path) and isinstance(error, FAILURES):
+                raise unreachable(path, str(error)) from error
             raise ActivationsError(
                 f'{path} cannot be read ({error!r}): write the folder with '
                 'python -m training.cache_activations'
@@ -138,6 +148,15 @@ class ActivationStream(IterableDataset[Load]):
             if first < sizes[shard]:
                 yield from read_shard(self.shards.path(shard), sizes[shard], first)
             first = max(0, first - sizes[shard])
+
+
+def _read_whole(place: str) -> bytes:
+    for pause in pauses_of(place):
+        with suppress(*FAILURES), open_place(place) as file:
+            return file.read()
+        time.sleep(pause)
+    with open_place(place) as file:
+        return file.read()
 
 
 def feed_stream(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,8 +12,8 @@ from accelerate import Accelerator
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
-from training.datasets.samples import BadRecord, SampleSource, sample_rng
-from training.loop.feeding import Load, join
+from training.datasets.samples import SampleSource, evenly_spread
+from training.loop.feeding import Load
 from training.loop.learner import Learner
 from training.loop.prompting import PromptSettings, make_batch
 from training.loop.settings import Validation
@@ -62,20 +62,12 @@ class _Chunks(Dataset[Any]):
         return len(self.chunks)
 
     def __getitem__(self, number: int) -> Load | None:
-        loads = []
-        for index in self.chunks[number]:
-            rng = sample_rng(self.seed, 0, index)
-            try:
-                sample = self.source.load(index, rng)
-            except BadRecord as record:
-                self.source.problems.found(record)
-                continue
-            if self.settings.prompt == 'text':
-                sample = replace(sample, support=None)
-            elif sample.support is None:
-                continue
-            loads.append(Load([(0, index)], make_batch([sample], self.prompts, rng)))
-        return join(loads) if loads else None
+        prompt, indices = self.settings.prompt, self.chunks[number]
+        samples = list(self.source.each_with(prompt, self.seed, indices))
+        if not samples:
+            return None
+        # With these prompts nothing is left to draw.
+        return Load([], make_batch(samples, self.prompts, np.random.default_rng(0)))
 
 
 class Validator:
@@ -92,8 +84,7 @@ class Validator:
     ) -> None:
         self.settings, self.source, self.prompts = settings, source, prompts
         self.batch, self.workers, self.seed = batch, workers, seed
-        count = min(len(source), settings.samples or len(source))
-        self.indices = np.linspace(0, len(source) - 1, count).round().astype(int).tolist()
+        self.indices = evenly_spread(len(source), settings.samples)
 
     @torch.no_grad()
     def validate(self, learner: Learner, accelerator: Accelerator, pictures: int) -> Measured:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from training.metrics.pixels import BINS, PixelStatistics, index_of
+from training.metrics.pixels import BINS, PixelStatistics, index_of, intersection_and_union
 from training.metrics.sums import Counts
 
 #: The mask of an absent prompt counts as empty when a smaller share of the image is on.
@@ -123,8 +123,7 @@ class PromptStatistics(Counts):
             self.absent[level] += 1
             return
         self.present[level] += 1
-        intersection = int(np.count_nonzero(mask & truth))
-        union = int(np.count_nonzero(mask | truth))
+        intersection, union = intersection_and_union(mask, truth)
         self.ious[intersection * BINS // union] += 1
         self.iou_sum += (intersection << 32) // union
 

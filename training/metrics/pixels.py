@@ -127,6 +127,11 @@ class PixelStatistics(Counts):
         return float(simpson(np.interp(grid, distinct, best, right=0.0), x=grid))
 
 
+def intersection_and_union(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> tuple[int, int]:
+    """Return the numbers of pixels of both masks, bool (H, W), and of either."""
+    return int(np.count_nonzero(one & other)), int(np.count_nonzero(one | other))
+
+
 def index_of(threshold: float) -> int:
     """Return the index of the smallest evaluated threshold that is not below this one."""
     return int(np.clip(np.ceil(threshold * BINS - 1e-9), 0, BINS))

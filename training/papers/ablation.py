@@ -32,10 +32,11 @@ from clipseg_model.atomic_files import write_atomically
 from clipseg_model.errors import ClipsegError
 from clipseg_model.segmentation import PromptResult
 from training.cache_activations import cache
-from training.console import markdown_table
+from training.console import markdown_table, write_figures
 from training.datasets.samples import sample_rng
 from training.datasets.tabletop_phrases import TabletopPhrases, TabletopSettings
 from training.loop.activations import DESCRIPTION
+from training.loop.run_folder import RunFolder
 from training.loop.settings import Settings, load_settings
 from training.metrics.classes import PromptStatistics, absent_figures
 from training.metrics.pixels import PixelStatistics, index_of
@@ -204,12 +205,13 @@ def run_row(row: str, seed: int, data: Path, output: Path, changes: Sequence[str
         'trained_weights': trained_weights(checkpoint),
         **evaluate_row(segmenter, data, VIEWS),
     }
-    write_atomically(folder / 'figures.json', json.dumps(figures, indent=2) + '\n')
+    write_figures(folder / 'figures.json', figures)
 
 
 def trained_weights(checkpoint: Path) -> int:
     """Return the number of trained weights of a run, from its last state."""
-    state = torch.load(checkpoint.with_name('last.pt'), map_location='cpu', weights_only=True)
+    folder = RunFolder(checkpoint.parent)
+    state = folder.load(folder.last)
     return sum(value.numel() for value in state['trained'].values())
 
 
@@ -249,7 +251,7 @@ def report(output: Path) -> str:
         rows.append([name, seeds, weights, *cells])
     heads = ['', 'seeds', 'weights', *(column[0] for column in COLUMNS)]
     table = '\n'.join(markdown_table(heads, rows)) + '\n'
-    write_atomically(output / 'report.json', json.dumps(found, indent=2) + '\n')
+    write_figures(output / 'report.json', found)
     write_atomically(output / 'report.md', table)
     return table
 

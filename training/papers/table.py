@@ -14,7 +14,6 @@ the command that trains it. --output keeps the table as Markdown, CSV, a plot (S
 from __future__ import annotations
 
 import argparse
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,16 +26,12 @@ from clipseg_model.atomic_files import write_atomically
 from clipseg_model.errors import ClipsegError
 from clipseg_model.prompting.visual_prompt import DEFAULT_METHOD
 from clipseg_model.registry import load_model
+from training.console import write_figures
 from training.datasets.named import NamedSamples
 from training.datasets.pascal import Pascal5i, PascalZeroShot
-from training.datasets.samples import BadRecord
+from training.datasets.samples import BadRecord, evenly_spread
 from training.datasets.sources import open_source
-from training.evaluation.modes import (
-    PAPER_SIZE,
-    Evaluation,
-    evaluate,
-    evenly_spread,
-)
+from training.evaluation.modes import PAPER_SIZE, Evaluation, evaluate
 from training.loop.processes import begin_accelerator
 from training.loop.run_folder import git_commit
 from training.loop.settings import changed
@@ -269,7 +264,7 @@ def write_report(report: Report, folder: Path) -> None:
     write_atomically(folder / 'table.md', to_markdown(report))
     write_atomically(folder / 'table.csv', to_csv(report))
     write_atomically(folder / 'table.svg', to_svg(report))
-    write_atomically(folder / 'table.json', json.dumps(report.as_json(), indent=2) + '\n')
+    write_figures(folder / 'table.json', report.as_json())
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

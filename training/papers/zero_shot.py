@@ -14,8 +14,8 @@ from clipseg_model.model_card import ModelCard
 from clipseg_model.modeling.base import SegmentationModel
 from clipseg_model.prompting.templates import TEMPLATES
 from training.datasets.pascal import PascalZeroShot, Scene
-from training.datasets.samples import Sample
-from training.evaluation.modes import Evaluation, device_of, evenly_spread
+from training.datasets.samples import Sample, evenly_spread
+from training.evaluation.modes import Evaluation, device_of
 from training.loop.learner import Learner
 from training.loop.prompting import square
 from training.metrics.classes import ConfusionMatrix, zero_shot_classes
@@ -68,15 +68,15 @@ class _Squares:
         device: torch.device,
     ) -> None:
         self.learner = Learner(model).to(device).eval()
-        self.evaluation, self.device = evaluation, device
+        self.evaluation = evaluation
         (caption,) = TEMPLATES[evaluation.template or 'plain']
         self.prompts = model.embed_texts([caption.format(name) for name in names])[None]
 
     def __call__(self, scene: Scene) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
         size, learner = self.evaluation.size, self.learner
         whole = Sample(scene.key, '', scene.image, np.ones(scene.labels.shape, bool))
-        pixels = square(whole, size)[0][None].to(self.device)
-        features = learner.model.encode_image((pixels - learner._mean) / learner._std)
+        pixels = square(whole, size)[0][None]
+        features = learner.model.encode_image(learner.normalised(pixels))
         logits = learner.model.decode(features, self.prompts)[0].float().cpu().numpy()
         labels = torch.from_numpy(scene.labels)[None, None].float()
         small = functional.interpolate(labels, (size, size), mode='nearest')[0, 0]

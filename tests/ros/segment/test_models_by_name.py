@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 
 import pytest
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 from rclpy.qos import QoSProfile
-from ros_peers import ROOT, NodeProcess, Peer, picture, running_node, wait_until
+from ros_peers import NodeProcess, Peer, picture, running_node, wait_until
 from sensor_msgs.msg import Image
+from tiny_models import CARD
+from tiny_variants import make
 
 from clipseg_model.weights.checkpoints import save_checkpoint
 from clipseg_model.weights.untrained import UNTRAINED
 from clipseg_ros.ros.qos import image_output
-
-sys.path.append(str(ROOT / 'tests' / 'model'))
-from tiny_models import CARD
-from tiny_variants import make
 
 NODE = '/named/clipseg'
 

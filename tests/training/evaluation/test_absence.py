@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from argparse import Namespace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -126,7 +125,8 @@ def test_lag_is_found_between_frames() -> None:
 
 
 def test_smoothing_lowers_flicker_and_delays() -> None:
-    rng, args = np.random.default_rng(0), Namespace(rate=20.0, reset=1.0, hysteresis=0.1, seconds=3)
+    rng = np.random.default_rng(0)
+    how = flicker.Options(rate=20.0, reset=1.0, hysteresis=0.1, seconds=3)
     image = np.zeros((24, 32, 3), np.uint8)
 
     def found(logits: NDArray[np.float32]) -> Segmentation:
@@ -138,8 +138,8 @@ def test_smoothing_lowers_flicker_and_delays() -> None:
     frames = [found((shape + rng.normal(0, 2, shape.shape)).astype(np.float32)) for _ in range(60)]
     truth = np.repeat((shape > 0)[None, None], 60, axis=0)
     clip = flicker.Clip([image] * 60, frames, truth)
-    plain = flicker.figures_at([clip], 0.0, 0.5, args)
-    smooth = flicker.figures_at([clip], 0.3, 0.5, args)
+    plain = flicker.figures_at([clip], 0.0, 0.5, how)
+    smooth = flicker.figures_at([clip], 0.3, 0.5, how)
     assert smooth['flicker'] < plain['flicker'] / 2
     assert smooth['iou'] > plain['iou']
     assert plain['appears'] == 0.0

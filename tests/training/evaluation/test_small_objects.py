@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
@@ -37,8 +36,7 @@ class Oracle:
 
 
 def test_questions_are_grouped_by_size():
-    args = Namespace(split='val', scenes=2, width=320, height=240, seed=0)
-    views = list(small_objects.views_with_questions(args))
+    views = list(small_objects.views_with_questions('val', 2, 320, 240, seed=0))
     assert len(views) == 4
     groups = set()
     for rgb, questions in views:
@@ -51,7 +49,7 @@ def test_questions_are_grouped_by_size():
             else:
                 low, high, _ = small_objects.SIZES[question.group]
                 assert low <= share <= high
-    assert {'1 to 10 %', small_objects.LARGE, small_objects.ABSENT} <= groups
+    assert {'1 to 10 %', 'above 10 %', small_objects.ABSENT} <= groups
 
 
 def test_figures():
@@ -61,7 +59,7 @@ def test_figures():
     rgb = np.zeros((100, 100, 3), np.uint8)
     questions = [
         small_objects.Question('small', truths['small'], '0.3 to 1 %'),
-        small_objects.Question('large', truths['large'], small_objects.LARGE),
+        small_objects.Question('large', truths['large'], 'above 10 %'),
         small_objects.Question('absent', truths['absent'], small_objects.ABSENT),
     ]
     sides = small_objects.ask_both_ways(Oracle(truths, 4.0), Zoom(), iter([(rgb, questions)] * 2))
@@ -69,12 +67,8 @@ def test_figures():
     rows = report['groups']
     assert rows[small_objects.SMALL]['prompts'] == rows['0.3 to 1 %']['prompts'] == 2
     assert rows[small_objects.SMALL]['whole']['iou_fg'] == pytest.approx(0.005)
-    assert rows[small_objects.LARGE]['whole']['iou_fg'] == pytest.approx(0.5)
-    assert (
-        rows[small_objects.SMALL]['zoom']['iou_fg']
-        == rows[small_objects.LARGE]['zoom']['iou_fg']
-        == 1
-    )
+    assert rows['above 10 %']['whole']['iou_fg'] == pytest.approx(0.5)
+    assert rows[small_objects.SMALL]['zoom']['iou_fg'] == rows['above 10 %']['zoom']['iou_fg'] == 1
     assert rows[small_objects.ABSENT]['whole'] == {'kept_out': 0.0, 'area_on': 1.0}
     assert rows[small_objects.ABSENT]['zoom'] == {'kept_out': 1.0, 'area_on': 0.0}
     assert '1 to 10 %' not in rows

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from argparse import Namespace
 
 import numpy as np
 import pytest
@@ -100,8 +99,8 @@ def test_standard_error_is_over_objects():
     assert row['top_1'] == 1
 
 
-def limits(per_picture: int) -> Namespace:
-    return Namespace(min_area=0.05, min_names=3, per_picture=per_picture)
+def limits(per_picture: int) -> dict[str, float]:
+    return {'min_area': 0.05, 'min_names': 3, 'per_picture': per_picture}
 
 
 def test_which_objects_are_measured():
@@ -118,18 +117,18 @@ def test_which_objects_are_measured():
         picture(['cup', 'mug', 'mug'], [50, 50, 50]),
         picture(['cup', 'mug'], [50, 1], ('crowd',)),
     ]
-    found = list(examples(pictures, limits(5), np.random.default_rng(0)))
+    found = list(examples(pictures, np.random.default_rng(0), **limits(5)))
     assert sorted((e.name, int(e.mask.sum()), tuple(e.names)) for e in found) == [
         ('cup', 5, ('bowl', 'cup', 'mug')),
         ('cup', 9, ('bowl', 'cup', 'mug')),
         ('cup', 50, ('crowd', 'cup', 'mug')),
     ]
     drawn = [
-        int(next(examples(pictures, limits(1), np.random.default_rng(seed))).mask.sum())
+        int(next(examples(pictures, np.random.default_rng(seed), **limits(1))).mask.sum())
         for seed in range(20)
     ]
     assert set(drawn) == {5, 9}
-    assert len(list(examples(pictures, limits(1), np.random.default_rng(0)))) == 2
+    assert len(list(examples(pictures, np.random.default_rng(0), **limits(1)))) == 2
 
 
 def run(monkeypatch, *arguments: object) -> None:

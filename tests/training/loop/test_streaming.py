@@ -137,26 +137,39 @@ class TestTraining:
 
 
 class _Server(http.server.ThreadingHTTPServer):
+    """Fails as often as it is told, and counts what it is asked for."""
+
     refuse = 0
     cut = 0
+    stall = 0
+    asked = 0
+
+    def __init__(self, *arguments) -> None:
+        super().__init__(*arguments)
+        self.over = threading.Event()
 
 
 class _Handler(http.server.SimpleHTTPRequestHandler):
     server: _Server
 
     def do_GET(self) -> None:
-        if self.path.endswith('.tar') and self.server.refuse:
+        self.server.asked += 1
+        if self.server.refuse:
             self.server.refuse -= 1
             self.send_error(503)
             return
-        if self.path.endswith('.tar') and self.server.cut:
-            self.server.cut -= 1
+        if self.path.endswith('.tar') and (self.server.cut or self.server.stall):
+            stalls = bool(self.server.stall)
+            self.server.cut -= not stalls
+            self.server.stall -= stalls
             content = Path(self.translate_path(self.path)).read_bytes()
             self.send_response(200)
             self.send_header('Content-Length', str(len(content)))
             self.end_headers()
-            # The connection breaks in the middle of the second sample.
+            # The connection breaks, or nothing more comes, in the middle of the second sample.
             self.wfile.write(content[: len(content) // 3])
+            if stalls:
+                self.server.over.wait()
             return
         super().do_GET()
 
@@ -172,40 +185,73 @@ def server(cached) -> Iterator[_Server]:
     thread = threading.Thread(target=running.serve_forever)
     thread.start()
     yield running
+    running.over.set()
     running.shutdown()
     running.server_close()
     thread.join()
 
 
 class TestWebServer:
+    @pytest.fixture(autouse=True)
+    def _in_a_hurry(self, monkeypatch):
+        monkeypatch.setattr(shards_module, 'PAUSES', (0.01, 0.01))
+        monkeypatch.setattr(shards_module, 'SILENCE', 0.5)
+
     def address(self, server: _Server) -> str:
         return f'http://127.0.0.1:{server.server_address[1]}'
+
+    def read(self, place: str) -> list:
+        samples = list(read_shard(f'{place}/activations-000000.tar', 4))
+        return [{key: sample[key] for key in sample if key != '__url__'} for sample in samples]
 
     def test_shards_are_read_as_they_come(self, server, stream):
         remote = ActivationStream(Shards.at(self.address(server)), seed=0, part=4, buffer=6)
         assert places(remote, 0, 1, 11, 25) == places(stream, 0, 1, 11, 25)
 
-    @pytest.mark.parametrize('fault', [{'refuse': 1}, {'cut': 3}])
+    @pytest.mark.parametrize('fault', ['refuse', 'cut', 'stall'])
+    @pytest.mark.timeout(60)
     def test_a_network_that_fails_is_asked_again(self, server, cached, fault):
-        for name, times in fault.items():
-            setattr(server, name, times)
-        found = list(read_shard(f'{self.address(server)}/activations-000000.tar', 4))
-        wanted = list(read_shard(str(cached / 'activations-000000.tar'), 4))
-        for sample in found + wanted:
-            sample.pop('__url__')
-        assert found == wanted
+        setattr(server, fault, 2)
+        assert self.read(self.address(server)) == self.read(str(cached))
+        assert server.asked == 3
+
+    @pytest.mark.parametrize(
+        ('fault', 'said'),
+        [
+            ('refuse', '0 of 4 samples came .*503'),
+            ('cut', '1 of 4 samples came'),
+            ('stall', r'0 of 4 samples came \(timed out\)'),
+        ],
+    )
+    @pytest.mark.timeout(60)
+    def test_a_network_that_keeps_failing_is_given_up(self, server, fault, said):
+        setattr(server, fault, 99)
+        with pytest.raises(ActivationsError, match=said) as raised:
+            self.read(self.address(server))
+        assert 'Check the address and the server, then go on with --resume' in str(raised.value)
+        assert 'damaged' not in str(raised.value)
+        assert server.asked == 3
 
     def test_what_is_not_there_is_named(self, server):
-        with pytest.raises(ActivationsError, match=r'activations-000099\.tar .*0 of 4 samples'):
+        with pytest.raises(
+            ActivationsError, match=r'activations-000099\.tar cannot be read: 0 of 4 .*404.*server'
+        ):
             list(read_shard(f'{self.address(server)}/activations-000099.tar', 4))
-        with pytest.raises(ActivationsError, match=r'nothing/activations\.json cannot be read'):
-            Shards.at(f'{self.address(server)}/nothing')
 
-    def test_a_network_that_keeps_breaking_is_given_up(self, server):
-        server.cut = 99
-        with pytest.raises(ActivationsError, match=r'1 of 4 samples'):
-            list(read_shard(f'{self.address(server)}/activations-000000.tar', 4))
-        assert server.cut == 99 - shards_module.ATTEMPTS
+    def test_a_description_that_does_not_come_is_named(self, server):
+        with pytest.raises(
+            ActivationsError, match=r'nothing/activations\.json cannot be read: .*404.*--resume'
+        ):
+            Shards.at(f'{self.address(server)}/nothing')
+        server.refuse = 2
+        assert Shards.at(self.address(server)).samples == 10
+        server.refuse = 3
+        with pytest.raises(ActivationsError, match=r'activations\.json cannot be read: .*503'):
+            Shards.at(self.address(server))
+
+    def test_a_shard_with_too_many_samples_is_damaged(self, server):
+        with pytest.raises(ActivationsError, match='damaged or cannot be read: 4 of 3 samples'):
+            list(read_shard(f'{self.address(server)}/activations-000000.tar', 3))
 
 
 class TestShards:
