@@ -269,7 +269,7 @@ class SegmentNode(LifecycleNode):
             return ''
         segmenter = self._stream.segmenter
         active = [entry.prompt for entry in self._prompt_server.prompts.active]
-        settings = replace(self._settings, **{name: value})
+        settings = replace(self._settings, **{name: DECLARATIONS[name].read(value)})
         try:
             if name == 'reuse_below':
                 segmenter.check_settings(settings.segment_settings)
