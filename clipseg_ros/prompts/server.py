@@ -91,7 +91,7 @@ class PromptServer:
         return from_text(read_prompts(text), self.prompts.active, self.text_weight)
 
     def find_problem(self, parameter: Parameter) -> str:
-        """Return why a value of the parameter is refused, or an empty string. Changes nothing."""
+        """Return why a value of the parameter is refused, or an empty string. Changes no prompt."""
         if parameter is self._validated[0]:
             return ''
         try:
