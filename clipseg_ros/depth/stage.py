@@ -114,7 +114,7 @@ class DepthStage:
         )
         if not settings.target_frame:
             self._lookup.close()
-        elif self._lookup.installed:
+        else:
             self._lookup.open()
 
     def expect(self, message: Any) -> None:

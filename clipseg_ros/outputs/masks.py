@@ -34,7 +34,7 @@ class MaskSource:
         fault: What was wrong with the newest frame; empty if nothing.
         prompts: The active prompts that are reported.
         header: Of the newest image; None where none has arrived.
-        result: The newest result.
+        result: The newest result, smoothed; None where the newest image was not segmented.
     """
 
     rest: str

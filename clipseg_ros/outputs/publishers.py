@@ -21,9 +21,6 @@ from clipseg_ros.prompts.set import ActivePrompt
 from clipseg_ros.ros.interfaces import Interfaces
 from clipseg_ros.ros.qos import QosWatch, image_output, latched_output
 
-OTHER_OUTPUTS = ('segments', 'points', 'detections', COMPRESSED_LABELS)
-"""Topics (private) of other types than ``Image``."""
-
 
 class SegmentOutputs:
     """Publishers of everything that the node says about images and prompts.
@@ -57,12 +54,11 @@ class SegmentOutputs:
 
     def wants(self, name: str) -> bool:
         """Return whether anybody subscribes to an output, an image or another."""
-        publisher = self._publishers.get(name)
-        return publisher is not None and bool(publisher.get_subscription_count())
+        return name in self._publishers and bool(self._publishers[name].get_subscription_count())
 
     def wanted(self) -> list[str]:
         """Return the names of the outputs that somebody subscribes to."""
-        return [name for name in (*IMAGE_OUTPUTS, *OTHER_OUTPUTS) if self.wants(name)]
+        return [name for name in self._publishers if self.wants(name)]
 
     def open_image(self, name: str, result: FrameResult) -> NDArray[Any]:
         """Return the memory of the next message of one of :data:`IMAGE_OUTPUTS`, to write to."""
@@ -84,7 +80,7 @@ class SegmentOutputs:
         return segment_array(self._interfaces, result)
 
     def publish(self, name: str, message: Any) -> None:
-        """Publish a message on one of :data:`OTHER_OUTPUTS`."""
+        """Publish a message on an output that is no image and is wanted."""
         self._publishers[name].publish(message)
 
     def publish_detections(self, result: FrameResult, min_area: int) -> None:

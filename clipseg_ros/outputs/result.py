@@ -53,11 +53,6 @@ class FrameResult:
     wanted: frozenset[str] = frozenset()
     segments_wait: bool = False
 
-    @property
-    def names(self) -> list[tuple[int, str]]:
-        """Id and name of each prompt."""
-        return [(entry.id, entry.name) for entry in self.prompts]
-
 
 @dataclass(frozen=True)
 class Look:
@@ -93,7 +88,7 @@ def write_image(
     if name != 'overlay':
         getattr(result.pixels, name)(out)
         return
-    names = result.names
+    names = [(entry.id, entry.name) for entry in result.prompts]
     render_overlay(
         result.rgb,
         result.pixels.labels(),

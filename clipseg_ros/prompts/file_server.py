@@ -34,7 +34,7 @@ class PromptFiles(PromptEntry):
             logger.info(f'{path} is not there yet: ~/save_prompts writes the prompts to it')
             return False
         try:
-            self._server.replace(load_prompts(path))
+            self._server.restore(load_prompts(path))
         except ClipsegError as error:
             logger.error(f'prompts not restored, going on with the parameter `prompt`: {error}')
             return False

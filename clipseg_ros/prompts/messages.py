@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from sensor_msgs.msg import Image
 
 
-def read_message(message: Any, pictures: Mapping[str, Prompt]) -> PromptRequest:
+def read_message(message: Any, pictures: Mapping[str, ActivePrompt]) -> PromptRequest:
     """Return the request that a ``clipseg_ros/Prompt`` makes.
 
-    ``pictures`` are those of :class:`~clipseg_ros.prompts.set.PromptSet`.
+    ``pictures`` are the active prompts that are :func:`~clipseg_ros.prompts.set.pictured`.
 
     Raises:
         PromptError: A field is wrong, or its picture or mask cannot be read.
@@ -81,7 +81,7 @@ def mask_of(message: Image) -> NDArray[np.bool_]:
 
 
 def _picture(
-    message: Any, label: str, phrase: str | None, pictures: Mapping[str, Prompt]
+    message: Any, label: str, phrase: str | None, pictures: Mapping[str, ActivePrompt]
 ) -> SupportImage | None:
     """Return the message's own picture, or that of its name, or that of ``example``."""
     given = message.image.width > 0 or message.image.height > 0 or len(message.image.data) > 0
@@ -97,13 +97,13 @@ def _picture(
     if phrase is not None and message.weight == 1.0:
         return None
     known = pictures.get(key_of(label)) or pictures.get(EXAMPLE)
-    if known is None or known.image is None:
+    if known is None or known.prompt.image is None:
         wish = 'is blank' if phrase is None else f'has weight {message.weight:g}'
         raise PromptError(
             f'prompt {label!r} {wish}, and there is no picture for it: give one with the prompt, '
             'publish ~/prompt_image before, or write a phrase and leave weight at 1'
         )
-    return SupportImage(known.image, known.mask)
+    return SupportImage(known.prompt.image, known.prompt.mask)
 
 
 def _read_picture(message: Any, label: str) -> SupportImage:

@@ -7,7 +7,14 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from clipseg_model.prompts import Prompt
-from clipseg_ros.prompts.set import EXAMPLE, ActivePrompt, PromptRequest, is_mixed, key_of
+from clipseg_ros.prompts.set import (
+    EXAMPLE,
+    ActivePrompt,
+    PromptRequest,
+    is_mixed,
+    key_of,
+    pictured,
+)
 from clipseg_ros.prompts.support_pair import SupportImage
 
 
@@ -27,16 +34,16 @@ def from_text(
     """
     if not prompts:
         return []
-    pictured = {key_of(entry.name): entry for entry in active if entry.prompt.image is not None}
+    pictures = pictured(active)
     requests = []
     for prompt in prompts:
-        entry = pictured.pop(key_of(prompt.label), None)
+        entry = pictures.pop(key_of(prompt.label), None)
         if entry is not None:
             old = entry.prompt
             weight = old.weight if old.text == prompt.text else text_weight()
             prompt = replace(prompt, image=old.image, mask=old.mask, weight=weight)
         requests.append(PromptRequest(prompt))
-    for key, entry in pictured.items():
+    for key, entry in pictures.items():
         if entry.prompt.text is None or key == EXAMPLE:
             alone = replace(entry.prompt, text=None, name=entry.name)
             requests.append(PromptRequest(alone, entry.enabled))

@@ -66,15 +66,7 @@ class PromptServer:
         """
         self._check(requests)
         self._apply(requests)
-        words = write_prompts(entry.prompt for entry in self.prompts.active)
-        if text is None and words == self._words:
-            return  # Pictures alone have changed.
-        self._words = words
-        parameter = Parameter('prompt', value=words if text is None else text)
-        self._validated = parameter, None
-        result = self._node.set_parameters_atomically([parameter])
-        if not result.successful:
-            self._node.get_logger().error(f'parameter prompt lags behind: {result.reason}')
+        self._write(text)
 
     def replace(self, requests: Sequence[PromptRequest]) -> None:
         """Make these the active prompts, pictures included, as :meth:`change` does.
@@ -84,12 +76,22 @@ class PromptServer:
         self.change(requests)
         self.pair.forget()
 
+    def restore(self, requests: Sequence[PromptRequest]) -> None:
+        """Make these the active prompts as :meth:`replace` does, after a model has been loaded.
+
+        Words that are active already are checked too: the model of before has read them.
+        """
+        self._check(requests, new_model=True)
+        self._apply(requests)
+        self._write()
+        self.pair.forget()
+
     def read(self, text: Texts) -> list[PromptRequest]:
         """Return what a text asks for, given the pictures that are active; raises a PromptError."""
         return from_text(read_prompts(text), self.prompts.active, self.text_weight)
 
     def find_problem(self, parameter: Parameter) -> str:
-        """Return why a value of the parameter is refused, or an empty string. Changes nothing."""
+        """Return why a value of the parameter is refused, or an empty string. Changes no prompt."""
         if parameter is self._validated[0]:
             return ''
         try:
@@ -107,7 +109,7 @@ class PromptServer:
         if requests is not None:
             self.inbox.clear('~/prompt')
             self._apply(requests)
-            self._words = write_prompts(entry.prompt for entry in self.prompts.active)
+            self._words = self._active_words()
 
     def start(self) -> None:
         """Keep what the parameter, declared just now, asks for until a model is loaded."""
@@ -120,15 +122,18 @@ class PromptServer:
         """
         requests = self._first or as_requests(self.prompts.active)
         try:
-            self._check_readable([request.prompt for request in requests])
+            self._check(requests, new_model=True)
         except ClipsegError as error:
             self._node.get_logger().error(
                 f'parameter prompt refused, going on without one: {error}'
             )
-            self.change([])
+            # Not by change(): a model may refuse even no prompts, with this visual method.
+            self._apply([])
+            self._write()
             return
         if self._first:
             self._apply(self._first)
+        self._words = self._active_words()
 
     def remix(self, before: float, weight: float) -> None:
         """Follow ``text_weight``; prompts that were given another weight of their own keep that."""
@@ -147,9 +152,9 @@ class PromptServer:
         """Return the parameter ``text_weight``."""
         return float(self._node.get_parameter('text_weight').value)
 
-    def _check(self, requests: Sequence[PromptRequest]) -> None:
-        # Active words were checked when they became so, and when a model was loaded.
-        known = {entry.prompt.text for entry in self.prompts.active}
+    def _check(self, requests: Sequence[PromptRequest], new_model: bool = False) -> None:
+        # The model has read the words that are active, unless it has just been loaded.
+        known = set() if new_model else {entry.prompt.text for entry in self.prompts.active}
         prompts = [request.prompt for request in requests]
         self._check_readable([prompt for prompt in prompts if prompt.text not in known])
         self.prompts.check(requests)
@@ -162,3 +167,18 @@ class PromptServer:
         self.prompts.replace(requests)
         self._node.get_logger().info(describe(self.prompts.active))
         self._announce()
+
+    def _write(self, text: Texts | None = None) -> None:
+        """Set the parameter to a text, or to the active words if it says others."""
+        words = self._active_words()
+        if text is None and words == self._words:
+            return
+        self._words = words
+        parameter = Parameter('prompt', value=words if text is None else text)
+        self._validated = parameter, None
+        result = self._node.set_parameters_atomically([parameter])
+        if not result.successful:
+            self._node.get_logger().error(f'parameter prompt lags behind: {result.reason}')
+
+    def _active_words(self) -> str:
+        return write_prompts(entry.prompt for entry in self.prompts.active)

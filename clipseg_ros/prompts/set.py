@@ -64,15 +64,6 @@ class PromptSet:
         """The enabled prompts that are not negative, ordered by id."""
         return reported(self.enabled)
 
-    @property
-    def pictures(self) -> dict[str, Prompt]:
-        """The prompts with a picture, by :func:`key_of` of their names."""
-        return {
-            key_of(entry.name): entry.prompt
-            for entry in self.active
-            if entry.prompt.image is not None
-        }
-
     def replace(self, requests: Sequence[PromptRequest]) -> tuple[ActivePrompt, ...]:
         """Make these the active prompts (an empty list stops), and return them.
 
@@ -150,6 +141,11 @@ class PromptSet:
 def reported(prompts: Iterable[ActivePrompt]) -> tuple[ActivePrompt, ...]:
     """Return those of some prompts that are not negative."""
     return tuple(entry for entry in prompts if not entry.prompt.negative)
+
+
+def pictured(prompts: Iterable[ActivePrompt]) -> dict[str, ActivePrompt]:
+    """Return those of some prompts that have a picture, by :func:`key_of` of their names."""
+    return {key_of(entry.name): entry for entry in prompts if entry.prompt.image is not None}
 
 
 def key_of(name: str) -> str:

@@ -36,6 +36,10 @@ class SupportPair:
     def add_image(self, image: NDArray[np.uint8], stamp: int) -> SupportImage:
         """Take an image, with the mask that waits for it, and return the example of now.
 
+        Args:
+            image: (H, W, 3) uint8 RGB.
+            stamp: Of the message, nanoseconds; :data:`NO_STAMP` for none. In :meth:`add_mask` too.
+
         Raises:
             PromptError: The waiting mask is not of its size. Both are dropped; the image of before
                 stays.
@@ -49,7 +53,9 @@ class SupportPair:
         return SupportImage(image, mask)
 
     def add_mask(self, mask: NDArray[np.bool_], stamp: int) -> SupportImage | None:
-        """Take a mask, true on the example; return the example, None if it waits for its image.
+        """Take a mask; return the example, None if the mask waits for its image.
+
+        ``mask`` is bool (H, W), true on the example.
 
         Raises:
             PromptError: It is empty, or not of the size of its image. It is dropped.

@@ -11,7 +11,7 @@ from clipseg_ros.images.conversion import image_to_rgb
 from clipseg_ros.prompts.entry import PICTURE_PAUSE, TEXT_PAUSE, PromptEntry
 from clipseg_ros.prompts.messages import mask_of, read_message
 from clipseg_ros.prompts.requests import with_example
-from clipseg_ros.prompts.set import describe
+from clipseg_ros.prompts.set import describe, pictured
 from clipseg_ros.prompts.support_pair import SupportImage
 from clipseg_ros.ros.qos import QosWatch
 from clipseg_ros.ros.timing import stamp_of
@@ -50,7 +50,7 @@ class PromptTopics(PromptEntry):
 
     def _set_prompts(self, request: Any, response: Any) -> str:
         server = self._server
-        pictures = server.prompts.pictures
+        pictures = pictured(server.prompts.active)
         server.replace([read_message(message, pictures) for message in request.prompts])
         response.prompts = server.messages(server.prompts.active)
         return describe(server.prompts.active)

@@ -20,6 +20,9 @@ def _end_with_parent() -> None:
     """Ask Linux to interrupt this process when the thread that started it ends."""
     # A shell starts what it runs in the background deaf to this signal, and children inherit that.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    # Not a session, which keeps Ctrl-C away too: Linux shares the processor out by sessions (see
+    # sched(7), autogroup), and a node alone in one missed half of its images on a busy machine.
+    os.setpgid(0, 0)
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGINT)
 
 
@@ -30,8 +33,8 @@ class ChildError(RuntimeError):
 class ChildProcess:
     """A running process; as a context manager it is stopped at the end.
 
-    It has a session of its own: Ctrl-C in the terminal reaches the parent alone, which then stops
-    its children in order.
+    It has a process group of its own: Ctrl-C in the terminal reaches the parent alone, which then
+    stops its children in order.
 
     Args:
         name: What messages call it.
@@ -63,7 +66,6 @@ class ChildProcess:
             stdout=self._output,
             stderr=subprocess.STDOUT,
             env=None if environment is None else dict(environment),
-            start_new_session=True,
             preexec_fn=_end_with_parent,
         )
 

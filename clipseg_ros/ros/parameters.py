@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import Field, dataclass, field, fields, replace
 from typing import Any, Literal, TypeVar
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
@@ -119,9 +119,8 @@ def declarations_of(settings: type[Any]) -> dict[str, Declaration]:
         if _GROUP in entry.metadata:
             found |= declarations_of(entry.metadata[_GROUP])
         else:
-            declaration = entry.metadata[_DECLARATION]
-            name = declaration.name or entry.name
-            found[name] = replace(declaration, name=name)
+            declaration = _declaration(entry)
+            found[declaration.name] = declaration
     return found
 
 
@@ -143,10 +142,15 @@ def read_settings(settings: type[S], node: Any) -> S:
         if _GROUP in entry.metadata:
             values[entry.name] = read_settings(entry.metadata[_GROUP], node)
         else:
-            declaration = entry.metadata[_DECLARATION]
-            value = node.get_parameter(declaration.name or entry.name).value
-            values[entry.name] = declaration.read(value)
+            declaration = _declaration(entry)
+            values[entry.name] = declaration.read(node.get_parameter(declaration.name).value)
     return settings(**values)
+
+
+def _declaration(entry: Field[Any]) -> Declaration:
+    """Return the declaration of a field, under the name of the parameter."""
+    declaration: Declaration = entry.metadata[_DECLARATION]
+    return replace(declaration, name=declaration.name or entry.name)
 
 
 def find_problem(

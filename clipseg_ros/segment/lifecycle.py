@@ -174,16 +174,18 @@ class SegmentNode(LifecycleNode):
         try:
             act()
         except Exception as error:
-            undo()
             named = isinstance(error, ClipsegError)
             self._failure = str(error) if named else f'{type(error).__name__}: {error}'
-            self.get_logger().error(
-                f'{step} failed: {self._failure}. The node lives on; mend it and call '
-                f'`ros2 lifecycle set {self.full_name} {step}`, or restart it'
-            )
-            return _FAILURE
-        self._failure, self._state = '', reached
-        return _SUCCESS
+        else:
+            self._failure, self._state = '', reached
+            return _SUCCESS
+        # Here, not above: while an error is handled, its traceback keeps the model in memory.
+        undo()
+        self.get_logger().error(
+            f'{step} failed: {self._failure}. The node lives on; mend it and call '
+            f'`ros2 lifecycle set {self.full_name} {step}`, or restart it'
+        )
+        return _FAILURE
 
     def _configure(self) -> None:
         settings = self._settings
@@ -267,7 +269,7 @@ class SegmentNode(LifecycleNode):
             return ''
         segmenter = self._stream.segmenter
         active = [entry.prompt for entry in self._prompt_server.prompts.active]
-        settings = replace(self._settings, **{name: value})
+        settings = replace(self._settings, **{name: DECLARATIONS[name].read(value)})
         try:
             if name == 'reuse_below':
                 segmenter.check_settings(settings.segment_settings)

@@ -77,12 +77,20 @@ class MemoryRelief:
         threshold: float | None,
         settings: SegmentSettings,
     ) -> Answer:
-        """Segment as :meth:`Segmenter.segment`; ``prompts_at_once`` is set here.
+        """Segment an image, and once more with fewer prompts at once where memory runs out.
 
-        Where memory runs out, free some and try with fewer prompts at once.
+        Args:
+            image: (H, W, 3) uint8 RGB.
+            prompts: What to find.
+            threshold: As :meth:`Segmenter.segment` takes it.
+            settings: The same; ``prompts_at_once`` is set here.
+
+        Returns:
+            The answer; on a GPU it may still be under way there.
 
         Raises:
             DeviceMemoryError: Memory ran out the second time too.
+            ClipsegError: As :meth:`Segmenter.segment`.
         """
         if self.at_once is not None and time.monotonic() - self._last_trouble > PATIENCE:
             self.at_once = None

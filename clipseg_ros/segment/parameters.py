@@ -158,7 +158,7 @@ class Settings:
     presence_threshold: float | None = parameter(
         -1.0,
         "Score from which on a prompt is present; -1 takes the model's calibrated threshold, 0 "
-        'takes all for present.',
+        'counts every prompt as present.',
         low=-1.0,
         high=1.0,
         constraints='-1, or 0 to 1.',
@@ -167,7 +167,7 @@ class Settings:
     )
     presence_hysteresis: float = parameter(
         0.05,
-        'How far below its threshold the score of what is present may fall.',
+        'How far the score of a prompt that is present may fall below its threshold.',
         low=0.0,
         high=1.0,
     )
@@ -186,7 +186,7 @@ class Settings:
     )
     smoothing_reset: float = parameter(
         0.06,
-        'Change of the picture (the camera moves) above which that average begins anew; 1 is '
+        'Change of the picture (the camera moves) above which that average starts afresh; 1 is '
         'never.',
         low=0.0,
         high=1.0,
@@ -235,8 +235,8 @@ class Settings:
         '',
         'Colours on ~/overlay in place of the palette: NAME_OR_ID=#RRGGBB, by the name of a '
         'prompt or the id of a label (; separates several), or a list of such texts.',
-        constraints='Such as mug=#ff8800 or 3=#00ff00; what names no active prompt waits for '
-        'it; empty is the palette.',
+        constraints='Such as mug=#ff8800 or 3=#00ff00; an entry for a name that no active prompt '
+        'has is kept; empty is the palette.',
         any_type=True,
         link='#colours',
         read=_read_colors,

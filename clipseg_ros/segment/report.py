@@ -15,6 +15,7 @@ from clipseg_ros.prompts.set import ActivePrompt
 from clipseg_ros.ros.qos import QosWatch, report_output
 from clipseg_ros.ros.timing import create_steady_timer
 from clipseg_ros.segment.diagnostics import Situation, diagnostic_array, judge, no_images
+from clipseg_ros.segment.frame_worker import WorkerStatistics
 from clipseg_ros.segment.parameters import Settings
 from clipseg_ros.segment.stream import CameraStream
 
@@ -54,14 +55,16 @@ class NodeReport:
             if mismatch not in self._mismatches:
                 node.get_logger().warning(mismatch)
         self._mismatches = mismatches
-        situation = self._situation(now, mismatches)
+        worker = None if now.stream is None else now.stream.worker
+        counts = None if worker is None else worker.statistics()
+        situation = self._situation(now, mismatches, counts)
         self._tell_silence(situation, mismatches)
         self._publisher.publish(
             diagnostic_array(
                 f'{node.full_name.lstrip("/")}: segmentation',
                 '' if now.stream is None else str(now.stream.segmenter.device),
                 judge(situation),
-                _values(now),
+                _values(now, counts),
                 node.get_clock().now().to_msg(),
             )
         )
@@ -79,7 +82,9 @@ class NodeReport:
         elif waiting and not silent:
             self._node.get_logger().info(f'images arrive on {situation.image_topic}')
 
-    def _situation(self, now: NodeState, mismatches: Sequence[str]) -> Situation:
+    def _situation(
+        self, now: NodeState, mismatches: Sequence[str], counts: WorkerStatistics | None
+    ) -> Situation:
         situation = Situation(
             node=self._node.full_name,
             state=now.state,
@@ -101,13 +106,12 @@ class NodeReport:
             depth_fault=stream.depth.fault(),
             memory_warning=stream.pipeline.memory.warning(),
         )
-        if stream.worker is None:
+        if counts is None:
             return situation
-        counts = stream.worker.statistics()
         return replace(situation, idle=counts.idle, busy=counts.busy, rate=counts.rate)
 
 
-def _values(now: NodeState) -> dict[str, str]:
+def _values(now: NodeState, counts: WorkerStatistics | None) -> dict[str, str]:
     """Return further facts for the diagnostics."""
     stream = now.stream
     values = {
@@ -123,8 +127,7 @@ def _values(now: NodeState) -> dict[str, str]:
     if segmenter.device.type == 'cuda':
         reserved = torch.cuda.memory_reserved(segmenter.device)
         values['gpu_memory_mb'] = f'{reserved / 1e6:.0f}'
-    if stream.worker is not None:
-        counts = stream.worker.statistics()
+    if counts is not None:
         values |= {
             'fps': f'{counts.rate:.2f}',
             'latency_ms': f'{counts.latency * 1e3:.1f}',

@@ -35,8 +35,15 @@ class CameraStream:
     the start of each frame; ``masks`` may ask for a result though nobody subscribes.
 
     Attributes:
+        segmenter: The loaded model.
+        settings: The parameters.
         watch: Creates topics and watches their peers.
+        outputs: The publishers.
+        depth: The 3D part.
+        pipeline: What the threads of the worker run.
         worker: The threads; None while the node is inactive.
+        newest: The newest image and the newest result.
+        lost: Counts images that did not arrive.
         faults: What was wrong with the newest frame.
         topic: Resolved name of the image topic.
         enabled: Whether images are segmented; may be set at any time.

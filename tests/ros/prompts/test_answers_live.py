@@ -74,3 +74,8 @@ def test_template(bench: Bench, seeing_model: Path) -> None:
     plain = probability_of(seeing_model, ['the mug', 'red bowl'])
     assert close(bench.show()['probability'], plain)
     assert not close(plain, expected)
+    bench.set(template=' plain ')
+    try:
+        assert close(bench.show()['probability'], plain)
+    finally:
+        bench.set(template='')

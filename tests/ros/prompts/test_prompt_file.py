@@ -78,14 +78,19 @@ def test_a_failure_while_saving_leaves_the_old_file(
 ) -> None:
     path = tmp_path / 'prompts.yaml'
     save_prompts(path, ENTRIES)
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
 
-    def fail(target: Path, content: str | bytes) -> None:
+    def fail(source: Path, target: Path) -> None:
+        assert source.read_bytes(), 'it fails at the last step'
         raise OSError('disk full')
 
-    monkeypatch.setattr(prompt_file, 'write_atomically', fail)
-    with pytest.raises(PromptError, match=r'cannot be saved to .*prompts.yaml: disk full'):
-        save_prompts(path, ENTRIES[:1])
+    monkeypatch.setattr(Path, 'replace', fail)
+    for entries in (ENTRIES[:1], [ActivePrompt(1, Prompt(image=255 - IMAGE, name='another'))]):
+        with pytest.raises(PromptError, match=r'cannot be saved to .*prompts.yaml: disk full'):
+            save_prompts(path, entries)
     monkeypatch.undo()
+    after = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    assert after == before, 'the old file stands, and nothing half written is left'
     assert [request.id for request in load_prompts(path)] == [1, 4, 5, 9, 254]
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import rclpy
+import torch
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.context import Context
 from rclpy.node import Node
@@ -24,6 +25,7 @@ from clipseg_model.errors import PromptError
 from clipseg_model.prompts import Prompt, parse_prompts
 from clipseg_ros.images.conversion import array_to_image
 from clipseg_ros.prompts import text as prompt_text
+from clipseg_ros.prompts.file import save_prompts
 from clipseg_ros.prompts.file_server import PromptFiles
 from clipseg_ros.prompts.pick_server import PickFrame, PickServer
 from clipseg_ros.prompts.requests import with_text_weight
@@ -31,6 +33,8 @@ from clipseg_ros.prompts.server import PromptServer
 from clipseg_ros.prompts.set import ActivePrompt, PromptRequest
 from clipseg_ros.prompts.topics import PromptTopics
 from clipseg_ros.ros.log import ThrottledLog
+from clipseg_ros.segment.loading import check_representable
+from clipseg_ros.segment.parameters import Settings
 
 ROOT = Path(__file__).parents[3]
 RGB = picture(60, 80)
@@ -249,6 +253,51 @@ def test_what_the_parameter_says_at_start(
     assert parsed == [text]
     rig.load()
     assert rig.names == names, 'the next model goes on with them'
+
+
+def test_the_next_model_checks_active_words_of_a_file_too(rig: Rig, tmp_path: Path) -> None:
+    path = tmp_path / 'prompts.yaml'
+    rig.node.set_parameters([Parameter('prompt_file', value=str(path))])
+    rig.loaded = False
+    rig.set('unreadable')
+    save_prompts(path, rig.server.prompts.active)
+    rig.loaded = True
+    rig.events.clear()
+    assert not rig.files.restore()
+    assert rig.events == ['check']
+    rig.load()
+    assert rig.names == []
+    save_prompts(path, [ActivePrompt(2, Prompt('the mug'))])
+    assert rig.files.restore()
+    assert rig.names == ['the mug']
+    assert rig.parameter == 'the mug'
+
+
+@pytest.mark.parametrize('text', ['', 'the mug'])
+def test_a_visual_method_that_the_model_cannot_use(node: Node, text: str) -> None:
+    settings = Settings(visual_method='attention_cls')
+    segmenter: Any = SimpleNamespace(
+        card=SimpleNamespace(template='plain'),
+        model=torch.nn.Identity(),
+        runtime=SimpleNamespace(embed_texts=lambda texts: None),
+    )
+    rig = Rig(node)
+    rig.start(text)
+    rig.server._check_readable = lambda prompts: check_representable(segmenter, prompts, settings)
+    rig.load()
+    assert rig.names == []
+    assert rig.parameter == ''
+    with pytest.raises(PromptError, match='cannot be restricted to a mask'):
+        rig.server.change(rig.server.read('the mug'))
+
+
+def test_the_parameter_at_start_stays_as_it_was_typed(node: Node) -> None:
+    rig = Rig(node)
+    rig.start(' the mug')
+    rig.load()
+    rig.prompt_image(array_to_image(RGB, 'rgb8', Header()))  # type: ignore[attr-defined]
+    assert rig.names == ['the mug', 'example']
+    assert rig.parameter == ' the mug'
 
 
 def test_a_text_weight_is_followed_by_what_was_mixed_with_it(rig: Rig) -> None:

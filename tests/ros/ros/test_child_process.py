@@ -63,6 +63,13 @@ def test_one_that_does_not_listen_is_ended_all_the_same() -> None:
         assert child.stop(patience=0.2) == -signal.SIGKILL
 
 
+def test_it_has_a_process_group_of_its_own_and_no_session() -> None:
+    with start(SLEEP) as child:
+        child.wait_for('up')
+        assert os.getpgid(child.pid) == child.pid
+        assert os.getsid(child.pid) == os.getsid(0)
+
+
 def test_it_does_not_outlive_its_parent(repository: Path) -> None:
     code = (
         'import os, sys\n'

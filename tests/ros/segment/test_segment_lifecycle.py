@@ -6,15 +6,21 @@ import json
 import os
 import signal
 import time
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import cv2
 import pytest
+import rclpy
+import torch
 from diagnostic_msgs.msg import DiagnosticArray
 from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetState
+from rclpy.context import Context
+from rclpy.lifecycle import TransitionCallbackReturn
+from rclpy.parameter import Parameter
 from rclpy.qos import QoSDurabilityPolicy, QoSProfile, QoSReliabilityPolicy
 from ros_peers import (
     NOTICE,
@@ -28,7 +34,9 @@ from ros_peers import (
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import String
 
+from clipseg_model.errors import ClipsegError
 from clipseg_ros.ros.qos import command_input, image_output, sensor_input
+from clipseg_ros.segment.lifecycle import SegmentNode
 
 
 @pytest.fixture(scope='module')
@@ -166,6 +174,33 @@ def test_what_cannot_be_loaded_leaves_the_node_alive_and_mendable(
     assert remote.set('prompt', 'the mug')
     remote.serve()
     wait_until(lambda: 'the mug at' in remote.reason(), what='good diagnostics')
+
+
+def test_a_failed_model_is_gone_when_its_memory_is_given_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    models: list[weakref.ref[torch.Tensor]] = []
+    alive: list[bool] = []
+
+    def load(*_: Any) -> Any:
+        model = torch.zeros(1000)
+        models.append(weakref.ref(model))
+        raise ClipsegError('it does not fit')
+
+    monkeypatch.setattr(
+        'clipseg_ros.segment.lifecycle.release_freed_memory',
+        lambda: alive.append(models[0]() is not None),
+    )
+    context = Context()
+    rclpy.init(context=context)
+    try:
+        overrides = [Parameter('autostart', value=False)]
+        node = SegmentNode(load=load, context=context, parameter_overrides=overrides)
+        assert node.trigger_configure() == TransitionCallbackReturn.FAILURE
+        assert alive == [False]
+        node.destroy_node()
+    finally:
+        context.try_shutdown()
 
 
 @on('manual')
