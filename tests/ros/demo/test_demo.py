@@ -180,10 +180,11 @@ class TestOverTopics:
         assert answers[-1].wrong
         assert len(find_faults(answers)) == 2
 
-    def test_a_node_that_ends_is_told_with_its_log(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize('answer', ['end', 'end of overlays'])
+    def test_a_node_that_ends_is_told_with_its_log(self, tmp_path: Path, answer: str) -> None:
         console = Console(record=True, width=200, file=io.StringIO())
         with pytest.raises(ChildError, match='exit status 1'):
-            demo.run_demo(console, SEEDS[:1], 'end', 'cpu', tmp_path)
+            demo.run_demo(console, SEEDS[:1], answer, 'cpu', tmp_path)
         text = as_text(console)
         assert 'failed: segment has ended (exit status 1)' in text
         assert 'the oracle has had enough' in text
