@@ -136,8 +136,14 @@ class NodeProcess(ChildProcess):
         return sum(text in line for line in self.lines[since:])
 
     def stop(self, signals: Sequence[int] = (signal.SIGINT,), patience: float = 15.0) -> int:
-        """Ends the process as a user would, who asks once; returns its exit status."""
-        return super().stop(signals, patience)
+        """Ends the process as a user would, who asks once; returns its exit status.
+
+        Raises:
+            AssertionError: It does not end, and is killed.
+        """
+        status = super().stop(signals, patience)
+        assert status != -signal.SIGKILL, f'{self.name} had to be killed:\n{self.tail()}'
+        return status
 
 
 @contextmanager
