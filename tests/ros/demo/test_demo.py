@@ -146,7 +146,8 @@ def oracle(
     def start_oracle(stack: ExitStack, output: Path, model: str, device: str) -> list[ChildProcess]:
         children = start(stack, output, model, device)
         children.pop().stop()
-        command = [sys.executable, str(Path(__file__).parents[1] / 'oracle_node.py'), model]
+        script = Path(__file__).parents[1] / 'processes' / 'oracle_node.py'
+        command = [sys.executable, str(script), model]
         arguments = [str(number) for number in (*SIZE, *SEEDS)]
         child = ChildProcess('segment', [*command, *arguments], output / 'segment.log', os.environ)
         return [*children, stack.enter_context(child)]
