@@ -38,7 +38,6 @@ class CameraNode(Node):
         self._settings = read_settings(CameraSettings, self)
         self._open()
         self._watch = QosWatch(self)
-        self._told: set[str] = set()
         self._images = {
             topic: (self._watch.create_publisher(Image, topic, image_output()), Image())
             for topic in ('image', 'depth', '~/instances')
@@ -46,7 +45,7 @@ class CameraNode(Node):
         self._info = self._watch.create_publisher(CameraInfo, 'camera_info', image_output())
         self._started = time.monotonic()
         self._timer = create_steady_timer(self, 1.0 / self._settings.rate, self._tick)
-        self._watch_timer = create_steady_timer(self, 1.0, self._report)
+        self._watch_timer = create_steady_timer(self, 1.0, self._watch.warn)
         self.add_post_set_parameters_callback(self._apply)
         self.get_logger().info(
             f'{self._settings.source} at {self._settings.rate:g} Hz on {self._info.topic_name}, '
@@ -98,12 +97,6 @@ class CameraNode(Node):
             if pixels is not None and publisher.get_subscription_count():
                 fill_image(message, pixels, encoding, header)
                 publisher.publish(message)
-
-    def _report(self) -> None:
-        for mismatch in self._watch.mismatches():
-            if mismatch not in self._told:
-                self._told.add(mismatch)
-                self.get_logger().warning(mismatch)
 
     def _validate(self, parameters: Sequence[Parameter]) -> SetParametersResult:
         for parameter in parameters:

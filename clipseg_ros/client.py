@@ -87,13 +87,12 @@ class SegmentClient:
         self.timeout = timeout
         self._peer = Peer(f'clipseg_client_{os.getpid()}_{next(_numbers)}', domain_id)
         self._changed = self._peer.changed
-        # Output → stamp → array, of frames that arrived since the last call began to wait.
-        self._arrived: dict[str, dict[int, NDArray[Any]]] = {}
-        # Stamp → frame_id, arrival.
-        self._frames: dict[int, tuple[str, int]] = {}
-        # When prompts were last set, and the stamps that arrived since then.
+        # Output → stamp → that output alone, of frames that arrived since the last call began to
+        # wait; the last ones.
+        self._arrived: dict[str, dict[int, Frame]] = {}
+        # When prompts were last set, and the oldest stamps that arrived since then.
         self._set_at = 0
-        self._since_set: set[int] = set()
+        self._since_set: list[int] = []
         self._diagnostics = DiagnosticStatus()
         self._peer.node.create_subscription(
             DiagnosticArray, '/diagnostics', self._on_diagnostics, 10
@@ -171,15 +170,15 @@ class SegmentClient:
         timeout = self._seconds(timeout)
         with self._changed:
             self._arrived = {name: {} for name in {*self._arrived, *outputs}}
-            self._frames.clear()
             for name in outputs:
                 self._subscribe(name)
             stamps = self._peer.wait_until(lambda: self._complete(outputs), timeout)
             if not stamps:
                 raise NodeTimeoutError(self._why_nothing(outputs, timeout))
-            stamp = max(stamps)
-            images = {name: self._arrived[name][stamp] for name in outputs}
-            return Frame(stamp, *self._frames[stamp], images)
+            parts = [self._arrived[name][max(stamps)] for name in outputs]
+            images = {name: part[name] for name, part in zip(outputs, parts, strict=True)}
+            arrival = max(part.arrival for part in parts)
+            return Frame(parts[0].stamp, parts[0].frame_id, arrival, images)
 
     def wait_for_mask(self, timeout: float | None = None) -> NDArray[np.bool_]:
         """Wait for the next mask as :meth:`wait_for` does: (H, W) bool, where any prompt is."""
@@ -210,7 +209,7 @@ class SegmentClient:
         """Return the stamps of frames that have all outputs and are newer than the prompts."""
         stamps = set.intersection(*(set(self._arrived[name]) for name in outputs))
         if len(self._since_set) > _MAY_BE_OLD:
-            old = sorted(self._since_set)[:_MAY_BE_OLD]
+            old = self._since_set[:_MAY_BE_OLD]
             return stamps - {stamp for stamp in old if stamp < self._set_at}
         return {stamp for stamp in stamps if stamp >= self._set_at}
 
@@ -224,14 +223,15 @@ class SegmentClient:
         def receive(message: Image) -> None:
             arrival = time.time_ns()
             values = image_to_array(message)
-            stamp = stamp_of(message)
+            images = {name: values > 0 if name == 'mask' else values}
+            frame = Frame(stamp_of(message), message.header.frame_id, arrival, images)
             with self._changed:
                 frames = self._arrived[name]
-                frames[stamp] = values > 0 if name == 'mask' else values
-                self._frames[stamp] = (message.header.frame_id, arrival)
-                self._since_set.add(stamp)
+                frames[frame.stamp] = frame
                 while len(frames) > _KEPT:
                     del frames[min(frames)]
+                since_set = sorted({*self._since_set, frame.stamp})
+                self._since_set = since_set[: _MAY_BE_OLD + 1]
                 self._changed.notify_all()
 
         return receive

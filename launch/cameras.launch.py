@@ -13,7 +13,13 @@ from __future__ import annotations
 from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
 from launch.actions import OpaqueFunction
 
-from clipseg_ros.ros.launch_support import SEGMENT_ARGUMENTS, declare, make_node, values_of
+from clipseg_ros.ros.launch_support import (
+    SEGMENT_ARGUMENTS,
+    SEGMENT_PARAMETERS,
+    declare,
+    make_node,
+    values_of,
+)
 from clipseg_ros.segment_cameras_node import find_problem
 
 ARGUMENTS = {
@@ -36,7 +42,8 @@ def start_nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     problem = find_problem(cameras)
     if problem:
         raise ValueError(f'cameras: {problem}')
-    return [make_node('segment_cameras', value['params_file'], value, arguments=cameras)]
+    file = value['params_file']
+    return [make_node('segment_cameras', file, SEGMENT_PARAMETERS, value, arguments=cameras)]
 
 
 def generate_launch_description() -> LaunchDescription:

@@ -14,6 +14,7 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
 from clipseg_ros.ros.launch_support import (
+    COMMON_PARAMETERS,
     SEGMENT_ARGUMENTS,
     declare,
     include_segment,
@@ -41,7 +42,7 @@ def start_camera(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     """Return the camera."""
     value = values_of(context, ARGUMENTS)
     names = {'name': 'camera', 'namespace': value['namespace']}
-    return [make_node('camera', value['camera_params_file'], value, **names)]
+    return [make_node('camera', value['camera_params_file'], COMMON_PARAMETERS, value, **names)]
 
 
 def generate_launch_description() -> LaunchDescription:

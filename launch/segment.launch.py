@@ -10,14 +10,20 @@ from __future__ import annotations
 from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
 from launch.actions import OpaqueFunction
 
-from clipseg_ros.ros.launch_support import SEGMENT_ARGUMENTS, declare, make_node, values_of
+from clipseg_ros.ros.launch_support import (
+    SEGMENT_ARGUMENTS,
+    SEGMENT_PARAMETERS,
+    declare,
+    make_node,
+    values_of,
+)
 
 
 def start_node(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     """Return the node, with those of the arguments that were given."""
     value = values_of(context, SEGMENT_ARGUMENTS)
     names = {'name': 'clipseg', 'namespace': value['namespace']}
-    return [make_node('segment', value['params_file'], value, **names)]
+    return [make_node('segment', value['params_file'], SEGMENT_PARAMETERS, value, **names)]
 
 
 def generate_launch_description() -> LaunchDescription:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from clipseg_ros.errors import BagError
 from clipseg_ros.ros.share import share_path
 
 if TYPE_CHECKING:
@@ -37,13 +38,16 @@ _DTYPES = {'byte': np.uint8, 'octet': np.uint8, 'char': np.uint8}
 
 
 def message_store() -> Typestore:
-    """Return the types of this package's bags; raises FileNotFoundError without its msg files."""
+    """Return the types of this package's bags; raises a BagError without its msg files."""
     from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
     store = get_typestore(Stores.LATEST)
     types: dict[str, Any] = {}
     for name in OWN:
-        text = share_path('msg', f'{name}.msg').read_text(encoding='utf-8')
+        try:
+            text = share_path('msg', f'{name}.msg').read_text(encoding='utf-8')
+        except FileNotFoundError as error:
+            raise BagError(f'bags need the messages of clipseg_ros: {error}') from error
         types |= get_types_from_msg(text, f'clipseg_ros/msg/{name}')
     for name, text in VISION.items():
         types |= get_types_from_msg(text, f'vision_msgs/msg/{name}')

@@ -30,7 +30,8 @@ def open_bag(path: Path) -> Iterator[AnyReader]:
     """Open a bag: a folder with metadata.yaml, or an .mcap or .db3 file.
 
     Raises:
-        BagError: It is not there, is no ROS 2 bag, is damaged, or `rosbags` is not installed.
+        BagError: It is not there, is no ROS 2 bag, is damaged, or `rosbags` or a message of
+            clipseg_ros is not installed.
     """
     try:
         from rosbags.highlevel import AnyReader, AnyReaderError

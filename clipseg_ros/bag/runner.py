@@ -52,9 +52,10 @@ _LATCHED = ('prompts', 'label_info')
 
 @dataclass(frozen=True)
 class BagOutput:
-    """The bag that is written, under the topics of a node of that name.
+    """The bag that is written.
 
     Attributes:
+        node: Name of the node whose topics are written, with its namespace.
         min_area: Least area of a detection, pixels.
         colours: Of prompts on the overlay, by name or id, in place of the palette's.
 
@@ -94,6 +95,7 @@ class BagRunner:
     for the model's. ``problems`` counts what was wrong with images that could not be read.
 
     Raises:
+        BagError: The messages of clipseg_ros are not installed.
         ColourError: There is a colour for a prompt that is not there.
         PromptError: Two prompts have one name.
     """

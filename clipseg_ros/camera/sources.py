@@ -11,11 +11,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from clipseg_model.images import IMAGE_SUFFIXES
 from clipseg_ros.errors import SourceError
 
 TABLETOP = 'tabletop'
 MOTIONS = ('still', 'orbit')
-IMAGE_SUFFIXES = frozenset(('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp'))
 _TABLETOP_SIZE = (640, 480)
 
 

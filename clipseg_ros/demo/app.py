@@ -26,7 +26,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from clipseg_model.errors import ClipsegError
-from clipseg_ros.client import Frame, SegmentClient
+from clipseg_ros.client import Frame
 from clipseg_ros.demo.client import DemoClient
 from clipseg_ros.demo.picture import Tile, contact_sheet, draw_mask
 from clipseg_ros.demo.report import (
@@ -98,10 +98,8 @@ def ask_scene(
         answers.append(judge(scene, question, frames, client.score(frames[-1].stamp)))
         masks.append(frames[-1]['mask'])
     client.set_prompts([question.text for question in scene.questions])
-    client.wait_for_mask()
-    # By a client of its own: the node draws overlays for as long as one is subscribed to them.
-    with SegmentClient(timeout=client.timeout) as viewer:
-        write_picture(output / f'scene_{scene.seed}.png', viewer.wait_for('overlay')['overlay'])
+    overlay = client.overlay(client.wait_for('mask').stamp)
+    write_picture(output / f'scene_{scene.seed}.png', overlay)
     return answers, masks
 
 

@@ -63,22 +63,25 @@ class DemoClient(SegmentClient):
         result = self._peer.set_parameter('/camera', 'seed', seed)
         if not result.successful:
             raise DemoFailure(f'the camera refuses scene {seed}: {result.reason}')
-        shown: list[NDArray[np.uint8]] = []
 
-        def is_shown() -> bool:
-            if not shown or shown[-1].shape != picture.shape:
+        def is_shown(message: Image) -> bool:
+            shown = image_to_rgb(message)
+            if shown.shape != picture.shape:
                 return False
             # The renderer may differ in its last bit between two processes.
-            return float(np.abs(shown[-1].astype(np.int16) - picture).mean()) < 1.0
+            return float(np.abs(shown.astype(np.int16) - picture).mean()) < 1.0
 
-        subscription = self._peer.node.create_subscription(
-            Image, '/image', lambda message: shown.append(image_to_rgb(message)), sensor_input()
-        )
-        try:
-            if not self._peer.wait_until(is_shown, self.timeout):
-                raise DemoFailure(f'the picture of scene {seed} did not come from the camera')
-        finally:
-            self._peer.node.destroy_subscription(subscription)
+        failure = f'the picture of scene {seed} did not come from the camera'
+        self._receive('/image', is_shown, failure)
+
+    def overlay(self, since: int) -> NDArray[np.uint8]:
+        """Return an overlay, RGB uint8 (H, W, 3), of an image stamped ``since`` ns or later.
+
+        The subscription ends with the call: the node draws overlays as long as there is one.
+        """
+        topic = f'{self.node}/overlay'
+        image = self._receive(topic, lambda m: stamp_of(m) >= since, f'{topic} did not come')
+        return image_to_rgb(image)
 
     def score(self, stamp: int) -> float | None:
         """Return the score of the first prompt for an image; None where the node publishes none."""
@@ -87,6 +90,22 @@ class DemoClient(SegmentClient):
         if not self._peer.wait_until(lambda: stamp in self._scores, 5.0):
             raise DemoFailure('the scores of a mask did not come')
         return next(iter(self._scores[stamp].values()))
+
+    def _receive(self, topic: str, accept: Callable[[Image], bool], failure: str) -> Image:
+        """Return the first image of a topic that is accepted, or raise a DemoFailure."""
+        accepted: list[Image] = []
+
+        def receive(message: Image) -> None:
+            if accept(message):
+                accepted.append(message)
+
+        subscription = self._peer.node.create_subscription(Image, topic, receive, sensor_input())
+        try:
+            if not self._peer.wait_until(lambda: accepted, self.timeout):
+                raise DemoFailure(failure)
+        finally:
+            self._peer.node.destroy_subscription(subscription)
+        return accepted[0]
 
     def _has_failed(self) -> bool:
         return bool(self._diagnostics.level >= DiagnosticStatus.ERROR)

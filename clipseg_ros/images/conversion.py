@@ -243,6 +243,7 @@ def check_compressed(message: CompressedImage) -> None:
     data = bytes(message.data)
     if not data:
         raise ImageConversionError('data', 'compressed image without data; check the camera driver')
+    # OpenCV fills what is missing of a truncated JPEG with grey, and says nothing.
     complete = True
     if data.startswith(_JPEG_START):
         # An embedded thumbnail ends with the same mark, but before the picture's own scan.

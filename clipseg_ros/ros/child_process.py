@@ -119,14 +119,18 @@ class ChildProcess:
             for line in self.lines[since:]:
                 if text in line:
                     return line
-            if ended or time.monotonic() > deadline:
+            if ended:
+                self.check()
+            if time.monotonic() > deadline:
                 self._fail(f'did not say {text!r} within {timeout:g} s')
             time.sleep(0.02)
 
     def check(self) -> None:
         """Raise :class:`ChildError` if the process has ended."""
-        if not self.running:
-            self._fail('is not running')
+        status = self._process.poll()
+        if status is not None:
+            ending = f'signal {-status}' if status < 0 else f'exit status {status}'
+            self._fail(f'has ended ({ending})')
 
     def join(self, timeout: float) -> int:
         """Wait until the process ends by itself; return its exit status as :meth:`stop` does.
@@ -148,6 +152,10 @@ class ChildProcess:
     ) -> int:
         """End the process: ask with each of the signals, then kill.
 
+        Args:
+            signals: Sent in this order, as long as the process is running.
+            patience: Seconds to wait after each of them.
+
         Returns:
             Its exit status, negative where a signal ended it.
         """
@@ -161,9 +169,5 @@ class ChildProcess:
         return self._process.wait()
 
     def _fail(self, problem: str) -> NoReturn:
-        status = self._process.poll()
-        if status is not None:
-            ending = f'signal {-status}' if status < 0 else f'exit status {status}'
-            problem = f'has ended ({ending})'
         where = 'its output' if self.log is None else str(self.log)
         raise ChildError(f'{self.name} {problem}. The end of {where}:\n{self.tail()}')

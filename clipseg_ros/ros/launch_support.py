@@ -24,10 +24,10 @@ SEGMENT_ARGUMENTS = {
     'namespace': ('', 'Namespace of the nodes.'),
     'params_file': (
         str(share_path('config', 'segment.yaml')),
-        'Parameters of the node segment, a YAML file.',
+        'Parameters of every node `segment`, a YAML file.',
     ),
     'use_sim_time': ('false', 'Whether time comes from /clock: true in a simulation.'),
-    'autostart': ('true', 'Whether the node configures and activates itself.'),
+    'autostart': ('true', 'Whether every node `segment` configures and activates itself.'),
     'log_level': ('info', 'Least severe messages to log: debug, info, warn, error or fatal.'),
     'image': ('image', "The camera's image topic."),
     'depth': ('depth', 'Its depth topic, registered to the image: for ~/points and positions.'),
@@ -38,6 +38,16 @@ SEGMENT_ARGUMENTS = {
     'device': ('', 'auto, cpu, cuda or cuda:N. Empty: as in params_file.'),
 }
 """Argument of `segment.launch.py` → default, description; the other launch files add to them."""
+
+COMMON_PARAMETERS = {'use_sim_time': bool}
+"""Argument that is a parameter of every node → its type."""
+
+SEGMENT_PARAMETERS = {
+    **COMMON_PARAMETERS,
+    'autostart': bool,
+    **dict.fromkeys(('prompt', 'model', 'device', 'target_frame'), str),
+}
+"""Argument that is a parameter of the node `segment` → its type."""
 
 
 def declare(arguments: Mapping[str, tuple[str, str]]) -> list[LaunchDescriptionEntity]:
@@ -59,27 +69,33 @@ def values_of(context: LaunchContext, names: Iterable[str]) -> dict[str, str]:
     return {name: LaunchConfiguration(name).perform(context) for name in names}
 
 
-def make_node(executable: str, params_file: str, value: Mapping[str, str], **options: Any) -> Node:
+def make_node(
+    executable: str,
+    params_file: str,
+    parameters: Mapping[str, type],
+    value: Mapping[str, str],
+    **options: Any,
+) -> Node:
     """Return a node of this package, with the values of arguments.
 
-    ``use_sim_time`` and, for ``segment``, ``autostart`` are set always, the parameters that have an
-    argument where one is given. Options are those of ``launch_ros.actions.Node``.
+    Args:
+        executable: Its name.
+        params_file: Parameters, a YAML file.
+        parameters: Arguments that come before the file, unless they are empty → their types.
+        value: Argument → its value.
+        options: Those of ``launch_ros.actions.Node``.
     """
-    switches, texts = ['use_sim_time'], []
-    if executable != 'camera':
-        switches.append('autostart')
-        texts = [name for name in ('prompt', 'model', 'device', 'target_frame') if value[name]]
     # By type: YAML would read a prompt `no` as false, and a model `7` as a number.
-    parameters = {
+    given = {
         name: ParameterValue(LaunchConfiguration(name), value_type=kind)
-        for kind, names in ((bool, switches), (str, texts))
-        for name in names
+        for name, kind in parameters.items()
+        if value[name]
     }
     words = options.pop('arguments', ())
     return Node(
         package='clipseg_ros',
         executable=executable,
-        parameters=[params_file, parameters],
+        parameters=[params_file, given],
         remappings=[(topic, value[topic]) for topic in TOPICS],
         arguments=[*words, '--ros-args', '--log-level', value['log_level']],
         output='screen',

@@ -8,7 +8,7 @@ from typing import Any
 
 
 class ThrottledLog:
-    """Logs what is new at once, and what repeats at most once a period, with its count.
+    """Logs what is new at once, and what repeats once in ``period`` seconds, with its count.
 
     rclpy throttles by the line of code that logs; this throttles by what happened, which ``key``
     names, so that a wrong encoding is not hidden by a wrong step a second ago. Thread-safe.

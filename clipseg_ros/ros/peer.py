@@ -50,7 +50,8 @@ class Peer:
         self._executor.shutdown()
         self._thread.join(5)
         self.node.destroy_node()
-        self._context.shutdown()
+        # Something else may have shut it down already, such as a signal.
+        self._context.try_shutdown()
         # The executor holds on to entities between two spins; while it does, nothing is freed.
         del self._executor, self.node
         self._context.destroy()
@@ -71,7 +72,7 @@ class Peer:
         """Call a service of a type by its full name, and return the response.
 
         Raises:
-            NodeTimeoutError: It is not there and has not answered within ``timeout`` seconds.
+            NodeTimeoutError: It is not there, or does not answer, within ``timeout`` seconds.
         """
         deadline = time.monotonic() + timeout
         client = self.node.create_client(kind, service)

@@ -99,6 +99,7 @@ class QosWatch:
         self._profiles: dict[tuple[str, Direction], QoSProfile] = {}
         self._suspects: set[tuple[str, Direction]] = set()
         self._nameless: Counter[tuple[int, ...]] = Counter()
+        self._warned_of: list[str] = []
         # Topic of images → whether they are expected to be compressed.
         self._images: dict[str, bool] = {}
 
@@ -162,6 +163,15 @@ class QosWatch:
                     name = _full_name(peer)
                     sentences.append(_explain(topic, direction, name, offered, requested, policies))
         return sentences
+
+    def warn(self) -> list[str]:
+        """Log each of :meth:`mismatches` once, and again where it comes back; return them."""
+        mismatches = self.mismatches()
+        for mismatch in mismatches:
+            if mismatch not in self._warned_of:
+                self._node.get_logger().warning(mismatch)
+        self._warned_of = mismatches
+        return mismatches
 
     def _transport_problem(self, topic: str, compressed: bool) -> str:
         """Return why the images that are published do not come, or an empty string.

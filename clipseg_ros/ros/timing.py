@@ -18,6 +18,6 @@ def stamp_of(message: Any) -> int:
     return int(Time.from_msg(stamp).nanoseconds) if stamp.sec >= 0 else 0
 
 
-def create_steady_timer(node: Any, period: float, callback: Callable[[], None]) -> Any:
+def create_steady_timer(node: Any, period: float, callback: Callable[[], object]) -> Any:
     """Create a timer, period in seconds, that runs also while ``use_sim_time`` has no clock."""
     return node.create_timer(period, callback, clock=Clock(clock_type=ClockType.STEADY_TIME))

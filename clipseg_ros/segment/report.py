@@ -37,7 +37,6 @@ class NodeReport:
 
     def __init__(self, node: Any, look: Callable[[], NodeState]) -> None:
         self._node, self._look = node, look
-        self._mismatches: list[str] = []
         self._silent = False
         # Of its own: that of the stream exists while the node is configured.
         self._watch = QosWatch(node)
@@ -49,12 +48,7 @@ class NodeReport:
     def _report(self) -> None:
         node, now = self._node, self._look()
         watches = (self._watch,) if now.stream is None else (now.stream.watch, self._watch)
-        mismatches = [mismatch for watch in watches for mismatch in watch.mismatches()]
-        for mismatch in mismatches:
-            # Once, and again where it comes back.
-            if mismatch not in self._mismatches:
-                node.get_logger().warning(mismatch)
-        self._mismatches = mismatches
+        mismatches = [mismatch for watch in watches for mismatch in watch.warn()]
         worker = None if now.stream is None else now.stream.worker
         counts = None if worker is None else worker.statistics()
         situation = self._situation(now, mismatches, counts)

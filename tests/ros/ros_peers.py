@@ -136,8 +136,14 @@ class NodeProcess(ChildProcess):
         return sum(text in line for line in self.lines[since:])
 
     def stop(self, signals: Sequence[int] = (signal.SIGINT,), patience: float = 15.0) -> int:
-        """Ends the process as a user would, who asks once; returns its exit status."""
-        return super().stop(signals, patience)
+        """Ends the process as a user would, who asks once; returns its exit status.
+
+        Raises:
+            AssertionError: It does not end, and is killed.
+        """
+        status = super().stop(signals, patience)
+        assert status != -signal.SIGKILL, f'{self.name} had to be killed:\n{self.tail()}'
+        return status
 
 
 @contextmanager
@@ -164,11 +170,12 @@ def answer_of(script: str, environment: dict[str, str]) -> Any:
     """What a peer that runs as a process of its own answers, as JSON.
 
     Args:
-        script: Its file, in this folder; it gets the number of the ROS domain.
+        script: Its file in the folder processes; it gets the number of the ROS domain.
         environment: Variables that it gets beside those of this process, the domain among them.
     """
+    file = Path(__file__).parent / 'processes' / script
     answer = subprocess.run(
-        [sys.executable, Path(__file__).with_name(script), environment['ROS_DOMAIN_ID']],
+        [sys.executable, file, environment['ROS_DOMAIN_ID']],
         env={**os.environ, **environment},
         capture_output=True,
         text=True,

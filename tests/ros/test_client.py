@@ -23,9 +23,11 @@ from clipseg_ros.ros.timing import stamp_of
 
 
 @contextmanager
-def filming(peer: Peer, rate: float = 20.0, back: int = 0) -> Iterator[list[int]]:
+def filming(
+    peer: Peer, rate: float = 20.0, back: int = 0, topic: str = '/image', matched: int = 1
+) -> Iterator[list[int]]:
     """Publishes one picture again and again; `back` seconds are taken off its stamps."""
-    publisher = peer.publisher(Image, '/image', image_output())
+    publisher = peer.publisher(Image, topic, image_output(), matched)
     stamps: list[int] = []
     end = threading.Event()
 
@@ -108,6 +110,26 @@ def test_a_camera_with_stamps_of_long_ago_is_served(
         frame = client.wait_for('mask')
         assert frame.stamp in stamps
         assert np.mean(frame['mask'] != (expected(tiny_model, 'a chair').mask() > 0)) < 1e-3
+
+
+def held(value: Any) -> int:
+    """How many values there are in a container, and in those within it."""
+    if isinstance(value, (dict, list, set, tuple)):
+        within = value.values() if isinstance(value, dict) else value
+        return len(value) + sum(map(held, within))
+    return 0
+
+
+def test_it_keeps_the_last_frames_alone(peer: Peer, domain: int) -> None:
+    counts = []
+    with SegmentClient('film', domain_id=domain) as client:
+        for frames, matched in ((20, 0), (60, 1)):
+            with filming(peer, 100.0, topic='/film/overlay', matched=matched) as stamps:
+                newest = client.wait_for('overlay').stamp
+                wait_until(lambda: len(stamps) > stamps.index(newest) + frames)  # noqa: B023
+            time.sleep(0.3)
+            counts.append(held(vars(client)))
+    assert counts[0] == counts[1]
 
 
 def test_what_was_not_asked_for_is_said(client: SegmentClient, peer: Peer) -> None:

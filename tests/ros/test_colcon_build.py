@@ -119,7 +119,7 @@ def test_the_built_node_answers_with_its_own_messages(
 ) -> None:
     # Started elsewhere than in the repository: nothing may come from the source tree.
     done = subprocess.run(
-        [sys.executable, str(Path(__file__).with_name('built_peer.py'))],
+        [sys.executable, str(Path(__file__).parent / 'processes' / 'built_peer.py')],
         cwd=workspace,
         env=built_environment,
         capture_output=True,

@@ -11,6 +11,8 @@ from bags import clipseg, read, record, stamped
 from ros_peers import ROOT
 from std_msgs.msg import String
 
+from clipseg_ros.ros import share
+
 
 def test_bad_images_are_left_out_and_counted(tmp_path: Path, tiny_model: Path) -> None:
     bad = stamped(1)
@@ -78,6 +80,18 @@ def test_what_is_wrong_is_said(
     for word in words:
         assert word in ' '.join(result.stderr.split())
     assert not list(tmp_path.glob('out*')), 'nothing half-made stays'
+
+
+def test_an_incomplete_installation_is_said(
+    bag: Path, tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(share, '__file__', str(tmp_path / 'clipseg_ros' / 'ros' / 'share.py'))
+    result = clipseg('bag', bag, '-p', 'mug', '-o', tmp_path / 'out', '-m', tiny_model)
+    assert result.exit_code == 1
+    said = ' '.join(result.stderr.split())
+    assert 'bags need the messages of clipseg_ros: msg/Prompt.msg' in said
+    assert 'install it again' in said
+    assert 'cannot be read' not in said, 'the bag is good'
 
 
 def test_no_ros_is_needed(bag: Path, tmp_path: Path, tiny_model: Path) -> None:

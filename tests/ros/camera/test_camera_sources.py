@@ -9,6 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from std_msgs.msg import Header
 
+from clipseg_model.images import IMAGE_SUFFIXES
 from clipseg_ros.camera.sources import open_source
 from clipseg_ros.camera_node import camera_info
 from clipseg_ros.errors import SourceError
@@ -48,6 +49,14 @@ def test_single_picture(folder: Path) -> None:
         frame = source.frame(0.0)
         assert frame is not None
         assert frame.rgb[0, 0].tolist() == [2, 10, 200]
+
+
+@pytest.mark.parametrize('suffix', sorted(IMAGE_SUFFIXES))
+def test_every_kind_of_picture_that_the_models_read(tmp_path: Path, suffix: str) -> None:
+    assert cv2.imwrite(str(tmp_path / f'a{suffix}'), flat(1))
+    frame = open_source(str(tmp_path)).frame(0.0)
+    assert frame is not None
+    assert frame.rgb.shape == (40, 60, 3)
 
 
 @pytest.mark.parametrize(

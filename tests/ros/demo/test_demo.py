@@ -146,7 +146,8 @@ def oracle(
     def start_oracle(stack: ExitStack, output: Path, model: str, device: str) -> list[ChildProcess]:
         children = start(stack, output, model, device)
         children.pop().stop()
-        command = [sys.executable, str(Path(__file__).parents[1] / 'oracle_node.py'), model]
+        script = Path(__file__).parents[1] / 'processes' / 'oracle_node.py'
+        command = [sys.executable, str(script), model]
         arguments = [str(number) for number in (*SIZE, *SEEDS)]
         child = ChildProcess('segment', [*command, *arguments], output / 'segment.log', os.environ)
         return [*children, stack.enter_context(child)]
@@ -180,10 +181,11 @@ class TestOverTopics:
         assert answers[-1].wrong
         assert len(find_faults(answers)) == 2
 
-    def test_a_node_that_ends_is_told_with_its_log(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize('answer', ['end', 'end of overlays'])
+    def test_a_node_that_ends_is_told_with_its_log(self, tmp_path: Path, answer: str) -> None:
         console = Console(record=True, width=200, file=io.StringIO())
         with pytest.raises(ChildError, match='exit status 1'):
-            demo.run_demo(console, SEEDS[:1], 'end', 'cpu', tmp_path)
+            demo.run_demo(console, SEEDS[:1], answer, 'cpu', tmp_path)
         text = as_text(console)
         assert 'failed: segment has ended (exit status 1)' in text
         assert 'the oracle has had enough' in text

@@ -36,7 +36,7 @@ def hosting(folder: Path, nodes: dict[str, dict[str, Any]], ready: str) -> Any:
     """A process with nodes in namespaces of their own, which finds cv_bridge in a folder."""
     path = [str(folder), str(ROOT), os.environ.get('PYTHONPATH', '')]
     return running_node(
-        str(Path(__file__).parents[1] / 'node_host.py'),
+        str(Path(__file__).parents[1] / 'processes' / 'node_host.py'),
         script=[json.dumps({name: ros_arguments(nodes[name]) for name in nodes})],
         environment={'PYTHONPATH': ':'.join(filter(None, path))},
         ready=ready,

@@ -58,7 +58,7 @@ def test_prompts_are_restored_at_configuring(
     files = {'good': good, 'bad': bad, 'none': tmp_path / 'none.yaml'}
     options = {'model': seeing_model, 'device': 'cpu', 'prompt': "'the mug'"}
     nodes = {name: ros_arguments({**options, 'prompt_file': path}) for name, path in files.items()}
-    host = str(Path(__file__).parents[1] / 'node_host.py')
+    host = str(Path(__file__).parents[1] / 'processes' / 'node_host.py')
     process = NodeProcess(host, script=[json.dumps(nodes)])
     try:
         for name in nodes:

@@ -78,7 +78,7 @@ def meeting(tiny_model: Path) -> Iterator[tuple[NodeProcess, Peer]]:
             f'qos_overrides./{name}/clipseg/mask.publisher.durability': durability,
         }
         arguments[name] = ros_arguments(parameters)
-    host = str(Path(__file__).parents[1] / 'node_host.py')
+    host = str(Path(__file__).parents[1] / 'processes' / 'node_host.py')
     with claimed_domain() as domain:
         words = {'script': [json.dumps(arguments)], 'environment': {'ROS_DOMAIN_ID': str(domain)}}
         with running_node(host, ready='', **words) as node, closing(Peer(domain)) as peer:

@@ -13,6 +13,14 @@ from clipseg_ros.ros.qos import QosWatch, image_output, sensor_input
 UNKNOWN = '_NODE_NAME_UNKNOWN_'
 
 
+class Log:
+    def __init__(self) -> None:
+        self.warnings: list[str] = []
+
+    def warning(self, text: str) -> None:
+        self.warnings.append(text)
+
+
 class Graph:
     """What a node knows of its only topic; the name of the peer's node may be set."""
 
@@ -22,6 +30,10 @@ class Graph:
         self.peer = SimpleNamespace(
             node_name=UNKNOWN, node_namespace='/', endpoint_gid=[1, 2], qos_profile=best_effort
         )
+        self.log = Log()
+
+    def get_logger(self) -> Log:
+        return self.log
 
     def resolve_topic_name(self, topic: str) -> str:
         return f'/{topic}'
@@ -54,3 +66,15 @@ def test_it_waits_for_the_name_of_a_peer() -> None:
 def test_it_does_not_wait_for_ever() -> None:
     watch = watching(Graph())
     assert [len(watch.mismatches()) for _ in range(6)] == [0, 0, 0, 0, 1, 1]
+
+
+def test_a_warning_comes_once_and_again_where_the_peer_comes_back() -> None:
+    graph = Graph()
+    graph.peer.node_name = 'driver'
+    watch = watching(graph)
+    fitting, unfit = image_output(), graph.peer.qos_profile
+    for profile, warnings in ((unfit, 1), (unfit, 1), (fitting, 1), (unfit, 2), (unfit, 2)):
+        graph.peer.qos_profile = profile
+        assert watch.warn() == watch.mismatches()
+        assert len(graph.log.warnings) == warnings
+    assert set(graph.log.warnings) == set(watch.mismatches())

@@ -209,7 +209,7 @@ def test_a_consumer_that_is_slower_than_the_node(bench: Bench) -> None:
     """It gets what is new when it is ready; others, and the node, do not wait for it."""
     bench.show()
     alone = bench.served(2.0, 1.0)
-    script = Path(__file__).parents[1] / 'slow_listener.py'
+    script = Path(__file__).parents[1] / 'processes' / 'slow_listener.py'
     listener = NodeProcess(str(script), script=['/bad/clipseg/mask', '0.4'])
     try:
         wait_until(lambda: bench.run(0.2) and listener.lines, 20, 'a mask')

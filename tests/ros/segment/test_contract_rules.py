@@ -322,7 +322,8 @@ def test_loaded_and_warmed_before_active(peer: Peer, domain: int, tiny_model: Pa
         'prompt': "'the mug'",
     }
     node = NodeProcess(
-        str(HERE / 'told_node.py'), script=ros_arguments(parameters, ['-r', '__node:=told'])
+        str(HERE / 'processes' / 'told_node.py'),
+        script=ros_arguments(parameters, ['-r', '__node:=told']),
     )
     try:
 

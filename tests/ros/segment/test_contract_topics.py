@@ -88,7 +88,7 @@ def test_every_peer_that_does_not_fit_is_named_once(
                 message = message_type(kind)
             except (ImportError, AttributeError):
                 # This process has not the messages that the node has.
-                script = str(Path(__file__).parents[1] / 'demanding_peer.py')
+                script = str(Path(__file__).parents[1] / 'processes' / 'demanding_peer.py')
                 words = {'script': [topic, kind, policy], 'environment': full_environment}
                 stack.enter_context(running_node(script, ready='listening', **words))
             else:

@@ -19,9 +19,10 @@ FLAT = ('threads', 'files', 'publishers', 'subscriptions', 'entities')
 
 def walk(model: Path, cycles: int) -> dict[str, Any]:
     """Runs the cycles in a process of their own."""
+    host = Path(__file__).parents[1] / 'processes' / 'cycle_host.py'
     with claimed_domain() as domain:
         answer = subprocess.run(
-            [sys.executable, Path(__file__).parents[1] / 'cycle_host.py', model, str(cycles)],
+            [sys.executable, host, model, str(cycles)],
             env={**os.environ, 'ROS_DOMAIN_ID': str(domain), 'PYTHONPATH': _paths()},
             cwd=ROOT,
             capture_output=True,

@@ -183,7 +183,7 @@ def limit(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope='module')
 def short_node(domain: int, tiny_model: Path, limit: Path) -> Iterator[NodeProcess]:
-    script = Path(__file__).parents[1] / 'short_memory_node.py'
+    script = Path(__file__).parents[1] / 'processes' / 'short_memory_node.py'
     prompt = "prompt:='the mug; red bowl; a chair; red chair'"
     words = [str(limit), str(tiny_model), '--ros-args', '-r', '__ns:=/short', '-p', prompt]
     with running_node(str(script), script=words) as node:

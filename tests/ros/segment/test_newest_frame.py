@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from recorded_node import RECORD
+from processes.recorded_node import RECORD
 from ros_peers import PROFILE, NodeProcess
 
 from clipseg_ros.ros.domain import claimed_domain
@@ -37,7 +37,7 @@ def film(folder: Path, seconds: float) -> dict[str, Any]:
         }
         parameters = ['--ros-args', '-p', "prompt:='mug; chair; bowl'"]
         node = NodeProcess(
-            str(here / 'recorded_node.py'),
+            str(here / 'processes' / 'recorded_node.py'),
             script=[str(records), str(MODEL_MS), *parameters],
             environment=environment,
         )

@@ -49,7 +49,7 @@ def host(
         'refused': ros_arguments({**common, 'model': sees_prompts, 'reuse_below': 6.0}),
         'plain': ros_arguments({**common, 'model': sees_prompts}),
     }
-    host = str(Path(__file__).parents[1] / 'node_host.py')
+    host = str(Path(__file__).parents[1] / 'processes' / 'node_host.py')
     with running_node(
         host, script=[json.dumps(nodes)], ready='images from /still/image'
     ) as process:

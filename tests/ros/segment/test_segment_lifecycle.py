@@ -70,7 +70,7 @@ def host(domain: int, tiny_model: Path, broken_models: tuple[Path, Path]) -> Ite
         ),
     }
     process = NodeProcess(
-        str(Path(__file__).parents[1] / 'node_host.py'), script=[json.dumps(nodes)]
+        str(Path(__file__).parents[1] / 'processes' / 'node_host.py'), script=[json.dumps(nodes)]
     )
     process.wait_for('images from /front/image_raw/compressed')
     yield process

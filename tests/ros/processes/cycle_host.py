@@ -48,7 +48,7 @@ def main() -> int:
     from clipseg_ros.ros.qos import image_output
     from clipseg_ros.segment.lifecycle import SegmentNode
 
-    sys.path.insert(0, str(Path(__file__).parent))
+    sys.path.insert(0, str(Path(__file__).parents[1]))
     from ros_peers import picture
 
     model, cycles = sys.argv[1], int(sys.argv[2])

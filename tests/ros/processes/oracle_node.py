@@ -1,7 +1,7 @@
 """Stands in for the node `segment` in the tests of the demo: it knows the truth of the scenes.
 
 Its answers are right, or as wrong as the parameter `answer` says: `right`, `everything`
-(the whole picture), or `end` (it ends when it is asked).
+(the whole picture), `end` (it ends when it is asked), or `end of overlays` (when it should draw).
 """
 
 from __future__ import annotations
@@ -55,6 +55,8 @@ class Oracle(Node):
         if self.answer == 'everything':
             mask[:] = True
         self.mask.publish(array_to_image(np.uint8(255) * mask, 'mono8', message.header))
+        if self.answer == 'end of overlays' and self.overlay.get_subscription_count():
+            raise SystemExit('the oracle has had enough')
         self.overlay.publish(array_to_image(rgb, 'rgb8', message.header))
 
 
