@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs the tests in two parts: those without ROS side by side, one worker a core; then those of the
-# nodes one after the other, since they time messages between processes.
+# Runs the tests in two parts, each side by side with one worker a core: those without ROS; then
+# those of the nodes, of which a worker keeps to a ROS domain of its own.
 #
 #     scripts/run_tests.sh [ARGUMENT OF PYTEST]…
 #
@@ -12,10 +12,9 @@ none=5  # what pytest returns if it ran no test
 outcomes=()
 failed=0
 for part in rest ros; do
-    workers=()
-    [ "$part" = ros ] || workers=(--numprocesses auto --maxprocesses 8 --dist loadfile)
     outcome=0
-    python -m pytest --part "$part" ${workers[@]+"${workers[@]}"} "$@" || outcome=$?
+    python -m pytest --part "$part" --numprocesses auto --maxprocesses 8 --dist loadfile "$@" \
+        || outcome=$?
     outcomes+=("$outcome")
     case "$outcome" in 0 | "$none") ;; *) failed=$outcome ;; esac
 done

@@ -12,6 +12,7 @@ import rclpy
 from rcl_interfaces.msg import SetParametersResult
 from rcl_interfaces.srv import GetParameters, SetParameters
 from rclpy.context import Context
+from rclpy.exceptions import InvalidHandle
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.parameter import Parameter, parameter_value_to_python
 
@@ -110,4 +111,10 @@ class Peer:
 
     def _spin(self) -> None:
         with suppress(ExternalShutdownException):
-            self._executor.spin()
+            while True:
+                try:
+                    self._executor.spin()
+                    return
+                except InvalidHandle:
+                    # rclpy's wait fails where another thread destroys a subscription just then.
+                    continue

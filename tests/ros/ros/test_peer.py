@@ -1,7 +1,13 @@
-"""The node of programs that are no nodes themselves: how it ends."""
+"""The node of programs that are no nodes themselves: how it goes on, and how it ends."""
 
 from __future__ import annotations
 
+import gc
+from typing import Any
+
+from rclpy.callback_groups import ReentrantCallbackGroup
+from rclpy.exceptions import InvalidHandle
+from rclpy.waitable import NumberOfEntities, Waitable
 from ros_peers import shared_memory_files
 
 from clipseg_ros.ros.peer import Peer
@@ -14,4 +20,41 @@ def test_closing_after_its_context_was_shut_down(domain: int) -> None:
     peer.node.context.shutdown()
     peer.close()
     peer.close()
+    # The error that ended the executor may hold its frames, and so the node, in a circle.
+    gc.collect()
     assert not shared_memory_files() - before
+
+
+class Destroyed(Waitable[Any]):
+    """What an executor meets once that begins to wait for what another thread destroys."""
+
+    met = False
+
+    def __init__(self) -> None:
+        super().__init__(ReentrantCallbackGroup())
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def get_num_entities(self) -> NumberOfEntities:
+        return NumberOfEntities()
+
+    def is_ready(self, wait_set: Any) -> bool:
+        return False
+
+    def add_to_wait_set(self, wait_set: Any) -> None:
+        if not self.met:
+            self.met = True
+            raise InvalidHandle('destruction was requested')
+
+
+def test_it_outlives_what_is_destroyed_while_it_begins_to_wait(domain: int) -> None:
+    peer = Peer('steady', domain)
+    try:
+        destroyed = Destroyed()
+        peer.node.add_waitable(destroyed)
+        assert peer.get_parameter('/steady', 'use_sim_time', 10.0) is False
+        assert destroyed.met
+    finally:
+        peer.close()
