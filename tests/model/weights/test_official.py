@@ -283,7 +283,8 @@ class TestGenuine:
         # With gradients, by the same operations of torch as theirs.
         logits = decoder(taps, (7, 7), condition[:, None])[:, 0].detach()
         assert expected.std() > 0.1
-        torch.testing.assert_close(logits, expected, rtol=0, atol=1e-5)
+        # The order of sums depends on the number of threads: some units in the last place.
+        torch.testing.assert_close(logits, expected, rtol=4e-6, atol=1e-5)
         # Without, sums are taken in another order, and come no less close to the truth.
         with torch.no_grad():
             faster = decoder(taps, (7, 7), condition[:, None])[:, 0]

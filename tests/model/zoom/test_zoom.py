@@ -139,8 +139,8 @@ class TestWithAModel:
     ) -> None:
         decode, answers = segmenter.decode, []
 
-        def damaged(*words: Any) -> Any:
-            answers.append(decode(*words))
+        def damaged(*words: Any, **options: Any) -> Any:
+            answers.append(decode(*words, **options))
             return answers[-1] * (np.nan if len(answers) > 1 else 1)
 
         monkeypatch.setattr(segmenter, 'decode', damaged)
