@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Sequence
+from textwrap import shorten
 from typing import Any
 
 import rclpy
@@ -16,6 +18,7 @@ from rclpy.exceptions import (
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 
 from clipseg_ros.errors import InterfacesError, SourceError
+from clipseg_ros.ros.log import ThrottledLog
 
 # rclpy's signal handler can wake the executor before the context is shut down; the executor then
 # waits again, for ever if nothing else happens.
@@ -44,17 +47,32 @@ def interrupt_once() -> Callable[[], None]:
     return end
 
 
-def spin(executor: Any) -> None:
-    """Run callbacks until a signal shuts the context down, and return soon after."""
-    try:
-        while rclpy.ok():
+def spin(executor: Any, logger: Any) -> None:
+    """Run callbacks until a signal shuts the context down, and return soon after.
+
+    An exception of a callback is logged and ends nothing: any peer may send what rclpy itself fails
+    at, such as a parameter of a type that there is not. A service that fails does not answer. Other
+    exceptions, of the middleware, end the process.
+    """
+    log = ThrottledLog(logger)
+    while rclpy.ok():
+        try:
             executor.spin_once(timeout_sec=_LONGEST_WAIT)
-    except (KeyboardInterrupt, ExternalShutdownException):
-        return
-    except Exception:
-        # A signal may shut the context down while the executor sets up its wait, which then fails.
-        if rclpy.ok():
-            raise
+        except (KeyboardInterrupt, ExternalShutdownException):
+            return
+        except Exception as error:
+            # A signal may shut the context down while the executor sets up its wait, which then
+            # fails.
+            if not rclpy.ok():
+                return
+            places = traceback.extract_tb(error.__traceback__)
+            if all(place.name != 'await_or_execute' for place in places):
+                # Not of a callback: the executor may never look at this topic or service again.
+                raise
+            place = places[-1]
+            reason = shorten(f'{type(error).__name__}: {error}', 300)
+            where = f'{place.filename}:{place.lineno}'
+            log.error(where, f'a callback failed, and the node lives on: {reason} ({where})')
 
 
 def run_node(make_node: Callable[[], Any], args: list[str] | None = None) -> int:
@@ -99,7 +117,7 @@ def run_nodes(make_nodes: Callable[[], Sequence[Any]], args: list[str] | None = 
         for node in nodes:
             executor.add_node(node)
         try:
-            spin(executor)
+            spin(executor, nodes[0].get_logger())
         finally:
             end()
             for node in nodes:

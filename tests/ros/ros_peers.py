@@ -106,8 +106,14 @@ def ros_arguments(parameters: dict[str, Any], arguments: Sequence[str] = ()) -> 
     return command
 
 
+CALLBACK_FAULT = 'a callback failed, and the node lives on'
+
+
 class NodeProcess(ChildProcess):
     """A node in a process of its own.
+
+    Attributes:
+        may_fail: Whether callbacks of it may raise an exception.
 
     Args:
         module: Run with ``python -m``.
@@ -132,6 +138,8 @@ class NodeProcess(ChildProcess):
         command = [sys.executable, '-u', *words]
         super().__init__(module, command, environment=variables, folder=ROOT)
 
+    may_fail = False
+
     def count(self, text: str, since: int = 0) -> int:
         return sum(text in line for line in self.lines[since:])
 
@@ -143,6 +151,8 @@ class NodeProcess(ChildProcess):
         """
         status = super().stop(signals, patience)
         assert status != -signal.SIGKILL, f'{self.name} had to be killed:\n{self.tail()}'
+        faults = [line for line in self.lines if CALLBACK_FAULT in line and not self.may_fail]
+        assert not faults, faults
         return status
 
 

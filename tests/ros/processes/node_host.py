@@ -27,7 +27,7 @@ def main() -> int:
     ]
     for node in nodes:
         executor.add_node(node)
-    spin(executor)
+    spin(executor, nodes[0].get_logger())
     for node in nodes:
         node.close()
         node.destroy_node()

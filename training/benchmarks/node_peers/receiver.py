@@ -95,7 +95,7 @@ def main(arguments: list[str] | None = None) -> None:
         executor = SingleThreadedExecutor()
         executor.add_node(receiver.node)
         print('receiver ready', flush=True)
-        spin(executor)
+        spin(executor, receiver.node.get_logger())
         executor.shutdown()
         receiver.node.destroy_node()
     finally:
