@@ -6,7 +6,9 @@ the new bag has results for every image.
 
 from __future__ import annotations
 
+import os
 import shutil
+import sqlite3
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,7 +24,7 @@ from clipseg_model.segmentation import Segmentation
 from clipseg_model.segmenter import Segmenter
 from clipseg_model.video.steadying import Steadier, Steadying
 from clipseg_ros.bag.messages import MessageFactory, message_store
-from clipseg_ros.bag.reading import CONVERTERS
+from clipseg_ros.bag.reading import CONVERTERS, Camera
 from clipseg_ros.errors import BagError, ImageConversionError
 from clipseg_ros.outputs.messages import detection_array, label_info, segment_array
 from clipseg_ros.outputs.result import (
@@ -36,7 +38,6 @@ from clipseg_ros.prompts.messages import write_messages
 from clipseg_ros.prompts.set import PromptRequest, PromptSet, reported
 
 if TYPE_CHECKING:
-    from rosbags.highlevel import AnyReader
     from rosbags.interfaces import Connection
     from rosbags.rosbag2 import Writer
 
@@ -60,8 +61,8 @@ class BagOutput:
         colours: Of prompts on the overlay, by name or id, in place of the palette's.
 
     Raises:
-        BagError: The folder exists, an output or the storage is unknown, or there are colours and
-            no overlay.
+        BagError: The folder, or ``part``, exists or has a name that is not Unicode, an output or the
+            storage is unknown, or there are colours and no overlay.
     """
 
     folder: Path
@@ -84,15 +85,29 @@ class BagOutput:
                 'colours are for the output overlay, which is not asked for: add it (--outputs), '
                 'or leave the colours out'
             )
-        if self.folder.exists():
-            raise BagError(f'{self.folder} exists already: name another folder, or remove it')
+        for path in (self.folder, self.part):
+            if os.path.lexists(path):
+                raise BagError(f'{path} exists already: name another folder, or remove it')
+        try:
+            self.folder.name.encode()
+        except UnicodeEncodeError as error:
+            raise BagError(
+                f'metadata.yaml cannot hold the name {self.folder.name!r}, which is not Unicode: '
+                'name another folder'
+            ) from error
+
+    @property
+    def part(self) -> Path:
+        """The folder of the bag until it is complete."""
+        return self.folder.with_name(f'{self.folder.name}.part')
 
 
 class BagRunner:
     """Segments the images of one topic of a bag.
 
     Prompts get the ids 1, 2, 3 … as the node gives them. A pixel is on above the threshold, None
-    for the model's. ``problems`` counts what was wrong with images that could not be read.
+    for the model's. ``problems`` counts what was wrong with images that could not be read, and
+    those that the bag counts and does not have.
 
     Raises:
         BagError: The messages of clipseg_ros are not installed.
@@ -120,43 +135,49 @@ class BagRunner:
         self._scratch = Scratch()
         self._connections: dict[str, Connection] = {}
 
-    def run(
-        self, reader: AnyReader, cameras: Sequence[Connection], tick: Callable[[], None]
-    ) -> int:
+    def run(self, camera: Camera, tick: Callable[[], None]) -> int:
         """Segment every image, calling ``tick`` after each; return how many were segmented.
 
-        The new bag gets its name when it is complete. ``cameras`` are of :func:`find_camera`.
+        The new bag gets its name when it is complete; there is none if no image could be read.
 
         Raises:
-            BagError: The bag is damaged, or the new one cannot be written.
+            BagError: No image can be read, the bag is damaged, or the new one cannot be written.
             ClipsegError: The model refuses an image or a prompt.
         """
-        from rosbags.highlevel import AnyReaderError
-        from rosbags.rosbag2 import StoragePlugin, Writer, WriterError
+        from rosbags.rosbag2 import WriterError
 
-        folder = self._output.folder
-        part = folder.with_name(f'{folder.name}.part')
-        done = 0
+        folder, part = self._output.folder, self._output.part
+        seen = done = 0
         self._connections = {}
         try:
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            shutil.rmtree(part, ignore_errors=True)
-            plugin = StoragePlugin[self._output.storage.upper()]
-            # Version 8 is read by every ROS 2 since Humble.
-            with Writer(part, version=8, storage_plugin=plugin) as writer:
-                for camera, time, data in reader.messages(connections=cameras):
-                    message = reader.deserialize(data, camera.msgtype)
-                    done += self._segment(writer, message, camera.msgtype, time)
+            part.mkdir(parents=True)
+        except OSError as error:
+            raise BagError(f'{folder} cannot be written: {error}') from error
+        try:
+            # Files are named after the folder: it has its final name from the beginning.
+            with _writer(part / folder.name, self._output.storage) as writer:
+                for time, kind, data in camera.messages():
+                    done += self._segment(writer, camera, kind, data, time)
+                    seen += 1
                     tick()
-            _rename(part, folder)
-        except (AnyReaderError, WriterError, OSError) as error:
-            raise BagError(f'{folder} cannot be written, or the bag is damaged: {error}') from error
+                if seen < camera.count:
+                    problem = f'count: of {camera.count} messages, the bag holds {seen}'
+                    self.problems[problem] += camera.count - seen
+                if not done:
+                    raise BagError(
+                        f'none of the {camera.count} images of {camera.topic} can be read, so '
+                        f'nothing is written: {"; ".join(self.problems)}'
+                    )
+            (part / folder.name).rename(folder)
+        except (WriterError, OSError, sqlite3.Error) as error:
+            raise BagError(f'{folder} cannot be written: {error}') from error
         finally:
             shutil.rmtree(part, ignore_errors=True)
         return done
 
-    def _segment(self, writer: Writer, message: Any, kind: str, time: int) -> bool:
+    def _segment(self, writer: Writer, camera: Camera, kind: str, data: Any, time: int) -> bool:
         try:
+            message = camera.read(kind, data)
             rgb = CONVERTERS[kind](message)
         except ImageConversionError as error:
             self.problems[f'{error.kind}: {error}'] += 1
@@ -224,15 +245,24 @@ class BagRunner:
         writer.write(self._connections[name], time, data)
 
 
-def _rename(bag: Path, folder: Path) -> None:
-    """Rename a bag: its file is named after the folder, and metadata.yaml names the file."""
-    for path in bag.iterdir():
-        if path.stem == bag.name:
-            path.rename(path.with_name(f'{folder.name}{path.suffix}'))
-    metadata = bag / 'metadata.yaml'
-    text = metadata.read_text(encoding='utf-8')
-    metadata.write_text(text.replace(bag.name, folder.name), encoding='utf-8')
-    bag.rename(folder)
+def _writer(folder: Path, storage: str) -> Writer:
+    """Return a writer of a new bag; that of rosbags takes the path of a database for a URI."""
+    from rosbags.rosbag2 import StoragePlugin, Writer
+    from rosbags.rosbag2.enums import CompressionMode
+    from rosbags.rosbag2.storage_sqlite3 import Sqlite3Writer
+
+    class PathWriter(Sqlite3Writer):
+        def __init__(self, path: Path, compression: CompressionMode) -> None:
+            self.path = path / f'{path.name}.db3'
+            self.conn = sqlite3.connect(self.path)
+            self.conn.executescript(self.SQLITE_SCHEMA)
+            self.cursor = self.conn.cursor()
+
+    class BagWriter(Writer):
+        STORAGE_PLUGINS = {**Writer.STORAGE_PLUGINS, StoragePlugin.SQLITE3: PathWriter}  # noqa: RUF012
+
+    # Version 8 is read by every ROS 2 since Humble.
+    return BagWriter(folder, version=8, storage_plugin=StoragePlugin[storage.upper()])
 
 
 def _qos(latched: bool) -> Any:
