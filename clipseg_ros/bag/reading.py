@@ -5,17 +5,16 @@ from __future__ import annotations
 import heapq
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from clipseg_ros.bag.files import ZSTD_MAGIC, bag_files, open_file
+from clipseg_ros.bag import storage
 from clipseg_ros.bag.messages import message_store
-from clipseg_ros.bag.storage import McapFile, SqliteFile, Topic
 from clipseg_ros.errors import BagError, ImageConversionError
 from clipseg_ros.images.conversion import compressed_to_rgb, image_to_rgb
 
@@ -29,58 +28,52 @@ CONVERTERS: dict[str, Callable[[Any], NDArray[np.uint8]]] = {
 """Type of message → conversion to RGB uint8 (H, W, 3)."""
 
 
-@dataclass(frozen=True)
-class Bag:
-    """An open bag: its files and their topics, and what its metadata.yaml counts of each topic."""
+class Bag(NamedTuple):
+    """An open bag: its files, and how many messages its metadata.yaml counts of each topic."""
 
-    path: Path
-    files: list[tuple[McapFile | SqliteFile, list[Topic]]]
+    files: list[tuple[Path, storage.BagFile]]
     counts: Counter[str]
 
 
 @contextmanager
 def open_bag(path: Path) -> Iterator[Bag]:
-    """Open a bag: a folder, or an .mcap or .db3 file; both also compressed with zstd.
+    """Open a bag: a folder, or an .mcap or .db3 file; its files may be compressed with zstd.
 
     Raises:
         BagError: It is not there, is no ROS 2 bag, lacks files, is damaged, or `rosbags` is not
             installed.
     """
-    try:
-        import rosbags.rosbag2  # noqa: F401
-    except ImportError as error:
+    if find_spec('rosbags') is None:
         raise BagError(
             'bags are read with the library rosbags, which is not installed: pip install '
             "'clipseg_ros[bag]'"
-        ) from error
-    paths, counts = bag_files(path)
+        )
+    if not path.exists():
+        raise BagError(f'{path}: there is no such bag')
+    paths, counts = storage.bag_files(path)
     with ExitStack() as stack:
-        files = [open_file(one, stack) for one in paths]
-        yield Bag(path, [(file, file.topics()) for file in files], counts)
+        yield Bag([(one, storage.open_file(one, stack)) for one in paths], counts)
 
 
-@dataclass(frozen=True)
-class Camera:
+class Camera(NamedTuple):
     """An image topic of an open bag.
 
     Attributes:
-        count: How many messages the files, or metadata.yaml where that says more, promise.
+        count: Of its messages, by the files, or by metadata.yaml where that says more.
     """
 
+    bag: Bag
     topic: str
     count: int
-    files: list[tuple[McapFile | SqliteFile, list[Topic]]]
     store: Typestore
 
     def messages(self) -> Iterator[tuple[int, str, Any]]:
         """Yield time of recording (ns), type and data of each message, for :meth:`read`.
 
-        Where a message has no valid time, it is 0 and the data is None.
-
         Raises:
             BagError: A file is damaged.
         """
-        yield from heapq.merge(*(self._of(*one) for one in self.files), key=lambda one: one[0])
+        yield from heapq.merge(*(self._of(*one) for one in self.bag.files), key=lambda one: one[0])
 
     def read(self, kind: str, data: Any) -> Any:
         """Return a message, an image; raises an ImageConversionError if it is damaged."""
@@ -90,18 +83,22 @@ class Camera:
             raise ImageConversionError('message', 'it has no time of recording, or no data')
         try:
             # No message of ROS begins so: a bag may be compressed message by message.
-            data = zstd.decompress(data) if data.startswith(ZSTD_MAGIC) else data
+            data = zstd.decompress(data) if data.startswith(storage.ZSTD_MAGIC) else data
             return self.store.deserialize_cdr(data, kind)
         except Exception as error:
-            # Whatever it is: it is this message's alone.
+            # Whatever it is, it is this message's alone.
             raise ImageConversionError('message', str(error) or type(error).__name__) from error
 
-    @staticmethod
-    def _of(file: McapFile | SqliteFile, topics: list[Topic]) -> Iterator[tuple[int, str, Any]]:
-        kinds = {topic.id: topic.kind for topic in topics}
-        for key, time, data in file.messages(kinds):
-            valid = isinstance(time, int) and 0 <= time < 2**63
-            yield (time, kinds[key], data) if valid else (0, kinds[key], None)
+    def _of(self, path: Path, file: storage.BagFile) -> Iterator[tuple[int, str, Any]]:
+        kinds = {one.id: one.kind for one in _images(file) if one.name == self.topic}
+        with storage.damage(path):
+            for key, time, data in file.messages(kinds):
+                valid = isinstance(time, int) and 0 <= time < 2**63
+                yield (time, kinds[key], data) if valid else (0, kinds[key], None)
+
+
+def _images(file: storage.BagFile) -> list[storage.Topic]:
+    return [one for one in file.topics if one.kind in CONVERTERS]
 
 
 def find_camera(bag: Bag, topic: str | None) -> Camera:
@@ -111,42 +108,21 @@ def find_camera(bag: Bag, topic: str | None) -> Camera:
         BagError: There is none, or none of that name, or more than one to choose from; it has no
             messages, or not those of ROS 2; or a message of clipseg_ros is not installed.
     """
-    found = [
-        (file, [one for one in topics if one.kind in CONVERTERS]) for file, topics in bag.files
-    ]
-    names = sorted({one.name for _, topics in found for one in topics})
+    images = [one for _, file in bag.files for one in _images(file)]
+    names = sorted({one.name for one in images})
     listed = ', '.join(names) or 'none'
     if topic is None:
         if len(names) != 1:
             hint = 'name one with --topic' if names else 'record one'
             raise BagError(f'the image topics of the bag are: {listed}; {hint}')
-        topic = names[0]
+        (topic,) = names
     if topic not in names:
         raise BagError(f'{topic} is not an image topic of the bag; these are: {listed}')
-    files = [(file, [one for one in topics if one.name == topic]) for file, topics in found]
-    parts = [one for _, topics in files for one in topics]
-    store = message_store()
-    for part in parts:
-        _check(part, store)
-    count = max(sum(part.count for part in parts), bag.counts[topic])
+    images = [one for one in images if one.name == topic]
+    if foreign := {one.serialization for one in images} - {'cdr'}:
+        raise BagError(f'messages of {topic} are serialized as {foreign}, and only cdr is read')
+    count = max(sum(one.count for one in images), bag.counts[topic])
     if not count:
-        raise BagError(f'{topic} has no messages in {bag.path}: there is nothing to segment')
-    return Camera(topic, count, [one for one in files if one[1]], store)
-
-
-def _check(topic: Topic, store: Typestore) -> None:
-    """Check that messages are ROS 2's, and as this package knows them."""
-    from rosbags.typesys import get_types_from_msg
-
-    if topic.serialization != 'cdr':
-        raise BagError(
-            f'the messages of {topic.name} are serialized as {topic.serialization!r}, and only '
-            'those of ROS 2, cdr, are read'
-        )
-    types: Any = {}
-    # A definition that cannot be read says nothing against the one that every ROS 2 has.
-    with suppress(Exception):
-        types = get_types_from_msg(topic.definition, topic.kind) if topic.definition else {}
-    for name, (_, fields) in types.items():
-        if name in store.fielddefs and store.fielddefs[name][1] != fields:
-            raise BagError(f'the bag defines {name} of {topic.name} otherwise than ROS 2 does')
+        raise BagError(f'{topic} has no messages in the bag: there is nothing to segment')
+    # Images are defined alike in every ROS 2: definitions in the bag may be missing or damaged.
+    return Camera(bag, topic, count, message_store())

@@ -7,12 +7,12 @@ the new bag has results for every image.
 from __future__ import annotations
 
 import os
-import shutil
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -61,8 +61,8 @@ class BagOutput:
         colours: Of prompts on the overlay, by name or id, in place of the palette's.
 
     Raises:
-        BagError: The folder, or ``part``, exists or has a name that is not Unicode, an output or the
-            storage is unknown, or there are colours and no overlay.
+        BagError: The folder exists, an output or the storage is unknown, or there are colours and
+            no overlay.
     """
 
     folder: Path
@@ -85,21 +85,8 @@ class BagOutput:
                 'colours are for the output overlay, which is not asked for: add it (--outputs), '
                 'or leave the colours out'
             )
-        for path in (self.folder, self.part):
-            if os.path.lexists(path):
-                raise BagError(f'{path} exists already: name another folder, or remove it')
-        try:
-            self.folder.name.encode()
-        except UnicodeEncodeError as error:
-            raise BagError(
-                f'metadata.yaml cannot hold the name {self.folder.name!r}, which is not Unicode: '
-                'name another folder'
-            ) from error
-
-    @property
-    def part(self) -> Path:
-        """The folder of the bag until it is complete."""
-        return self.folder.with_name(f'{self.folder.name}.part')
+        if os.path.lexists(self.folder):
+            raise BagError(f'{self.folder} exists already: name another folder, or remove it')
 
 
 class BagRunner:
@@ -146,33 +133,30 @@ class BagRunner:
         """
         from rosbags.rosbag2 import WriterError
 
-        folder, part = self._output.folder, self._output.part
+        folder = self._output.folder
         seen = done = 0
         self._connections = {}
         try:
-            part.mkdir(parents=True)
-        except OSError as error:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            with TemporaryDirectory('.part', f'{folder.name}.', folder.parent) as part:
+                # Files are named after their folder, so that has its final name already.
+                bag = Path(part, folder.name)
+                with _writer(bag, self._output.storage) as writer:
+                    for time, kind, data in camera.messages():
+                        done += self._segment(writer, camera, kind, data, time)
+                        seen += 1
+                        tick()
+                    if seen < camera.count:
+                        problem = f'count: {camera.count} messages are counted, {seen} are there'
+                        self.problems[problem] += camera.count - seen
+                    if not done:
+                        raise BagError(
+                            f'no image of {camera.topic} can be read, so nothing is written: '
+                            f'{"; ".join(self.problems)}'
+                        )
+                bag.rename(folder)
+        except (WriterError, OSError, sqlite3.Error, UnicodeError) as error:
             raise BagError(f'{folder} cannot be written: {error}') from error
-        try:
-            # Files are named after the folder: it has its final name from the beginning.
-            with _writer(part / folder.name, self._output.storage) as writer:
-                for time, kind, data in camera.messages():
-                    done += self._segment(writer, camera, kind, data, time)
-                    seen += 1
-                    tick()
-                if seen < camera.count:
-                    problem = f'count: of {camera.count} messages, the bag holds {seen}'
-                    self.problems[problem] += camera.count - seen
-                if not done:
-                    raise BagError(
-                        f'none of the {camera.count} images of {camera.topic} can be read, so '
-                        f'nothing is written: {"; ".join(self.problems)}'
-                    )
-            (part / folder.name).rename(folder)
-        except (WriterError, OSError, sqlite3.Error) as error:
-            raise BagError(f'{folder} cannot be written: {error}') from error
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
         return done
 
     def _segment(self, writer: Writer, camera: Camera, kind: str, data: Any, time: int) -> bool:
@@ -248,21 +232,19 @@ class BagRunner:
 def _writer(folder: Path, storage: str) -> Writer:
     """Return a writer of a new bag; that of rosbags takes the path of a database for a URI."""
     from rosbags.rosbag2 import StoragePlugin, Writer
-    from rosbags.rosbag2.enums import CompressionMode
     from rosbags.rosbag2.storage_sqlite3 import Sqlite3Writer
 
     class PathWriter(Sqlite3Writer):
-        def __init__(self, path: Path, compression: CompressionMode) -> None:
+        def __init__(self, path: Path, _: Any) -> None:
             self.path = path / f'{path.name}.db3'
             self.conn = sqlite3.connect(self.path)
             self.conn.executescript(self.SQLITE_SCHEMA)
             self.cursor = self.conn.cursor()
 
-    class BagWriter(Writer):
-        STORAGE_PLUGINS = {**Writer.STORAGE_PLUGINS, StoragePlugin.SQLITE3: PathWriter}  # noqa: RUF012
-
     # Version 8 is read by every ROS 2 since Humble.
-    return BagWriter(folder, version=8, storage_plugin=StoragePlugin[storage.upper()])
+    writer = Writer(folder, version=8, storage_plugin=StoragePlugin[storage.upper()])
+    writer.STORAGE_PLUGINS = {**writer.STORAGE_PLUGINS, StoragePlugin.SQLITE3: PathWriter}
+    return writer
 
 
 def _qos(latched: bool) -> Any:
