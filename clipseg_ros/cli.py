@@ -130,7 +130,9 @@ def bag(
     except ClipsegError as error:
         fail(str(error))
     show_reuse(segmenter)
-    written = escape(f'{done} images of {camera.topic}, written to {bags.output}')
+    written = f'{done} images of {camera.topic}, written to {bags.output}'
+    # Paths may hold what is not Unicode.
+    written = escape(written.encode(errors='backslashreplace').decode())
     out.print(written, soft_wrap=True, emoji=False)
     for problem, times in runner.problems.items():
         report(source, f'{times} × {problem}')

@@ -61,8 +61,8 @@ class BagOutput:
         colours: Of prompts on the overlay, by name or id, in place of the palette's.
 
     Raises:
-        BagError: The folder exists, an output or the storage is unknown, or there are colours and
-            no overlay.
+        BagError: The folder exists or is not called in Unicode, an output or the storage is
+            unknown, or there are colours and no overlay.
     """
 
     folder: Path
@@ -87,6 +87,8 @@ class BagOutput:
             )
         if os.path.lexists(self.folder):
             raise BagError(f'{self.folder} exists already: name another folder, or remove it')
+        if self.folder.name != self.folder.name.encode(errors='replace').decode():
+            raise BagError(f'metadata.yaml cannot hold {self.folder.name!r}: name another folder')
 
 
 class BagRunner:
@@ -138,7 +140,7 @@ class BagRunner:
         self._connections = {}
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
-            with TemporaryDirectory('.part', f'{folder.name}.', folder.parent) as part:
+            with TemporaryDirectory('.part', 'clipseg-', folder.parent) as part:
                 # Files are named after their folder, so that has its final name already.
                 bag = Path(part, folder.name)
                 with _writer(bag, self._output.storage) as writer:
@@ -230,16 +232,23 @@ class BagRunner:
 
 
 def _writer(folder: Path, storage: str) -> Writer:
-    """Return a writer of a new bag; that of rosbags takes the path of a database for a URI."""
+    """Return a writer of a new bag, in a folder with no other file beside it.
+
+    That of rosbags takes the path of a database for a URI, and SQLite none above 512 bytes.
+    """
     from rosbags.rosbag2 import StoragePlugin, Writer
     from rosbags.rosbag2.storage_sqlite3 import Sqlite3Writer
 
     class PathWriter(Sqlite3Writer):
         def __init__(self, path: Path, _: Any) -> None:
             self.path = path / f'{path.name}.db3'
-            self.conn = sqlite3.connect(self.path)
+            self.conn = sqlite3.connect(path.parent.absolute() / 'db3')
             self.conn.executescript(self.SQLITE_SCHEMA)
             self.cursor = self.conn.cursor()
+
+        def close(self, version: int, metadata: str) -> None:
+            super().close(version, metadata)
+            (self.path.parents[1] / 'db3').rename(self.path)
 
     # Version 8 is read by every ROS 2 since Humble.
     writer = Writer(folder, version=8, storage_plugin=StoragePlugin[storage.upper()])

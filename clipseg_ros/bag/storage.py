@@ -164,9 +164,10 @@ def bag_files(path: Path) -> tuple[list[Path], Counter[str]]:
         for topic in about['topics_with_message_count'] or ():
             counts[topic['topic_metadata']['name']] += int(topic['message_count'])
     if listed != present or not listed:
+        missing, others = listed - present or 'none', present - listed or 'none'
         raise BagError(
-            f'{metadata} names other files than lie beside it (missing: {listed - present or "none"}, '
-            f'not named: {present - listed or "none"}): move files, or {remedy}'
+            f'{metadata} names other files than lie there (missing are {missing}, not named are '
+            f'{others}): move files, or {remedy}'
         )
     return [path / name for name in sorted(listed)], counts
 
@@ -203,9 +204,13 @@ def _start(path: Path) -> bytes:
 
 
 def _connect(path: Path, stack: ExitStack) -> sqlite3.Connection:
-    """Open a database for reading; if it has an unfinished journal, a copy into which that goes."""
+    """Open a database for reading: a copy, where a journal has to go into it first.
+
+    A copy too where the path is longer than the 512 bytes of SQLite.
+    """
     journals = [path.with_name(path.name + suffix) for suffix in ('-wal', '-journal')]
-    if journals := [one for one in journals if one.exists() and one.stat().st_size]:
+    journals = [one for one in journals if one.exists() and one.stat().st_size]
+    if journals or len(bytes(path.absolute())) > 500:
         folder = Path(stack.enter_context(TemporaryDirectory()))
         path, *_ = [Path(shutil.copyfile(one, folder / one.name)) for one in (path, *journals)]
     mode = '' if journals else '?immutable=1'
