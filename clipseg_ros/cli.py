@@ -88,10 +88,7 @@ class BagOptions:
 def bag(
     source: Annotated[
         Path,
-        typer.Argument(
-            help='A ROS 2 bag: its folder, or one .mcap or .db3 file; also compressed with zstd.',
-            metavar='BAG',
-        ),
+        typer.Argument(help='A ROS 2 bag: a folder, .mcap or .db3, maybe .zstd.', metavar='BAG'),
     ],
     prompt: Annotated[list[str], PROMPT],
     bags: BagOptions,
@@ -105,7 +102,7 @@ def bag(
     """
     # torch takes seconds to import: not before the arguments are understood.
     from clipseg_model.registry import create_model
-    from clipseg_ros.bag.reading import find_camera, open_bag
+    from clipseg_ros.bag.reading import open_camera
     from clipseg_ros.bag.runner import BagRunner
     from clipseg_ros.prompts.text import read_prompts
 
@@ -114,8 +111,7 @@ def bag(
         if not prompts:
             raise PromptError('There is nothing to look for: give --prompt')
         target = bags.target()
-        with open_bag(source) as opened:
-            camera = find_camera(opened, bags.topic)
+        with open_camera(source, bags.topic) as camera:
             segmenter = create_model(
                 execution.model,
                 execution.device,
@@ -130,10 +126,8 @@ def bag(
     except ClipsegError as error:
         fail(str(error))
     show_reuse(segmenter)
-    written = f'{done} images of {camera.topic}, written to {bags.output}'
-    # Paths may hold what is not Unicode.
-    written = escape(written.encode(errors='backslashreplace').decode())
-    out.print(written, soft_wrap=True, emoji=False)
+    written = f'{done} images of {camera.topic}, written to {bags.output}'.encode(errors='replace')
+    out.print(escape(written.decode()), soft_wrap=True, emoji=False)
     for problem, times in runner.problems.items():
         report(source, f'{times} × {problem}')
     if runner.problems:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import heapq
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
@@ -28,43 +27,12 @@ CONVERTERS: dict[str, Callable[[Any], NDArray[np.uint8]]] = {
 """Type of message → conversion to RGB uint8 (H, W, 3)."""
 
 
-class Bag(NamedTuple):
-    """An open bag: its files, and how many messages its metadata.yaml counts of each topic."""
-
-    files: list[tuple[Path, storage.BagFile]]
-    counts: Counter[str]
-
-
-@contextmanager
-def open_bag(path: Path) -> Iterator[Bag]:
-    """Open a bag: a folder, or an .mcap or .db3 file; its files may be compressed with zstd.
-
-    Raises:
-        BagError: It is not there, is no ROS 2 bag, lacks files, is damaged, or `rosbags` is not
-            installed.
-    """
-    if find_spec('rosbags') is None:
-        raise BagError(
-            'bags are read with the library rosbags, which is not installed: pip install '
-            "'clipseg_ros[bag]'"
-        )
-    if not path.exists():
-        raise BagError(f'{path}: there is no such bag')
-    paths, counts = storage.bag_files(path)
-    with ExitStack() as stack:
-        yield Bag([(one, storage.open_file(one, stack)) for one in paths], counts)
-
-
 class Camera(NamedTuple):
-    """An image topic of an open bag.
+    """An image topic of an open bag, of which files or metadata.yaml count so many messages."""
 
-    Attributes:
-        count: Of its messages, by the files, or by metadata.yaml where that says more.
-    """
-
-    bag: Bag
     topic: str
     count: int
+    files: list[tuple[Path, storage.BagFile]]
     store: Typestore
 
     def messages(self) -> Iterator[tuple[int, str, Any]]:
@@ -73,7 +41,7 @@ class Camera(NamedTuple):
         Raises:
             BagError: A file is damaged.
         """
-        yield from heapq.merge(*(self._of(*one) for one in self.bag.files), key=lambda one: one[0])
+        yield from heapq.merge(*(self._of(*one) for one in self.files), key=lambda one: one[0])
 
     def read(self, kind: str, data: Any) -> Any:
         """Return a message, an image; raises an ImageConversionError if it is damaged."""
@@ -90,39 +58,50 @@ class Camera(NamedTuple):
             raise ImageConversionError('message', str(error) or type(error).__name__) from error
 
     def _of(self, path: Path, file: storage.BagFile) -> Iterator[tuple[int, str, Any]]:
-        kinds = {one.id: one.kind for one in _images(file) if one.name == self.topic}
+        topics = [one for one in file.topics if one.name == self.topic]
+        kinds = {one.id: one.kind for one in topics if one.kind in CONVERTERS}
         with storage.damage(path):
             for key, time, data in file.messages(kinds):
                 valid = isinstance(time, int) and 0 <= time < 2**63
                 yield (time, kinds[key], data) if valid else (0, kinds[key], None)
 
 
-def _images(file: storage.BagFile) -> list[storage.Topic]:
-    return [one for one in file.topics if one.kind in CONVERTERS]
+@contextmanager
+def open_camera(path: Path, topic: str | None) -> Iterator[Camera]:
+    """Open an image topic of a bag, the only one where ``topic`` is None.
 
-
-def find_camera(bag: Bag, topic: str | None) -> Camera:
-    """Return an image topic of a bag, the only one where ``topic`` is None.
+    A bag is a folder, or an .mcap or .db3 file; files may be compressed with zstd.
 
     Raises:
-        BagError: There is none, or none of that name, or more than one to choose from; it has no
-            messages, or not those of ROS 2; or a message of clipseg_ros is not installed.
+        BagError: The bag is not there, is no ROS 2 bag, lacks files or is damaged; it has no such
+            topic, or more than one to choose from; the topic has no messages, or not those of
+            ROS 2; `rosbags` or a message of clipseg_ros is not installed.
     """
-    images = [one for _, file in bag.files for one in _images(file)]
-    names = sorted({one.name for one in images})
-    listed = ', '.join(names) or 'none'
-    if topic is None:
-        if len(names) != 1:
-            hint = 'name one with --topic' if names else 'record one'
-            raise BagError(f'the image topics of the bag are: {listed}; {hint}')
-        (topic,) = names
-    if topic not in names:
-        raise BagError(f'{topic} is not an image topic of the bag; these are: {listed}')
-    images = [one for one in images if one.name == topic]
-    if foreign := {one.serialization for one in images} - {'cdr'}:
-        raise BagError(f'messages of {topic} are serialized as {foreign}, and only cdr is read')
-    count = max(sum(one.count for one in images), bag.counts[topic])
-    if not count:
-        raise BagError(f'{topic} has no messages in the bag: there is nothing to segment')
-    # Images are defined alike in every ROS 2: definitions in the bag may be missing or damaged.
-    return Camera(bag, topic, count, message_store())
+    if find_spec('rosbags') is None:
+        raise BagError(
+            'bags are read with the library rosbags, which is not installed: pip install '
+            "'clipseg_ros[bag]'"
+        )
+    if not path.exists():
+        raise BagError(f'{path}: there is no such bag')
+    paths, counts = storage.bag_files(path)
+    with ExitStack() as stack:
+        files = [(one, storage.open_file(one, stack)) for one in paths]
+        images = [one for _, file in files for one in file.topics if one.kind in CONVERTERS]
+        names = sorted({one.name for one in images})
+        listed = ', '.join(names) or 'none'
+        if topic is None:
+            if len(names) != 1:
+                hint = 'name one with --topic' if names else 'record one'
+                raise BagError(f'the image topics of the bag are: {listed}; {hint}')
+            (topic,) = names
+        if topic not in names:
+            raise BagError(f'{topic} is not an image topic of the bag; these are: {listed}')
+        images = [one for one in images if one.name == topic]
+        if foreign := {one.serialization for one in images} - {'cdr'}:
+            raise BagError(f'messages of {topic} are serialized as {foreign}, and only cdr is read')
+        count = max(sum(one.count for one in images), counts[topic])
+        if not count:
+            raise BagError(f'{topic} has no messages in the bag: there is nothing to segment')
+        # Images are defined alike in every ROS 2: definitions in the bag may be missing or damaged.
+        yield Camera(topic, count, files, message_store())

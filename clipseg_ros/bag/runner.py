@@ -232,10 +232,7 @@ class BagRunner:
 
 
 def _writer(folder: Path, storage: str) -> Writer:
-    """Return a writer of a new bag, in a folder with no other file beside it.
-
-    That of rosbags takes the path of a database for a URI, and SQLite none above 512 bytes.
-    """
+    """Return a writer: that of rosbags takes paths for URIs, and SQLite none above 512 bytes."""
     from rosbags.rosbag2 import StoragePlugin, Writer
     from rosbags.rosbag2.storage_sqlite3 import Sqlite3Writer
 

@@ -41,8 +41,6 @@ def damage(path: Path, remedy: str = _RECOVER) -> Iterator[None]:
     """Raise a BagError with the file and the remedy for whatever is raised inside."""
     try:
         yield
-    except BagError:
-        raise
     except Exception as error:
         # Parsers raise anything at a damaged file: struct.error, KeyError, EOFError and so on.
         reason = f'{type(error).__name__}: {error}'
@@ -65,10 +63,8 @@ class McapFile:
         """Yield topic, time of recording (ns) and data of the messages of some topics."""
         self._file.seek(len(_MCAP_MAGIC))
         for opcode, record in _records(self._file):
-            if opcode == _MESSAGE:
-                channel, _, time = unpack_from('<HIQ', record)
-                if channel in ids:
-                    yield channel, time, record[22:]
+            if opcode == _MESSAGE and (channel := unpack_from('<H', record)[0]) in ids:
+                yield channel, unpack_from('<Q', record, 6)[0], record[22:]
 
     def _topics(self, start: int) -> list[Topic]:
         """Return what stands from a position on; nothing if that is an incomplete summary."""
@@ -115,8 +111,8 @@ def _records(stream: BinaryIO) -> Iterator[tuple[int, bytes]]:
             yield opcode, read_exact(stream, size)
         else:
             stream.seek(size, SEEK_CUR)
-    # A chunk ends anywhere, a file with its footer.
-    if first == b'\0' or not (first or isinstance(stream, BytesIO)):
+    # A file ends with its footer, a chunk without one.
+    if first == b'\0' or bool(first) == isinstance(stream, BytesIO):
         raise ValueError(f'no record begins at offset {stream.tell()}')
 
 
@@ -178,14 +174,16 @@ def open_file(path: Path, stack: ExitStack) -> BagFile:
     from rosbags.rosbag2.reader import zstd
 
     with damage(path):
-        start, source = _start(path), path
+        source, file = path, stack.enter_context(path.open('rb'))
+        start = file.read(16)
         if start.startswith(ZSTD_MAGIC):
             source = Path(stack.enter_context(TemporaryDirectory()), 'unpacked')
-            with zstd.open(path, 'rb') as packed, source.open('wb') as file:
-                shutil.copyfileobj(packed, file)
-            start = _start(source)
+            with zstd.open(path, 'rb') as packed, source.open('wb') as unpacked:
+                shutil.copyfileobj(packed, unpacked)
+            file = stack.enter_context(source.open('rb'))
+            start = file.read(16)
         if start.startswith(_MCAP_MAGIC):
-            return McapFile(stack.enter_context(source.open('rb')))
+            return McapFile(file)
         if start == _SQLITE_MAGIC:
             return SqliteFile(_connect(source, stack))
     if path.suffix == '.bag' or start.startswith(b'#ROSBAG V'):
@@ -198,16 +196,8 @@ def open_file(path: Path, stack: ExitStack) -> BagFile:
     )
 
 
-def _start(path: Path) -> bytes:
-    with path.open('rb') as file:
-        return file.read(16)
-
-
 def _connect(path: Path, stack: ExitStack) -> sqlite3.Connection:
-    """Open a database for reading: a copy, where a journal has to go into it first.
-
-    A copy too where the path is longer than the 512 bytes of SQLite.
-    """
+    """Open a database, or a copy: for a journal goes into it, and paths end at 512 bytes."""
     journals = [path.with_name(path.name + suffix) for suffix in ('-wal', '-journal')]
     journals = [one for one in journals if one.exists() and one.stat().st_size]
     if journals or len(bytes(path.absolute())) > 500:

@@ -20,7 +20,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header, String
 from typer.testing import CliRunner
 
-from clipseg_ros.bag.reading import find_camera, open_bag
+from clipseg_ros.bag.reading import open_camera
 from clipseg_ros.cli import app
 from clipseg_ros.images.conversion import array_to_image
 
@@ -59,7 +59,7 @@ def record(
     storage: StoragePlugin = StoragePlugin.MCAP,
     compression: CompressionMode = CompressionMode.NONE,
 ) -> Path:
-    """Writes messages as ROS serializes them, and bytes, as images, as they are."""
+    """Writes messages as ROS serializes them; bytes as they are, as images; of None, the topic."""
     store = get_typestore(Stores.LATEST)
     connections: dict[str, Any] = {}
     writer = Writer(path, version=8, storage_plugin=storage)
@@ -69,6 +69,8 @@ def record(
             if topic not in connections:
                 kind = TYPES.get(type(message), 'sensor_msgs/msg/Image')
                 connections[topic] = writer.add_connection(topic, kind, typestore=store)
+            if message is None:
+                continue
             log_time = 1_000_000 + 33_000_000 * number
             data = message if isinstance(message, bytes) else serialize_message(message)
             writer.write(connections[topic], log_time, data)
@@ -86,8 +88,7 @@ def segment(bag: Path, out: Path, model: Path, *others: object) -> Result:
 
 def stamps(bag: Path) -> list[int]:
     """Of the masks of a bag that was written, whatever its path is."""
-    with open_bag(bag) as opened:
-        camera = find_camera(opened, '/clipseg/mask')
+    with open_camera(bag, '/clipseg/mask') as camera:
         return [camera.read(kind, data).header.stamp.sec for _, kind, data in camera.messages()]
 
 
