@@ -5,10 +5,12 @@ from __future__ import annotations
 import shutil
 import sqlite3
 import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import lz4.frame
 import pytest
 from bags import (
     change_metadata,
@@ -21,6 +23,7 @@ from bags import (
     segment,
     stamped,
     stamps,
+    text,
     write_mcap,
 )
 from rclpy.serialization import serialize_message
@@ -167,6 +170,20 @@ def no_chunks(records: Records) -> Records:
     return flat
 
 
+def lz4_chunks(records: Records) -> Records:
+    packed = []
+    for opcode, content in records:
+        if opcode == CHUNK:
+            start, end, size, _, length = struct.unpack_from('<QQQII', content)
+            inner = content[32 + length + 8 :]
+            assert len(inner) == size
+            data = lz4.frame.compress(inner)
+            content = struct.pack('<QQQI', start, end, size, zlib.crc32(inner)) + text('lz4')
+            content += struct.pack('<Q', len(data)) + data
+        packed.append((opcode, content))
+    return packed
+
+
 def no_message_index(records: Records) -> Records:
     return [
         (opcode, content[:32] + struct.pack('<I', 0) + content[-24:] if opcode == CHUNK_INDEX
@@ -195,6 +212,7 @@ def later_channels_first(records: Records) -> Records:
         no_chunks,
         lambda records: no_summary(no_chunks(records)),
         no_message_index,
+        lz4_chunks,
         without(CHUNK_INDEX),
         without(STATISTICS),
         without(STATISTICS, CHUNK_INDEX, INDEX),

@@ -26,7 +26,7 @@ from clipseg_ros.bag.runner import BagOutput, BagRunner
 from clipseg_ros.errors import BagError
 from clipseg_ros.images.conversion import array_to_image
 
-INPUTS = 80
+INPUTS = 60
 """Of each of the kinds of bag."""
 
 EXTREMES = [0, 1, 0x7F, 0x80, 0xFF, 0xFFFF, 2**31 - 1, 2**31, 2**32 - 1, 2**62, 2**63, 2**64 - 1]
@@ -178,7 +178,6 @@ def test_bags_of_any_bytes(tmp_path: Path, segmenter: Segmenter, kind: str) -> N
         assert {path.name for path in good.iterdir()} == set(whole), 'nothing is written there'
     assert set(outcomes) <= {'refused', 'in part', 'segmented'}, outcomes
     assert outcomes['refused'] > 5, outcomes
-    print(outcomes)
     assert outcomes['segmented'] + outcomes['in part'] > 5, outcomes
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory
     assert grown < 300_000, f'{grown} KiB more memory'
