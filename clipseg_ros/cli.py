@@ -121,7 +121,7 @@ def bag(
             show_notice(segmenter.card)
             runner = BagRunner(segmenter, prompts, target, bags.threshold)
             with show_progress() as progress:
-                task = progress.add_task(escape(camera.topic), total=camera.count)
+                task = progress.add_task(escape(camera.topic), total=camera.total)
                 done = runner.run(camera, lambda: progress.advance(task))
     except ClipsegError as error:
         fail(str(error))

@@ -31,7 +31,7 @@ class Camera(NamedTuple):
     """An image topic of an open bag, of which files or metadata.yaml count so many messages."""
 
     topic: str
-    count: int
+    total: int
     files: list[tuple[Path, storage.BagFile]]
     store: Typestore
 
@@ -100,8 +100,8 @@ def open_camera(path: Path, topic: str | None) -> Iterator[Camera]:
         images = [one for one in images if one.name == topic]
         if foreign := {one.serialization for one in images} - {'cdr'}:
             raise BagError(f'messages of {topic} are serialized as {foreign}, and only cdr is read')
-        count = max(sum(one.count for one in images), counts[topic])
-        if not count:
+        total = max(sum(one.total for one in images), counts[topic])
+        if not total:
             raise BagError(f'{topic} has no messages in the bag: there is nothing to segment')
         # Images are defined alike in every ROS 2: definitions in the bag may be missing or damaged.
-        yield Camera(topic, count, files, message_store())
+        yield Camera(topic, total, files, message_store())

@@ -148,9 +148,9 @@ class BagRunner:
                         done += self._segment(writer, camera, kind, data, time)
                         seen += 1
                         tick()
-                    if seen < camera.count:
-                        problem = f'count: {camera.count} messages are counted, {seen} are there'
-                        self.problems[problem] += camera.count - seen
+                    if seen < camera.total:
+                        problem = f'count: {camera.total} messages are counted, {seen} are there'
+                        self.problems[problem] += camera.total - seen
                     if not done:
                         raise BagError(
                             f'no image of {camera.topic} can be read, so nothing is written: '

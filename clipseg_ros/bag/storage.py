@@ -33,7 +33,7 @@ class Topic(NamedTuple):
     name: str
     kind: str
     serialization: str
-    count: int
+    total: int
 
 
 @contextmanager
@@ -111,8 +111,8 @@ def _records(stream: BinaryIO) -> Iterator[tuple[int, bytes]]:
             yield opcode, read_exact(stream, size)
         else:
             stream.seek(size, SEEK_CUR)
-    # A file ends with its footer, a chunk without one.
-    if first == b'\0' or bool(first) == isinstance(stream, BytesIO):
+    # A file ends with its footer, of which 36 bytes are left, and a chunk without one.
+    if first == b'\0' or len(stream.read(37)) != (0 if isinstance(stream, BytesIO) else 36):
         raise ValueError(f'no record begins at offset {stream.tell()}')
 
 

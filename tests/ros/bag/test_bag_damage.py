@@ -203,3 +203,40 @@ def test_other_databases_and_serializations(tmp_path: Path, tiny_model: Path) ->
     result = segment(bag, tmp_path / 'out', tiny_model)
     assert result.exit_code == 1
     assert "serialized as {'wrong_format'}" in result.stderr
+
+
+@pytest.mark.parametrize(
+    'inserted', [(0, b''), (0, bytes(30)), (0x02, bytes(20)), (0x90, None)], ids=str
+)
+@pytest.mark.parametrize('inside', [False, True])
+def test_mcap_files_without_summary_end_nowhere_else(
+    tmp_path: Path, tiny_model: Path, inserted: tuple[int, bytes | None], inside: bool
+) -> None:
+    """Nothing but their messages says how many there are: a hole may not end them."""
+    bag = record(tmp_path / 'in', images(2))
+    opcode, content = inserted
+    # The size of a record of no interest leads beyond the end, if it has no content.
+    extra = struct.pack('<BQ', opcode, 10**6 if content is None else len(content)) + (
+        content or b''
+    )
+    head, *rest = mcap_records(file_of(bag))
+    end = [kind for kind, _ in rest].index(0x0F)
+    (number,) = (number for number, one in enumerate(rest) if one[0] == 0x06)
+    if inside:
+        _, chunk = rest[number]
+        inner = chunk[40:] + extra
+        sizes = struct.pack('<QIIQ', len(inner), 0, 0, len(inner))
+        rest[number] = 0x06, chunk[:16] + sizes + inner
+    write_mcap(file_of(bag), [head, *rest[: end + 1], rest[-1]])
+    if not inside:
+        data = file_of(bag).read_bytes()
+        start = 8 + 9 + len(head[1])
+        file_of(bag).write_bytes(data[:start] + extra + data[start:])
+    result = segment(file_of(bag), tmp_path / 'out', tiny_model)
+    if content is None and inside:
+        # A chunk that ends in another record has all its messages before that.
+        assert (result.exit_code, stamps(tmp_path / 'out')) == (0, [100, 101])
+    else:
+        assert result.exit_code == 1
+        assert 'cannot be read' in result.stderr
+        assert not (tmp_path / 'out').exists()

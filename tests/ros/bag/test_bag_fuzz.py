@@ -140,7 +140,7 @@ def outcome(bag: Path, out: Path, segmenter: Segmenter) -> str:
     except BagError as error:
         said = str(error)
         return 'refused' if str(bag) in said or 'image' in said else f'no word of the bag: {said}'
-    assert done + runner.problems.total() >= camera.count
+    assert done + runner.problems.total() >= camera.total
     return 'in part' if runner.problems else 'segmented'
 
 
