@@ -135,6 +135,10 @@ def cut(length: int) -> Callable[[bytes], bytes]:
     return lambda data: data[:length]
 
 
+def half(data: bytes) -> bytes:
+    return data[: len(data) // 2]
+
+
 def holed(data: bytes) -> bytes:
     return data[: len(data) // 3] + bytes(len(data) // 3) + data[-(len(data) // 3) :]
 
@@ -142,7 +146,7 @@ def holed(data: bytes) -> bytes:
 @pytest.mark.parametrize('storage', STORAGES)
 @pytest.mark.parametrize('compression', [CompressionMode.NONE, CompressionMode.FILE])
 @pytest.mark.parametrize(
-    'damage', [cut(0), cut(5), cut(20), cut(1000), cut(-1), cut(-40), cut(-9000), holed]
+    'damage', [cut(0), cut(5), cut(20), cut(1000), cut(-1), cut(-40), half, holed]
 )
 def test_damaged_files_are_refused(
     tmp_path: Path, tiny_model: Path, storage: StoragePlugin, compression: CompressionMode,
@@ -151,8 +155,6 @@ def test_damaged_files_are_refused(
     bag = record(tmp_path / 'in', images(), storage, compression)
     file = file_of(bag)
     whole = file.read_bytes()
-    if compression == CompressionMode.FILE and len(damage(whole)) == len(whole) - 9000:
-        pytest.skip('the compressed file is shorter')
     file.write_bytes(damage(whole))
     for source in (bag, file):
         result = segment(source, tmp_path / 'out', tiny_model)
