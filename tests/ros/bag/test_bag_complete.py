@@ -333,10 +333,23 @@ def test_chunks_compressed_with_zstd(tmp_path: Path, tiny_model: Path) -> None:
     complete(bag, tmp_path / 'b', tiny_model)
 
 
+def test_an_interrupted_run_leaves_nothing(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object) -> None:
+        assert {path.name.partition('-')[0] for path in tmp_path.iterdir()} == {'in', 'clipseg'}
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr('clipseg_ros.bag.runner.compute_pixels', interrupt)
+    bag = record(tmp_path / 'in', images(2))
+    assert segment(bag, tmp_path / 'out', tiny_model).exit_code == 130
+    assert [path.name for path in tmp_path.iterdir()] == ['in']
+
+
 def test_exit_statuses_are_documented(repository: Path) -> None:
     page = (repository / 'docs' / 'bags.md').read_text()
     said = ' '.join(clipseg('bag', '--help').stdout.replace('│', ' ').split())
     assert 'exit status is 0 if' in said
-    for status in ('| 0 |', '| 1 |', '| 2 |'):
+    for status in ('| 0 |', '| 1 |', '| 2 |', '| 130 |'):
         assert status in page
     assert clipseg('bag').exit_code == 2
