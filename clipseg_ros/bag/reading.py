@@ -50,8 +50,9 @@ class Camera(NamedTuple):
         if not isinstance(data, bytes):
             raise ImageConversionError('message', 'it has no time of recording, or no data')
         try:
-            # No message of ROS begins so: a bag may be compressed message by message.
-            data = zstd.decompress(data) if data.startswith(storage.ZSTD_MAGIC) else data
+            # No message of ROS begins so: it is compressed, of an image below 512 MiB.
+            if data.startswith(storage.ZSTD_MAGIC):
+                data = zstd.ZstdDecompressor().decompress(data, max_length=2**29)
             return self.store.deserialize_cdr(data, kind)
         except Exception as error:
             # Whatever it is, it is this message's alone.

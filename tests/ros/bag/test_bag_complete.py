@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import shutil
 import sqlite3
 import struct
@@ -28,6 +29,7 @@ from bags import (
 )
 from rclpy.serialization import serialize_message
 from rosbags.rosbag2 import CompressionMode, StoragePlugin
+from rosbags.rosbag2.reader import zstd
 from std_msgs.msg import String
 
 STORAGES = [StoragePlugin.MCAP, StoragePlugin.SQLITE3]
@@ -324,6 +326,19 @@ def test_compressed_with_zstd(
     assert result.exit_code == 1
     assert str(file) in result.stderr
     assert not (tmp_path / 'no').exists()
+
+
+def test_a_small_message_does_not_fill_the_memory(tmp_path: Path, tiny_model: Path) -> None:
+    compressor = zstd.ZstdCompressor()
+    parts = [compressor.compress(bytes(2**26)) for _ in range(3 * 8)]
+    bomb = b''.join([*parts, compressor.flush()])
+    assert len(bomb) < 500_000
+    bag = record(tmp_path / 'in', [('/image', bomb), ('/image', stamped(1))])
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    result = segment(bag, tmp_path / 'out', tiny_model)
+    assert '1 of 2 images left out' in result.stderr
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory
+    assert grown < 1.3 * 2**20, f'{grown} KiB, of 1.5 GiB of zeros'
 
 
 def test_chunks_compressed_with_zstd(tmp_path: Path, tiny_model: Path) -> None:
