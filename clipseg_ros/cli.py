@@ -88,7 +88,7 @@ class BagOptions:
 def bag(
     source: Annotated[
         Path,
-        typer.Argument(help='A ROS 2 bag: its folder, or one .mcap or .db3 file.', metavar='BAG'),
+        typer.Argument(help='A ROS 2 bag: a folder, .mcap or .db3, maybe .zstd.', metavar='BAG'),
     ],
     prompt: Annotated[list[str], PROMPT],
     bags: BagOptions,
@@ -96,12 +96,13 @@ def bag(
 ) -> None:
     """Segment every image of a ROS 2 bag into a new bag; no ROS is needed.
 
-    Topics, types and stamps are those of the node. Images that cannot be read are left out and
-    counted, and the exit code is then 1.
+    Topics, types and stamps are those of the node. The exit status is 0 if the new bag has the
+    results of every image that the bag counts, 1 if some are left out (which is said) or nothing
+    was written, and 2 if the command was not understood.
     """
     # torch takes seconds to import: not before the arguments are understood.
     from clipseg_model.registry import create_model
-    from clipseg_ros.bag.reading import find_camera, open_bag
+    from clipseg_ros.bag.reading import open_camera
     from clipseg_ros.bag.runner import BagRunner
     from clipseg_ros.prompts.text import read_prompts
 
@@ -110,8 +111,7 @@ def bag(
         if not prompts:
             raise PromptError('There is nothing to look for: give --prompt')
         target = bags.target()
-        with open_bag(source) as reader:
-            cameras = find_camera(reader, bags.topic)
+        with open_camera(source, bags.topic) as camera:
             segmenter = create_model(
                 execution.model,
                 execution.device,
@@ -121,13 +121,13 @@ def bag(
             show_notice(segmenter.card)
             runner = BagRunner(segmenter, prompts, target, bags.threshold)
             with show_progress() as progress:
-                count = sum(camera.msgcount for camera in cameras)
-                task = progress.add_task(escape(cameras[0].topic), total=count)
-                done = runner.run(reader, cameras, lambda: progress.advance(task))
+                task = progress.add_task(escape(camera.topic), total=camera.total)
+                done = runner.run(camera, lambda: progress.advance(task))
     except ClipsegError as error:
         fail(str(error))
     show_reuse(segmenter)
-    out.print(f'{done} images of {escape(cameras[0].topic)}, written to {escape(str(bags.output))}')
+    written = f'{done} images of {camera.topic}, written to {bags.output}'.encode(errors='replace')
+    out.print(escape(written.decode()), soft_wrap=True, emoji=False)
     for problem, times in runner.problems.items():
         report(source, f'{times} × {problem}')
     if runner.problems:

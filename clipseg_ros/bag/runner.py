@@ -6,11 +6,13 @@ the new bag has results for every image.
 
 from __future__ import annotations
 
-import shutil
+import os
+import sqlite3
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,7 +24,7 @@ from clipseg_model.segmentation import Segmentation
 from clipseg_model.segmenter import Segmenter
 from clipseg_model.video.steadying import Steadier, Steadying
 from clipseg_ros.bag.messages import MessageFactory, message_store
-from clipseg_ros.bag.reading import CONVERTERS
+from clipseg_ros.bag.reading import CONVERTERS, Camera
 from clipseg_ros.errors import BagError, ImageConversionError
 from clipseg_ros.outputs.messages import detection_array, label_info, segment_array
 from clipseg_ros.outputs.result import (
@@ -36,7 +38,6 @@ from clipseg_ros.prompts.messages import write_messages
 from clipseg_ros.prompts.set import PromptRequest, PromptSet, reported
 
 if TYPE_CHECKING:
-    from rosbags.highlevel import AnyReader
     from rosbags.interfaces import Connection
     from rosbags.rosbag2 import Writer
 
@@ -60,8 +61,8 @@ class BagOutput:
         colours: Of prompts on the overlay, by name or id, in place of the palette's.
 
     Raises:
-        BagError: The folder exists, an output or the storage is unknown, or there are colours and
-            no overlay.
+        BagError: The folder exists or is not called in Unicode, an output or the storage is
+            unknown, or there are colours and no overlay.
     """
 
     folder: Path
@@ -84,15 +85,18 @@ class BagOutput:
                 'colours are for the output overlay, which is not asked for: add it (--outputs), '
                 'or leave the colours out'
             )
-        if self.folder.exists():
+        if os.path.lexists(self.folder):
             raise BagError(f'{self.folder} exists already: name another folder, or remove it')
+        if self.folder.name != self.folder.name.encode(errors='replace').decode():
+            raise BagError(f'metadata.yaml cannot hold {self.folder.name!r}: name another folder')
 
 
 class BagRunner:
     """Segments the images of one topic of a bag.
 
     Prompts get the ids 1, 2, 3 … as the node gives them. A pixel is on above the threshold, None
-    for the model's. ``problems`` counts what was wrong with images that could not be read.
+    for the model's. ``problems`` counts what was wrong with images that could not be read, and
+    those that the bag counts and does not have.
 
     Raises:
         BagError: The messages of clipseg_ros are not installed.
@@ -120,43 +124,46 @@ class BagRunner:
         self._scratch = Scratch()
         self._connections: dict[str, Connection] = {}
 
-    def run(
-        self, reader: AnyReader, cameras: Sequence[Connection], tick: Callable[[], None]
-    ) -> int:
+    def run(self, camera: Camera, tick: Callable[[], None]) -> int:
         """Segment every image, calling ``tick`` after each; return how many were segmented.
 
-        The new bag gets its name when it is complete. ``cameras`` are of :func:`find_camera`.
+        The new bag gets its name when it is complete; there is none if no image could be read.
 
         Raises:
-            BagError: The bag is damaged, or the new one cannot be written.
+            BagError: No image can be read, the bag is damaged, or the new one cannot be written.
             ClipsegError: The model refuses an image or a prompt.
         """
-        from rosbags.highlevel import AnyReaderError
-        from rosbags.rosbag2 import StoragePlugin, Writer, WriterError
+        from rosbags.rosbag2 import WriterError
 
         folder = self._output.folder
-        part = folder.with_name(f'{folder.name}.part')
-        done = 0
+        seen = done = 0
         self._connections = {}
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
-            shutil.rmtree(part, ignore_errors=True)
-            plugin = StoragePlugin[self._output.storage.upper()]
-            # Version 8 is read by every ROS 2 since Humble.
-            with Writer(part, version=8, storage_plugin=plugin) as writer:
-                for camera, time, data in reader.messages(connections=cameras):
-                    message = reader.deserialize(data, camera.msgtype)
-                    done += self._segment(writer, message, camera.msgtype, time)
-                    tick()
-            _rename(part, folder)
-        except (AnyReaderError, WriterError, OSError) as error:
-            raise BagError(f'{folder} cannot be written, or the bag is damaged: {error}') from error
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
+            with TemporaryDirectory('.part', 'clipseg-', folder.parent) as part:
+                # Files are named after their folder, so that has its final name already.
+                bag = Path(part, folder.name)
+                with _writer(bag, self._output.storage) as writer:
+                    for time, kind, data in camera.messages():
+                        done += self._segment(writer, camera, kind, data, time)
+                        seen += 1
+                        tick()
+                    if seen < camera.total:
+                        problem = f'count: {camera.total} messages are counted, {seen} are there'
+                        self.problems[problem] += camera.total - seen
+                    if not done:
+                        raise BagError(
+                            f'no image of {camera.topic} can be read, so nothing is written: '
+                            f'{"; ".join(self.problems)}'
+                        )
+                bag.rename(folder)
+        except (WriterError, OSError, sqlite3.Error, UnicodeError) as error:
+            raise BagError(f'{folder} cannot be written: {error}') from error
         return done
 
-    def _segment(self, writer: Writer, message: Any, kind: str, time: int) -> bool:
+    def _segment(self, writer: Writer, camera: Camera, kind: str, data: Any, time: int) -> bool:
         try:
+            message = camera.read(kind, data)
             rgb = CONVERTERS[kind](message)
         except ImageConversionError as error:
             self.problems[f'{error.kind}: {error}'] += 1
@@ -224,15 +231,26 @@ class BagRunner:
         writer.write(self._connections[name], time, data)
 
 
-def _rename(bag: Path, folder: Path) -> None:
-    """Rename a bag: its file is named after the folder, and metadata.yaml names the file."""
-    for path in bag.iterdir():
-        if path.stem == bag.name:
-            path.rename(path.with_name(f'{folder.name}{path.suffix}'))
-    metadata = bag / 'metadata.yaml'
-    text = metadata.read_text(encoding='utf-8')
-    metadata.write_text(text.replace(bag.name, folder.name), encoding='utf-8')
-    bag.rename(folder)
+def _writer(folder: Path, storage: str) -> Writer:
+    """Return a writer: that of rosbags takes paths for URIs, and SQLite none above 512 bytes."""
+    from rosbags.rosbag2 import StoragePlugin, Writer
+    from rosbags.rosbag2.storage_sqlite3 import Sqlite3Writer
+
+    class PathWriter(Sqlite3Writer):
+        def __init__(self, path: Path, _: Any) -> None:
+            self.path = path / f'{path.name}.db3'
+            self.conn = sqlite3.connect(path.parent.absolute() / 'db3')
+            self.conn.executescript(self.SQLITE_SCHEMA)
+            self.cursor = self.conn.cursor()
+
+        def close(self, version: int, metadata: str) -> None:
+            super().close(version, metadata)
+            (self.path.parents[1] / 'db3').rename(self.path)
+
+    # Version 8 is read by every ROS 2 since Humble.
+    writer = Writer(folder, version=8, storage_plugin=StoragePlugin[storage.upper()])
+    writer.STORAGE_PLUGINS = {**writer.STORAGE_PLUGINS, StoragePlugin.SQLITE3: PathWriter}
+    return writer
 
 
 def _qos(latched: bool) -> Any:

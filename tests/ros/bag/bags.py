@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import struct
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
+import yaml
 from click.testing import Result
 from rclpy.serialization import serialize_message
 from ros_peers import picture
 from rosbags.highlevel import AnyReader
-from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header, String
 from typer.testing import CliRunner
 
+from clipseg_ros.bag.reading import open_camera
 from clipseg_ros.cli import app
 from clipseg_ros.images.conversion import array_to_image
 
@@ -50,19 +54,82 @@ def compressed(image: Image) -> CompressedImage:
 
 
 def record(
-    path: Path, messages: list[tuple[str, Any]], storage: StoragePlugin = StoragePlugin.MCAP
+    path: Path,
+    messages: list[tuple[str, Any]],
+    storage: StoragePlugin = StoragePlugin.MCAP,
+    compression: CompressionMode = CompressionMode.NONE,
 ) -> Path:
-    """Writes messages as ROS serializes them; the log time is 1 ms after the stamp."""
+    """Writes messages as ROS serializes them; bytes as they are, as images; of None, the topic."""
     store = get_typestore(Stores.LATEST)
     connections: dict[str, Any] = {}
-    with Writer(path, version=8, storage_plugin=storage) as writer:
+    writer = Writer(path, version=8, storage_plugin=storage)
+    writer.set_compression(compression, CompressionFormat.ZSTD)
+    with writer:
         for number, (topic, message) in enumerate(messages):
             if topic not in connections:
-                kind = TYPES[type(message)]
+                kind = TYPES.get(type(message), 'sensor_msgs/msg/Image')
                 connections[topic] = writer.add_connection(topic, kind, typestore=store)
+            if message is None:
+                continue
             log_time = 1_000_000 + 33_000_000 * number
-            writer.write(connections[topic], log_time, serialize_message(message))
+            data = message if isinstance(message, bytes) else serialize_message(message)
+            writer.write(connections[topic], log_time, data)
     return path
+
+
+def images(count: int = 3) -> list[tuple[str, Any]]:
+    return [('/image', stamped(number)) for number in range(count)]
+
+
+def segment(bag: Path, out: Path, model: Path, *others: object) -> Result:
+    """`clipseg bag` for masks alone."""
+    return clipseg('bag', bag, '-p', 'mug', '-o', out, '-m', model, '--outputs', 'mask', *others)
+
+
+def stamps(bag: Path) -> list[int]:
+    """Of the masks of a bag that was written, whatever its path is."""
+    with open_camera(bag, '/clipseg/mask') as camera:
+        return [camera.read(kind, data).header.stamp.sec for _, kind, data in camera.messages()]
+
+
+def file_of(bag: Path) -> Path:
+    (file,) = (path for path in bag.iterdir() if path.name != 'metadata.yaml')
+    return file
+
+
+def change_metadata(bag: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    path = bag / 'metadata.yaml'
+    content = yaml.safe_load(path.read_text())
+    change(content['rosbag2_bagfile_information'])
+    path.write_text(yaml.safe_dump(content))
+
+
+def mcap_records(path: Path) -> list[tuple[int, bytes]]:
+    """Opcode and content of the records of an MCAP file, with chunks as they are."""
+    data, position, found = path.read_bytes(), 8, []
+    while position < len(data) - 8:
+        opcode, size = struct.unpack_from('<BQ', data, position)
+        found.append((opcode, data[position + 9 : position + 9 + size]))
+        position += 9 + size
+    return found
+
+
+def write_mcap(path: Path, records: list[tuple[int, bytes]]) -> None:
+    """Writes records; the footer is told where the summary begins: after DataEnd, if at all."""
+    content, summary = b'\x89MCAP0\r\n', 0
+    for number, (opcode, record) in enumerate(records):
+        if opcode == 0x02:
+            record = struct.pack('<QQI', summary, 0, 0)
+        content += struct.pack('<BQ', opcode, len(record)) + record
+        if opcode == 0x0F and records[number + 1][0] != 0x02:
+            summary = len(content)
+    path.write_bytes(content + b'\x89MCAP0\r\n')
+
+
+def text(value: bytes | str) -> bytes:
+    """A string in a record of MCAP."""
+    data = value if isinstance(value, bytes) else value.encode()
+    return struct.pack('<I', len(data)) + data
 
 
 def read(path: Path) -> dict[str, list[tuple[int, Any]]]:

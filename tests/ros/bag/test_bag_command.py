@@ -53,7 +53,7 @@ def test_one_of_several_cameras_is_chosen(
         ({'bag': 'nowhere'}, ['there is no such bag']),
         ({'bag': 'old.bag'}, ['ROS 1', 'rosbags-convert']),
         ({'bag': 'note.txt'}, ['cannot be read as a ROS 2 bag', '.mcap']),
-        ({'bag': 'empty'}, ['cannot be read as a ROS 2 bag', 'metadata']),
+        ({'bag': 'empty'}, ['metadata.yaml cannot be read', 'ros2 bag reindex']),
         ({'bag': 'silent'}, ['image topics of the bag are: none']),
         ({'-o': 'there'}, ['exists already']),
         ({'-p': ' ; '}, ['nothing to look for']),
