@@ -1,7 +1,8 @@
 """The files that hold the messages of a bag, in MCAP or SQLite.
 
 `rosbags` reads them as well, but leaves out without a word what an index, metadata.yaml or the
-journal of a database says otherwise, and fails at topics that nobody reads and at some paths.
+journal of a database says otherwise, and fails at topics that nobody reads and at some paths. The
+library `mcap` takes a record that is cut off for a whole one.
 """
 
 from __future__ import annotations
