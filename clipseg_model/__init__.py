@@ -23,6 +23,8 @@ from clipseg_model.errors import (
     ReuseError,
     RuntimeMissingError,
 )
+from clipseg_model.telemetry import switch_off_telemetry
+from clipseg_model.user_folders import name_user
 
 if TYPE_CHECKING:
     from clipseg_model.model_card import ModelCard
@@ -62,6 +64,10 @@ __all__ = [
     'list_models',
     'parse_prompts',
 ]
+
+# Every process that uses this package passes here before it imports a runtime.
+switch_off_telemetry()
+name_user()
 
 # torch takes seconds to import, so these come when they are first used.
 _LAZY = {

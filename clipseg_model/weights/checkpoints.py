@@ -23,6 +23,7 @@ from clipseg_model.model_card import ModelCard, to_json
 from clipseg_model.modeling.backbone import Backbone, OpenClipBackbone, build_backbone
 from clipseg_model.modeling.base import SegmentationModel, build_model
 from clipseg_model.modeling.clipseg import CLIPSeg
+from clipseg_model.user_folders import expanded
 from clipseg_model.weights import huggingface, official, store
 from clipseg_model.weights.files import check_fit, read_metadata, read_tensors
 
@@ -181,7 +182,7 @@ def _locate(path: str | Path) -> tuple[Path, store.Source | None]:
         source = store.source_of(path)
         if source is not None and not path.endswith(('.safetensors', *_PICKLED)):
             return store.required(source), source
-    return Path(path).expanduser(), None
+    return expanded(path), None
 
 
 def _is_huggingface(path: Path) -> bool:
