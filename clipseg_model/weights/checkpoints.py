@@ -7,6 +7,7 @@ The metadata of a file of this project has ``format`` (``clipseg_ros``), ``versi
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -178,11 +179,18 @@ def load_towers(path: str | Path, config: Mapping[str, Any] | None = None) -> Ba
 
 def _locate(path: str | Path) -> tuple[Path, store.Source | None]:
     """Return the path of a checkpoint, and its source if it was given by name."""
-    if isinstance(path, str) and (path in store.SOURCES or not Path(path).exists()):
+    if isinstance(path, str) and (path in store.SOURCES or not os.path.exists(path)):
         source = store.source_of(path)
         if source is not None and not path.endswith(('.safetensors', *_PICKLED)):
             return store.required(source), source
-    return expanded(path), None
+    found = expanded(path)
+    try:
+        found.stat()
+    except FileNotFoundError:
+        pass  # Which each kind of checkpoint says in its own words.
+    except OSError as error:
+        raise CheckpointError(f'{path} cannot be opened: {error.strerror}') from error
+    return found, None
 
 
 def _is_huggingface(path: Path) -> bool:
