@@ -191,9 +191,9 @@ def segment(
 ) -> None:
     """Write masks, an overlay and scores for each image or video.
 
-    Exit status: 0 if every input was segmented whole and every result is written; 1 if not, which
-    is reported for each input while the others are done, or if nothing can be done; 2 for wrong
-    options. Put "--" before names that begin with "-".
+    Exit status: 0 if every input was segmented whole and all results are
+    written; 1 if not, which is reported while the other inputs are done;
+    2 for wrong options. Put "--" before names that begin with "-".
     """
     # torch takes seconds to import: not before the arguments are understood.
     from clipseg_model.cli.file_runner import FileRunner

@@ -6,6 +6,7 @@ file may have: so it gets a link with a plain name.
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -17,6 +18,12 @@ from numpy.typing import NDArray
 
 from clipseg_model.errors import ImageError
 from clipseg_model.images import MAX_PIXELS
+
+# What is wrong with a file is said here, once; OpenCV and FFmpeg say more, for their makers.
+os.environ.setdefault('OPENCV_FFMPEG_LOGLEVEL', '-8')
+# OpenCV 4 has it at the one place, and OpenCV 5 at the other.
+_set_log_level = getattr(cv2, 'setLogLevel', None) or cv2.utils.logging.setLogLevel
+_set_log_level(0)
 
 _USUAL_RATE = 25.0
 """Frames per second where a container tells none."""

@@ -84,6 +84,8 @@ class TestNames:
         assert result.exit_code == 0, result.output
 
 
+@pytest.mark.slow
+@pytest.mark.ci
 @pytest.mark.parametrize('name', ['-a b#?%20&é', '茶' * 66, '~nobody-at-all'], ids=_named)
 def test_names_of_exports(checkpoint: Path, photo: Path, name: str) -> None:
     pytest.importorskip('onnxruntime')
