@@ -23,8 +23,7 @@ from clipseg_model.errors import (
     ReuseError,
     RuntimeMissingError,
 )
-from clipseg_model.telemetry import switch_off_telemetry
-from clipseg_model.user_folders import name_user
+from clipseg_model.user_folders import keep_private
 
 if TYPE_CHECKING:
     from clipseg_model.model_card import ModelCard
@@ -66,8 +65,7 @@ __all__ = [
 ]
 
 # Every process that uses this package passes here before it imports a runtime.
-switch_off_telemetry()
-name_user()
+keep_private()
 
 # torch takes seconds to import, so these come when they are first used.
 _LAZY = {

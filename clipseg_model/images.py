@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import warnings
 from pathlib import Path
 
@@ -76,14 +75,10 @@ def read_image(path: str | Path) -> NDArray[np.uint8]:
                     return np.array(image.convert('RGB'))
     except ImageError:
         raise
-    except Image.DecompressionBombError as error:
-        found = re.search(r'\d+', str(error))
-        raise ImageError(
-            f'{path} has {found[0] if found else "too many"} pixels, and at most {MAX_PIXELS} are '
-            'read: convert it to a smaller picture, or cut it into parts'
-        ) from error
     except Exception as error:  # the decoders of damaged files raise whatever comes up
         reason = str(error) or type(error).__name__
+        if isinstance(error, Image.DecompressionBombError):
+            reason = f'it has more than {MAX_PIXELS} pixels; convert it to a smaller one'
         raise ImageError(f'{path} cannot be read as an image: {reason}') from error
     raise ImageError(
         f'{path} has more than 8 bits a channel (mode {mode}): convert it to an 8-bit '

@@ -1,20 +1,26 @@
-"""Where the user's files lie, also for users without a home."""
+"""Where the user's files lie, and what libraries may learn of the user; home or no home."""
 
 from __future__ import annotations
 
 import getpass
 import os
+import sys
 from pathlib import Path
+from typing import Any
 
 from clipseg_model.errors import ClipsegError
 
 
-def name_user() -> None:
-    """Give a user without a name one, for this process and its children.
+def keep_private() -> None:
+    """Switch off the telemetry of OpenVINO, NNCF, ONNX Runtime and huggingface_hub.
 
-    Containers run under numbers that no list of users has; ``torch.compile`` and ``torch.onnx`` ask
-    for a name all the same, for folders in ``/tmp``.
+    It must come before any of them is imported, since they report that they are, and write ids into
+    the user's home. A user without a name gets one, which ``torch.compile`` asks for.
     """
+    os.environ.update(ORT_DISABLE_TELEMETRY='1', HF_HUB_DISABLE_TELEMETRY='1')
+    # OpenVINO and NNCF have no switch but a file in the home; so this is as if not installed.
+    modules: dict[str, Any] = sys.modules
+    modules.setdefault('openvino_telemetry', None)
     try:
         getpass.getuser()
     except (KeyError, OSError):
@@ -30,22 +36,18 @@ def expanded(path: str | os.PathLike[str]) -> Path:
 
 
 def cache_folder(variable: str, *inside: str) -> Path:
-    """Return a folder for what can be made or fetched again; it may not exist yet.
+    """Return the folder that a variable names, or one ``inside`` of ours in the user's cache.
 
-    Args:
-        variable: Of the environment, which names another folder.
-        inside: Its path below ``clipseg`` in the user's cache: ``$XDG_CACHE_HOME``, or
-            ``~/.cache``, or a folder among the temporary ones where the user has no home.
+    It may not exist yet. The cache of a user without a home is among the temporary files.
 
     Raises:
-        ClipsegError: The temporary folder belongs to another user.
+        ClipsegError: That one belongs to another user, who could put models there.
     """
     if chosen := os.environ.get(variable):
         return expanded(chosen)
     cache = expanded(os.environ.get('XDG_CACHE_HOME') or '~/.cache')
     if cache.parts[:1] == ('~',):
         cache = Path(os.environ.get('TMPDIR') or '/tmp') / f'clipseg-{os.getuid()}'
-        # Everybody may make files there, and what lies in a cache is loaded.
         if os.path.lexists(cache) and cache.lstat().st_uid != os.getuid():
             raise ClipsegError(
                 f'There is no home for the user {os.getuid()}, and {cache} belongs to somebody '

@@ -20,7 +20,6 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from clipseg_model.cli import video_files
 from clipseg_model.cli.video_files import OverlayWriter, Video
 from clipseg_model.errors import ImageError
 from clipseg_model.images import IMAGE_SUFFIXES, VIDEO_SUFFIXES, read_image
@@ -33,7 +32,6 @@ from clipseg_model.segmenter import Segmenter
 
 _SLUG_CHARS = 40
 _NAME_BYTES = 255
-_ELSEWHERE = 'Make room there, or name another folder with --output'
 
 Tick = Callable[[], None]
 
@@ -74,11 +72,13 @@ def find_files(inputs: Iterable[Path]) -> tuple[list[Path], list[tuple[Path, str
     problems: list[tuple[Path, str]] = []
     for entry in inputs:
         try:
-            inside = _images_in(entry)
+            inside = sorted(map(entry.joinpath, os.listdir(entry))) if entry.is_dir() else None
         except OSError as error:
             problems.append((entry, f'it cannot be looked at: {error.strerror}'))
             continue
         if inside is not None:
+            inside = [path for path in inside if path.suffix.lower() in IMAGE_SUFFIXES]
+            inside = [path for path in inside if path.is_file()]
             if not inside:
                 kinds = ' '.join(sorted(IMAGE_SUFFIXES))
                 problems.append((entry, f'the folder holds no image ({kinds})'))
@@ -88,14 +88,6 @@ def find_files(inputs: Iterable[Path]) -> tuple[list[Path], list[tuple[Path, str
         else:
             problems.append((entry, 'there is no such file or folder'))
     return list(files), problems
-
-
-def _images_in(folder: Path) -> list[Path] | None:
-    """Return the images in a folder; None where it is none."""
-    if not folder.is_dir():
-        return None
-    images = (path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
-    return sorted(path for path in images if path.is_file())
 
 
 def slug(text: str) -> str:
@@ -160,7 +152,8 @@ class FileRunner:
         longest = max((len(os.fsencode(part)) for part in self._slugs), default=0)
         # Beside the prompt a name holds "_", "_mask.png" and perhaps a number.
         room = _NAME_BYTES - max(longest, len('overlay')) - 16
-        stem = _unique(_shortened(path.stem, room) or 'file', '_', self._stems)
+        short = os.fsencode(path.stem)[:room].decode('utf-8', 'ignore')
+        stem = _unique(short or 'file', '_', self._stems)
         # Another file is not what the camera saw next.
         self.segmenter.still.forget()
         if path.suffix.lower() in VIDEO_SUFFIXES:
@@ -181,9 +174,13 @@ class FileRunner:
     def _run_video(self, path: Path, stem: str, tick: Tick) -> list[PromptSummary]:
         summaries: list[PromptSummary] = []
         target = self.output / f'{stem}.jsonl'
+        reuse = self.segmenter.settings.reuse_below
         with closing(Video(path)) as video:
             try:
-                with target.open('wb') as lines, self._overlay_of(video, stem) as overlay:
+                writer = OverlayWriter(
+                    self.output / f'{stem}_overlay.mp4', video.rate, video.regular
+                )
+                with target.open('wb') as lines, closing(writer) as overlay:
                     for number, (seconds, frame) in enumerate(video.frames()):
                         found = self.segmenter.segment(frame, self.prompts, self.threshold)
                         names = self._write_masks(found, stem, number)
@@ -192,29 +189,20 @@ class FileRunner:
                             'input': str(path),
                             'frame': number,
                             'seconds': round(seconds, 4),
-                            **self._reuse(found),
+                            **({'reused': found.reused} if reuse else {}),
                             **_record(found, names, self.min_area),
                         }
                         lines.write(_json(record))
                         _count(summaries, found)
                         tick()
             except OSError as error:
-                raise ImageError(
-                    f'{target} cannot be written: {error.strerror}. {_ELSEWHERE}'
-                ) from error
+                raise _unwritten(target, error) from error
             if summaries[0].frames < video.expected:
                 raise ImageError(
                     f'{summaries[0].frames} of {video.expected} frames could be read and are in '
                     f'{target}; the rest is missing or damaged'
                 )
         return summaries
-
-    def _overlay_of(self, video: Video, stem: str) -> closing[OverlayWriter]:
-        target = self.output / f'{stem}_overlay.mp4'
-        return closing(OverlayWriter(target, video.rate, video.regular))
-
-    def _reuse(self, found: Segmentation) -> dict[str, bool]:
-        return {'reused': found.reused} if self.segmenter.settings.reuse_below else {}
 
     def _write_masks(self, found: Segmentation, stem: str, number: int) -> list[str | None]:
         """Write the masks of a frame if they are asked for; return their names for the record."""
@@ -236,11 +224,6 @@ class FileRunner:
         ]
         legend = list(enumerate(names, start=1))
         return render_overlay(image, found.labels(), 0.5, legend, True, palette=self._palette)
-
-
-def count_frames(path: Path) -> int:
-    """Frames of a file as its header says: 1 for an image, at least 1 for a video."""
-    return video_files.count_frames(path) if path.suffix.lower() in VIDEO_SUFFIXES else 1
 
 
 def _record(
@@ -317,15 +300,15 @@ def _write(path: Path, data: bytes) -> None:
         path.write_bytes(data)
     except OSError as error:
         path.unlink(missing_ok=True)
-        raise ImageError(f'{path} cannot be written: {error.strerror}. {_ELSEWHERE}') from error
+        raise _unwritten(path, error) from error
+
+
+def _unwritten(path: Path, error: OSError) -> ImageError:
+    remedy = 'Make room there, or name another folder with --output'
+    return ImageError(f'{path} cannot be written: {error.strerror}. {remedy}')
 
 
 def _json(record: dict[str, Any], indent: int | None = None) -> bytes:
     # Names of files need not be text; what is none in them becomes escapes.
     text = json.dumps(record, indent=indent, ensure_ascii=False)
     return text.encode('utf-8', 'backslashreplace') + b'\n'
-
-
-def _shortened(text: str, size: int) -> str:
-    """Return the beginning of a name that has at most so many bytes, as text."""
-    return os.fsencode(text)[:size].decode('utf-8', 'ignore')

@@ -1,15 +1,11 @@
-"""Videos on disk: every frame with its time, and overlays at the same times.
-
-OpenCV passes names to FFmpeg, which takes some for addresses (``a:b.mp4``), and not all that a
-file may have: so it gets a link with a plain name.
-"""
+"""Videos on disk: every frame with its time, and overlays at the same times."""
 
 from __future__ import annotations
 
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
@@ -17,19 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipseg_model.errors import ImageError
-from clipseg_model.images import MAX_PIXELS
+from clipseg_model.images import MAX_PIXELS, VIDEO_SUFFIXES
 
 # What is wrong with a file is said here, once; OpenCV and FFmpeg say more, for their makers.
 os.environ.setdefault('OPENCV_FFMPEG_LOGLEVEL', '-8')
-# OpenCV 4 has it at the one place, and OpenCV 5 at the other.
-_set_log_level = getattr(cv2, 'setLogLevel', None) or cv2.utils.logging.setLogLevel
-_set_log_level(0)
+(getattr(cv2, 'setLogLevel', None) or cv2.utils.logging.setLogLevel)(0)  # OpenCV 4, or 5.
 
-_USUAL_RATE = 25.0
-"""Frames per second where a container tells none."""
-
+# Bytes 4 to 8 of containers, beside AVI, that count their frames; others tell their length only.
 _COUNTING = (b'ftyp', b'moov', b'mdat', b'wide', b'free', b'skip')
-"""Bytes 4 to 8 of files, beside AVI, whose header counts the frames; in others it is a guess."""
+_MJPEG = [cv2.VIDEOWRITER_PROP_RAW_VIDEO, 1, cv2.VIDEOWRITER_PROP_KEY_INTERVAL, 1]
 
 
 class Video:
@@ -45,43 +37,27 @@ class Video:
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
         with _plain_name(path) as link:
             self._reader = cv2.VideoCapture(str(link))
-            packets = packet_times(link)
-        width = self._reader.get(cv2.CAP_PROP_FRAME_WIDTH)
-        height = self._reader.get(cv2.CAP_PROP_FRAME_HEIGHT)
+            packets = _packet_times(link)
+        get = self._reader.get
+        width, height = get(cv2.CAP_PROP_FRAME_WIDTH), get(cv2.CAP_PROP_FRAME_HEIGHT)
+        rate, told = get(cv2.CAP_PROP_FPS), get(cv2.CAP_PROP_FRAME_COUNT)
         if width * height > MAX_PIXELS:
-            self.close()
             raise ImageError(
                 f'The frames of {path} have {width:.0f} × {height:.0f} pixels, and at most '
                 f'{MAX_PIXELS} are read: convert it to a smaller size first'
             )
         read, self._first = self._reader.read()
-        if not read or self._first is None:
-            self.close()
+        if not read:
             raise ImageError(f'{path} cannot be read as a video: it is none, or damaged')
-        rate = self._reader.get(cv2.CAP_PROP_FPS)
-        self.rate = rate if 0 < rate < 1e4 else _USUAL_RATE
-        places = packets * self.rate
-        self.regular = bool(np.all(np.abs(places - np.arange(len(places))) < 0.5))
-        self.expected = self._expect(packets)
-
-    def _expect(self, packets: NDArray[np.float64]) -> int:
-        told = self._reader.get(cv2.CAP_PROP_FRAME_COUNT)
-        counted = int(told) if 0 < told < 1e9 else 0
-        with self._path.open('rb') as opened:
+        self.rate = rate if 0 < rate < 1e4 else 25.0
+        off = np.abs(packets * self.rate - np.arange(len(packets)))
+        self.regular = bool((off < 0.5).all())
+        with path.open('rb') as opened:
             start = opened.read(8)
-        if start[4:] in _COUNTING or start[:4] == b'RIFF':
-            return max(counted, len(packets))
-        # The header tells no more than how long it lasts.
-        gaps = np.diff(packets)
-        usual = float(np.median(gaps)) if len(gaps) else 1 / self.rate
-        steady = len(gaps) == 0 or np.mean(np.abs(gaps - 1 / self.rate) < 0.1 * usual) > 0.8
-        missing = counted / self.rate - float(packets[-1] if len(packets) else 0)
-        if steady or missing > 2 * max(usual, float(gaps.max(initial=0))):
-            return counted if steady else max(counted, len(packets) + 1)
-        return len(packets)
+        counts = start[4:] in _COUNTING or start[:4] == b'RIFF'
+        self.expected = _expect(int(told) if 0 < told < 1e9 else 0, counts, packets, self.rate)
 
     def frames(self) -> Iterator[tuple[float, NDArray[np.uint8]]]:
         """Yield the time of each frame, seconds, and the frame, (H, W, 3) uint8 RGB.
@@ -89,14 +65,11 @@ class Video:
         Times are those of the container, as far as they grow.
         """
         seconds, read, frame = 0.0, True, self._first
-        number = 0
         while read:
-            told = self._reader.get(cv2.CAP_PROP_POS_MSEC) / 1000
-            if number:
-                seconds = told if told > seconds else seconds + 1 / self.rate
             yield seconds, np.asarray(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB), dtype=np.uint8)
             read, frame = self._reader.read()
-            number += 1
+            told = self._reader.get(cv2.CAP_PROP_POS_MSEC) / 1000
+            seconds = told if told > seconds else seconds + 1 / self.rate
 
     def close(self) -> None:
         """Close the file."""
@@ -117,17 +90,23 @@ class OverlayWriter:
         self._writer: cv2.VideoWriter | None = None
         self._jpeg = False
         self._written = 0
-        self._stack = ExitStack()
 
     def write(self, seconds: float, frame: NDArray[np.uint8]) -> None:
-        """Add a frame, (H, W, 3) uint8 RGB.
-
-        Raises:
-            ImageError: No video can be made there.
-        """
+        """Add a frame, (H, W, 3) uint8 RGB; raises ImageError where no video can be made."""
         pixels = cv2.cvtColor(frame, cv2.COLOR_RGB2BGR)
         if self._writer is None:
-            self._writer = self._open(frame.shape[1], frame.shape[0])
+            height, width = frame.shape[:2]
+            self._jpeg = not self._regular or width % 2 > 0 or height % 2 > 0
+            code = cv2.VideoWriter.fourcc(*('MJPG' if self._jpeg else 'mp4v'))
+            how = (cv2.CAP_FFMPEG, code, self._rate, (width, height), _MJPEG if self._jpeg else [])
+            with _plain_name(self.target) as link:
+                self._writer = cv2.VideoWriter(str(link), *how)
+            if not self._writer.isOpened():
+                self._writer = None
+                raise ImageError(
+                    f'{self.target} cannot be written as a video of {width} × {height} pixels: is '
+                    'the folder writable, and is there room?'
+                )
         if self._jpeg:
             place = self._written if self._regular else round(seconds * self._rate)
             self._writer.set(cv2.VIDEOWRITER_PROP_PTS, place)
@@ -135,62 +114,53 @@ class OverlayWriter:
         self._writer.write(pixels)
         self._written += 1
 
-    def _open(self, width: int, height: int) -> cv2.VideoWriter:
-        self._jpeg = not self._regular or width % 2 > 0 or height % 2 > 0
-        link = self._stack.enter_context(_plain_name(self.target))
-        codec = cv2.VideoWriter.fourcc(*('MJPG' if self._jpeg else 'mp4v'))
-        raw = [cv2.VIDEOWRITER_PROP_RAW_VIDEO, 1, cv2.VIDEOWRITER_PROP_KEY_INTERVAL, 1]
-        size = (width, height)
-        options = raw if self._jpeg else []
-        writer = cv2.VideoWriter(str(link), cv2.CAP_FFMPEG, codec, self._rate, size, options)
-        if not writer.isOpened():
-            raise ImageError(
-                f'{self.target} cannot be written as a video of {width} × {height} pixels: is the '
-                'folder writable, and is there room?'
-            )
-        return writer
-
     def close(self) -> None:
-        """Complete the file.
-
-        Raises:
-            ImageError: Not every frame got into it. OpenCV itself reports nothing.
-        """
-        with self._stack:
-            if self._writer is None:
-                return
-            self._writer.release()
-            with _plain_name(self.target) as link:
-                found = len(packet_times(link))
-            if found != self._written:
-                raise ImageError(
-                    f'{self.target} is incomplete, {found} of {self._written} frames: is the disk '
-                    'full, or does the size of the frames change?'
-                )
+        """Complete the file; raises ImageError if not every frame got into it."""
+        if self._writer is None:
+            return
+        self._writer.release()
+        # OpenCV drops what it cannot write, and reports nothing.
+        with _plain_name(self.target) as link:
+            found = len(_packet_times(link))
+        if found != self._written:
+            raise ImageError(
+                f'{self.target} is incomplete, {found} of {self._written} frames: is the disk '
+                'full, or does the size of the frames change?'
+            )
 
 
-def packet_times(path: Path) -> NDArray[np.float64]:
+def count_frames(path: Path) -> int:
+    """Return the frames of a file by its header: 1 for an image, at least 1 for a video."""
+    if path.suffix.lower() not in VIDEO_SUFFIXES:
+        return 1
+    with _plain_name(path) as link:
+        told = cv2.VideoCapture(str(link)).get(cv2.CAP_PROP_FRAME_COUNT)
+    return int(told) if 1 < told < 1e9 else 1
+
+
+def _expect(told: int, counts: bool, packets: NDArray[np.float64], rate: float) -> int:
+    """Return how many frames a video has by what is told, which is a guess unless it counts."""
+    if counts:
+        return max(told, len(packets))
+    gaps = np.diff(packets) if len(packets) > 1 else np.array([1 / rate])
+    if np.mean(np.abs(gaps - 1 / rate) < 0.1 * np.median(gaps)) > 0.8:
+        return told
+    ended = len(packets) == 0 or told / rate - packets[-1] > 2 * gaps.max()
+    return max(told, len(packets) + 1) if ended else len(packets)
+
+
+def _packet_times(path: Path) -> NDArray[np.float64]:
     """Return when the packets of a video are shown, seconds, sorted; nothing is decoded."""
     reader = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_FORMAT, -1])
     times = []
     while reader.grab():
         times.append(reader.get(cv2.CAP_PROP_POS_MSEC) / 1000)
-    reader.release()
     return np.sort(np.array(times, dtype=np.float64))
-
-
-def count_frames(path: Path) -> int:
-    """Return how many frames the header of a video tells of, 1 at least."""
-    with _plain_name(path) as link:
-        reader = cv2.VideoCapture(str(link))
-        told = reader.get(cv2.CAP_PROP_FRAME_COUNT)
-        reader.release()
-    return int(told) if 1 < told < 1e9 else 1
 
 
 @contextmanager
 def _plain_name(path: Path) -> Iterator[Path]:
-    """Yield a link with a plain name and the same suffix to a file, which need not exist."""
+    """Yield a link of the same suffix to a file, since FFmpeg takes ``a:b.mp4`` for an address."""
     with tempfile.TemporaryDirectory(prefix='clipseg-') as folder:
         link = Path(folder) / f'video{path.suffix.lower()}'
         link.symlink_to(path.absolute())

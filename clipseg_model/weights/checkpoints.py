@@ -185,10 +185,8 @@ def _locate(path: str | Path) -> tuple[Path, store.Source | None]:
             return store.required(source), source
     found = expanded(path)
     try:
-        found.stat()
-    except FileNotFoundError:
-        pass  # Which each kind of checkpoint says in its own words.
-    except OSError as error:
+        found.exists()
+    except OSError as error:  # The name is too long, say.
         raise CheckpointError(f'{path} cannot be opened: {error.strerror}') from error
     return found, None
 

@@ -18,8 +18,8 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
-from clipseg_model.cli.file_runner import count_frames, find_files
-from clipseg_model.cli.video_files import OverlayWriter, Video
+from clipseg_model.cli.file_runner import find_files
+from clipseg_model.cli.video_files import OverlayWriter, Video, count_frames
 from clipseg_model.errors import ClipsegError
 from clipseg_model.images import check_image, read_image, read_mask
 

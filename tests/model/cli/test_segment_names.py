@@ -127,7 +127,7 @@ def test_a_folder_that_may_not_be_read(photo: Path, monkeypatch: pytest.MonkeyPa
     def refuse(path: Path) -> None:
         raise PermissionError(13, 'Permission denied', str(path))
 
-    monkeypatch.setattr(Path, 'iterdir', refuse)
+    monkeypatch.setattr(os, 'listdir', refuse)
     files, problems = find_files([photo.parent, photo])
     assert files == [photo]
     assert problems == [(photo.parent, 'it cannot be looked at: Permission denied')]
