@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import cv2
@@ -161,7 +161,10 @@ def _packet_times(path: Path) -> NDArray[np.float64]:
 @contextmanager
 def _plain_name(path: Path) -> Iterator[Path]:
     """Yield a link of the same suffix to a file, since FFmpeg takes ``a:b.mp4`` for an address."""
-    with tempfile.TemporaryDirectory(prefix='clipseg-') as folder:
-        link = Path(folder) / f'video{path.suffix.lower()}'
-        link.symlink_to(path.absolute())
+    with ExitStack() as stack:
+        link = path.absolute()  # Good for nearly all names where no temporary file can be made.
+        with suppress(OSError):
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix='clipseg-'))
+            link = Path(folder, f'video{path.suffix.lower()}')
+            link.symlink_to(path.absolute())
         yield link

@@ -64,7 +64,7 @@ def _manifests(folder: Path) -> None:
 
 @pytest.mark.parametrize(
     ('kind', 'count', 'least_read'),
-    [('pictures', 800, 100), ('videos', 240, 30), ('manifests', 200, 0), ('cards', 200, 10)],
+    [('pictures', 1000, 100), ('videos', 400, 50), ('manifests', 200, 0), ('cards', 200, 10)],
 )
 def test_damaged_files(
     checkpoint: Path, tmp_path: Path, kind: str, count: int, least_read: int

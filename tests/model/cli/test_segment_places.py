@@ -94,13 +94,13 @@ class TestWithoutHome:
 
 class TestFolders:
     def test_the_cache(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-        monkeypatch.setenv('HOME', '/home/ann')
+        monkeypatch.setenv('HOME', '/somewhere/ann')
         monkeypatch.delenv('XDG_CACHE_HOME', raising=False)
-        assert cache_folder('NONE', 'exports') == Path('/home/ann/.cache/clipseg/exports')
+        assert cache_folder('NONE', 'exports') == Path('/somewhere/ann/.cache/clipseg/exports')
         monkeypatch.setenv('XDG_CACHE_HOME', '/caches')
         assert cache_folder('NONE') == Path('/caches/clipseg')
         monkeypatch.setenv('NONE', '~/models')
-        assert cache_folder('NONE', 'exports') == Path('/home/ann/models')
+        assert cache_folder('NONE', 'exports') == Path('/somewhere/ann/models')
 
     def test_both_are_found_the_same_way(
         self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, segmenter: object

@@ -165,6 +165,19 @@ class TestOverlays:
             writer.write(0.0, small_videos.picture(0))
 
 
+def test_without_room_for_temporary_files(
+    checkpoint: Path, video: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(**_: object) -> None:
+        raise FileNotFoundError(2, 'No usable temporary directory found')
+
+    monkeypatch.setattr('tempfile.TemporaryDirectory', refuse)
+    Path('a:b%03d.mp4').write_bytes(video.read_bytes())
+    result = segment(checkpoint, 'a:b%03d.mp4', '-p', 'mug')
+    assert result.exit_code == 0, result.output
+    assert len(small_videos.read(Path('out/a:b%03d_overlay.mp4').absolute())) == 4
+
+
 def test_frames_of_too_many_pixels(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = small_videos.write(work / 'v.mp4', 'mp4v', 2)
     monkeypatch.setattr('clipseg_model.cli.video_files.MAX_PIXELS', 10_000)
