@@ -17,18 +17,18 @@ def picture(number: int, width: int = 120, height: int = 90) -> NDArray[np.uint8
 
 
 def write_at(
-    path: Path, milliseconds: Sequence[int], size: tuple[int, int] = (120, 90)
+    path: Path, ticks: Sequence[int], size: tuple[int, int] = (120, 90), rate: int = 1000
 ) -> list[float]:
-    """Write JPEGs at these times, in an .mp4 or .mkv; return the times in seconds."""
+    """Write JPEGs at times of so many ticks a second, in an .mp4 or .mkv; return the seconds."""
     raw = [cv2.VIDEOWRITER_PROP_RAW_VIDEO, 1, cv2.VIDEOWRITER_PROP_KEY_INTERVAL, 1]
     codec = cv2.VideoWriter.fourcc(*'MJPG')
-    writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, codec, 1000.0, size, raw)
+    writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, codec, rate, size, raw)
     assert writer.isOpened()
-    for number, time in enumerate(milliseconds):
+    for number, time in enumerate(ticks):
         writer.set(cv2.VIDEOWRITER_PROP_PTS, time)
         writer.write(cv2.imencode('.jpg', picture(number, *size))[1].reshape(1, -1))
     writer.release()
-    return [time / 1000 for time in milliseconds]
+    return [time / rate for time in ticks]
 
 
 def write(path: Path, codec: str, frames: int = 20, size: tuple[int, int] = (120, 90)) -> Path:

@@ -78,12 +78,17 @@ class TestTimes:
 
 
 @pytest.mark.parametrize('size', [(121, 91), (120, 91), (121, 90), (1, 1), (3, 2)], ids=str)
-def test_odd_sizes_stay(checkpoint: Path, work: Path, size: tuple[int, int]) -> None:
-    small_videos.write_at(work / 'v.mp4', [0, 100, 200], size)
+@pytest.mark.parametrize('times', [[0, 1, 2], [0, 1, 5]], ids=['constant', 'variable'])
+def test_odd_sizes_stay(
+    checkpoint: Path, work: Path, size: tuple[int, int], times: list[int]
+) -> None:
+    seconds = small_videos.write_at(work / 'v.mp4', times, size, rate=10)
     result = segment(checkpoint, 'v.mp4', '-p', 'mug', '--frame-masks')
     assert result.exit_code == 0, result.output
     expected = (size[1], size[0], 3)
-    assert [shape for _, shape in small_videos.read(Path('out/v_overlay.mp4'))] == [expected] * 3
+    overlay = small_videos.read(Path('out/v_overlay.mp4'))
+    assert [shape for _, shape in overlay] == [expected] * 3
+    assert [time for time, _ in overlay] == pytest.approx(seconds, abs=0.002)
     assert cv2.imread('out/v_masks/000002_mug.png').shape == expected
     assert _lines('v.jsonl')[0]['width'] == size[0]
 
