@@ -23,6 +23,7 @@ from clipseg_model.errors import (
     ReuseError,
     RuntimeMissingError,
 )
+from clipseg_model.user_folders import keep_private
 
 if TYPE_CHECKING:
     from clipseg_model.model_card import ModelCard
@@ -62,6 +63,9 @@ __all__ = [
     'list_models',
     'parse_prompts',
 ]
+
+# Every process that uses this package passes here before it imports a runtime.
+keep_private()
 
 # torch takes seconds to import, so these come when they are first used.
 _LAZY = {

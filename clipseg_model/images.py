@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,9 @@ from clipseg_model.errors import ImageError
 
 IMAGE_SUFFIXES = frozenset(['.bmp', '.jpeg', '.jpg', '.png', '.ppm', '.tif', '.tiff', '.webp'])
 VIDEO_SUFFIXES = frozenset(['.avi', '.m4v', '.mkv', '.mov', '.mp4', '.mpeg', '.mpg', '.webm'])
+
+MAX_PIXELS = 178_956_970
+"""Most pixels of a picture that are read: Pillow's own limit, of half a gigabyte as RGB."""
 
 
 def check_image(image: object, what: str = 'The image') -> None:
@@ -54,15 +58,32 @@ def read_image(path: str | Path) -> NDArray[np.uint8]:
     Gray images are repeated, an alpha channel is dropped.
 
     Raises:
-        ImageError: The file is missing, damaged, truncated or has more than 8 bits a channel.
+        ImageError: The file is missing, damaged, truncated, has more than 8 bits a channel or more
+            than :data:`MAX_PIXELS` pixels.
     """
-    image = _open(path)
-    if image.mode.startswith(('I', 'F')):
-        raise ImageError(
-            f'{path} has more than 8 bits a channel (mode {image.mode}): convert it to an 8-bit '
-            'image first, since the range that matters is not known here'
-        )
-    return np.array(image.convert('RGB'))
+    path = Path(path)
+    try:
+        if not path.is_file():
+            raise ImageError(f'There is no image file {path}')
+        with warnings.catch_warnings():
+            # Pillow's words on pictures above half of its limit, and on oddities of a file.
+            warnings.simplefilter('ignore')
+            with Image.open(path) as opened:
+                mode = opened.mode
+                image = ImageOps.exif_transpose(opened)
+                if not mode.startswith(('I', 'F')):
+                    return np.array(image.convert('RGB'))
+    except ImageError:
+        raise
+    except Exception as error:  # the decoders of damaged files raise whatever comes up
+        reason = str(error) or type(error).__name__
+        if isinstance(error, Image.DecompressionBombError):
+            reason = f'it has more than {MAX_PIXELS} pixels; convert it to a smaller one'
+        raise ImageError(f'{path} cannot be read as an image: {reason}') from error
+    raise ImageError(
+        f'{path} has more than 8 bits a channel (mode {mode}): convert it to an 8-bit '
+        'image first, since the range that matters is not known here'
+    )
 
 
 def read_mask(path: str | Path) -> NDArray[np.bool_]:
@@ -71,16 +92,3 @@ def read_mask(path: str | Path) -> NDArray[np.bool_]:
     Raises ImageError as :func:`read_image`.
     """
     return read_image(path).max(axis=2) > 127
-
-
-def _open(path: str | Path) -> Image.Image:
-    path = Path(path)
-    if not path.is_file():
-        raise ImageError(f'There is no image file {path}')
-    try:
-        with Image.open(path) as opened:
-            image = ImageOps.exif_transpose(opened)
-            image.load()
-            return image
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        raise ImageError(f'{path} cannot be read as an image: {error}') from error

@@ -17,6 +17,7 @@ from clipseg_model.modeling.base import SegmentationModel
 from clipseg_model.runtime import create_runtime
 from clipseg_model.segmenter import Segmenter
 from clipseg_model.settings import SegmentSettings
+from clipseg_model.user_folders import expanded
 from clipseg_model.weights import store
 from clipseg_model.weights.checkpoints import load_card, load_checkpoint
 from clipseg_model.weights.untrained import UNTRAINED, how_to_train
@@ -162,9 +163,9 @@ def _find_weights(name_or_path: str) -> str | Path:
                 f'({weights}): reinstall the package'
             )
         return weights
-    path = Path(name_or_path).expanduser()
+    path = expanded(name_or_path)
     known = name_or_path in store.SOURCES
-    if known or path.suffix or os.sep in name_or_path or (name_or_path and path.exists()):
+    if known or path.suffix or os.sep in name_or_path or (name_or_path and os.path.exists(path)):
         return name_or_path
     raise _not_found(name_or_path)
 

@@ -8,8 +8,9 @@ and with ``frame_masks`` the folder ``walk_masks`` of ``<frame>_<prompt>.png``.
 from __future__ import annotations
 
 import json
+import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from clipseg_model.cli.video_files import OverlayWriter, Video
 from clipseg_model.errors import ImageError
 from clipseg_model.images import IMAGE_SUFFIXES, VIDEO_SUFFIXES, read_image
 from clipseg_model.instances import check_min_area
@@ -29,6 +31,7 @@ from clipseg_model.segmentation import Segmentation
 from clipseg_model.segmenter import Segmenter
 
 _SLUG_CHARS = 40
+_NAME_BYTES = 255
 
 Tick = Callable[[], None]
 
@@ -68,12 +71,14 @@ def find_files(inputs: Iterable[Path]) -> tuple[list[Path], list[tuple[Path, str
     files: dict[Path, None] = {}
     problems: list[tuple[Path, str]] = []
     for entry in inputs:
-        if entry.is_dir():
-            inside = sorted(
-                path
-                for path in entry.iterdir()
-                if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
-            )
+        try:
+            inside = sorted(map(entry.joinpath, os.listdir(entry))) if entry.is_dir() else None
+        except OSError as error:
+            problems.append((entry, f'it cannot be looked at: {error.strerror}'))
+            continue
+        if inside is not None:
+            inside = [path for path in inside if path.suffix.lower() in IMAGE_SUFFIXES]
+            inside = [path for path in inside if path.is_file()]
             if not inside:
                 kinds = ' '.join(sorted(IMAGE_SUFFIXES))
                 problems.append((entry, f'the folder holds no image ({kinds})'))
@@ -142,9 +147,13 @@ class FileRunner:
         ``tick`` is called after each frame.
 
         Raises:
-            ClipsegError: The file cannot be read, or the results not be written.
+            ClipsegError: The file cannot be read, or only in part, or the results not be written.
         """
-        stem = _unique(path.stem, '_', self._stems)
+        longest = max((len(os.fsencode(part)) for part in self._slugs), default=0)
+        # Beside the prompt a name holds "_", "_mask.png" and perhaps a number.
+        room = _NAME_BYTES - max(longest, len('overlay')) - 16
+        short = os.fsencode(path.stem)[:room].decode('utf-8', 'ignore')
+        stem = _unique(short or 'file', '_', self._stems)
         # Another file is not what the camera saw next.
         self.segmenter.still.forget()
         if path.suffix.lower() in VIDEO_SUFFIXES:
@@ -156,7 +165,7 @@ class FileRunner:
             _write_image(self.output / name, result.mask.view(np.uint8) * np.uint8(255))
         _write_image(self.output / f'{stem}_overlay.png', self._overlay(image, found))
         record = {'input': str(path), **_record(found, names, self.min_area)}
-        _write_text(self.output / f'{stem}.json', json.dumps(record, indent=2, ensure_ascii=False))
+        _write(self.output / f'{stem}.json', _json(record, indent=2))
         summaries: list[PromptSummary] = []
         _count(summaries, found)
         tick()
@@ -164,31 +173,49 @@ class FileRunner:
 
     def _run_video(self, path: Path, stem: str, tick: Tick) -> list[PromptSummary]:
         summaries: list[PromptSummary] = []
-        video = _Video(path, self.output / f'{stem}_overlay.mp4')
-        masks = self.output / f'{stem}_masks'
-        if self.frame_masks:
-            masks.mkdir(exist_ok=True)
-        with closing(video), (self.output / f'{stem}.jsonl').open('w', encoding='utf-8') as lines:
-            for number, frame in enumerate(video.frames()):
-                found = self.segmenter.segment(frame, self.prompts, self.threshold)
-                names: list[str | None] = [None] * len(found.results)
-                if self.frame_masks:
-                    for index, result in enumerate(found.results):
-                        name = f'{number:06d}_{self._slugs[index]}.png'
-                        _write_image(masks / name, result.mask.view(np.uint8) * np.uint8(255))
-                        names[index] = f'{masks.name}/{name}'
-                video.write(self._overlay(frame, found))
-                record = {
-                    'input': str(path),
-                    'frame': number,
-                    'seconds': round(number / video.rate, 4),
-                    **({'reused': found.reused} if self.segmenter.settings.reuse_below else {}),
-                    **_record(found, names, self.min_area),
-                }
-                lines.write(json.dumps(record, ensure_ascii=False) + '\n')
-                _count(summaries, found)
-                tick()
+        target = self.output / f'{stem}.jsonl'
+        reuse = self.segmenter.settings.reuse_below
+        with closing(Video(path)) as video:
+            try:
+                writer = OverlayWriter(
+                    self.output / f'{stem}_overlay.mp4', video.rate, video.regular
+                )
+                with target.open('wb') as lines, closing(writer) as overlay:
+                    for number, (seconds, frame) in enumerate(video.frames()):
+                        found = self.segmenter.segment(frame, self.prompts, self.threshold)
+                        names = self._write_masks(found, stem, number)
+                        overlay.write(seconds, self._overlay(frame, found))
+                        record = {
+                            'input': str(path),
+                            'frame': number,
+                            'seconds': round(seconds, 4),
+                            **({'reused': found.reused} if reuse else {}),
+                            **_record(found, names, self.min_area),
+                        }
+                        lines.write(_json(record))
+                        _count(summaries, found)
+                        tick()
+            except OSError as error:
+                raise _unwritten(target, error) from error
+            if summaries[0].frames < video.expected:
+                raise ImageError(
+                    f'{summaries[0].frames} of {video.expected} frames could be read and are in '
+                    f'{target}; the rest is missing or damaged'
+                )
         return summaries
+
+    def _write_masks(self, found: Segmentation, stem: str, number: int) -> list[str | None]:
+        """Write the masks of a frame if they are asked for; return their names for the record."""
+        if not self.frame_masks:
+            return [None] * len(found.results)
+        folder = self.output / f'{stem}_masks'
+        folder.mkdir(exist_ok=True)
+        names: list[str | None] = []
+        for index, result in enumerate(found.results):
+            name = f'{folder.name}/{number:06d}_{self._slugs[index]}.png'
+            _write_image(self.output / name, result.mask.view(np.uint8) * np.uint8(255))
+            names.append(name)
+        return names
 
     def _overlay(self, image: NDArray[np.uint8], found: Segmentation) -> NDArray[np.uint8]:
         names = [
@@ -197,51 +224,6 @@ class FileRunner:
         ]
         legend = list(enumerate(names, start=1))
         return render_overlay(image, found.labels(), 0.5, legend, True, palette=self._palette)
-
-
-class _Video:
-    """Frames of a video file, and a second file that frames of the same size are written to."""
-
-    def __init__(self, path: Path, target: Path) -> None:
-        self._target = target
-        self._reader = cv2.VideoCapture(str(path))
-        self._writer: cv2.VideoWriter | None = None
-        # Some containers know no rate; 25 is then as good as any other.
-        self.rate = self._reader.get(cv2.CAP_PROP_FPS) or 25.0
-        read, self._first = self._reader.read()
-        if not read:
-            self._reader.release()
-            raise ImageError(f'{path} cannot be read as a video')
-
-    def frames(self) -> Iterator[NDArray[np.uint8]]:
-        read, frame = True, self._first
-        while read:
-            yield np.asarray(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB), dtype=np.uint8)
-            read, frame = self._reader.read()
-
-    def write(self, frame: NDArray[np.uint8]) -> None:
-        if self._writer is None:
-            size = (frame.shape[1], frame.shape[0])
-            codec = cv2.VideoWriter.fourcc(*'mp4v')
-            self._writer = cv2.VideoWriter(str(self._target), codec, self.rate, size)
-            if not self._writer.isOpened():
-                raise ImageError(f'{self._target} cannot be written as an MPEG-4 video')
-        self._writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
-
-    def close(self) -> None:
-        self._reader.release()
-        if self._writer is not None:
-            self._writer.release()
-
-
-def count_frames(path: Path) -> int:
-    """Frames of a file as its header says: 1 for an image, at least 1 for a video."""
-    if path.suffix.lower() not in VIDEO_SUFFIXES:
-        return 1
-    reader = cv2.VideoCapture(str(path))
-    count = int(reader.get(cv2.CAP_PROP_FRAME_COUNT))
-    reader.release()
-    return max(count, 1)
 
 
 def _record(
@@ -306,12 +288,27 @@ def _unique(name: str, joint: str, taken: set[str]) -> str:
 
 def _write_image(path: Path, image: NDArray[np.uint8]) -> None:
     pixels = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
-    if not cv2.imwrite(str(path), pixels):
-        raise ImageError(f'{path} cannot be written')
+    made, data = cv2.imencode('.png', pixels)
+    if not made:
+        raise ImageError(f'{path} cannot be made: an image of shape {image.shape}')
+    _write(path, data.tobytes())
 
 
-def _write_text(path: Path, text: str) -> None:
+def _write(path: Path, data: bytes) -> None:
+    """Write a file whole, or none."""
     try:
-        path.write_text(text + '\n', encoding='utf-8')
+        path.write_bytes(data)
     except OSError as error:
-        raise ImageError(f'{path} cannot be written: {error}') from error
+        path.unlink(missing_ok=True)
+        raise _unwritten(path, error) from error
+
+
+def _unwritten(path: Path, error: OSError) -> ImageError:
+    remedy = 'Make room there, or name another folder with --output'
+    return ImageError(f'{path} cannot be written: {error.strerror}. {remedy}')
+
+
+def _json(record: dict[str, Any], indent: int | None = None) -> bytes:
+    # Names of files need not be text; what is none in them becomes escapes.
+    text = json.dumps(record, indent=indent, ensure_ascii=False)
+    return text.encode('utf-8', 'backslashreplace') + b'\n'

@@ -72,7 +72,8 @@ def download(
     """Fetch weights from the Hugging Face hub; the only command that uses a network.
 
     Every file is checked against the digest that the hub states for it. CLIPSEG_MODELS names
-    another folder than ~/.cache/clipseg. HF_TOKEN, HF_ENDPOINT and HF_HUB_OFFLINE count.
+    another folder than ~/.cache/clipseg. HF_TOKEN, HF_ENDPOINT and HF_HUB_OFFLINE count. Exit
+    status: 0 if all is there and checked; 1 if not; 2 for wrong options.
     """
     from clipseg_model.weights.download import download as fetch_all
     from clipseg_model.weights.store import SOURCES, source_of
@@ -123,7 +124,10 @@ def convert(
         bool, typer.Option('--without-towers', help='Store the decoder alone.')
     ] = False,
 ) -> None:
-    """Convert weights: any kind to a .safetensors file, or to a Hugging Face folder."""
+    """Convert weights: any kind to a .safetensors file, or to a Hugging Face folder.
+
+    Exit status: 0 if the target is complete; 1 if it was not written; 2 for wrong options.
+    """
     import torch
 
     from clipseg_model.registry import load_model

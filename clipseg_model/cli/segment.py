@@ -191,7 +191,8 @@ def segment(
 ) -> None:
     """Write masks, an overlay and scores for each image or video.
 
-    A file that cannot be read is reported, the others are done, and the exit code is then 1.
+    Exit status: 0 if every input was segmented whole and all is written;
+    1 if not, which is reported; 2 for wrong options. "--" ends options.
     """
     # torch takes seconds to import: not before the arguments are understood.
     from clipseg_model.cli.file_runner import FileRunner
@@ -254,7 +255,7 @@ def _parse_box(text: str) -> tuple[int, int, int, int]:
 
 def _run(runner: FileRunner, files: list[Path]) -> int:
     """Segment every file with a progress bar, and print a table; return how many failed."""
-    from clipseg_model.cli.file_runner import count_frames
+    from clipseg_model.cli.video_files import count_frames
 
     table = Table()
     for heading in ('file', 'prompt', 'score', 'present', 'area'):

@@ -10,7 +10,6 @@ import importlib
 import logging
 import os
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,6 +19,7 @@ from clipseg_model.model_card import ModelCard
 from clipseg_model.modeling.base import SegmentationModel
 from clipseg_model.runtime.base import PRECISIONS, Runtime
 from clipseg_model.runtime.devices import resolve_device
+from clipseg_model.user_folders import expanded
 
 __all__ = ['PRECISIONS', 'RUNTIMES', 'Runtime', 'create_runtime', 'runtime_class']
 
@@ -94,7 +94,7 @@ def create_runtime(
     if kind.package is None:
         made = kind(model, place, precision)
     else:
-        folder = None if exports is None else Path(exports).expanduser()
+        folder = None if exports is None else expanded(exports)
         exported: Any = kind
         made = exported(model, place, precision, card=card, folder=folder)
     logger.info('Runtime: %s', made.describe())

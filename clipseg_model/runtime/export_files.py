@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -21,6 +20,7 @@ from clipseg_model.atomic_files import replacing
 from clipseg_model.errors import ExportError
 from clipseg_model.model_card import ModelCard
 from clipseg_model.modeling.base import SegmentationModel
+from clipseg_model.user_folders import cache_folder
 
 MANIFEST = 'manifest.json'
 _FORMAT = 'clipseg_ros export'
@@ -30,14 +30,9 @@ _REMEDY = 'export the model again (clipseg export)'
 
 def exports_folder(card: ModelCard, digest: str) -> Path:
     """Return the folder for the exports of a model, in ``$CLIPSEG_EXPORTS`` or the user's cache."""
-    chosen = os.environ.get('CLIPSEG_EXPORTS')
-    if chosen:
-        root = Path(chosen).expanduser()
-    else:
-        cache = os.environ.get('XDG_CACHE_HOME') or '~/.cache'
-        root = Path(cache).expanduser() / 'clipseg' / 'exports'
-    name = re.sub(r'[^\w.-]', '-', card.name)
-    return root / f'{name}-{digest[:16]}'
+    # A name may have 255 bytes, and a character takes up to four.
+    name = re.sub(r'[^\w.-]', '-', card.name)[:50]
+    return cache_folder('CLIPSEG_EXPORTS', 'exports') / f'{name}-{digest[:16]}'
 
 
 def weights_digest(model: SegmentationModel) -> str:
@@ -82,7 +77,10 @@ def write_variant(
             }
             (made / MANIFEST).write_text(json.dumps(manifest, indent=2) + '\n')
     except OSError as error:
-        raise ExportError(f'{folder} cannot be written: {error}') from error
+        raise ExportError(
+            f'{folder} cannot be written: {error}. CLIPSEG_EXPORTS names another folder than the '
+            "user's cache"
+        ) from error
 
 
 def read_variant(folder: Path, digest: str, versions: Mapping[str, str]) -> dict[str, Any]:

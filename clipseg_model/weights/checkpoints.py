@@ -7,6 +7,7 @@ The metadata of a file of this project has ``format`` (``clipseg_ros``), ``versi
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +24,7 @@ from clipseg_model.model_card import ModelCard, to_json
 from clipseg_model.modeling.backbone import Backbone, OpenClipBackbone, build_backbone
 from clipseg_model.modeling.base import SegmentationModel, build_model
 from clipseg_model.modeling.clipseg import CLIPSeg
+from clipseg_model.user_folders import expanded
 from clipseg_model.weights import huggingface, official, store
 from clipseg_model.weights.files import check_fit, read_metadata, read_tensors
 
@@ -177,11 +179,16 @@ def load_towers(path: str | Path, config: Mapping[str, Any] | None = None) -> Ba
 
 def _locate(path: str | Path) -> tuple[Path, store.Source | None]:
     """Return the path of a checkpoint, and its source if it was given by name."""
-    if isinstance(path, str) and (path in store.SOURCES or not Path(path).exists()):
+    if isinstance(path, str) and (path in store.SOURCES or not os.path.exists(path)):
         source = store.source_of(path)
         if source is not None and not path.endswith(('.safetensors', *_PICKLED)):
             return store.required(source), source
-    return Path(path).expanduser(), None
+    found = expanded(path)
+    try:
+        found.exists()
+    except OSError as error:  # The name is too long, say.
+        raise CheckpointError(f'{path} cannot be opened: {error.strerror}') from error
+    return found, None
 
 
 def _is_huggingface(path: Path) -> bool:

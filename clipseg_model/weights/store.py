@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from clipseg_model.errors import CheckpointError
+from clipseg_model.user_folders import cache_folder
 
 _HUB_NAME = re.compile(r'[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*')
 
@@ -94,11 +94,7 @@ SOURCES: dict[str, Source] = {
 
 def models_folder() -> Path:
     """Return where downloads lie: ``$CLIPSEG_MODELS``, or ``clipseg`` in the user's cache."""
-    chosen = os.environ.get('CLIPSEG_MODELS')
-    if chosen:
-        return Path(chosen).expanduser()
-    cache = os.environ.get('XDG_CACHE_HOME') or '~/.cache'
-    return Path(cache).expanduser() / 'clipseg'
+    return cache_folder('CLIPSEG_MODELS')
 
 
 def source_of(name: str) -> Source | None:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from clipseg_model.errors import CheckpointError, RegionError
 from clipseg_model.regions import Box
 from clipseg_model.segmentation import Segmentation
+from clipseg_model.user_folders import expanded
 from clipseg_model.weights.files import read_pickled, read_tensors
 from clipseg_model.zoom.proposals import Proposal
 
@@ -135,7 +136,7 @@ def load_detector(
         )
     if categories is None:
         categories = get_model_weights(name).DEFAULT.meta['categories']
-    path = Path(weights).expanduser()
+    path = expanded(weights)
     state = _read_state(path)
     detector = get_model(name, weights=None, weights_backbone=None, num_classes=len(categories))
     try:

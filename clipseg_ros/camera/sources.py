@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipseg_model.images import IMAGE_SUFFIXES
+from clipseg_model.user_folders import expanded
 from clipseg_ros.errors import SourceError
 
 TABLETOP = 'tabletop'
@@ -172,7 +173,7 @@ def open_source(
     if name == TABLETOP:
         return TabletopSource(seed, width, height, motion)
     size = (width, height)
-    path = Path(name).expanduser()
+    path = expanded(name)
     if name.isdigit() or name.startswith('/dev/'):
         return CaptureSource(name, size, loop)
     if path.is_dir() or (path.is_file() and path.suffix.lower() in IMAGE_SUFFIXES):

@@ -8,6 +8,7 @@ from typing import Any
 from std_srvs.srv import Trigger
 
 from clipseg_model.errors import ClipsegError, PromptError
+from clipseg_model.user_folders import expanded
 from clipseg_ros.prompts.entry import PromptEntry
 from clipseg_ros.prompts.file import load_prompts, save_prompts
 from clipseg_ros.prompts.set import describe
@@ -43,7 +44,7 @@ class PromptFiles(PromptEntry):
 
     def _path(self) -> Path | None:
         value = str(self._node.get_parameter('prompt_file').value)
-        return Path(value).expanduser() if value.strip() else None
+        return expanded(value) if value.strip() else None
 
     def _required_path(self) -> Path:
         path = self._path()

@@ -88,6 +88,42 @@ class TestReading:
         with pytest.raises(ImageError, match='more than 8 bits'):
             read_image(tmp_path / 'depth.png')
 
+    def test_more_pixels_than_pillow_reads(self, tmp_path: Path) -> None:
+        path = tmp_path / 'large.png'
+        Image.new('1', (20_000, 10_000)).save(path)
+        words = r'large\.png cannot be read as an image: it has more than 178956970 pixels; convert'
+        for read in (read_image, read_mask):
+            with pytest.raises(ImageError, match=words) as caught:
+                read(path)
+            assert 'bomb' not in str(caught.value)
+
+    def test_what_pillow_only_warns_of(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+    ) -> None:
+        Image.new('RGB', (40, 30)).save(tmp_path / 'a.png')
+        monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 1000)
+        assert read_image(tmp_path / 'a.png').shape == (30, 40, 3)
+        assert len(recwarn) == 0
+
+    @pytest.mark.parametrize(
+        'error', [MemoryError(), KeyError('x'), IndexError(), OverflowError('y'), TypeError('z')]
+    )
+    def test_whatever_a_decoder_raises(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+    ) -> None:
+        def fail(*words: object) -> None:
+            raise error
+
+        (tmp_path / 'a.png').touch()
+        monkeypatch.setattr(Image, 'open', fail)
+        reason = str(error) or type(error).__name__
+        with pytest.raises(ImageError, match=f'a.png cannot be read as an image: {reason}'):
+            read_image(tmp_path / 'a.png')
+
+    def test_a_name_that_is_too_long(self) -> None:
+        with pytest.raises(ImageError, match=r'cannot be read as an image: .*too long'):
+            read_image('x' * 300)
+
     def test_mask(self, tmp_path: Path) -> None:
         values = np.array([[0, 127, 128, 255]], np.uint8)
         Image.fromarray(values).save(tmp_path / 'mask.png')

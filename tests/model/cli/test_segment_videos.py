@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from clipseg_model.cli import console
-from clipseg_model.cli.file_runner import count_frames
+from clipseg_model.cli.video_files import count_frames
 from clipseg_model.images import read_mask
 
 
