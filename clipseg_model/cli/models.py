@@ -162,6 +162,7 @@ def _describe(card: ModelCard) -> dict[str, Any]:
         'architecture': card.architecture,
         'input_size': card.input_size,
         'resize': card.resize,
+        'visual_method': card.visual_method,
         'layers': list(card.layers),
         'threshold': card.threshold,
         'calibrated': _is_calibrated(card),

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from clipseg_model.atomic_files import replacing
 from clipseg_model.errors import CheckpointError
-from clipseg_model.model_card import ModelCard, to_json
+from clipseg_model.model_card import AS_RELEASED, ModelCard, to_json
 from clipseg_model.modeling.backbone import Backbone, OpenClipBackbone, build_backbone
 from clipseg_model.modeling.base import SegmentationModel, build_model
 from clipseg_model.modeling.clipseg import CLIPSeg
@@ -243,7 +243,7 @@ def _load_official(
     stored = {
         'name': path.stem,
         'input_size': official.INPUT_SIZE,
-        'prompt_ground': 'mean',
+        **AS_RELEASED,
         'description': 'An official decoder of CLIPSeg on the towers of CLIP.',
         'licence': 'of the weights given; not MIT, as the code that came with them',
         'details': {'unused weights': unused},

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from clipseg_model.atomic_files import replacing
 from clipseg_model.errors import CheckpointError
-from clipseg_model.model_card import ModelCard
+from clipseg_model.model_card import AS_RELEASED, ModelCard
 from clipseg_model.modeling.backbone import OpenClipBackbone
 from clipseg_model.modeling.base import SegmentationModel
 from clipseg_model.modeling.clipseg import CLIPSeg, build_clipseg
@@ -128,7 +128,7 @@ def read_card(path: str | Path) -> ModelCard:
     config, size = to_our_config(read_config(folder), find_processor(folder), folder)
     stored: dict[str, Any] = {
         'name': folder.resolve().name.rpartition('--')[2],
-        'prompt_ground': 'mean',
+        **AS_RELEASED,
         'description': "A CLIPSeg in Hugging Face's format.",
     }
     if (folder / CARD_FILE).is_file():
