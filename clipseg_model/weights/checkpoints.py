@@ -7,6 +7,7 @@ The metadata of a file of this project has ``format`` (``clipseg_ros``), ``versi
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +25,7 @@ from clipseg_model.modeling.backbone import Backbone, OpenClipBackbone, build_ba
 from clipseg_model.modeling.base import SegmentationModel, build_model
 from clipseg_model.modeling.clipseg import CLIPSeg
 from clipseg_model.weights import huggingface, official, store
-from clipseg_model.weights.files import check_fit, read_metadata, read_tensors
+from clipseg_model.weights.files import check_fit, read_json, read_metadata, read_tensors
 
 _FORMAT = 'clipseg_ros'
 _VERSION = '1'
@@ -93,7 +94,8 @@ def load_checkpoint(
             name of downloaded weights: of :data:`clipseg_model.weights.store.SOURCES`, or
             ``owner/name`` at the Hugging Face hub.
         backbone_weights: Towers for a file without them, as :func:`load_towers` takes them. An
-            official decoder gets OpenAI's ViT-B/16 where None, if it was downloaded.
+            official decoder gets OpenAI's ViT-B/16 or B/32, as it needs, where None, if they were
+            downloaded.
         layers: Blocks that an official decoder taps, 0-based, since its file does not say them;
             3, 6, 9 where None.
 
@@ -150,17 +152,20 @@ def load_towers(path: str | Path, config: Mapping[str, Any] | None = None) -> Ba
     """Read CLIP towers alone, an ``nn.Module``.
 
     The file is a checkpoint of this project with towers, a folder of Hugging Face's CLIPSeg, or one
-    that open_clip reads, which has no configuration: ``config`` is that of the towers, OpenAI's
-    CLIP ViT-B/16 with CLIPSeg's normalisation where None.
+    that open_clip reads, which has no configuration: ``config`` is that of the towers; where None,
+    that of the source of this name, else OpenAI's CLIP ViT-B/16, with CLIPSeg's normalisation.
 
     Raises:
         CheckpointError: The file is missing, damaged, or holds no such towers.
     """
-    path, _ = _locate(path)
+    path, source = _locate(path)
     if _is_huggingface(path):
         return huggingface.load_huggingface(path)[0].backbone
     if path.suffix in _PICKLED or read_metadata(path).get('format') != _FORMAT:
-        settings = dict(config or {'type': 'open_clip', 'architecture': 'ViT-B-16-quickgelu'})
+        architecture = (source and source.architecture) or store.SOURCES[
+            store.TOWERS[16]
+        ].architecture
+        settings = dict(config or {'type': 'open_clip', 'architecture': architecture})
         if settings.pop('type', None) != 'open_clip':
             raise CheckpointError(
                 f'{path} is no checkpoint of this project, so it has no such towers'
@@ -181,13 +186,28 @@ def _locate(path: str | Path) -> tuple[Path, store.Source | None]:
         source = store.source_of(path)
         if source is not None and not path.endswith(('.safetensors', *_PICKLED)):
             return store.required(source), source
-    return Path(path).expanduser(), None
+    path = Path(path).expanduser()
+    folder = path if path.is_dir() else path.parent
+    if folder is path or path.name.startswith('adapter_model.'):
+        settings = folder / 'adapter_config.json'
+        if settings.is_file():
+            base = read_json(settings).get('base_model_name_or_path')
+            raise CheckpointError(
+                f'{folder} holds an adapter (LoRA) and not a model: merge it first, into its base '
+                f'({base}), with PeftModel.from_pretrained(...).merge_and_unload() of peft, and '
+                'save_pretrained() what that returns'
+            )
+    if path.is_file() and re.search(r'-\d{5}-of-\d{5}\.(safetensors|bin)$', path.name):
+        raise CheckpointError(
+            f'{path} is one of several files that make a model: give its folder {folder}'
+        )
+    return path, None
 
 
 def _is_huggingface(path: Path) -> bool:
     if path.is_dir():
         return True
-    if path.name not in huggingface.WEIGHT_FILES or not path.with_name('config.json').is_file():
+    if path.name not in store.WEIGHT_FILES or not path.with_name('config.json').is_file():
         return False
     return path.suffix != '.safetensors' or read_metadata(path).get('format') != _FORMAT
 
@@ -209,17 +229,22 @@ def _load_official(
     path: Path, backbone_weights: str | Path | None, layers: Sequence[int] | None
 ) -> tuple[CLIPSeg, ModelCard]:
     tensors, options, unused = official.read_official(path)
+    patch = options['patch_size']
+    source = store.SOURCES[store.TOWERS.get(patch, store.TOWERS[16])]
     if backbone_weights is None:
-        downloaded = store.find_downloaded(store.SOURCES[store.TOWERS])
+        downloaded = store.find_downloaded(source) if patch in store.TOWERS else None
         if downloaded is None:
+            fetch = f'; or fetch them once with "clipseg download {source.name}"'
             raise CheckpointError(
-                f"{path} holds a decoder alone, which works on OpenAI's CLIP ViT-B/16: name a file "
-                'with these towers as backbone_weights (--towers on the command line), such as a '
-                'Hugging Face folder of CLIPSeg; or fetch them once with "clipseg download '
-                f'{store.TOWERS}"'
+                f'{path} holds a decoder alone, which works on a CLIP with patches of {patch} px '
+                f"(OpenAI's ViT-B/16 and B/32 are known here): name a file with these towers as "
+                'backbone_weights (--towers on the command line), such as a Hugging Face folder of '
+                f'CLIPSeg{fetch if patch in store.TOWERS else ""}'
             )
         backbone_weights = downloaded
-    towers = load_towers(backbone_weights)
+    towers = load_towers(
+        backbone_weights, {'type': 'open_clip', 'architecture': source.architecture}
+    )
     sizes = {'token_width': 'tokens', 'embed_dim': 'embeddings', 'patch_size': 'patches'}
     for key, what in sizes.items():
         wanted, found = options.pop(key), getattr(towers, key)

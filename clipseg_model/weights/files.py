@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import pickle
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +12,48 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from clipseg_model.errors import CheckpointError
+from clipseg_model.errors import CheckpointError, refusal_of
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object from a file.
+
+    Raises:
+        CheckpointError: The file is missing, damaged, or holds something else.
+    """
+    try:
+        value = json.loads(path.read_text(encoding='utf-8'))
+    except FileNotFoundError as error:
+        raise CheckpointError(f'There is no file {path}') from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f'{path} is not readable as JSON: {error}') from error
+    if not isinstance(value, dict):
+        raise CheckpointError(f'{path} holds a {type(value).__name__} and not settings')
+    return value
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Read all tensors of a file, or of all parts that an index (``.json``) names beside it.
+
+    Raises:
+        CheckpointError: A file is missing or damaged, or the index names something else.
+    """
+    if path.suffix != '.json':
+        return read_tensors(path) if path.suffix == '.safetensors' else read_pickled(path)
+    places = read_json(path).get('weight_map')
+    parts = sorted({str(part) for part in places.values()}) if isinstance(places, dict) else []
+    tensors: dict[str, Tensor] = {}
+    for part in parts:
+        file = path.parent / part
+        if Path(part).name != part or file.suffix == '.json' or not file.is_file():
+            raise CheckpointError(
+                f'The weights are in {len(parts)} files that {path} names, and {part!r} is not '
+                'beside it: get all of them from where they came from'
+            )
+        tensors.update(read_weights(file))
+    if not tensors:
+        raise CheckpointError(f'{path} names no files of weights (weight_map)')
+    return tensors
 
 
 def read_metadata(path: Path) -> dict[str, str]:
@@ -47,16 +88,10 @@ def read_pickled(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(f'There is no checkpoint {path}')
     try:
         content = torch.load(path, map_location='cpu', weights_only=True)
-    except pickle.UnpicklingError as error:
-        # torch's own text advises to load it unsafely, so only its gist is passed on.
+    except Exception as error:  # A damaged pickle makes its reader raise errors of any kind.
         raise CheckpointError(
-            f'{path} was refused: it is damaged, or holds Python objects beside weights, which '
-            'could run code when they are opened. Get the file from its authors, or a '
-            f'.safetensors file in its place ({_gist(error)})'
-        ) from error
-    except (OSError, EOFError, RuntimeError, ValueError, KeyError) as error:
-        raise CheckpointError(
-            f'{path} is not a readable file of weights (damaged, or cut off?): {_gist(error)}'
+            f'{path} was refused (damaged, cut off, or not weights alone?): {refusal_of(error)}. '
+            'Get the file from its authors, or a .safetensors file in its place'
         ) from error
     if not isinstance(content, dict) or not content:
         raise CheckpointError(f'{path} holds a {type(content).__name__} and not a set of weights')
@@ -66,6 +101,9 @@ def read_pickled(path: Path) -> dict[str, Tensor]:
                 f'{path} is no plain set of weights: {key!r} is a {type(value).__name__} and not '
                 'a tensor. Save the model.state_dict() alone'
             )
+        plain = value.layout == torch.strided and value.device.type == 'cpu'
+        if not plain or value.untyped_storage().nbytes() < value.numel() * value.element_size():
+            raise CheckpointError(f'{path} is damaged: it does not hold the values of {key}')
     return content
 
 
@@ -114,9 +152,3 @@ def _opened(path: Path) -> Iterator[Any]:
         raise CheckpointError(
             f'{path} is not a readable safetensors file (damaged, or cut off?): {error}'
         ) from error
-
-
-def _gist(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    told = [line for line in lines if 'WeightsUnpickler error' in line]
-    return (told or lines or [type(error).__name__])[0][:200]

@@ -20,18 +20,15 @@ from clipseg_model.model_card import AS_RELEASED, ModelCard
 from clipseg_model.modeling.backbone import OpenClipBackbone
 from clipseg_model.modeling.base import SegmentationModel
 from clipseg_model.modeling.clipseg import CLIPSeg, build_clipseg
-from clipseg_model.weights.files import check_fit, read_pickled, read_tensors
+from clipseg_model.weights.files import check_fit, read_json, read_weights
 from clipseg_model.weights.huggingface_config import (
     CARD_FILE,
     find_processor,
     read_config,
-    read_json,
     settings_files,
     to_our_config,
 )
-
-WEIGHT_FILES = ('model.safetensors', 'pytorch_model.bin')
-"""Files of weights in a folder, the one that is preferred first."""
+from clipseg_model.weights.store import WEIGHT_FILES
 
 _VISUAL, _TEXT, _DECODER = 'backbone.model.visual.', 'backbone.model.', 'decoder.'
 
@@ -90,7 +87,7 @@ def load_huggingface(path: str | Path) -> tuple[CLIPSeg, ModelCard]:
     """Read a model that transformers' ``CLIPSegForImageSegmentation`` and processor saved.
 
     The folder, which ``path`` or its parent is, needs ``config.json``; ``preprocessor_config.json``
-    (or ``processor_config.json``); and ``model.safetensors`` or ``pytorch_model.bin``.
+    (or ``processor_config.json``); and one of :data:`~clipseg_model.weights.store.WEIGHT_FILES`.
 
     Returns:
         The model with both towers on the CPU, in evaluation mode and float32, and its card.
@@ -107,9 +104,10 @@ def load_huggingface(path: str | Path) -> tuple[CLIPSeg, ModelCard]:
         settings = card.weights.with_name('config.json')
         raise CheckpointError(f'The settings in {settings} do not fit together: {error}') from error
     ours = model.state_dict()
-    read = read_tensors if card.weights.suffix == '.safetensors' else read_pickled
     tensors = {
-        key: value for key, value in read(card.weights).items() if not key.endswith('.position_ids')
+        key: value
+        for key, value in read_weights(card.weights).items()
+        if not key.endswith('.position_ids')
     }
     check_fit(_to_theirs(ours), tensors, card.weights)
     model.load_state_dict(_to_ours(tensors, ours), strict=True)
@@ -174,13 +172,8 @@ def _find_weights(folder: Path) -> Path:
     for name in WEIGHT_FILES:
         if (folder / name).is_file():
             return folder / name
-    if list(folder.glob('*.index.json')):
-        raise CheckpointError(
-            f'The weights in {folder} are split into several files: save them as one, with '
-            "save_pretrained(..., max_shard_size='10GB')"
-        )
     raise CheckpointError(
-        f'The folder {folder} holds no weights: there is neither {" nor ".join(WEIGHT_FILES)}'
+        f'The folder {folder} holds no weights: there is none of {", ".join(WEIGHT_FILES)}'
     )
 
 

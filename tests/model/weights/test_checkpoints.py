@@ -68,6 +68,7 @@ class TestRoundTrip:
             'resize': 'aspect',
             'prompt_image_size': 96,
             'prompt_ground': 'mean',
+            'visual_method': 'blur_10_crop',
             'template': 'a photo of a {}.',
             'source': 'https://example.org/weights',
             'details': {'seed': 7, 'measured': {'iou': 0.71}, 'note': 'Größe'},
