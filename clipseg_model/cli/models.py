@@ -63,7 +63,7 @@ def download(
         list[str],
         typer.Argument(
             help='Names of models (see "clipseg models"), owner/name of a CLIPSeg at the Hugging '
-            'Face hub, or clip-vit-b-16: the towers that an official decoder (.pth) needs.',
+            'Face hub, or clip-vit-b-16 or -32: the towers that an official decoder (.pth) needs.',
             metavar='NAME...',
         ),
     ],
@@ -73,12 +73,16 @@ def download(
 
     Every file is checked against the digest that the hub states for it. CLIPSEG_MODELS names
     another folder than ~/.cache/clipseg. HF_TOKEN, HF_ENDPOINT and HF_HUB_OFFLINE count.
+
+    Exit status: 0 if all that was named is here and checked, 1 if not, with what is missing and
+    why, 2 for a wrong command line.
     """
     from clipseg_model.weights.download import download as fetch_all
     from clipseg_model.weights.store import SOURCES, source_of
 
-    try:
-        for name in names:
+    problems = []
+    for name in names:
+        try:
             source = source_of(name)
             if source is None:
                 raise ModelNotFoundError(
@@ -86,11 +90,14 @@ def download(
                     'CLIPSeg at the Hugging Face hub as owner/name'
                 )
             paths = fetch_all(source, revision)
-            out.print(escape(f'{name}: {paths[-1]}'), soft_wrap=True)
-            terms = f'Licence: {source.licence or "see the source"} ({source.url})'
-            out.print(escape(terms), soft_wrap=True)
-    except ClipsegError as error:
-        fail(str(error))
+        except ClipsegError as error:
+            problems.append(str(error))
+            continue
+        out.print(escape(f'{name}: {paths[-1]}'), soft_wrap=True)
+        terms = f'Licence: {source.licence or "see the source"} ({source.url})'
+        out.print(escape(terms), soft_wrap=True)
+    if problems:
+        fail('\n'.join(problems))
 
 
 def convert(
@@ -123,7 +130,11 @@ def convert(
         bool, typer.Option('--without-towers', help='Store the decoder alone.')
     ] = False,
 ) -> None:
-    """Convert weights: any kind to a .safetensors file, or to a Hugging Face folder."""
+    """Convert weights: any kind to a .safetensors file, or to a Hugging Face folder.
+
+    Exit status: 0 if the target is complete, 1 if nothing was written, with the reason, 2 for a
+    wrong command line.
+    """
     import torch
 
     from clipseg_model.registry import load_model
