@@ -19,7 +19,6 @@ __all__ = [
     'RegionError',
     'ReuseError',
     'RuntimeMissingError',
-    'refusal_of',
 ]
 
 

@@ -76,6 +76,8 @@ class ModelCard:
         for key in (*texts, 'visual_method'):
             if not isinstance(getattr(self, key), str):
                 raise self._wrong(key, 'text')
+        if not isinstance(self.details, Mapping):
+            raise self._wrong('details', 'a mapping')
         if not self.name.strip():
             raise self._wrong('name', 'a name that is not blank')
         if self.template.count('{}') != 1:

@@ -25,7 +25,7 @@ from clipseg_model.modeling.backbone import Backbone, OpenClipBackbone, build_ba
 from clipseg_model.modeling.base import SegmentationModel, build_model
 from clipseg_model.modeling.clipseg import CLIPSeg
 from clipseg_model.weights import huggingface, official, store
-from clipseg_model.weights.files import check_fit, read_json, read_metadata, read_tensors
+from clipseg_model.weights.files import check_fit, outline, read_json, read_metadata, read_tensors
 
 _FORMAT = 'clipseg_ros'
 _VERSION = '1'
@@ -124,14 +124,11 @@ def load_checkpoint(
             'has them as backbone_weights'
         )
     tensors = read_tensors(path)
-    try:
-        model = build_model(dict(card.config))
-        if without and backbone_weights is not None:
-            towers = load_towers(backbone_weights, card.config['backbone'])
-            tensors.update(_prefixed(towers))
-    except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f'The configuration in {path} is wrong: {error!r}') from error
-    check_fit(model.state_dict(), tensors, path)
+    if without and backbone_weights is not None:
+        towers = load_towers(backbone_weights, card.config.get('backbone'))
+        tensors.update(_prefixed(towers))
+    check_fit(outline(card.config, len(tensors), path), tensors, path)
+    model = build_model(card.config)
     model.load_state_dict(tensors, strict=True)
     return model.eval(), card
 
@@ -172,9 +169,11 @@ def load_towers(path: str | Path, config: Mapping[str, Any] | None = None) -> Ba
             )
         return OpenClipBackbone(**settings, pretrained=path)
     card = _card(_own_metadata(path), path)
+    tensors = {key: value for key, value in read_tensors(path).items() if key.startswith(_BACKBONE)}
+    whole = outline(card.config, len(tensors), path)
+    check_fit({key: value for key, value in whole.items() if key in tensors}, tensors, path)
     towers = build_backbone(card.config['backbone'])
     assert isinstance(towers, nn.Module)
-    tensors = {key: value for key, value in read_tensors(path).items() if key.startswith(_BACKBONE)}
     check_fit(_prefixed(towers), tensors, path)
     towers.load_state_dict({key[len(_BACKBONE) :]: value for key, value in tensors.items()})
     return towers

@@ -12,7 +12,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from clipseg_model.errors import CheckpointError, refusal_of
+from clipseg_model.errors import CheckpointError, ClipsegError, refusal_of
+from clipseg_model.modeling.base import build_model
+
+_LARGEST = 1 << 20  # Of any number in a configuration.
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -105,6 +108,35 @@ def read_pickled(path: Path) -> dict[str, Tensor]:
         if not plain or value.untyped_storage().nbytes() < value.numel() * value.element_size():
             raise CheckpointError(f'{path} is damaged: it does not hold the values of {key}')
     return content
+
+
+def outline(config: Mapping[str, Any], most_layers: int, path: Path) -> dict[str, Tensor]:
+    """Return the weights of the model that a configuration describes, without their memory.
+
+    A configuration that is damaged may describe a model that no memory holds: compare these with
+    the weights that are there before it is built. It has ``most_layers`` at most.
+
+    Raises:
+        CheckpointError: There is no such model.
+    """
+    try:
+        for key, value in _numbers(config):
+            if value > (most_layers if 'layers' in key else _LARGEST):
+                raise ValueError(f'{key} is {value}')
+        with torch.device('meta'):
+            return build_model(config).state_dict()
+    except ClipsegError:
+        raise
+    except Exception as error:  # Wrong settings make constructors raise errors of any kind.
+        raise CheckpointError(f'The configuration in {path} is wrong: {error!r}') from error
+
+
+def _numbers(value: object, key: str = '') -> Iterator[tuple[str, float]]:
+    if isinstance(value, Mapping):
+        for name, entry in value.items():
+            yield from _numbers(entry, name)
+    elif isinstance(value, (int, float)):
+        yield key, value
 
 
 def check_fit(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor], path: Path) -> None:

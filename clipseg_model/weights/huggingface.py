@@ -20,7 +20,7 @@ from clipseg_model.model_card import AS_RELEASED, ModelCard
 from clipseg_model.modeling.backbone import OpenClipBackbone
 from clipseg_model.modeling.base import SegmentationModel
 from clipseg_model.modeling.clipseg import CLIPSeg, build_clipseg
-from clipseg_model.weights.files import check_fit, read_json, read_weights
+from clipseg_model.weights.files import check_fit, outline, read_json, read_weights
 from clipseg_model.weights.huggingface_config import (
     CARD_FILE,
     find_processor,
@@ -98,18 +98,14 @@ def load_huggingface(path: str | Path) -> tuple[CLIPSeg, ModelCard]:
     """
     card = read_card(path)
     assert card.weights is not None
-    try:
-        model = build_clipseg(dict(card.config))
-    except (TypeError, ValueError) as error:
-        settings = card.weights.with_name('config.json')
-        raise CheckpointError(f'The settings in {settings} do not fit together: {error}') from error
-    ours = model.state_dict()
     tensors = {
         key: value
         for key, value in read_weights(card.weights).items()
         if not key.endswith('.position_ids')
     }
+    ours = outline(card.config, len(tensors), card.weights.with_name('config.json'))
     check_fit(_to_theirs(ours), tensors, card.weights)
+    model = build_clipseg(dict(card.config))
     model.load_state_dict(_to_ours(tensors, ours), strict=True)
     return model.eval(), card
 

@@ -135,8 +135,8 @@ def to_our_config(
                 'head': 'refined' if refined else 'plain',
             },
         }
-    except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f'The settings in {folder} cannot be read: {error}') from error
+    except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        raise CheckpointError(f'The settings in {folder} cannot be read: {error!r}') from error
     return ours, size
 
 
