@@ -98,7 +98,7 @@ def read_variant(folder: Path, digest: str, versions: Mapping[str, str]) -> dict
         manifest = json.loads(path.read_text())
     except FileNotFoundError as error:
         raise ExportError(f'There is no export in {folder}: {_REMEDY}') from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ExportError(f'{path} is damaged ({error}): {_REMEDY}') from error
     if not isinstance(manifest, dict) or manifest.get('format') != _FORMAT:
         raise ExportError(f'{path} is no manifest of an export of this project: {_REMEDY}')

@@ -315,7 +315,7 @@ def _own_metadata(path: Path) -> dict[str, str]:
 def _json(metadata: Mapping[str, str], key: str, kind: type, path: Path) -> Any:
     try:
         value = json.loads(metadata[key])
-    except (KeyError, ValueError) as error:
+    except (KeyError, ValueError, RecursionError) as error:
         raise CheckpointError(f'The {key} in {path} is missing or damaged: {error!r}') from error
     if not isinstance(value, kind):
         raise CheckpointError(f'The {key} in {path} is not a {kind.__name__}')

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import mmap
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -90,7 +91,9 @@ def read_pickled(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise CheckpointError(f'There is no checkpoint {path}')
     try:
-        content = torch.load(path, map_location='cpu', weights_only=True)
+        # A file that is mapped never yields more bytes than it has, whatever lengths it states.
+        with path.open('rb') as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as opened:
+            content = torch.load(opened, map_location='cpu', weights_only=True)
     except Exception as error:  # A damaged pickle makes its reader raise errors of any kind.
         raise CheckpointError(
             f'{path} was refused (damaged, cut off, or not weights alone?): {refusal_of(error)}. '
