@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from mutations import guarded, lacked_memory, mutate_bytes, mutate_json, mutate_json_text
 from test_official import official
 from tiny_models import CARD, make_model
 
@@ -26,6 +25,13 @@ from clipseg_model.runtime.export_files import MANIFEST, read_variant, write_var
 from clipseg_model.weights import huggingface
 from clipseg_model.weights.checkpoints import load_card, load_checkpoint, save_checkpoint
 from clipseg_model.weights.official import read_official
+from tests.mutations import (
+    guarded,
+    lacked_memory,
+    mutate_bytes,
+    mutate_json,
+    mutate_json_text,
+)
 
 Rng = np.random.Generator
 
