@@ -120,8 +120,8 @@ def load_checkpoint(
     without = tuple(_json(metadata, 'without', list, path))
     if without and backbone_weights is None:
         raise CheckpointError(
-            f'{path} was written without the weights of {", ".join(without)}: name the file that '
-            'has them as backbone_weights'
+            f'{path} was written without the weights of {", ".join(map(str, without))}: name the '
+            'file that has them as backbone_weights'
         )
     tensors = read_tensors(path)
     if without and backbone_weights is not None:

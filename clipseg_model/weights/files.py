@@ -124,7 +124,8 @@ def outline(config: Mapping[str, Any], most_layers: int, path: Path) -> dict[str
     """
     try:
         for key, value in _numbers(config):
-            if value > (most_layers if 'layers' in key else _LARGEST):
+            repeated = any(word in str(key) for word in ('layers', 'blocks', 'depth'))
+            if value > (most_layers if repeated else _LARGEST):
                 raise ValueError(f'{key} is {value}')
         with torch.device('meta'):
             return build_model(config).state_dict()

@@ -7,6 +7,7 @@ import shutil
 import struct
 import traceback
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load
 from test_official import official
 from tiny_models import CARD, make_model
 
@@ -103,6 +105,11 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def embed(path: Path) -> None:
+    """Read a model and ask it something: its vocabulary is read late."""
+    load_checkpoint(path)[0].embed_texts(['the mug'])
+
+
 class TestOwnFiles:
     def test_bytes(self, own: bytes, tmp_path: Path, attempt: Any, outcomes: Any) -> None:
         path = tmp_path / 'a.safetensors'
@@ -115,8 +122,19 @@ class TestOwnFiles:
             else:
                 body = mutate_bytes(body, rng)
             path.write_bytes(head + body)
-            attempt(load_checkpoint if rng.random() < 0.5 else load_card, path, seed)
+            attempt(embed if rng.random() < 0.5 else load_card, path, seed)
         assert outcomes['refused'] > 60
+
+    def test_the_vocabulary(self, own: bytes, tmp_path: Path, attempt: Any, outcomes: Any) -> None:
+        path = tmp_path / 'a.safetensors'
+        packed = load(own)['backbone.text.vocabulary'].numpy().tobytes()
+        bomb = zlib.compress(b'[UNK]' + b'\n' * (1 << 28))[: len(packed)]
+        for seed, rng in [*generators('vocabulary', 60), ('bomb', None)]:
+            changed = mutate_bytes(packed, rng) if rng is not None else bomb
+            changed = changed.ljust(len(packed), b'\0')[: len(packed)]
+            path.write_bytes(own.replace(packed, changed))
+            attempt(embed, path, seed)
+        assert outcomes['refused'] > 20
 
     def test_headers(self, own: bytes, tmp_path: Path, attempt: Any, outcomes: Any) -> None:
         path = tmp_path / 'a.safetensors'
