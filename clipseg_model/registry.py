@@ -164,7 +164,7 @@ def _find_weights(name_or_path: str) -> str | Path:
         return weights
     path = Path(name_or_path).expanduser()
     known = name_or_path in store.SOURCES
-    if known or path.suffix or os.sep in name_or_path or (name_or_path and path.exists()):
+    if known or path.suffix or os.sep in name_or_path or (name_or_path and os.path.exists(path)):
         return name_or_path
     raise _not_found(name_or_path)
 

@@ -125,7 +125,7 @@ def read_variant(folder: Path, digest: str, versions: Mapping[str, str]) -> dict
             )
     for name, expected in files.items():
         file = folder / name
-        if Path(name).name != name or not file.is_file():
+        if Path(name).name != name or not os.path.isfile(file):
             raise ExportError(f'{file} is missing: {_REMEDY}')
         if _file_digest(file) != expected:
             raise ExportError(f'{file} is truncated or was changed: {_REMEDY}')

@@ -7,6 +7,7 @@ The metadata of a file of this project has ``format`` (``clipseg_ros``), ``versi
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -181,11 +182,14 @@ def load_towers(path: str | Path, config: Mapping[str, Any] | None = None) -> Ba
 
 def _locate(path: str | Path) -> tuple[Path, store.Source | None]:
     """Return the path of a checkpoint, and its source if it was given by name."""
-    if isinstance(path, str) and (path in store.SOURCES or not Path(path).exists()):
+    # Not Path.exists, which raises an error where a name is too long.
+    if isinstance(path, str) and (path in store.SOURCES or not os.path.exists(path)):
         source = store.source_of(path)
         if source is not None and not path.endswith(('.safetensors', *_PICKLED)):
             return store.required(source), source
     path = Path(path).expanduser()
+    if not os.path.exists(path):
+        raise CheckpointError(f'There is no checkpoint {path}')
     folder = path if path.is_dir() else path.parent
     if folder is path or path.name.startswith('adapter_model.'):
         settings = folder / 'adapter_config.json'

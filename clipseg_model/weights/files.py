@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import mmap
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -49,7 +50,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     tensors: dict[str, Tensor] = {}
     for part in parts:
         file = path.parent / part
-        if Path(part).name != part or file.suffix == '.json' or not file.is_file():
+        if Path(part).name != part or file.suffix == '.json' or not os.path.isfile(file):
             raise CheckpointError(
                 f'The weights are in {len(parts)} files that {path} names, and {part!r} is not '
                 'beside it: get all of them from where they came from'
@@ -113,11 +114,11 @@ def read_pickled(path: Path) -> dict[str, Tensor]:
     return content
 
 
-def outline(config: Mapping[str, Any], most_layers: int, path: Path) -> dict[str, Tensor]:
+def outline(config: Mapping[str, Any], tensors: int, path: Path) -> dict[str, Tensor]:
     """Return the weights of the model that a configuration describes, without their memory.
 
     A configuration that is damaged may describe a model that no memory holds: compare these with
-    the weights that are there before it is built. It has ``most_layers`` at most.
+    the weights that are there, of which there are ``tensors``, before it is built.
 
     Raises:
         CheckpointError: There is no such model.
@@ -125,7 +126,7 @@ def outline(config: Mapping[str, Any], most_layers: int, path: Path) -> dict[str
     try:
         for key, value in _numbers(config):
             repeated = any(word in str(key) for word in ('layers', 'blocks', 'depth'))
-            if value > (most_layers if repeated else _LARGEST):
+            if value > (max(tensors, 100) if repeated else _LARGEST):
                 raise ValueError(f'{key} is {value}')
         with torch.device('meta'):
             return build_model(config).state_dict()

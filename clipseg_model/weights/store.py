@@ -10,7 +10,7 @@ from pathlib import Path
 
 from clipseg_model.errors import CheckpointError
 
-_HUB_NAME = re.compile(r'[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*')
+_HUB_NAME = re.compile(r'[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}')
 
 _CLIPSEG_FILES = ('config.json', 'preprocessor_config.json')
 WEIGHT_FILES = tuple(
@@ -60,17 +60,13 @@ class Source:
 TOWERS = {16: 'clip-vit-b-16', 32: 'clip-vit-b-32'}
 """Names of the towers that official decoders (``.pth``) work on, by the side of their patches."""
 
-# Found in public records, each in several that do not quote one another. None was found of
-# clipseg-rd64, of clipseg-rd16, nor of any pytorch_model.bin: the hub's own index vouches for them.
-# CIDAS/clipseg-rd64-refined at 999e0328d9e1: MODEL_CARD.md of kurtvalcorza/clipseg-segmentation-
-# pipeline (603,049,496 bytes), and others that pin the same commit.
+# Found in public records (docs/models.md), at the commits 999e0328, 977e3dd0 and a6f597a3. None was
+# found of clipseg-rd64, of clipseg-rd16, nor of any pytorch_model.bin: the hub vouches for them.
 _REFINED_SHA256 = {
     'model.safetensors': 'd00ca85d6b859f9d07b7cfb8ef26fe9771cb275b34c9368f2ecf603139307f55',
     'config.json': 'c023375966d31b3b1392764f7bd91df47098ce19f62f11b0263d8eedcf708bcd',
     'preprocessor_config.json': '4fb09ebcfd7651205ca8299b993c30088e5535ef350a72d46c5c4580eeac0440',
 }
-# timm/vit_base_patch16_clip_224.openai at 977e3dd0ec55 (598,516,980 bytes), and
-# timm/vit_base_patch32_clip_224.openai at a6f597a30f7b: studies that pin these commits.
 _TOWERS_SHA256 = (
     '4b8699299b1e8997753c64b052ba32031449d5d853f55a039148560ee02b820f',
     'e6d1bd7789aa45192b3bf90570a789b478bae1b74ebcce7eddd908e83a2b7c31',

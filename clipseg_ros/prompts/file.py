@@ -154,7 +154,7 @@ def _picture(
     if name is None:
         return None
     # The file may come from elsewhere: it may not make the node read files of other folders.
-    if Path(name).name != name or name in ('', '.', '..'):
+    if Path(name).name != name or name in ('', '.', '..') or len(name.encode()) > 255:
         raise PromptError(f'{key} is {name!r}: give the name of a file beside this one, no path')
     return read(path.parent / name)
 
