@@ -211,16 +211,17 @@ def _crop_last(
         inside = cv2.resize(mask.astype(np.float32), shape, interpolation=cv2.INTER_AREA) > 0
     faded = _fade(picture, inside[:, :, None].astype(np.float32), size, how, fill)
     assert how.margin is not None
-    (top, bottom), (left, right) = (_widened(inside.any(axis), how.margin) for axis in (1, 0))
-    crop = faded[top:bottom, left:right]
-    missing = crop.shape[1] - crop.shape[0]
-    above, before = max(missing, 0) // 2, max(-missing, 0) // 2
-    padding = (above, max(missing, 0) - above, before, max(-missing, 0) - before)
-    square = cv2.copyMakeBorder(crop, *padding, cv2.BORDER_CONSTANT, value=fill.tolist())
-    return _uint8(cv2.resize(square, (size, size), interpolation=cv2.INTER_NEAREST))
+    top, bottom = _widened(np.any(inside, axis=1), how.margin)
+    left, right = _widened(np.any(inside, axis=0), how.margin)
+    side = max(bottom - top, right - left)
+    square = np.tile(fill, (side, side, 1))
+    y, x = (side - bottom + top) // 2, (side - right + left) // 2
+    square[y : y + bottom - top, x : x + right - left] = faded[top:bottom, left:right]
+    resized: NDArray[Any] = cv2.resize(square, (size, size), interpolation=cv2.INTER_NEAREST)
+    return _uint8(resized)
 
 
-def _widened(inside: NDArray[np.bool_], margin: float) -> tuple[int, int]:
+def _widened(inside: NDArray[Any], margin: float) -> tuple[int, int]:
     """Return the first and the end of what is inside, with a margin that stays in the picture."""
     first, end = int(inside.argmax()), len(inside) - int(inside[::-1].argmax())
     more = margin * (end - first)

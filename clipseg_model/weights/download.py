@@ -81,7 +81,8 @@ def download(source: Source, revision: str = 'main') -> list[Path]:
             arrive as it was published, or the disk refuses.
     """
     folder = source.folder
-    with _explained(source, revision), _alone(folder):
+    # One process at a time: none replaces what another has just checked.
+    with _explained(source, revision), WeakFileLock(folder.with_name(f'.{folder.name}.lock')):
         commit, wanted = _list_files(source, revision)
         pinned = source.sha256 if revision == 'main' else {}
         known = {file.name: file.digest for file in wanted if file.algorithm == 'sha256'}
@@ -155,14 +156,6 @@ def _patiently(ask: Callable[[], _Answer]) -> _Answer:
     return ask()
 
 
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Keep other processes from this folder: none replaces what another has just checked."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with WeakFileLock(folder.with_name(f'.{folder.name}.lock')):
-        yield
-
-
 def _fetch(source: Source, file: _HubFile, commit: str) -> None:
     """Put a file into the folder of a source once it is known to be right."""
     incoming = source.folder / _INCOMING
@@ -197,6 +190,7 @@ def _check_pinned(source: Source, pinned: Mapping[str, str], digests: Mapping[st
 
 
 def _check_room(folder: Path, size: int) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(folder).free
     if size > free:
         raise DownloadError(

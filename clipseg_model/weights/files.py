@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -94,7 +94,7 @@ def read_pickled(path: Path) -> dict[str, Tensor]:
     try:
         # A file that is mapped never yields more bytes than it has, whatever lengths it states.
         with path.open('rb') as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as opened:
-            content = torch.load(opened, map_location='cpu', weights_only=True)
+            content = torch.load(cast(IO[bytes], opened), map_location='cpu', weights_only=True)
     except Exception as error:  # A damaged pickle makes its reader raise errors of any kind.
         raise CheckpointError(
             f'{path} was refused (damaged, cut off, or not weights alone?): {refusal_of(error)}. '
