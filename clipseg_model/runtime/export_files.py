@@ -63,7 +63,7 @@ def write_variant(
     ``versions`` are those of the packages that the files depend on.
 
     Raises:
-        ExportError: The folder cannot be written.
+        ExportError: The folder cannot be written, or what writes the files fails.
     """
     try:
         with replacing(folder) as made:
@@ -81,7 +81,7 @@ def write_variant(
                 'files': {path.name: _file_digest(path) for path in sorted(made.iterdir())},
             }
             (made / MANIFEST).write_text(json.dumps(manifest, indent=2) + '\n')
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # Of the disk; and of the libraries, whose it is not.
         raise ExportError(f'{folder} cannot be written: {error}') from error
 
 
