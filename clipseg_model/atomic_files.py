@@ -15,8 +15,8 @@ from pathlib import Path
 def replacing(path: str | Path) -> Iterator[Path]:
     """Write a file or a folder in place of an older one, complete or not at all.
 
-    The folder of ``path`` is made. An older file passes its mode on, a new one gets the mode that
-    the umask gives. An older folder is removed with all that it holds.
+    The folder of ``path`` is made. An older file passes its mode on; a new one, and every file of a
+    folder, gets the mode that the umask gives. An older folder is removed with all that it holds.
 
     Yields:
         A path beside the target where nothing is yet, and where the block writes one file or makes
@@ -31,15 +31,17 @@ def replacing(path: str | Path) -> Iterator[Path]:
     # reader of the folder looks for.
     temporary = path.with_name(f'.{path.name}.{secrets.token_hex(4)}.part')
     # Some writers, safetensors among them, make files that only their owner may read.
-    mode = stat.S_IMODE(path.stat().st_mode) if path.exists() else _mode_of_new(temporary)
+    mode = stat.S_IMODE(path.stat().st_mode) if path.is_file() else _mode_of_new(temporary)
     try:
         yield temporary
-        if temporary.is_dir():
+        whole = temporary.is_dir()
+        for file in filter(Path.is_file, temporary.rglob('*')) if whole else [temporary]:
+            file.chmod(mode)
+            # Without this, a power cut after the rename may leave an empty file.
+            _sync(file)
+        if whole:
             _replace_folder(temporary, path)
         else:
-            temporary.chmod(mode)
-            # Without this, a power cut after the rename may leave an empty file.
-            _sync(temporary)
             temporary.replace(path)
         _sync(path.parent)
     finally:

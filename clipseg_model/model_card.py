@@ -10,6 +10,9 @@ from typing import Any
 
 from clipseg_model.errors import CheckpointError
 
+AS_RELEASED: Mapping[str, Any] = {'prompt_ground': 'mean', 'visual_method': 'blur_10_crop'}
+"""Fields that say how the released weights of CLIPSeg saw prompt images."""
+
 _RESIZES = ('square', 'aspect')
 _GROUNDS = ('black', 'mean')
 # Given by the checkpoint's own place and configuration, so not by the fields it stores.
@@ -35,6 +38,8 @@ class ModelCard:
         prompt_ground: What the background of a prompt image fades to: ``black``, or ``mean``, the
             mean colour that the model subtracts, which the released CLIPSeg weights were trained
             with.
+        visual_method: How example images with masks become prompt images, a key of
+            :data:`clipseg_model.prompting.visual_prompt.METHODS`: that of the model's training.
         template: Caption that phrases are put into; ``{}`` alone for none.
         licence: Terms of the weights.
         source: Where the weights come from, a URL or a few words.
@@ -56,6 +61,7 @@ class ModelCard:
     resize: str = 'square'
     prompt_image_size: int | None = None
     prompt_ground: str = 'black'
+    visual_method: str = 'crop_blur_10'
     template: str = '{}'
     licence: str = ''
     source: str = ''
@@ -67,9 +73,11 @@ class ModelCard:
 
     def __post_init__(self) -> None:
         texts = ('name', 'architecture', 'template', 'licence', 'source', 'description', 'notice')
-        for key in texts:
+        for key in (*texts, 'visual_method'):
             if not isinstance(getattr(self, key), str):
                 raise self._wrong(key, 'text')
+        if not isinstance(self.details, Mapping):
+            raise self._wrong('details', 'a mapping')
         if not self.name.strip():
             raise self._wrong('name', 'a name that is not blank')
         if self.template.count('{}') != 1:

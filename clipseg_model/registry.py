@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from clipseg_model.errors import CheckpointError, ClipsegError, ModelNotFoundError
-from clipseg_model.model_card import ModelCard
+from clipseg_model.model_card import AS_RELEASED, ModelCard
 from clipseg_model.modeling.backbone import IMAGENET_MEAN, IMAGENET_STD
 from clipseg_model.modeling.base import SegmentationModel
 from clipseg_model.runtime import create_runtime
@@ -205,7 +205,7 @@ def _published_card(name: str) -> ModelCard:
             },
         },
         input_size=352,
-        prompt_ground='mean',
+        **AS_RELEASED,
         licence=source.licence,
         source=source.url,
         description=source.description,

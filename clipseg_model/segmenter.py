@@ -25,13 +25,16 @@ from clipseg_model.video.still import StillDetector
 
 
 class _Default:
-    """One field of a segmenter's default settings, as an attribute of it."""
+    """One field of a segmenter's default settings as an attribute of it; the card's where None."""
 
     def __set_name__(self, owner: type, name: str) -> None:
         self._name = name
 
     def __get__(self, segmenter: Segmenter | None, owner: type) -> Any:
-        return self if segmenter is None else getattr(segmenter.settings, self._name)
+        if segmenter is None:
+            return self
+        value = getattr(segmenter.settings, self._name)
+        return getattr(segmenter.card, self._name, None) if value is None else value
 
     def __set__(self, segmenter: Segmenter, value: Any) -> None:
         segmenter.change_settings(**{self._name: value})
@@ -58,6 +61,7 @@ class Segmenter(Inference):
         ReuseError: As :meth:`check_settings`.
     """
 
+    template = _Default()
     visual_method = _Default()
     zoom = _Default()
     reuse_below = _Default()
@@ -78,15 +82,6 @@ class Segmenter(Inference):
         self._reused = False
         self._features: ImageFeatures | None = None
         self._image = np.zeros((0, 0, 3), np.uint8)
-
-    @property
-    def template(self) -> str:
-        """What phrases are put into; set to None, the card's."""
-        return self.card.template if self.settings.template is None else self.settings.template
-
-    @template.setter
-    def template(self, template: str | None) -> None:
-        self.change_settings(template=template)
 
     def change_settings(self, **changes: Any) -> None:
         """Change fields of :attr:`settings`.

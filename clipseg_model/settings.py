@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from clipseg_model.errors import ReuseError
 from clipseg_model.prompting.templates import find_captions
-from clipseg_model.prompting.visual_prompt import DEFAULT_METHOD, find_method
+from clipseg_model.prompting.visual_prompt import find_method
 from clipseg_model.prompts import Prompt
 from clipseg_model.regions import Box
 from clipseg_model.segmentation import Segmentation
@@ -51,7 +51,7 @@ class SegmentSettings:
             :data:`clipseg_model.prompting.templates.TEMPLATES` or a caption with one ``{}``; the
             card's where None.
         visual_method: How example images with masks become prompt images, a key of
-            :data:`clipseg_model.prompting.visual_prompt.METHODS`.
+            :data:`clipseg_model.prompting.visual_prompt.METHODS`; the card's where None.
         zoom: Looks closely at parts of each image; None not to.
         reuse_below: An approximation for a camera that stands still; 0 is off. While an image
             differs by less than this from the one that was encoded last (in levels of 255, see
@@ -68,7 +68,7 @@ class SegmentSettings:
     """
 
     template: str | None = None
-    visual_method: str = DEFAULT_METHOD
+    visual_method: str | None = None
     zoom: Refiner | None = None
     reuse_below: float = 0.0
     reuse_frames: int = MAX_REUSES
@@ -77,7 +77,8 @@ class SegmentSettings:
     def __post_init__(self) -> None:
         if self.template is not None:
             find_captions(self.template)
-        find_method(self.visual_method)
+        if self.visual_method is not None:
+            find_method(self.visual_method)
         check_reuse(self.reuse_below, self.reuse_frames)
         if self.reuse_below and self.zoom is not None:
             raise ReuseError(

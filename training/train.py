@@ -222,6 +222,7 @@ def finish(run: Run, card: ModelCard | None) -> None:
         'input_size': prompts.size,
         'resize': 'square' if prompts.fit == 'squeeze' else 'aspect',
         'prompt_ground': ground_name(prompts, tuple(learner.model.backbone.mean)),
+        'visual_method': prompts.method,
         'licence': settings.licence,
         'source': 'trained by you',
         'description': f'{learner.model.config()["architecture"]} trained on '

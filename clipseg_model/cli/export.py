@@ -89,8 +89,10 @@ def export(
     """Write a model as a runtime needs it: ONNX, OpenVINO IR, or an engine of TensorRT.
 
     Runtimes make what they need by themselves, except int8, which needs images: --calibration
-    names them, and the masks are compared with those of fp32 on the same images. Exit status: 0 if
-    the export is complete; else 1; 2 for wrong options.
+    names them, and the masks are compared with those of fp32 on the same images.
+
+    Exit status: 0 if the export is complete, 1 if nothing was written, with the reason, 2 for a
+    wrong command line.
     """
     from clipseg_model.quantization import export_int8
     from clipseg_model.registry import load_model

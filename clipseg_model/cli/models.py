@@ -63,7 +63,7 @@ def download(
         list[str],
         typer.Argument(
             help='Names of models (see "clipseg models"), owner/name of a CLIPSeg at the Hugging '
-            'Face hub, or clip-vit-b-16: the towers that an official decoder (.pth) needs.',
+            'Face hub, or clip-vit-b-16 or -32: the towers that an official decoder (.pth) needs.',
             metavar='NAME...',
         ),
     ],
@@ -72,14 +72,17 @@ def download(
     """Fetch weights from the Hugging Face hub; the only command that uses a network.
 
     Every file is checked against the digest that the hub states for it. CLIPSEG_MODELS names
-    another folder than ~/.cache/clipseg. HF_TOKEN, HF_ENDPOINT and HF_HUB_OFFLINE count. Exit
-    status: 0 if all is there and checked; 1 if not; 2 for wrong options.
+    another folder than ~/.cache/clipseg. HF_TOKEN, HF_ENDPOINT and HF_HUB_OFFLINE count.
+
+    Exit status: 0 if all that was named is here and checked, 1 if not, with what is missing and
+    why, 2 for a wrong command line.
     """
     from clipseg_model.weights.download import download as fetch_all
     from clipseg_model.weights.store import SOURCES, source_of
 
-    try:
-        for name in names:
+    problems = []
+    for name in names:
+        try:
             source = source_of(name)
             if source is None:
                 raise ModelNotFoundError(
@@ -87,11 +90,14 @@ def download(
                     'CLIPSeg at the Hugging Face hub as owner/name'
                 )
             paths = fetch_all(source, revision)
-            out.print(escape(f'{name}: {paths[-1]}'), soft_wrap=True)
-            terms = f'Licence: {source.licence or "see the source"} ({source.url})'
-            out.print(escape(terms), soft_wrap=True)
-    except ClipsegError as error:
-        fail(str(error))
+        except ClipsegError as error:
+            problems.append(str(error))
+            continue
+        out.print(escape(f'{name}: {paths[-1]}'), soft_wrap=True)
+        terms = f'Licence: {source.licence or "see the source"} ({source.url})'
+        out.print(escape(terms), soft_wrap=True)
+    if problems:
+        fail('\n'.join(problems))
 
 
 def convert(
@@ -126,7 +132,8 @@ def convert(
 ) -> None:
     """Convert weights: any kind to a .safetensors file, or to a Hugging Face folder.
 
-    Exit status: 0 if the target is complete; 1 if it was not written; 2 for wrong options.
+    Exit status: 0 if the target is complete, 1 if nothing was written, with the reason, 2 for a
+    wrong command line.
     """
     import torch
 
@@ -166,6 +173,7 @@ def _describe(card: ModelCard) -> dict[str, Any]:
         'architecture': card.architecture,
         'input_size': card.input_size,
         'resize': card.resize,
+        'visual_method': card.visual_method,
         'layers': list(card.layers),
         'threshold': card.threshold,
         'calibrated': _is_calibrated(card),

@@ -100,12 +100,13 @@ class PromptOptions:
         ),
     ] = None
     visual_prompt: Annotated[
-        str,
+        str | None,
         typer.Option(
-            help='How example and mask are combined: crop_blur_10, crop, background_10, blur, '
-            'red_outline, attention_cls …; a name that is unknown lists them all.'
+            help='How example and mask are combined: crop_blur_10, blur_10_crop, crop, '
+            'background_10, blur, red_outline, attention_cls …; a name that is unknown lists them '
+            "all. The model's own where it is left out."
         ),
-    ] = 'crop_blur_10'
+    ] = None
     text_weight: Annotated[
         float | None,
         typer.Option(

@@ -308,6 +308,4 @@ def build_clipseg(config: dict[str, Any]) -> CLIPSeg:
     """
     if config.get('architecture') != 'clipseg':
         raise ValueError(f"architecture must be 'clipseg', not {config.get('architecture')!r}")
-    with torch.device('cpu'):
-        backbone = build_backbone(config['backbone'])
-    return CLIPSeg(backbone, config['layers'], **config['decoder'])
+    return CLIPSeg(build_backbone(config['backbone']), config['layers'], **config['decoder'])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from clipseg_model.errors import CheckpointError
+from clipseg_model.errors import CheckpointError, refusal_of
 from clipseg_model.modeling.attention import ImageAttention
 from clipseg_model.modeling.dense import FeedForward
 
@@ -98,5 +98,5 @@ def _load(model: open_clip.CLIP, path: Path) -> None:
         open_clip.load_checkpoint(model, str(path), strict=True, weights_only=True)
     except Exception as error:  # torch, pickle, zip and safetensors each raise their own kinds
         raise CheckpointError(
-            f'{str(path)!r} does not hold weights of this open_clip model: {error}'
+            f'{str(path)!r} does not hold weights of this open_clip model: {refusal_of(error)}'
         ) from error

@@ -16,7 +16,7 @@ from tokenizers import BertWordPieceTokenizer
 from torch import Tensor, nn
 from torch.nn import functional
 
-from clipseg_model.errors import PromptError
+from clipseg_model.errors import CheckpointError, PromptError
 from clipseg_model.modeling.attention import attend
 from clipseg_model.modeling.dense import Dense, convolve
 
@@ -169,10 +169,22 @@ class TextTower(nn.Module):
         self._tokenizer: BertWordPieceTokenizer | None = None
 
     def tokenizer(self) -> BertWordPieceTokenizer:
-        """Return the tokenizer of the vocabulary that the weights hold."""
+        """Return the tokenizer of the vocabulary that the weights hold.
+
+        Raises:
+            CheckpointError: It is damaged.
+        """
         if self._tokenizer is None:
             packed = self.vocabulary.cpu().numpy().tobytes()
-            pieces = zlib.decompress(packed).decode().split('\n')
+            try:
+                # No more than a vocabulary has, whatever a damaged one would become.
+                pieces = zlib.decompressobj().decompress(packed, 1 << 24).decode().split('\n')
+                if '[UNK]' not in pieces or len(pieces) != len(self.table):
+                    raise ValueError(f'{len(pieces)} pieces for {len(self.table)} vectors')
+            except (zlib.error, ValueError) as error:
+                raise CheckpointError(
+                    f'The vocabulary in the weights is damaged ({error}): get the file anew'
+                ) from error
             self._tokenizer = BertWordPieceTokenizer(
                 {piece: index for index, piece in enumerate(pieces)}, lowercase=True
             )

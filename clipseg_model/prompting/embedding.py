@@ -14,7 +14,7 @@ from clipseg_model.modeling.base import PromptFeatures
 from clipseg_model.modeling.masked_attention import masked_attention
 from clipseg_model.modeling.preprocessing import Preprocessor
 from clipseg_model.prompting.templates import find_captions
-from clipseg_model.prompting.visual_prompt import find_method, visual_prompt
+from clipseg_model.prompting.visual_prompt import METHODS, find_method, visual_prompt
 from clipseg_model.prompts import Prompt
 from clipseg_model.runtime.base import Runtime
 
@@ -69,7 +69,8 @@ class PromptEmbedder:
     """Embeds the prompts of one model. Not for use by two threads at once.
 
     Raises:
-        CheckpointError: The card's sizes do not fit the model's patches.
+        CheckpointError: The card's sizes do not fit the model's patches, or it names a visual
+            method that there is not.
     """
 
     def __init__(self, runtime: Runtime, card: ModelCard, preprocessor: Preprocessor) -> None:
@@ -83,6 +84,11 @@ class PromptEmbedder:
                 f'prompt_image_size {self._size}, which are not both multiples of the '
                 f'patch size {backbone.patch_size}'
             )
+        if card.visual_method not in METHODS:
+            raise CheckpointError(
+                f'The card of {card.name!r} names the visual method {card.visual_method!r}; there '
+                f'are {", ".join(METHODS)}'
+            )
         self._texts = EmbeddingCache()
         self._images = EmbeddingCache()
         self._sets: OrderedDict[Hashable, PromptFeatures] = OrderedDict()
@@ -95,7 +101,7 @@ class PromptEmbedder:
         self,
         prompts: Sequence[Prompt],
         template: str | None,
-        visual_method: str,
+        visual_method: str | None,
     ) -> PromptFeatures:
         """Return what the decoder needs of a set of prompts, kept for the frames that follow.
 
@@ -103,7 +109,8 @@ class PromptEmbedder:
             prompts: At least one.
             template: A key of :data:`~clipseg_model.prompting.templates.TEMPLATES` or a caption
                 with one ``{}``; the card's where None.
-            visual_method: A key of :data:`clipseg_model.prompting.visual_prompt.METHODS`.
+            visual_method: A key of :data:`clipseg_model.prompting.visual_prompt.METHODS`; the
+                card's where None.
 
         Raises:
             PromptError: A prompt is not representable by the model, or there is no such template
@@ -128,7 +135,7 @@ class PromptEmbedder:
         self,
         prompts: Sequence[Prompt],
         template: str | None,
-        visual_method: str,
+        visual_method: str | None,
     ) -> Tensor:
         """Return conditional vectors (P, E); see :meth:`clipseg_model.segmenter.Segmenter.embed`.
 
@@ -138,7 +145,8 @@ class PromptEmbedder:
         with_image = [index for index, prompt in enumerate(prompts) if prompt.image is not None]
         captions = find_captions(self._card.template if template is None else template)
         texts = self._embed_texts([prompts[index] for index in with_text], captions)
-        images = self._embed_images([prompts[index] for index in with_image], visual_method)
+        method = self._card.visual_method if visual_method is None else visual_method
+        images = self._embed_images([prompts[index] for index in with_image], method)
         vectors: dict[int, Tensor] = dict(zip(with_text, texts, strict=True))
         for index, image in zip(with_image, images, strict=True):
             text = vectors.get(index)

@@ -2,7 +2,9 @@
 
 CLIPSeg ("Visual Prompt Engineering", Table 2) compares how a picture and a mask can be combined so
 that the tower sees the object; cropping around it, blurring the background and darkening it to
-a tenth came out best. Every row of that table is a method here, by name.
+a tenth came out best. Every row of that table is a method here, by name. The paper does not say in
+which order the three happen: its published code, which the released weights were trained by, treats
+the background of the whole picture and crops last (``blur_10_crop``).
 """
 
 from __future__ import annotations
@@ -16,12 +18,14 @@ from numpy.typing import NDArray
 
 from clipseg_model.errors import PromptError
 from clipseg_model.images import check_image
+from clipseg_model.model_card import ModelCard
 from clipseg_model.prompts import check_mask
 
-DEFAULT_METHOD = 'crop_blur_10'
+DEFAULT_METHOD = ModelCard.visual_method
+"""Method of models whose card names none."""
 
 MARGIN = 0.1
-"""Context kept on each side of the object, as a share of its bounding box's longer side."""
+"""Context kept on each side of the object, as a share of its bounding box."""
 
 LARGE_MARGIN = 0.5
 
@@ -44,6 +48,8 @@ class Method:
         summary: What it does, in words.
         margin: Context kept on each side of the object, as a share of its bounding box's longer
             side; None keeps the whole picture, squeezed to a square.
+        crops_last: Whether the background is treated before the crop, and each side of the bounding
+            box has a margin of its own, which ends where the picture does.
         intensity: What is left of the background's brightness, 0…1.
         blur: Whether the background is blurred.
         paint: ``dye`` for a red object on grey, ``outline`` for a red rim, or nothing.
@@ -53,6 +59,7 @@ class Method:
 
     summary: str
     margin: float | None = None
+    crops_last: bool = False
     intensity: float = 1.0
     blur: bool = False
     paint: str = ''
@@ -84,8 +91,16 @@ METHODS: dict[str, Method] = {
     'crop_blur_10': Method(
         'cropped, background blurred, at 10 % intensity', margin=MARGIN, intensity=0.1, blur=True
     ),
+    'blur_10_crop': Method(
+        'background blurred, at 10 % intensity, then cropped, as the released weights were trained',
+        margin=MARGIN,
+        crops_last=True,
+        intensity=0.1,
+        blur=True,
+    ),
 }
-"""How an object is made to stand out, by name, in the order of the paper's table."""
+"""How an object is made to stand out, by name, in the order of the paper's table; its last row as
+the paper tells it, and as its published code does it."""
 
 
 def find_method(name: str) -> Method:
@@ -125,6 +140,8 @@ def visual_prompt(
         return _resize(image, size)
     inside = check_mask(mask, image)
     fill = np.array(ground, np.float32)
+    if how.crops_last:
+        return _crop_last(image, inside, size, how, fill)
     if how.margin is not None:
         image, inside = _crop_square(image, inside, how.margin, fill)
     square = _resize(image, size)
@@ -135,11 +152,7 @@ def visual_prompt(
         return _outlined(square, alpha)
     if how.intensity == 1 and not how.blur:
         return square
-    background = square
-    if how.blur:
-        background = cv2.GaussianBlur(square, (0, 0), max(BACKGROUND_BLUR * size, 0.1))
-    faded = how.intensity * background + (1 - how.intensity) * fill
-    return _uint8(alpha * square + (1 - alpha) * faded)
+    return _uint8(_fade(square, alpha, size, how, fill))
 
 
 def box_mask(box: tuple[int, int, int, int], height: int, width: int) -> NDArray[np.bool_]:
@@ -165,6 +178,54 @@ def box_mask(box: tuple[int, int, int, int], height: int, width: int) -> NDArray
             f'which is {width} px wide and {height} px high'
         )
     return mask
+
+
+def _fade(
+    picture: NDArray[Any], alpha: NDArray[np.float32], size: int, how: Method, fill: NDArray[Any]
+) -> NDArray[Any]:
+    """Blur and darken what is not the object, alpha (H, W, 1); the blur is that of ``size``."""
+    background = picture
+    if how.blur:
+        background = cv2.GaussianBlur(picture, (0, 0), max(BACKGROUND_BLUR * size, 0.1))
+    faded = how.intensity * background + (1 - how.intensity) * fill
+    return alpha * picture + (1 - alpha) * faded
+
+
+def _crop_last(
+    image: NDArray[np.uint8],
+    mask: NDArray[np.bool_],
+    size: int,
+    how: Method,
+    fill: NDArray[np.float32],
+) -> NDArray[np.uint8]:
+    """Follow the published code, which crops a square picture of ``size`` that it has treated.
+
+    That picture is as wide as the shorter side of the original, and the object is somewhere in it.
+    """
+    height, width = mask.shape
+    scale = size / min(height, width)
+    shape = max(round(width * scale), 1), max(round(height * scale), 1)
+    picture = cv2.resize(image, shape, interpolation=cv2.INTER_LINEAR).astype(np.float32)
+    inside = cv2.resize(mask.astype(np.uint8), shape, interpolation=cv2.INTER_NEAREST) > 0
+    if not inside.any():  # The object is smaller than a pixel, and fell between them.
+        inside = cv2.resize(mask.astype(np.float32), shape, interpolation=cv2.INTER_AREA) > 0
+    faded = _fade(picture, inside[:, :, None].astype(np.float32), size, how, fill)
+    assert how.margin is not None
+    top, bottom = _widened(np.any(inside, axis=1), how.margin)
+    left, right = _widened(np.any(inside, axis=0), how.margin)
+    side = max(bottom - top, right - left)
+    square = np.tile(fill, (side, side, 1))
+    y, x = (side - bottom + top) // 2, (side - right + left) // 2
+    square[y : y + bottom - top, x : x + right - left] = faded[top:bottom, left:right]
+    resized: NDArray[Any] = cv2.resize(square, (size, size), interpolation=cv2.INTER_NEAREST)
+    return _uint8(resized)
+
+
+def _widened(inside: NDArray[Any], margin: float) -> tuple[int, int]:
+    """Return the first and the end of what is inside, with a margin that stays in the picture."""
+    first, end = int(inside.argmax()), len(inside) - int(inside[::-1].argmax())
+    more = margin * (end - first)
+    return int(max(first - more, 0)), int(min(end + more, len(inside)))
 
 
 def _dyed(square: NDArray[np.uint8], alpha: NDArray[np.float32]) -> NDArray[np.uint8]:

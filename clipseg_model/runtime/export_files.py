@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -58,7 +59,7 @@ def write_variant(
     ``versions`` are those of the packages that the files depend on.
 
     Raises:
-        ExportError: The folder cannot be written.
+        ExportError: The folder cannot be written, or what writes the files fails.
     """
     try:
         with replacing(folder) as made:
@@ -76,7 +77,7 @@ def write_variant(
                 'files': {path.name: _file_digest(path) for path in sorted(made.iterdir())},
             }
             (made / MANIFEST).write_text(json.dumps(manifest, indent=2) + '\n')
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # Of the disk; and of the libraries, whose it is not.
         raise ExportError(
             f'{folder} cannot be written: {error}. CLIPSEG_EXPORTS names another folder than the '
             "user's cache"
@@ -96,7 +97,7 @@ def read_variant(folder: Path, digest: str, versions: Mapping[str, str]) -> dict
         manifest = json.loads(path.read_text())
     except FileNotFoundError as error:
         raise ExportError(f'There is no export in {folder}: {_REMEDY}') from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ExportError(f'{path} is damaged ({error}): {_REMEDY}') from error
     if not isinstance(manifest, dict) or manifest.get('format') != _FORMAT:
         raise ExportError(f'{path} is no manifest of an export of this project: {_REMEDY}')
@@ -123,7 +124,7 @@ def read_variant(folder: Path, digest: str, versions: Mapping[str, str]) -> dict
             )
     for name, expected in files.items():
         file = folder / name
-        if Path(name).name != name or not file.is_file():
+        if Path(name).name != name or not os.path.isfile(file):
             raise ExportError(f'{file} is missing: {_REMEDY}')
         if _file_digest(file) != expected:
             raise ExportError(f'{file} is truncated or was changed: {_REMEDY}')

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,13 +21,13 @@ from torch import Tensor, nn
 
 from clipseg_model.atomic_files import replacing
 from clipseg_model.errors import CheckpointError
-from clipseg_model.model_card import ModelCard, to_json
+from clipseg_model.model_card import AS_RELEASED, ModelCard, to_json
 from clipseg_model.modeling.backbone import Backbone, OpenClipBackbone, build_backbone
 from clipseg_model.modeling.base import SegmentationModel, build_model
 from clipseg_model.modeling.clipseg import CLIPSeg
 from clipseg_model.user_folders import expanded
 from clipseg_model.weights import huggingface, official, store
-from clipseg_model.weights.files import check_fit, read_metadata, read_tensors
+from clipseg_model.weights.files import check_fit, outline, read_json, read_metadata, read_tensors
 
 _FORMAT = 'clipseg_ros'
 _VERSION = '1'
@@ -95,7 +96,8 @@ def load_checkpoint(
             name of downloaded weights: of :data:`clipseg_model.weights.store.SOURCES`, or
             ``owner/name`` at the Hugging Face hub.
         backbone_weights: Towers for a file without them, as :func:`load_towers` takes them. An
-            official decoder gets OpenAI's ViT-B/16 where None, if it was downloaded.
+            official decoder gets OpenAI's ViT-B/16 or B/32, as it needs, where None, if they were
+            downloaded.
         layers: Blocks that an official decoder taps, 0-based, since its file does not say them;
             3, 6, 9 where None.
 
@@ -120,18 +122,15 @@ def load_checkpoint(
     without = tuple(_json(metadata, 'without', list, path))
     if without and backbone_weights is None:
         raise CheckpointError(
-            f'{path} was written without the weights of {", ".join(without)}: name the file that '
-            'has them as backbone_weights'
+            f'{path} was written without the weights of {", ".join(map(str, without))}: name the '
+            'file that has them as backbone_weights'
         )
     tensors = read_tensors(path)
-    try:
-        model = build_model(dict(card.config))
-        if without and backbone_weights is not None:
-            towers = load_towers(backbone_weights, card.config['backbone'])
-            tensors.update(_prefixed(towers))
-    except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f'The configuration in {path} is wrong: {error!r}') from error
-    check_fit(model.state_dict(), tensors, path)
+    if without and backbone_weights is not None:
+        towers = load_towers(backbone_weights, card.config.get('backbone'))
+        tensors.update(_prefixed(towers))
+    check_fit(outline(card.config, len(tensors), path), tensors, path)
+    model = build_model(card.config)
     model.load_state_dict(tensors, strict=True)
     return model.eval(), card
 
@@ -152,26 +151,31 @@ def load_towers(path: str | Path, config: Mapping[str, Any] | None = None) -> Ba
     """Read CLIP towers alone, an ``nn.Module``.
 
     The file is a checkpoint of this project with towers, a folder of Hugging Face's CLIPSeg, or one
-    that open_clip reads, which has no configuration: ``config`` is that of the towers, OpenAI's
-    CLIP ViT-B/16 with CLIPSeg's normalisation where None.
+    that open_clip reads, which has no configuration: ``config`` is that of the towers; where None,
+    that of the source of this name, else OpenAI's CLIP ViT-B/16, with CLIPSeg's normalisation.
 
     Raises:
         CheckpointError: The file is missing, damaged, or holds no such towers.
     """
-    path, _ = _locate(path)
+    path, source = _locate(path)
     if _is_huggingface(path):
         return huggingface.load_huggingface(path)[0].backbone
     if path.suffix in _PICKLED or read_metadata(path).get('format') != _FORMAT:
-        settings = dict(config or {'type': 'open_clip', 'architecture': 'ViT-B-16-quickgelu'})
+        architecture = (source and source.architecture) or store.SOURCES[
+            store.TOWERS[16]
+        ].architecture
+        settings = dict(config or {'type': 'open_clip', 'architecture': architecture})
         if settings.pop('type', None) != 'open_clip':
             raise CheckpointError(
                 f'{path} is no checkpoint of this project, so it has no such towers'
             )
         return OpenClipBackbone(**settings, pretrained=path)
     card = _card(_own_metadata(path), path)
+    tensors = {key: value for key, value in read_tensors(path).items() if key.startswith(_BACKBONE)}
+    whole = outline(card.config, len(tensors), path)
+    check_fit({key: value for key, value in whole.items() if key in tensors}, tensors, path)
     towers = build_backbone(card.config['backbone'])
     assert isinstance(towers, nn.Module)
-    tensors = {key: value for key, value in read_tensors(path).items() if key.startswith(_BACKBONE)}
     check_fit(_prefixed(towers), tensors, path)
     towers.load_state_dict({key[len(_BACKBONE) :]: value for key, value in tensors.items()})
     return towers
@@ -179,22 +183,35 @@ def load_towers(path: str | Path, config: Mapping[str, Any] | None = None) -> Ba
 
 def _locate(path: str | Path) -> tuple[Path, store.Source | None]:
     """Return the path of a checkpoint, and its source if it was given by name."""
+    # Not Path.exists, which raises an error where a name is too long.
     if isinstance(path, str) and (path in store.SOURCES or not os.path.exists(path)):
         source = store.source_of(path)
         if source is not None and not path.endswith(('.safetensors', *_PICKLED)):
             return store.required(source), source
-    found = expanded(path)
-    try:
-        found.exists()
-    except OSError as error:  # The name is too long, say.
-        raise CheckpointError(f'{path} cannot be opened: {error.strerror}') from error
-    return found, None
+    path = expanded(path)
+    if not os.path.exists(path):
+        raise CheckpointError(f'There is no checkpoint {path}')
+    folder = path if path.is_dir() else path.parent
+    if folder is path or path.name.startswith('adapter_model.'):
+        settings = folder / 'adapter_config.json'
+        if settings.is_file():
+            base = read_json(settings).get('base_model_name_or_path')
+            raise CheckpointError(
+                f'{folder} holds an adapter (LoRA) and not a model: merge it first, into its base '
+                f'({base}), with PeftModel.from_pretrained(...).merge_and_unload() of peft, and '
+                'save_pretrained() what that returns'
+            )
+    if path.is_file() and re.search(r'-\d{5}-of-\d{5}\.(safetensors|bin)$', path.name):
+        raise CheckpointError(
+            f'{path} is one of several files that make a model: give its folder {folder}'
+        )
+    return path, None
 
 
 def _is_huggingface(path: Path) -> bool:
     if path.is_dir():
         return True
-    if path.name not in huggingface.WEIGHT_FILES or not path.with_name('config.json').is_file():
+    if path.name not in store.WEIGHT_FILES or not path.with_name('config.json').is_file():
         return False
     return path.suffix != '.safetensors' or read_metadata(path).get('format') != _FORMAT
 
@@ -216,17 +233,22 @@ def _load_official(
     path: Path, backbone_weights: str | Path | None, layers: Sequence[int] | None
 ) -> tuple[CLIPSeg, ModelCard]:
     tensors, options, unused = official.read_official(path)
+    patch = options['patch_size']
+    source = store.SOURCES[store.TOWERS.get(patch, store.TOWERS[16])]
     if backbone_weights is None:
-        downloaded = store.find_downloaded(store.SOURCES[store.TOWERS])
+        downloaded = store.find_downloaded(source) if patch in store.TOWERS else None
         if downloaded is None:
+            fetch = f'; or fetch them once with "clipseg download {source.name}"'
             raise CheckpointError(
-                f"{path} holds a decoder alone, which works on OpenAI's CLIP ViT-B/16: name a file "
-                'with these towers as backbone_weights (--towers on the command line), such as a '
-                'Hugging Face folder of CLIPSeg; or fetch them once with "clipseg download '
-                f'{store.TOWERS}"'
+                f'{path} holds a decoder alone, which works on a CLIP with patches of {patch} px '
+                f"(OpenAI's ViT-B/16 and B/32 are known here): name a file with these towers as "
+                'backbone_weights (--towers on the command line), such as a Hugging Face folder of '
+                f'CLIPSeg{fetch if patch in store.TOWERS else ""}'
             )
         backbone_weights = downloaded
-    towers = load_towers(backbone_weights)
+    towers = load_towers(
+        backbone_weights, {'type': 'open_clip', 'architecture': source.architecture}
+    )
     sizes = {'token_width': 'tokens', 'embed_dim': 'embeddings', 'patch_size': 'patches'}
     for key, what in sizes.items():
         wanted, found = options.pop(key), getattr(towers, key)
@@ -250,7 +272,7 @@ def _load_official(
     stored = {
         'name': path.stem,
         'input_size': official.INPUT_SIZE,
-        'prompt_ground': 'mean',
+        **AS_RELEASED,
         'description': 'An official decoder of CLIPSeg on the towers of CLIP.',
         'licence': 'of the weights given; not MIT, as the code that came with them',
         'details': {'unused weights': unused},
@@ -298,7 +320,7 @@ def _own_metadata(path: Path) -> dict[str, str]:
 def _json(metadata: Mapping[str, str], key: str, kind: type, path: Path) -> Any:
     try:
         value = json.loads(metadata[key])
-    except (KeyError, ValueError) as error:
+    except (KeyError, ValueError, RecursionError) as error:
         raise CheckpointError(f'The {key} in {path} is missing or damaged: {error!r}') from error
     if not isinstance(value, kind):
         raise CheckpointError(f'The {key} in {path} is not a {kind.__name__}')

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from huggingface_hub import HfApi, constants, hf_hub_download
 from huggingface_hub.errors import (
@@ -23,10 +26,13 @@ from huggingface_hub.errors import (
     OfflineModeIsEnabled,
     RevisionNotFoundError,
 )
+from huggingface_hub.utils import WeakFileLock
 
 from clipseg_model.atomic_files import write_atomically
 from clipseg_model.errors import DownloadError
-from clipseg_model.weights.store import Source
+from clipseg_model.weights.store import Source, find_downloaded
+
+_Answer = TypeVar('_Answer')
 
 RECORD = 'download.json'
 """File beside downloaded weights: their repository, commit and digests."""
@@ -34,6 +40,8 @@ RECORD = 'download.json'
 # Holds files until they are checked, so that nothing unchecked has the name of a model's file.
 _INCOMING = '.incoming'
 _CHUNK = 1 << 20
+_BUSY = (408, 429, 500, 502, 503, 504)
+_WAITS = (1, 2, 4)  # Seconds before a hub that is busy is asked again.
 _PRIVATE = (
     'it is not there, or not public: check the name, or log in with "hf auth login" or HF_TOKEN'
 )
@@ -63,7 +71,7 @@ def download(source: Source, revision: str = 'main') -> list[Path]:
     """Fetch weights and the files beside them into :attr:`Source.folder`, checked.
 
     Intact files are kept, and files in the cache of Hugging Face's own tools are copied from it.
-    ``revision`` is a branch, tag or commit at the hub.
+    ``revision`` is a branch, tag or commit at the hub. A second process waits for the first.
 
     Returns:
         The files, that of the weights last.
@@ -73,14 +81,21 @@ def download(source: Source, revision: str = 'main') -> list[Path]:
             arrive as it was published, or the disk refuses.
     """
     folder = source.folder
-    with _explained(source, revision):
+    # One process at a time: none replaces what another has just checked.
+    with _explained(source, revision), WeakFileLock(folder.with_name(f'.{folder.name}.lock')):
         commit, wanted = _list_files(source, revision)
+        pinned = source.sha256 if revision == 'main' else {}
+        known = {file.name: file.digest for file in wanted if file.algorithm == 'sha256'}
+        _check_pinned(source, pinned, known)
         missing = [file for file in wanted if not _is_intact(folder / file.name, file)]
         _check_room(folder, sum(file.size for file in missing))
+        if missing:
+            # It is of the files that were there, and they are about to be replaced.
+            (folder / RECORD).unlink(missing_ok=True)
         for file in missing:
             _fetch(source, file, commit)
         digests = {file.name: _digest(folder / file.name, 'sha256') for file in wanted}
-        _check_pinned(source, digests)
+        _check_pinned(source, pinned, digests)
         record = {
             'repository': source.repository,
             'commit': commit,
@@ -97,7 +112,9 @@ def _list_files(source: Source, revision: str) -> tuple[str, list[_HubFile]]:
     if constants.is_offline_mode():
         raise OfflineModeIsEnabled
     try:
-        info = HfApi().model_info(source.repository, revision=revision, files_metadata=True)
+        info = _patiently(
+            lambda: HfApi().model_info(source.repository, revision=revision, files_metadata=True)
+        )
         if not info.sha:
             raise ValueError('no commit')
         files = {}
@@ -115,13 +132,28 @@ def _list_files(source: Source, revision: str) -> tuple[str, list[_HubFile]]:
     missing = [name for name in source.files if name not in files]
     weights = [name for name in source.weights if name in files]
     if not weights:
-        missing.append(' or '.join(source.weights))
+        missing.append(f'weights ({source.weights[0]} or the like)')
     if missing:
         raise DownloadError(
             f'{source.url} holds no model that can be read here: it lacks {", ".join(missing)}; it '
             f'has {", ".join(files) or "no files"}'
         )
-    return info.sha, [files[name] for name in (*source.files, weights[0])]
+    parts: list[str] = []
+    if weights[0].endswith('.json'):
+        stem, kind = weights[0].split('.')[:2]
+        parts = [name for name in files if re.fullmatch(rf'{stem}[\w.]*-\d+-of-\d+\.{kind}', name)]
+    return info.sha, [files[name] for name in (*source.files, *parts, weights[0])]
+
+
+def _patiently(ask: Callable[[], _Answer]) -> _Answer:
+    for wait in _WAITS:
+        try:
+            return ask()
+        except HfHubHTTPError as error:
+            if error.response.status_code not in _BUSY:
+                raise
+            time.sleep(wait)
+    return ask()
 
 
 def _fetch(source: Source, file: _HubFile, commit: str) -> None:
@@ -129,10 +161,10 @@ def _fetch(source: Source, file: _HubFile, commit: str) -> None:
     incoming = source.folder / _INCOMING
     # The first attempt may find a damaged copy, in the user's cache say: the second asks the hub.
     for force in (False, True):
-        arrived = hf_hub_download(
-            source.repository, file.name, revision=commit, local_dir=incoming, force_download=force
+        fetch = partial(
+            hf_hub_download, source.repository, file.name, revision=commit, local_dir=incoming
         )
-        path = Path(arrived)
+        path = Path(_patiently(partial(fetch, force_download=force)))
         if _is_intact(path, file):
             path.replace(source.folder / file.name)
             return
@@ -145,14 +177,15 @@ def _fetch(source: Source, file: _HubFile, commit: str) -> None:
     )
 
 
-def _check_pinned(source: Source, digests: dict[str, str]) -> None:
-    for name, known in source.sha256.items():
+def _check_pinned(source: Source, pinned: Mapping[str, str], digests: Mapping[str, str]) -> None:
+    for name, known in pinned.items():
         if digests.get(name, known) != known:
-            (source.folder / name).unlink()
+            (source.folder / name).unlink(missing_ok=True)
             raise DownloadError(
                 f'{name} of {source.url} is not the file that this version of the program knows: '
-                f'its sha256 is {digests[name]} and not {known}. It was deleted; the authors may '
-                'have changed it: update the program'
+                f'its sha256 is {digests[name]} and not {known}. It was not kept; the authors may '
+                'have changed it: update the program, or name the commit that you trust with '
+                '--revision'
             )
 
 
@@ -189,8 +222,10 @@ def _explained(source: Source, revision: str) -> Iterator[None]:
     try:
         yield
     except OfflineModeIsEnabled as error:
+        here = find_downloaded(source)
         raise DownloadError(
             'HF_HUB_OFFLINE is set, so nothing can be downloaded: unset it, and try again'
+            + (f'. Without a download, {here} is used' if here else '')
         ) from error
     except GatedRepoError as error:
         raise DownloadError(

@@ -16,22 +16,19 @@ from torch import Tensor
 
 from clipseg_model.atomic_files import replacing
 from clipseg_model.errors import CheckpointError
-from clipseg_model.model_card import ModelCard
+from clipseg_model.model_card import AS_RELEASED, ModelCard
 from clipseg_model.modeling.backbone import OpenClipBackbone
 from clipseg_model.modeling.base import SegmentationModel
 from clipseg_model.modeling.clipseg import CLIPSeg, build_clipseg
-from clipseg_model.weights.files import check_fit, read_pickled, read_tensors
+from clipseg_model.weights.files import check_fit, outline, read_json, read_weights
 from clipseg_model.weights.huggingface_config import (
     CARD_FILE,
     find_processor,
     read_config,
-    read_json,
     settings_files,
     to_our_config,
 )
-
-WEIGHT_FILES = ('model.safetensors', 'pytorch_model.bin')
-"""Files of weights in a folder, the one that is preferred first."""
+from clipseg_model.weights.store import WEIGHT_FILES
 
 _VISUAL, _TEXT, _DECODER = 'backbone.model.visual.', 'backbone.model.', 'decoder.'
 
@@ -90,7 +87,7 @@ def load_huggingface(path: str | Path) -> tuple[CLIPSeg, ModelCard]:
     """Read a model that transformers' ``CLIPSegForImageSegmentation`` and processor saved.
 
     The folder, which ``path`` or its parent is, needs ``config.json``; ``preprocessor_config.json``
-    (or ``processor_config.json``); and ``model.safetensors`` or ``pytorch_model.bin``.
+    (or ``processor_config.json``); and one of :data:`~clipseg_model.weights.store.WEIGHT_FILES`.
 
     Returns:
         The model with both towers on the CPU, in evaluation mode and float32, and its card.
@@ -101,17 +98,14 @@ def load_huggingface(path: str | Path) -> tuple[CLIPSeg, ModelCard]:
     """
     card = read_card(path)
     assert card.weights is not None
-    try:
-        model = build_clipseg(dict(card.config))
-    except (TypeError, ValueError) as error:
-        settings = card.weights.with_name('config.json')
-        raise CheckpointError(f'The settings in {settings} do not fit together: {error}') from error
-    ours = model.state_dict()
-    read = read_tensors if card.weights.suffix == '.safetensors' else read_pickled
     tensors = {
-        key: value for key, value in read(card.weights).items() if not key.endswith('.position_ids')
+        key: value
+        for key, value in read_weights(card.weights).items()
+        if not key.endswith('.position_ids')
     }
+    ours = outline(card.config, len(tensors), card.weights.with_name('config.json'))
     check_fit(_to_theirs(ours), tensors, card.weights)
+    model = build_clipseg(dict(card.config))
     model.load_state_dict(_to_ours(tensors, ours), strict=True)
     return model.eval(), card
 
@@ -128,7 +122,7 @@ def read_card(path: str | Path) -> ModelCard:
     config, size = to_our_config(read_config(folder), find_processor(folder), folder)
     stored: dict[str, Any] = {
         'name': folder.resolve().name.rpartition('--')[2],
-        'prompt_ground': 'mean',
+        **AS_RELEASED,
         'description': "A CLIPSeg in Hugging Face's format.",
     }
     if (folder / CARD_FILE).is_file():
@@ -174,13 +168,8 @@ def _find_weights(folder: Path) -> Path:
     for name in WEIGHT_FILES:
         if (folder / name).is_file():
             return folder / name
-    if list(folder.glob('*.index.json')):
-        raise CheckpointError(
-            f'The weights in {folder} are split into several files: save them as one, with '
-            "save_pretrained(..., max_shard_size='10GB')"
-        )
     raise CheckpointError(
-        f'The folder {folder} holds no weights: there is neither {" nor ".join(WEIGHT_FILES)}'
+        f'The folder {folder} holds no weights: there is none of {", ".join(WEIGHT_FILES)}'
     )
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from clipseg_model.errors import CheckpointError
 from clipseg_model.model_card import ModelCard, to_json
+from clipseg_model.weights.files import read_json
 
 if TYPE_CHECKING:
     from clipseg_model.modeling.clipseg import CLIPSeg
@@ -61,23 +62,6 @@ _DECODER = {
 }
 _BILINEAR = 2
 _ACTIVATIONS = {'quick_gelu': True, 'gelu': False}
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object from a file.
-
-    Raises:
-        CheckpointError: The file is missing, damaged, or holds something else.
-    """
-    try:
-        value = json.loads(path.read_text(encoding='utf-8'))
-    except FileNotFoundError as error:
-        raise CheckpointError(f'There is no file {path}') from error
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f'{path} is not readable as JSON: {error}') from error
-    if not isinstance(value, dict):
-        raise CheckpointError(f'{path} holds a {type(value).__name__} and not settings')
-    return value
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -151,8 +135,8 @@ def to_our_config(
                 'head': 'refined' if refined else 'plain',
             },
         }
-    except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f'The settings in {folder} cannot be read: {error}') from error
+    except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        raise CheckpointError(f'The settings in {folder} cannot be read: {error!r}') from error
     return ours, size
 
 

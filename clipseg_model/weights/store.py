@@ -10,10 +10,16 @@ from pathlib import Path
 from clipseg_model.errors import CheckpointError
 from clipseg_model.user_folders import cache_folder
 
-_HUB_NAME = re.compile(r'[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*')
+_HUB_NAME = re.compile(r'[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}')
 
 _CLIPSEG_FILES = ('config.json', 'preprocessor_config.json')
-_CLIPSEG_WEIGHTS = ('model.safetensors', 'pytorch_model.bin')
+WEIGHT_FILES = tuple(
+    name
+    for stem, kind in (('model', 'safetensors'), ('pytorch_model', 'bin'))
+    for variant in ('', '.fp16', '.bf16')
+    for name in (f'{stem}{variant}.{kind}', f'{stem}.{kind}.index{variant}.json')
+)
+"""Files of weights in a folder of transformers, or indices of their parts, the preferred first."""
 _LICENCE = 'see the source; not MIT'
 
 
@@ -26,16 +32,18 @@ class Source:
         files: Needed beside the weights.
         weights: Names that the file of weights may have, the one that is preferred first.
         sha256: Digests of files by name, beside those that the hub states.
+        architecture: open_clip's name of towers that come without a configuration.
         parameters: How many values the weights have; None where that is not known.
     """
 
     name: str
     repository: str
     files: tuple[str, ...] = _CLIPSEG_FILES
-    weights: tuple[str, ...] = _CLIPSEG_WEIGHTS
+    weights: tuple[str, ...] = WEIGHT_FILES
     sha256: Mapping[str, str] = field(default_factory=dict)
     licence: str = ''
     description: str = ''
+    architecture: str = ''
     parameters: int | None = None
 
     @property
@@ -49,8 +57,20 @@ class Source:
         return models_folder() / self.repository.replace('/', '--')
 
 
-TOWERS = 'clip-vit-b-16'
-"""Name of the towers that the official decoders (``.pth``) work on."""
+TOWERS = {16: 'clip-vit-b-16', 32: 'clip-vit-b-32'}
+"""Names of the towers that official decoders (``.pth``) work on, by the side of their patches."""
+
+# Found in public records (docs/models.md), at the commits 999e0328, 977e3dd0 and a6f597a3. None was
+# found of clipseg-rd64, of clipseg-rd16, nor of any pytorch_model.bin: the hub vouches for them.
+_REFINED_SHA256 = {
+    'model.safetensors': 'd00ca85d6b859f9d07b7cfb8ef26fe9771cb275b34c9368f2ecf603139307f55',
+    'config.json': 'c023375966d31b3b1392764f7bd91df47098ce19f62f11b0263d8eedcf708bcd',
+    'preprocessor_config.json': '4fb09ebcfd7651205ca8299b993c30088e5535ef350a72d46c5c4580eeac0440',
+}
+_TOWERS_SHA256 = (
+    '4b8699299b1e8997753c64b052ba32031449d5d853f55a039148560ee02b820f',
+    'e6d1bd7789aa45192b3bf90570a789b478bae1b74ebcce7eddd908e83a2b7c31',
+)
 
 SOURCES: dict[str, Source] = {
     source.name: source
@@ -58,6 +78,7 @@ SOURCES: dict[str, Source] = {
         Source(
             'clipseg-rd64-refined',
             'CIDAS/clipseg-rd64-refined',
+            sha256=_REFINED_SHA256,
             licence=_LICENCE,
             description='CLIPSeg on CLIP ViT-B/16, D = 64, refined head, taps 3, 6, 9: the one '
             'to use on photographs.',
@@ -77,15 +98,22 @@ SOURCES: dict[str, Source] = {
             description='CLIPSeg on CLIP ViT-B/16, D = 16, plain head, taps 3, 6, 9.',
             parameters=149_884_418,
         ),
-        Source(
-            TOWERS,
-            'timm/vit_base_patch16_clip_224.openai',
-            files=(),
-            weights=('open_clip_model.safetensors', 'open_clip_pytorch_model.bin'),
-            licence='see the source',
-            description="OpenAI's CLIP ViT-B/16 as open_clip reads it: the towers that the "
-            'official decoders (.pth) need.',
-            parameters=149_620_737,
+        *(
+            Source(
+                name,
+                f'timm/vit_base_patch{patch}_clip_224.openai',
+                files=(),
+                weights=('open_clip_model.safetensors', 'open_clip_pytorch_model.bin'),
+                sha256={'open_clip_model.safetensors': digest},
+                licence='see the source',
+                description=f"OpenAI's CLIP ViT-B/{patch} as open_clip reads it: the towers that "
+                f'official decoders (.pth) for patches of {patch} px need.',
+                architecture=f'ViT-B-{patch}-quickgelu',
+                parameters=parameters,
+            )
+            for (patch, name), digest, parameters in zip(
+                TOWERS.items(), _TOWERS_SHA256, (149_620_737, 151_277_313), strict=True
+            )
         ),
     )
 }

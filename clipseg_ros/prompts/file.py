@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import reprlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,9 @@ VERSION = 1
 
 MAX_BYTES = 1_000_000
 """Largest file that is read, four times as large as 254 prompts of 1,000 characters."""
+
+_short = reprlib.Repr()  # A file of a kilobyte may stand for a billion words.
+_short.maxlevel = 2
 
 _FIELDS: dict[str, tuple[type, ...]] = {
     'id': (int,),
@@ -82,7 +86,8 @@ def load_prompts(path: Path) -> list[PromptRequest]:
         content = yaml.safe_load(path.read_text(encoding='utf-8'))
     except (OSError, UnicodeDecodeError) as error:
         raise PromptError(f'the file of prompts {path} cannot be read: {error}') from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, LookupError, TypeError, RecursionError) as error:
+        # A date without a month, say, is an error of another kind than those of the library.
         raise PromptError(f'{path} is not YAML: {error}') from error
     if not isinstance(content, dict) or not isinstance(content.get('prompts'), list):
         raise PromptError(f'{path} is no file of prompts: it needs `version` and a list `prompts`')
@@ -120,14 +125,14 @@ def _entry(path: Path, active: ActivePrompt) -> dict[str, Any]:
 
 def _request(path: Path, entry: object) -> PromptRequest:
     if not isinstance(entry, dict):
-        raise PromptError(f'{entry!r} is no mapping of fields')
+        raise PromptError(f'{_short.repr(entry)} is no mapping of fields')
     for key, value in entry.items():
         if key not in _FIELDS:
             raise PromptError(f'there is no field {key!r}; there are {", ".join(_FIELDS)}')
         # Not isinstance: a bool is an int too.
         if type(value) not in _FIELDS[key]:
             wanted = ' or '.join(kind.__name__ for kind in _FIELDS[key])
-            raise PromptError(f'{key} is {value!r}, and has to be {wanted}')
+            raise PromptError(f'{key} is {_short.repr(value)}, and has to be {wanted}')
     name, phrase = check_written(entry.get('name', ''), entry.get('phrase', ''))
     prompt = Prompt(
         text=phrase,
@@ -149,7 +154,7 @@ def _picture(
     if name is None:
         return None
     # The file may come from elsewhere: it may not make the node read files of other folders.
-    if Path(name).name != name or name in ('', '.', '..'):
+    if Path(name).name != name or name in ('', '.', '..') or len(name.encode()) > 255:
         raise PromptError(f'{key} is {name!r}: give the name of a file beside this one, no path')
     return read(path.parent / name)
 

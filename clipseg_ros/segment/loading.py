@@ -92,5 +92,5 @@ def check_representable(
     if texts:
         with torch.inference_mode():
             segmenter.runtime.embed_texts(texts)
-    if find_method(settings.visual_method).attention:
+    if find_method(settings.visual_method or segmenter.card.visual_method).attention:
         check_restrictable(segmenter.model)

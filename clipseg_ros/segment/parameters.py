@@ -11,7 +11,7 @@ from typing import Any
 from clipseg_model.errors import ColourError
 from clipseg_model.outputs.palette import Colours, read_colours
 from clipseg_model.prompting.templates import find_captions
-from clipseg_model.prompting.visual_prompt import DEFAULT_METHOD, METHODS
+from clipseg_model.prompting.visual_prompt import METHODS, find_method
 from clipseg_model.settings import SegmentSettings
 from clipseg_model.video.steadying import Steadying
 from clipseg_model.video.still import MAX_REUSES
@@ -52,6 +52,12 @@ def _read_template(value: str) -> str | None:
     if template is not None:
         find_captions(template)
     return template
+
+
+def _read_visual_method(value: str) -> str | None:
+    if value:
+        find_method(value)
+    return value or None
 
 
 def _read_device(value: str) -> str:
@@ -212,11 +218,12 @@ class Settings:
         link='prompts.md#text',
         read=_read_template,
     )
-    visual_method: str = parameter(
-        DEFAULT_METHOD,
-        'How a picture and its mask become a prompt image.',
-        choices=tuple(METHODS),
+    visual_method: str | None = parameter(
+        '',
+        "How a picture and its mask become a prompt image; empty takes the model's own.",
+        constraints=f'{", ".join(METHODS)}, or nothing.',
         link='prompts.md#example-images',
+        read=_read_visual_method,
     )
     text_weight: float = parameter(
         0.5,

@@ -100,7 +100,7 @@ class SegmentationPipeline:
         self._outputs, self._clock = outputs, clock
         self._steadier = Steadier()
         # How the frame before was read.
-        self._reading: tuple[str | None, str, Roi | None] = (None, '', None)
+        self._reading: tuple[str | None, str | None, Roi | None] = (None, '', None)
         self._scratch = Scratch()
 
     def segment(self, request: FrameRequest) -> StartedFrame:

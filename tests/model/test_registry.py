@@ -70,7 +70,7 @@ def test_weights_that_are_not_bundled() -> None:
 
 
 def test_cards_of_published_weights() -> None:
-    towers = store.SOURCES[store.TOWERS].parameters
+    towers = store.SOURCES[store.TOWERS[16]].parameters
     assert towers == 149_620_737  # which the test of the backbone counts
     for name, dim, head in (
         ('clipseg-rd64-refined', 64, 'refined'),

@@ -19,7 +19,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from clipseg_model import create_model
 from clipseg_model.weights.checkpoints import load_card, load_checkpoint
-from tests.training.tiny_runs import log, losses, tiny_settings, write
+from tests.training.tiny_runs import log, losses, tiny, tiny_settings, write
+from training.loop.learner import follow_card
 from training.loop.run_folder import RunError
 from training.train import train
 
@@ -134,6 +135,15 @@ def test_broken_records_end_the_run_where_the_settings_say_so(tmp_path):
     data = {'dataset': 'tests.training.tiny_runs:Shapes', 'broken': 2, 'policy': 'raise'}
     with pytest.raises(BadRecord, match='shape 2 is not there'):
         train(tiny_settings(data=data), tmp_path / 'run')
+
+
+def test_the_card_names_the_method_of_prompt_images(tmp_path):
+    prompts = {**tiny()['prompts'], 'method': 'blur_10_crop'}
+    train(tiny_settings(prompts=prompts, iterations=1, validation=None), tmp_path / 'run')
+    trained = tmp_path / 'run/model.safetensors'
+    assert load_card(trained).visual_method == 'blur_10_crop'
+    settings = tiny_settings(model=None, towers=None, init_from=str(trained))
+    assert follow_card(settings).prompts.method == 'blur_10_crop'
 
 
 def test_fine_tuning_begins_with_the_weights_of_another_model(whole, tmp_path):

@@ -25,7 +25,7 @@ import yaml
 
 from clipseg_model.errors import ClipsegError
 from clipseg_model.prompting.templates import TEMPLATES
-from clipseg_model.prompting.visual_prompt import DEFAULT_METHOD, METHODS
+from clipseg_model.prompting.visual_prompt import METHODS
 from clipseg_model.registry import load_model
 from training.console import print_table, write_figures
 from training.datasets.samples import evenly_spread
@@ -104,7 +104,7 @@ def make_parser() -> argparse.ArgumentParser:
     option('--data', required=True, metavar='YAML', help='a data set, or a file')
     option('--prompt', choices=('text', 'image'), default='text', help='phrases, or support images')
     option('--template', choices=sorted(TEMPLATES), help="caption of the phrases; the model's own")
-    option('--method', choices=list(METHODS), default=DEFAULT_METHOD, help='of support images')
+    option('--method', choices=list(METHODS), help="of support images; the model's own")
     option('--fit', choices=('squeeze', 'pad'), help='of paper mode: squeeze')
     option('--size', type=int, help=f'side of the squares of paper mode: {PAPER_SIZE}')
     option('--threshold', type=float, action='append', default=[], help='besides its own')

@@ -26,7 +26,6 @@ from clipseg_model.errors import ClipsegError
 from clipseg_model.model_card import ModelCard
 from clipseg_model.modeling.base import SegmentationModel
 from clipseg_model.prompting.templates import TEMPLATES
-from clipseg_model.prompting.visual_prompt import DEFAULT_METHOD
 from training.datasets.samples import Sample, SampleSource
 from training.loop.feeding import Load
 from training.loop.learner import Learner
@@ -55,7 +54,7 @@ class Evaluation:
             :data:`clipseg_model.prompting.templates.TEMPLATES`, in paper mode one with a single
             caption. None: plain phrases in paper mode, the template of the model card in native
             mode.
-        method: Makes prompt images of support images.
+        method: Makes prompt images of support images; the card's where None.
         fit: Makes squares of pictures in paper mode.
         size: Side of the square in paper mode.
         seed: Of the random parts of samples.
@@ -69,7 +68,7 @@ class Evaluation:
     mode: Mode
     prompt: Literal['text', 'image'] = 'text'
     template: str | None = None
-    method: str = DEFAULT_METHOD
+    method: str | None = None
     fit: Literal['squeeze', 'pad'] = 'squeeze'
     size: int = PAPER_SIZE
     seed: int = 0
@@ -90,7 +89,7 @@ class Evaluation:
             'mode': self.mode,
             'prompt': self.prompt,
             'template': self.template or ('plain' if self.mode == 'paper' else card.template),
-            'method': self.method,
+            'method': self.method or card.visual_method,
             'seed': self.seed,
         }
         if self.mode == 'paper':
@@ -217,7 +216,7 @@ def paper_prompts(card: ModelCard, model: SegmentationModel, how: Evaluation) ->
         size=how.size,
         fit=how.fit,
         template=how.template or 'plain',
-        method=how.method,
+        method=how.method or card.visual_method,
         ground=card.ground_levels(model.backbone.mean),
         text_weight=(0.0, 0.0),
     )

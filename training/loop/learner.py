@@ -143,7 +143,7 @@ def begin_model(settings: Settings) -> tuple[SegmentationModel, ModelCard | None
 
 
 def follow_card(settings: Settings) -> Settings:
-    """Fill in side and background of prompt images from the card of ``init_from``, unless given.
+    """Fill in side, background and method of prompt images from ``init_from``, unless given.
 
     Raises CheckpointError or ModelNotFoundError where there is no such checkpoint.
     """
@@ -152,7 +152,11 @@ def follow_card(settings: Settings) -> Settings:
         return settings
     card = get_card(name) if name in list_models() else load_card(name)
     mean = card.config.get('backbone', {}).get('mean', IMAGENET_MEAN)
-    known = {'size': card.input_size, 'ground': card.ground_levels(mean)}
+    known = {
+        'size': card.input_size,
+        'ground': card.ground_levels(mean),
+        'method': card.visual_method,
+    }
     given = settings.prompts.model_fields_set
     changes = {key: value for key, value in known.items() if key not in given}
     prompts = settings.prompts.model_copy(update=changes)

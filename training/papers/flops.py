@@ -15,9 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from clipseg_model.modeling.backbone import OpenClipBackbone
 from clipseg_model.modeling.base import SegmentationModel, build_model
-from clipseg_model.modeling.clipseg import CLIPSeg
 from clipseg_model.registry import get_card
 from clipseg_model.weights.untrained import UNTRAINED
 from training.benchmarks.machine import count_gflops
@@ -50,9 +48,6 @@ def paper_model(name: str) -> SegmentationModel:
     """Build one of :data:`PAPER_MODELS` at its full size, on the ``meta`` device."""
     config = get_card(name).config
     with torch.device('meta'):
-        if config['architecture'] == 'clipseg':
-            towers = OpenClipBackbone(config['backbone']['architecture'])
-            return CLIPSeg(towers, config['layers'], **config['decoder']).eval()
         return build_model(config).eval()
 
 

@@ -24,7 +24,6 @@ from rich.console import Console
 
 from clipseg_model.atomic_files import write_atomically
 from clipseg_model.errors import ClipsegError
-from clipseg_model.prompting.visual_prompt import DEFAULT_METHOD
 from clipseg_model.registry import load_model
 from training.console import write_figures
 from training.datasets.named import NamedSamples
@@ -176,7 +175,7 @@ class Runner:
             mode=self.table.mode,
             prompt=part.prompt,
             template=part.template,
-            method=row.method or DEFAULT_METHOD,
+            method=row.method,
             fit=part.fit,
             size=options.size,
             seed=seed,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,12 @@ class TestConvert:
         assert result.exit_code == 0, result.output
         before, after = load_file(checkpoint), load_file('a.safetensors')
         assert all(torch.equal(after[key], value) for key, value in before.items())
+
+    @pytest.mark.parametrize('command', ['download', 'convert', 'export'])
+    def test_exit_statuses_are_told(self, command: str) -> None:
+        text = squeezed(clipseg(command, '--help').output)
+        assert re.search(r'Exit status: 0 if .*, 1 if .*, 2 for a wrong command line', text)
+        assert clipseg(command, '--nothing').exit_code == 2
 
     @pytest.mark.parametrize(
         ('arguments', 'message'),

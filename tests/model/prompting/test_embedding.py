@@ -9,7 +9,7 @@ import torch
 from model_calls import Calls, with_card
 from numpy.typing import NDArray
 
-from clipseg_model.errors import PromptError
+from clipseg_model.errors import CheckpointError, PromptError
 from clipseg_model.modeling.masked_attention import SCOPES, masked_attention
 from clipseg_model.prompting.embedding import EmbeddingCache
 from clipseg_model.prompting.templates import TEMPLATES
@@ -141,6 +141,17 @@ class TestVisualMethods:
             )
         assert torch.equal(fading.embed([example]), expected)
         assert not torch.equal(segmenter.embed([example]), expected)
+
+    def test_the_cards_unless_one_is_given(self, segmenter: Segmenter, example: Prompt) -> None:
+        as_released = with_card(segmenter, visual_method='blur_10_crop')
+        assert as_released.visual_method == 'blur_10_crop'
+        named = segmenter.embed([example], SegmentSettings(visual_method='blur_10_crop'))
+        assert torch.equal(as_released.embed([example]), named)
+        ours = SegmentSettings(visual_method='crop_blur_10')
+        assert torch.equal(as_released.embed([example], ours), segmenter.embed([example]))
+        assert not torch.equal(named, segmenter.embed([example]))
+        with pytest.raises(CheckpointError, match=r"names the visual method 'glow'; there are"):
+            with_card(segmenter, visual_method='glow')
 
     def test_what_is_none(self, segmenter: Segmenter) -> None:
         with pytest.raises(PromptError, match=r"no method 'glow'.*crop_blur_10"):

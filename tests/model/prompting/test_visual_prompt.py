@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from clipseg_model.errors import ImageError, PromptError
 from clipseg_model.modeling.masked_attention import SCOPES
@@ -12,6 +13,7 @@ from clipseg_model.prompting.visual_prompt import (
     box_mask,
     visual_prompt,
 )
+from clipseg_model.registry import get_card, list_models
 
 RED, GREEN = (210, 20, 20), (40, 200, 40)
 
@@ -64,6 +66,7 @@ def test_every_row_of_the_papers_table() -> None:
         'crop_blur',
         'crop_10',
         'crop_blur_10',
+        'blur_10_crop',
     ]
     assert DEFAULT_METHOD == 'crop_blur_10'
     assert tuple(m.attention for m in METHODS.values() if m.attention) == SCOPES
@@ -210,6 +213,72 @@ def test_object_fills_the_middle_and_background_is_a_tenth(size: int) -> None:
     assert inside.mean() == pytest.approx((40 / 48) ** 2, abs=0.06)
     corner = prompt[0, 0].astype(float)
     np.testing.assert_allclose(corner, 0.1 * np.array(GREEN), atol=3)
+
+
+class TestAsReleased:
+    """The order of the published code: darken and blur the whole picture, then crop and pad."""
+
+    def made(
+        self, image: NDArray[np.uint8], mask: NDArray[np.bool_], size: int = 352
+    ) -> NDArray[np.float64]:
+        return visual_prompt(image, mask, size, 'blur_10_crop', (124, 116, 104)).astype(float)
+
+    @pytest.mark.parametrize('box', [(100, 150, 180, 250), (0, 0, 40, 90), (300, 20, 352, 30)])
+    def test_every_pixel_of_a_picture_of_that_size(self, box: tuple[int, int, int, int]) -> None:
+        """Written anew from what the published code does, with another library's blur."""
+        image, mask = pattern(352, 352), np.zeros((352, 352), bool)
+        top, left, bottom, right = box
+        mask[top:bottom, left:right] = True
+        ground = np.array((124.0, 116.0, 104.0))
+        blurred = ndimage.gaussian_filter(image.astype(float), (3, 3, 0), mode='mirror')
+        faded = np.where(mask[..., None], image, 0.1 * blurred + 0.9 * ground)
+        across, down = right - left, bottom - top
+        part = faded[
+            int(max(top - 0.1 * down, 0)) : int(min(bottom + 0.1 * down, 352)),
+            int(max(left - 0.1 * across, 0)) : int(min(right + 0.1 * across, 352)),
+        ]
+        side = max(part.shape[:2])
+        padded = np.tile(ground, (side, side, 1))
+        y, x = (side - part.shape[0]) // 2, (side - part.shape[1]) // 2
+        padded[y : y + part.shape[0], x : x + part.shape[1]] = part
+        nearest = np.arange(352) * side // 352
+        expected = padded[nearest][:, nearest]
+        np.testing.assert_allclose(self.made(image, mask), expected, atol=1)
+
+    def test_it_is_far_from_ours(self) -> None:
+        image, mask = pattern(352, 352), disc(352, 40)
+        ours = visual_prompt(image, mask, 352, 'crop_blur_10', (124, 116, 104)).astype(float)
+        assert np.abs(self.made(image, mask) - ours).mean() > 10
+
+    def test_margins_are_of_each_side_and_the_rest_is_ground(self) -> None:
+        image, mask = scene((40, 20, 50, 100), 120, 120)
+        prompt = self.made(image, mask, 120)
+        red = prompt[:, :, 0] > 180
+        rows, columns = np.flatnonzero(red.any(axis=1)), np.flatnonzero(red.any(axis=0))
+        assert np.ptp(columns) + 1 == pytest.approx(100, abs=2), '80 of 96 px, at 120'
+        assert np.ptp(rows) + 1 == pytest.approx(12.5, abs=2), '10 of 96 px'
+        assert prompt[0, 0].tolist() == prompt[-1, -1].tolist() == [124, 116, 104]
+        # A margin of 1 px above the object, darkened green, and nothing of the picture beyond.
+        assert (prompt[: rows[0] - 3] == (124, 116, 104)).all()
+
+    @pytest.mark.parametrize(('height', 'width'), [(90, 240), (240, 90)])
+    def test_pictures_that_are_not_square_keep_their_proportions(
+        self, height: int, width: int
+    ) -> None:
+        image, mask = scene((30, 30, 60, 60), height, width)
+        red = self.made(image, mask, 96)[:, :, 0] > 180
+        rows, columns = np.flatnonzero(red.any(axis=1)), np.flatnonzero(red.any(axis=0))
+        assert np.ptp(rows) == pytest.approx(np.ptp(columns), abs=2)
+
+    def test_an_object_that_falls_between_the_pixels(self) -> None:
+        image, mask = np.full((700, 700, 3), 50, np.uint8), np.zeros((700, 700), bool)
+        image[301, 301], mask[301, 301] = 255, True
+        assert self.made(image, mask, 64).shape == (64, 64, 3)
+
+    def test_the_cards_of_released_weights_name_it(self) -> None:
+        for name in list_models():
+            wanted = 'blur_10_crop' if name.startswith('clipseg-') else 'crop_blur_10'
+            assert get_card(name).visual_method == wanted
 
 
 def test_background_is_blurred_and_the_object_is_not() -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +28,48 @@ from clipseg_model.modeling.clipseg import CLIPSeg
 from clipseg_model.modeling.clsclip import ClsCLIP
 from clipseg_model.registry import create_model, load_model
 from clipseg_model.runtime import create_runtime, runtime_class
-from clipseg_model.runtime.export_files import exports_folder, read_variant, weights_digest
+from clipseg_model.runtime.export_files import (
+    exports_folder,
+    read_variant,
+    weights_digest,
+    write_variant,
+)
 from clipseg_model.runtime.exported import ONNX
 from clipseg_model.weights.checkpoints import save_checkpoint
+
+
+class TestWriting:
+    CARD = ModelCard('tiny', 'clipseg', {}, 64)
+
+    def test_others_may_read_it(self, tmp_path: Path) -> None:
+        def write(made: Path) -> dict[str, Any]:
+            (made / 'engine').touch(0o600)
+            return {}
+
+        for mask, mode in ((0o022, 0o644), (0o077, 0o600)):
+            before = os.umask(mask)
+            try:
+                write_variant(tmp_path / 'onnx', self.CARD, 'ab', {}, write)
+            finally:
+                os.umask(before)
+            modes = {stat.S_IMODE(file.stat().st_mode) for file in (tmp_path / 'onnx').iterdir()}
+            assert modes == {mode}
+
+    @pytest.mark.parametrize('error', [OSError(28, 'disk full'), RuntimeError('disk full')])
+    def test_a_failure_leaves_the_older_export(self, tmp_path: Path, error: Exception) -> None:
+        def write(made: Path) -> dict[str, Any]:
+            (made / 'engine').write_text('whole')
+            return {}
+
+        def fail(made: Path) -> dict[str, Any]:
+            (made / 'engine').write_text('half')
+            raise error
+
+        write_variant(tmp_path / 'onnx', self.CARD, 'ab', {}, write)
+        with pytest.raises(ExportError, match=r'onnx cannot be written: .*disk full'):
+            write_variant(tmp_path / 'onnx', self.CARD, 'ab', {}, fail)
+        assert os.listdir(tmp_path) == ['onnx']
+        assert read_variant(tmp_path / 'onnx', 'ab', {})['model'] == 'tiny'
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
+import time
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -24,6 +25,8 @@ class FakeHub:
         stop_after: Bytes after which the connection is closed, for files longer than that.
         stops: How many answers are cut off like that.
         corrupt: How many answers differ from what the index states.
+        busy: How many answers are 503.
+        pause: Seconds between the parts of an answer, each of 64 KiB.
         status: Answer to everything, where not None.
         error_code: Header ``X-Error-Code`` of that answer.
         index: Answer to questions for the index, where not None.
@@ -36,6 +39,8 @@ class FakeHub:
     stop_after: int = 0
     stops: int = 0
     corrupt: int = 0
+    busy: int = 0
+    pause: float = 0
     status: int | None = None
     error_code: str = ''
     index: Any = None
@@ -71,7 +76,10 @@ class FakeHub:
         self.tokens.append(request.headers['Authorization'])
         path = request.path.partition('?')[0]
         name = path.removeprefix(f'/{self.repository}/resolve/{COMMIT}/')
-        if self.status is not None:
+        if self.busy:
+            self.busy -= 1
+            self._send(request, 503, {}, b'')
+        elif self.status is not None:
             self._send(request, self.status, {'X-Error-Code': self.error_code}, b'')
         elif path == f'/api/models/{self.repository}/revision/main':
             self._send(request, 200, {}, self._index())
@@ -109,7 +117,9 @@ class FakeHub:
         for key, value in {'Content-Length': str(len(content)), **headers}.items():
             request.send_header(key, value)
         request.end_headers()
-        request.wfile.write(content)
+        for start in range(0, len(content), 1 << 16):
+            request.wfile.write(content[start : start + (1 << 16)])
+            time.sleep(self.pause)
 
     def _send_file(self, request: BaseHTTPRequestHandler, name: str, with_content: bool) -> None:
         content = self.files[name]

@@ -11,10 +11,16 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from tiny_models import CARD, make_model
 
-from clipseg_model.errors import CheckpointError
+from clipseg_model import create_model
+from clipseg_model.errors import CheckpointError, ModelNotFoundError
 from clipseg_model.model_card import ModelCard
 from clipseg_model.modeling.clipseg import CLIPSeg
-from clipseg_model.weights.checkpoints import load_card, load_checkpoint, save_checkpoint
+from clipseg_model.weights.checkpoints import (
+    load_card,
+    load_checkpoint,
+    load_towers,
+    save_checkpoint,
+)
 
 
 def contents(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
@@ -39,6 +45,16 @@ def rewrite(path: Path, **changes: Any) -> None:
 
 def state_of(model: CLIPSeg) -> dict[str, torch.Tensor]:
     return {key: value.clone() for key, value in model.state_dict().items()}
+
+
+@pytest.mark.parametrize(
+    'name',
+    ['x' * 5000, f'a/{"x" * 300}', f'{"x" * 300}.safetensors', 'a\0b.pth', 'a/\0', 'ü' * 200],
+)
+@pytest.mark.parametrize('read', [load_checkpoint, load_card, load_towers, create_model])
+def test_names_that_no_file_has(name: str, read: Any) -> None:
+    with pytest.raises((CheckpointError, ModelNotFoundError), match='There is no'):
+        read(name)
 
 
 class TestRoundTrip:
@@ -68,6 +84,7 @@ class TestRoundTrip:
             'resize': 'aspect',
             'prompt_image_size': 96,
             'prompt_ground': 'mean',
+            'visual_method': 'blur_10_crop',
             'template': 'a photo of a {}.',
             'source': 'https://example.org/weights',
             'details': {'seed': 7, 'measured': {'iou': 0.71}, 'note': 'Größe'},

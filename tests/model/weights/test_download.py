@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fake_hub import COMMIT, FakeHub
@@ -161,6 +163,80 @@ class TestResume:
         assert '.incoming' not in names(RD64.folder)
 
 
+class TestSeveralAtOnce:
+    """Processes of their own, as two terminals or two containers on one folder."""
+
+    @staticmethod
+    def start(hub: FakeHub, *arguments: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, '-c', 'from clipseg_model.cli.app import app; app()', *arguments],
+            env={**os.environ, 'HF_HUB_OFFLINE': '0', 'HF_ENDPOINT': constants.ENDPOINT},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def test_what_is_verified_and_recorded_is_what_is_there(self, hub: FakeHub) -> None:
+        hub.files['model.safetensors'] = os.urandom(1_000_000)
+        hub.pause, hub.corrupt = 0.15, 1
+        RD64.folder.mkdir(parents=True)
+        (RD64.folder / 'model.safetensors').write_bytes(b'older')
+        running = [self.start(hub, 'download', 'clipseg-rd64') for _ in range(3)]
+        for process in running:
+            _, words = process.communicate(timeout=120)
+            assert process.returncode == 0, words
+        assert len(ranges(hub)) <= 2, 'one fetches it, anew after the damage, and the others wait'
+        record = json.loads((RD64.folder / 'download.json').read_text())
+        assert set(record['sha256']) == names(RD64.folder) - {'download.json'}
+        for name, digest in record['sha256'].items():
+            assert (RD64.folder / name).read_bytes() == hub.files[name]
+            assert hashlib.sha256(hub.files[name]).hexdigest() == digest
+
+    def test_an_older_record_goes_before_its_files(self, hub: FakeHub) -> None:
+        download(RD64)
+        hub.files['model.safetensors'] = CHANGED
+        hub.corrupt = 100
+        with pytest.raises(DownloadError):
+            download(RD64)
+        assert 'download.json' not in names(RD64.folder)
+
+
+class TestPatience:
+    @pytest.mark.parametrize('busy', [1, 3])
+    def test_a_hub_that_is_busy_is_asked_again(self, hub: FakeHub, busy: int) -> None:
+        hub.busy = busy
+        assert download(RD64)[-1].read_bytes() == WEIGHTS
+
+    @pytest.mark.parametrize('after', [2, 3, 4, 5])
+    def test_at_any_time(self, hub: FakeHub, after: int) -> None:
+        answer = hub._answer
+
+        def count(request: Any, with_content: bool) -> None:
+            hub.busy = int(len(hub.tokens) == after)
+            answer(request, with_content)
+
+        hub._answer = count  # type: ignore[method-assign]
+        assert download(RD64)[-1].read_bytes() == WEIGHTS
+        assert hub.busy == 0
+        assert len(hub.tokens) > after
+
+
+class TestParts:
+    PARTS = ('model-00001-of-00002.safetensors', 'model-00002-of-00002.safetensors')
+
+    def test_all_parts_that_an_index_names(self, hub: FakeHub) -> None:
+        del hub.files['model.safetensors']
+        hub.files |= dict.fromkeys(self.PARTS, WEIGHTS)
+        hub.files |= {'model.safetensors.index.json': b'{}', 'model-card-1-of-2.txt': b'no'}
+        paths = [path.name for path in download(RD64)]
+        assert paths[2:] == [*self.PARTS, 'model.safetensors.index.json']
+        assert store.find_downloaded(RD64) == RD64.folder / 'model.safetensors.index.json'
+
+    def test_16_bits_where_there_is_nothing_else(self, hub: FakeHub) -> None:
+        hub.files['model.fp16.safetensors'] = hub.files.pop('model.safetensors')
+        assert download(RD64)[-1].name == 'model.fp16.safetensors'
+
+
 class TestDamage:
     @pytest.mark.parametrize('name', ['model.safetensors', 'config.json'])
     def test_a_content_that_was_not_published(self, hub: FakeHub, name: str) -> None:
@@ -179,9 +255,29 @@ class TestDamage:
     def test_a_digest_that_is_known_beforehand(self, hub: FakeHub) -> None:
         digest = hashlib.sha256(WEIGHTS).hexdigest()
         download(replace(RD64, sha256={'model.safetensors': digest}))
-        with pytest.raises(DownloadError, match=rf'{digest} and not 00.*deleted'):
-            download(replace(RD64, sha256={'model.safetensors': '0' * 64}))
-        assert 'model.safetensors' not in names(RD64.folder)
+        hub.requests.clear()
+        for name in ('config.json', 'model.safetensors'):
+            with pytest.raises(DownloadError, match=r' and not 00.*not kept.*--revision'):
+                download(replace(RD64, sha256={name: '0' * 64}))
+            assert name not in names(RD64.folder)
+        assert not ranges(hub), 'the index tells already'
+
+    def test_what_is_built_in(self) -> None:
+        pinned = {name: set(source.sha256) for name, source in store.SOURCES.items()}
+        assert pinned == {
+            'clipseg-rd64-refined': {
+                'model.safetensors',
+                'config.json',
+                'preprocessor_config.json',
+            },
+            'clipseg-rd64': set(),
+            'clipseg-rd16': set(),
+            'clip-vit-b-16': {'open_clip_model.safetensors'},
+            'clip-vit-b-32': {'open_clip_model.safetensors'},
+        }
+        digests = [digest for source in store.SOURCES.values() for digest in source.sha256.values()]
+        assert all(re.fullmatch('[0-9a-f]{64}', digest) for digest in digests)
+        assert len(set(digests)) == len(digests)
 
     @pytest.mark.parametrize(
         ('status', 'code', 'remedy'),
@@ -209,7 +305,7 @@ class TestDamage:
         with pytest.raises(DownloadError, match=r'lacks preprocessor_config\.json; it has'):
             download(RD64)
         hub.files = {'README.md': b'read me'}
-        with pytest.raises(DownloadError, match=r'model\.safetensors or pytorch_model\.bin'):
+        with pytest.raises(DownloadError, match=r'json, weights \(model\.safetensors or the like'):
             download(RD64)
 
     @pytest.mark.parametrize('index', [{}, [], b'<html>', {'id': 'a/b'}])
@@ -229,6 +325,11 @@ class TestDamage:
         with pytest.raises(DownloadError, match='HF_HUB_OFFLINE is set'):
             download(RD64)
         assert not hub.requests
+        snapshot = cached_snapshot()
+        for name in ('config.json', 'preprocessor_config.json', 'pytorch_model.bin'):
+            (snapshot / name).write_text('{}')
+        with pytest.raises(DownloadError, match=rf'{snapshot / "pytorch_model.bin"} is used'):
+            download(RD64)
 
     def test_a_full_disk(self, hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
         usage = downloads.shutil.disk_usage('/')
@@ -302,6 +403,14 @@ class TestCommand:
         result = CliRunner().invoke(app, ['download', 'clipseg-rd65'])
         assert result.exit_code == 1
         assert "'clipseg-rd65' cannot be downloaded" in ' '.join(result.stderr.split())
+
+    def test_one_that_fails_does_not_keep_the_others(self, hub: FakeHub) -> None:
+        result = CliRunner().invoke(app, ['download', 'clipseg-rd65', 'a/b', 'clipseg-rd64'])
+        assert result.exit_code == 1
+        words = ' '.join(result.stderr.split())
+        assert "'clipseg-rd65' cannot be downloaded" in words
+        assert 'https://huggingface.co/a/b answered 404' in words
+        assert (RD64.folder / 'model.safetensors').read_bytes() == WEIGHTS
 
 
 class TestStore:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import fractions
 import json
 import os
+import pickle
+import stat
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 pytest.importorskip('transformers')
 
 import huggingface_models as theirs
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from tiny_models import CARD, make_model
 
 from clipseg_model.errors import CheckpointError
@@ -45,7 +50,85 @@ def to_bin(folder: Path, weights: Any) -> None:
     torch.save(weights, folder / 'pytorch_model.bin')
 
 
+def to_parts(folder: Path, count: int = 3, pickled: bool = False) -> None:
+    """Split the weights of a folder as ``save_pretrained(max_shard_size=...)`` does."""
+    weights = load_file(folder / 'model.safetensors')
+    (folder / 'model.safetensors').unlink()
+    stem, suffix = ('pytorch_model', 'bin') if pickled else ('model', 'safetensors')
+    places = {}
+    for number in range(count):
+        name = f'{stem}-{number + 1:05}-of-{count:05}.{suffix}'
+        part = dict(list(weights.items())[number::count])
+        places |= dict.fromkeys(part, name)
+        torch.save(part, folder / name) if pickled else save_file(part, folder / name)
+    index = {'metadata': {'total_size': 1}, 'weight_map': places}
+    (folder / f'{stem}.{suffix}.index.json').write_text(json.dumps(index))
+
+
 class TestVariants:
+    @pytest.mark.parametrize('pickled', [False, True])
+    def test_weights_in_parts(self, folder: Path, pickled: bool) -> None:
+        expected = load_huggingface(folder)[0]
+        to_parts(folder, pickled=pickled)
+        index = folder / ('pytorch_model.bin' if pickled else 'model.safetensors')
+        index = index.with_name(f'{index.name}.index.json')
+        for given in (folder, index):
+            model, card = load_checkpoint(given)
+            assert same(model, expected)
+            assert card.weights == index
+        part = next(folder.glob('*-00002-of-*'))
+        with pytest.raises(CheckpointError, match=r'one of several files.*give its folder'):
+            load_checkpoint(part)
+
+    def test_parts_as_transformers_writes_them(self, tmp_path: Path) -> None:
+        model = theirs.make()
+        whole = theirs.save(model, tmp_path / 'whole')
+        parts = theirs.save(model, tmp_path / 'parts')
+        (parts / 'model.safetensors').unlink()
+        model.save_pretrained(parts, max_shard_size='2MB')
+        assert len(list(parts.glob('model-*.safetensors'))) > 1
+        assert same(load_checkpoint(parts)[0], load_checkpoint(whole)[0])
+
+    @pytest.mark.parametrize('variant', ['fp16', 'bf16'])
+    @pytest.mark.parametrize('name', ['model.{}.safetensors', 'pytorch_model.{}.bin'])
+    def test_files_in_16_bits_under_their_own_names(
+        self, folder: Path, name: str, variant: str
+    ) -> None:
+        full = load_huggingface(folder)[0].state_dict()
+        dtype = torch.float16 if variant == 'fp16' else torch.bfloat16
+        weights = {
+            key: value.to(dtype) for key, value in load_file(folder / 'model.safetensors').items()
+        }
+        (folder / 'model.safetensors').unlink()
+        path = folder / name.format(variant)
+        torch.save(weights, path) if path.suffix == '.bin' else save_file(weights, path)
+        for given in (folder, path):
+            for key, value in load_checkpoint(given)[0].state_dict().items():
+                assert value.dtype == torch.float32
+                torch.testing.assert_close(value, full[key], rtol=1e-2, atol=1e-2)
+
+    def test_full_precision_is_preferred(self, folder: Path) -> None:
+        (folder / 'model.fp16.safetensors').write_bytes(b'not read')
+        (folder / 'model.safetensors.index.json').write_text('not read')
+        assert load_card(folder).weights == folder / 'model.safetensors'
+
+    @pytest.mark.parametrize('whole', [False, True], ids=['alone', 'beside a model'])
+    def test_an_adapter_is_to_be_merged(self, folder: Path, whole: bool) -> None:
+        (folder / 'adapter_config.json').write_text(
+            '{"peft_type": "LORA", "base_model_name_or_path": "CIDAS/clipseg-rd64-refined"}'
+        )
+        weights = folder / 'adapter_model.safetensors'
+        save_file({'base_model.lora_A.weight': torch.ones(2)}, weights)
+        if not whole:
+            (folder / 'model.safetensors').unlink()
+            (folder / 'config.json').unlink()
+        for given in (folder, weights):
+            for read in (load_checkpoint, load_card, load_towers):
+                with pytest.raises(
+                    CheckpointError, match=r'merge it first.*CIDAS/clipseg-rd64-refined.*merge_and'
+                ):
+                    read(given)
+
     def test_the_card(self, folder: Path) -> None:
         model, card = load_checkpoint(folder)
         assert (card.name, card.input_size, card.layers) == ('clipseg-tiny', 64, (0, 2, 3))
@@ -155,13 +238,34 @@ def split(folder: Path) -> None:
     (folder / 'model.safetensors.index.json').write_text('{}')
 
 
+def lose_a_part(folder: Path) -> None:
+    to_parts(folder)
+    (folder / 'model-00002-of-00003.safetensors').unlink()
+
+
+def lead_out(part: object) -> Callable[[Path], None]:
+    """An index whose part is not beside it."""
+
+    def damage(folder: Path) -> None:
+        (folder / 'model.safetensors').rename(folder.parent / 'stray.safetensors')
+        index = {'weight_map': {'logit_scale': part}}
+        (folder / 'model.safetensors.index.json').write_text(json.dumps(index))
+
+    return damage
+
+
 @pytest.mark.parametrize(
     ('damage', 'message'),
     [
         (remove('config.json'), r'no file .*config\.json'),
         (remove('preprocessor_config.json'), r'no preprocessor_config\.json.*save_pretrained'),
-        (remove('model.safetensors'), r'neither model\.safetensors nor pytorch_model\.bin'),
-        (split, 'split into several files'),
+        (remove('model.safetensors'), r'none of model\.safetensors, .*, pytorch_model\.bin'),
+        (split, 'names no files of weights'),
+        (lose_a_part, r"in 3 files that .*index\.json names, and 'model-00002-of-00003\.saf"),
+        (lead_out('../stray.safetensors'), r"1 files .*, and '\.\./stray\.safetensors' is not"),
+        (lead_out('model.safetensors.index.json'), 'is not beside it'),
+        (lead_out(''), "'' is not beside it"),
+        (lead_out(7), "'7' is not beside it"),
         (cut, 'damaged, or cut off'),
         (
             edit_weights(decoder__film_mul__bias=None),
@@ -227,8 +331,11 @@ class TestPickles:
                 return os.mkdir, (str(tmp_path / 'ran'),)
 
         to_bin(folder, {'decoder.film_mul.bias': Malicious()})
-        with pytest.raises(CheckpointError, match=r'refused.*could run code'):
+        with pytest.raises(
+            CheckpointError, match=r'refused.*asks for posix\.mkdir .*run code'
+        ) as got:
             load_checkpoint(folder)
+        assert 'weights_only' not in str(got.value)
         assert not (tmp_path / 'ran').exists()
         torch.load(folder / 'pytorch_model.bin', weights_only=False)
         assert (tmp_path / 'ran').exists(), 'the file would not have run code at all'
@@ -239,6 +346,43 @@ class TestPickles:
         path = folder / 'pytorch_model.bin'
         path.write_bytes(path.read_bytes()[:keep])
         with pytest.raises(CheckpointError, match='damaged'):
+            load_checkpoint(folder)
+
+    @pytest.mark.parametrize(
+        ('write', 'words'),
+        [
+            (
+                lambda path: torch.save(torch.nn.Linear(2, 2), path),
+                'torch.nn.modules.linear.Linear',
+            ),
+            (lambda path: torch.save({'a': np.float64(3)}, path), 'multiarray.scalar'),
+            (lambda path: torch.save({'a': fractions.Fraction(1)}, path), 'fractions.Fraction'),
+            (lambda path: torch.jit.script(torch.nn.Linear(2, 2)).save(path), 'state_dict() alone'),
+            (lambda path: tarfile.open(path, 'w').close(), 'damaged'),
+            (lambda path: path.write_bytes(pickle.dumps({'a': os.mkdir})), 'damaged'),
+            (lambda path: path.write_bytes(b'<html>not found</html>'), 'damaged'),
+        ],
+    )
+    @pytest.mark.filterwarnings('ignore')
+    def test_what_was_refused_is_named_and_no_advice_is_quoted(
+        self, folder: Path, write: Callable[[Path], None], words: str
+    ) -> None:
+        (folder / 'model.safetensors').unlink()
+        write(folder / 'pytorch_model.bin')
+        for read in (load_checkpoint, lambda path: load_towers(path / 'pytorch_model.bin', {})):
+            with pytest.raises(CheckpointError) as got:
+                read(folder)
+            assert words in str(got.value)
+            for advice in ('weights_only', 'safe_globals', 'torch.load', 'trust'):
+                assert advice not in str(got.value)
+
+    def test_weights_that_are_mostly_not_there(self, folder: Path) -> None:
+        """One value that is shown a million times must not take the memory of a million."""
+        to_bin(folder, {'decoder.film_mul.bias': torch.zeros(1).expand(1 << 40)})
+        with pytest.raises(CheckpointError, match='does not hold the values of decoder'):
+            load_checkpoint(folder)
+        torch.save({'decoder.film': torch.eye(3).to_sparse()}, folder / 'pytorch_model.bin')
+        with pytest.raises(CheckpointError, match='does not hold the values of decoder'):
             load_checkpoint(folder)
 
     @pytest.mark.parametrize(
@@ -256,6 +400,19 @@ class TestPickles:
 
 
 class TestWriting:
+    def test_others_may_read_it(self, folder: Path, tmp_path: Path) -> None:
+        model, card = load_checkpoint(folder)
+        for mask, mode in ((0o022, 0o644), (0o002, 0o664), (0o077, 0o600)):
+            before = os.umask(mask)
+            try:
+                save_huggingface(tmp_path / str(mode), model, card)
+                save_checkpoint(tmp_path / f'{mode}.safetensors', model, card.stored_fields())
+            finally:
+                os.umask(before)
+            files = [*(tmp_path / str(mode)).iterdir(), tmp_path / f'{mode}.safetensors']
+            assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {mode}
+            assert len(files) > 4
+
     def test_an_existing_folder_is_left_alone(self, folder: Path) -> None:
         model, card = load_checkpoint(folder)
         before = sorted(path.name for path in folder.iterdir())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import logging
 import os
 import shutil
@@ -18,7 +19,7 @@ from clipseg_model.errors import CheckpointError
 from clipseg_model.modeling.backbone import OpenClipBackbone
 from clipseg_model.modeling.clipseg import CLIPSeg, CLIPSegDecoder
 from clipseg_model.weights import store
-from clipseg_model.weights.checkpoints import load_checkpoint, save_checkpoint
+from clipseg_model.weights.checkpoints import load_checkpoint, load_towers, save_checkpoint
 from clipseg_model.weights.official import read_official
 
 GENUINE = 'rd16-uni.pth'
@@ -162,12 +163,41 @@ def test_towers_are_asked_for(path: Path) -> None:
 
 
 def test_downloaded_towers_are_found(path: Path, towers: Path) -> None:
-    folder = store.SOURCES[store.TOWERS].folder
+    folder = store.SOURCES[store.TOWERS[16]].folder
     folder.mkdir(parents=True)
     shutil.copy(towers, folder / 'open_clip_model.safetensors')
     found = load_checkpoint(path)[0].state_dict()
     expected = load_checkpoint(path, backbone_weights=towers)[0].state_dict()
     assert all(torch.equal(found[key], value) for key, value in expected.items())
+
+
+class TestPatchesOf32:
+    @pytest.fixture
+    def state(self) -> dict[str, torch.Tensor]:
+        return {**official(width=768, embed=512), 'trans_conv.weight': torch.rand(DIM, 1, 32, 32)}
+
+    def test_its_towers_are_asked_for(self, path: Path, state: dict[str, torch.Tensor]) -> None:
+        torch.save(state, path)
+        with pytest.raises(CheckpointError, match=r'patches of 32 px.*download clip-vit-b-32"'):
+            load_checkpoint(path)
+        torch.save({**state, 'trans_conv.weight': torch.rand(DIM, 1, 14, 14)}, path)
+        with pytest.raises(CheckpointError, match=r'patches of 14 px.*--towers') as got:
+            load_checkpoint(path)
+        assert 'clipseg download' not in str(got.value)
+
+    def test_it_gets_them(self, path: Path, state: dict[str, torch.Tensor]) -> None:
+        torch.save(state, path)
+        torch.manual_seed(0)
+        weights = OpenClipBackbone('ViT-B-32-quickgelu').model.state_dict()
+        source = store.SOURCES['clip-vit-b-32']
+        assert sum(value.numel() for value in weights.values()) == source.parameters
+        source.folder.mkdir(parents=True)
+        save_file(weights, source.folder / 'open_clip_model.safetensors')
+        model, _ = load_checkpoint(path)
+        assert model.backbone.patch_size == 32
+        assert torch.equal(model.backbone.model.visual.proj, weights['visual.proj'])  # type: ignore[attr-defined]
+        named = load_towers('clip-vit-b-32')
+        assert named.patch_size == 32
 
 
 @pytest.mark.parametrize(
@@ -224,7 +254,7 @@ def test_code_in_a_file_is_not_run(path: Path, tmp_path: Path) -> None:
             return os.mkdir, (str(tmp_path / 'ran'),)
 
     torch.save({**official(), 'film_mul.bias': Malicious()}, path)
-    with pytest.raises(CheckpointError, match=r'refused.*could run code'):
+    with pytest.raises(CheckpointError, match=r'refused.*asks for posix\.mkdir .*could run code'):
         load_checkpoint(path)
     assert not (tmp_path / 'ran').exists()
 
@@ -250,6 +280,10 @@ class TestGenuine:
         if not path.is_file():
             pytest.skip(f'{GENUINE} is not beside the checkout, in ../shared/data')
         return path
+
+    def test_it_is_the_published_one(self, genuine: Path, repository: Path) -> None:
+        digest = hashlib.sha256(genuine.read_bytes()).hexdigest()
+        assert f'`{GENUINE}` | `{digest}`' in (repository / 'docs/models.md').read_text()
 
     def test_it_loads_strictly(self, genuine: Path) -> None:
         tensors, options, unused = read_official(genuine)

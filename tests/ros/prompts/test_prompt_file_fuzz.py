@@ -1,0 +1,90 @@
+"""Damaged files of prompts: read, or refused with a PromptError; never else."""
+
+from __future__ import annotations
+
+import shutil
+import traceback
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from test_prompt_file import ENTRIES
+
+from clipseg_model.errors import ClipsegError
+from clipseg_ros.prompts.file import load_prompts, save_prompts
+from clipseg_ros.prompts.set import PromptSet
+from tests.mutations import guarded, lacked_memory, mutate_bytes, mutate_json
+
+BOMB = '\n'.join(
+    ['version: 1', 'a0: &a0 [x, x, x, x, x, x, x, x, x]']
+    + [f'a{n}: &a{n} [{", ".join([f"*a{n - 1}"] * 9)}]' for n in range(1, 10)]
+    + ['prompts: [*a9]']
+)
+"""A kilobyte that is a billion words once it is written out."""
+
+
+def check(path: Path, seed: str) -> bool:
+    """Read the prompts and set them as the node does; say whether they were taken."""
+    found: BaseException | None = None
+    try:
+        with guarded():
+            PromptSet().replace(load_prompts(path))
+    except BaseException as error:
+        found = error
+    told = '' if found is None else ''.join(traceback.format_exception(found))[-3000:]
+    assert found is None or isinstance(found, ClipsegError), f'{seed}: {told}'
+    assert not lacked_memory(found), f'{seed}: {told}'
+    assert len(str(found)) < 10_000, f'{seed}: a message that nobody reads'
+    return found is None
+
+
+@pytest.mark.parametrize('kind', ['bytes', 'fields', 'pictures'])
+def test_damaged_files(tmp_path: Path, kind: str) -> None:
+    whole = tmp_path / 'whole'
+    save_prompts(whole / 'prompts.yaml', ENTRIES)
+    text = (whole / 'prompts.yaml').read_bytes()
+    pictures = sorted(whole.glob('*.png'))
+    taken = 0
+    for seed in range(100):
+        rng = np.random.default_rng([*kind.encode(), seed])
+        folder = tmp_path / 'damaged'
+        shutil.copytree(whole, folder)
+        path = folder / 'prompts.yaml'
+        if kind == 'bytes':
+            path.write_bytes(mutate_bytes(text, rng))
+        elif kind == 'fields':
+            path.write_text(yaml.safe_dump(mutate_json(yaml.safe_load(text), rng)))
+        else:
+            picture = pictures[rng.integers(0, len(pictures))]
+            (folder / picture.name).write_bytes(mutate_bytes(picture.read_bytes(), rng))
+        before = sorted(entry.name for entry in folder.iterdir())
+        taken += check(path, f'{kind} {seed}')
+        assert sorted(entry.name for entry in folder.iterdir()) == before, seed
+        shutil.rmtree(folder)
+    assert taken < 95, 'the mutations do no damage'
+
+
+@pytest.mark.parametrize(
+    'text',
+    [
+        BOMB,
+        '[' * 10_000,
+        'version: 1\nprompts: [2001-99-99]',
+        'version: 1\nprompts: [0o99, 1_: _, 0x]',
+        'version: 1\nprompts:\n- ? [1, 2]\n  : 3',
+        'version: 1\nprompts:\n- {? {a: 1} : 3}',
+        'version: 1\nprompts: [!!python/object/apply:os.getcwd []]',
+        'version: 1\nprompts: &a [*a]',
+        'version: 1\nprompts: [{phrase: !!binary x, id: 1}]',
+        'version: 1\nprompts: [{id: ' + '9' * 5000 + '}]',
+        'version: 1\nprompts: [{phrase: mug, id: 99999999999999999999}]',
+        'version: 1\nprompts: [{phrase: mug, threshold: .nan}, {phrase: cup, weight: -.inf}]',
+        '\0',
+        '',
+    ],
+)
+def test_texts_that_are_traps(tmp_path: Path, text: str) -> None:
+    path = tmp_path / 'prompts.yaml'
+    path.write_text(text)
+    assert not check(path, text[:60])
