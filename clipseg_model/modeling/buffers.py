@@ -1,4 +1,4 @@
-"""Memory for large results."""
+"""Memory for large results, and the values that parameters and buffers start with."""
 
 from __future__ import annotations
 
@@ -25,3 +25,18 @@ def empty(*shape: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     memory = np.empty(size + ALIGNMENT, np.uint8)
     start = -memory.ctypes.data % ALIGNMENT
     return torch.from_numpy(memory[start : start + size]).view(dtype).view(shape)
+
+
+def noise(*shape: int) -> Tensor:
+    """Return what parameters without a rule of their own start with: normal noise of 0.02."""
+    # On the meta device, where models are only outlined, arithmetic imports sympy: 70 MB.
+    if torch.get_default_device().type == 'meta':
+        return torch.empty(shape)
+    return torch.randn(shape) * 0.02
+
+
+def identity(size: int) -> Tensor:
+    """Return the identity matrix, (size, size)."""
+    if torch.get_default_device().type == 'meta':
+        return torch.empty(size, size)
+    return torch.eye(size)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from clipseg_model.modeling.backbone import Backbone, build_backbone
 from clipseg_model.modeling.base import ImageFeatures, PromptFeatures, SegmentationModel
+from clipseg_model.modeling.buffers import noise
 from clipseg_model.modeling.clipseg import DecoderBlock, make_head
 from clipseg_model.modeling.clsclip_ablations import ChannelAttention, Guide, SpatialAttention
 
@@ -137,7 +138,7 @@ class ClsCLIP(SegmentationModel):
         self.guide = GUIDES[guidance](backbone.embed_dim, backbone.token_width, self.blocks)
         self.learned_tokens: Tensor | None = None
         if learned_tokens:
-            drawn = torch.randn(learned_tokens, backbone.token_width) * 0.02
+            drawn = noise(learned_tokens, backbone.token_width)
             self.learned_tokens = nn.Parameter(drawn)
         self.decoder = ClsCLIPDecoder(
             backbone.token_width, patch_size=backbone.patch_size, **decoder

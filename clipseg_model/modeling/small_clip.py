@@ -7,7 +7,6 @@ a small transformer. Both end in one embedding space of ``embed_dim`` dimensions
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,9 +15,11 @@ from tokenizers import BertWordPieceTokenizer
 from torch import Tensor, nn
 from torch.nn import functional
 
-from clipseg_model.errors import CheckpointError, PromptError
+from clipseg_model.errors import PromptError
 from clipseg_model.modeling.attention import attend
+from clipseg_model.modeling.buffers import identity, noise
 from clipseg_model.modeling.dense import Dense, convolve
+from clipseg_model.modeling.word_pieces import unpack_tokenizer
 
 # kernel, stride, expansion, output channels of EfficientNet-Lite0's blocks up to stride 16.
 _LITE0_BLOCKS = (
@@ -161,8 +162,8 @@ class TextTower(nn.Module):
         self.register_buffer('scale', torch.ones(word_dim))
         self.register_buffer('vocabulary', torch.zeros(vocabulary_bytes, dtype=torch.uint8))
         self.reduce = nn.Linear(word_dim, width)
-        self.start = nn.Parameter(torch.randn(width) * 0.02)
-        self.positions = nn.Parameter(torch.randn(max_pieces + 1, width) * 0.02)
+        self.start = nn.Parameter(noise(width))
+        self.positions = nn.Parameter(noise(max_pieces + 1, width))
         self.blocks = nn.ModuleList(PreNormBlock(width, width // 32) for _ in range(num_blocks))
         self.norm = nn.LayerNorm(width)
         self.proj = nn.Linear(width, embed_dim, bias=False)
@@ -176,18 +177,7 @@ class TextTower(nn.Module):
         """
         if self._tokenizer is None:
             packed = self.vocabulary.cpu().numpy().tobytes()
-            try:
-                # No more than a vocabulary has, whatever a damaged one would become.
-                pieces = zlib.decompressobj().decompress(packed, 1 << 24).decode().split('\n')
-                if '[UNK]' not in pieces or len(pieces) != len(self.table):
-                    raise ValueError(f'{len(pieces)} pieces for {len(self.table)} vectors')
-            except (zlib.error, ValueError) as error:
-                raise CheckpointError(
-                    f'The vocabulary in the weights is damaged ({error}): get the file anew'
-                ) from error
-            self._tokenizer = BertWordPieceTokenizer(
-                {piece: index for index, piece in enumerate(pieces)}, lowercase=True
-            )
+            self._tokenizer = unpack_tokenizer(packed, len(self.table))
         return self._tokenizer
 
     def tokenize(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
@@ -298,10 +288,10 @@ class SmallClip(nn.Module):
         self.feature_mean: Tensor
         self.whitening: Tensor
         self.register_buffer('feature_mean', torch.zeros(_STEM_CHANNELS))
-        self.register_buffer('whitening', torch.eye(_STEM_CHANNELS))
+        self.register_buffer('whitening', identity(_STEM_CHANNELS))
         self.stem_proj = Dense(_STEM_CHANNELS, width)
-        self.cls = nn.Parameter(torch.randn(width) * 0.02)
-        self.positions = nn.Parameter(torch.randn(1 + grid * grid, width) * 0.02)
+        self.cls = nn.Parameter(noise(width))
+        self.positions = nn.Parameter(noise(1 + grid * grid, width))
         self.blocks = nn.ModuleList(PreNormBlock(width, width // 32) for _ in range(num_blocks))
         self.norm = nn.LayerNorm(width)
         self.proj = nn.Linear(width, embed_dim, bias=False)

@@ -179,7 +179,8 @@ def open_source(
     if path.is_dir() or (path.is_file() and path.suffix.lower() in IMAGE_SUFFIXES):
         return FolderSource(path, size, loop)
     if path.is_file():
-        return CaptureSource(str(path), size, loop)
+        # Absolute: FFmpeg takes a:b.mp4 for an address.
+        return CaptureSource(str(path.absolute()), size, loop)
     raise SourceError(
         f'source {name!r} is neither {TABLETOP!r} nor a folder, picture, video or camera '
         '(/dev/video0, or 0) of this machine'
