@@ -128,7 +128,9 @@ def main(kind: str, samples: Path, scratch: Path, seed: int, count: int) -> None
             outcomes['read'] += 1
         signal.alarm(0)
         path.unlink(missing_ok=True)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # Not ru_maxrss, which begins with that of the process that started this one.
+    status = Path('/proc/self/status').read_text()
+    peak = int(status.partition('VmHWM:')[2].split()[0])
     print(json.dumps({**outcomes, 'peak_kb': peak}))
 
 
