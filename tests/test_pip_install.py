@@ -44,7 +44,9 @@ def wheel(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Path:
 def prefix(tmp_path_factory: pytest.TempPathFactory, wheel: Path) -> Path:
     """Where the packages, without what they depend on, were installed."""
     folder = tmp_path_factory.mktemp('prefix')
-    run([*PIP, 'install', '--no-deps', '--no-index', '--prefix', str(folder), str(wheel)], folder)
+    # Without --ignore-installed pip takes away the checkout that this environment points to.
+    options = ['--no-deps', '--no-index', '--ignore-installed', '--prefix', str(folder)]
+    run([*PIP, 'install', *options, str(wheel)], folder)
     return folder
 
 
