@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from clipseg_model.cli.edit_list import hidden_seconds
 from clipseg_model.errors import ImageError
 from clipseg_model.images import MAX_PIXELS, VIDEO_SUFFIXES
 
@@ -30,7 +31,7 @@ class Video:
     Attributes:
         rate: Frames per second, as far as they are regular.
         regular: Whether they are.
-        expected: How many frames there are by the header and by the packets of the file.
+        expected: How many frames there are to show by the header and the packets of the file.
 
     Raises:
         ImageError: It is no video, or its frames are too large.
@@ -58,6 +59,8 @@ class Video:
             start = opened.read(8)
         counts = start[4:] in _COUNTING or start[:4] == b'RIFF'
         self.expected = _expect(int(told) if 0 < told < 1e9 else 0, counts, packets, self.rate)
+        # Decoders need these frames for the next, and do not show them.
+        self.expected -= int(np.sum(packets < hidden_seconds(path) - 1e-3))
 
     def frames(self) -> Iterator[tuple[float, NDArray[np.uint8]]]:
         """Yield the time of each frame, seconds, and the frame, (H, W, 3) uint8 RGB.

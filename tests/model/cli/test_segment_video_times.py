@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from math import ceil
 from pathlib import Path
 
 import cv2
@@ -12,6 +13,7 @@ import small_videos
 from clipseg_command import segment, squeezed
 from numpy.typing import NDArray
 
+from clipseg_model.cli.edit_list import hidden_seconds
 from clipseg_model.cli.video_files import OverlayWriter, Video, count_frames
 from clipseg_model.errors import ImageError
 
@@ -188,3 +190,39 @@ def test_frames_of_too_many_pixels(work: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr('clipseg_model.cli.video_files.MAX_PIXELS', 10_000)
     with pytest.raises(ImageError, match='120 × 90 pixels, and at most 10000 are read'):
         Video(path)
+
+
+class TestTrimmedWithoutEncoding:
+    """Phones and `ffmpeg -c copy` keep the frames before the first that is shown."""
+
+    @staticmethod
+    def _trimmed(path: Path, frames: float) -> Path:
+        """Hide the first frames of a video of 20 at 10 per second, by its edit list."""
+        data = bytearray(small_videos.write(path, 'mp4v').read_bytes())
+        scale_at = data.index(b'mdhd') + 16
+        start_at = data.index(b'elst') + 16
+        ticks = round(int.from_bytes(data[scale_at : scale_at + 4], 'big') * frames / 10)
+        data[start_at : start_at + 4] = ticks.to_bytes(4, 'big')
+        path.write_bytes(data)
+        return path
+
+    @pytest.mark.parametrize('hidden', [0, 1, 2.5, 7])
+    def test_what_is_shown_is_all(self, checkpoint: Path, work: Path, hidden: float) -> None:
+        path = self._trimmed(work / 'v.mp4', hidden)
+        shown = len(small_videos.read(path))
+        assert shown == 20 - ceil(hidden)
+        result = segment(checkpoint, 'v.mp4', '-p', 'mug')
+        assert result.exit_code == 0, result.output
+        assert len(_lines('v.jsonl')) == shown
+
+    def test_what_is_cut_off_as_well_is_missed(self, work: Path) -> None:
+        whole = self._trimmed(work / 'v.mov', 7)
+        video = Video(whole)
+        assert (video.expected, len(list(video.frames()))) == (13, 13)
+
+    def test_a_damaged_list_hides_nothing(self, work: Path) -> None:
+        data = self._trimmed(work / 'v.mp4', 7).read_bytes()
+        start, list_at = data.index(b'moov') - 4, data.index(b'elst')
+        for end in range(start, list_at + 16, 3):
+            (work / 'd.mp4').write_bytes(data[start:end])
+            assert hidden_seconds(work / 'd.mp4') == 0, end - start
