@@ -8,9 +8,13 @@ import threading
 import time
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
+from huggingface_hub import constants
+
 COMMIT = '0123456789abcdef' * 2 + '01234567'
+WEIGHTS = bytes(range(256)) * 40
 LARGE = 1000
 """From this size on, files are in Git LFS and the index states their sha256."""
 
@@ -141,3 +145,13 @@ class FakeHub:
             self.stops -= 1
             content = content[: self.stop_after]
         self._send(request, status, headers, content)
+
+
+def cached_snapshot() -> Path:
+    """An empty snapshot of the repository in the cache of Hugging Face's own tools."""
+    base = Path(constants.HF_HUB_CACHE) / 'models--CIDAS--clipseg-rd64'
+    snapshot = base / 'snapshots' / COMMIT
+    snapshot.mkdir(parents=True)
+    (base / 'refs').mkdir()
+    (base / 'refs' / 'main').write_text(COMMIT)
+    return snapshot

@@ -8,51 +8,24 @@ import os
 import re
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_hub import COMMIT, FakeHub
+from fake_hub import COMMIT, WEIGHTS, FakeHub, cached_snapshot
 from huggingface_hub import constants
 from typer.testing import CliRunner
 
 from clipseg_model import registry
 from clipseg_model.cli.app import app
-from clipseg_model.errors import CheckpointError, DownloadError
+from clipseg_model.errors import DownloadError
 from clipseg_model.weights import download as downloads
 from clipseg_model.weights import store
 from clipseg_model.weights.download import download
 
 RD64 = store.SOURCES['clipseg-rd64']
-WEIGHTS = bytes(range(256)) * 40
 CHANGED = WEIGHTS[:-1] + b'x'
-
-
-@pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
-    served = FakeHub(
-        {
-            'config.json': b'{"model_type": "clipseg"}',
-            'preprocessor_config.json': b'{"size": 352}',
-            'model.safetensors': WEIGHTS,
-            'pytorch_model.bin': b'a pickle that nobody needs' * 100,
-            'README.md': b'read me',
-        }
-    )
-    # huggingface_hub reads HF_ENDPOINT and HF_HUB_OFFLINE when it is imported.
-    address = served.start()
-    template = constants.HUGGINGFACE_CO_URL_TEMPLATE.replace(constants.ENDPOINT, address)
-    monkeypatch.setattr(constants, 'ENDPOINT', address)
-    monkeypatch.setattr(constants, 'HUGGINGFACE_CO_URL_TEMPLATE', template)
-    monkeypatch.setattr(constants, 'HF_HUB_OFFLINE', False)
-    monkeypatch.setattr(time, 'sleep', lambda seconds: None)
-    for proxy in ('http_proxy', 'HTTP_PROXY', 'all_proxy', 'ALL_PROXY'):
-        monkeypatch.delenv(proxy, raising=False)
-    yield served
-    served.stop()
 
 
 def names(folder: Path) -> set[str]:
@@ -65,16 +38,6 @@ def fetched(hub: FakeHub) -> list[str]:
 
 def ranges(hub: FakeHub) -> list[str | None]:
     return [asked for path, asked in hub.requests if path.endswith('model.safetensors')]
-
-
-def cached_snapshot() -> Path:
-    """An empty snapshot of RD64 in the cache of Hugging Face's own tools."""
-    base = Path(constants.HF_HUB_CACHE) / 'models--CIDAS--clipseg-rd64'
-    snapshot = base / 'snapshots' / COMMIT
-    snapshot.mkdir(parents=True)
-    (base / 'refs').mkdir()
-    (base / 'refs' / 'main').write_text(COMMIT)
-    return snapshot
 
 
 class TestDownload:
@@ -411,37 +374,3 @@ class TestCommand:
         assert "'clipseg-rd65' cannot be downloaded" in words
         assert 'https://huggingface.co/a/b answered 404' in words
         assert (RD64.folder / 'model.safetensors').read_bytes() == WEIGHTS
-
-
-class TestStore:
-    def test_the_folder(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.delenv('CLIPSEG_MODELS')
-        monkeypatch.setenv('XDG_CACHE_HOME', '/somewhere')
-        assert RD64.folder == Path('/somewhere/clipseg/CIDAS--clipseg-rd64')
-        monkeypatch.delenv('XDG_CACHE_HOME')
-        assert store.models_folder() == Path.home() / '.cache' / 'clipseg'
-
-    def test_names(self) -> None:
-        assert store.source_of('clipseg-rd64') == store.source_of('CIDAS/clipseg-rd64') == RD64
-        other = store.source_of('somebody/clipseg-garden')
-        assert other is not None
-        assert other.url == 'https://huggingface.co/somebody/clipseg-garden'
-        for name in ('clipseg', 'a/b/c', '../b', '/a/b', '~/b', ''):
-            assert store.source_of(name) is None
-
-    def test_a_download_without_its_settings_is_none(self, hub: FakeHub) -> None:
-        download(RD64)
-        assert store.find_downloaded(RD64) == RD64.folder / 'model.safetensors'
-        (RD64.folder / 'config.json').unlink()
-        assert store.find_downloaded(RD64) is None
-        with pytest.raises(CheckpointError, match=r'clipseg download clipseg-rd64'):
-            store.required(RD64)
-
-    def test_the_cache_of_hugging_faces_own_tools(self) -> None:
-        snapshot = cached_snapshot()
-        for name in ('config.json', 'preprocessor_config.json'):
-            (snapshot / name).write_text('{}')
-        assert store.find_downloaded(RD64) is None
-        (snapshot / 'pytorch_model.bin').write_bytes(b'x')
-        assert store.find_downloaded(RD64) == snapshot / 'pytorch_model.bin'
-        assert registry.get_card('clipseg-rd64').present

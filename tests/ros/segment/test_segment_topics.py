@@ -394,8 +394,7 @@ def test_the_newest_frame_wins_under_load(camera: Camera) -> None:
         stamps.append(stamp_of(image))
         camera.publisher.publish(image)
         time.sleep(0.004)
-    last = stamps[-1]
-    wait_until(lambda: any(stamp_of(m) == last for m in list(camera.received['mask'])))
+    wait_until(lambda: any(stamp_of(m) == stamps[-1] for m in list(camera.received['mask'])))
     answered = [stamp_of(m) for m in camera.received['mask'] if stamp_of(m) in set(stamps)]
     assert answered == sorted(answered), 'in order'
     assert len(answered) <= 40
