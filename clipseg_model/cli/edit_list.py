@@ -20,11 +20,11 @@ def hidden_seconds(path: Path) -> float:
             head = 8
             if size == 1:
                 (size,), head = struct.unpack('>Q', file.read(8)), 16
+            if size < head:
+                break
             if kind == b'moov':
                 tracks = _boxes(file.read(min(size, 1 << 28) - head), b'trak')
                 return max(map(_hidden, tracks), default=0.0)
-            if size < head:
-                break
             file.seek(size - head, 1)
     return 0.0
 
@@ -45,14 +45,12 @@ def _boxes(data: bytes, *kinds: bytes) -> Iterator[bytes]:
 def _hidden(track: bytes) -> float:
     if not any(box[8:12] == b'vide' for box in _boxes(track, b'mdia', b'hdlr')):
         return 0.0
-    (header,) = _boxes(track, b'mdia', b'mdhd')
+    header = next(_boxes(track, b'mdia', b'mdhd'), b'')
     (scale,) = struct.unpack_from('>I', header, 20 if header[0] else 12)
-    first = [struct.unpack_from('>i', box, 12)[0] for box in _boxes(track, *_OFFSETS)]
+    offsets = (b'mdia', b'minf', b'stbl', b'ctts')
+    first = [struct.unpack_from('>i', box, 12)[0] for box in _boxes(track, *offsets)]
     starts = [
         struct.unpack_from('>q', box, 16)[0] if box[0] else struct.unpack_from('>i', box, 12)[0]
         for box in _boxes(track, b'edts', b'elst')
     ]
     return max(0, sum(starts[:1]) - sum(first[:1])) / max(scale, 1)
-
-
-_OFFSETS = (b'mdia', b'minf', b'stbl', b'ctts')

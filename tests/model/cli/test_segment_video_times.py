@@ -226,3 +226,9 @@ class TestTrimmedWithoutEncoding:
         for end in range(start, list_at + 16, 3):
             (work / 'd.mp4').write_bytes(data[start:end])
             assert hidden_seconds(work / 'd.mp4') == 0, end - start
+
+    @pytest.mark.parametrize('box', ['mdhd', 'hdlr', 'elst', 'trak', 'mdia'])
+    def test_a_box_that_is_not_there_hides_nothing(self, work: Path, box: str) -> None:
+        data = self._trimmed(work / 'v.mp4', 7).read_bytes()
+        (work / 'd.mp4').write_bytes(data.replace(box.encode(), b'free'))
+        assert hidden_seconds(work / 'd.mp4') == 0
