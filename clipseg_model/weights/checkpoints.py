@@ -173,10 +173,10 @@ def load_towers(path: str | Path, config: Mapping[str, Any] | None = None) -> Ba
     card = _card(_own_metadata(path), path)
     tensors = {key: value for key, value in read_tensors(path).items() if key.startswith(_BACKBONE)}
     whole = outline(card.config, len(tensors), path)
-    check_fit({key: value for key, value in whole.items() if key in tensors}, tensors, path)
+    wanted = {key: value for key, value in whole.items() if key.startswith(_BACKBONE)}
+    check_fit(wanted, tensors, path)
     towers = build_backbone(card.config['backbone'])
     assert isinstance(towers, nn.Module)
-    check_fit(_prefixed(towers), tensors, path)
     towers.load_state_dict({key[len(_BACKBONE) :]: value for key, value in tensors.items()})
     return towers
 
