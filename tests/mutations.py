@@ -87,23 +87,32 @@ class TooLong(BaseException):
 
 
 @contextmanager
-def guarded(seconds: float = 10, memory: int = 2 << 30) -> Iterator[None]:
-    """Raise TooLong after some seconds, and MemoryError beyond some bytes more than there are."""
+def time_limit(seconds: float) -> Iterator[None]:
+    """Raise TooLong after some seconds."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         raise TooLong(f'{seconds} s have passed')
 
     before = signal.signal(signal.SIGALRM, stop)
-    limits = resource.getrlimit(resource.RLIMIT_AS)
-    pages = int(Path('/proc/self/statm').read_text().split()[0])
-    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + memory, limits[1]))
     signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
-        resource.setrlimit(resource.RLIMIT_AS, limits)
         signal.signal(signal.SIGALRM, before)
+
+
+@contextmanager
+def guarded(seconds: float = 10, memory: int = 2 << 30) -> Iterator[None]:
+    """Raise TooLong after some seconds, and MemoryError beyond some bytes more than there are."""
+    limits = resource.getrlimit(resource.RLIMIT_AS)
+    pages = int(Path('/proc/self/statm').read_text().split()[0])
+    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + memory, limits[1]))
+    try:
+        with time_limit(seconds):
+            yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, limits)
 
 
 def lacked_memory(error: BaseException | None) -> bool:

@@ -5,10 +5,8 @@ from __future__ import annotations
 import random
 import resource
 import shutil
-import signal
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,30 +23,13 @@ from clipseg_ros.bag.reading import open_camera
 from clipseg_ros.bag.runner import BagOutput, BagRunner
 from clipseg_ros.errors import BagError
 from clipseg_ros.images.conversion import array_to_image
+from tests.mutations import time_limit
 
 INPUTS = 60
 """Of each of the kinds of bag."""
 
 EXTREMES = [0, 1, 0x7F, 0x80, 0xFF, 0xFFFF, 2**31 - 1, 2**31, 2**32 - 1, 2**62, 2**63, 2**64 - 1]
 SECONDS = 5
-
-
-class Hang(BaseException):
-    """Not an Exception: nothing in between may take it for a damaged file."""
-
-
-@contextmanager
-def time_limit(seconds: float) -> Iterator[None]:
-    def interrupt(*_: object) -> None:
-        raise Hang
-
-    previous = signal.signal(signal.SIGALRM, interrupt)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, previous)
 
 
 def mutated(data: bytes, chance: random.Random) -> bytes:
