@@ -1,6 +1,7 @@
 """Measure a model on held-out scenes of the tabletop world, as its users run it.
 
     python -m training.evaluate tabletop --data runs/tabletop --calibrate val --split test
+    python -m training.evaluate photos --help       photographs, each with its own vocabulary
     python -m training.evaluate data --help         any other data set
 
 Masks come from :class:`clipseg_model.Segmenter`, so preprocessing, threshold and presence are the
@@ -27,7 +28,7 @@ import training.evaluation.scripts as scripts
 from clipseg_model import Prompt, Segmenter
 from training.console import print_table, write_figures
 from training.datasets.tabletop import TabletopViews
-from training.evaluation import data_command
+from training.evaluation import data_command, photographs
 from training.metrics.classes import EMPTY_SHARE, absent_figures
 from training.metrics.pixels import BINS, PixelStatistics, intersection_and_union
 
@@ -180,6 +181,9 @@ def main() -> None:
     """Run the command line."""
     if sys.argv[1:2] == ['data']:
         data_command.main(sys.argv[2:])
+        return
+    if sys.argv[1:2] == ['photos']:
+        photographs.main(sys.argv[2:])
         return
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter

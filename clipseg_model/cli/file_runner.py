@@ -20,6 +20,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from clipseg_model.cli.camera import NewestFrames
 from clipseg_model.cli.video_files import OverlayWriter, Video
 from clipseg_model.errors import ImageError
 from clipseg_model.images import IMAGE_SUFFIXES, VIDEO_SUFFIXES, read_image
@@ -217,6 +218,48 @@ class FileRunner:
             names.append(name)
         return names
 
+    def run_camera(self, camera: NewestFrames) -> list[PromptSummary]:
+        """Segment a camera's newest frame again and again, until it ends or Ctrl-C.
+
+        Each time ``<camera>_overlay.png`` and ``<camera>_<prompt>_mask.png`` are replaced, and
+        ``<camera>.jsonl`` gets a line.
+
+        Args:
+            camera: The camera; it is closed.
+
+        Returns:
+            One summary a prompt; none if there was no frame.
+
+        Raises:
+            ClipsegError: The results cannot be written.
+        """
+        summaries: list[PromptSummary] = []
+        names = [f'{camera.name}_{part}_mask.png' for part in self._slugs]
+        target = self.output / f'{camera.name}.jsonl'
+        with closing(camera), target.open('wb') as lines:
+            try:
+                for number, (seconds, frame) in enumerate(camera.frames()):
+                    found = self.segmenter.segment(frame, self.prompts, self.threshold)
+                    for result, name in zip(found.results, names, strict=True):
+                        mask = result.mask.view(np.uint8) * np.uint8(255)
+                        _replace_image(self.output / name, mask)
+                    overlay = self._overlay(frame, found)
+                    _replace_image(self.output / f'{camera.name}_overlay.png', overlay)
+                    record = {
+                        'frame': number,
+                        'seconds': round(seconds, 3),
+                        'dropped': camera.dropped,
+                        **_record(found, names, self.min_area),
+                    }
+                    lines.write(_json(record))
+                    lines.flush()
+                    _count(summaries, found)
+            except KeyboardInterrupt:
+                pass
+            except OSError as error:
+                raise _unwritten(target, error) from error
+        return summaries
+
     def _overlay(self, image: NDArray[np.uint8], found: Segmentation) -> NDArray[np.uint8]:
         names = [
             f'{result.prompt.label}  {result.score:.2f}' + ('' if result.presence else '  absent')
@@ -292,6 +335,13 @@ def _write_image(path: Path, image: NDArray[np.uint8]) -> None:
     if not made:
         raise ImageError(f'{path} cannot be made: an image of shape {image.shape}')
     _write(path, data.tobytes())
+
+
+def _replace_image(path: Path, image: NDArray[np.uint8]) -> None:
+    """Write an image in one go: who looks at the file sees the old one or the new one."""
+    partial = path.with_name(f'.{path.name}')
+    _write_image(partial, image)
+    partial.replace(path)
 
 
 def _write(path: Path, data: bytes) -> None:

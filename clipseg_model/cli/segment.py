@@ -21,7 +21,7 @@ from clipseg_model.cli.options import (
     grouped,
 )
 from clipseg_model.cli.zoom_options import ZoomOptions
-from clipseg_model.errors import ClipsegError, PromptError, RegionError, ReuseError
+from clipseg_model.errors import ClipsegError, ImageError, PromptError, RegionError, ReuseError
 
 if TYPE_CHECKING:
     from clipseg_model.cli.file_runner import FileRunner, PromptSummary
@@ -180,11 +180,49 @@ class ResultOptions:
         return 1 if self.instances and self.min_area is None else self.min_area
 
 
+@dataclass(frozen=True)
+class InputOptions:
+    """What is looked at."""
+
+    inputs: Annotated[
+        list[Path] | None,
+        typer.Argument(help='Images, folders of images, or videos.', metavar='INPUT...'),
+    ] = None
+    camera: Annotated[
+        str | None,
+        typer.Option(
+            help='Segment a camera until Ctrl-C, in place of files: its number, or the path of a '
+            'video device. Newest frame only.',
+            metavar='DEVICE',
+        ),
+    ] = None
+
+    def __post_init__(self) -> None:
+        if not self.inputs and self.camera is None:
+            raise typer.BadParameter('name files, or give --camera 0', param_hint="'INPUT...'")
+
+    def find(self, reuse_below: float, frame_masks: bool) -> tuple[list[Path], int]:
+        """Return the files to segment and how many inputs are of no use, which are reported."""
+        from clipseg_model.cli.file_runner import find_files
+        from clipseg_model.images import VIDEO_SUFFIXES
+
+        if self.camera is not None:
+            if self.inputs or frame_masks:
+                raise ImageError('--camera is in place of files and --frame-masks: choose one')
+            return [], 0
+        files, problems = find_files(self.inputs or [])
+        for path, reason in problems:
+            report(path, reason)
+        if not files:
+            fail('There is nothing to segment')
+        if reuse_below and not any(path.suffix.lower() in VIDEO_SUFFIXES for path in files):
+            raise ReuseError('--reuse-below is for videos, and there is none: leave it out')
+        return files, len(problems)
+
+
 @grouped
 def segment(
-    inputs: Annotated[
-        list[Path], typer.Argument(help='Images, folders of images, or videos.', metavar='INPUT...')
-    ],
+    sources: InputOptions,
     prompts: PromptOptions,
     execution: ExecutionOptions,
     results: ResultOptions,
@@ -210,7 +248,7 @@ def segment(
             zoom=zoom.refiner(execution.device),
             reuse_below=execution.reuse_below,
         )
-        files, unusable = _find(inputs, execution.reuse_below)
+        files, unusable = sources.find(execution.reuse_below, results.frame_masks)
         segmenter = execution.load(settings)
         runner = FileRunner(
             segmenter,
@@ -221,27 +259,15 @@ def segment(
             least_area,
             colours,
         )
+        if sources.camera is not None:
+            _run_camera(runner, sources.camera)
+            return
     except ClipsegError as error:
         fail(str(error))
     failed = _run(runner, files) + unusable
     show_reuse(segmenter)
     if failed:
         fail(f'{failed} of {len(files) + unusable} inputs failed')
-
-
-def _find(inputs: list[Path], reuse_below: float) -> tuple[list[Path], int]:
-    """Return the files to segment and how many inputs are of no use, which are reported."""
-    from clipseg_model.cli.file_runner import find_files
-    from clipseg_model.images import VIDEO_SUFFIXES
-
-    files, problems = find_files(inputs)
-    for path, reason in problems:
-        report(path, reason)
-    if not files:
-        fail('There is nothing to segment')
-    if reuse_below and not any(path.suffix.lower() in VIDEO_SUFFIXES for path in files):
-        raise ReuseError('--reuse-below is for videos, and there is none: leave it out')
-    return files, len(problems)
 
 
 def _parse_box(text: str) -> tuple[int, int, int, int]:
@@ -254,13 +280,29 @@ def _parse_box(text: str) -> tuple[int, int, int, int]:
     return x, y, width, height
 
 
+def _run_camera(runner: FileRunner, device: str) -> None:
+    """Segment a camera until it ends or Ctrl-C, and print a table."""
+    from clipseg_model.cli.camera import NewestFrames
+
+    camera = NewestFrames(device)
+    err.print(f'Writing to {escape(str(runner.output))} until Ctrl-C.', soft_wrap=True)
+    table = _table()
+    _add_rows(table, Path(camera.name), runner.run_camera(camera))
+    out.print(table)
+
+
+def _table() -> Table:
+    table = Table()
+    for heading in ('file', 'prompt', 'score', 'present', 'area'):
+        table.add_column(heading, justify='left' if heading in ('file', 'prompt') else 'right')
+    return table
+
+
 def _run(runner: FileRunner, files: list[Path]) -> int:
     """Segment every file with a progress bar, and print a table; return how many failed."""
     from clipseg_model.cli.video_files import count_frames
 
-    table = Table()
-    for heading in ('file', 'prompt', 'score', 'present', 'area'):
-        table.add_column(heading, justify='left' if heading in ('file', 'prompt') else 'right')
+    table = _table()
     failed = 0
     with show_progress() as progress:
         task = progress.add_task('Segmenting', total=sum(map(count_frames, files)))

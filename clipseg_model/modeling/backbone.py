@@ -291,13 +291,17 @@ def build_backbone(config: Mapping[str, Any]) -> Backbone:
             from clipseg_model.modeling.small_clip import SmallClip
 
             return SmallClip(**arguments)
+        if kind == 'photo_clip':
+            from clipseg_model.modeling.photo_clip import PhotoClip
+
+            return PhotoClip(**arguments)
     except (TypeError, ValueError) as error:
         raise CheckpointError(
             f'The configuration of a {kind!r} backbone is wrong: {error}'
         ) from error
     raise CheckpointError(
-        f"A backbone's type must be 'open_clip' or 'small_clip', not {kind!r}: the checkpoint is "
-        'damaged or was written by a newer version'
+        f"A backbone's type must be 'open_clip', 'small_clip' or 'photo_clip', not {kind!r}: the "
+        'checkpoint is damaged or was written by a newer version'
     )
 
 

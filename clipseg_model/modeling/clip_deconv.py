@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from clipseg_model.modeling.backbone import Backbone, build_backbone
 from clipseg_model.modeling.base import ImageFeatures
-from clipseg_model.modeling.clipseg import FilmDecoding, PlainHead, pairs_that_fit
+from clipseg_model.modeling.clipseg import FilmDecoding, pairs_that_fit
+from clipseg_model.modeling.decoder import PlainHead
 
 
 class CLIPDeconvDecoder(nn.Module):

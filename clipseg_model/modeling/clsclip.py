@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from clipseg_model.modeling.backbone import Backbone, build_backbone
 from clipseg_model.modeling.base import ImageFeatures, PromptFeatures, SegmentationModel
 from clipseg_model.modeling.buffers import noise
-from clipseg_model.modeling.clipseg import DecoderBlock, make_head
 from clipseg_model.modeling.clsclip_ablations import ChannelAttention, Guide, SpatialAttention
+from clipseg_model.modeling.decoder import DecoderBlock, make_head
 
 PROMPT_CHUNK = 8
 """Pairs of image and prompt that pass the tower at once without gradients: bounds the memory."""

@@ -26,7 +26,8 @@ from clipseg_model.modeling.backbone import (
     token_grid,
 )
 from clipseg_model.modeling.base import ImageFeatures
-from clipseg_model.modeling.clipseg import CLIPSegDecoder, FilmDecoding, check_layers
+from clipseg_model.modeling.clipseg import FilmDecoding, check_layers
+from clipseg_model.modeling.decoder import CLIPSegDecoder
 
 
 class ImageNetViT(nn.Module):
@@ -144,7 +145,7 @@ class ViTSeg(FilmDecoding):
         image_tower: Gives the image's tokens.
         layers: Blocks of the ViT after which tokens are tapped, 0-based, ascending (official code:
             3, 6, 9).
-        **decoder: Options of :class:`~clipseg_model.modeling.clipseg.CLIPSegDecoder`.
+        **decoder: Options of :class:`~clipseg_model.modeling.decoder.CLIPSegDecoder`.
 
     Raises:
         ValueError: A layer does not exist, the layers are not ascending, or the patches of both

@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from clipseg_model.errors import CheckpointError
-from clipseg_model.modeling.clipseg import CLIPSegDecoder
+from clipseg_model.modeling.decoder import CLIPSegDecoder
 from clipseg_model.weights.files import check_fit, read_pickled
 
 logger = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ def read_official(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any], 
     Returns:
         The weights under this project's names (``decoder.…``); what they say of the decoder:
         ``token_width``, ``embed_dim``, ``patch_size``, ``num_layers`` and the options of
-        :class:`~clipseg_model.modeling.clipseg.CLIPSegDecoder`; and the names in the file that the
+        :class:`~clipseg_model.modeling.decoder.CLIPSegDecoder`; and the names in the file that the
         model does not use.
 
     Raises:

@@ -11,7 +11,8 @@ import torch
 import clipseg_model
 from clipseg_model import registry
 from clipseg_model.errors import CheckpointError, DeviceError, ModelNotFoundError
-from clipseg_model.modeling.clipseg import CLIPSegDecoder, build_clipseg
+from clipseg_model.modeling.clipseg import build_clipseg
+from clipseg_model.modeling.decoder import CLIPSegDecoder
 from clipseg_model.weights import store
 from clipseg_model.weights.untrained import UNTRAINED
 

@@ -237,7 +237,7 @@ def test_pickled_code_is_not_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ('config', 'message'),
     [
-        ({}, "'open_clip' or 'small_clip', not None"),
+        ({}, "'small_clip' or 'photo_clip', not None"),
         ({'type': 'resnet'}, "not 'resnet'"),
         ({'type': 'open_clip', 'depth': 3}, 'depth'),
         ({'type': 'small_clip'}, 'vocabulary_size'),

@@ -9,7 +9,9 @@ import torch
 from tiny_models import make_model, make_small_clip
 from torch import Tensor, nn
 
-from clipseg_model.modeling.clipseg import CLIPSeg, CLIPSegDecoder, ImageFeatures, build_clipseg
+from clipseg_model.modeling.base import ImageFeatures
+from clipseg_model.modeling.clipseg import CLIPSeg, build_clipseg
+from clipseg_model.modeling.decoder import CLIPSegDecoder
 
 PAPER = {'token_width': 768, 'embed_dim': 512, 'feedforward': 2048, 'patch_size': 16}
 

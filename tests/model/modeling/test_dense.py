@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from clipseg_model.modeling import onednn
 from clipseg_model.modeling.attention import ImageAttention, attend
 from clipseg_model.modeling.backbone import OpenClipBackbone
-from clipseg_model.modeling.clipseg import PlainHead, RefinedHead, upscale
+from clipseg_model.modeling.decoder import PlainHead, RefinedHead, upscale
 from clipseg_model.modeling.dense import ACTIVATIONS, Dense, FeedForward, convolve
 from clipseg_model.modeling.onednn import onednn_serves
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from clipseg_model.modeling.clipseg import CLIPSeg
+from clipseg_model.modeling.photo_clip import PhotoClip
 from clipseg_model.modeling.small_clip import SmallClip
 
 VOCABULARY = """[PAD] [UNK] [CLS] [SEP] a the mug red blue cup something to sit on drink from chair
@@ -62,4 +63,28 @@ def make_model(seed: int = 0, head: str = 'refined') -> CLIPSeg:
         # Random heads answer near 0 everywhere: stretch them, so that masks have both values.
         last = model.decoder.head.deconv2 if head == 'refined' else model.decoder.head.deconv
         last.weight *= 20
+    return model.eval()
+
+
+def make_photo_model(seed: int = 0) -> CLIPSeg:
+    """The same on towers that know photographs, with two names and random classes."""
+    small = make_small_clip(seed)
+    torch.manual_seed(seed)
+    options = {**small.config(), 'num_names': 3, 'num_members': 4, 'own_dim': 4, 'meaning_dim': 32}
+    options.pop('type')
+    towers = PhotoClip(**options, meaning_width=32, meaning_blocks=1)
+    text = towers.text
+    for name in ('vocabulary', 'table', 'scale'):
+        getattr(text, name).copy_(getattr(small.text, name))
+    towers.whitening.mul_(30)
+    towers.deep_whitening.mul_(30)
+    deep = towers.deep
+    deep.classes.copy_(torch.randint(-127, 128, deep.classes.shape, dtype=torch.int8))
+    meanings = torch.nn.functional.normalize(torch.randn(towers.names.shape), dim=-1)
+    towers.names.copy_((meanings * 127).round().to(torch.int8))
+    towers.name_scale.fill_(1 / 127)
+    towers.members.copy_(torch.tensor([[0, 5], [1, 7], [2, 5], [2, 7]], dtype=torch.int16))
+    model = CLIPSeg(towers, [0, 2], dim=16, num_heads=4, feedforward=32, head='refined')
+    for guide in model.decoder.guides:
+        torch.nn.init.normal_(guide.weight, std=0.3)
     return model.eval()

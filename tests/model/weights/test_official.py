@@ -17,7 +17,8 @@ from safetensors.torch import save_file
 from clipseg_model import create_model
 from clipseg_model.errors import CheckpointError
 from clipseg_model.modeling.backbone import OpenClipBackbone
-from clipseg_model.modeling.clipseg import CLIPSeg, CLIPSegDecoder
+from clipseg_model.modeling.clipseg import CLIPSeg
+from clipseg_model.modeling.decoder import CLIPSegDecoder
 from clipseg_model.weights import store
 from clipseg_model.weights.checkpoints import load_checkpoint, load_towers, save_checkpoint
 from clipseg_model.weights.official import read_official

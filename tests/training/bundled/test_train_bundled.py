@@ -1,0 +1,175 @@
+"""From photographs of one's own to a model: cache, train, resume, export, evaluate."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from clipseg_model import create_model
+from clipseg_model.modeling.clipseg import CLIPSeg
+from clipseg_model.modeling.photo_clip import PhotoClip
+from clipseg_model.weights.checkpoints import save_checkpoint
+from training import evaluate, export, train_bundled
+from training.bundled import cache_features
+from training.bundled.cached import Cache
+from training.bundled.crops import crop, paste
+from training.datasets.photographs import PhotographFile
+from training.datasets.samples import DataError
+
+WORDS = ('[PAD]', '[UNK]', '[CLS]', '[SEP]', 'a', 'the', 'photo', 'red', 'blue', 'box', 'ball')
+
+
+def write_photographs(folder: Path, count: int = 4, **changes: Any) -> Path:
+    """Grey pictures with a red box or a blue ball each, in COCO's instance format."""
+    images, annotations = [], []
+    rng = np.random.default_rng(0)
+    for number in range(count):
+        pixels = np.full((96, 128, 3), 128, np.uint8)
+        x, y = (int(v) for v in rng.integers(8, 48, 2))
+        name = number % 2
+        pixels[y : y + 40, x : x + 40] = (200, 20, 20) if name == 0 else (20, 20, 200)
+        Image.fromarray(pixels).save(folder / f'{number}.png')
+        images.append({'id': number, 'file_name': f'{number}.png', 'height': 96, 'width': 128})
+        corners = [x, y, x + 40, y, x + 40, y + 40, x, y + 40]
+        annotations.append(
+            {'id': number, 'image_id': number, 'category_id': name, 'segmentation': [corners]}
+        )
+    categories = [{'id': 0, 'name': 'red_box'}, {'id': 1, 'name': 'blue ball'}]
+    data = {'images': images, 'annotations': annotations, 'categories': categories, **changes}
+    path = folder / 'instances.json'
+    path.write_text(json.dumps(data))
+    return path
+
+
+@pytest.fixture(scope='module')
+def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model with random weights to start with."""
+    torch.manual_seed(0)
+    packed = zlib.compress('\n'.join(WORDS).encode())
+    towers = PhotoClip(
+        len(WORDS), len(packed), num_names=2, num_members=2, word_dim=8, own_dim=4,
+        meaning_dim=32, meaning_width=32, meaning_blocks=1, width=32, num_blocks=2,
+        embed_dim=16, text_width=32, text_blocks=1,
+    )  # fmt: skip
+    towers.text.vocabulary.copy_(torch.from_numpy(np.frombuffer(packed, np.uint8).copy()))
+    towers.text.table.random_(-127, 128)
+    towers.text.scale.fill_(1 / 64)
+    towers.names.random_(-20, 20)
+    towers.members.copy_(torch.tensor([[0, 3], [1, 8]]))
+    model = CLIPSeg(towers, [0, 1], dim=16, feedforward=32, head='refined')
+    path = tmp_path_factory.mktemp('start') / 'start.safetensors'
+    save_checkpoint(path, model, {'name': 'start', 'input_size': 96}, dtype=torch.float32)
+    return path
+
+
+def run(module: Any, monkeypatch: pytest.MonkeyPatch, *arguments: object) -> None:
+    monkeypatch.setattr('sys.argv', ['command', *map(str, arguments)])
+    module.main()
+
+
+def settings(folder: Path, start: Path, annotations: Path, iterations: int) -> Path:
+    path = folder / 'own.yaml'
+    values = {
+        'name': 'own', 'start': str(start), 'cache': str(folder / 'cache'),
+        'annotations': str(annotations), 'corpus': str(folder / 'corpus.pt'),
+        'sources': {'photos': 1.0}, 'iterations': iterations, 'batch': 2, 'texts': 2,
+        'warmup': 1, 'decay': 1, 'save_every': 2, 'window': 8, 'whole': 1, 'distil': 2,
+    }  # fmt: skip
+    path.write_text(yaml.safe_dump(values))
+    return path
+
+
+def test_own_photographs_make_a_model(
+    tmp_path: Path, start: Path, monkeypatch: pytest.MonkeyPatch, one_thread: None
+) -> None:
+    photos = tmp_path / 'photos'
+    photos.mkdir()
+    annotations = write_photographs(photos)
+    where = ['--annotations', annotations, '--images', photos]
+    for what in ('photos', 'supports'):
+        run(cache_features, monkeypatch, start, tmp_path / 'cache', what, *where)
+    torch.save(
+        {'texts': ['red box', 'blue ball'], 'vectors': torch.eye(32)[:2].half()},
+        tmp_path / 'corpus.pt',
+    )
+    output = tmp_path / 'run'
+    config = settings(tmp_path, start, annotations, 2)
+    run(train_bundled, monkeypatch, config, '--output', output)
+    with pytest.raises(SystemExit, match='--resume'):
+        run(train_bundled, monkeypatch, config, '--output', output)
+    config = settings(tmp_path, start, annotations, 4)
+    run(train_bundled, monkeypatch, config, '--output', output, '--resume')
+    state = torch.load(output / 'state.pt', weights_only=True)
+    assert state['iteration'] == 4
+
+    report, card_report = tmp_path / 'report.json', tmp_path / 'calibration.json'
+    plain, made = tmp_path / 'plain.safetensors', tmp_path / 'own.safetensors'
+    export.main([str(output), str(plain), '--input-size', '96'])
+    asked = ['photos', plain, *where, '--absent', 1]
+    run(evaluate, monkeypatch, *asked, '--calibrate', 0.9, '--output', card_report)
+    run(evaluate, monkeypatch, *asked, '--output', report, '--sheet', tmp_path / 'sheet.png')
+    figures = json.loads(report.read_text())
+    assert figures['photographs'] == 4
+    assert figures['names']['prompts'] == figures['absent']['prompts'] == 4
+    assert figures['image_prompts']['prompts'] == 4
+    assert set(figures['by_name']) == {'red box', 'blue ball'}
+    export.main(
+        [str(output), str(made), '--input-size', '96', '--evaluation', str(card_report),
+         '--evaluation', str(report)]
+    )  # fmt: skip
+    segmenter = create_model(made)
+    calibration = json.loads(card_report.read_text())['calibration']
+    assert segmenter.card.threshold == calibration['threshold']
+    assert segmenter.card.details['measured']
+    image = np.asarray(Image.open(photos / '0.png'))
+    assert segmenter.segment(image, ['red box']).results[0].probability.shape == (96, 128)
+
+
+def test_a_cache_of_other_weights_is_refused(tmp_path: Path) -> None:
+    (tmp_path / 'key.txt').write_text('other')
+    with pytest.raises(DataError, match='other weights'):
+        Cache(tmp_path, 'mine')
+    with pytest.raises(DataError, match='no complete cache'):
+        Cache(tmp_path / 'missing', 'mine')
+
+
+def test_files_that_teach_nothing_are_refused(tmp_path: Path) -> None:
+    path = write_photographs(tmp_path, annotations=[])
+    with pytest.raises(DataError, match='no masks'):
+        PhotographFile(path, tmp_path)
+    path = write_photographs(tmp_path, info={'vocabulary': {'': []}})
+    with pytest.raises(DataError, match='labels exhaustively'):
+        PhotographFile(path, tmp_path)
+    path.write_text('{}')
+    with pytest.raises(DataError, match="COCO's lists"):
+        PhotographFile(path, tmp_path)
+
+
+def test_what_is_pasted_covers_what_was_there(tmp_path: Path) -> None:
+    file = PhotographFile(write_photographs(tmp_path), tmp_path)
+    rng = np.random.default_rng(1)
+    for _ in range(8):
+        photo = crop(file.read(0), 96, rng, (0.8, 1.0))
+        before = photo.image.copy()
+        assert paste(photo, file.read(1), rng)
+        ball = photo.masks['blue ball']
+        assert (photo.image != before).any(-1)[ball].mean() > 0.9
+        assert photo.image[ball][:, 2].mean() > 150
+        if 'red box' in photo.masks:
+            assert not (photo.masks['red box'] & ball).any()
+        else:
+            assert 'red box' in photo.unknown
+
+
+def test_names_to_leave_out_are_neither_there_nor_absent(tmp_path: Path) -> None:
+    photo = PhotographFile(write_photographs(tmp_path), tmp_path).read(0, ['red box'])
+    assert photo.masks == {}
+    assert photo.vocabulary == ['blue ball']
