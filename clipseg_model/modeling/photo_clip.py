@@ -83,8 +83,8 @@ class MeaningTower(nn.Module):
         super().__init__()
         self.direct = nn.Linear(word_dim, dim)
         self.reduce = nn.Linear(word_dim, width)
-        self.start = nn.Parameter(torch.randn(width) * 0.02)
-        self.positions = nn.Parameter(torch.randn(pieces + 1, width) * 0.02)
+        self.start = nn.Parameter(noise(width))
+        self.positions = nn.Parameter(noise(pieces + 1, width))
         self.blocks = nn.ModuleList(PreNormBlock(width, width // 32) for _ in range(num_blocks))
         self.norm = nn.LayerNorm(width)
         self.proj = nn.Linear(width, dim, bias=False)
@@ -187,7 +187,7 @@ class PhotoClip(SmallClip):
         self.deep_mean: Tensor
         self.deep_whitening: Tensor
         self.register_buffer('deep_mean', torch.zeros(_DEEP_CHANNELS))
-        self.register_buffer('deep_whitening', torch.eye(_DEEP_CHANNELS))
+        self.register_buffer('deep_whitening', identity(_DEEP_CHANNELS))
         self.deep_proj = Dense(_DEEP_CHANNELS, self.token_width)
         self.embed_dim = own + meaning_dim
         self.proj = nn.Linear(self.token_width, self.embed_dim, bias=False)
