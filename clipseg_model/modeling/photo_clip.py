@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from clipseg_model.modeling.buffers import identity, noise
 from clipseg_model.modeling.dense import Dense, convolve
 from clipseg_model.modeling.small_clip import (
     PreNormBlock,
