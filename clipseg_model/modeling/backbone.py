@@ -288,11 +288,11 @@ def build_backbone(config: Mapping[str, Any]) -> Backbone:
         if kind == 'open_clip':
             return OpenClipBackbone(**arguments)
         if kind == 'small_clip':
-            from clipseg_model.modeling.small_clip import SmallClip
+            from clipseg_model.modeling.bundled.small_clip import SmallClip
 
             return SmallClip(**arguments)
         if kind == 'photo_clip':
-            from clipseg_model.modeling.photo_clip import PhotoClip
+            from clipseg_model.modeling.bundled.photo_clip import PhotoClip
 
             return PhotoClip(**arguments)
     except (TypeError, ValueError) as error:

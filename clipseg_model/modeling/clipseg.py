@@ -13,9 +13,9 @@ from torch import Tensor
 
 from clipseg_model.modeling.backbone import Backbone, build_backbone
 from clipseg_model.modeling.base import ImageFeatures, PromptFeatures, SegmentationModel
+from clipseg_model.modeling.bundled.guided import GuidedDecoder
+from clipseg_model.modeling.bundled.photo_clip import PhotoClip
 from clipseg_model.modeling.decoder import CLIPSegDecoder
-from clipseg_model.modeling.guided import GuidedDecoder
-from clipseg_model.modeling.photo_clip import PhotoClip
 
 CACHE_BYTES = 8 << 20
 """Of hidden activations decoded at once on a CPU: more no longer lies in its caches, and from

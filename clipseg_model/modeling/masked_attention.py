@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from clipseg_model.errors import PromptError
 from clipseg_model.modeling.backbone import OpenClipBackbone
-from clipseg_model.modeling.small_clip import SmallClip
+from clipseg_model.modeling.bundled.small_clip import SmallClip
 
 SCOPES = ('cls_last', 'cls', 'all')
 """What is restricted: the CLS token in the last block, in every block, or every token."""
@@ -68,8 +68,8 @@ def masked_attention(model: nn.Module, mask: Tensor, scope: str) -> Iterator[Non
     Meant for ``model.embed_images``. Outside tokens can then no longer influence the embedding at
     all (``all``), or not directly: in ``cls`` and ``cls_last`` they still speak to the tokens of
     the object, in every block but the last. In
-    :class:`~clipseg_model.modeling.small_clip.SmallClip` a convolutional stem has mixed pixels of
-    inside and outside before the transformer.
+    :class:`~clipseg_model.modeling.bundled.small_clip.SmallClip` a convolutional stem has mixed
+    pixels of inside and outside before the transformer.
 
     Args:
         model: A model or its towers.

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from clipseg_model.modeling.backbone import Backbone, OpenClipBackbone
 from clipseg_model.modeling.base import ImageFeatures, PromptFeatures, SegmentationModel
-from clipseg_model.modeling.small_clip import SmallClip
+from clipseg_model.modeling.bundled.small_clip import SmallClip
 from clipseg_model.runtime.base import Runtime, memory_guard
 from clipseg_model.runtime.tf32 import full_float32
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from clipseg_model.errors import ExportError
 from clipseg_model.modeling.backbone import OpenClipBackbone
 from clipseg_model.modeling.base import ImageFeatures, SegmentationModel
-from clipseg_model.modeling.small_clip import SmallClip
+from clipseg_model.modeling.bundled.small_clip import SmallClip
 from clipseg_model.runtime.base import require
 
 OPSET = 18

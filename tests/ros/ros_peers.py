@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
+from clipseg_model.modeling.bundled.small_clip import SmallClip
 from clipseg_model.modeling.clipseg import CLIPSeg
-from clipseg_model.modeling.small_clip import SmallClip
 from clipseg_model.weights.checkpoints import save_checkpoint
 from clipseg_ros.images.conversion import array_to_image
 from clipseg_ros.ros.child_process import ChildProcess

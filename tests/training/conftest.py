@@ -15,7 +15,7 @@ import torch._dynamo
 from accelerate.state import AcceleratorState
 from safetensors.torch import save_file
 
-from clipseg_model.modeling.small_clip import SmallClip
+from clipseg_model.modeling.bundled.small_clip import SmallClip
 from tabletop_world.language.phrases import grammar_words
 from tabletop_world.language.vocabulary import UNSEEN_WORDS
 from training.bundled.render_scenes import render_shard

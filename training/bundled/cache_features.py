@@ -37,7 +37,7 @@ SUPPORT_SIZE = 160
 TOP_CLASSES = 32
 SHARD = 250
 CROPS = {
-    'coco': 8,
+    'coco': 12,
     'pantry': 5,
     'clothing': 2,
     'tools': 1,

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from clipseg_model.modeling.bundled.photo_clip import CLASSES
+from clipseg_model.modeling.bundled.small_clip import TextTower
 from clipseg_model.modeling.clipseg import CLIPSeg
-from clipseg_model.modeling.photo_clip import CLASSES
-from clipseg_model.modeling.small_clip import TextTower
 from training.bundled.cached import CachedBatch
 from training.bundled.losses import Alignment, mask_loss
 

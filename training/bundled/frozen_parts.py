@@ -23,7 +23,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from wordfreq import zipf_frequency
 
-from clipseg_model.modeling.small_clip import Lite0Stem, SmallClip
+from clipseg_model.modeling.bundled.small_clip import Lite0Stem, SmallClip
 from training.bundled.inputs import normalise
 from training.datasets.tabletop import TabletopViews
 

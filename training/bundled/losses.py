@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from clipseg_model.modeling.bundled.small_clip import SmallClip
 from clipseg_model.modeling.clipseg import CLIPSeg
-from clipseg_model.modeling.small_clip import SmallClip
 from training.datasets.tabletop import (
     CATEGORY_CLASSES,
     COLOUR_CLASSES,

@@ -28,8 +28,8 @@ from torch import Tensor
 from torch.nn import functional
 from wordfreq import zipf_frequency
 
+from clipseg_model.modeling.bundled.photo_clip import CLASSES, DeepStage
 from clipseg_model.modeling.clipseg import build_clipseg
-from clipseg_model.modeling.photo_clip import CLASSES, DeepStage
 from clipseg_model.registry import load_model
 from clipseg_model.weights.checkpoints import save_checkpoint
 from training.bundled.frozen_parts import PHYSICAL_NOUNS, fold, word_table

@@ -8,8 +8,8 @@ import torch
 from tiny_models import make_small_clip
 from torch import Tensor, nn
 
+from clipseg_model.modeling.bundled.small_clip import SmallClip
 from clipseg_model.modeling.clsclip import ClsCLIP
-from clipseg_model.modeling.small_clip import SmallClip
 
 SMALL = {'dim': 16, 'feedforward': 32}
 WIDTH = 32

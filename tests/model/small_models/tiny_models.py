@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
+from clipseg_model.modeling.bundled.photo_clip import PhotoClip
+from clipseg_model.modeling.bundled.small_clip import SmallClip
 from clipseg_model.modeling.clipseg import CLIPSeg
-from clipseg_model.modeling.photo_clip import PhotoClip
-from clipseg_model.modeling.small_clip import SmallClip
 
 VOCABULARY = """[PAD] [UNK] [CLS] [SEP] a the mug red blue cup something to sit on drink from chair
 of left"""

@@ -14,7 +14,7 @@ from skimage import data
 from torch import Tensor, nn
 from torch.nn import functional
 
-from clipseg_model.modeling.small_clip import Lite0Stem, SmallClip
+from clipseg_model.modeling.bundled.small_clip import Lite0Stem, SmallClip
 from training.bundled.frozen_parts import physical_nouns, save, stem_weights
 from training.bundled.inputs import normalise
 

@@ -14,8 +14,8 @@ import yaml
 from PIL import Image
 
 from clipseg_model import create_model
+from clipseg_model.modeling.bundled.photo_clip import PhotoClip
 from clipseg_model.modeling.clipseg import CLIPSeg
-from clipseg_model.modeling.photo_clip import PhotoClip
 from clipseg_model.weights.checkpoints import save_checkpoint
 from training import evaluate, export, train_bundled
 from training.bundled import cache_features

@@ -10,8 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
+from clipseg_model.modeling.bundled.small_clip import SmallClip
 from clipseg_model.modeling.clipseg import CLIPSeg
-from clipseg_model.modeling.small_clip import SmallClip
 from clipseg_model.prompting.visual_prompt import METHODS, visual_prompt
 from clipseg_model.registry import create_model
 from clipseg_model.weights.checkpoints import save_checkpoint

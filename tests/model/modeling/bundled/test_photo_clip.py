@@ -8,8 +8,8 @@ from tiny_models import CARD, make_photo_model
 
 from clipseg_model.modeling.backbone import Backbone
 from clipseg_model.modeling.base import build_model
+from clipseg_model.modeling.bundled.photo_clip import CLASSES, DeepStage, PhotoClip
 from clipseg_model.modeling.clipseg import CLIPSeg
-from clipseg_model.modeling.photo_clip import CLASSES, DeepStage, PhotoClip
 from clipseg_model.weights.checkpoints import load_checkpoint, save_checkpoint
 
 

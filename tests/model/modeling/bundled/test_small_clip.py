@@ -9,8 +9,8 @@ from tiny_models import WORDS, make_small_clip
 
 from clipseg_model.errors import PromptError
 from clipseg_model.modeling.backbone import Backbone, build_backbone, interpolate_positions
+from clipseg_model.modeling.bundled.small_clip import Lite0Stem, SmallClip
 from clipseg_model.modeling.clipseg import CLIPSeg
-from clipseg_model.modeling.small_clip import Lite0Stem, SmallClip
 
 
 @pytest.fixture(autouse=True)

@@ -3,7 +3,7 @@
 Beside what :class:`SmallClip` has, the frozen EfficientNet-Lite0 runs on to stride 32 and to its
 1,000 ImageNet classes, at every place of the picture; and the text tower has a second half that
 reads a phrase as a sentence encoder (MiniLM) does. Phrase and classes meet in the decoder
-(:mod:`clipseg_model.modeling.guided`).
+(:mod:`clipseg_model.modeling.bundled.guided`).
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from clipseg_model.modeling.buffers import identity, noise
-from clipseg_model.modeling.dense import Dense, convolve
-from clipseg_model.modeling.small_clip import (
+from clipseg_model.modeling.bundled.small_clip import (
     PreNormBlock,
     SmallClip,
     TextTower,
     _Lite0Block,
 )
+from clipseg_model.modeling.dense import Dense, convolve
 
 # kernel, stride, expansion, output channels of EfficientNet-Lite0 after stride 16. The first
 # kernel is of 5 × 5 and has a row and a column of zeros in front, see _SameConv: stored with them,

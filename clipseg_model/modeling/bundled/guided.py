@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from clipseg_model.modeling.bundled.photo_clip import PhotoClip
 from clipseg_model.modeling.decoder import CLIPSegDecoder
 from clipseg_model.modeling.dense import Dense
-from clipseg_model.modeling.photo_clip import PhotoClip
 
 
 class GuidedDecoder(CLIPSegDecoder):

@@ -18,8 +18,8 @@ from torch.nn import functional
 from clipseg_model.errors import PromptError
 from clipseg_model.modeling.attention import attend
 from clipseg_model.modeling.buffers import identity, noise
+from clipseg_model.modeling.bundled.word_pieces import unpack_tokenizer
 from clipseg_model.modeling.dense import Dense, convolve
-from clipseg_model.modeling.word_pieces import unpack_tokenizer
 
 # kernel, stride, expansion, output channels of EfficientNet-Lite0's blocks up to stride 16.
 _LITE0_BLOCKS = (
