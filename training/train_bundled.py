@@ -91,10 +91,12 @@ def train(
         visual = iteration % settings.visual_every == 0
         texts = settings.texts + (not visual)
         batch = data.batch(settings.batch, texts, settings.window_at(iteration), visual, rng)
-        losses = module(batch, settings.word_noise, settings.word_dropout, settings.meaning_noise)
         rows = rng.integers(len(corpus['texts']), size=settings.distil)
         phrases = [corpus['texts'][row] for row in rows]
-        losses['distil'] = module.distil(phrases, corpus['vectors'][rows].float())
+        noises = settings.word_noise, settings.word_dropout, settings.meaning_noise
+        with torch.autocast('cpu', torch.bfloat16, enabled=settings.bf16):
+            losses = module(batch, *noises)
+            losses['distil'] = module.distil(phrases, corpus['vectors'][rows].float())
         total = sum((weights[name] * loss for name, loss in losses.items()), torch.tensor(0.0))
         if not torch.isfinite(total):
             raise RunError(f'the loss is not finite at iteration {iteration}: {losses}')

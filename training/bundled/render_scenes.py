@@ -24,8 +24,9 @@ from clipseg_model.atomic_files import write_atomically
 from tabletop_world.language.phrases import Phrase, absent, describe, describe_unseen_pairs
 from tabletop_world.language.vocabulary import UNSEEN_WORDS
 from tabletop_world.render.renderer import Renderer
-from tabletop_world.scenes.random_scenes import generate_scene
+from tabletop_world.scenes.random_scenes import SPLITS, generate_scene
 from tabletop_world.scenes.scene import Frame
+from tabletop_world.scenes.variation import sensor
 
 #: Phrases true of nothing in the view that are stored with it.
 ABSENT_PHRASES = 24
@@ -88,7 +89,8 @@ def render_shard(folder: Path, split: str, shard: int, scenes: int, size: int) -
                 if not record['present']:
                     continue
                 views.append(record)
-                rgb.append(frame.rgb)
+                varied = split == 'varied'
+                rgb.append(sensor(rng, frame.rgb) if varied else frame.rgb)
                 ids.append(frame.instances)
     np.save(folder / f'rgb_{shard:04d}.npy', np.stack(rgb))
     np.save(folder / f'ids_{shard:04d}.npy', np.stack(ids))
@@ -103,7 +105,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('output', type=Path, help='folder of the rendered splits')
-    parser.add_argument('--split', default='train', help='train, val, test or unseen_pairs')
+    parser.add_argument('--split', default='train', help=f'one of {", ".join(SPLITS)}')
     parser.add_argument('--scenes', type=int, required=True, help='number of scenes')
     parser.add_argument('--first-shard', type=int, default=0, help='shard to begin with')
     parser.add_argument('--shard-scenes', type=int, default=100, help='scenes a shard')

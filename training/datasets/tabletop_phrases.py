@@ -35,7 +35,7 @@ class TabletopSettings(StrictSettings):
     """What is read and drawn; the defaults are PhraseCut's: no negatives, no support images."""
 
     folder: Path = Field(description='of the rendered splits')
-    split: Literal['train', 'val', 'test', 'unseen_pairs'] = Field(
+    split: Literal['train', 'val', 'test', 'unseen_pairs', 'varied'] = Field(
         'train', description='its subfolder'
     )
     views: int | None = Field(None, gt=0, description='the first so many; all: null')
