@@ -2,7 +2,7 @@
 
     python -m training.export runs/own own.safetensors --calibrate
     python -m training.export runs/own hub/own --calibrate --empty 0.9 --evaluation test.json
-    python -m training.export runs/tabletop/train tabletop.safetensors --input-size 288
+    python -m training.export runs/train/tabletop_finish tabletop.safetensors --input-size 256
 
 An OUTPUT that ends in .safetensors is a checkpoint for clipseg, create_model and the node. Any
 other is a new folder for the hub: README.md with the model card and, where transformers has the

@@ -30,6 +30,7 @@ class NewestFrames:
     def __init__(self, device: str) -> None:
         self.name = f'camera{device}' if device.isdecimal() else Path(device).stem
         self.dropped = 0
+        self._endless = not Path(device).is_file()
         self._reader = cv2.VideoCapture(int(device) if device.isdecimal() else device)
         read, frame = self._reader.read()
         if not read:
@@ -57,11 +58,20 @@ class NewestFrames:
                 self._changed.notify()
 
     def frames(self) -> Iterator[tuple[float, NDArray[np.uint8]]]:
-        """Yield seconds since the start and the newest frame (H, W, 3) RGB, until it ends."""
+        """Yield seconds since the start and the newest frame (H, W, 3) RGB, until it ends.
+
+        Raises:
+            ImageError: It ended though it is no file: it was unplugged, or something took it.
+        """
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._frame is not None or self._ended)
                 frame, self._frame = self._frame, None
+            if frame is None and self._endless:
+                raise ImageError(
+                    f'The camera {self.name!r} gives no more pictures after '
+                    f'{time.monotonic() - self.began:.0f} s: was it unplugged?'
+                )
             if frame is None:
                 return
             seconds = time.monotonic() - self.began

@@ -116,7 +116,7 @@ def tiny(path: Path, root: Path) -> tuple[Settings, int]:
     config = yaml.safe_load(path.read_text())
     changes = make_data(config, root)
     if 'init_from' in config:
-        changes += ['init_from=tabletop', 'prompts={size: 64}']
+        changes += ['init_from=everyday', 'prompts={size: 64}']
     else:
         overrides = json.dumps(TINY_BACKBONE)
         changes += ['towers=random', f'model.backbone.overrides={overrides}', 'prompts.size=64']
@@ -184,7 +184,7 @@ def full_size(path: Path, root: Path) -> Settings:
         changes += ['data.sbd=null']
     changes += ['epochs=null', 'iterations=2', 'batch_size=2', 'validation.every=2']
     changes += ['validation.samples=2', 'mixed_precision=bf16', 'workers=0', 'save_every=1']
-    init_from = 'tabletop' if 'init_from' in config else None
+    init_from = 'everyday' if 'init_from' in config else None
     return load_settings(path, [*changes, 'log_every=1'], init_from=init_from)
 
 

@@ -10,6 +10,7 @@ from clipseg_command import segment, squeezed
 from numpy.typing import NDArray
 
 from clipseg_model.cli.camera import NewestFrames
+from clipseg_model.errors import ImageError
 
 
 def test_the_newest_frames_until_it_ends(checkpoint: Path, video: Path) -> None:
@@ -44,3 +45,16 @@ def test_what_is_no_camera(checkpoint: Path, photo: Path) -> None:
     result = segment(checkpoint, photo, '--camera', '0', '-p', 'mug')
     assert result.exit_code == 1
     assert '--camera is in place of files' in squeezed(result.stderr)
+
+
+def test_a_camera_that_goes_away_is_a_failure(
+    checkpoint: Path, video: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Path, 'is_file', lambda self: False)
+    camera = NewestFrames(str(video))
+    monkeypatch.undo()
+    try:
+        with pytest.raises(ImageError, match='no more pictures.*unplugged'):
+            list(camera.frames())
+    finally:
+        camera.close()

@@ -75,13 +75,14 @@ def run(module: Any, monkeypatch: pytest.MonkeyPatch, *arguments: object) -> Non
     module.main()
 
 
-def settings(folder: Path, start: Path, annotations: Path, iterations: int) -> Path:
+def settings(folder: Path, start: Path, annotations: Path, iterations: int, **changes: Any) -> Path:
     path = folder / 'own.yaml'
     values = {
         'name': 'own', 'start': str(start), 'cache': str(folder / 'cache'),
         'annotations': str(annotations), 'corpus': str(folder / 'corpus.pt'),
         'sources': {'photos': 1.0}, 'iterations': iterations, 'batch': 2, 'texts': 2,
         'warmup': 1, 'decay': 1, 'save_every': 2, 'window': 8, 'whole': 1, 'distil': 2,
+        **changes,
     }  # fmt: skip
     path.write_text(yaml.safe_dump(values))
     return path
@@ -105,7 +106,7 @@ def test_own_photographs_make_a_model(
     run(train_bundled, monkeypatch, config, '--output', output)
     with pytest.raises(SystemExit, match='--resume'):
         run(train_bundled, monkeypatch, config, '--output', output)
-    config = settings(tmp_path, start, annotations, 4)
+    config = settings(tmp_path, start, annotations, 4, bf16=True)
     run(train_bundled, monkeypatch, config, '--output', output, '--resume')
     state = torch.load(output / 'state.pt', weights_only=True)
     assert state['iteration'] == 4
