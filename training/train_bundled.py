@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from clipseg_model.errors import ClipsegError
+from clipseg_model.errors import ClipsegError, PromptError
 from clipseg_model.registry import load_model
 from training.bundled.cache_features import feature_key
 from training.bundled.cached import CachedData
@@ -27,6 +27,7 @@ from training.bundled.cached_settings import CachedSettings, load_cached_setting
 from training.bundled.cached_training import CachedTraining
 from training.bundled.optimizers import RunState
 from training.datasets.photographs import PhotographFile
+from training.datasets.samples import DataError
 from training.loop.run_folder import RunError, RunFolder
 
 LOG_EVERY = 25
@@ -38,7 +39,8 @@ def begin(settings: CachedSettings) -> tuple[CachedTraining, CachedData]:
 
     Raises:
         RunError: The model to start with has no frozen features that could be cached.
-        DataError: A cache is missing or of another model, or a vocabulary is unknown.
+        DataError: A cache is missing or of another model, a vocabulary is unknown, or the text
+            tower cannot read a name.
     """
     model: Any = load_model(settings.start)[0]
     if not hasattr(model.backbone, 'deep'):
@@ -47,6 +49,15 @@ def begin(settings: CachedSettings) -> tuple[CachedTraining, CachedData]:
             'stage to stride 32: make a start with python -m training.bundled.towers'
         )
     file = PhotographFile(settings.annotations, settings.annotations.parent)
+    for source, names in file.vocabulary.items():
+        try:
+            for name in names:
+                model.backbone.text.tokenize([name])
+        except PromptError as error:
+            raise DataError(
+                f'{settings.annotations}: the name {name!r} of the source {source!r} cannot be '
+                f'trained ({error}): rename the category'
+            ) from error
     key = feature_key(model.backbone)
     data = CachedData(settings.cache, settings.sources, file.vocabulary, settings.views, key)
     for part in (model.backbone.stem, model.backbone.deep):

@@ -54,7 +54,7 @@ def test_a_camera_that_goes_away_is_a_failure(
     camera = NewestFrames(str(video))
     monkeypatch.undo()
     try:
-        with pytest.raises(ImageError, match='no more pictures.*unplugged'):
+        with pytest.raises(ImageError, match=r'no more pictures.*unplugged'):
             list(camera.frames())
     finally:
         camera.close()

@@ -174,3 +174,13 @@ def test_names_to_leave_out_are_neither_there_nor_absent(tmp_path: Path) -> None
     photo = PhotographFile(write_photographs(tmp_path), tmp_path).read(0, ['red box'])
     assert photo.masks == {}
     assert photo.vocabulary == ['blue ball']
+
+
+def test_a_name_that_the_text_tower_cannot_read_is_refused(
+    tmp_path: Path, start: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_photographs(tmp_path)
+    path.write_text(path.read_text().replace('blue ball', '\u7403'))
+    config = settings(tmp_path, start, path, 2)
+    with pytest.raises(SystemExit, match='the name .\u7403. of the source .* rename the category'):
+        run(train_bundled, monkeypatch, config, '--output', tmp_path / 'run')
