@@ -24,11 +24,10 @@ import numpy as np
 from rich.console import Console
 from tqdm import tqdm
 
-import training.evaluation.scripts as scripts
 from clipseg_model import Prompt, Segmenter
 from training.console import print_table, write_figures
 from training.datasets.tabletop import TabletopViews
-from training.evaluation import data_command, photographs
+from training.evaluation import data_command, photographs, scripts
 from training.metrics.classes import EMPTY_SHARE, absent_figures
 from training.metrics.pixels import BINS, PixelStatistics, intersection_and_union
 

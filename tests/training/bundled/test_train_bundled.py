@@ -182,5 +182,5 @@ def test_a_name_that_the_text_tower_cannot_read_is_refused(
     path = write_photographs(tmp_path)
     path.write_text(path.read_text().replace('blue ball', '\u7403'))
     config = settings(tmp_path, start, path, 2)
-    with pytest.raises(SystemExit, match='the name .\u7403. of the source .* rename the category'):
+    with pytest.raises(SystemExit, match=r'the name .\u7403. of the source .* rename the category'):
         run(train_bundled, monkeypatch, config, '--output', tmp_path / 'run')
