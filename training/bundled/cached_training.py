@@ -12,7 +12,7 @@ from clipseg_model.modeling.bundled.photo_clip import CLASSES
 from clipseg_model.modeling.bundled.small_clip import TextTower
 from clipseg_model.modeling.clipseg import CLIPSeg
 from training.bundled.cached import CachedBatch
-from training.bundled.losses import Alignment, mask_loss
+from training.bundled.losses import Alignment, mask_loss, presence_loss
 
 
 def dense(likely: Tensor, classes: Tensor) -> Tensor:
@@ -87,4 +87,5 @@ class CachedTraining(nn.Module):
         )
         weight = batch.known.float()
         patch = (pixelwise.mean(2) * weight).sum() / weight.sum().clamp(min=1)
-        return {'bce': bce, 'dice': dice, 'patch': patch, **losses}
+        presence = presence_loss(logits, batch.masks, batch.known)
+        return {'bce': bce, 'dice': dice, 'patch': patch, 'presence': presence, **losses}

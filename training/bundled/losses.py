@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from clipseg_model.calibration import TOP_PIXELS, TOP_SHARE
 from clipseg_model.modeling.bundled.small_clip import SmallClip
 from clipseg_model.modeling.clipseg import CLIPSeg
 from training.datasets.tabletop import (
@@ -99,6 +102,28 @@ def noisy_words(words: Tensor, noise: float, dropout: float, generator: torch.Ge
     drawn = torch.randn(words.shape, generator=generator).to(words)
     keep = torch.rand(words.shape[:2], generator=generator).to(words) >= dropout
     return (words + noise * drawn) * keep.unsqueeze(2)
+
+
+def presence_loss(logits: Tensor, masks: Tensor, known: Tensor) -> Tensor:
+    """Cross-entropy of the score that tells whether a thing is there at all.
+
+    The score is that of :func:`clipseg_model.calibration.top_scores`, but for a thing that is
+    there its pixels alone count: what is bright elsewhere must not pass for it.
+
+    Args:
+        logits: (B, P, S, S).
+        masks: Truth, bool (B, P, S, S).
+        known: bool (B, P); false where there is no such prompt.
+    """
+    flat, truth = logits.flatten(2), masks.flatten(2)
+    there = truth.any(2)
+    outside = there.unsqueeze(2) & ~truth
+    count = min(flat.shape[2], max(TOP_PIXELS, math.ceil(TOP_SHARE * flat.shape[2])))
+    top = flat.masked_fill(outside, -30.0).topk(count, dim=2, sorted=False).values
+    score = top.sigmoid().mean(2).clamp(1e-4, 1 - 1e-4)
+    loss = -torch.where(there, score, 1 - score).log()
+    weight = known.to(score.dtype)
+    return (loss * weight).sum() / weight.sum().clamp(min=1)
 
 
 class TokenClasses(nn.Module):

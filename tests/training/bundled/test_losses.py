@@ -5,7 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from training.bundled.losses import Alignment, TokenClasses, mask_loss, noisy_words
+from training.bundled.losses import (
+    Alignment,
+    TokenClasses,
+    mask_loss,
+    noisy_words,
+    presence_loss,
+)
 from training.datasets.tabletop import NO_CLASS
 
 
@@ -89,3 +95,23 @@ def test_word_dropout_blanks_whole_pieces():
     blank = (dropped == 0).all(2)
     assert ((dropped == 1).all(2) | blank).all()
     assert blank.float().mean().item() == pytest.approx(0.3, abs=0.05)
+
+
+def test_presence_counts_what_is_bright_on_the_thing_alone() -> None:
+    logits = torch.full((1, 3, 64, 64), -4.0)
+    logits[0, :2, :8, :8] = 5.0
+    masks = torch.zeros(1, 3, 64, 64, dtype=torch.bool)
+    masks[0, 0, :8, :8] = True
+    masks[0, 1, 32:, 32:] = True
+
+    def loss(*prompts: int) -> float:
+        known = torch.zeros(1, 3, dtype=torch.bool)
+        known[0, list(prompts)] = True
+        return float(presence_loss(logits, masks, known))
+
+    found, elsewhere, absent = loss(0), loss(1), loss(2)
+    assert found < 0.02
+    assert elsewhere > 3.5
+    assert absent < 0.03
+    assert loss(0, 1) == pytest.approx((found + elsewhere) / 2)
+    assert loss() == 0
