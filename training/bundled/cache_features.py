@@ -26,6 +26,7 @@ from tqdm import tqdm
 
 from clipseg_model.prompting.visual_prompt import visual_prompt
 from clipseg_model.registry import load_model
+from tabletop_world.scenes.variation import sensor
 from training.bundled.crops import background, crop, paste
 from training.datasets.photographs import Photograph, PhotographFile, held_out, training_numbers
 from training.datasets.tabletop import TabletopViews
@@ -182,10 +183,14 @@ def supports(
             yield image, [], {'photo': photo.name, 'name': name}
 
 
-def view_samples(views: TabletopViews) -> Iterator[tuple[Any, list[Any], dict[str, Any]]]:
-    """Yield rendered views; their masks stay in their own files."""
+def view_samples(
+    views: TabletopViews, seed: int
+) -> Iterator[tuple[Any, list[Any], dict[str, Any]]]:
+    """Yield rendered views, half of them as a cheap sensor does; masks stay in files."""
+    rng = np.random.default_rng(seed)
     for view in tqdm(range(len(views)), desc='views', mininterval=10):
-        yield np.array(views.rgb(view)), [], {'view': view}
+        rgb = np.array(views.rgb(view))
+        yield sensor(rng, rgb) if rng.random() < 0.5 else rgb, [], {'view': view}
 
 
 def view_supports(
@@ -225,7 +230,7 @@ def main() -> None:
     out = args.output
     if args.what == 'views':
         views = TabletopViews(args.views)
-        print(write_shards(out / 'views', backbone, view_samples(views)))
+        print(write_shards(out / 'views', backbone, view_samples(views, args.seed)))
         made = view_supports(views, 1200, args.seed)
         print(write_shards(out / 'view_supports', backbone, made, pooled=True))
         return

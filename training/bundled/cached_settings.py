@@ -19,7 +19,7 @@ class CachedWeights(StrictSettings):
     bce: float = 4.0
     dice: float = 1.0
     patch: float = 1.0
-    presence: float = 0.5
+    presence: float = 0.1
     support: float = 0.2
     distil: float = 1.0
 
