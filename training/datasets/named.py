@@ -24,6 +24,7 @@ from training.datasets.samples import (
     SampleSource,
     StrictSettings,
     Support,
+    check_phrase,
 )
 
 
@@ -71,7 +72,14 @@ class NamedSamples(SampleSource):
 
         Raises:
             DataError: There is none, or negatives are asked for and there is one class.
+            BadRecord: A name is too long for the text tower, and broken records are raised.
         """
+        sound = set()
+        for number in sorted({number for _, number in items}):
+            with self.problems.counted():
+                check_phrase(names[number], f'{where}, class {number},')
+                sound.add(number)
+        items = [item for item in items if item[1] in sound]
         if not items:
             raise DataError(f'{where} has no sample; {self.problems.summary()}'.rstrip('; '))
         self.items, self.names = list(items), names

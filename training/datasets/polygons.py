@@ -43,6 +43,30 @@ def polygon_mask(
     return mask
 
 
+def shows_pixel(polygons: Iterable[NDArray[np.float64]], height: int, width: int) -> bool:
+    """Return whether :func:`polygon_mask` (``points``) would be on anywhere, mostly in less time.
+
+    One row through the middle of a polygon nearly always says so; if none does, all are filled.
+    """
+    listed = list(polygons)
+    return any(_row_shows(points, height, width) for points in listed) or bool(
+        polygon_mask(listed, height, width).any()
+    )
+
+
+def _row_shows(points: NDArray[np.float64], height: int, width: int) -> bool:
+    """Return whether a polygon has a pixel on in the row through its middle."""
+    if not len(points):
+        return False
+    y, ends_y = points[:, 1], np.roll(points[:, 1], -1)
+    row = float(np.clip(np.round((y.min() + y.max()) / 2), 0, height - 1))
+    crosses = (y <= row) != (ends_y <= row)
+    start, end = points[crosses], np.roll(points, -1, axis=0)[crosses]
+    x = start[:, 0] + (row - start[:, 1]) / (end[:, 1] - start[:, 1]) * (end[:, 0] - start[:, 0])
+    reach = np.clip(np.ceil(np.sort(x)), 0, width)
+    return bool((reach[1::2] > reach[::2]).any())
+
+
 def _points_inside(points: NDArray[np.float64], height: int, width: int) -> NDArray[np.bool_]:
     """Fill one polygon as scikit-image's polygon2mask does, which is too slow for training."""
     ends = np.roll(points, -1, axis=0)
