@@ -42,6 +42,7 @@ TITLES = {
     'miou_samples': 'mIoU over samples',
     'miou_classes': 'mIoU over classes',
     'ap': 'AP',
+    'ap_published': 'AP (as published)',
     'calibration_error': 'calibration error',
     'presence_auroc': 'presence AUROC',
 }
