@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,6 +22,7 @@ from pydantic import Field, field_validator, model_validator
 from training.datasets.phrasecut_files.arrays import Groups, SamplePhrases
 from training.datasets.phrasecut_files.index import TYPES, SplitIndex, open_splits, part_of
 from training.datasets.phrasecut_files.records import EMPTY
+from training.datasets.phrasecut_files.subsets import Ranks, Structure
 from training.datasets.polygons import Rasteriser, polygon_fault, polygon_mask
 from training.datasets.removal import read_removal
 from training.datasets.samples import (
@@ -169,6 +170,19 @@ class PhraseCut(SampleSource):
         listed = tuple(attributes.split('\n')) if attributes else ()
         return Structure(names, listed, relations, instances, TYPES[kind])
 
+    @cached_property
+    def ranks(self) -> Ranks:
+        """Return how frequent categories and attributes are, or raise DataError."""
+        return Ranks.read(self.settings.folder)
+
+    def subsets(self, index: int, share: float) -> list[str]:
+        """Return the publisher's subsets of a sample whose region fills this share, 0…1.
+
+        Raises:
+            DataError: ``name_att_rel_count.json`` is missing or of another layout.
+        """
+        return self.ranks.subsets(self.structure(index), share)
+
     def _sound(self, images: NDArray[np.int64], numbers: NDArray[np.int32]) -> NDArray[np.int64]:
         """Return the records that are samples; broken ones are raised or counted."""
         settings = self.settings
@@ -293,17 +307,6 @@ class PhraseCut(SampleSource):
                     f'task {self._key(other)} shows no pixel of {self._phrases[phrase]!r}',
                 )
         return None
-
-
-@dataclass(frozen=True)
-class Structure:
-    """How the publisher made a phrase, for its subsets."""
-
-    name: str  #: of the category
-    attributes: tuple[str, ...]
-    relations: int  #: how many relations the phrase describes
-    instances: int  #: how many boxes it refers to
-    kind: str  #: what tells it apart: name, attribute, relation, or verbose; empty if not said
 
 
 def _one_list_of_phrases(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from math import ceil
+from operator import itemgetter
 from typing import Literal
 
 import numpy as np
@@ -56,15 +58,22 @@ def shows_pixel(polygons: Iterable[NDArray[np.float64]], height: int, width: int
 
 def _row_shows(points: NDArray[np.float64], height: int, width: int) -> bool:
     """Return whether a polygon has a pixel on in the row through its middle."""
-    if not len(points):
+    # Python: arrays of some tens of corners would take ten times as long.
+    corners = points.tolist()
+    if not corners:
         return False
-    y, ends_y = points[:, 1], np.roll(points[:, 1], -1)
-    row = float(np.clip(np.round((y.min() + y.max()) / 2), 0, height - 1))
-    crosses = (y <= row) != (ends_y <= row)
-    start, end = points[crosses], np.roll(points, -1, axis=0)[crosses]
-    x = start[:, 0] + (row - start[:, 1]) / (end[:, 1] - start[:, 1]) * (end[:, 0] - start[:, 0])
-    reach = np.clip(np.ceil(np.sort(x)), 0, width)
-    return bool((reach[1::2] > reach[::2]).any())
+    levels = [y for _, y in corners]
+    row = min(max(round((min(levels) + max(levels)) / 2), 0), height - 1)
+    reached = []
+    x, y = corners[-1]
+    for next_x, next_y in corners:
+        if (y <= row) != (next_y <= row):
+            (top_x, top), (low_x, low) = sorted(((x, y), (next_x, next_y)), key=itemgetter(1))
+            crossing = top_x + (row - top) / (low - top) * (low_x - top_x)
+            reached.append(min(max(ceil(crossing), 0), width))
+        x, y = next_x, next_y
+    reached.sort()
+    return any(end > start for start, end in zip(reached[::2], reached[1::2], strict=True))
 
 
 def _points_inside(points: NDArray[np.float64], height: int, width: int) -> NDArray[np.bool_]:

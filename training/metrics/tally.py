@@ -157,7 +157,8 @@ class Tally(Counts):
             **{name: plain(self.figure(name)) for name in SCALARS},
             'mean_iou_of_masks': plain(self.prompts.mean_iou()),
             'accuracy_of_masks': {
-                f'{limit:g}': plain(self.prompts.accuracy(limit)) for limit in (0.5, 0.7, 0.9)
+                f'{limit:g}': plain(self.prompts.accuracy(limit))
+                for limit in (0.5, 0.6, 0.7, 0.8, 0.9)
             },
             'best': {
                 name: {'value': plain(self.best(name)[0]), 'threshold': plain(self.best(name)[1])}
