@@ -29,8 +29,8 @@ MARGIN = 0.1
 
 LARGE_MARGIN = 0.5
 
-BACKGROUND_BLUR = 3 / 352
-"""Standard deviation of the background's Gaussian blur, as a share of the prompt image's side."""
+BLUR = 3.0
+"""Standard deviation of the background's Gaussian blur, in pixels of a prompt image of 352."""
 
 DYE = (1.0, 0.2, 0.2)
 """Red, green and blue of a dyed object, as shares of its brightness."""
@@ -51,7 +51,8 @@ class Method:
         crops_last: Whether the background is treated before the crop, and each side of the bounding
             box has a margin of its own, which ends where the picture does.
         intensity: What is left of the background's brightness, 0…1.
-        blur: Whether the background is blurred.
+        blur: Standard deviation of the background's Gaussian blur, in pixels of a prompt image of
+            352 and in proportion for others; 0 for none.
         paint: ``dye`` for a red object on grey, ``outline`` for a red rim, or nothing.
         attention: How the attention of the image tower is restricted to the mask, one of
             :data:`clipseg_model.modeling.masked_attention.SCOPES`; nothing for methods of pixels.
@@ -61,7 +62,7 @@ class Method:
     margin: float | None = None
     crops_last: bool = False
     intensity: float = 1.0
-    blur: bool = False
+    blur: float = 0.0
     paint: str = ''
     attention: str = ''
 
@@ -82,25 +83,31 @@ METHODS: dict[str, Method] = {
     'background_50': Method('background at 50 % intensity', intensity=0.5),
     'background_10': Method('background at 10 % intensity', intensity=0.1),
     'background_0': Method('background at 0 % intensity', intensity=0.0),
-    'blur': Method('background blurred', blur=True),
-    'blur_10': Method('background blurred, at 10 % intensity', intensity=0.1, blur=True),
+    'blur': Method('background blurred', blur=BLUR),
+    'blur_10': Method('background blurred, at 10 % intensity', intensity=0.1, blur=BLUR),
     'crop_large': Method('cropped with a large context', margin=LARGE_MARGIN),
     'crop': Method('cropped', margin=MARGIN),
-    'crop_blur': Method('cropped, background blurred', margin=MARGIN, blur=True),
+    'crop_blur': Method('cropped, background blurred', margin=MARGIN, blur=BLUR),
     'crop_10': Method('cropped, background at 10 % intensity', margin=MARGIN, intensity=0.1),
     'crop_blur_10': Method(
-        'cropped, background blurred, at 10 % intensity', margin=MARGIN, intensity=0.1, blur=True
+        'cropped, background blurred, at 10 % intensity', margin=MARGIN, intensity=0.1, blur=BLUR
     ),
     'blur_10_crop': Method(
         'background blurred, at 10 % intensity, then cropped, as the released weights were trained',
         margin=MARGIN,
         crops_last=True,
         intensity=0.1,
-        blur=True,
+        blur=BLUR,
+    ),
+    'blur_1_50': Method(
+        'background blurred by a pixel, at 50 % intensity, for the ablation of prompt images',
+        intensity=0.5,
+        blur=1.0,
     ),
 }
 """How an object is made to stand out, by name, in the order of the paper's table; its last row as
-the paper tells it, and as its published code does it."""
+the paper tells it, and as its published code does it; then what the ablation calls "highlight
+mask"."""
 
 
 def find_method(name: str) -> Method:
@@ -186,7 +193,7 @@ def _fade(
     """Blur and darken what is not the object, alpha (H, W, 1); the blur is that of ``size``."""
     background = picture
     if how.blur:
-        background = cv2.GaussianBlur(picture, (0, 0), max(BACKGROUND_BLUR * size, 0.1))
+        background = cv2.GaussianBlur(picture, (0, 0), max(how.blur / 352 * size, 0.1))
     faded = how.intensity * background + (1 - how.intensity) * fill
     return alpha * picture + (1 - alpha) * faded
 

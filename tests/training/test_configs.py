@@ -61,16 +61,16 @@ def write_coco(root: Path) -> Path:
         images, annotations = [], []
         for number in range(1, 9):
             name = f'{number:012d}.jpg'
-            Image.fromarray(PIXELS).save(root / split / name)
-            images.append({'id': number, 'file_name': name, 'height': 48, 'width': 64})
+            Image.fromarray(np.tile(PIXELS, (2, 2, 1))).save(root / split / name)
+            images.append({'id': number, 'file_name': name, 'height': 96, 'width': 128})
             annotations.append(
                 {
                     'id': number,
                     'image_id': number,
                     'category_id': 1 + number % 4,
-                    'segmentation': [[8, 8, 40, 8, 40, 40, 8, 40]],
-                    'area': 1024,
-                    'bbox': [8, 8, 32, 32],
+                    'segmentation': [[8, 8, 72, 8, 72, 72, 8, 72]],
+                    'area': 4096,
+                    'bbox': [8, 8, 64, 64],
                     'iscrowd': 0,
                 }
             )

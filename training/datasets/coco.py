@@ -2,7 +2,9 @@
 
 COCO-20i (Nguyen and Todorovic 2019) splits the 80 classes in four folds, class k (from 0) being
 in fold k mod 4; training sees the other 60 classes of train2014, testing the fold's 20 classes of
-val2014.
+val2014. CLIPSeg takes pictures and masks from HSNet's code. There, a picture has one class a pixel:
+that of the last annotation in the file's order which covers it; and it is listed for a class that
+fills 2,048 pixels. (This rule reproduces the published lists: docs/papers.md.)
 """
 
 from __future__ import annotations
@@ -29,6 +31,8 @@ from training.datasets.samples import (
 )
 
 COCO20I_FOLDS = 4
+#: Pixels that a class fills in a picture of HSNet's lists.
+COCO20I_PIXELS = 2 * 32 * 32
 
 
 class CocoSettings(NamedSettings):
@@ -43,6 +47,12 @@ class CocoSettings(NamedSettings):
         None, description='fold of COCO-20i; train reads the classes of the other folds'
     )
     min_area: float = Field(0.0, ge=0, lt=1, description='least share of the picture of a class')
+    min_pixels: int = Field(
+        0, ge=0, description='least pixels of a class in a picture and in its support'
+    )
+    overlaps: Literal['both', 'last'] = Field(
+        'both', description='whether a pixel is of all annotations that cover it, or of the last'
+    )
 
 
 def coco_20i(
@@ -51,20 +61,28 @@ def coco_20i(
     """Return the settings of a fold, 0 … 3, of COCO-20i; ValueError for other folds and splits.
 
     ``folder`` holds COCO 2014's annotations, and its pictures unless ``images`` names theirs;
-    ``train`` reads the 60 other classes of train2014, ``val`` the fold's 20 of val2014.
+    ``train`` reads the 60 other classes of train2014, ``val`` the fold's 20 of val2014. As in
+    HSNet's code, a class fills 2,048 pixels of its pictures, and is drawn before the picture.
     """
     if fold not in range(COCO20I_FOLDS) or split not in ('train', 'val'):
         raise ValueError(f'COCO-20i has folds 0…3 and splits train and val, not {fold}, {split!r}')
     path = folder / 'annotations' / f'instances_{split}2014.json'
-    defaults = {'images': images, 'coco20i': (fold, split), 'visual': True}
+    defaults = {
+        'images': images,
+        'coco20i': (fold, split),
+        'visual': True,
+        'min_pixels': COCO20I_PIXELS,
+        'overlaps': 'last',
+        'draw': 'classes',
+    }
     return CocoSettings(**{'annotations': path, **defaults, **changes})
 
 
 class Coco(NamedSamples):
     """Classes of pictures, from a file in COCO's instance format.
 
-    The truth of a class is the union of its instances, rasterised by COCO's own code; crowds do
-    not count.
+    The truth of a class is the union of its instances, rasterised by COCO's own code, without what
+    another class covers later where ``overlaps`` is ``last``; crowds do not count.
 
     Raises:
         DataError: The file is missing, unreadable or not of this format, or holds no sample.
@@ -93,6 +111,8 @@ class Coco(NamedSamples):
         self.sizes: dict[int, tuple[int, int]] = {}
         self.files: dict[int, str] = {}
         self._entries: dict[tuple[int, int], list[dict[str, Any]]] = defaultdict(list)
+        #: All annotations of each picture, crowds included, in the order of the file.
+        self._of_picture: dict[int, list[dict[str, Any]]] = defaultdict(list)
         self._all_shown: dict[int, set[int]] = defaultdict(set)
         self.images: dict[int, dict[str, Any]] = {}
         for number, record in enumerate(data['images']):
@@ -107,6 +127,8 @@ class Coco(NamedSamples):
             if settings.classes is None or names[number] in settings.classes
         }
         items = [key for key in sorted(self._entries) if key[1] in wanted and self._is_asked(*key)]
+        if settings.min_pixels:
+            items = self._large(items)
         plain = {number: plain_name(name) for number, name in names.items()}
         self.index(items, plain, self.path)
 
@@ -128,22 +150,71 @@ class Coco(NamedSamples):
         check_size(image.shape, (height, width), path, str(self.path))
         mask = np.zeros((height, width), bool)
         crowd = np.zeros((height, width), bool)
-        for entry in self._entries[picture, number]:
-            target = crowd if entry.get('iscrowd') else mask
-            try:
-                target |= coco_mask(entry['segmentation'], height, width)
-            except (ValueError, TypeError, KeyError, IndexError) as error:
-                raise BadRecord(
-                    'bad polygon',
-                    f'{self.path}, annotation {entry.get("id")} of {self.files[picture]}, has no '
-                    f'usable segmentation: {error}',
-                ) from error
+        for entry in self._layers(picture, number):
+            where = run_lengths.decode(self._encoded(entry, picture)).astype(bool)
+            if entry['category_id'] != number:
+                mask &= ~where
+            elif entry.get('iscrowd'):
+                crowd |= where
+            else:
+                mask |= where
         if not mask.any():
             raise BadRecord(
                 'empty mask',
                 f'{self.path}: {self.names[number]!r} covers no pixel of {self.files[picture]}',
             )
         return image, mask, ~(crowd & ~mask) if crowd.any() else None
+
+    def _layers(self, picture: int, number: int) -> list[dict[str, Any]]:
+        """Return what decides where a class is in a picture, in the order of the file."""
+        if self.settings.overlaps == 'both':
+            return self._entries[picture, number]
+        # What a crowd covers is not told apart, so it hides nothing.
+        listed = self._of_picture[picture]
+        return [e for e in listed if e['category_id'] == number or not e.get('iscrowd')]
+
+    def _encoded(self, entry: dict[str, Any], picture: int) -> Any:
+        try:
+            return coco_runs(entry['segmentation'], *self.sizes[picture])
+        except (ValueError, TypeError, KeyError, IndexError) as error:
+            raise BadRecord(
+                'bad polygon',
+                f'{self.path}, annotation {entry.get("id")} of {self.files[picture]}, has no '
+                f'usable segmentation: {error}',
+            ) from error
+
+    def _large(self, items: list[tuple[int, int]]) -> list[tuple[int, int]]:
+        """Return the items whose class fills enough pixels, counted on the masks themselves."""
+        least = self.settings.min_pixels
+        asked: dict[int, list[int]] = defaultdict(list)
+        for picture, number in items:
+            asked[picture].append(number)
+        large = []
+        for picture, numbers in asked.items():
+            with self.problems.counted():
+                pixels = self._pixels(picture, numbers)
+                large += [(picture, number) for number in numbers if pixels[number] >= least]
+        return large
+
+    def _pixels(self, picture: int, numbers: list[int]) -> dict[int, int]:
+        """Return how many pixels each of some classes fills in a picture."""
+        pixels = dict.fromkeys(numbers, 0)
+        covered: dict[int | None, Any] = {}
+        last = self.settings.overlaps == 'last'
+        # From the last to the first, each adds what no later one covers (of any class, or its own).
+        for entry in reversed(self._of_picture[picture]):
+            number = entry['category_id']
+            if entry.get('iscrowd') or (number not in pixels and not last):
+                continue
+            runs = self._encoded(entry, picture)
+            key = None if last else number
+            before = covered.get(key)
+            whole = runs if before is None else run_lengths.merge([runs, before])
+            covered[key] = whole
+            if number in pixels:
+                grown = int(run_lengths.area(whole))
+                pixels[number] += grown - (0 if before is None else int(run_lengths.area(before)))
+        return pixels
 
     def _prepared(self, data: dict[str, Any]) -> dict[str, Any]:
         return data
@@ -188,13 +259,15 @@ class Coco(NamedSamples):
         if not segmentation:
             raise BadRecord('bad polygon', f'{where} has an empty segmentation')
         self._entries[picture, number].append(record)
+        self._of_picture[picture].append(record)
         self._all_shown[picture].add(number)
 
     def _is_asked(self, picture: int, number: int) -> bool:
         entries = self._entries[picture, number]
         height, width = self.sizes[picture]
         area = sum(float(entry.get('area', 0)) for entry in entries if not entry.get('iscrowd'))
-        enough = area >= self.settings.min_area * height * width
+        least = self.settings.min_area
+        enough = not least or area >= least * height * width
         return enough and not all(entry.get('iscrowd') for entry in entries)
 
 
@@ -202,20 +275,30 @@ def coco_mask(
     segmentation: list[list[float]] | dict[str, Any], height: int, width: int
 ) -> NDArray[np.bool_]:
     """Return the bool (height, width) mask of polygons or run lengths; ValueError if neither."""
+    return np.asarray(run_lengths.decode(coco_runs(segmentation, height, width))).astype(bool)
+
+
+def coco_runs(
+    segmentation: list[list[float]] | dict[str, Any], height: int, width: int
+) -> dict[str, Any]:
+    """Return COCO's compressed run lengths of polygons or run lengths; ValueError if neither."""
+    encoded: dict[str, Any]
     if isinstance(segmentation, list):
         short = [points for points in segmentation if len(points) < 6 or len(points) % 2]
         if short or not segmentation:
             raise ValueError(f'{(short or segmentation)!r:.60} is no polygon of three x, y or more')
+        if not np.isfinite(np.concatenate([np.asarray(p, float) for p in segmentation])).all():
+            raise ValueError('a polygon has corners that are no numbers')
         encoded = run_lengths.merge(run_lengths.frPyObjects(segmentation, height, width))
-    else:
-        if list(segmentation['size']) != [height, width]:
-            raise ValueError(f'run lengths are for {segmentation["size"]}, not {[height, width]}')
-        encoded = segmentation
-        if isinstance(segmentation['counts'], list):
-            if sum(segmentation['counts']) != height * width:
-                raise ValueError(f'run lengths add up to {sum(segmentation["counts"])} pixels')
-            encoded = run_lengths.frPyObjects(segmentation, height, width)
-    return np.asarray(run_lengths.decode(encoded)).astype(bool)
+        return encoded
+    if list(segmentation['size']) != [height, width]:
+        raise ValueError(f'run lengths are for {segmentation["size"]}, not {[height, width]}')
+    if not isinstance(segmentation['counts'], list):
+        return segmentation
+    if sum(segmentation['counts']) != height * width:
+        raise ValueError(f'run lengths add up to {sum(segmentation["counts"])} pixels')
+    encoded = run_lengths.frPyObjects(segmentation, height, width)
+    return encoded
 
 
 def coco_folder(annotations: Path) -> Path:

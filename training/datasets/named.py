@@ -24,6 +24,7 @@ from training.datasets.samples import (
     SampleSource,
     StrictSettings,
     Support,
+    check_phrase,
 )
 
 
@@ -34,6 +35,11 @@ class NamedSettings(StrictSettings):
     visual: bool = Field(False, description='give support images')
     crop: Literal['random', 'none'] = Field(
         'none', description='square crops that show the object, or whole pictures'
+    )
+    draw: Literal['pictures', 'classes'] = Field(
+        'pictures',
+        description='training reads every picture with every class that it shows, once an epoch; '
+        'or it draws a class, each as often, then a picture of it (HSNet)',
     )
     bad_records: Policy = Field('raise', description='what to do about broken records')
 
@@ -71,7 +77,14 @@ class NamedSamples(SampleSource):
 
         Raises:
             DataError: There is none, or negatives are asked for and there is one class.
+            BadRecord: A name is too long for the text tower, and broken records are raised.
         """
+        sound = set()
+        for number in sorted({number for _, number in items}):
+            with self.problems.counted():
+                check_phrase(names[number], f'{where}, class {number},')
+                sound.add(number)
+        items = [item for item in items if item[1] in sound]
         if not items:
             raise DataError(f'{where} has no sample; {self.problems.summary()}'.rstrip('; '))
         self.items, self.names = list(items), names
@@ -80,6 +93,11 @@ class NamedSamples(SampleSource):
         for picture, number in items if supports is None else supports:
             self._showing[number].append(picture)
         self._asked = sorted({number for _, number in items})
+        of_class: dict[int, list[int]] = defaultdict(list)
+        for index, (_, number) in enumerate(items):
+            of_class[number].append(index)
+        #: Samples of each class.
+        self._of_class = [of_class[number] for number in self._asked]
         if self.settings.negatives and len(self._asked) < 2:
             raise DataError(f'{where} has one class, {names[self._asked[0]]!r}: no negatives')
 
@@ -135,15 +153,20 @@ class NamedSamples(SampleSource):
             negative=bool(absent),
         )
 
+    def draw(self, index: int, rng: np.random.Generator) -> Sample:
+        """See :meth:`SampleSource.draw`; where classes are drawn, ``rng`` alone decides."""
+        if self.settings.draw == 'classes':
+            index = self._episode(rng)
+        return super().draw(index, rng)
+
+    def _episode(self, rng: np.random.Generator) -> int:
+        of_class = self._of_class[rng.integers(len(self._of_class))]
+        return of_class[rng.integers(len(of_class))]
+
     def episodes(self, count: int, seed: int = 0) -> list[int]:
         """Draw indices for :meth:`each` as few-shot tests do: a class, then a picture of it."""
         rng = np.random.default_rng(seed)
-        of_class: dict[int, list[int]] = defaultdict(list)
-        for index, (_, number) in enumerate(self.items):
-            of_class[number].append(index)
-        classes = [of_class[number] for number in sorted(of_class)]
-        drawn = (classes[rng.integers(len(classes))] for _ in range(count))
-        return [indices[rng.integers(len(indices))] for indices in drawn]
+        return [self._episode(rng) for _ in range(count)]
 
     def _support(self, number: int, picture: int, rng: np.random.Generator) -> Support | None:
         others = [other for other in self._showing[number] if other != picture]

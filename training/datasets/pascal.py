@@ -47,6 +47,9 @@ WORDS = {11: 'dining table', 16: 'potted plant', 20: 'tv monitor'}
 ZERO_SHOT_WORDS = {1: 'airplane'}
 #: Classes that the zero-shot splits hold out, a pair more each.
 UNSEEN_ORDER = (10, 14, 1, 18, 8, 20, 19, 5, 9, 16)
+#: The classes that JoEm's lists hold out, by how many; CLIPSeg's published script looks them up by
+#: the number of pairs.
+JOEM_LISTS = {1: (20,), 2: (10, 14), 4: (1, 10, 14, 18), 5: (16, 17, 18, 19, 20)}
 FOLDS = 4
 MIN_PIXELS = 2 * 32 * 32
 
@@ -231,6 +234,8 @@ class PascalZeroShot:
         names: Phrase of each class, the background first.
         unseen: Numbers of the classes that training held out, sorted.
         seen: All others, the background among them.
+        published_list: Numbers of the classes that CLIPSeg's published script takes for those that
+            training held out; empty where it knows none.
     """
 
     def __init__(
@@ -243,6 +248,7 @@ class PascalZeroShot:
         self.names = [ZERO_SHOT_WORDS.get(n, name) for n, name in enumerate(VOC_NAMES)]
         self.unseen = sorted(UNSEEN_ORDER[:unseen])
         self.seen = [number for number in range(len(VOC_NAMES)) if number not in self.unseen]
+        self.published_list = list(JOEM_LISTS.get(unseen // 2, ()))
         self.pictures = self.source.listed('val')
 
     def __len__(self) -> int:

@@ -1,16 +1,17 @@
 """PhraseCut (Wu et al. 2020) and CLIPSeg's extension of it, PhraseCut+, from the publisher's files.
 
-The folder is ``VGPhraseCut_v0`` as PhraseCut's downloader fills it: ``image_data_split3000.json``,
-``refer_SPLIT.json`` and ``images/ID.jpg``. PhraseCut+ (CLIPSeg, section 4, "PhraseCut + Visual
-prompts") adds negatives and support images that share the phrase. What is drawn is what CLIPSeg's
-published training code draws, in the same proportions; each setting that departs from it says so.
+The folder is ``VGPhraseCut_v0`` as PhraseCut's downloader fills it: ``image_data_split.json`` (or
+``image_data_split3000.json``), ``refer_SPLIT.json`` and ``images/ID.jpg``. PhraseCut+ (CLIPSeg,
+section 4, "PhraseCut + Visual prompts") adds negatives and support images that share the phrase.
+What is drawn is what CLIPSeg's published training code draws, in the same proportions; each setting
+that departs from it says so.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable
-from itertools import pairwise
+import os
+from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,8 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, field_validator, model_validator
 
+from training.datasets.phrasecut_files.arrays import Groups, SamplePhrases
+from training.datasets.phrasecut_files.index import TYPES, SplitIndex, open_splits, part_of
+from training.datasets.phrasecut_files.records import EMPTY
+from training.datasets.phrasecut_files.subsets import Ranks, Structure
 from training.datasets.polygons import Rasteriser, polygon_fault, polygon_mask
-from training.datasets.removal import Removal, read_removal
+from training.datasets.removal import read_removal
 from training.datasets.samples import (
     BadRecord,
     BadRecords,
@@ -30,8 +35,6 @@ from training.datasets.samples import (
     StrictSettings,
     Support,
     check_size,
-    field,
-    read_json,
     read_pixels,
 )
 
@@ -106,38 +109,38 @@ def phrasecut_plus(folder: Path, split: str = 'train', **changes: Any) -> Phrase
 class PhraseCut(SampleSource):
     """The phrases of PhraseCut with their regions.
 
+    What the files hold is mapped into memory (:mod:`training.datasets.phrasecut_files.index`); for
+    itself, a process needs some bytes a sample.
+
     Raises:
         DataError: A file is missing or unreadable, or no sample is left.
         BadRecord: A record is broken or its picture missing, and ``bad_records`` is ``raise``.
 
     Attributes:
         phrases: Phrase of each sample that was read, before ``only_visual`` and ``min_size``.
-        by_phrase: Those samples that share a phrase.
     """
 
     def __init__(self, settings: PhraseCutSettings) -> None:
         self.settings = settings
         self.problems = BadRecords(settings.bad_records)
-        self.phrases: list[str] = []
-        self._keys: list[str] = []
-        self._images: list[int] = []
-        self._box_shares: list[float] = []
-        self._sizes = self._read_sizes()
-        # One array for all corners: 300,000 phrases would else be millions of Python objects.
-        self._polygon_rows: list[tuple[int, int]] = []
-        corners: list[NDArray[np.float64]] = []
-        for name in settings.split.split('_'):
-            self._read_tasks(settings.folder / f'refer_{name}.json', corners)
-        self._corners = np.concatenate(corners) if corners else np.zeros((0, 2))
-        self._starts = np.cumsum([0, *(len(points) for points in corners)], dtype=np.int64)
-        self.by_phrase: dict[str, list[int]] = defaultdict(list)
-        self._of_image: dict[int, list[int]] = defaultdict(list)
-        for sample, phrase in enumerate(self.phrases):
-            self.by_phrase[phrase].append(sample)
-            self._of_image[self._images[sample]].append(sample)
-        self._distinct = sorted(self.by_phrase)
-        self._shown = [sample for sample in range(len(self.phrases)) if self._is_shown(sample)]
-        if not self._shown:
+        self._parts, firsts = open_splits(settings.folder, settings.split.split('_'))
+        self._firsts = firsts.tolist()
+        numbers, self._phrases = _one_list_of_phrases(self._parts)
+        images = np.concatenate([part.images for part in self._parts])
+        shares = np.concatenate([part.shares for part in self._parts])
+        # Records that are samples, by number.
+        self._records = self._sound(images, numbers)
+        self._phrase = numbers[self._records]
+        self._images = images[self._records]
+        shares = shares[self._records]
+        self.phrases: Sequence[str] = SamplePhrases(self._phrases, self._phrase)
+        self._by_phrase = Groups.of(self._phrase)
+        self._by_image = Groups.of(self._images)
+        shown = shares > settings.min_size
+        if settings.only_visual:
+            shown &= self._by_phrase.sizes()[self._by_phrase.group] > 1
+        self._shown = np.flatnonzero(shown)
+        if not len(self._shown):
             raise self.problems.nothing_left(settings.folder, settings)
 
     def __len__(self) -> int:
@@ -145,156 +148,189 @@ class PhraseCut(SampleSource):
 
     def key(self, index: int) -> str:
         """Return the publisher's task id."""
-        return self._keys[self._shown[index]]
+        return self._key(int(self._shown[index]))
 
     def load(self, index: int, rng: np.random.Generator) -> Sample:
         """Make a sample: crop, then false phrase, then support image, as in CLIPSeg's code."""
-        sample = self._shown[index]
+        sample = int(self._shown[index])
         image, mask = self._picture(sample, rng)
-        phrase, negative = self.phrases[sample], False
+        phrase, negative = int(self._phrase[sample]), False
         if rng.random() < self.settings.negatives:
             phrase, negative = self._false_phrase(sample, rng), True
             mask = np.zeros_like(mask)
         support = self._support(phrase, sample, rng) if self.settings.visual else None
-        return Sample(self._keys[sample], phrase, image, mask, support=support, negative=negative)
+        text = self._phrases[phrase]
+        return Sample(self._key(sample), text, image, mask, support=support, negative=negative)
 
-    def _read_sizes(self) -> dict[int, tuple[int, int]]:
-        path = self.settings.folder / 'image_data_split3000.json'
-        records = read_json(path, "get it with PhraseCut's download_dataset.py (docs/datasets.md)")
-        sizes = {}
-        for number, record in enumerate(records):
-            where = f'{path}, record {number},'
-            with self.problems.counted():
-                image = field(record, 'image_id', int, where)
-                size = tuple(field(record, name, int, where) for name in ('height', 'width'))
-                sizes[image] = (size[0], size[1])
-        return sizes
+    def structure(self, index: int) -> Structure:
+        """Return what the publisher says about the phrase of a sample."""
+        part, record = self._place(int(self._shown[index]))
+        names, attributes = part.names[record], part.attributes[record]
+        relations, instances, kind = part.counts[record].tolist()
+        listed = tuple(attributes.split('\n')) if attributes else ()
+        return Structure(names, listed, relations, instances, TYPES[kind])
 
-    def _read_tasks(self, path: Path, corners: list[NDArray[np.float64]]) -> None:
-        records = read_json(path, "get it with PhraseCut's download_dataset.py (docs/datasets.md)")
-        if not isinstance(records, list):
-            raise DataError(f'{path} is no list of tasks but {type(records).__name__}')
-        folder = self.settings.folder / 'images'
-        present = {entry.name for entry in folder.iterdir()} if folder.is_dir() else set()
-        removal = read_removal(self.settings.remove) if self.settings.remove else None
-        for number, record in enumerate(records):
-            with self.problems.counted():
-                self._read_task(record, f'{path}, record {number},', present, removal, corners)
+    @cached_property
+    def ranks(self) -> Ranks:
+        """Return how frequent categories and attributes are, or raise DataError."""
+        return Ranks.read(self.settings.folder)
 
-    def _read_task(
-        self,
-        record: Any,
-        where: str,
-        present: set[str],
-        removal: Removal | None,
-        corners: list[NDArray[np.float64]],
-    ) -> None:
-        key = str(field(record, 'task_id', (str, int), where))
-        where = f'{where} task {key},'
-        image = field(record, 'image_id', int, where)
-        if image in KNOWN_BAD_SIZES and not self.settings.known_bad_sizes:
-            return
-        phrase = field(record, 'phrase', str, where)
-        if removal is not None and removal.removes(phrase):
-            return
-        if not phrase.strip():
-            raise BadRecord('malformed record', f'{where} has a blank phrase')
-        if image not in self._sizes:
-            raise BadRecord(
-                'unknown image', f'{where} is of image {image}, which image_data does not list'
-            )
-        if f'{image}.jpg' not in present:
-            raise BadRecord(
-                'missing image',
-                f'{self.settings.folder / "images" / f"{image}.jpg"} does not exist, and {where} '
-                'needs it',
-            )
-        polygons = list(self._polygons(field(record, 'Polygons', list, where), where))
-        boxes = field(record, 'instance_boxes', list, where)
-        height, width = self._sizes[image]
-        try:
-            share = sum(float(box[2]) * float(box[3]) for box in boxes) / (height * width)
-        except (TypeError, ValueError, IndexError, ZeroDivisionError) as error:
-            raise BadRecord('malformed record', f'{where} has no usable boxes: {error}') from error
-        self._polygon_rows.append((len(corners), len(corners) + len(polygons)))
-        corners += polygons
-        self.phrases.append(phrase)
-        self._keys.append(key)
-        self._images.append(image)
-        self._box_shares.append(share)
+    def subsets(self, index: int, share: float) -> list[str]:
+        """Return the publisher's subsets of a sample whose region fills this share, 0…1.
 
-    def _polygons(self, instances: list[Any], where: str) -> Iterable[NDArray[np.float64]]:
-        for instance in instances:
-            for listed in instance:
-                try:
-                    points = np.array(listed, np.float64).reshape(-1, 2)
-                except (TypeError, ValueError) as error:
-                    raise BadRecord(
-                        'bad polygon', f'{where} has a polygon that is no list of x, y: {error}'
-                    ) from error
-                fault = polygon_fault(points) if self.settings.check_polygons else None
-                if fault is not None:
-                    raise BadRecord('bad polygon', f'{where} has a polygon that {fault}')
-                if len(points):
-                    yield points
+        Raises:
+            DataError: ``name_att_rel_count.json`` is missing or of another layout.
+        """
+        return self.ranks.subsets(self.structure(index), share)
 
-    def _is_shown(self, sample: int) -> bool:
-        if self.settings.only_visual and len(self.by_phrase[self.phrases[sample]]) < 2:
+    def _sound(self, images: NDArray[np.int64], numbers: NDArray[np.int32]) -> NDArray[np.int64]:
+        """Return the records that are samples; broken ones are raised or counted."""
+        settings = self.settings
+        keep = np.ones(len(images), bool)
+        if not settings.known_bad_sizes:
+            keep &= ~np.isin(images, sorted(KNOWN_BAD_SIZES))
+        if settings.remove:
+            removal = read_removal(settings.remove)
+            removed = np.array([removal.removes(phrase) for phrase in self._phrases], bool)
+            keep &= ~((numbers >= 0) & removed[numbers]) if len(removed) else True
+        missing = keep & (images >= 0) & ~np.isin(images, _pictures(settings.folder / 'images'))
+        broken = missing.copy()
+        faults: dict[int, tuple[str, str]] = {}
+        for part, first in zip(self._parts, self._firsts, strict=False):
+            for number, kind, message in part.faults:
+                faults[first + number] = kind, f'{part.path}, {message}'
+                broken[first + number] = True
+        for record in np.flatnonzero(broken & keep).tolist():
+            part_number, number = part_of(self._firsts, record)
+            part = self._parts[part_number]
+            if record in faults:
+                kind, message = faults[record]
+                if kind == EMPTY and self._shows(part, number):
+                    broken[record] = missing[record]
+                    continue
+                self.problems.found(BadRecord(kind, message))
+            else:
+                path = settings.folder / 'images' / f'{images[record]}.jpg'
+                where = f'{part.path}, record {number}, task {part.keys[number]},'
+                fault = f'{path} does not exist, and {where} needs it'
+                self.problems.found(BadRecord('missing image', fault))
+        keep &= ~broken
+        if settings.check_polygons:
+            self._check_polygons(keep)
+        return np.flatnonzero(keep)
+
+    def _shows(self, part: SplitIndex, record: int) -> bool:
+        """Return whether a mask that is empty by the rule of points is not by Pillow's."""
+        if self.settings.rasteriser == 'points' or not part.sizes[record].all():
             return False
-        return self._box_shares[sample] > self.settings.min_size
+        height, width = part.sizes[record].tolist()
+        return bool(polygon_mask(part.polygons(record), height, width, 'pillow').any())
+
+    def _check_polygons(self, keep: NDArray[np.bool_]) -> None:
+        for record in np.flatnonzero(keep).tolist():
+            part_number, number = part_of(self._firsts, record)
+            part = self._parts[part_number]
+            for points in part.polygons(number):
+                fault = polygon_fault(points)
+                if fault is not None:
+                    keep[record] = False
+                    where = f'{part.path}, record {number}, task {part.keys[number]},'
+                    message = f'{where} has a polygon that {fault}'
+                    self.problems.found(BadRecord('bad polygon', message))
+                    break
+
+    def _place(self, sample: int) -> tuple[SplitIndex, int]:
+        part, record = part_of(self._firsts, int(self._records[sample]))
+        return self._parts[part], record
+
+    def _key(self, sample: int) -> str:
+        part, record = self._place(sample)
+        return part.keys[record]
+
+    def _size(self, sample: int) -> tuple[int, int]:
+        part, record = self._place(sample)
+        height, width = part.sizes[record].tolist()
+        return height, width
 
     def _mask(self, sample: int) -> NDArray[np.bool_]:
-        first, last = self._polygon_rows[sample]
-        bounds = pairwise(self._starts[first : last + 1])
-        polygons = [self._corners[start:end] for start, end in bounds]
-        height, width = self._sizes[self._images[sample]]
-        return polygon_mask(polygons, height, width, self.settings.rasteriser)
+        part, record = self._place(sample)
+        return polygon_mask(part.polygons(record), *self._size(sample), self.settings.rasteriser)
 
     def _picture(
         self, sample: int, rng: np.random.Generator
     ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-        record = f'task {self._keys[sample]}'
+        record = f'task {self._key(sample)}'
         path = self.settings.folder / 'images' / f'{self._images[sample]}.jpg'
         image = read_pixels(path, record)
-        check_size(image.shape, self._sizes[self._images[sample]], path, record)
+        check_size(image.shape, self._size(sample), path, record)
         mask = self._mask(sample)
         if self.settings.crop == 'random':
             part = square_crop(mask, rng)
             image, mask = image[part], mask[part]
         return image, mask
 
-    def _false_phrase(self, sample: int, rng: np.random.Generator) -> str:
-        own = self.phrases[sample]
-        true = [set(self.phrases[i].split()) for i in self._of_image[self._images[sample]]]
+    def _false_phrase(self, sample: int, rng: np.random.Generator) -> int:
+        own = self._phrase[sample]
+        distinct = self._by_phrase.values
+        true: list[set[str]] = []
+        if self.settings.strict_negatives:
+            here = self._by_image.members(int(self._by_image.group[sample]))
+            true = [set(self.phrases[i].split()) for i in here]
         for _ in range(NEGATIVE_TRIES):
-            phrase = self._distinct[rng.integers(len(self._distinct))]
+            phrase = int(distinct[rng.integers(len(distinct))])
             if phrase == own:
                 continue
             # "car" is true where "red car" is.
-            words = set(phrase.split())
-            if not (self.settings.strict_negatives and any(words <= known for known in true)):
+            words = set(self._phrases[phrase].split()) if true else set()
+            if not any(words <= known for known in true):
                 return phrase
         raise DataError(
-            f'no false phrase was found for task {self._keys[sample]} among '
-            f'{len(self._distinct)} phrases: lower negatives, or read more data'
+            f'no false phrase was found for task {self._key(sample)} among '
+            f'{len(distinct)} phrases: lower negatives, or read more data'
         )
 
-    def _support(self, phrase: str, sample: int, rng: np.random.Generator) -> Support | None:
-        sharing = self.by_phrase[phrase]
+    def _support(self, phrase: int, sample: int, rng: np.random.Generator) -> Support | None:
+        group = int(np.searchsorted(self._by_phrase.values, phrase))
+        sharing = self._by_phrase.members(group)
         if len(sharing) < 2:
             return None
         for _ in range(SUPPORT_TRIES):
-            other = sharing[rng.integers(len(sharing))]
+            other = int(sharing[rng.integers(len(sharing))])
             if other == sample and self.settings.support_is_another:
                 continue
             with self.problems.counted():
                 image, mask = self._picture(other, rng)
                 if mask.any():
-                    return Support(self._keys[other], image, mask)
+                    return Support(self._key(other), image, mask)
                 self.problems.note(
-                    'empty support', f'task {self._keys[other]} shows no pixel of {phrase!r}'
+                    'empty support',
+                    f'task {self._key(other)} shows no pixel of {self._phrases[phrase]!r}',
                 )
         return None
+
+
+def _one_list_of_phrases(
+    parts: Sequence[SplitIndex],
+) -> tuple[NDArray[np.int32], Sequence[str]]:
+    """Return the number of the phrase of each record, and the phrases, sorted, of all parts."""
+    if len(parts) == 1:
+        return np.asarray(parts[0].phrase), parts[0].phrases
+    distinct = sorted({phrase for part in parts for phrase in part.phrases})
+    number_of = {phrase: number for number, phrase in enumerate(distinct)}
+    numbers = []
+    for part in parts:
+        # The last place is that of no phrase, -1.
+        table = np.array([*(number_of[phrase] for phrase in part.phrases), -1], np.int32)
+        numbers.append(table[part.phrase])
+    return np.concatenate(numbers), distinct
+
+
+def _pictures(folder: Path) -> NDArray[np.int64]:
+    """Return the numbers of the pictures ``NUMBER.jpg`` that a folder has."""
+    if not folder.is_dir():
+        return np.zeros(0, np.int64)
+    stems = (entry.name[:-4] for entry in os.scandir(folder) if entry.name.endswith('.jpg'))
+    return np.array([int(stem) for stem in stems if stem.isascii() and stem.isdigit()], np.int64)
 
 
 def square_crop(mask: NDArray[np.bool_], rng: np.random.Generator) -> tuple[slice, slice]:

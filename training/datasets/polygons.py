@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from math import ceil
+from operator import itemgetter
 from typing import Literal
 
 import numpy as np
@@ -41,6 +43,37 @@ def polygon_mask(
         if len(points):
             mask |= _points_inside(np.asarray(points, np.float64), height, width)
     return mask
+
+
+def shows_pixel(polygons: Iterable[NDArray[np.float64]], height: int, width: int) -> bool:
+    """Return whether :func:`polygon_mask` (``points``) would be on anywhere, mostly in less time.
+
+    One row through the middle of a polygon nearly always says so; if none does, all are filled.
+    """
+    listed = list(polygons)
+    return any(_row_shows(points, height, width) for points in listed) or bool(
+        polygon_mask(listed, height, width).any()
+    )
+
+
+def _row_shows(points: NDArray[np.float64], height: int, width: int) -> bool:
+    """Return whether a polygon has a pixel on in the row through its middle."""
+    # Python: arrays of some tens of corners would take ten times as long.
+    corners = points.tolist()
+    if not corners:
+        return False
+    levels = [y for _, y in corners]
+    row = min(max(round((min(levels) + max(levels)) / 2), 0), height - 1)
+    reached = []
+    x, y = corners[-1]
+    for next_x, next_y in corners:
+        if (y <= row) != (next_y <= row):
+            (top_x, top), (low_x, low) = sorted(((x, y), (next_x, next_y)), key=itemgetter(1))
+            crossing = top_x + (row - top) / (low - top) * (low_x - top_x)
+            reached.append(min(max(ceil(crossing), 0), width))
+        x, y = next_x, next_y
+    reached.sort()
+    return any(end > start for start, end in zip(reached[::2], reached[1::2], strict=True))
 
 
 def _points_inside(points: NDArray[np.float64], height: int, width: int) -> NDArray[np.bool_]:

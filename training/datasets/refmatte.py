@@ -24,6 +24,7 @@ from training.datasets.samples import (
     Sample,
     SampleSource,
     StrictSettings,
+    check_phrase,
     check_size,
     field,
     read_json,
@@ -116,6 +117,7 @@ class RefMatte(SampleSource):
                 raise BadRecord('missing image', f'{folder} has no {key!r}, which {where} needs')
         if self.settings.prompt == 'keyword':
             keyword = field(entry, str(self.settings.keyword_field), str, where)
+            check_phrase(keyword, where)
             return [(name, picture, keyword, 0)]
         texts = field(entry, 'expressions', list, where)
         numbers = range(len(texts))
@@ -128,4 +130,9 @@ class RefMatte(SampleSource):
             numbers = range(number, number + 1)
         if not texts or not all(isinstance(text, str) and text.strip() for text in texts):
             raise BadRecord('malformed record', f'{where} has blank expressions, or none')
-        return [(name, picture, texts[number], number) for number in numbers]
+        found = []
+        for number in numbers:
+            with self.problems.counted():
+                check_phrase(texts[number], f'{where} expression {number},')
+                found.append((name, picture, texts[number], number))
+        return found

@@ -13,6 +13,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -22,11 +23,16 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from clipseg_model.errors import ClipsegError
+from clipseg_model.prompting.templates import TEMPLATES
 
 #: What to do about a broken record.
 Policy = Literal['raise', 'skip']
 #: Messages kept of each kind of broken record.
 EXAMPLES = 5
+#: Tokens that CLIP's text tower takes, its start and end among them.
+CLIP_TOKENS = 77
+#: Most bytes that a caption adds to a phrase, and the tokens of start and end.
+LONGEST_CAPTION = 2 + max(len(text.encode()) for listed in TEMPLATES.values() for text in listed)
 #: Broken records in a row after which drawing gives up.
 PATIENCE = 100
 
@@ -258,6 +264,38 @@ def read_json(path: Path, remedy: str) -> Any:
         raise DataError(
             f'{path} is no readable JSON ({error}): was its download cut off?'
         ) from error
+
+
+@cache
+def _tokenizer() -> Any:
+    # Slow to import, and needed for long phrases alone.
+    from open_clip.tokenizer import SimpleTokenizer
+
+    return SimpleTokenizer()
+
+
+def caption_tokens(phrase: str) -> int:
+    """Return the tokens of a phrase in the longest caption of training, by CLIP's tokenizer."""
+    captions = {caption for listed in TEMPLATES.values() for caption in listed}
+    return max(len(_tokenizer().encode(text.format(phrase))) + 2 for text in captions)
+
+
+def check_phrase(phrase: str, where: str) -> None:
+    """Raise BadRecord unless CLIP's text tower takes a phrase in every caption of training.
+
+    Every architecture of the papers reads phrases through that tower. Without this check, a phrase
+    that is too long would end a run at the step that draws it.
+    """
+    # No token is shorter than a byte.
+    if len(phrase.encode()) + LONGEST_CAPTION <= CLIP_TOKENS:
+        return
+    tokens = caption_tokens(phrase)
+    if tokens > CLIP_TOKENS:
+        raise BadRecord(
+            'long phrase',
+            f'{where} has a phrase of {tokens} tokens with its caption, and the text tower takes '
+            f'{CLIP_TOKENS}: {phrase[:60]!r}',
+        )
 
 
 def field(record: Any, name: str, kind: type | tuple[type, ...], where: str) -> Any:

@@ -60,7 +60,13 @@ def open_source(config: Mapping[str, Any]) -> SampleSource:
     """Open a data set; SourceError where settings are not valid, DataError where data are not."""
     settings = check_source(config)
     _, source = _classes(config['dataset'])
-    opened: SampleSource = source(settings)
+    try:
+        opened: SampleSource = source(settings)
+    except ValueError as error:
+        # What only the files can tell, such as a class that they do not have.
+        raise SourceError(
+            f'the settings of {config["dataset"]!r} do not fit its files: {error}'
+        ) from error
     return opened
 
 

@@ -28,12 +28,16 @@ from clipseg_model.prompting.templates import TEMPLATES
 from clipseg_model.prompting.visual_prompt import METHODS
 from clipseg_model.registry import load_model
 from training.console import print_table, write_figures
+from training.datasets.phrasecut import PhraseCut
+from training.datasets.phrasecut_files.subsets import COUNTS_FILE
 from training.datasets.samples import evenly_spread
 from training.datasets.sources import open_source
 from training.evaluation import scripts
 from training.evaluation.modes import PAPER_SIZE, Evaluation, EvaluationError, evaluate
+from training.evaluation.outcomes import Outcomes, write_csv
 from training.loop.processes import begin_accelerator
 from training.loop.run_folder import git_commit
+from training.metrics.outcomes import by_subset
 from training.metrics.tally import CURVES, SCALARS, Tally
 
 TITLES = {
@@ -42,6 +46,7 @@ TITLES = {
     'miou_samples': 'mIoU over samples',
     'miou_classes': 'mIoU over classes',
     'ap': 'AP',
+    'ap_published': 'AP (as published)',
     'calibration_error': 'calibration error',
     'presence_auroc': 'presence AUROC',
 }
@@ -95,6 +100,10 @@ def print_tally(tally: Tally, thresholds: list[float], how: dict[str, Any]) -> N
         print(f'left out, {kind}: {count}')
 
 
+def _has_counts(source: PhraseCut) -> bool:
+    return (source.settings.folder / COUNTS_FILE).is_file()
+
+
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     parser = scripts.new_parser(__doc__)
@@ -108,6 +117,13 @@ def make_parser() -> argparse.ArgumentParser:
     option('--fit', choices=('squeeze', 'pad'), help='of paper mode: squeeze')
     option('--size', type=int, help=f'side of the squares of paper mode: {PAPER_SIZE}')
     option('--threshold', type=float, action='append', default=[], help='besides its own')
+    option('--csv', type=Path, metavar='FILE', help='a line for each sample')
+    option(
+        '--predictions',
+        type=Path,
+        metavar='FOLDER',
+        help="masks as PNG for PhraseCut's own evaluator; in native mode",
+    )
     option('--samples', type=int, help='at most so many, evenly spread')
     option('--seed', type=int, default=0)
     option('--batch', type=int, default=8, help='samples at once, in paper mode')
@@ -124,6 +140,10 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     """
     if args.mode == 'native' and (args.fit or args.size):
         raise EvaluationError('--fit and --size are of paper mode: native mode resizes no truth')
+    if args.mode == 'paper' and args.predictions:
+        raise EvaluationError(
+            "--predictions are masks of the pictures' own size: they need --mode native"
+        )
     for level in args.threshold:
         if not 0 < level < 1:
             raise EvaluationError(f'--threshold must be strictly between 0 and 1, not {level}')
@@ -146,7 +166,11 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     model, card = load_model(args.model)
     source = open_source(data)
     indices = evenly_spread(len(source), args.samples)
-    tally = evaluate(model, card, source, evaluation, accelerator, indices)
+    outcomes = None
+    if args.csv or args.predictions or (isinstance(source, PhraseCut) and _has_counts(source)):
+        outcomes = Outcomes(source, args.predictions)
+    tally = evaluate(model, card, source, evaluation, accelerator, indices, outcomes)
+    listed = [] if outcomes is None else outcomes.gathered(accelerator)
     how = evaluation.described(card)
     result = {
         **how,
@@ -156,7 +180,12 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         'processes': accelerator.num_processes,
         **tally.report(args.threshold),
     }
+    subsets = by_subset(listed)
+    if subsets:
+        result['subsets'] = subsets
     if accelerator.is_main_process:
+        if args.csv:
+            write_csv(args.csv, listed)
         print_tally(tally, args.threshold, how)
         write_figures(args.output, result)
     return result

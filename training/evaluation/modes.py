@@ -27,6 +27,7 @@ from clipseg_model.model_card import ModelCard
 from clipseg_model.modeling.base import SegmentationModel
 from clipseg_model.prompting.templates import TEMPLATES
 from training.datasets.samples import Sample, SampleSource
+from training.evaluation.outcomes import Outcomes
 from training.loop.feeding import Load
 from training.loop.learner import Learner
 from training.loop.prompting import PromptSettings, make_batch
@@ -105,6 +106,7 @@ def evaluate(
     evaluation: Evaluation,
     accelerator: Accelerator,
     indices: Sequence[int] | None = None,
+    outcomes: Outcomes | None = None,
 ) -> Tally:
     """Evaluate a model on samples of a data set; every process takes its share.
 
@@ -115,6 +117,7 @@ def evaluate(
         evaluation: Mode and options.
         accelerator: The processes, and the device.
         indices: Samples; all by default.
+        outcomes: Where what came out for each sample of this process is kept.
 
     Returns:
         The counts of all processes, the same in each.
@@ -128,7 +131,8 @@ def evaluate(
     groups = grouped(source, chosen)[accelerator.process_index :: accelerator.num_processes]
     run = _paper if evaluation.mode == 'paper' else _native
     data = _Groups(source, groups, evaluation)
-    tally = sum_over_processes(run(model, card, data, device_of(accelerator)), accelerator)
+    own = run(model, card, data, device_of(accelerator), outcomes)
+    tally = sum_over_processes(own, accelerator)
     if not tally.pixels().samples:
         raise EvaluationError(
             f'there is no sample to evaluate among {len(chosen)}; {dict(tally.skipped) or "none"}'
@@ -162,7 +166,11 @@ def grouped(source: SampleSource, indices: Sequence[int]) -> list[list[int]]:
     return list(of_matte.values())
 
 
-class _Groups(Dataset[tuple[list[Sample], dict[str, int]]]):
+#: Samples with their numbers in the data set.
+Numbered = list[tuple[int, Sample]]
+
+
+class _Groups(Dataset[tuple[Numbered, dict[str, int]]]):
     """Groups of samples, and the number of samples left out, by reason."""
 
     def __init__(
@@ -173,14 +181,18 @@ class _Groups(Dataset[tuple[list[Sample], dict[str, int]]]):
     def __len__(self) -> int:
         return len(self.groups)
 
-    def __getitem__(self, number: int) -> tuple[list[Sample], dict[str, int]]:
+    def __getitem__(self, number: int) -> tuple[Numbered, dict[str, int]]:
         before = Counter(self.source.problems.counts)
         how = self.evaluation
-        samples = list(self.source.each_with(how.prompt, how.seed, self.groups[number]))
+        samples = [
+            (index, sample)
+            for index in self.groups[number]
+            for sample in self.source.each_with(how.prompt, how.seed, [index])
+        ]
         return samples, dict(self.source.problems.counts - before)
 
 
-class _Batches(Dataset[tuple[Load | None, list[Sample], dict[str, int]]]):
+class _Batches(Dataset[tuple[Load | None, Numbered, dict[str, int]]]):
     """Batches of samples as squares."""
 
     def __init__(self, groups: _Groups, prompts: PromptSettings, size: int) -> None:
@@ -189,8 +201,8 @@ class _Batches(Dataset[tuple[Load | None, list[Sample], dict[str, int]]]):
     def __len__(self) -> int:
         return -(-len(self.groups) // self.size)
 
-    def __getitem__(self, number: int) -> tuple[Load | None, list[Sample], dict[str, int]]:
-        samples: list[Sample] = []
+    def __getitem__(self, number: int) -> tuple[Load | None, Numbered, dict[str, int]]:
+        samples: Numbered = []
         skipped: Counter[str] = Counter()
         first = number * self.size
         for group in range(first, min(first + self.size, len(self.groups))):
@@ -199,9 +211,10 @@ class _Batches(Dataset[tuple[Load | None, list[Sample], dict[str, int]]]):
             skipped.update(left_out)
         if not samples:
             return None, [], dict(skipped)
-        batch = make_batch(samples, self.prompts, np.random.default_rng(0))
+        drawn = [sample for _, sample in samples]
+        batch = make_batch(drawn, self.prompts, np.random.default_rng(0))
         # Pictures need not be copied from the loading process.
-        bare = [replace(sample, image=sample.image[:0], support=None) for sample in samples]
+        bare = [(i, replace(sample, image=sample.image[:0], support=None)) for i, sample in samples]
         return Load([], batch), bare, dict(skipped)
 
 
@@ -223,7 +236,13 @@ def paper_prompts(card: ModelCard, model: SegmentationModel, how: Evaluation) ->
 
 
 @torch.no_grad()
-def _paper(model: SegmentationModel, card: ModelCard, data: _Groups, device: torch.device) -> Tally:
+def _paper(
+    model: SegmentationModel,
+    card: ModelCard,
+    data: _Groups,
+    device: torch.device,
+    outcomes: Outcomes | None,
+) -> Tally:
     how = data.evaluation
     learner = Learner(model).to(device).eval()
     flat = _Groups(data.source, [[index] for group in data.groups for index in group], how)
@@ -236,18 +255,24 @@ def _paper(model: SegmentationModel, card: ModelCard, data: _Groups, device: tor
         logits = learner(load)[1][:, 0].cpu()
         scores = top_scores(logits)
         truth, valid = load.batch.masks[:, 0] >= 0.5, load.batch.valid[:, 0]
-        for row, sample in enumerate(samples):
+        for row, (index, sample) in enumerate(samples):
             probability = sigmoid(logits[row].numpy())
             mask = probability > card.threshold
             if scores[row] < card.presence_threshold:
                 mask[:] = False
-            known = truth[row].numpy(), valid[row].numpy(), sample.class_id
-            tally.add(probability, mask, scores[row], *known)
+            known = truth[row].numpy(), valid[row].numpy()
+            tally.add(probability, mask, scores[row], *known, sample.class_id)
+            if outcomes is not None:
+                outcomes.add(index, sample, mask, *known, float(scores[row]))
     return tally
 
 
 def _native(
-    model: SegmentationModel, card: ModelCard, data: _Groups, device: torch.device
+    model: SegmentationModel,
+    card: ModelCard,
+    data: _Groups,
+    device: torch.device,
+    outcomes: Outcomes | None,
 ) -> Tally:
     how = data.evaluation
     segmenter = Segmenter(model, card, device, SegmentSettings(how.template, how.method))
@@ -255,14 +280,16 @@ def _native(
     for samples, left_out in _loader(data, how.workers):
         tally.skipped.update(left_out)
         errors: list[MattingErrors] = []
-        for sample in samples:
+        for index, sample in samples:
             if sample.support is None:
                 prompt = Prompt(text=sample.phrase)
             else:
                 prompt = Prompt(image=sample.support.image, mask=sample.support.mask)
             (result,) = segmenter.segment(np.ascontiguousarray(sample.image), [prompt]).results
-            known = sample.mask, sample.valid, sample.class_id
-            tally.add(result.probability, result.mask, result.score, *known)
+            known = sample.mask, sample.valid
+            tally.add(result.probability, result.mask, result.score, *known, sample.class_id)
+            if outcomes is not None:
+                outcomes.add(index, sample, result.mask, *known, result.score)
             if sample.alpha is not None:
                 errors.append(matting_errors(result.probability, sample.alpha))
         if errors:

@@ -95,8 +95,8 @@ class PromptStatistics(Counts):
     Attributes:
         present: Prompts that are true of their picture, by level of their score.
         absent: The others.
-        ious: Prompts that are true of their picture, by level of their IoU's lower end; for
-            PhraseCut's accuracies.
+        ious: Prompts that are true of their picture, by the last level that their IoU is above,
+            and 0 for those without IoU; for PhraseCut's accuracies.
         iou_sum: Sum of their IoUs in units of 2⁻³², so that sums do not depend on their order.
     """
 
@@ -124,7 +124,7 @@ class PromptStatistics(Counts):
             return
         self.present[level] += 1
         intersection, union = intersection_and_union(mask, truth)
-        self.ious[intersection * BINS // union] += 1
+        self.ious[max((intersection * BINS - 1) // union, 0)] += 1
         self.iou_sum += (intersection << 32) // union
 
     def mean_iou(self) -> float:
@@ -133,7 +133,7 @@ class PromptStatistics(Counts):
         return self.iou_sum / 2**32 / count if count else float('nan')
 
     def accuracy(self, threshold: float) -> float:
-        """Return the share of true prompts with at least this IoU (PhraseCut's Pr@t), or NaN."""
+        """Return the share of true prompts with more than this IoU (PhraseCut's Pr@t), or NaN."""
         count = int(self.ious.sum())
         return float(self.ious[index_of(threshold) :].sum() / count) if count else float('nan')
 

@@ -13,6 +13,9 @@ from training.metrics.sums import Counts
 #: Thresholds run over 0, 1 / BINS, …, 1.
 BINS = 200
 
+#: Thresholds of CLIPSeg's published code are every so many of these.
+PUBLISHED_STEP = 4
+
 #: Steps of recall at which the precision-recall curve is read for its integral.
 RECALLS = 1001
 
@@ -110,10 +113,10 @@ class PixelStatistics(Counts):
     def average_precision(self) -> float:
         """Return the area under the precision-recall curve, 0…1, integrated by Simpson's rule.
 
-        The rule is applied at equal steps of recall; the curve is linear between thresholds.
+        The rule is applied at equal steps of recall; the curve is linear between thresholds. This
+        agrees with average precision as others define it, and not with
+        :meth:`published_average_precision`.
         """
-        # On the uneven steps between thresholds the rule's weights turn negative: a curve with one
-        # long step (everything is found above one threshold) would come out below zero.
         positives = self.true_positives()
         predicted = positives + self.false_positives()
         used = predicted > 0
@@ -125,6 +128,48 @@ class PixelStatistics(Counts):
         # Recall that no threshold reaches has precision 0.
         grid = np.linspace(0, 1, RECALLS)
         return float(simpson(np.interp(grid, distinct, best, right=0.0), x=grid))
+
+    def published_average_precision(self) -> float:
+        """Return the "AP" of CLIPSeg's published code, with which its tables were made.
+
+        The code takes 49 thresholds, 0.02 … 0.98, adds 1 to each denominator, and applies Simpson's
+        rule to the points as they lie. Two things keep this from being an area of 0…1. The curve
+        begins at the recall of the threshold 0.98: what is surer does not count, and a predictor
+        that is sure of everything gets nearly 0. And the rule fits a parabola through each three
+        points: where one step of recall is much longer than the next, weights grow, or turn
+        negative. Of points with equal recall, which that code keeps in no particular order, here
+        the one with the best precision counts. With an even number of points, the mean of both
+        places of the odd step is taken, as SciPy did then. Pixels at a threshold reach it here,
+        and do not there. NaN where no pixel reaches 0.02.
+        """
+        every = np.arange(PUBLISHED_STEP, BINS, PUBLISHED_STEP)
+        positives = self.true_positives()[every]
+        predicted = positives + self.false_positives()[every]
+        used = predicted > 0
+        if not used.any():
+            return float('nan')
+        precision = positives[used] / (1 + predicted[used])
+        recall = positives[used] / (1 + self.foreground.sum())
+        distinct = np.unique(recall)
+        best = np.array([precision[recall == value].max() for value in distinct])
+        return _simpson_of_points(best, distinct)
+
+
+def _simpson_of_points(y: NDArray[np.float64], x: NDArray[np.float64]) -> float:
+    """Apply Simpson's rule to ascending points, as ``scipy.integrate.simps`` did until 2023."""
+    if len(x) < 2:
+        return 0.0
+    if len(x) % 2:
+        return float(simpson(y, x=x))
+
+    def edge(first: int, last: int) -> float:
+        return float((y[first] + y[last]) / 2 * (x[last] - x[first]))
+
+    if len(x) == 2:
+        return edge(0, 1)
+    front = simpson(y[:-1], x=x[:-1]) + edge(-2, -1)
+    back = edge(0, 1) + simpson(y[1:], x=x[1:])
+    return float((front + back) / 2)
 
 
 def intersection_and_union(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> tuple[int, int]:

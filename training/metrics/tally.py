@@ -19,7 +19,7 @@ from training.metrics.sums import Counts
 #: Figures that depend on a threshold.
 CURVES = ('iou_fg', 'iou_bin', 'miou_samples', 'miou_classes')
 #: Figures that do not.
-SCALARS = ('ap', 'calibration_error', 'presence_auroc')
+SCALARS = ('ap', 'ap_published', 'calibration_error', 'presence_auroc')
 #: Class of samples whose data set has no classes.
 NO_CLASS = -1
 
@@ -129,6 +129,8 @@ class Tally(Counts):
             return self.best(name)[0] if at == 'best' else float(self.curve(name)[index_of(at)])
         if name == 'ap':
             return self.pixels().average_precision()
+        if name == 'ap_published':
+            return self.pixels().published_average_precision()
         if name == 'calibration_error':
             return self.pixels().calibration_error()
         if name == 'presence_auroc':
@@ -155,7 +157,8 @@ class Tally(Counts):
             **{name: plain(self.figure(name)) for name in SCALARS},
             'mean_iou_of_masks': plain(self.prompts.mean_iou()),
             'accuracy_of_masks': {
-                f'{limit:g}': plain(self.prompts.accuracy(limit)) for limit in (0.5, 0.7, 0.9)
+                f'{limit:g}': plain(self.prompts.accuracy(limit))
+                for limit in (0.5, 0.6, 0.7, 0.8, 0.9)
             },
             'best': {
                 name: {'value': plain(self.best(name)[0]), 'threshold': plain(self.best(name)[1])}

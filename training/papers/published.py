@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -75,12 +76,16 @@ class Column(_Strict):
         part: Key of the table's parts; none where nothing is run.
         metric: What :func:`training.metrics.tally.Tally.figure` calls it.
         at: Threshold: a number, ``row`` for the row's, ``best``; nothing where none matters.
+        of: The variant of the part that is shown; the mean over all where there is none.
+        own: Measured here without a published number to compare with.
     """
 
     title: str
     part: str | None = None
     metric: str | None = None
     at: float | Literal['row', 'best'] | None = None
+    of: dict[str, int] = {}
+    own: bool = False
 
 
 class Row(_Strict):
@@ -88,7 +93,7 @@ class Row(_Strict):
 
     Attributes:
         name: As printed.
-        values: Published, in the order of the columns; None where there is none.
+        values: Published, in the order of the columns that are not ``own``; None where empty.
         t: Threshold that the paper states.
         config: File of ``training/configs`` that trains it; none for other people's models.
         run: Name of the run; that of ``config`` by default.
@@ -159,12 +164,31 @@ class Table(_Strict):
                 raise ValueError(f'column {column.title!r} names the part {column.part!r}')
             if (column.part is None) != (column.metric is None):
                 raise ValueError(f'column {column.title!r} needs a part and a metric, or neither')
+            if column.of and column.of not in self.parts[str(column.part)].variants():
+                raise ValueError(f'column {column.title!r} is of {column.of}, no variant')
+        published = sum(not column.own for column in self.columns)
         for row in self.rows:
-            if len(row.values) != len(self.columns):
-                raise ValueError(f'row {row.name!r} has not one value for each column')
+            if len(row.values) != published:
+                raise ValueError(f'row {row.name!r} has not one value for each published column')
             if row.config and row.t is None and any(c.at == 'row' for c in self.columns):
                 raise ValueError(f'row {row.name!r} has no t')
         return self
+
+    def published(self, row: Row) -> list[float | None]:
+        """Return a row's published value of every column; None for those of our own."""
+        values = iter(row.values)
+        return [None if column.own else next(values) for column in self.columns]
+
+    def placeholders(self, row: Row, key: str) -> list[str]:
+        """Return what tells apart the checkpoints of a row that a part asks for.
+
+        A part over folds has a checkpoint for each, which has not seen the fold's classes in
+        training; a part with a run of its own has one that has not seen what the part asks for.
+        """
+        part = self.parts[key]
+        if row.whole or not part.run:
+            return []
+        return [*part.over] or ['part']
 
 
 class Published(_Strict):
@@ -201,7 +225,7 @@ def load_published(path: Path = FILE) -> Published:
     return Published(**yaml.safe_load(path.read_text(encoding='utf-8')))
 
 
-def filled(text: Any, variant: dict[str, int]) -> Any:
+def filled(text: Any, variant: Mapping[str, int | str]) -> Any:
     """Replace names in braces by their values, in texts, lists and dictionaries.
 
     A text that is nothing but ``{NAME}`` becomes the value itself.

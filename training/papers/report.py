@@ -24,12 +24,14 @@ class Cell:
         published: The number of the paper; None if it has none, or it is not verified.
         measured: In the same unit; None if it was not run.
         reason: Why it was not run.
+        mark: What keeps the number from being comparable; empty if nothing does.
     """
 
     column: str
     published: float | None
     measured: float | None
     reason: str
+    mark: str = ''
 
 
 @dataclass
@@ -101,7 +103,8 @@ def to_markdown(report: Report) -> str:
             for cell in cells
         ]
         t = [f'{row.t:g}' if row.t is not None else ''] if with_t else []
-        rows.append([row.name, *t, *shown])
+        marks = sorted({cell.mark for cell in cells if cell.mark and cell.measured is not None})
+        rows.append([' '.join([row.name, *(f'({mark})' for mark in marks)]), *t, *shown])
     if table.columns:
         heads = ['', *(['t'] if with_t else []), *(column.title for column in table.columns)]
         lines += markdown_table(heads, rows)
@@ -127,7 +130,18 @@ def to_csv(report: Report) -> str:
     writer = csv.writer(text, lineterminator='\n')
     extra = list(report.details)
     writer.writerow(
-        ['table', 'row', 't', 'column', 'published', 'measured', 'difference', 'reason', *extra]
+        [
+            'table',
+            'row',
+            't',
+            'column',
+            'published',
+            'measured',
+            'difference',
+            'reason',
+            'mark',
+            *extra,
+        ]
     )
     for row, cells in report.rows:
         for cell in cells:
@@ -136,7 +150,8 @@ def to_csv(report: Report) -> str:
                 difference = round(cell.measured - cell.published, 6)
             measured = None if cell.measured is None else round(cell.measured, 6)
             known = [report.name, row.name, row.t, cell.column, cell.published, measured]
-            writer.writerow([*known, difference, cell.reason, *report.details.values()])
+            found = [*known, difference, cell.reason, cell.mark]
+            writer.writerow([*found, *report.details.values()])
     return text.getvalue()
 
 

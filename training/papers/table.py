@@ -55,7 +55,9 @@ class Options:
     Attributes:
         data: Folder of all data sets.
         runs: Folder of the runs of training.
-        models: Checkpoint by row; ``{fold}`` stands for the fold.
+        models: Checkpoint by row; ``{fold}`` stands for the fold, ``{part}`` for the part.
+        seen: Measure a checkpoint that may have seen in training what a row's protocol holds out,
+            and mark the row.
         changes: ``KEY=VALUE``, of the settings of the data sets.
         samples: Most samples of a measurement, for a trial.
         size: Side of the squares of paper mode.
@@ -73,16 +75,29 @@ class Options:
     batch: int = 8
     workers: int = 0
     seed: int = 0
+    seen: bool = False
 
 
-def checkpoint_of(row: Row, part: Part, variant: dict[str, int], options: Options) -> str:
-    """Return the checkpoint of a row.
+def checkpoint_of(
+    table: Table, row: Row, key: str, variant: dict[str, int], options: Options
+) -> str:
+    """Return the checkpoint of a row, for a variant of the part of that key.
 
     Raises:
-        NotRun: If there is none.
+        NotRun: If there is none, or one for all folds that was given may have seen their classes.
     """
+    part = table.parts[key]
     if row.name in options.models:
-        return str(filled(options.models[row.name], variant))
+        named = options.models[row.name]
+        if was_seen(table, row, key, options) and not options.seen:
+            wanted = ' and '.join(f'{{{name}}}' for name in table.placeholders(row, key))
+            raise NotRun(
+                f'{named} is one checkpoint, and the protocol asks for one that has not seen what '
+                f'is tested, named with {wanted} in place of '
+                f'{", ".join(map(str, part.over.get("fold", [key])))}; --seen-in-training measures '
+                'it and marks the row'
+            )
+        return str(filled(named, {**variant, 'part': key}))
     if row.config is None:
         raise NotRun('a model of others, which is not trained here')
     path = options.runs / row.run_name(part, variant) / 'model.safetensors'
@@ -91,16 +106,24 @@ def checkpoint_of(row: Row, part: Part, variant: dict[str, int], options: Option
     return str(path)
 
 
-def check_checkpoints(row: Row, part: Part, options: Options) -> None:
+def was_seen(table: Table, row: Row, key: str, options: Options) -> bool:
+    """Return whether a checkpoint that was given may have seen in training what a part tests."""
+    named = options.models.get(row.name)
+    if named is None:
+        return False
+    return any(f'{{{name}}}' not in named for name in table.placeholders(row, key))
+
+
+def check_checkpoints(table: Table, row: Row, key: str, options: Options) -> None:
     """Check that the checkpoints of all folds exist, before hours go into one of them.
 
     Raises:
         NotRun: If some are missing; it names all of them.
     """
     missing = []
-    for variant in part.variants():
+    for variant in table.parts[key].variants():
         try:
-            checkpoint_of(row, part, variant, options)
+            checkpoint_of(table, row, key, variant, options)
         except NotRun as reason:
             missing.append(str(reason))
     if missing:
@@ -134,15 +157,15 @@ class Runner:
         """Measure the cells of a row; those of a part that cannot be run get the reason."""
         cells = [
             Cell(column.title, published, None, '' if column.part else self.table.note)
-            for column, published in zip(self.table.columns, row.values, strict=True)
+            for column, published in zip(self.table.columns, self.table.published(row), strict=True)
         ]
         for key, part in self.table.parts.items():
             pairs = zip(self.table.columns, cells, strict=True)
             chosen = [(column, cell) for column, cell in pairs if column.part == key]
             columns = [column for column, _ in chosen]
             try:
-                check_checkpoints(row, part, self.options)
-                figures = [self.run_variant(row, part, v, columns) for v in part.variants()]
+                check_checkpoints(self.table, row, key, self.options)
+                figures = [self.run_variant(row, key, v, columns) for v in part.variants()]
             except (ClipsegError, FileNotFoundError) as error:
                 if isinstance(error, BadRecord) and self.accelerator.num_processes > 1:
                     # Other processes may not have met it, and would wait for this one.
@@ -150,8 +173,14 @@ class Runner:
                 for _, cell in chosen:
                     cell.reason = str(error)
                 continue
-            means = np.mean(figures, axis=0) * self.table.scale
-            for (_, cell), value in zip(chosen, means, strict=True):
+            means = np.mean(figures, axis=0)
+            for place, (column, cell) in enumerate(chosen):
+                value = means[place]
+                if column.of:
+                    value = figures[part.variants().index(column.of)][place]
+                value *= self.table.scale
+                if was_seen(self.table, row, key, self.options):
+                    cell.mark = 'seen in training'
                 if np.isnan(value):
                     cell.reason = 'not a number: the samples have nothing to measure it on'
                 else:
@@ -159,7 +188,7 @@ class Runner:
         return cells
 
     def run_variant(
-        self, row: Row, part: Part, variant: dict[str, int], columns: list[Column]
+        self, row: Row, key: str, variant: dict[str, int], columns: list[Column]
     ) -> list[float]:
         """Measure one checkpoint on one data set.
 
@@ -169,8 +198,8 @@ class Runner:
         Raises:
             ClipsegError: If there is no checkpoint, or no data.
         """
-        options, seed = self.options, self.options.seed
-        checkpoint = checkpoint_of(row, part, variant, options)
+        options, seed, part = self.options, self.options.seed, self.table.parts[key]
+        checkpoint = checkpoint_of(self.table, row, key, variant, options)
         how = Evaluation(
             mode=self.table.mode,
             prompt=part.prompt,
@@ -251,7 +280,7 @@ def run_table(
         else:
             cells = [
                 Cell(column.title, value, None, 'not asked for (--row)')
-                for column, value in zip(table.columns, row.values, strict=True)
+                for column, value in zip(table.columns, table.published(row), strict=True)
             ]
         report.rows.append((row, cells))
         save()
@@ -275,6 +304,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         '--model', action='append', default=[], metavar='ROW=CHECKPOINT', help='name or path'
+    )
+    parser.add_argument(
+        '--seen-in-training',
+        action='store_true',
+        help='measure a --model without {fold} or {part}, and mark its row',
     )
     parser.add_argument('--row', action='append', help='run this row alone; may be repeated')
     parser.add_argument(
@@ -315,6 +349,7 @@ def main(arguments: list[str] | None = None) -> None:
         batch=args.batch,
         workers=args.workers,
         seed=args.seed,
+        seen=args.seen_in_training,
     )
     try:
         accelerator = begin_accelerator(device=args.device)

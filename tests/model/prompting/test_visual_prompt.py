@@ -67,6 +67,8 @@ def test_every_row_of_the_papers_table() -> None:
         'crop_10',
         'crop_blur_10',
         'blur_10_crop',
+        # "Highlight mask" of the ablation.
+        'blur_1_50',
     ]
     assert DEFAULT_METHOD == 'crop_blur_10'
     assert tuple(m.attention for m in METHODS.values() if m.attention) == SCOPES
@@ -108,6 +110,16 @@ class TestWholePicture:
         assert profile.sum() == pytest.approx(255, rel=0.05)
         spread = np.sqrt((profile * (np.arange(80) - 40) ** 2).sum() / profile.sum())
         assert spread == pytest.approx(3, rel=0.1)
+
+    @pytest.mark.parametrize('size', [352, 176])
+    def test_the_ablations_background_is_blurred_by_a_pixel_and_halved(self, size: int) -> None:
+        image = np.zeros((size, size, 3), np.uint8)
+        image[40, :] = 255
+        prompt = visual_prompt(image, disc(size, 20), size, 'blur_1_50').astype(float)
+        profile = prompt[:80, -10, 0]
+        assert profile.sum() == pytest.approx(0.5 * 255, rel=0.05)
+        spread = np.sqrt((profile * (np.arange(80) - 40) ** 2).sum() / profile.sum())
+        assert spread == pytest.approx(size / 352, rel=0.15)
 
     def test_blurred_background_at_a_tenth(self) -> None:
         image, mask = pattern(), disc()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -159,6 +160,79 @@ class TestReading:
         assert sample.mask.any()
 
 
+#: Of the small pictures here, in which all objects are at one place.
+EVERYTHING = {'min_pixels': 0, 'overlaps': 'both'}
+
+
+def painted(content: dict, picture: int) -> dict[int, np.ndarray]:
+    """HSNet's masks: a map of classes, on which each annotation paints over those before it."""
+    labels = np.zeros((20, 30), int)
+    for entry in content['annotations']:
+        if entry['image_id'] == picture and not entry['iscrowd']:
+            labels[coco_mask(entry['segmentation'], 20, 30)] = entry['category_id']
+    return {int(number): labels == number for number in np.unique(labels) if number}
+
+
+class TestOverlapsAndSizes:
+    @pytest.fixture
+    def crossed(self, tmp_path):
+        """Random boxes of three classes over each other, some of them crowds."""
+        rng = np.random.default_rng(7)
+        entries = []
+        for number in range(60):
+            left, top = rng.integers(0, 20), rng.integers(0, 12)
+            right, bottom = left + rng.integers(3, 11), top + rng.integers(3, 9)
+            points = [left, top, right, top, right, bottom, left, bottom]
+            shape = [list(map(float, points))]
+            crowd = int(rng.random() < 0.1)
+            if crowd:
+                runs = run_lengths.encode(np.asfortranarray(coco_mask(shape, 20, 30), np.uint8))
+                shape = {'size': [20, 30], 'counts': runs['counts'].decode()}
+            number_of_class = int(rng.choice([1, 3, 5]))
+            picture = 1 + number % 12
+            # What the file says of areas is not what decides.
+            entries.append(
+                annotation(
+                    number + 1, picture, number_of_class, shape, iscrowd=crowd, area=float('nan')
+                )
+            )
+        return write(tmp_path, entries, pictures=12)
+
+    @pytest.mark.parametrize('least', [1, 20, 45, 70])
+    def test_listed_are_classes_whose_painted_pixels_are_enough(self, crossed, least):
+        content = json.loads(crossed.read_text())
+        wanted = sorted(
+            (picture, number)
+            for picture in range(1, 13)
+            for number, mask in painted(content, picture).items()
+            if mask.sum() >= least
+        )
+        data = opened(crossed, overlaps='last', min_pixels=least)
+        assert data.items == wanted
+        assert 4 < len(wanted) < 36
+        for (picture, number), sample in zip(wanted, data.each(), strict=True):
+            np.testing.assert_array_equal(sample.mask, painted(content, picture)[number])
+
+    def test_pixels_that_several_instances_cover_count_once(self, crossed):
+        every = opened(crossed)
+        sizes = {key: int(s.mask.sum()) for key, s in zip(every.items, every.each(), strict=True)}
+        for least in (20, 45, 70):
+            wanted = [key for key, size in sizes.items() if size >= least]
+            assert opened(crossed, min_pixels=least).items == wanted
+
+    def test_supports_fill_as_many(self, crossed):
+        data = opened(crossed, overlaps='last', min_pixels=45, visual=True)
+        names = {data.files[picture] for picture, _ in data.items}
+        for index in range(len(data)):
+            for seed in range(8):
+                support = data.load(index, sample_rng(seed, 0, index)).support
+                assert support is None or (support.mask.sum() >= 45 and support.key in names)
+
+    def test_the_published_rule_is_that_of_coco_20i(self, tmp_path):
+        settings = coco_20i(tmp_path, 2, 'train')
+        assert (settings.min_pixels, settings.overlaps, settings.draw) == (2048, 'last', 'classes')
+
+
 class TestCoco20i:
     @pytest.fixture
     def folder(self, tmp_path):
@@ -171,8 +245,8 @@ class TestCoco20i:
     def test_folds(self, folder):
         tested = []
         for fold in range(4):
-            val = Coco(coco_20i(folder, fold, 'val'))
-            train = Coco(coco_20i(folder, fold, 'train'))
+            val = Coco(coco_20i(folder, fold, 'val', **EVERYTHING))
+            train = Coco(coco_20i(folder, fold, 'train', **EVERYTHING))
             numbers = sorted({number for _, number in val.items})
             assert [(number - 1) // 2 for number in numbers] == list(range(fold, 80, 4))
             assert len({number for _, number in train.items}) == 60
@@ -181,11 +255,24 @@ class TestCoco20i:
         assert len(set(tested)) == 80
 
     def test_episodes_are_uniform_over_classes(self, folder):
-        data = Coco(coco_20i(folder, 1, 'val'))
+        data = Coco(coco_20i(folder, 1, 'val', **EVERYTHING))
         indices = data.episodes(2000, seed=1)
         counts = np.bincount([data.items[i][1] for i in indices])[3::8]
         assert counts.min() > 60
         assert indices == data.episodes(2000, seed=1) != data.episodes(2000, seed=2)
+
+    def test_training_draws_classes_as_often_as_each_other(self, mini):
+        # Two pictures show cups, one a fire truck, one a dog.
+        data = opened(mini, draw='classes')
+        names = [data.draw(0, sample_rng(0, 0, i)).key for i in range(600)]
+        counts = Counter(name.rpartition('#')[2] for name in names)
+        assert set(counts) == {'cup', 'fire truck', 'dog'}
+        assert min(counts.values()) > 160
+        cups = Counter(name for name in names if name.endswith('cup'))
+        assert min(cups.values()) > 70
+        assert data.draw(3, sample_rng(0, 0, 5)).key == names[5]
+        # Evaluation asks for samples by number.
+        assert [sample.key for sample in data.each()] == [data.key(i) for i in range(len(data))]
 
     def test_what_is_not_coco(self, folder, mini):
         with pytest.raises(ValueError, match='folds 0…3 and splits train and val'):

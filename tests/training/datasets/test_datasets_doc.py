@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import importlib
+import io
+import os
 import re
+import subprocess
+import sys
+import tarfile
+import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
 from phrasecut_files import write_phrasecut
+from scipy.io import savemat
+from test_configs import write_coco, write_voc
 
 from training.datasets.coco import CocoSettings
 from training.datasets.folder import FolderSettings
@@ -15,6 +24,7 @@ from training.datasets.lvis import LvisSettings
 from training.datasets.pascal import PascalSettings
 from training.datasets.phrasecut import PhraseCutSettings
 from training.datasets.refmatte import RefMatteSettings
+from training.datasets.sources import open_source
 from training.datasets.tabletop_phrases import TabletopSettings
 from training.loop.prompting import PromptSettings
 
@@ -50,3 +60,107 @@ def test_options_that_are_named_exist(page):
     assert len(set(options)) >= 10
     # The name of a data set is no setting of it.
     assert set(options) <= fields | {'dataset'}
+
+
+#: Stands for git, pip and wget: each leaves what the publisher's servers would send.
+SENDER = """#!{python}
+import shutil, sys
+from pathlib import Path
+name, words = Path(sys.argv[0]).name, sys.argv[1:]
+sent = Path({sent!r})
+if name == 'git':
+    assert words[:2] == ['clone', 'https://github.com/ChenyunWu/PhraseCutDataset'], words
+    shutil.copytree(sent / 'PhraseCutDataset', words[2] if len(words) > 2 else 'PhraseCutDataset')
+elif name == 'pip':
+    assert words == ['install', 'gdown', 'requests'], words
+else:
+    for word in words:
+        shutil.copy(sent / word.rsplit('/', 1)[1], '.')
+"""
+#: As the publisher's, it fills data/VGPhraseCut_v0 beside itself, wherever it is started.
+DOWNLOADER = """
+import shutil
+from pathlib import Path
+folder = Path(__file__).resolve().parent / 'data/VGPhraseCut_v0'
+folder.mkdir(parents=True, exist_ok=True)
+shutil.copytree({files!r}, folder, dirs_exist_ok=True)
+(folder / 'image_data_split3000.json').rename(folder / 'image_data_split.json')
+"""
+
+
+def configured(repository: Path, name: str) -> list[dict]:
+    """The data of a configuration, for training and validation, as it stands in the file."""
+    config = yaml.safe_load((repository / 'training/configs' / name).read_text())
+    return [config['data'], config['validation']['data']]
+
+
+def follow(page: str, heading: str, sent: Path, place: Path) -> None:
+    """Runs the commands below a heading of the page, word for word, in an empty folder."""
+    part = page.split(f'\n## {heading}\n')[1]
+    commands = re.search(r'```bash\n(.*?)```', part, re.DOTALL)[1]
+    tools = sent / 'bin'
+    tools.mkdir()
+    for name in ('git', 'pip', 'wget'):
+        (tools / name).write_text(SENDER.format(python=sys.executable, sent=str(sent)))
+        (tools / name).chmod(0o755)
+    (tools / 'python').symlink_to(sys.executable)
+    path = f'{tools}:{os.environ["PATH"]}'
+    subprocess.run(['bash', '-ec', commands], cwd=place, env={'PATH': path}, check=True)
+
+
+@pytest.fixture
+def empty(tmp_path, monkeypatch) -> tuple[Path, Path]:
+    """What publishers send, and an empty folder, where the test is."""
+    sent, place = tmp_path / 'sent', tmp_path / 'checkout'
+    sent.mkdir()
+    place.mkdir()
+    monkeypatch.chdir(place)
+    return sent, place
+
+
+def test_phrasecut_from_an_empty_folder(page, repository, empty):
+    sent, place = empty
+    files = write_phrasecut(sent)
+    (sent / 'PhraseCutDataset').mkdir()
+    script = DOWNLOADER.format(files=str(files))
+    (sent / 'PhraseCutDataset/download_dataset.py').write_text(script)
+    follow(page, 'PhraseCut and PhraseCut+', sent, place)
+    # The downloader may be run again, for pictures that are missing.
+    (place / 'data/VGPhraseCut_v0/images/11.jpg').unlink()
+    subprocess.run([sys.executable, 'data/PhraseCutDataset/download_dataset.py'], check=True)
+    for data in configured(repository, 'clipseg_pc_plus.yaml'):
+        assert len(open_source(data)) > 0
+
+
+def test_pascal_from_an_empty_folder(page, repository, empty):
+    sent, place = empty
+    files = write_voc(sent)
+    (files / 'SegmentationClassAug').rmdir()
+    with tarfile.open(sent / 'VOCtrainval_11-May-2012.tar', 'w') as archive:
+        archive.add(files, 'VOCdevkit/VOC2012')
+    labels = io.BytesIO()
+    savemat(labels, {'GTcls': {'Segmentation': [[0]]}})
+    with tarfile.open(sent / 'benchmark.tgz', 'w:gz') as archive:
+        for name, content in (('train.txt', b''), ('cls/2008_000002.mat', labels.getvalue())):
+            entry = tarfile.TarInfo(f'benchmark_RELEASE/dataset/{name}')
+            entry.size = len(content)
+            archive.addfile(entry, io.BytesIO(content))
+    follow(page, 'Pascal VOC 2012 and SBD', sent, place)
+    for data in configured(repository, 'clsclip.yaml'):
+        assert len(open_source(data)) > 0
+
+
+def test_coco_from_an_empty_folder(page, repository, empty):
+    sent, place = empty
+    files = write_coco(sent)
+    for archive, folder in (
+        ('annotations_trainval2014', 'annotations'),
+        ('train2014', 'train2014'),
+        ('val2014', 'val2014'),
+    ):
+        with zipfile.ZipFile(sent / f'{archive}.zip', 'w') as whole:
+            for path in (files / folder).iterdir():
+                whole.write(path, f'{folder}/{path.name}')
+    follow(page, 'COCO, COCO-20i', sent, place)
+    for data in configured(repository, 'clipseg_coco.yaml'):
+        assert len(open_source(data)) > 0

@@ -7,10 +7,12 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from open_clip.tokenizer import SimpleTokenizer
 from phrasecut_files import TASKS, write_phrasecut
 from PIL import Image
 from pydantic import ValidationError
 
+from clipseg_model.prompting.templates import TEMPLATES
 from training.datasets import phrasecut
 from training.datasets.phrasecut import PhraseCut, PhraseCutSettings, phrasecut_plus, square_crop
 from training.datasets.samples import BadRecord, DataError, sample_rng
@@ -224,6 +226,11 @@ class TestBadInput:
         with pytest.raises(DataError, match=r'refer_train\.json is no readable JSON'):
             opened(folder)
 
+    @pytest.mark.parametrize('name', ['image_data_split.json', 'image_data_split3000.json'])
+    def test_the_list_of_pictures_has_two_names(self, folder, name):
+        (folder / 'image_data_split3000.json').rename(folder / name)
+        assert len(opened(folder)) == 7
+
     def test_a_missing_picture(self, folder):
         (folder / 'images' / '12.jpg').unlink()
         with pytest.raises(BadRecord, match=r'12\.jpg does not exist.*record 2, task 12__12002'):
@@ -241,12 +248,33 @@ class TestBadInput:
             ({'phrase': ' '}, 'blank phrase'),
             ({'image_id': 999}, 'image 999, which image_data does not list'),
             ({'Polygons': [[[[1, 2], [3]]]]}, 'no list of x, y'),
+            ({'Polygons': [5]}, "'5' where the polygons of an instance"),
+            ({'Polygons': [[5]]}, "'5' as a polygon"),
+            ({'Polygons': [None]}, "'None' where the polygons"),
+            ({'Polygons': [{'0': 1}]}, 'where the polygons'),
+            ({'Polygons': [[[[1, 2, 3]]]]}, 'as a polygon'),
+            # One level too little, one too many, flat, and texts.
+            ({'Polygons': [[[5, 5], [9, 5], [9, 9]]]}, r"'\[5, 5\]' as a polygon"),
+            ({'Polygons': [[[[[5, 5], [9, 5], [9, 9]]]]]}, 'as a polygon'),
+            ({'Polygons': [[[5, 5, 9, 5, 9, 9]]]}, 'as a polygon'),
+            ({'Polygons': [[[['5', '5'], ['9', '5'], ['9', '9']]]]}, 'as a polygon'),
+            ({'Polygons': [[[[5, 5], [float('nan'), 5], [9, 9]]]]}, 'corners that are no numbers'),
+            ({'Polygons': [[[[5, 5], [float('inf'), 5], [9, 9]]]]}, 'corners that are no numbers'),
+            ({'Polygons': []}, 'has no polygon, which cover no pixel'),
+            ({'Polygons': [[]]}, 'has no polygon'),
+            ({'Polygons': [[[]]]}, 'has no polygon'),
+            ({'Polygons': [[[[70, 5], [90, 5], [90, 9]]]]}, r'with x in 70 … 90.* of 64 × 48'),
+            ({'Polygons': [[[[5, -9], [9, -9], [9, -2]]]]}, 'cover no pixel'),
+            ({'Polygons': [[[[5.2, 5.2], [5.8, 5.2], [5.5, 5.8]]]]}, 'cover no pixel'),
+            ({'phrase': 'very ' * 80 + 'red wheel'}, 'a phrase of 90 tokens with its caption'),
+            ({'phrase': '🚗' * 75}, 'tokens with its caption, and the text tower takes 77'),
             ({'instance_boxes': [[1, 2]]}, 'no usable boxes'),
         ],
     )
     def test_broken_records(self, folder, change, message):
         edit(folder, 1, **change)
-        with pytest.raises(BadRecord, match=rf'refer_train\.json, record 1.*{message}'):
+        named = '' if 'task_id' in change else '.*task 11__11001'
+        with pytest.raises(BadRecord, match=rf'refer_train\.json, record 1{named}.*{message}'):
             opened(folder)
         data = opened(folder, bad_records='skip')
         assert sum(data.problems.counts.values()) == 1
@@ -282,6 +310,22 @@ class TestBadInput:
         assert not data.draw(0, sample_rng(0, 0, 0)).key.startswith('11__')
         assert data.problems.counts['unreadable image'] >= 1
         assert [sample.key[:2] for sample in data.each()] == ['12', '12', '12', '13', '13']
+
+    def test_long_phrases_that_fit_are_kept(self, folder):
+        fits = ('very ' * 66).strip()
+        edit(folder, 1, phrase=fits)
+        assert opened(folder).phrases[1] == fits
+        longest = max(TEMPLATES['shuffle+'], key=lambda text: len(text.split()))
+        tokens = SimpleTokenizer(context_length=200)([longest.format(fits)])
+        assert int((tokens != 0).sum()) <= 77
+        edit(folder, 1, phrase=f'very very very very {fits}')
+        with pytest.raises(BadRecord, match=r'task 11__11001.* tokens'):
+            opened(folder)
+
+    def test_what_only_pillow_fills_is_kept_for_pillow(self, folder):
+        edit(folder, 1, Polygons=[[[[5.2, 5.2], [5.8, 5.2], [5.5, 5.8]]]])
+        data = opened(folder, rasteriser='pillow', crop='none')
+        assert data.load(1, sample_rng(0, 0, 0)).mask.sum() == 1
 
     def test_when_all_are_broken(self, folder):
         for path in (folder / 'images').iterdir():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from sklearn.metrics import average_precision_score
 
 from training.metrics.pixels import BINS, PixelStatistics
 
@@ -84,3 +85,78 @@ def test_average_precision_of_what_is_hardly_ever_found():
     probability[[3, *range(5000, 5012)]] = 0.99
     curve = statistics(probability.reshape(100, 100), truth.reshape(100, 100))
     assert curve.average_precision() == pytest.approx(0.25, abs=0.01)
+
+
+def parabolas(x: list[float], y: list[float]) -> float:
+    """Simpson's rule by its definition: the integral of a parabola through each three points."""
+    total = 0.0
+    for first in range(0, len(x) - 2, 2):
+        part = slice(first, first + 3)
+        # Around its middle, so that the fit is exact to rounding.
+        middle = x[first + 1]
+        curve = np.polyint(np.polyfit(np.array(x[part]) - middle, y[part], 2))
+        ends = x[first] - middle, x[first + 2] - middle
+        total += float(np.polyval(curve, ends[1]) - np.polyval(curve, ends[0]))
+    return total
+
+
+def ap_of_published_code(probability: np.ndarray, truth: np.ndarray) -> float:
+    """The published steps on the pixels themselves: 49 thresholds, + 1, points as they lie."""
+    points: dict[float, float] = {}
+    for threshold in np.linspace(0, 1, 51)[1:-1]:
+        found = probability > threshold
+        tp, fp = int((found & truth).sum()), int((found & ~truth).sum())
+        if tp + fp:
+            recall = tp / (1 + tp + int((~found & truth).sum()))
+            points[recall] = max(points.get(recall, 0.0), tp / (1 + tp + fp))
+    x, y = (list(values) for values in zip(*sorted(points.items()), strict=True))
+    if len(x) % 2:
+        return parabolas(x, y)
+    first, last = ((x[i + 1] - x[i]) * (y[i] + y[i + 1]) / 2 for i in (0, len(x) - 2))
+    return (parabolas(x[:-1], y[:-1]) + last + first + parabolas(x[1:], y[1:])) / 2
+
+
+@pytest.mark.parametrize('seed', range(12))
+def test_ap_as_published_follows_the_published_steps(seed):
+    rng = np.random.default_rng(seed)
+    truth = rng.random((60, 60)) < 0.2
+    sharp = rng.uniform(0.2, 1)
+    noise = rng.random((60, 60)) ** rng.uniform(0.5, 3)
+    # The middles of the levels: none lies on a threshold, where > and ≥ differ.
+    probability = np.floor(np.clip(sharp * truth + (1 - sharp) * noise, 0, 0.999) * 200) / 200
+    probability = (probability + 0.0025).astype(np.float32)
+    found = statistics(probability, truth).published_average_precision()
+    assert found == pytest.approx(ap_of_published_code(probability, truth), abs=1e-9)
+
+
+def test_ap_as_published_collapses_where_the_area_does_not():
+    # A sure and good predictor: nearly all objects are above the published code's last threshold,
+    # where its curve begins.
+    rng = np.random.default_rng(0)
+    truth = np.arange(90_000) < 9000
+    probability = np.where(truth, 0.9925, rng.uniform(0, 0.3, 90_000))
+    probability[:500] = rng.uniform(0, 0.97, 500)
+    probability, truth = probability.reshape(300, 300), truth.reshape(300, 300)
+    ours = statistics(probability, truth)
+    theirs = average_precision_score(truth.ravel(), probability.ravel())
+    assert ours.average_precision() == pytest.approx(theirs, abs=0.01)
+    assert ours.average_precision() > 0.98
+    assert 0.02 < ours.published_average_precision() < 0.06
+
+
+def test_ap_as_published_leaves_0_to_1():
+    # One long step of recall after short and steep ones.
+    truth = np.arange(10000) < 2500
+    probability = np.full(10000, 0.0125)
+    probability[:2300] = 0.0325
+    probability[:3] = 0.9725
+    probability[[3, *range(5000, 5012)]] = 0.9525
+    curve = statistics(probability.reshape(100, 100), truth.reshape(100, 100))
+    assert not 0 <= curve.published_average_precision() <= 1
+    assert 0 < curve.average_precision() < 1
+
+
+def test_ap_as_published_of_nothing_found():
+    truth = np.ones((4, 4), bool)
+    assert np.isnan(statistics(np.zeros((4, 4)), truth).published_average_precision())
+    assert statistics(np.full((4, 4), 0.99), truth).published_average_precision() == 0

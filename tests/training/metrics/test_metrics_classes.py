@@ -180,7 +180,7 @@ class TestPrompts:
         statistics.add(0.9, np.ones((10, 10), bool), truth)
         statistics.add(0.1, np.ones((10, 10), bool), np.zeros((10, 10), bool))
         assert statistics.mean_iou() == pytest.approx(0.75, abs=1e-9)
-        assert [statistics.accuracy(t) for t in (0.5, 0.51, 1.0)] == [1, 0.5, 0.5]
+        assert [statistics.accuracy(t) for t in (0.495, 0.5, 0.995, 1.0)] == [1, 0.5, 0.5, 0]
 
     def test_nothing_added(self):
         empty = PromptStatistics()

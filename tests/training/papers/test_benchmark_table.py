@@ -117,7 +117,8 @@ class TestPublished:
                 if column.metric in CURVES:
                     assert column.at is not None
                 elif column.metric is not None and not column.metric.startswith('matting.'):
-                    assert column.metric in (*SCALARS, 'seen', 'unseen')
+                    classes = ('seen', 'unseen', 'seen_published', 'unseen_published')
+                    assert column.metric in (*SCALARS, *classes)
                     assert column.at is None
 
     def test_folds_are_filled_in(self):
@@ -140,9 +141,10 @@ def test_table_3_measures_phrasecut_at_the_papers_threshold(checkpoint, data, tm
     source = PhraseCut(PhraseCutSettings(folder=folder, split='val_miniv', crop='none'))
     how = Evaluation('paper', template='plain', size=64)
     tally = evaluate(model, card, source, how, Accelerator(cpu=True))
-    wanted = [tally.figure('miou_samples', 0.3), tally.figure('iou_fg', 0.3), tally.figure('ap')]
+    wanted = [tally.figure('miou_samples', 0.3), tally.figure('iou_fg', 0.3)]
+    wanted += [tally.figure('ap_published'), tally.figure('ap')]
     np.testing.assert_allclose(measured(report)[rows[0]], np.array(wanted) * 100, atol=1e-4)
-    assert measured(report)['CLIP-Deconv'] == [None] * 3
+    assert measured(report)['CLIP-Deconv'] == [None] * 4
     reasons = report.not_run()
     (training,) = (reason for reason in reasons if 'clip_deconv' in reason)
     assert training.endswith('python -m training.train training/configs/clip_deconv.yaml')
@@ -150,17 +152,18 @@ def test_table_3_measures_phrasecut_at_the_papers_threshold(checkpoint, data, tm
 
     text = (tmp_path / 'out/table.md').read_text()
     assert f'| CLIPSeg (PC+) | 0.3 | 43.4 / **{100 * wanted[0]:.1f}** |' in text
-    assert '| MDETR |  | 53.7 / – | – / – | – / – |' in text
+    assert '| MDETR |  | 53.7 / – | – / – | – / – | – / – |' in text
+    assert '| IoU_FG | AP (as published) | AP |' in text
     assert 'mode paper, pixels 64 × 64' in text
     lines = list(csv.DictReader((tmp_path / 'out/table.csv').open()))
-    assert len(lines) == 30
+    assert len(lines) == 40
     assert float(lines[1]['difference']) == pytest.approx(100 * wanted[1] - 54.7, abs=1e-4)
     assert lines[1]['mode'] == 'paper'
     plot = ElementTree.fromstring((tmp_path / 'out/table.svg').read_text())
     # One panel for each column: the published numbers, and the one that was measured.
     svg = '{http://www.w3.org/2000/svg}'
-    for number in range(3):
-        published = sum(row.values[number] is not None for row, _ in report.rows)
+    for number in range(4):
+        published = sum(cells[number].published is not None for _, cells in report.rows)
         for name, count in (('published', published), ('measured', 1)):
             assert len(plot.findall(f'.//{svg}g[@id="{name} {number}"]//{svg}use')) == count
     result = json.loads((tmp_path / 'out/table.json').read_text())
@@ -168,9 +171,17 @@ def test_table_3_measures_phrasecut_at_the_papers_threshold(checkpoint, data, tm
     assert result['source']['where'] == 'Table 3'
 
 
-def test_folds_are_averaged_and_the_caption_is_the_protocols(checkpoint, data, tmp_path):
+@pytest.fixture
+def of_folds(checkpoint, tmp_path) -> str:
+    """A checkpoint for each fold and part, all the same here."""
+    for name in ('0', '1', '2', '3', 'unseen-4', 'unseen-10'):
+        (tmp_path / f'tiny-{name}.safetensors').write_bytes(checkpoint.read_bytes())
+    return f'{tmp_path}/tiny-{{fold}}.safetensors'
+
+
+def test_folds_are_averaged_and_the_caption_is_the_protocols(checkpoint, data, tmp_path, of_folds):
     row = 'CLIPSeg (PC+)'
-    options = Options(data, tmp_path, {row: str(checkpoint)}, size=64)
+    options = Options(data, tmp_path, {row: of_folds}, size=64)
     found = measured(run_table('clipseg/7', options, [row], None, Accelerator(cpu=True)))[row]
     model, card = load_checkpoint(checkpoint)
     wanted = []
@@ -180,14 +191,52 @@ def test_folds_are_averaged_and_the_caption_is_the_protocols(checkpoint, data, t
         how = Evaluation('paper', template='fixed', fit='pad', size=64)
         tally = evaluate(model, card, source, how, Accelerator(cpu=True), source.protocol(0))
         figures = [tally.figure('miou_classes', 0.3), tally.figure('iou_bin', 0.3)]
-        wanted.append([*figures, tally.figure('ap')])
+        wanted.append([*figures, tally.figure('ap_published'), tally.figure('ap')])
     assert len({tuple(figures) for figures in wanted}) == 4
-    np.testing.assert_allclose(found, 100 * np.mean(wanted, axis=0))
+    folds = [100 * figures[0] for figures in wanted]
+    np.testing.assert_allclose(found, [*(100 * np.mean(wanted, axis=0)), *folds])
 
 
-def test_zero_shot_asks_for_all_classes_at_once(checkpoint, data, tmp_path):
+class TestOneCheckpointForAllFolds:
     row = 'CLIPSeg (PC+)'
-    options = Options(data, tmp_path, {row: str(checkpoint)}, size=64)
+
+    def test_it_is_refused(self, checkpoint, data, tmp_path):
+        options = Options(data, tmp_path, {self.row: str(checkpoint)}, size=64, samples=1)
+        report = run_table('clipseg/5', options, [self.row], None, Accelerator(cpu=True))
+        assert measured(report)[self.row] == [None] * 8
+        (reason,) = (reason for reason in report.not_run() if 'one checkpoint' in reason)
+        assert 'named with {fold} in place of 0, 1, 2, 3; --seen-in-training' in reason
+
+    @pytest.mark.parametrize(
+        ('table', 'refused'), [('clipseg/4', 8), ('clipseg/8', 9), ('clipseg/7', 8)]
+    )
+    def test_parts_with_a_run_of_their_own_refuse_it_too(self, table, refused, data, tmp_path):
+        options = Options(data, tmp_path, {self.row: 'missing'}, size=64, samples=1)
+        report = run_table(table, options, [self.row], None, Accelerator(cpu=True))
+        (_, cells), *_ = ((row, cells) for row, cells in report.rows if row.name == self.row)
+        assert sum('is one checkpoint' in cell.reason for cell in cells) == refused
+
+    def test_it_is_marked(self, checkpoint, data, tmp_path):
+        models = {self.row: str(checkpoint)}
+        options = Options(data, tmp_path, models, size=64, samples=1, seen=True)
+        out = tmp_path / 'out'
+        report = run_table('clipseg/7', options, [self.row], out, Accelerator(cpu=True))
+        assert None not in measured(report)[self.row][:2]
+        assert f'| {self.row} (seen in training) | 0.3 |' in (out / 'table.md').read_text()
+        marks = {r['mark'] for r in csv.DictReader((out / 'table.csv').open()) if r['measured']}
+        assert marks == {'seen in training'}
+
+    def test_rows_without_folds_take_it(self, checkpoint, data, tmp_path):
+        options = Options(data, tmp_path, {self.row: str(checkpoint)}, ['split=miniv'], size=64)
+        report = run_table('clipseg/3', options, [self.row], None, Accelerator(cpu=True))
+        assert None not in measured(report)[self.row]
+        (_, cells), *_ = ((row, cells) for row, cells in report.rows if row.name == self.row)
+        assert {cell.mark for cell in cells} == {''}
+
+
+def test_zero_shot_asks_for_all_classes_at_once(checkpoint, data, tmp_path, of_folds):
+    row = 'CLIPSeg (PC+)'
+    options = Options(data, tmp_path, {row: of_folds.replace('{fold}', '{part}')}, size=64)
     found = measured(run_table('clipseg/4', options, [row], None, Accelerator(cpu=True)))[row]
     model, _ = load_checkpoint(checkpoint)
     scenes = PascalZeroShot(data / 'VOCdevkit/VOC2012', 10)
@@ -209,16 +258,22 @@ def test_zero_shot_asks_for_all_classes_at_once(checkpoint, data, tmp_path):
             chances = model.decode(features, model.embed_texts(names)[None])[0].sigmoid()
         chances[0] *= 3
         matrix.add(chances.argmax(0).numpy(), labels[0, 0].numpy().astype(np.uint8))
-    wanted = matrix.seen_unseen([1, 5, 8, 9, 10, 14, 16, 18, 19, 20])
-    np.testing.assert_allclose(found[:2], [100 * wanted['seen'], 100 * wanted['unseen']])
+    ious = 100 * matrix.ious()
+    columns = []
+    # As published, "seen" are 16 … 20 (unseen-10) and 10, 14 (unseen-4), "unseen" all others.
+    for first in ([16, 17, 18, 19, 20], [10, 14]):
+        columns += [ious[first].mean(), np.delete(ious, first).mean()]
+    for held_out in ([1, 5, 8, 9, 10, 14, 16, 18, 19, 20], [1, 10, 14, 18]):
+        columns += [np.delete(ious, held_out).mean(), ious[held_out].mean()]
+    np.testing.assert_allclose(found, columns)
 
 
-def test_coco_is_measured_in_episodes_for_each_fold(checkpoint, data, tmp_path):
+def test_coco_is_measured_in_episodes_for_each_fold(of_folds, data, tmp_path):
     row = 'CLIPSeg (COCO)'
-    options = Options(data, tmp_path, {row: str(checkpoint)}, size=64, samples=4)
+    options = Options(data, tmp_path, {row: of_folds}, size=64, samples=4)
     report = run_table('clipseg/6', options, [row], tmp_path / 'out', Accelerator(cpu=True))
     values = measured(report)[row]
-    assert all(0 < value < 100 for value in values), report.not_run()
+    assert all(0 < value < 100 for value in [*values[:2], *values[3:]]), report.not_run()
     assert 'not comparable' in (tmp_path / 'out/table.md').read_text()
 
 
@@ -238,7 +293,7 @@ class TestCommand:
         monkeypatch.chdir(tmp_path)
         benchmark.main(['--table', 'clipseg/3', '--device', 'cpu', '--workers', '0'])
         text = capsys.readouterr().out
-        assert '| CLIPSeg (PC, D = 128) | 0.3 | 48.2 / – | 56.5 / – | 78.2 / – |' in text
+        assert '| CLIPSeg (PC, D = 128) | 0.3 | 48.2 / – | 56.5 / – | 78.2 / – | – / – |' in text
         assert 'no checkpoint runs/train/clipseg_pc_d128/model.safetensors' in text
 
     def test_it_lists_the_tables(self, capsys):
@@ -248,7 +303,7 @@ class TestCommand:
     def test_data_that_are_missing_are_named(self, checkpoint, tmp_path, capsys):
         benchmark_table.main(
             [
-                *('--table', 'refmatte/rw100', '--model', f'CLIPSeg (PC+)={checkpoint}'),
+                *('--table', 'refmatte/rw100', '--model', f'CLIPSeg (ViT-B/16)={checkpoint}'),
                 *('--data', str(tmp_path), '--workers', '0', '--device', 'cpu'),
             ]
         )

@@ -1,0 +1,1 @@
+"""PhraseCut's files: their records, checked, and an index of them that processes share."""
