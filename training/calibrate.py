@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from clipseg_model.model_card import ModelCard
 from clipseg_model.modeling.base import SegmentationModel
-from training.datasets.samples import StrictSettings, evenly_spread
+from training.datasets.samples import SampleSource, StrictSettings, evenly_spread
 from training.datasets.sources import check_source, open_source
 from training.evaluation.modes import Evaluation, EvaluationError, evaluate
-from training.loop.validation import open_absent
+from training.loop.validation import absent_samples, open_absent
 from training.metrics.pixels import BINS
 from training.metrics.tally import NO_CLASS, Tally
 
@@ -62,9 +62,10 @@ def calibrate(
     lacking = open_absent(data)
     missed = None
     if lacking is not None:
-        missed = evaluate(model, card, lacking, how, accelerator, indices)
-        # Of a picture that lacks nothing, the sample is the one of before again.
-        found.merge(_absent_alone(missed))
+        knows = [index for index in indices if _lacks_something(lacking, index)]
+        if knows:
+            missed = evaluate(model, card, lacking, how, accelerator, knows)
+            found.merge(_absent_alone(missed))
     best, threshold = found.best('iou_fg')
     record: dict[str, Any] = {
         'data': {key: str(value) for key, value in data.items()},
@@ -114,6 +115,10 @@ def presence_level(scores: NDArray[np.int64], empty: float) -> float:
 def share_below(scores: NDArray[np.int64], level: int) -> float:
     """Return the share of prompts that score below a level."""
     return round(float(scores[:level].sum() / max(int(scores.sum()), 1)), 4)
+
+
+def _lacks_something(lacking: SampleSource, index: int) -> bool:
+    return any(True for _ in absent_samples(lacking, 'text', 0, [index]))
 
 
 def _absent_alone(tally: Tally) -> Tally:

@@ -7,9 +7,9 @@ so low that the model answers to anything.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -17,7 +17,13 @@ from accelerate import Accelerator
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
-from training.datasets.samples import DataError, SampleSource, evenly_spread
+from training.datasets.samples import (
+    BadRecord,
+    DataError,
+    Sample,
+    SampleSource,
+    evenly_spread,
+)
 from training.datasets.sources import SourceError, check_source, open_source
 from training.loop.feeding import Load
 from training.loop.learner import Learner
@@ -79,9 +85,7 @@ class _Chunks(Dataset[Any]):
         prompt, (indices, of_absent) = self.settings.prompt, self.chunks[number]
         if of_absent:
             assert self.absent is not None
-            drawn = self.absent.each_with(prompt, self.seed, indices)
-            # Where a picture lacks nothing that is known, its sample is the one of before again.
-            samples = [sample for sample in drawn if sample.negative]
+            samples = list(absent_samples(self.absent, prompt, self.seed, indices))
         else:
             samples = list(self.source.each_with(prompt, self.seed, indices))
         if not samples:
@@ -103,6 +107,23 @@ def open_absent(data: Mapping[str, Any]) -> SampleSource | None:
     except (SourceError, DataError):
         # One class alone, or classes whose absence the data set does not know.
         return None
+
+
+def absent_samples(
+    absent: SampleSource, prompt: Literal['text', 'image'], seed: int, indices: Iterable[int]
+) -> Iterator[Sample]:
+    """Yield those of the samples that ask for something that their picture does not show."""
+    for index in indices:
+        try:
+            for sample in absent.each_with(prompt, seed, [index]):
+                # Where a picture lacks nothing that is known, this is the sample of before again.
+                if sample.negative:
+                    yield sample
+        except BadRecord:
+            raise
+        except DataError:
+            # No false phrase is known for this picture, which is no fault of the data here.
+            continue
 
 
 class Validator:
