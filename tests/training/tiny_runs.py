@@ -29,7 +29,7 @@ TINY_BACKBONE: dict[str, Any] = {
     'quick_gelu': True,
     'vision_cfg': {
         'image_size': 64,
-        'layers': 10,
+        'layers': 12,
         'width': 32,
         'head_width': 16,
         'patch_size': 16,
