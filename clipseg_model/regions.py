@@ -16,8 +16,11 @@ from numpy.typing import NDArray
 
 from clipseg_model.errors import RegionError
 
-COMBINATIONS = ('mean', 'replace', 'max', 'or')
+COMBINATIONS = ('mean', 'replace', 'max', 'or', 'regions')
 """How the answer to a part and the answer to the whole image become one; see :class:`CloseUps`."""
+
+OUTSIDE = np.float32(-30)
+"""Logit where no region answers, of ``regions``: a probability of 1e-13."""
 
 
 @dataclass(frozen=True, order=True)
@@ -171,9 +174,11 @@ class CloseUps:
             - ``mean``: their mean, the geometric mean of the odds;
             - ``replace``: the part's;
             - ``max``: the higher, so the more probable;
-            - ``or``: a pixel is on if either has it on (Wu et al. 2023, eq. 9), and its logit is
-              then the higher; else it keeps that of the whole. At one threshold it gives the same
-              mask as ``max``, and decides about presence part by part besides.
+            - ``or``: a pixel is on if either has it on, and its logit is then the higher; else it
+              keeps that of the whole. At one threshold it gives the same mask as ``max``, and
+              decides about presence part by part besides;
+            - ``regions``: a pixel is on if a part has it on (Wu et al. 2023, eq. 9); the whole
+              does not count, so that nothing is on where there is no part.
         cut: Logit above which a pixel is on; for ``or``.
 
     Raises:
@@ -197,7 +202,9 @@ class CloseUps:
             for box in part.boxes:
                 inside = np.s_[box.top - top : box.bottom - top, box.left - left : box.right - left]
                 stretches.append((box, close[inside]))
-        if self.combination in ('max', 'or'):
+        if self.combination == 'regions':
+            logits[:] = OUTSIDE
+        if self.combination in ('max', 'or', 'regions'):
             for box, close in stretches:
                 here = logits[box.slices]
                 if self.combination == 'or':
@@ -235,8 +242,7 @@ def check_combination(name: str) -> None:
     """Raise RegionError unless there is a combination of that name."""
     if name not in COMBINATIONS:
         raise RegionError(
-            f'Close-ups are combined by {", ".join(COMBINATIONS[:-1])} or {COMBINATIONS[-1]}, '
-            f'not by {name!r}'
+            f'Close-ups are combined by one of {", ".join(COMBINATIONS)}, not by {name!r}'
         )
 
 

@@ -8,7 +8,7 @@
 The decoder is trained and the towers are frozen: AdamW, binary cross-entropy, a cosine. A run
 writes a folder: settings, git commit and environment, ``log.jsonl``, TensorBoard's events,
 ``last.pt`` from which ``--resume`` goes on, ``best.pt``, and at its end ``model.safetensors``,
-which :func:`clipseg_model.create_model` reads.
+which :func:`clipseg_model.create_model` reads. SIGTERM makes it write ``last.pt`` and stop.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
+from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts
 from tqdm import tqdm
@@ -46,26 +47,46 @@ from training.loop.run_folder import (
 )
 from training.loop.run_state import Run, load_state, put
 from training.loop.settings import Settings, load_settings
+from training.loop.stopping import EXIT_CODE, RunStopped, StopRequest
 from training.loop.streaming import ActivationStream, Shards, feed_stream
 from training.loop.validation import Measured, Validator, better
 
+#: Share of the picture above which the user is told what to do about answers to absent things.
+ABSENT_AREA = 0.01
 
-def train(settings: Settings, output: Path, resume: bool = False) -> Path:
+
+def train(settings: Settings, output: Path, resume: bool = False, moved: bool = False) -> Path:
     """Run, or go on with, a training, and return the checkpoint that came out.
 
     Args:
         settings: What to train, on what, and how.
         output: Folder of the run.
         resume: Go on from ``last.pt`` there, if there is one yet.
+        moved: On resume, data and weights may lie elsewhere than they did.
 
     Raises:
-        RunError: The folder holds another run, the loss is not finite, or the disk refuses.
+        RunStopped: It was asked to stop by SIGTERM, and can go on from ``last.pt``.
+        RunError: The folder holds another run or is in use, the loss is not finite, or the disk
+            refuses.
         ClipsegError: Data, weights or settings are not usable.
     """
     accelerator = begin_accelerator(settings.mixed_precision)
-    settings = follow_card(settings)
     folder = RunFolder(output)
-    state = load_state(folder, settings, resume)
+    claim = folder.claimed() if accelerator.is_main_process else contextlib.nullcontext()
+    with claim, StopRequest().heard() as asked:
+        return _train(settings, folder, accelerator, asked, resume, moved)
+
+
+def _train(
+    settings: Settings,
+    folder: RunFolder,
+    accelerator: Accelerator,
+    asked: StopRequest,
+    resume: bool,
+    moved: bool,
+) -> Path:
+    settings = follow_card(settings)
+    state = load_state(folder, settings, resume, moved)
     torch.manual_seed(settings.seed)
     model, card = begin_model(settings)
     learner = Learner(model)
@@ -88,25 +109,28 @@ def train(settings: Settings, output: Path, resume: bool = False) -> Path:
         optimizer, settings.cycle(samples), eta_min=settings.schedule.final_rate
     )
     module, optimizer = accelerator.prepare(learner, optimizer)
-    run = Run(settings, folder, accelerator, learner, optimizer, samples, frozen)
+    run = Run(settings, folder, accelerator, learner, optimizer, samples, frozen, asked=asked)
     if state is not None:
         run.restore(state)
     length = settings.length(samples)
-    log = Log(run, length)
-    accelerator.wait_for_everyone()
-    learner.train()
-    for parts in open_loads(drawn, order, run.step, length, settings):
-        # Told the step, so that the rate is a function of it and no state.
-        schedule.step(run.step)
-        loss = step(module, run, parts)
-        run.step += 1
-        log.add(loss, float(schedule.get_last_lr()[0]))
-        last = run.step == length
-        if validator is not None and (last or run.step % validator.settings.every == 0):
-            keep(run, validator.validate(learner, accelerator, settings.pictures), log)
-        if accelerator.is_main_process and (last or run.step % settings.save_every == 0):
-            folder.save(folder.last, run.snapshot())
-    log.close()
+    with Log(run, length) as log:
+        accelerator.wait_for_everyone()
+        learner.train()
+        if run.unmeasured and validator is not None:
+            measure(run, validator, log)
+        for parts in open_loads(drawn, order, run.step, length, settings):
+            # Told the step, so that the rate is a function of it and no state.
+            schedule.step(run.step)
+            loss = step(module, run, parts)
+            run.step += 1
+            log.add(loss, float(schedule.get_last_lr()[0]))
+            last = run.step == length
+            if validator is not None and (last or run.step % validator.settings.every == 0):
+                measure(run, validator, log)
+            if last or run.stopping or run.step % settings.save_every == 0:
+                save(run)
+            if run.stopping and not last:
+                stop(run)
     if accelerator.is_main_process:
         finish(run, card)
     accelerator.wait_for_everyone()
@@ -141,20 +165,24 @@ def open_validator(settings: Settings, batch: int) -> Validator | None:
     """Open the split that is measured on, if there is one."""
     if settings.validation is None:
         return None
-    source = open_source(settings.validation.data)
-    return Validator(
-        settings.validation, source, settings.prompts, batch, settings.workers, settings.seed
-    )
+    return Validator(settings.validation, settings.prompts, batch, settings.workers, settings.seed)
 
 
 def step(module: nn.Module, run: Run, parts: list[Load]) -> Tensor:
-    """Learn from one batch, in parts, and return the loss of this process, a scalar.
+    """Learn from one batch, in parts, and return this process's share of the loss, a scalar.
+
+    The loss is the mean over the pixels that count in all parts of all processes; the shares have
+    it as their mean.
 
     Raises:
         RunError: The loss is not finite. The places and keys of the samples are in a file.
     """
     accelerator, settings = run.accelerator, run.settings
     total = torch.zeros((), device=accelerator.device)
+    # Parts differ in how many pixels count, so a mean of their means would depend on the division.
+    # Gradients of several processes are averaged, hence their number.
+    counted = run.agree(sum(int(part.batch.valid.sum()) for part in parts))
+    weight = accelerator.num_processes / counted
     for number, load in enumerate(parts):
         run.skipped.update(load.skipped)
         for kind, example in load.examples.items():
@@ -166,8 +194,8 @@ def step(module: nn.Module, run: Run, parts: list[Load]) -> Tensor:
             loss, _ = module(load)
             if not torch.isfinite(loss.detach()):
                 raise not_finite(run, load)
-            accelerator.backward(loss / len(parts))
-        total += loss.detach() / len(parts)
+            accelerator.backward(loss * weight)
+        total += loss.detach() * weight
     if settings.clip_norm is not None:
         accelerator.clip_grad_norm_(run.learner.trained().values(), settings.clip_norm)
     run.optimizer.step()
@@ -190,6 +218,36 @@ def not_finite(run: Run, load: Load) -> RunError:
         f'the loss is not finite at iteration {run.step}, on the samples {shown} (all of them, '
         f'with their epochs: {path}). {run.folder.last.name} is of before. Look at these samples; '
         'else lower schedule.rate, set clip_norm, or use mixed_precision bf16 or no'
+    )
+
+
+def measure(run: Run, validator: Validator, log: Log) -> None:
+    """Validate, unless a process is asked to stop meanwhile: then write a checkpoint and stop."""
+    run.unmeasured = True
+    # Asked during the step: there may be no time for a validation.
+    measured = None
+    if not run.stopping:
+        measured = validator.validate(
+            run.learner, run.accelerator, run.settings.pictures, run.asked
+        )
+    if measured is None:
+        save(run)
+        stop(run)
+    run.unmeasured = False
+    keep(run, measured, log)
+
+
+def save(run: Run) -> None:
+    """Write the checkpoint that a resumed run goes on from, in the main process."""
+    if run.accelerator.is_main_process:
+        run.folder.save(run.folder.last, run.snapshot())
+
+
+def stop(run: Run) -> NoReturn:
+    """End the run as it was asked to, with a checkpoint on disk; raises RunStopped."""
+    run.accelerator.wait_for_everyone()
+    raise RunStopped(
+        f'asked to stop: {run.folder.last} is of iteration {run.step}; go on with --resume'
     )
 
 
@@ -236,6 +294,7 @@ def finish(run: Run, card: ModelCard | None) -> None:
         best = folder.load(folder.best)
         put(best['trained'], learner.trained())
         details['best'] = {'iteration': best['step'], **best['measured']}
+        warn_of_absent(best['measured'].get('absent_area', 0.0), folder)
         fields['threshold'] = best['measured']['threshold']
         assert settings.validation is not None
         split = settings.validation.data
@@ -249,6 +308,17 @@ def finish(run: Run, card: ModelCard | None) -> None:
     print(f'{folder.model}: use it with clipseg segment --model {folder.model}')
 
 
+def warn_of_absent(area: float, folder: RunFolder) -> None:
+    """Say what helps where prompts for absent things are answered with much of the picture."""
+    if area > ABSENT_AREA:
+        print(
+            f'prompts for things that are absent light up {area:.1%} of the picture: '
+            f'python -m training.export {folder.path} OUTPUT --calibrate --empty 0.9 adds a '
+            'threshold of presence, with which nine of ten of them light up nothing',
+            file=sys.stderr,
+        )
+
+
 def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(
@@ -257,6 +327,11 @@ def main() -> None:
     parser.add_argument('config', type=Path, help='YAML file of the run; see training/configs/')
     parser.add_argument('--output', type=Path, help='folder of the run (default: runs/train/NAME)')
     parser.add_argument('--resume', action='store_true', help='go on from the last checkpoint')
+    parser.add_argument(
+        '--moved',
+        action='store_true',
+        help='with --resume: the same data and weights lie at other paths now',
+    )
     parser.add_argument(
         '--init-from',
         metavar='MODEL',
@@ -270,9 +345,15 @@ def main() -> None:
         help='change a setting of the file, such as data.fold=1; may be repeated',
     )
     args = parser.parse_args()
+    if args.moved and not args.resume:
+        parser.error('--moved belongs to --resume: give both')
     try:
         settings = load_settings(args.config, args.set, init_from=args.init_from)
-        train(settings, args.output or Path('runs/train') / settings.name, args.resume)
+        output = args.output or Path('runs/train') / settings.name
+        train(settings, output, args.resume, args.moved)
+    except RunStopped as stopped:
+        print(stopped, file=sys.stderr)
+        raise SystemExit(EXIT_CODE) from stopped
     except ClipsegError as error:
         raise SystemExit(f'{error}') from error
 

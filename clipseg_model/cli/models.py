@@ -63,39 +63,48 @@ def download(
         list[str],
         typer.Argument(
             help='Names of models (see "clipseg models"), owner/name of a CLIPSeg at the Hugging '
-            'Face hub, or clip-vit-b-16 or -32: the towers that an official decoder (.pth) needs.',
+            'Face hub, towers (clip-vit-b-16, -b-32, -l-14-336), or a detector of torchvision for '
+            '--zoom detector, such as fasterrcnn_resnet50_fpn_v2.',
             metavar='NAME...',
         ),
     ],
     revision: Annotated[str, typer.Option(help='Branch, tag or commit at the hub.')] = 'main',
 ) -> None:
-    """Fetch weights from the Hugging Face hub; the only command that uses a network.
+    """Fetch weights from the Hugging Face hub, or torchvision's; no other command uses a network.
 
-    Every file is checked against the digest that the hub states for it. CLIPSEG_MODELS names
-    another folder than ~/.cache/clipseg. HF_TOKEN, HF_ENDPOINT and HF_HUB_OFFLINE count.
+    Every file is checked against the digest that the hub states for it, or that torchvision has
+    put into its name. CLIPSEG_MODELS names another folder than ~/.cache/clipseg. HF_TOKEN,
+    HF_ENDPOINT and HF_HUB_OFFLINE count.
 
     Exit status: 0 if all that was named is here and checked, 1 if not, with what is missing and
     why, 2 for a wrong command line.
     """
     from clipseg_model.weights.download import download as fetch_all
     from clipseg_model.weights.store import SOURCES, source_of
+    from clipseg_model.weights.torchvision_download import download_detector
+    from clipseg_model.weights.torchvision_store import LICENCE, detector_weights, list_detectors
 
     problems = []
     for name in names:
         try:
             source = source_of(name)
-            if source is None:
+            if source is not None:
+                path = fetch_all(source, revision)[-1]
+                terms = f'{source.licence or "see the source"} ({source.url})'
+            elif name in list_detectors():
+                weights = detector_weights(name)
+                path, terms = download_detector(weights), f'{LICENCE} ({weights.url})'
+            else:
                 raise ModelNotFoundError(
-                    f'{name!r} cannot be downloaded: there are {", ".join(SOURCES)}, and any '
-                    'CLIPSeg at the Hugging Face hub as owner/name'
+                    f'{name!r} cannot be downloaded: there are {", ".join(SOURCES)}, any CLIPSeg '
+                    'at the Hugging Face hub as owner/name, and the detectors '
+                    f'{", ".join(list_detectors())}'
                 )
-            paths = fetch_all(source, revision)
         except ClipsegError as error:
             problems.append(str(error))
             continue
-        out.print(escape(f'{name}: {paths[-1]}'), soft_wrap=True)
-        terms = f'Licence: {source.licence or "see the source"} ({source.url})'
-        out.print(escape(terms), soft_wrap=True)
+        out.print(escape(f'{name}: {path}'), soft_wrap=True)
+        out.print(escape(f'Licence: {terms}'), soft_wrap=True)
     if problems:
         fail('\n'.join(problems))
 

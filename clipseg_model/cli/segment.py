@@ -250,6 +250,7 @@ def segment(
         )
         files, unusable = sources.find(execution.reuse_below, results.frame_masks)
         segmenter = execution.load(settings)
+        zoom.fit(segmenter)
         runner = FileRunner(
             segmenter,
             wanted,

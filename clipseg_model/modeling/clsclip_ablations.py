@@ -4,6 +4,9 @@ Wu et al., *[CLS] Token is All You Need for Zero-Shot Semantic Segmentation*, 20
 third of them, visual prompt tuning, is the option ``learned_tokens`` of
 :class:`~clipseg_model.modeling.clsclip.ClsCLIP`.
 
+The authors weigh the *output* of the image tower by both attentions (their section 4), which is the
+block after its last: ``blocks: [12]`` of ViT-B/16. Other blocks are possible.
+
 A guide changes the tokens that enter some blocks of the image tower, by the prompt.
 """
 

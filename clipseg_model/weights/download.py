@@ -1,4 +1,6 @@
-"""Weights from the Hugging Face hub. The only module here that uses a network.
+"""Weights from the Hugging Face hub.
+
+This module and :mod:`~clipseg_model.weights.torchvision_download` alone use a network.
 
 What arrives is checked here, since ``huggingface_hub`` accepts files whose digest is wrong.
 """

@@ -61,7 +61,8 @@ TOWERS = {16: 'clip-vit-b-16', 32: 'clip-vit-b-32'}
 """Names of the towers that official decoders (``.pth``) work on, by the side of their patches."""
 
 # Found in public records (docs/models.md), at the commits 999e0328, 977e3dd0 and a6f597a3. None was
-# found of clipseg-rd64, of clipseg-rd16, nor of any pytorch_model.bin: the hub vouches for them.
+# found of clipseg-rd64, of clipseg-rd16, of ViT-L/14, nor of any pytorch_model.bin: the hub vouches
+# for them.
 _REFINED_SHA256 = {
     'model.safetensors': 'd00ca85d6b859f9d07b7cfb8ef26fe9771cb275b34c9368f2ecf603139307f55',
     'config.json': 'c023375966d31b3b1392764f7bd91df47098ce19f62f11b0263d8eedcf708bcd',
@@ -114,6 +115,17 @@ SOURCES: dict[str, Source] = {
             for (patch, name), digest, parameters in zip(
                 TOWERS.items(), _TOWERS_SHA256, (149_620_737, 151_277_313), strict=True
             )
+        ),
+        Source(
+            'clip-vit-l-14-336',
+            'timm/vit_large_patch14_clip_336.openai',
+            files=(),
+            weights=('open_clip_model.safetensors', 'open_clip_pytorch_model.bin'),
+            licence='see the source',
+            description="OpenAI's CLIP ViT-L/14@336px as open_clip reads it: towers to train "
+            'clipseg-vit-l-14-336 on (training/configs/clipseg_vit_l_14_336.yaml).',
+            architecture='ViT-L-14-336-quickgelu',
+            parameters=427_944_193,
         ),
     )
 }

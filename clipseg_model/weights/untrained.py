@@ -12,12 +12,12 @@ _BACKBONE = {'type': 'open_clip', 'architecture': 'ViT-B-16-quickgelu'}
 _DECODER = {'dim': 64, 'num_heads': 4, 'feedforward': 2048, 'head': 'plain'}
 
 
-def _card(name: str, description: str, **config: Any) -> ModelCard:
+def _card(name: str, description: str, input_size: int = 352, **config: Any) -> ModelCard:
     return ModelCard(
         name=name,
         architecture=config['architecture'],
         config={'backbone': dict(_BACKBONE), **config},
-        input_size=352,
+        input_size=input_size,
         licence='as the weights given',
         description=f'{description} No trained weights are published: docs/models.md tells how '
         'to train it.',
@@ -34,6 +34,17 @@ def _clsclip(name: str, description: str, **config: Any) -> ModelCard:
 UNTRAINED = {
     card.name: card
     for card in (
+        _card(
+            'clipseg-vit-l-14-336',
+            'CLIPSeg on CLIP ViT-L/14@336px, which its authors name as better and could not have: '
+            'D = 64, refined head, taps 7, 15, 19 of 24 blocks.',
+            input_size=336,
+            architecture='clipseg',
+            backbone={'type': 'open_clip', 'architecture': 'ViT-L-14-336-quickgelu'},
+            # Where 3, 7, 9 of 12 lie: after the same shares of the tower.
+            layers=[7, 15, 19],
+            decoder={**_DECODER, 'head': 'refined', 'cond_layer': 0},
+        ),
         _card(
             'clip-deconv',
             "CLIPSeg's baseline without a transformer: FiLM, projection and transposed "
@@ -56,12 +67,14 @@ UNTRAINED = {
         ),
         _clsclip(
             'clsclip-channel',
-            'Ablation of ClsCLIP: the prompt weighs the channels in blocks 2, 3, 4.',
+            'Ablation of ClsCLIP: the prompt weighs the channels of what the image tower gives.',
+            blocks=[12],
             guidance='channel',
         ),
         _clsclip(
             'clsclip-spatial',
-            'Ablation of ClsCLIP: the prompt weighs the tokens in blocks 2, 3, 4.',
+            'Ablation of ClsCLIP: the prompt weighs the patches of what the image tower gives.',
+            blocks=[12],
             guidance='spatial',
         ),
         _clsclip(

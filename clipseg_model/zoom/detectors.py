@@ -1,40 +1,88 @@
-"""Regions from an object detector of torchvision, filtered by category (ClsCLIP+, Wu et al. 2023).
+"""Regions from an object detector, each prompt those of its own category (ClsCLIP+).
 
-Nothing is downloaded: the weights come from a file, or the detector is handed in as it is.
+Wu et al., *[CLS] Token is All You Need for Zero-Shot Semantic Segmentation*, 2023, section 3.4: of
+the detections (R_i, C_i) in an image, Q_k = {R_m | C_m = A_k} is what is segmented for category k.
+
+A detector is a function of an image and of the names that are asked for: see :class:`Detect`.
 """
 
 from __future__ import annotations
 
 import difflib
-import os
-from collections.abc import Sequence
-from pathlib import Path
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
 
 from clipseg_model.errors import CheckpointError, RegionError
+from clipseg_model.prompts import Prompt
 from clipseg_model.regions import Box
 from clipseg_model.segmentation import Segmentation
-from clipseg_model.user_folders import expanded
-from clipseg_model.weights.files import read_pickled, read_tensors
 from clipseg_model.zoom.proposals import Proposal
 
-DEFAULT_DETECTOR = 'fasterrcnn_resnet50_fpn_v2'
+#: Categories that are no things.
+NOTHING = ('__background__', 'N/A')
+
+# Pascal VOC's names, and what COCO calls the same.
+_SAME = {
+    'aeroplane': 'airplane',
+    'diningtable': 'dining table',
+    'motorbike': 'motorcycle',
+    'pottedplant': 'potted plant',
+    'sofa': 'couch',
+    'tvmonitor': 'tv',
+    'tv monitor': 'tv',
+    'television': 'tv',
+}
+_ARTICLE = re.compile(r'^(an?|the)\s+')
+
+
+@dataclass(frozen=True)
+class Detection:
+    """A thing that a detector sees.
+
+    Attributes:
+        category: What it is.
+        score: How sure the detector is, 0…1.
+        box: Left, top, right, bottom in pixels of the image.
+    """
+
+    category: str
+    score: float
+    box: tuple[float, float, float, float]
+
+
+class Detect(Protocol):
+    """Any detector."""
+
+    def __call__(self, image: NDArray[np.uint8], names: Sequence[str]) -> Sequence[Detection]:
+        """Return what is seen in an RGB image (H, W, 3) uint8.
+
+        Args:
+            image: The image.
+            names: Categories that are asked for; a detector that knows a fixed set may return
+                others too.
+        """
 
 
 class DetectorProposals:
-    """Regions where a detector sees things of some categories.
+    """Regions where a detector sees things, for each prompt those of its category.
+
+    A prompt's category is what ``categories_of`` says, or the category of the same name; letter
+    case, an article, a plural and the differences between Pascal VOC's and COCO's names do not
+    matter. A prompt that names no category of the detector ("something to drink from", an example
+    image) has every region looked at.
 
     Args:
-        detector: Takes a list of images (3, H, W) float32 in 0…1 and returns for each a dict of
-            ``boxes`` (N, 4) as left, top, right, bottom in pixels, ``labels`` (N,) and ``scores``
-            (N,), as the models of ``torchvision.models.detection`` do in evaluation mode.
-        categories: Name of each label.
-        wanted: Categories that are looked at, of any letter case; all where empty.
+        detect: The detector.
+        categories: Names that the detector can give; None for one of an open vocabulary, which is
+            asked for the texts of the prompts.
+        wanted: Categories that are looked at, whatever the prompts; all where empty.
         min_score: Least score of a detection, 0…1.
+        categories_of: Category by the text or label of a prompt.
 
     Raises:
         RegionError: A category is unknown to the detector, or ``min_score`` out of range.
@@ -42,117 +90,86 @@ class DetectorProposals:
 
     def __init__(
         self,
-        detector: nn.Module,
-        categories: Sequence[str],
+        detect: Detect,
+        categories: Sequence[str] | None = None,
         wanted: Sequence[str] = (),
         min_score: float = 0.3,
+        categories_of: Mapping[str, str] | None = None,
     ) -> None:
         if not 0 <= min_score <= 1:
             raise RegionError(f'The least score of a detection must be in 0…1, not {min_score!r}')
-        self.detector = detector.eval()
-        self.categories = list(categories)
+        self.detect = detect
         self.min_score = min_score
-        self._labels = {self._label(name) for name in wanted} or set(range(len(categories)))
+        self._known = (
+            None if categories is None else {plain_name(name): name for name in categories}
+        )
+        self._wanted = {self._check(name) for name in wanted}
+        given = categories_of or {}
+        self._of = {plain_name(prompt): self._check(name) for prompt, name in given.items()}
 
-    @torch.inference_mode()
     def propose(self, image: NDArray[np.uint8], found: Segmentation) -> list[Proposal]:
-        """Propose the detections of the wanted categories, for every prompt.
+        """Propose the detections of each prompt's category, for that prompt.
 
         Raises:
             CheckpointError: The detector's boxes or scores are not finite.
         """
-        parameter = next(self.detector.parameters(), None)
-        pixels = torch.from_numpy(np.array(image, order='C')).permute(2, 0, 1).float() / 255
-        answer = self.detector([pixels if parameter is None else pixels.to(parameter.device)])[0]
-        boxes, scores = answer['boxes'].float().cpu(), answer['scores'].float().cpu()
-        if not (boxes.isfinite().all() and scores.isfinite().all()):
-            raise CheckpointError(
-                'The detector gave boxes or scores that are not finite: its weights are damaged'
-            )
-        proposals = []
-        for (left, top, right, bottom), score, label in zip(
-            boxes.tolist(), scores.tolist(), answer['labels'].tolist(), strict=True
-        ):
-            if score < self.min_score or label not in self._labels:
-                continue
-            # Detectors answer with slivers at the border; those show nothing.
-            left, right = max(left, 0), min(right, found.width)
-            top, bottom = max(top, 0), min(bottom, found.height)
-            if right - left < 1 or bottom - top < 1:
-                continue
-            rectangle = (left, top, right - left, bottom - top)
-            proposals.append(
-                Proposal(Box.around(rectangle, found.height, found.width), None, score)
-            )
-        return proposals
+        asked = [self.category_of(result.prompt) for result in found.results]
+        names = sorted({name for name in asked if name is not None} | self._wanted)
+        detections = []
+        for one in self.detect(image, names):
+            if not np.isfinite([*one.box, one.score]).all():
+                raise CheckpointError(
+                    'The detector gave boxes or scores that are not finite: its weights are damaged'
+                )
+            category = plain_name(one.category)
+            if one.score >= self.min_score and (not self._wanted or category in self._wanted):
+                box = _clipped(one.box, found.height, found.width)
+                if box is not None:
+                    detections.append((category, one.score, box))
+        return [
+            Proposal(box, number, score)
+            for number, wanted in enumerate(asked)
+            for category, score, box in detections
+            if wanted is None or category == wanted
+        ]
 
-    def _label(self, name: str) -> int:
-        known = {category.casefold(): number for number, category in enumerate(self.categories)}
-        label = known.get(name.strip().casefold())
-        if label is None:
-            close = difflib.get_close_matches(name.casefold(), known, n=3, cutoff=0.5)
-            hint = f'Did you mean {" or ".join(map(repr, close))}? ' if close else ''
-            names = [n for n in self.categories if n not in ('__background__', 'N/A')]
+    def category_of(self, prompt: Prompt) -> str | None:
+        """Return the plain name of the category that a prompt names; None where it names none."""
+        for text in filter(None, (prompt.label, prompt.text)):
+            name = plain_name(text)
+            if name in self._of:
+                return self._of[name]
+            if self._known is not None and name in self._known:
+                return name
+        return plain_name(prompt.text) if self._known is None and prompt.text else None
+
+    def _check(self, name: str) -> str:
+        plain = plain_name(name)
+        if self._known is not None and plain not in self._known:
+            close = difflib.get_close_matches(plain, self._known, n=3, cutoff=0.5)
+            near = ' or '.join(repr(self._known[one]) for one in close)
+            hint = f'Did you mean {near}? ' if near else ''
+            names = [one for one in self._known.values() if one not in NOTHING]
             raise RegionError(
                 f'The detector knows no category {name!r}. {hint}It knows {", ".join(names)}'
             )
-        return label
+        return plain
 
 
-def list_detectors() -> list[str]:
-    """Return the names of the detectors that torchvision can build."""
-    from torchvision.models import detection, list_models
-
-    return [name for name in list_models(module=detection) if 'keypoint' not in name]
-
-
-def load_detector(
-    weights: str | os.PathLike[str],
-    name: str = DEFAULT_DETECTOR,
-    categories: Sequence[str] | None = None,
-    device: str | torch.device = 'cpu',
-) -> tuple[nn.Module, list[str]]:
-    """Build a detector of torchvision, in evaluation mode, with weights from a file.
-
-    Args:
-        weights: ``.pth`` or ``.safetensors`` file of a state dict; a pickle may hold tensors alone.
-        name: One of :func:`list_detectors`.
-        categories: Name of each label the weights were trained on, that of the background first;
-            torchvision's 91 of COCO where None.
-        device: Where it shall run.
-
-    Returns:
-        The detector and its categories.
-
-    Raises:
-        RegionError: There is no detector of that name.
-        CheckpointError: The file is missing, damaged, no state dict of tensors, or does not fit.
-    """
-    from torchvision.models import get_model, get_model_weights
-
-    if name not in list_detectors():
-        raise RegionError(
-            f'torchvision has no detector {name!r}; it has {", ".join(list_detectors())}'
-        )
-    if categories is None:
-        categories = get_model_weights(name).DEFAULT.meta['categories']
-    path = expanded(weights)
-    state = _read_state(path)
-    detector = get_model(name, weights=None, weights_backbone=None, num_classes=len(categories))
-    try:
-        detector.load_state_dict(state)
-    except RuntimeError as error:
-        raise CheckpointError(
-            f'{path} does not fit the detector {name!r} of {len(categories)} categories: '
-            f'{str(error)[:600]}. Give the name of the detector that the weights belong to'
-        ) from error
-    return detector.to(device).eval(), list(categories)
+def plain_name(text: str) -> str:
+    """Return a name without what does not tell categories apart: case, article, plural, dialect."""
+    name = _ARTICLE.sub('', re.sub(r'[\s_-]+', ' ', text.strip().casefold()))
+    name = _SAME.get(name, name)
+    # "bus" and "glass" are no plurals; "buses", "knives" and "mice" are told by categories_of.
+    if len(name) > 3 and name.endswith('s') and not name.endswith(('ss', 'us', 'is')):
+        name = name[:-1]
+    return _SAME.get(name, name)
 
 
-def _read_state(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
-        raise CheckpointError(
-            f"There is no file {path} with a detector's weights: download them from torchvision "
-            'on a machine with a network and give their path'
-        )
-    return read_tensors(path) if path.suffix == '.safetensors' else read_pickled(path)
+def _clipped(edges: tuple[float, float, float, float], height: int, width: int) -> Box | None:
+    left, top, right, bottom = edges
+    # Detectors answer with slivers at the border; those show nothing.
+    left, right, top, bottom = max(left, 0), min(right, width), max(top, 0), min(bottom, height)
+    if right - left < 1 or bottom - top < 1:
+        return None
+    return Box.around((left, top, right - left, bottom - top), height, width)

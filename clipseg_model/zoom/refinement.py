@@ -39,7 +39,7 @@ class Zoom:
     """How to zoom in, for :attr:`clipseg_model.settings.SegmentSettings.zoom`.
 
     Each prompt's score is that of the joined answer, so what a closer look shows to be something
-    else becomes absent.
+    else becomes absent. :meth:`published` is ClsCLIP+ as its authors have it.
 
     Attributes:
         proposer: Proposes regions.
@@ -73,6 +73,14 @@ class Zoom:
                 "a segmenter whose zoom is None doesn't zoom"
             )
 
+    @classmethod
+    def published(cls, proposer: Proposer, max_regions: int = 100) -> Zoom:
+        """Return ClsCLIP+ (Wu et al. 2023, section 3.4): the union of what the regions show.
+
+        Each region is shown by itself, without surroundings, and the whole image does not count.
+        """
+        return cls(proposer, 'regions', context=0, least_view=1e-3, max_regions=max_regions)
+
     def refine(
         self,
         image: NDArray[np.uint8],
@@ -86,16 +94,20 @@ class Zoom:
             RegionError: A region is not usable for this image.
         """
         regions = self.regions(self.proposer.propose(image, found), found)
-        if not regions:
+        if not regions and self.combination != 'regions':
             return found
         prompts = [[found.results[number].prompt for number in region.boxes] for region in regions]
-        answers = segment_views([region.view for region in regions], prompts)
+        answers = segment_views([region.view for region in regions], prompts) if regions else []
         parts: dict[int, list[CloseUp]] = {}
         for region, logits in zip(regions, answers, strict=True):
             for (number, boxes), own in zip(region.boxes.items(), logits, strict=True):
                 parts.setdefault(number, []).append(CloseUp(region.view, tuple(boxes), own))
+        # In a union of regions, a prompt without any is found nowhere.
+        everybody = self.combination == 'regions'
         results = [
-            self._join(result, parts[number], presence_threshold) if number in parts else result
+            self._join(result, parts.get(number, []), presence_threshold)
+            if everybody or number in parts
+            else result
             for number, result in enumerate(found.results)
         ]
         return Segmentation(found.height, found.width, results, found.model)

@@ -12,7 +12,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from tabletop_world.scenes.blueprint import mujoco
+from tabletop_world.scenes.opengl import keep_llvm_apart, mujoco
 from tabletop_world.scenes.scene import Camera, Frame, Scene
 
 _GL_SIDE = 64
@@ -36,6 +36,7 @@ class _Graphics:
 
     def _open(self) -> None:
         try:
+            keep_llvm_apart()
             self._context = mujoco.GLContext(_GL_SIDE, _GL_SIDE)
             self._context.make_current()
         except Exception as error:

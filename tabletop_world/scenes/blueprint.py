@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 
 import numpy as np
 
 from tabletop_world.catalogue.making import Finish
 from tabletop_world.catalogue.shapes import Mesh
-
-os.environ.setdefault('MUJOCO_GL', 'egl')  # MuJoCo picks its OpenGL when it is first imported
-
-import mujoco
+from tabletop_world.scenes.opengl import mujoco
 
 Vector = tuple[float, float, float]
 

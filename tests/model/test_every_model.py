@@ -27,6 +27,8 @@ from clipseg_model.weights.checkpoints import load_checkpoint, save_checkpoint
 from clipseg_model.weights.untrained import UNTRAINED
 from training.papers.flops import INPUT_SIZE, PAPER_MODELS, costs, paper_model
 
+#: CLIPSeg, with the largest of OpenAI's CLIPs.
+LARGE = 'clipseg-vit-l-14-336'
 PROMPTS = ['a mug', 'the red chair', 'blue cup']
 
 
@@ -57,9 +59,9 @@ def grad_free() -> Iterator[None]:
 
 def test_nothing_is_left_out() -> None:
     assert {entry['architecture'] for entry in VARIANTS.values()} == set(ARCHITECTURES)
-    assert set(UNTRAINED) <= set(VARIANTS)
+    assert set(UNTRAINED) <= {*VARIANTS, LARGE}
     assert set(UNTRAINED) <= set(registry.list_models())
-    assert set(PAPER_MODELS) == set(UNTRAINED) | {'clipseg-rd64'}
+    assert set(PAPER_MODELS) == set(UNTRAINED) - {LARGE} | {'clipseg-rd64'}
 
 
 @pytest.mark.usefixtures('grad_free')
@@ -244,7 +246,8 @@ class TestByName:
         with torch.device('meta'):
             model = build_model(card.config)
         config = model.config()
-        assert config['backbone']['architecture'] == 'ViT-B-16-quickgelu'
+        towers = 'ViT-L-14-336-quickgelu' if name == LARGE else 'ViT-B-16-quickgelu'
+        assert config['backbone']['architecture'] == towers
         assert {**config, 'backbone': card.config['backbone']} == card.config
 
     def test_an_architecture_that_is_not_there(self) -> None:
@@ -266,8 +269,8 @@ class TestAtThePapersSizes:
         'clip-deconv': REDUCE + FILM + 2 * (64 * 64 + 64) + HEAD,
         'vitseg': FILM + 3 * (REDUCE + BLOCK) + HEAD,
         'clsclip': 3 * GUIDED_BLOCK + REDUCE + 2 * BLOCK + HEAD,
-        'clsclip-channel': 3 * GUIDED_BLOCK + REDUCE + 2 * BLOCK + HEAD,
-        'clsclip-spatial': 3 * GUIDED_BLOCK + REDUCE + 2 * BLOCK + HEAD,
+        'clsclip-channel': GUIDED_BLOCK + REDUCE + 2 * BLOCK + HEAD,
+        'clsclip-spatial': GUIDED_BLOCK + REDUCE + 2 * BLOCK + HEAD,
         'clsclip-vpt': GUIDED_BLOCK + 50 * 768 + REDUCE + 2 * BLOCK + HEAD,
     }
 
@@ -278,8 +281,8 @@ class TestAtThePapersSizes:
             ('clip-deconv', 139_585),
             ('vitseg', 1_073_153),
             ('clsclip', 1_809_857),
-            ('clsclip-channel', 1_809_857),
-            ('clsclip-spatial', 1_809_857),
+            ('clsclip-channel', 1_021_889),
+            ('clsclip-spatial', 1_021_889),
             ('clsclip-vpt', 1_060_289),
         ],
     )

@@ -162,5 +162,5 @@ class TestPasting:
         assert (coarse == -1).all()
 
     def test_an_unknown_combination(self) -> None:
-        with pytest.raises(RegionError, match="mean, replace, max or or, not by 'sum'"):
+        with pytest.raises(RegionError, match="mean, replace, max, or, regions, not by 'sum'"):
             CloseUps((), 'sum')

@@ -9,9 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-
-# Before MuJoCo renders: Mesa brings an LLVM that Triton, which this imports, crashes on.
-import torch._dynamo
 from accelerate.state import AcceleratorState
 from safetensors.torch import save_file
 

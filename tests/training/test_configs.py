@@ -16,6 +16,7 @@ from PIL import Image
 from clipseg_model import create_model
 from clipseg_model.modeling.base import ARCHITECTURES
 from clipseg_model.weights.checkpoints import load_card
+from clipseg_model.weights.untrained import UNTRAINED
 from tests.training.tiny_runs import TINY_BACKBONE, stop_after
 from training.evaluation import data_command
 from training.loop.settings import Settings, load_settings
@@ -111,6 +112,14 @@ def write_folder(root: Path) -> None:
             Image.fromarray(mask).save(root / f'masks/{phrase}/{number}.png')
 
 
+def small_towers(model: dict) -> dict:
+    """Overrides that make towers small, with as many blocks as those of the architecture."""
+    vision = dict(TINY_BACKBONE['vision_cfg'])
+    if 'ViT-L' in model['backbone']['architecture']:
+        vision['layers'] = 24
+    return {**TINY_BACKBONE, 'vision_cfg': vision}
+
+
 def tiny(path: Path, root: Path) -> tuple[Settings, int]:
     """The settings of a file, but small; and the iterations that it means."""
     config = yaml.safe_load(path.read_text())
@@ -118,7 +127,7 @@ def tiny(path: Path, root: Path) -> tuple[Settings, int]:
     if 'init_from' in config:
         changes += ['init_from=everyday', 'prompts={size: 64}']
     else:
-        overrides = json.dumps(TINY_BACKBONE)
+        overrides = json.dumps(small_towers(config['model']))
         changes += ['towers=random', f'model.backbone.overrides={overrides}', 'prompts.size=64']
     if config.get('model', {}).get('architecture') == 'vitseg':
         small = '{depth: 10, embed_dim: 32, num_heads: 2, img_size: 64}'
@@ -141,8 +150,9 @@ def test_it_is_valid_and_builds_the_model_that_it_names(path):
     if config is None:
         assert settings.init_from == 'clipseg-rd64-refined'
         return
-    config = {**config, 'backbone': {**config['backbone'], 'overrides': TINY_BACKBONE}}
-    changes = {'model': config, 'towers': 'random', 'image_tower': None}
+    config = {**config, 'backbone': {**config['backbone'], 'overrides': small_towers(config)}}
+    prompts = settings.prompts.model_copy(update={'size': 64})
+    changes = {'model': config, 'towers': 'random', 'image_tower': None, 'prompts': prompts}
     model, _ = begin_model(settings.model_copy(update=changes))
     assert model.config()['decoder'] == config['decoder']
 
@@ -174,6 +184,32 @@ def test_clsclip_cycles_and_takes_its_fold_from_the_command_line():
     assert settings.cycle(5120) == 200
 
 
+@pytest.mark.parametrize(
+    ('name', 'blocks', 'guidance', 'tokens'),
+    [
+        ('clsclip', [2, 3, 4], 'cls', 0),
+        ('clsclip_channel', [12], 'channel', 0),
+        ('clsclip_spatial', [12], 'spatial', 0),
+        ('clsclip_vpt', [12], 'channel', 50),
+        ('clsclip_layers_0_1_2', [0, 1, 2], 'cls', 0),
+        ('clsclip_layers_2_5_8', [2, 5, 8], 'cls', 0),
+        ('clsclip_layers_9_10_11', [9, 10, 11], 'cls', 0),
+    ],
+)
+def test_the_explorations_of_clsclip_differ_in_what_is_explored_alone(
+    name, blocks, guidance, tokens
+):
+    settings, plain = (load_settings(FOLDER / f'{stem}.yaml') for stem in (name, 'clsclip'))
+    changed = {'blocks': blocks, 'guidance': guidance, 'learned_tokens': tokens}
+    assert settings.model == {**plain.model, **changed}
+    assert settings.model_dump(exclude={'name', 'model'}) == plain.model_dump(
+        exclude={'name', 'model'}
+    )
+    card = UNTRAINED.get(name.replace('_', '-'))
+    if card is not None:
+        assert {key: card.config[key] for key in changed} == changed
+
+
 def full_size(path: Path, root: Path) -> Settings:
     """The settings of a file as they are but for their length and data: ViT-B/16, random."""
     config = yaml.safe_load(path.read_text())
@@ -182,7 +218,9 @@ def full_size(path: Path, root: Path) -> Settings:
         changes += ['towers=random', 'image_tower=null']
     if 'sbd' in config['data']:
         changes += ['data.sbd=null']
-    changes += ['epochs=null', 'iterations=2', 'batch_size=2', 'validation.every=2']
+    # 24 blocks fit with one picture at a time.
+    batch = 1 if 'vit_l' in path.stem else 2
+    changes += ['epochs=null', 'iterations=2', f'batch_size={batch}', 'validation.every=2']
     changes += ['validation.samples=2', 'mixed_precision=bf16', 'workers=0', 'save_every=1']
     init_from = 'everyday' if 'init_from' in config else None
     return load_settings(path, [*changes, 'log_every=1'], init_from=init_from)
@@ -192,7 +230,7 @@ def full_size(path: Path, root: Path) -> Settings:
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize('path', CONFIGS, ids=lambda path: path.stem)
 def test_it_runs_at_full_size(path, tmp_path, monkeypatch):
-    """Starts, saves, resumes, and is evaluated, with towers of ViT-B/16 at 352 pixels."""
+    """Starts, saves, resumes, and is evaluated, at the size of its towers and pictures."""
     settings = full_size(path, tmp_path)
     run = tmp_path / 'run'
     with monkeypatch.context() as patch:
@@ -206,18 +244,18 @@ def test_it_runs_at_full_size(path, tmp_path, monkeypatch):
     assert np.isfinite([line['loss'] for line in lines if 'loss' in line]).all()
     if settings.init_from is None:
         assert load_card(out).config['backbone']['overrides'] == {}
-        assert load_card(out).input_size == 352
+        assert load_card(out).input_size == settings.prompts.size
     AcceleratorState._reset_state(True)
     result = tmp_path / 'paper.json'
     data = json.dumps(settings.validation.data)
     data_command.main(
         [
             *(str(out), '--mode', 'paper', '--data', data, '--samples', '2', '--batch', '2'),
-            *('--output', str(result), '--device', 'cpu'),
+            *('--output', str(result), '--device', 'cpu', '--size', str(settings.prompts.size)),
         ]
     )
     found = json.loads(result.read_text())
-    assert found['pixels'] == '352 × 352'
+    assert found['pixels'] == f'{settings.prompts.size} × {settings.prompts.size}'
     assert found['samples'] >= 1
     assert 0 <= found['best']['iou_fg']['value'] <= 1
 

@@ -23,6 +23,7 @@ from training import export
 from training.calibrate import calibrate, presence_level
 from training.evaluation import data_command
 from training.evaluation.modes import Evaluation, EvaluationError, evaluate
+from training.metrics.pixels import BINS, PixelStatistics
 from training.train import train
 
 DATA = {'dataset': 'tests.training.tiny_runs:Shapes', 'samples': 6, 'visual': False}
@@ -68,17 +69,22 @@ def test_without_a_value_the_runs_own_validation_data_serve(run, tmp_path):
     assert record['data']['samples'] == '4'
 
 
-def test_presence_keeps_the_wanted_share_of_absent_prompts_empty(run, tmp_path):
-    for part in ('images', 'masks/red', 'masks/green'):
-        (tmp_path / 'data' / part).mkdir(parents=True)
+def pictures(folder, colours=('red', 'green')):
+    """Write six pictures, each with one of the phrases."""
     rng = np.random.default_rng(2)
     for number in range(6):
-        colour = ('red', 'green')[number % 2]
+        colour = colours[number % 2]
+        for part in ('images', f'masks/{colour}'):
+            (folder / part).mkdir(parents=True, exist_ok=True)
         picture = rng.integers(0, 255, (40, 50, 3), np.uint8)
-        Image.fromarray(picture).save(tmp_path / f'data/images/{number}.png')
+        Image.fromarray(picture).save(folder / f'images/{number}.png')
         mask = np.zeros((40, 50), np.uint8)
         mask[5:25, 5:30] = 255
-        Image.fromarray(mask).save(tmp_path / f'data/masks/{colour}/{number}.png')
+        Image.fromarray(mask).save(folder / f'masks/{colour}/{number}.png')
+
+
+def test_presence_keeps_the_wanted_share_of_absent_prompts_empty(run, tmp_path):
+    pictures(tmp_path / 'data')
     model, card = load_checkpoint(run / 'model.safetensors')
     data = {'dataset': 'folder', 'folder': str(tmp_path / 'data')}
     found = calibrate(model, card, data, Accelerator(cpu=True), empty=0.5)
@@ -95,6 +101,36 @@ def test_presence_keeps_the_wanted_share_of_absent_prompts_empty(run, tmp_path):
     assert record['absent_prompts'] == 6
     assert 0.5 <= record['absent_kept_empty'] <= 1
     assert found.details['calibrated_on'].startswith('folder ')
+
+
+def test_the_threshold_is_chosen_on_absent_things_too(run, tmp_path):
+    pictures(tmp_path / 'data')
+    model, card = load_checkpoint(run / 'model.safetensors')
+    data = {'dataset': 'folder', 'folder': str(tmp_path / 'data')}
+    found = calibrate(model, card, data, Accelerator(cpu=True))
+    segmenter = create_model(run / 'model.safetensors', device='cpu')
+    statistics = PixelStatistics()
+    for number in range(6):
+        picture = np.array(Image.open(tmp_path / f'data/images/{number}.png'))
+        colour, absent = ('red', 'green')[:: 1 if number % 2 == 0 else -1]
+        truth = np.zeros((40, 50), bool)
+        truth[5:25, 5:30] = True
+        for phrase, mask in ((colour, truth), (absent, np.zeros_like(truth))):
+            (result,) = segmenter.segment(picture, [phrase]).results
+            statistics.add(result.probability, mask)
+    curve = statistics.iou_foreground()[1:BINS]
+    assert found.threshold == (1 + curve.argmax()) / BINS
+    record = found.details['calibration']
+    assert record['iou_fg'] == pytest.approx(curve.max(), abs=1e-4)
+    assert (record['samples'], record['absent_samples']) == (12, 6)
+
+
+def test_a_data_set_that_cannot_tell_what_is_absent_names_the_remedy(run, tmp_path):
+    pictures(tmp_path / 'data', colours=('red', 'red'))
+    data = yaml.safe_dump({'dataset': 'folder', 'folder': str(tmp_path / 'data')})
+    words = ['--calibrate', data, '--empty', '0.9']
+    with pytest.raises(SystemExit, match=r'it has one class.*two phrases or more'):
+        export.main([str(run), str(tmp_path / 'out'), *words])
 
 
 def test_presence_by_hand():

@@ -104,6 +104,25 @@ def test_parts_of_a_batch_learn_as_the_whole_batch(whole, tmp_path):
         assert losses(tmp_path / 'parts')[step] == pytest.approx(loss, abs=1e-5)
 
 
+IGNORED = {'dataset': 'tests.training.tiny_runs:Shapes', 'samples': 16, 'ignored': True}
+
+
+@pytest.fixture(scope='module')
+def ignoring(tmp_path_factory) -> Path:
+    """Folder of a run on pictures of which parts do not count."""
+    folder = tmp_path_factory.mktemp('runs') / 'ignoring'
+    train(tiny_settings(data=IGNORED, batch_size=8, validation=None), folder)
+    return folder
+
+
+@pytest.mark.parametrize('parts', [2, 8])
+def test_where_pixels_are_ignored_the_loss_does_not_depend_on_the_parts(ignoring, tmp_path, parts):
+    settings = tiny_settings(data=IGNORED, batch_size=8, validation=None, accumulate=parts)
+    train(settings, tmp_path / 'parts')
+    for step, loss in losses(ignoring).items():
+        assert losses(tmp_path / 'parts')[step] == pytest.approx(loss, abs=1e-5)
+
+
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_samples(tmp_path):
     data = {'dataset': 'tests.training.tiny_runs:Shapes', 'not_finite': 5}
     with pytest.raises(RunError, match='shape 5'):
@@ -218,6 +237,19 @@ def test_two_processes_learn_as_one(whole, tmp_path):
     )
     assert [line['samples'] for line in two] == [4, 4]
     assert two[0]['validation']['ap'] == pytest.approx(one[0]['validation']['ap'], abs=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.ci
+def test_two_processes_learn_as_one_where_pixels_are_ignored(ignoring, tmp_path):
+    config = write(tmp_path / 'tiny.yaml', data=IGNORED, batch_size=8, validation=None)
+    done = run(
+        'torch.distributed.run', '--standalone', '--nproc_per_node', 2,
+        '-m', 'training.train', config, '--output', tmp_path / 'run',
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    for step, loss in losses(ignoring).items():
+        assert losses(tmp_path / 'run')[step] == pytest.approx(loss, abs=1e-5)
 
 
 @pytest.mark.slow

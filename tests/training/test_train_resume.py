@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import multiprocessing
+import os
 import resource
+import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -12,8 +18,16 @@ import numpy as np
 import pytest
 import torch
 
-from tests.training.tiny_runs import assert_same_run, stop_after, tiny_settings
+from tests.training.tiny_runs import (
+    assert_same_run,
+    log,
+    losses,
+    stop_after,
+    tiny_settings,
+    write,
+)
 from training.loop.run_folder import RunError, RunFolder
+from training.loop.stopping import RunStopped
 from training.train import train
 
 pytestmark = pytest.mark.usefixtures('one_thread')
@@ -23,6 +37,8 @@ pytestmark = pytest.mark.usefixtures('one_thread')
 def whole(tmp_path_factory) -> Path:
     """Folder of a run of six iterations in one go."""
     folder = tmp_path_factory.mktemp('runs') / 'whole'
+    # As the tests run: the number of threads changes the last bit of a sum.
+    torch.set_num_threads(1)
     train(tiny_settings(), folder)
     return folder
 
@@ -113,6 +129,167 @@ def test_a_full_disk_leaves_the_last_checkpoint(tmp_path, monkeypatch):
     assert not list((tmp_path / 'run').glob('.*.part'))
     train(tiny_settings(), tmp_path / 'run', resume=True)
     assert torch.load(tmp_path / 'run/last.pt', weights_only=True)['step'] == 6
+
+
+def test_a_full_disk_while_logging_is_one_line_and_keeps_the_state(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        stop_after(patch, 2)
+        with pytest.raises(KeyboardInterrupt):
+            train(tiny_settings(), tmp_path / 'run')
+    before = (tmp_path / 'run/last.pt').read_bytes()
+    log = (tmp_path / 'run/log.jsonl').read_text()
+    (tmp_path / 'run/log.jsonl').unlink()
+    (tmp_path / 'run/log.jsonl').symlink_to('/dev/full')
+    with pytest.raises(RunError, match=r'log\.jsonl could not be written: .*No space left') as said:
+        train(tiny_settings(), tmp_path / 'run', resume=True)
+    assert '\n' not in str(said.value)
+    assert 'last.pt is kept' in str(said.value)
+    assert (tmp_path / 'run/last.pt').read_bytes() == before
+    (tmp_path / 'run/log.jsonl').unlink()
+    (tmp_path / 'run/log.jsonl').write_text(log)
+    train(tiny_settings(), tmp_path / 'run', resume=True)
+    assert sorted(losses(tmp_path / 'run')) == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_full_disk_under_tensorboard_is_one_line_too(tmp_path, monkeypatch):
+    def full(self, *arguments, **more):
+        raise OSError(28, 'No space left on device')
+
+    monkeypatch.setattr('training.loop.log.SummaryWriter.add_scalar', full)
+    with pytest.raises(RunError, match=r'tensorboard could not be written: .*No space left'):
+        train(tiny_settings(), tmp_path / 'run')
+
+
+CLAIM = """
+import sys, time
+from pathlib import Path
+from training.loop.run_folder import RunFolder
+with RunFolder(Path(sys.argv[1])).claimed():
+    print('claimed', flush=True)
+    time.sleep(100)
+"""
+
+
+def test_a_folder_that_a_run_writes_to_is_refused_and_the_holder_named(tmp_path):
+    command = [sys.executable, '-c', CLAIM, str(tmp_path)]
+    holder = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        assert holder.stdout.readline() == 'claimed\n'
+        with pytest.raises(RunError, match=f'in use by process {holder.pid} on '):
+            train(tiny_settings(), tmp_path)
+        assert not (tmp_path / 'log.jsonl').exists()
+    finally:
+        holder.kill()
+        holder.wait()
+    # A process that is gone holds nothing, however it went.
+    train(tiny_settings(iterations=1, validation=None), tmp_path)
+
+
+def test_a_file_system_without_locks_is_said_to_be_one(tmp_path, monkeypatch, capsys):
+    def without(*arguments):
+        raise OSError(errno.ENOSYS, 'Function not implemented')
+
+    monkeypatch.setattr(fcntl, 'lockf', without)
+    train(tiny_settings(iterations=1, validation=None), tmp_path)
+    assert 'make sure that no other run writes to this folder' in capsys.readouterr().err
+
+
+def test_data_that_moved_are_gone_on_with_when_told(tmp_path, monkeypatch):
+    data = {'dataset': 'tests.training.tiny_runs:Shapes', 'folder': '/old/place'}
+    validation = {'data': {**data, 'samples': 4}, 'every': 3}
+    with monkeypatch.context() as patch:
+        stop_after(patch, 4)
+        with pytest.raises(KeyboardInterrupt):
+            train(tiny_settings(data=data, validation=validation), tmp_path / 'run')
+    data = {**data, 'folder': '/new/place'}
+    moved = tiny_settings(data=data, validation={**validation, 'data': {**data, 'samples': 4}})
+    with pytest.raises(RunError, match=r'/old/place.*/new/place.*add --moved'):
+        train(moved, tmp_path / 'run', resume=True)
+    other = moved.model_copy(update={'seed': 1})
+    with pytest.raises(RunError, match='seed: 0 then, 1 now') as said:
+        train(other, tmp_path / 'run', resume=True, moved=True)
+    assert '--moved' not in str(said.value)
+    train(moved, tmp_path / 'run', resume=True, moved=True)
+    train(tiny_settings(), tmp_path / 'whole')
+    assert losses(tmp_path / 'run') == losses(tmp_path / 'whole')
+
+
+def stop_at(monkeypatch, step):
+    """Ask the run to stop, by the signal, while it is in a step."""
+    from training import train as module
+
+    original = module.step
+
+    def stepping(network, run, parts):
+        if run.step + 1 == step:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(network, run, parts)
+
+    monkeypatch.setattr(module, 'step', stepping)
+
+
+@pytest.mark.parametrize(
+    ('step', 'workers'),
+    [(2, 0), (3, 0), (5, 1), (6, 0)],
+    ids=['', 'before a validation', 'workers', 'last'],
+)
+def test_sigterm_writes_a_checkpoint_that_the_run_goes_on_from(
+    step, workers, whole, tmp_path, monkeypatch
+):
+    before = signal.getsignal(signal.SIGTERM)
+    settings = tiny_settings(save_every=100, workers=workers)
+    with monkeypatch.context() as patch:
+        stop_at(patch, step)
+        with pytest.raises(RunStopped, match=f'of iteration {step}; go on with --resume'):
+            train(settings, tmp_path / 'run')
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert not (tmp_path / 'run/model.safetensors').exists()
+    train(settings, tmp_path / 'run', resume=True)
+    assert_same_run(whole, tmp_path / 'run')
+    measured = [line['iteration'] for line in log(tmp_path / 'run') if 'validation' in line]
+    assert measured == [3, 6]
+
+
+def test_sigterm_during_a_validation_breaks_it_off(whole, tmp_path, monkeypatch):
+    from training.loop import validation
+
+    original = validation._picture
+
+    def asked_meanwhile(*arguments):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return original(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(validation, '_picture', asked_meanwhile)
+        with pytest.raises(RunStopped, match='of iteration 3'):
+            train(tiny_settings(), tmp_path / 'run')
+    train(tiny_settings(), tmp_path / 'run', resume=True)
+    assert_same_run(whole, tmp_path / 'run')
+    measured = [line['iteration'] for line in log(tmp_path / 'run') if 'validation' in line]
+    assert measured == [3, 6]
+
+
+@pytest.mark.slow
+def test_sigterm_to_every_process_of_a_job_ends_it_in_order(tmp_path):
+    config = write(tmp_path / 'tiny.yaml', iterations=100000, save_every=100000, validation=None)
+    command = [
+        sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node', '2',
+        '-m', 'training.train', str(config), '--output', str(tmp_path / 'run'),
+        '--set', 'workers=1',
+    ]  # fmt: skip
+    environment = {**os.environ, 'OMP_NUM_THREADS': '1'}
+    job = subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True
+    )
+    until = time.monotonic() + 120
+    while not (tmp_path / 'run/log.jsonl').exists() and time.monotonic() < until:
+        time.sleep(0.1)
+    # As Slurm does: not the launcher alone, but loading processes too.
+    os.killpg(job.pid, signal.SIGTERM)
+    _, errors = job.communicate(timeout=100)
+    assert 'asked to stop' in errors, errors[-3000:]
+    assert 'Traceback' not in errors.split('asked to stop')[0]
+    assert torch.load(tmp_path / 'run/last.pt', weights_only=True)['step'] > 0
 
 
 def test_a_damaged_checkpoint_is_named(tmp_path):

@@ -29,7 +29,7 @@ TINY_BACKBONE: dict[str, Any] = {
     'quick_gelu': True,
     'vision_cfg': {
         'image_size': 64,
-        'layers': 10,
+        'layers': 12,
         'width': 32,
         'head_width': 16,
         'patch_size': 16,
@@ -46,6 +46,8 @@ class ShapesSettings(StrictSettings):
     broken: int | None = None
     not_finite: int | None = None
     visual: bool = True
+    ignored: bool = False
+    folder: Path | None = None
     policy: str = 'skip'
 
 
@@ -73,10 +75,15 @@ class Shapes(SampleSource):
             return Sample(
                 self.key(index), phrase, image, mask, alpha=np.full((64, 64), np.nan, 'f')
             )
+        valid = None
+        if self.settings.ignored:
+            # Of some samples nearly nothing counts.
+            valid = np.zeros((64, 64), bool)
+            valid[: 3 + 13 * (index % 5), :] = True
         support = None
         if self.settings.visual and index % 2:
             support = Support('another', *_drawn(phrase, rng))
-        return Sample(self.key(index), phrase, image, mask, support=support)
+        return Sample(self.key(index), phrase, image, mask, valid, support)
 
 
 def _drawn(phrase: str, rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:

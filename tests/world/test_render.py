@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -10,7 +12,7 @@ import pytest
 
 from tabletop_world.catalogue.categories import HELD_OUT_PAIRS
 from tabletop_world.render.renderer import Renderer, camera_axes
-from tabletop_world.scenes.blueprint import mujoco
+from tabletop_world.scenes.opengl import keep_llvm_apart, mujoco
 from tabletop_world.scenes.random_scenes import generate_scene
 from tabletop_world.scenes.scene import Camera
 
@@ -55,6 +57,34 @@ def test_truth_equals_that_of_mujocos_own_renderer(renderer, seed, kind):
         seen = (frame.depth > 0) & (frame.instances == ids)
         assert (np.abs(frame.depth - depth)[seen] > 2e-3).mean() < 5e-3
         assert np.abs(frame.rgb.astype(int) - rgb).mean() < 1.0
+
+
+DRAW_FIRST = """
+from tabletop_world.render.renderer import Renderer
+from tabletop_world.scenes.random_scenes import generate_scene
+scene = generate_scene(0, 'test')
+Renderer(32, 32).render(scene, scene.cameras[0])
+import clipseg_model.registry
+import triton
+print('alive')
+"""
+
+
+def test_torch_and_triton_can_be_imported_after_something_was_drawn():
+    pytest.importorskip('triton')
+    drawn = subprocess.run(
+        [sys.executable, '-c', DRAW_FIRST], capture_output=True, text=True, timeout=100
+    )
+    assert (drawn.returncode, drawn.stdout) == (0, 'alive\n'), drawn.stderr[-2000:]
+
+
+def test_without_triton_nothing_is_loaded(monkeypatch):
+    def refuse(name):
+        raise AssertionError(name)
+
+    monkeypatch.setattr('importlib.util.find_spec', lambda name: None)
+    monkeypatch.setattr('ctypes.CDLL', refuse)
+    keep_llvm_apart()
 
 
 def test_frames_are_complete(renderer):

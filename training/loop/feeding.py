@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from training.datasets.samples import SampleSource, sample_rng
 from training.loop.prompting import PromptBatch, PromptSettings, make_batch
+from training.loop.stopping import leave_stopping_to_the_run
 
 #: A sample in an epoch, and where a step finds it: (epoch, index).
 Place = tuple[int, int]
@@ -173,6 +174,7 @@ def feed(
         pin_memory=pin,
         # Torch draws the seed of its workers from here, not from the generator of the run.
         generator=torch.Generator().manual_seed(0),
+        worker_init_fn=leave_stopping_to_the_run,
     )
     loads = iter(loader)
     for _ in range(start, steps):

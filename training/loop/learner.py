@@ -45,15 +45,15 @@ class Learner(nn.Module):
         """Run a batch of B samples.
 
         Returns:
-            Binary cross-entropy (CLIPSeg, supplement), the mean over the pixels that count; and
-            the logits (B, 1, S, S) in float32.
+            Binary cross-entropy (CLIPSeg, supplement), summed over the pixels that count; and the
+            logits (B, 1, S, S) in float32.
         """
         device = self._mean.device
         logits = self.model.decode(self.features(load), self.conditions(load)[:, None]).float()
         truth = load.batch.masks.to(device, non_blocking=True)
         valid = load.batch.valid.to(device, non_blocking=True)
         losses = functional.binary_cross_entropy_with_logits(logits, truth, reduction='none')
-        return (losses * valid).sum() / valid.sum().clamp(min=1), logits
+        return (losses * valid).sum(), logits
 
     def features(self, load: Load) -> ImageFeatures:
         """Return what the towers make of the images, or made of them when they were cached."""

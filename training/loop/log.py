@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -24,11 +26,15 @@ class Log:
         self._restart_clock()
         self._writer: SummaryWriter | None = None
         shown = run.accelerator.is_main_process
+        self._hook = threading.excepthook
+        self._events = run.folder.path / 'tensorboard'
         if shown:
             dumped = run.settings.model_dump(mode='json')
             run.folder.begin(dumped, run.step, run.accelerator.num_processes)
             run.folder.trim_log(run.step)
-            self._writer = SummaryWriter(str(run.folder.path / 'tensorboard'), purge_step=run.step)
+            threading.excepthook = self._thread_failed
+            with run.folder.writing(self._events):
+                self._writer = SummaryWriter(str(self._events), purge_step=run.step)
             count = sum(value.numel() for value in run.learner.trained().values())
             print(f'{run.samples} samples, {count:,} weights to train, {length} iterations')
         self._bar = tqdm(total=length, initial=run.step, disable=not shown, unit='it')
@@ -55,25 +61,48 @@ class Log:
         line = {'validation': scalars, 'samples': measured.samples}
         self._write(line, 'validation', scalars)
         if self._writer is not None:
-            for number, picture in enumerate(measured.pictures):
-                self._writer.add_image(f'validation/{number}', picture, step, dataformats='HWC')
+            with self._run.folder.writing(self._events):
+                for number, picture in enumerate(measured.pictures):
+                    self._writer.add_image(f'validation/{number}', picture, step, dataformats='HWC')
             figures = ', '.join(f'{name} {value:.4f}' for name, value in scalars.items())
             tqdm.write(f'iteration {step}: {figures}{" (best)" if is_best else ""}')
         # Speeds are of training alone.
         self._restart_clock()
 
-    def close(self) -> None:
+    def __enter__(self) -> Log:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: object
+    ) -> None:
         """Write what is left."""
         self._bar.close()
-        if self._writer is not None:
-            self._writer.close()
+        if self._writer is None:
+            return
+        try:
+            if error is None:
+                with self._run.folder.writing(self._events):
+                    self._writer.close()
+            else:
+                # The error that is under way says more.
+                with contextlib.suppress(OSError):
+                    self._writer.close()
+        finally:
+            threading.excepthook = self._hook
 
     def _write(self, line: Mapping[str, Any], group: str, scalars: Mapping[str, float]) -> None:
         if self._writer is None:
             return
         self._run.folder.log({'iteration': self._run.step, **line})
-        for name, value in scalars.items():
-            self._writer.add_scalar(f'{group}/{name}', value, self._run.step)
+        with self._run.folder.writing(self._events):
+            for name, value in scalars.items():
+                self._writer.add_scalar(f'{group}/{name}', value, self._run.step)
+
+    def _thread_failed(self, failed: threading.ExceptHookArgs) -> None:
+        """Keep quiet about TensorBoard's thread: its error is raised at the next call."""
+        ours = type(failed.thread).__module__.startswith('tensorboard.')
+        if not (ours and isinstance(failed.exc_value, OSError)):
+            self._hook(failed)
 
     def _restart_clock(self) -> None:
         self._began, self._seen = time.monotonic(), 0

@@ -1,16 +1,24 @@
-"""The folder of a training run: settings, environment, log and checkpoints, replaced atomically."""
+"""The folder of a training run: settings, environment, log and checkpoints, replaced atomically.
+
+One run writes to a folder at a time: see :meth:`RunFolder.claimed`.
+"""
 
 from __future__ import annotations
 
+import datetime
+import errno
+import fcntl
 import hashlib
 import importlib.metadata
 import io
 import json
 import os
 import platform
+import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +30,10 @@ from clipseg_model.atomic_files import write_atomically
 from clipseg_model.errors import ClipsegError
 
 PACKAGES = ('torch', 'accelerate', 'open_clip_torch', 'timm', 'numpy', 'safetensors', 'tensorboard')
+
+
+#: What file systems without locks answer.
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 class RunError(ClipsegError):
@@ -43,6 +55,54 @@ class RunFolder:
         self.best = path / 'best.pt'
         self.model = path / 'model.safetensors'
 
+    @contextmanager
+    def claimed(self) -> Iterator[None]:
+        """Keep other runs out of the folder while the block runs, from other machines too.
+
+        The system frees the folder when this process ends, however it ends. Where the file system
+        has no locks, a warning says that nothing keeps others out.
+
+        Raises:
+            RunError: Another run has it; which one, where and since when is in the message.
+        """
+        path = self.path / 'run.lock'
+        with self.writing(path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = path.open('a+', encoding='utf-8')
+        with lock:
+            try:
+                # Unlike a lock by flock, this one is not passed on to processes that load samples.
+                fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                if error.errno not in _NO_LOCKS:
+                    lock.seek(0)
+                    holder = lock.read().strip() or 'another run'
+                    raise RunError(
+                        f'{self.path} is in use by {holder}: wait for it or stop it, or give '
+                        'another --output'
+                    ) from error
+                print(
+                    f'{path} cannot be locked ({error.strerror}): make sure that no other run '
+                    'writes to this folder',
+                    file=sys.stderr,
+                )
+            with self.writing(path):
+                lock.truncate(0)
+                lock.write(_this_process())
+                lock.flush()
+            yield
+
+    @contextmanager
+    def writing(self, path: Path) -> Iterator[None]:
+        """Turn an OSError of the block, which writes ``path``, into a RunError with the remedy."""
+        try:
+            yield
+        except OSError as error:
+            kept = f'; {self.last.name} is kept' if self.last.exists() else ''
+            raise RunError(
+                f'{path} could not be written: {error}{kept}. Make room, then go on with --resume'
+            ) from error
+
     def begin(
         self,
         settings: Mapping[str, Any],
@@ -51,7 +111,9 @@ class RunFolder:
         more: Mapping[str, Any] | None = None,
     ) -> None:
         """Write the settings, and a record of commit, command, environment and ``more``."""
-        write_atomically(self.path / 'config.yaml', yaml.safe_dump(dict(settings), sort_keys=False))
+        text = yaml.safe_dump(dict(settings), sort_keys=False)
+        with self.writing(self.path / 'config.yaml'):
+            write_atomically(self.path / 'config.yaml', text)
         record = {
             'start': start,
             'commit': git_commit(),
@@ -60,11 +122,14 @@ class RunFolder:
             **environment(),
             **(more or {}),
         }
-        write_atomically(self.path / f'run_{start:06d}.json', json.dumps(record, indent=2))
+        path = self.path / f'run_{start:06d}.json'
+        with self.writing(path):
+            write_atomically(path, json.dumps(record, indent=2))
 
     def log(self, line: Mapping[str, Any]) -> None:
-        """Append a line to ``log.jsonl``."""
-        with (self.path / 'log.jsonl').open('a', encoding='utf-8') as log:
+        """Append a line to ``log.jsonl``; raise RunError where it cannot be."""
+        path = self.path / 'log.jsonl'
+        with self.writing(path), path.open('a', encoding='utf-8') as log:
             log.write(json.dumps(dict(line)) + '\n')
 
     def trim_log(self, start: int) -> None:
@@ -80,7 +145,8 @@ class RunFolder:
             except ValueError:
                 # The line that a killed run was writing.
                 continue
-        write_atomically(path, ''.join(kept))
+        with self.writing(path):
+            write_atomically(path, ''.join(kept))
 
     def save(self, path: Path, state: Mapping[str, Any]) -> None:
         """Write a checkpoint; raise RunError where it cannot be, and the older one is as it was."""
@@ -102,6 +168,12 @@ class RunFolder:
         except Exception as error:  # torch, pickle and zip each raise their own kinds
             raise RunError(f'{path} is not a readable checkpoint: {error}') from error
         return state
+
+
+def _this_process() -> str:
+    began = datetime.datetime.now().astimezone().isoformat(' ', 'seconds')
+    command = ' '.join(Path(word).name if word == sys.argv[0] else word for word in sys.argv)
+    return f'process {os.getpid()} on {socket.gethostname()}, which began {began} ({command})\n'
 
 
 def git_commit() -> str:

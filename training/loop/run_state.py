@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from training.loop.learner import Learner
 from training.loop.run_folder import RunError, RunFolder
-from training.loop.settings import Settings, differences
+from training.loop.settings import Settings, differences, without_places
+from training.loop.stopping import StopRequest
 
 
 @dataclass
@@ -30,6 +31,16 @@ class Run:
     step: int = 0  #: steps that are done
     best: float | None = None  #: score of the best validation so far; more is better
     skipped: Counter[str] = field(default_factory=Counter)  #: broken records met, by kind
+    unmeasured: bool = False  #: the validation that belongs to this step was broken off
+    asked: StopRequest = field(default_factory=StopRequest)  #: of this process
+    stopping: bool = False  #: whether any process was asked to stop
+
+    def agree(self, count: int) -> int:
+        """Sum a count of pixels over all processes, 1 at least; learn whether any shall stop."""
+        mine = torch.tensor([count, bool(self.asked)], device=self.accelerator.device)
+        total, stop = self.accelerator.reduce(mine, 'sum').tolist()
+        self.stopping = bool(stop)
+        return max(total, 1)
 
     def weights(self) -> dict[str, Tensor]:
         """Return a copy of the trained weights, by name, on the CPU."""
@@ -43,6 +54,7 @@ class Run:
         return {
             'step': self.step,
             'best': self.best,
+            'unmeasured': self.unmeasured,
             'skipped': dict(self.skipped),
             'samples': self.samples,
             'settings': self.settings.model_dump(mode='json'),
@@ -70,11 +82,20 @@ class Run:
         if len(state['rng']['cuda']) == torch.cuda.device_count():
             torch.cuda.set_rng_state_all(state['rng']['cuda'])
         self.step, self.best = state['step'], state['best']
+        self.unmeasured = state.get('unmeasured', False)
         self.skipped = Counter(state['skipped'])
 
 
-def load_state(folder: RunFolder, settings: Settings, resume: bool) -> dict[str, Any] | None:
+def load_state(
+    folder: RunFolder, settings: Settings, resume: bool, moved: bool = False
+) -> dict[str, Any] | None:
     """Read the checkpoint that a run goes on from; None where it begins.
+
+    Args:
+        folder: Of the run.
+        settings: As they are now.
+        resume: Go on from the checkpoint.
+        moved: Data and weights may lie elsewhere than they did.
 
     Raises:
         RunError: There is one and ``resume`` is false, or it is of other settings.
@@ -84,15 +105,21 @@ def load_state(folder: RunFolder, settings: Settings, resume: bool) -> dict[str,
     if not resume:
         raise RunError(f'{folder.last} exists: give --resume to go on, or another --output')
     state = folder.load(folder.last)
-    now = settings.model_dump(mode='json')
-    differ = differences(state['settings'], now)
+    then, now = state['settings'], settings.model_dump(mode='json')
+    elsewhere = not differences(without_places(then), without_places(now))
+    differ = [] if moved and elsewhere else differences(then, now)
     if settings.stream and state['settings'].get('workers') != settings.workers:
         # Shards are dealt to them.
         differ.append(f'workers: {state["settings"].get("workers")} then, {settings.workers} now')
     if differ:
+        remedy = (
+            'if the same data and weights lie there, add --moved'
+            if elsewhere and not moved
+            else f'go on with those of {folder.path / "config.yaml"}, or begin another run with '
+            '--init-from'
+        )
         raise RunError(
-            f'{folder.last} is of a run with other settings ({"; ".join(differ)}): go on with '
-            f'those of {folder.path / "config.yaml"}, or begin another run with --init-from'
+            f'{folder.last} is of a run with other settings ({"; ".join(differ)}): {remedy}'
         )
     return state
 

@@ -7,6 +7,7 @@ model, the data and what departs from it.
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -243,6 +244,34 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
         for key in keys
         if before.get(key) != now.get(key)
     ]
+
+
+def without_places(dump: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a dump of settings without the paths in it: where data and weights lie.
+
+    Names of models and addresses stay: another one may be another thing.
+    """
+    bare = dict(dump)
+    for key in ('towers', 'image_tower', 'init_from', 'activations'):
+        if isinstance(bare.get(key), str) and is_path(bare[key]):
+            bare[key] = None
+    bare['data'] = _data_without_places(dump['data'])
+    if bare.get('validation') is not None:
+        bare['validation'] = {
+            **bare['validation'],
+            'data': _data_without_places(bare['validation']['data']),
+        }
+    return bare
+
+
+def is_path(text: str) -> bool:
+    """Return whether a setting that may be a name or a path is a path of this machine."""
+    return '://' not in text and (os.sep in text or Path(text).suffix != '')
+
+
+def _data_without_places(data: Mapping[str, Any]) -> dict[str, Any]:
+    checked = dict(check_source(data))
+    return {key: value for key, value in data.items() if not isinstance(checked.get(key), Path)}
 
 
 def _change(values: dict[str, Any], change: str) -> None:

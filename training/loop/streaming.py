@@ -31,6 +31,7 @@ from training.loop.shards import (
     to_load,
     unreachable,
 )
+from training.loop.stopping import leave_stopping_to_the_run
 
 #: Samples that a loading process holds and shuffles, at 2.2 MB each for ViT-B/16 with three taps.
 BUFFER = 64
@@ -169,6 +170,7 @@ def feed_stream(
         num_workers=workers,
         pin_memory=pin,
         generator=torch.Generator().manual_seed(0),
+        worker_init_fn=leave_stopping_to_the_run,
     )
     loads = iter(loader)
     for _ in range(start, steps):

@@ -1,10 +1,15 @@
-"""Validation of a model during training."""
+"""Validation of a model during training.
+
+Half of the prompts are for things that the pictures do not show, where the data set can tell and
+its settings do not say otherwise: a threshold that is chosen on things that are there alone may be
+so low that the model answers to anything.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -12,11 +17,19 @@ from accelerate import Accelerator
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
-from training.datasets.samples import SampleSource, evenly_spread
+from training.datasets.samples import (
+    BadRecord,
+    DataError,
+    Sample,
+    SampleSource,
+    evenly_spread,
+)
+from training.datasets.sources import SourceError, check_source, open_source
 from training.loop.feeding import Load
 from training.loop.learner import Learner
 from training.loop.prompting import PromptSettings, make_batch
 from training.loop.settings import Validation
+from training.loop.stopping import StopRequest, leave_stopping_to_the_run
 from training.metrics.pixels import BINS, PixelStatistics
 
 
@@ -29,12 +42,14 @@ class Measured:
     threshold: float
     ap: float  #: average precision
     samples: int  #: in all processes
+    absent_area: float | None  #: share of pixels on for absent things; None: there are none
     pictures: list[NDArray[np.uint8]] = field(default_factory=list)
 
     def scalars(self) -> dict[str, float]:
         """Return the figures by name."""
-        names = ('loss', 'iou_fg', 'threshold', 'ap')
-        return {name: round(float(getattr(self, name)), 5) for name in names}
+        names = ('loss', 'iou_fg', 'threshold', 'ap', 'absent_area')
+        found = {name: getattr(self, name) for name in names}
+        return {name: round(float(value), 5) for name, value in found.items() if value is not None}
 
 
 def better(measured: Measured, best: float | None, by: str) -> tuple[bool, float]:
@@ -44,17 +59,22 @@ def better(measured: Measured, best: float | None, by: str) -> tuple[bool, float
 
 
 class _Chunks(Dataset[Any]):
-    """Validation samples, a few at a time; those that are broken or without a prompt are left."""
+    """Validation samples, a few at a time; those that are broken or without a prompt are left.
+
+    ``chunks`` are indices, and whether they are of prompts for absent things.
+    """
 
     def __init__(
         self,
         source: SampleSource,
-        chunks: list[list[int]],
+        absent: SampleSource | None,
+        chunks: list[tuple[list[int], bool]],
         prompts: PromptSettings,
         settings: Validation,
         seed: int,
     ) -> None:
-        self.source, self.chunks, self.settings, self.seed = source, chunks, settings, seed
+        self.source, self.absent, self.chunks = source, absent, chunks
+        self.settings, self.seed = settings, seed
         # Both public implementations infer without a caption; images are not mixed with texts.
         self.prompts = prompts.model_copy(update={'template': 'plain', 'text_weight': (0.0, 0.0)})
 
@@ -62,37 +82,86 @@ class _Chunks(Dataset[Any]):
         return len(self.chunks)
 
     def __getitem__(self, number: int) -> Load | None:
-        prompt, indices = self.settings.prompt, self.chunks[number]
-        samples = list(self.source.each_with(prompt, self.seed, indices))
+        prompt, (indices, of_absent) = self.settings.prompt, self.chunks[number]
+        if of_absent:
+            assert self.absent is not None
+            samples = list(absent_samples(self.absent, prompt, self.seed, indices))
+        else:
+            samples = list(self.source.each_with(prompt, self.seed, indices))
         if not samples:
             return None
         # With these prompts nothing is left to draw.
         return Load([], make_batch(samples, self.prompts, np.random.default_rng(0)))
 
 
+def open_absent(data: Mapping[str, Any]) -> SampleSource | None:
+    """Open the same samples, asked for classes or phrases that their pictures do not show.
+
+    Returns:
+        None where the data set cannot tell what they do not show.
+    """
+    if 'negatives' not in type(check_source(data)).model_fields:
+        return None
+    try:
+        return open_source({**data, 'negatives': 1.0})
+    except (SourceError, DataError):
+        # One class alone, or classes whose absence the data set does not know.
+        return None
+
+
+def absent_samples(
+    absent: SampleSource, prompt: Literal['text', 'image'], seed: int, indices: Iterable[int]
+) -> Iterator[Sample]:
+    """Yield those of the samples that ask for something that their picture does not show."""
+    for index in indices:
+        try:
+            for sample in absent.each_with(prompt, seed, [index]):
+                # Where a picture lacks nothing that is known, this is the sample of before again.
+                if sample.negative:
+                    yield sample
+        except BadRecord:
+            raise
+        except DataError:
+            # No false phrase is known for this picture, which is no fault of the data here.
+            continue
+
+
 class Validator:
-    """Measures a learner on a split; each validation sees the same samples."""
+    """Measures a learner on a split; each validation sees the same samples.
+
+    Raises:
+        DataError: The split has no sample, or cannot be read.
+    """
 
     def __init__(
-        self,
-        settings: Validation,
-        source: SampleSource,
-        prompts: PromptSettings,
-        batch: int,
-        workers: int,
-        seed: int,
+        self, settings: Validation, prompts: PromptSettings, batch: int, workers: int, seed: int
     ) -> None:
-        self.settings, self.source, self.prompts = settings, source, prompts
+        self.settings, self.prompts = settings, prompts
+        self.source = open_source(settings.data)
+        # Settings may say themselves how many negatives there shall be.
+        negatives: float = getattr(check_source(settings.data), 'negatives', 0.0)
+        said = bool(negatives) or 'negatives' in settings.data
+        self.absent = None if said else open_absent(settings.data)
         self.batch, self.workers, self.seed = batch, workers, seed
-        self.indices = evenly_spread(len(source), settings.samples)
+        wanted = settings.samples
+        if wanted is not None and self.absent is not None:
+            wanted = max(1, wanted // 2)
+        self.indices = evenly_spread(len(self.source), wanted)
 
     @torch.no_grad()
-    def validate(self, learner: Learner, accelerator: Accelerator, pictures: int) -> Measured:
-        """Validate on the split, spread over all processes; the figures are of all samples."""
-        statistics = PixelStatistics()
+    def validate(
+        self, learner: Learner, accelerator: Accelerator, pictures: int, asked: StopRequest
+    ) -> Measured | None:
+        """Validate on the split, spread over all processes; the figures are of all samples.
+
+        None where a process was asked to stop meanwhile: there is no time for the rest.
+        """
+        statistics, absent = PixelStatistics(), PixelStatistics()
         total = 0.0
         shown: list[NDArray[np.uint8]] = []
         for load in self._loads(accelerator):
+            if asked:
+                break
             with accelerator.autocast():
                 _, logits = learner(load)
             # Per sample, so that the figure does not depend on how they are batched.
@@ -106,45 +175,69 @@ class Validator:
             probability = logits.sigmoid().numpy()
             for row in range(len(probability)):
                 on = valid[row].numpy()
-                statistics.add(probability[row][on], truth[row].numpy()[on])
+                seen = probability[row][on], truth[row].numpy()[on]
+                statistics.add(*seen)
+                if not seen[1].any():
+                    absent.add(*seen)
                 if len(shown) < pictures:
                     shown.append(_picture(load, row, probability[row, 0]))
-        sums = _reduced(statistics, total, accelerator)
-        statistics, total = sums
+        statistics, absent, total, stopped = _reduced(
+            statistics, absent, total, bool(asked), accelerator
+        )
+        if stopped:
+            return None
         curve = statistics.iou_foreground()[1:BINS]
-        best = int(np.argmax(curve))
+        best = 1 + int(np.argmax(curve))
+        area = absent.false_positives()[best] / max(int(absent.background.sum()), 1)
         return Measured(
             loss=total / max(statistics.samples, 1),
-            iou_fg=float(curve[best]),
-            threshold=(1 + best) / BINS,
+            iou_fg=float(curve[best - 1]),
+            threshold=best / BINS,
             ap=statistics.average_precision(),
             samples=statistics.samples,
+            absent_area=float(area) if absent.samples else None,
             pictures=shown,
         )
 
     def _loads(self, accelerator: Accelerator) -> Iterator[Load]:
-        mine = self.indices[accelerator.process_index :: accelerator.num_processes]
-        chunks = [mine[start : start + self.batch] for start in range(0, len(mine), self.batch)]
-        data = _Chunks(self.source, chunks, self.prompts, self.settings, self.seed)
+        kinds = (False,) if self.absent is None else (False, True)
+        places = [(index, of_absent) for of_absent in kinds for index in self.indices]
+        mine = places[accelerator.process_index :: accelerator.num_processes]
+        chunks = []
+        for kind in kinds:
+            of_kind = [index for index, of_absent in mine if of_absent == kind]
+            starts = range(0, len(of_kind), self.batch)
+            chunks += [(of_kind[start : start + self.batch], kind) for start in starts]
+        data = _Chunks(self.source, self.absent, chunks, self.prompts, self.settings, self.seed)
         loader = DataLoader(
             data,
             batch_size=None,
             num_workers=self.workers,
             generator=torch.Generator().manual_seed(0),
+            worker_init_fn=leave_stopping_to_the_run,
         )
         return (load for load in loader if load is not None)
 
 
 def _reduced(
-    statistics: PixelStatistics, total: float, accelerator: Accelerator
-) -> tuple[PixelStatistics, float]:
+    statistics: PixelStatistics,
+    absent: PixelStatistics,
+    total: float,
+    stopped: bool,
+    accelerator: Accelerator,
+) -> tuple[PixelStatistics, PixelStatistics, float, bool]:
     """Sum over all processes; counts are integers, and so exact."""
     device = accelerator.device
-    counts = np.concatenate([statistics.foreground, statistics.background, [statistics.samples]])
+    whole = (statistics, absent)
+    rows = [[one.foreground, one.background, [one.samples]] for one in whole]
+    counts = np.concatenate([*rows[0], *rows[1], [stopped]]).astype(np.int64)
     summed = accelerator.reduce(torch.from_numpy(counts).to(device), 'sum').cpu().numpy()
     losses = accelerator.reduce(torch.tensor([total], dtype=torch.float64, device=device), 'sum')
-    whole = PixelStatistics(summed[: BINS + 1], summed[BINS + 1 : -1], int(summed[-1]))
-    return whole, float(losses[0])
+    first, second = (
+        PixelStatistics(part[: BINS + 1], part[BINS + 1 : -1], int(part[-1]))
+        for part in np.split(summed[:-1], 2)
+    )
+    return first, second, float(losses[0]), bool(summed[-1])
 
 
 def _picture(load: Load, row: int, probability: NDArray[np.float32]) -> NDArray[np.uint8]:

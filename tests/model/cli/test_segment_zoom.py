@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import shlex
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -17,8 +19,11 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from clipseg_model.cli.app import app
+from clipseg_model.cli.zoom_options import ZoomKind, ZoomOptions
 from clipseg_model.images import read_image, read_mask
 from clipseg_model.registry import create_model
+from clipseg_model.zoom.detectors import DetectorProposals
+from clipseg_model.zoom.model_detector import ModelDetector
 from clipseg_model.zoom.proposals import GivenBoxes
 from clipseg_model.zoom.refinement import Zoom
 
@@ -67,6 +72,36 @@ def test_detector(checkpoint: Path, photo: Path) -> None:
     assert "knows no category 'spaceship'" in re.sub(r'\s+', ' ', result.stderr)
 
 
+def test_a_model_as_the_detector_and_a_category_for_a_prompt(checkpoint: Path, photo: Path) -> None:
+    options = ['--zoom', 'detector', '--zoom-detector', str(checkpoint.resolve())]
+    asked = [*options, '--zoom-category', 'mug=red chair', '--zoom-combine', 'regions']
+    result = segment(checkpoint, photo, '-p', 'mug', *asked)
+    assert result.exit_code == 0, result.output
+    segmenter = create_model(checkpoint, 'cpu')
+    proposer = DetectorProposals(
+        ModelDetector(create_model(checkpoint, 'cpu')), categories_of={'mug': 'red chair'}
+    )
+    segmenter.zoom = Zoom(proposer, 'regions')
+    expected = segmenter.segment(read_image(photo), ['mug']).results[0]
+    assert np.array_equal(read_mask(Path('out') / entries()[0]['mask']), expected.mask)
+
+
+def test_clsclip_zooms_as_published(photo: Path) -> None:
+    options = ZoomOptions(zoom=ZoomKind.boxes, zoom_box=['1,2,3,4'])
+    proposer = options.refiner('cpu')
+    assert proposer is not None
+    assert proposer.combination == 'mean'
+    for architecture, combination in (('clsclip', 'regions'), ('clipseg', 'mean')):
+        segmenter = SimpleNamespace(card=SimpleNamespace(architecture=architecture), zoom=proposer)
+        options.fit(segmenter)
+        assert segmenter.zoom.combination == combination
+    asked = dataclasses.replace(options, zoom_combine='max', zoom_regions=3)
+    segmenter = SimpleNamespace(card=SimpleNamespace(architecture='clsclip'), zoom=proposer)
+    asked.fit(segmenter)
+    assert (segmenter.zoom.combination, segmenter.zoom.max_regions) == ('max', 3)
+    assert segmenter.zoom.context == 0
+
+
 @pytest.mark.parametrize(
     ('options', 'message'),
     [
@@ -78,7 +113,8 @@ def test_detector(checkpoint: Path, photo: Path) -> None:
         ('--zoom boxes --zoom-box 1,2,3', 'Box 1 must be four numbers'),
         ('--zoom boxes --zoom-box 1,2,0,4', 'Box 1 has no area'),
         ('--zoom boxes --zoom-box 1,2,nan,4', 'finite'),
-        ('--zoom detector', 'needs --zoom-weights'),
+        ('--zoom detector', 'run "clipseg download fasterrcnn_resnet50_fpn_v2"'),
+        ('--zoom detector --zoom-detector yolo', "no detector 'yolo'"),
         ('--zoom detector --zoom-weights none.pth', 'no file none.pth'),
         ('--zoom self --zoom-combine sum', "not by 'sum'"),
         ('--zoom self --zoom-regions 0', 'from 1, not 0'),

@@ -50,10 +50,13 @@ VARIANTS: dict[str, dict[str, Any]] = {
         'decoder': {**CLIPSEG_DECODER, 'cond_layer': 0, 'head': 'plain'},
     },
     'clsclip': clsclip('cls', [1, 2]),
-    'clsclip-channel': clsclip('channel', [1, 2]),
-    'clsclip-spatial': clsclip('spatial', [1, 2]),
+    'clsclip-channel': clsclip('channel', [BLOCKS]),
+    'clsclip-spatial': clsclip('spatial', [BLOCKS]),
     'clsclip-vpt': clsclip('channel', [BLOCKS], learned_tokens=5),
 }
+
+#: Names of models that are another variant, on larger towers.
+LARGER = {'clipseg-vit-l-14-336': 'clipseg'}
 
 TOWERS = ('small_clip', 'open_clip')
 
@@ -72,7 +75,7 @@ def make(variant: str, kind: str = 'small_clip') -> SegmentationModel:
     """A tiny model with frozen towers, built from its configuration alone."""
     torch.manual_seed(0)
     towers = make_towers(kind)
-    model = build_model({**VARIANTS[variant], 'backbone': towers.config()})
+    model = build_model({**VARIANTS[LARGER.get(variant, variant)], 'backbone': towers.config()})
     model.backbone.load_state_dict(towers.state_dict())
     model.backbone.requires_grad_(False)
     return model.eval()
