@@ -119,7 +119,7 @@ setup(
         ],
         'tensorrt': ['onnx>=1.16', 'onnxscript>=0.5', 'tensorrt>=10.3,<11', 'torch>=2.9'],
         'world': ['mujoco>=3.3,<5', 'PyYAML>=6.0'],
-        'bag': ['PyYAML>=6.0', 'rosbags>=0.11,<0.12'],
+        'bag': ['PyYAML>=6.0', 'lz4>=4.0', 'rosbags>=0.11,<0.12'],
         'ros': [*ROS_RUN, 'PyYAML>=6.0'],
         'build': [
             *ROS_BUILD,

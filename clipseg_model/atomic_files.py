@@ -12,11 +12,12 @@ from pathlib import Path
 
 
 @contextmanager
-def replacing(path: str | Path) -> Iterator[Path]:
+def replacing(path: str | Path, mode: int | None = None) -> Iterator[Path]:
     """Write a file or a folder in place of an older one, complete or not at all.
 
     The folder of ``path`` is made. An older file passes its mode on; a new one, and every file of a
-    folder, gets the mode that the umask gives. An older folder is removed with all that it holds.
+    folder, gets ``mode``, or where that is None the mode that the umask gives. An older folder is
+    removed with all that it holds.
 
     Yields:
         A path beside the target where nothing is yet, and where the block writes one file or makes
@@ -31,7 +32,10 @@ def replacing(path: str | Path) -> Iterator[Path]:
     # reader of the folder looks for.
     temporary = path.with_name(f'.{path.name}.{secrets.token_hex(4)}.part')
     # Some writers, safetensors among them, make files that only their owner may read.
-    mode = stat.S_IMODE(path.stat().st_mode) if path.is_file() else _mode_of_new(temporary)
+    if path.is_file():
+        mode = stat.S_IMODE(path.stat().st_mode)
+    elif mode is None:
+        mode = _mode_of_new(temporary)
     try:
         yield temporary
         whole = temporary.is_dir()
@@ -48,10 +52,12 @@ def replacing(path: str | Path) -> Iterator[Path]:
         _remove(temporary)
 
 
-def write_atomically(path: str | Path, content: str | bytes) -> None:
+def write_atomically(path: str | Path, content: str | bytes, mode: int | None = None) -> None:
     """Write text (UTF-8) or bytes to a file as :func:`replacing` does; raises OSError likewise."""
     data = content.encode() if isinstance(content, str) else content
-    with replacing(path) as temporary:
+    with replacing(path, mode) as temporary:
+        # Nobody else reads it before it has its mode.
+        temporary.touch(0o600, exist_ok=False)
         temporary.write_bytes(data)
 
 

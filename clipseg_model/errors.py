@@ -12,6 +12,7 @@ __all__ = [
     'DeviceMemoryError',
     'DownloadError',
     'ExportError',
+    'FileError',
     'ImageError',
     'ModelNotFoundError',
     'PrecisionError',
@@ -48,6 +49,10 @@ class DeviceError(ClipsegError):
 
 class DownloadError(ClipsegError):
     """A download was refused, broke off, or did not arrive as it was published."""
+
+
+class FileError(ClipsegError):
+    """A small file (settings, a manifest, prompts) is missing, too large, or not of its format."""
 
 
 class ModelNotFoundError(ClipsegError):

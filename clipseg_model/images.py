@@ -2,20 +2,39 @@
 
 from __future__ import annotations
 
+import io
+import stat
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from clipseg_model.errors import ImageError
 
 IMAGE_SUFFIXES = frozenset(['.bmp', '.jpeg', '.jpg', '.png', '.ppm', '.tif', '.tiff', '.webp'])
 VIDEO_SUFFIXES = frozenset(['.avi', '.m4v', '.mkv', '.mov', '.mp4', '.mpeg', '.mpg', '.webm'])
 
-MAX_PIXELS = 178_956_970
-"""Most pixels of a picture that are read: Pillow's own limit, of half a gigabyte as RGB."""
+FORMATS = ('BMP', 'JPEG', 'PNG', 'PPM', 'TIFF', 'WEBP')
+"""Formats of picture files that are read, whatever a file is called.
+
+Pillow knows some forty more, among them PostScript, for which it starts another program.
+"""
+
+MAX_PIXELS = 100_000_000
+"""Most pixels of a picture that are read, unless its reader says otherwise: 0.3 GB as RGB."""
+
+LARGEST = 178_956_970
+"""Most pixels that Pillow reads, and so the largest limit there is."""
+
+# Progressive ones have about ten scans, and previews inside a file have some of their own.
+_JPEG, _MOST_SCANS = ('JPEG', 'MPO'), 200
+
+# Of a file beside its pixels: profiles, previews, further pages. A pixel has 8 bytes at most.
+_MORE_BYTES = 1 << 26
 
 
 def check_image(image: object, what: str = 'The image') -> None:
@@ -52,43 +71,128 @@ def check_image(image: object, what: str = 'The image') -> None:
         raise ImageError(f'{what} must be (H, W, 3) uint8 RGB, {seen}{remedy}')
 
 
-def read_image(path: str | Path) -> NDArray[np.uint8]:
-    """Read an image file as (H, W, 3) uint8 RGB, turned upright as its EXIF orientation says.
+def check_pixels(
+    width: int, height: int, max_pixels: int = MAX_PIXELS, what: str = 'The image'
+) -> None:
+    """Raise ImageError for a picture of more than ``max_pixels`` pixels, or of none.
 
-    Gray images are repeated, an alpha channel is dropped.
+    ``what`` is how the message calls it.
+    """
+    if width < 1 or height < 1:
+        raise ImageError(f'{what} has no pixels: it is {width} × {height}')
+    if width * height > max_pixels:
+        raise ImageError(
+            f'{what} has {width} × {height} pixels, and at most {max_pixels} are read: convert it '
+            'to a smaller one, or allow more (max_pixels, --max-pixels)'
+        )
+
+
+def check_encoded(
+    data: bytes | bytearray | memoryview,
+    max_pixels: int = MAX_PIXELS,
+    what: str = 'The picture',
+) -> tuple[int, int]:
+    """Return width and height of an encoded picture, pixels; nothing is decoded.
+
+    Decoders allocate what a header states, which may be gigabytes of a file of a kilobyte: ask
+    this before one is called.
 
     Raises:
-        ImageError: The file is missing, damaged, truncated, has more than 8 bits a channel or more
-            than :data:`MAX_PIXELS` pixels.
+        ImageError: It is no picture of one of :data:`FORMATS`, states more than ``max_pixels``
+            pixels, or would take long to decode for its size. ``what`` is how the message calls it.
+    """
+    with _opened(io.BytesIO(data), what) as opened:
+        check_pixels(*opened.size, max_pixels, what)
+        _check_scans(opened, bytes(data), what)
+        return opened.size
+
+
+def read_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
+    """Read an image file as (H, W, 3) uint8 RGB, turned upright as its EXIF orientation says.
+
+    Gray images are repeated, an alpha channel is dropped. The format is told by the content.
+
+    Raises:
+        ImageError: The file is missing, damaged, truncated, of none of :data:`FORMATS`, has more
+            than 8 bits a channel or more than ``max_pixels`` pixels.
     """
     path = Path(path)
+    most = 8 * max_pixels + _MORE_BYTES
     try:
-        if not path.is_file():
-            raise ImageError(f'There is no image file {path}')
-        with warnings.catch_warnings():
-            # Pillow's words on pictures above half of its limit, and on oddities of a file.
-            warnings.simplefilter('ignore')
-            with Image.open(path) as opened:
-                mode = opened.mode
-                image = ImageOps.exif_transpose(opened)
-                if not mode.startswith(('I', 'F')):
-                    return np.array(image.convert('RGB'))
-    except ImageError:
-        raise
-    except Exception as error:  # the decoders of damaged files raise whatever comes up
-        reason = str(error) or type(error).__name__
-        if isinstance(error, Image.DecompressionBombError):
-            reason = f'it has more than {MAX_PIXELS} pixels; convert it to a smaller one'
-        raise ImageError(f'{path} cannot be read as an image: {reason}') from error
+        status = path.stat() if path.exists() else None
+    except OSError as error:
+        raise _unreadable(str(path), error) from error
+    if status is None or not stat.S_ISREG(status.st_mode):
+        raise ImageError(f'There is no image file {path}')
+    if status.st_size > most:
+        raise ImageError(
+            f'{path} has {status.st_size} bytes, and no picture of {max_pixels} pixels has more '
+            f'than {most}: convert it to a smaller one, or allow more pixels'
+        )
+    with _opened(path, str(path)) as opened:
+        check_pixels(*opened.size, max_pixels, str(path))
+        if opened.format in _JPEG:
+            _check_scans(opened, path.read_bytes(), str(path))
+        mode = opened.mode
+        if not mode.startswith(('I', 'F')):
+            ImageOps.exif_transpose(opened, in_place=True)
+            return np.array(opened if opened.mode == 'RGB' else opened.convert('RGB'))
     raise ImageError(
         f'{path} has more than 8 bits a channel (mode {mode}): convert it to an 8-bit '
         'image first, since the range that matters is not known here'
     )
 
 
-def read_mask(path: str | Path) -> NDArray[np.bool_]:
+def read_mask(path: str | Path, max_pixels: int = MAX_PIXELS) -> NDArray[np.bool_]:
     """Read a mask file: (H, W), true where any channel is brighter than half.
 
     Raises ImageError as :func:`read_image`.
     """
-    return read_image(path).max(axis=2) > 127
+    return read_image(path, max_pixels).max(axis=2) > 127
+
+
+def native_name(path: str | Path) -> str:
+    """Return a path as OpenCV takes it.
+
+    Raises:
+        ImageError: It is not text: OpenCV ends the process where it is given such a name.
+    """
+    name = str(path)
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        raise ImageError(f'The name {name!r} is not UTF-8: rename the file') from error
+    return name
+
+
+def _check_scans(opened: Image.Image, data: bytes, what: str) -> None:
+    """Refuse a JPEG that goes over all of its pixels again and again, each time for a few bytes."""
+    # Two bytes that the coded values never hold.
+    if opened.format in _JPEG and (scans := data.count(b'\xff\xda')) > _MOST_SCANS:
+        raise ImageError(
+            f'{what} is a JPEG of {scans} scans, and at most {_MOST_SCANS} are read: save it anew'
+        )
+
+
+@contextmanager
+def _opened(source: Path | io.BytesIO, what: str) -> Iterator[Image.Image]:
+    """Open a picture, of which the header alone is read at first; all errors are ImageErrors."""
+    try:
+        # Pillow's words on large pictures, and on oddities of a file.
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            with Image.open(source, formats=FORMATS) as opened:
+                yield opened
+    except ImageError:
+        raise
+    except Exception as error:  # the decoders of damaged files raise whatever comes up
+        raise _unreadable(what, error) from error
+
+
+def _unreadable(what: str, error: Exception) -> ImageError:
+    reason = str(error) or type(error).__name__
+    if isinstance(error, Image.DecompressionBombError):
+        reason = f'it has more than {LARGEST} pixels; convert it to a smaller one'
+    elif isinstance(error, UnidentifiedImageError):
+        reason = f'it is none of {", ".join(FORMATS)}, or damaged'
+    return ImageError(f'{what} cannot be read as an image: {reason}')

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from clipseg_model.errors import CheckpointError
+from clipseg_model.small_files import shorten
 
 AS_RELEASED: Mapping[str, Any] = {'prompt_ground': 'mean', 'visual_method': 'blur_10_crop'}
 """Fields that say how the released weights of CLIPSeg saw prompt images."""
@@ -138,7 +139,7 @@ class ModelCard:
         unknown = sorted(set(stored) - known)
         if unknown:
             raise CheckpointError(
-                f'A model card has no field {", ".join(map(repr, unknown))}; it has '
+                f'A model card has no field {", ".join(map(shorten, unknown[:5]))}; it has '
                 f'{", ".join(sorted(known))}, and details for anything else'
             )
         missing = [key for key in ('name', 'input_size') if key not in stored]
@@ -148,7 +149,9 @@ class ModelCard:
         return cls(architecture=architecture, config=config, weights=weights, **stored)
 
     def _wrong(self, key: str, wanted: str) -> CheckpointError:
-        return CheckpointError(f"A model card's {key} must be {wanted}, not {getattr(self, key)!r}")
+        return CheckpointError(
+            f"A model card's {key} must be {wanted}, not {shorten(getattr(self, key))}"
+        )
 
 
 def _is_side(value: object) -> bool:

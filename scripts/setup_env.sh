@@ -4,7 +4,8 @@
 #
 #     scripts/setup_env.sh [FOLDER]          (FOLDER: .venv unless given)
 #
-# PYTHON names the interpreter to make it with: python3 unless set.
+# PYTHON names the interpreter to make it with: python3 unless set. YES=1 installs system packages
+# without asking.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -65,7 +66,17 @@ if [ "${#missing[@]}" -gt 0 ]; then
             'and this user may not install packages without a password. Please run' '' \
             "    sudo sh -c '$install'" '' 'then try again.'
     fi
-    echo "clipseg_ros: installing system packages: ${missing[*]}"
+    echo "clipseg_ros: the system lacks: ${missing[*]}"
+    echo "As root, this would run: $install"
+    if [ "${YES:-}" != 1 ]; then
+        [ -t 0 ] || fail 'there is nobody to ask whether to install system packages.' \
+            'Add YES=1 (make YES=1 …) to allow it, or run the command above yourself.'
+        read -r -p 'Install them now? [y/N] ' answer
+        case "$answer" in
+            [yY] | [yY][eE][sS]) ;;
+            *) fail 'nothing was installed.' "Run it yourself, then try again: $install" ;;
+        esac
+    fi
     "${runner[@]}" env DEBIAN_FRONTEND=noninteractive PATH="$administration" \
         sh -c "$install" >/dev/null </dev/null \
         || fail 'apt-get could not install them.' "The command was: $install"

@@ -35,10 +35,11 @@ def replace(folder: Path, name: str, script: str) -> None:
     path.chmod(0o755)
 
 
-def set_up(repository: Path, machine: Path) -> subprocess.CompletedProcess[str]:
+def set_up(repository: Path, machine: Path, **more: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [str(machine / 'bash'), str(repository / 'scripts/setup_env.sh'), str(machine / 'venv')],
-        env={'PATH': str(machine), 'HOME': str(machine)},
+        env={'PATH': str(machine), 'HOME': str(machine), **more},
+        stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         check=False,
@@ -86,10 +87,39 @@ def test_a_failure_of_apt_is_a_failure(repository: Path, machine: Path) -> None:
     replace(machine, 'id', 'echo 0')
     replace(machine, 'apt-get', 'echo "no network" >&2; exit 100')
     replace(machine, 'env', 'shift 2; exec "$@"')
-    done = set_up(repository, machine)
+    done = set_up(repository, machine, YES='1')
     assert done.returncode == 1
     assert 'apt-get could not install them' in done.stderr
     assert 'no network' in done.stderr
+    assert 'As root, this would run: apt-get update && apt-get install' in done.stdout
+
+
+@pytest.mark.parametrize('answer', ['', 'n\n', 'no\n', '\n', 'y\n'])
+def test_nothing_is_installed_without_a_yes(repository: Path, machine: Path, answer: str) -> None:
+    """Asked at a terminal; where there is none, nothing is done."""
+    replace(machine, 'id', 'echo 0')
+    replace(machine, 'apt-get', 'exit 100')
+    replace(machine, 'env', 'shift 2; : >"$0.called"; exit 100')
+    person, terminal = os.openpty()
+    os.write(person, answer.encode())
+    done = subprocess.run(
+        [str(machine / 'bash'), str(repository / 'scripts/setup_env.sh'), str(machine / 'venv')],
+        env={'PATH': str(machine), 'HOME': str(machine)},
+        stdin=terminal if answer else subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    os.close(person)
+    os.close(terminal)
+    assert done.returncode == 1
+    assert 'g++' in done.stdout, 'what it would install'
+    assert 'As root, this would run: apt-get update' in done.stdout
+    agreed = answer == 'y\n'
+    assert (machine / 'env.called').exists() == agreed
+    words = {'': 'YES=1', 'y\n': 'apt-get could not install'}.get(answer, 'nothing was installed')
+    assert words in done.stderr
 
 
 def test_another_packaging_is_told_what_is_missing(repository: Path, machine: Path) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipseg_model.errors import ImageError
+from clipseg_model.images import native_name
 
 
 class NewestFrames:
@@ -31,7 +32,7 @@ class NewestFrames:
         self.name = f'camera{device}' if device.isdecimal() else Path(device).stem
         self.dropped = 0
         self._endless = not Path(device).is_file()
-        self._reader = cv2.VideoCapture(int(device) if device.isdecimal() else device)
+        self._reader = cv2.VideoCapture(int(device) if device.isdecimal() else native_name(device))
         read, frame = self._reader.read()
         if not read:
             self._reader.release()

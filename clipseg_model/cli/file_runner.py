@@ -21,9 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipseg_model.cli.camera import NewestFrames
+from clipseg_model.cli.result_folder import ResultFolder, unwritten
 from clipseg_model.cli.video_files import OverlayWriter, Video
 from clipseg_model.errors import ImageError
-from clipseg_model.images import IMAGE_SUFFIXES, VIDEO_SUFFIXES, read_image
+from clipseg_model.images import IMAGE_SUFFIXES, MAX_PIXELS, VIDEO_SUFFIXES, read_image
 from clipseg_model.instances import check_min_area
 from clipseg_model.outputs.overlay import render_overlay
 from clipseg_model.outputs.palette import Colours, check_used, palette_with
@@ -100,14 +101,14 @@ def slug(text: str) -> str:
 class FileRunner:
     """Segments one file after the other with the same prompts.
 
-    Results go to the folder ``output``, which is made if missing. ``threshold`` is as
-    :meth:`Segmenter.predict` takes it; ``frame_masks`` writes the masks of every frame of a video
-    too; ``min_area`` is the least area of the parts of masks that are written, pixels, of which
-    None writes none; ``colours`` are those of prompts on overlays, by name or number.
+    Results go to the folder ``output``. ``threshold`` is as :meth:`Segmenter.predict` takes it;
+    ``frame_masks`` writes the masks of every frame of a video too; ``min_area`` is the least area
+    of the parts of masks that are written, pixels, of which None writes none; ``colours`` are those
+    of prompts on overlays, by name or number; ``max_pixels`` is the most that a picture or a frame
+    may have.
 
     Raises:
         ColourError: A colour is that of no prompt.
-        ImageError: The folder cannot be made.
         PromptError: A prompt is not representable by the model.
         RegionError: The least area is less than 1.
     """
@@ -116,11 +117,12 @@ class FileRunner:
         self,
         segmenter: Segmenter,
         prompts: Sequence[Prompt],
-        output: Path,
+        output: ResultFolder,
         threshold: float | None = None,
         frame_masks: bool = False,
         min_area: int | None = None,
         colours: Colours = (),
+        max_pixels: int = MAX_PIXELS,
     ) -> None:
         if min_area is not None:
             check_min_area(min_area)
@@ -130,6 +132,7 @@ class FileRunner:
         self.threshold = threshold
         self.frame_masks = frame_masks
         self.min_area = min_area
+        self.max_pixels = max_pixels
         reported = [prompt for prompt in self.prompts if not prompt.negative]
         taken: set[str] = set()
         self._slugs = [_unique(slug(prompt.label), '-', taken) for prompt in reported]
@@ -137,10 +140,6 @@ class FileRunner:
         check_used(colours, named)
         self._palette = palette_with(colours, named)
         self._stems: set[str] = set()
-        try:
-            output.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ImageError(f'The output folder {output} cannot be made: {error}') from error
 
     def run(self, path: Path, tick: Tick) -> list[PromptSummary]:
         """Segment a file, by its suffix an image or a video, and return one summary a prompt.
@@ -159,14 +158,16 @@ class FileRunner:
         self.segmenter.still.forget()
         if path.suffix.lower() in VIDEO_SUFFIXES:
             return self._run_video(path, stem, tick)
-        image = read_image(path)
-        found = self.segmenter.segment(image, self.prompts, self.threshold)
         names = [f'{stem}_{part}_mask.png' for part in self._slugs]
+        overlay, told = f'{stem}_overlay.png', f'{stem}.json'
+        self.output.check(*names, overlay, told)
+        image = read_image(path, self.max_pixels)
+        found = self.segmenter.segment(image, self.prompts, self.threshold)
         for result, name in zip(found.results, names, strict=True):
-            _write_image(self.output / name, result.mask.view(np.uint8) * np.uint8(255))
-        _write_image(self.output / f'{stem}_overlay.png', self._overlay(image, found))
+            self.output.write_image(name, result.mask.view(np.uint8) * np.uint8(255))
+        self.output.write_image(overlay, self._overlay(image, found))
         record = {'input': str(path), **_record(found, names, self.min_area)}
-        _write(self.output / f'{stem}.json', _json(record, indent=2))
+        self.output.write(told, _json(record, indent=2))
         summaries: list[PromptSummary] = []
         _count(summaries, found)
         tick()
@@ -174,14 +175,15 @@ class FileRunner:
 
     def _run_video(self, path: Path, stem: str, tick: Tick) -> list[PromptSummary]:
         summaries: list[PromptSummary] = []
-        target = self.output / f'{stem}.jsonl'
+        told, shown = f'{stem}.jsonl', f'{stem}_overlay.mp4'
+        target = self.output.path / told
+        self.output.check(told, shown)
         reuse = self.segmenter.settings.reuse_below
-        with closing(Video(path)) as video:
+        with closing(Video(path, self.max_pixels)) as video:
             try:
-                writer = OverlayWriter(
-                    self.output / f'{stem}_overlay.mp4', video.rate, video.regular
-                )
-                with target.open('wb') as lines, closing(writer) as overlay:
+                self.output.open(shown).close()
+                writer = OverlayWriter(self.output.path / shown, video.rate, video.regular)
+                with self.output.open(told) as lines, closing(writer) as overlay:
                     for number, (seconds, frame) in enumerate(video.frames()):
                         found = self.segmenter.segment(frame, self.prompts, self.threshold)
                         names = self._write_masks(found, stem, number)
@@ -197,7 +199,7 @@ class FileRunner:
                         _count(summaries, found)
                         tick()
             except OSError as error:
-                raise _unwritten(target, error) from error
+                raise unwritten(target, error) from error
             if summaries[0].frames < video.expected:
                 raise ImageError(
                     f'{summaries[0].frames} of {video.expected} frames could be read and are in '
@@ -209,12 +211,12 @@ class FileRunner:
         """Write the masks of a frame if they are asked for; return their names for the record."""
         if not self.frame_masks:
             return [None] * len(found.results)
-        folder = self.output / f'{stem}_masks'
-        folder.mkdir(exist_ok=True)
+        folder = f'{stem}_masks'
+        self.output.make_folder(folder)
         names: list[str | None] = []
         for index, result in enumerate(found.results):
-            name = f'{folder.name}/{number:06d}_{self._slugs[index]}.png'
-            _write_image(self.output / name, result.mask.view(np.uint8) * np.uint8(255))
+            name = f'{folder}/{number:06d}_{self._slugs[index]}.png'
+            self.output.write_image(name, result.mask.view(np.uint8) * np.uint8(255))
             names.append(name)
         return names
 
@@ -235,16 +237,16 @@ class FileRunner:
         """
         summaries: list[PromptSummary] = []
         names = [f'{camera.name}_{part}_mask.png' for part in self._slugs]
-        target = self.output / f'{camera.name}.jsonl'
-        with closing(camera), target.open('wb') as lines:
+        told, shown = f'{camera.name}.jsonl', f'{camera.name}_overlay.png'
+        target = self.output.path / told
+        with closing(camera), self.output.open(told) as lines:
             try:
                 for number, (seconds, frame) in enumerate(camera.frames()):
                     found = self.segmenter.segment(frame, self.prompts, self.threshold)
                     for result, name in zip(found.results, names, strict=True):
                         mask = result.mask.view(np.uint8) * np.uint8(255)
-                        _replace_image(self.output / name, mask)
-                    overlay = self._overlay(frame, found)
-                    _replace_image(self.output / f'{camera.name}_overlay.png', overlay)
+                        self.output.replace_image(name, mask)
+                    self.output.replace_image(shown, self._overlay(frame, found))
                     record = {
                         'frame': number,
                         'seconds': round(seconds, 3),
@@ -257,7 +259,7 @@ class FileRunner:
             except KeyboardInterrupt:
                 pass
             except OSError as error:
-                raise _unwritten(target, error) from error
+                raise unwritten(target, error) from error
         return summaries
 
     def _overlay(self, image: NDArray[np.uint8], found: Segmentation) -> NDArray[np.uint8]:
@@ -327,35 +329,6 @@ def _unique(name: str, joint: str, taken: set[str]) -> str:
         unique = f'{name}{joint}{number}'
     taken.add(unique)
     return unique
-
-
-def _write_image(path: Path, image: NDArray[np.uint8]) -> None:
-    pixels = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
-    made, data = cv2.imencode('.png', pixels)
-    if not made:
-        raise ImageError(f'{path} cannot be made: an image of shape {image.shape}')
-    _write(path, data.tobytes())
-
-
-def _replace_image(path: Path, image: NDArray[np.uint8]) -> None:
-    """Write an image in one go: who looks at the file sees the old one or the new one."""
-    partial = path.with_name(f'.{path.name}')
-    _write_image(partial, image)
-    partial.replace(path)
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Write a file whole, or none."""
-    try:
-        path.write_bytes(data)
-    except OSError as error:
-        path.unlink(missing_ok=True)
-        raise _unwritten(path, error) from error
-
-
-def _unwritten(path: Path, error: OSError) -> ImageError:
-    remedy = 'Make room there, or name another folder with --output'
-    return ImageError(f'{path} cannot be written: {error.strerror}. {remedy}')
 
 
 def _json(record: dict[str, Any], indent: int | None = None) -> bytes:

@@ -22,6 +22,7 @@ from clipseg_model.cli.options import (
 )
 from clipseg_model.cli.zoom_options import ZoomOptions
 from clipseg_model.errors import ClipsegError, ImageError, PromptError, RegionError, ReuseError
+from clipseg_model.images import LARGEST, MAX_PIXELS
 
 if TYPE_CHECKING:
     from clipseg_model.cli.file_runner import FileRunner, PromptSummary
@@ -122,8 +123,8 @@ class PromptOptions:
         ),
     ] = None
 
-    def read(self) -> list[Prompt]:
-        """Return the prompts; the files of the example are read."""
+    def read(self, max_pixels: int) -> list[Prompt]:
+        """Return the prompts; the files of the example are read, of so many pixels at most."""
         from clipseg_model.images import read_image, read_mask
         from clipseg_model.prompting.visual_prompt import box_mask
         from clipseg_model.prompts import Prompt, parse_prompts
@@ -139,14 +140,16 @@ class PromptOptions:
                     'There is nothing to look for: give --prompt, --prompt-image, or both'
                 )
             return prompts
-        image = read_image(self.prompt_image)
-        mask = None if self.prompt_mask is None else read_mask(self.prompt_mask)
+        image = read_image(self.prompt_image, max_pixels)
+        mask = None if self.prompt_mask is None else read_mask(self.prompt_mask, max_pixels)
         if self.prompt_box is not None:
             if mask is not None:
                 raise PromptError('--prompt-mask and --prompt-box say the same: give one of them')
             mask = box_mask(_parse_box(self.prompt_box), *image.shape[:2])
         if self.text_weight is None:
-            return [*prompts, Prompt(image=image, mask=mask, name=self.prompt_image.stem)]
+            # A name of a file need not be text, as that of a prompt is.
+            name = self.prompt_image.stem.encode(errors='replace').decode()
+            return [*prompts, Prompt(image=image, mask=mask, name=name)]
         if len(prompts) != 1:
             raise PromptError(
                 f'--text-weight mixes the example with one --prompt, and there are {len(prompts)}'
@@ -161,6 +164,12 @@ class ResultOptions:
     output: Annotated[
         Path, typer.Option('--output', '-o', help='Folder for the results.', file_okay=False)
     ] = Path('out')
+    overwrite: Annotated[
+        bool,
+        typer.Option(
+            '--overwrite', help='Replace files of the same names that are in that folder already.'
+        ),
+    ] = False
     threshold: ThresholdOption = None
     frame_masks: Annotated[
         bool, typer.Option('--frame-masks', help='Write the masks of every frame of a video.')
@@ -196,6 +205,15 @@ class InputOptions:
             metavar='DEVICE',
         ),
     ] = None
+    max_pixels: Annotated[
+        int,
+        typer.Option(
+            help='Most pixels of a picture, an example or a frame of a video; larger ones are '
+            'reported and left out.',
+            min=1,
+            max=LARGEST,
+        ),
+    ] = MAX_PIXELS
 
     def __post_init__(self) -> None:
         if not self.inputs and self.camera is None:
@@ -235,11 +253,12 @@ def segment(
     """
     # torch takes seconds to import: not before the arguments are understood.
     from clipseg_model.cli.file_runner import FileRunner
+    from clipseg_model.cli.result_folder import ResultFolder
     from clipseg_model.outputs.palette import read_colours
     from clipseg_model.settings import SegmentSettings
 
     try:
-        wanted = prompts.read()
+        wanted = prompts.read(sources.max_pixels)
         colours = read_colours(results.color or [])
         least_area = results.least_area()
         settings = SegmentSettings(
@@ -254,11 +273,12 @@ def segment(
         runner = FileRunner(
             segmenter,
             wanted,
-            results.output,
+            ResultFolder(results.output, results.overwrite),
             results.threshold,
             results.frame_masks,
             least_area,
             colours,
+            sources.max_pixels,
         )
         if sources.camera is not None:
             _run_camera(runner, sources.camera)
@@ -286,7 +306,7 @@ def _run_camera(runner: FileRunner, device: str) -> None:
     from clipseg_model.cli.camera import NewestFrames
 
     camera = NewestFrames(device)
-    err.print(f'Writing to {escape(str(runner.output))} until Ctrl-C.', soft_wrap=True)
+    err.print(f'Writing to {escape(str(runner.output.path))} until Ctrl-C.', soft_wrap=True)
     table = _table()
     _add_rows(table, Path(camera.name), runner.run_camera(camera))
     out.print(table)
@@ -318,7 +338,7 @@ def _run(runner: FileRunner, files: list[Path]) -> int:
             _add_rows(table, path, summaries)
     if table.row_count:
         out.print(table)
-        out.print(f'Written to {escape(str(runner.output))}')
+        out.print(f'Written to {escape(str(runner.output.path))}')
     return failed
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from clipseg_model.cli.edit_list import hidden_seconds
 from clipseg_model.errors import ImageError
-from clipseg_model.images import MAX_PIXELS, VIDEO_SUFFIXES
+from clipseg_model.images import MAX_PIXELS, VIDEO_SUFFIXES, check_pixels, native_name
 
 # What is wrong with a file is said here, once; OpenCV and FFmpeg say more, for their makers.
 os.environ.setdefault('OPENCV_FFMPEG_LOGLEVEL', '-8')
@@ -34,21 +34,18 @@ class Video:
         expected: How many frames there are to show by the header and the packets of the file.
 
     Raises:
-        ImageError: It is no video, or its frames are too large.
+        ImageError: It is no video, or its frames have more than ``max_pixels`` pixels.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, max_pixels: int = MAX_PIXELS) -> None:
         with _plain_name(path) as link:
-            self._reader = cv2.VideoCapture(str(link))
+            self._reader = cv2.VideoCapture(native_name(link))
             packets = _packet_times(link)
         get = self._reader.get
         width, height = get(cv2.CAP_PROP_FRAME_WIDTH), get(cv2.CAP_PROP_FRAME_HEIGHT)
         rate, told = get(cv2.CAP_PROP_FPS), get(cv2.CAP_PROP_FRAME_COUNT)
-        if width * height > MAX_PIXELS:
-            raise ImageError(
-                f'The frames of {path} have {width:.0f} × {height:.0f} pixels, and at most '
-                f'{MAX_PIXELS} are read: convert it to a smaller size first'
-            )
+        if width and height:
+            check_pixels(int(width), int(height), max_pixels, f'A frame of {path}')
         read, self._first = self._reader.read()
         if not read:
             raise ImageError(f'{path} cannot be read as a video: it is none, or damaged')
@@ -103,7 +100,7 @@ class OverlayWriter:
             code = cv2.VideoWriter.fourcc(*('MJPG' if self._jpeg else 'mp4v'))
             how = (cv2.CAP_FFMPEG, code, self._rate, (width, height), _MJPEG if self._jpeg else [])
             with _plain_name(self.target) as link:
-                self._writer = cv2.VideoWriter(str(link), *how)
+                self._writer = cv2.VideoWriter(native_name(link), *how)
             if not self._writer.isOpened():
                 self._writer = None
                 raise ImageError(
@@ -137,7 +134,7 @@ def count_frames(path: Path) -> int:
     if path.suffix.lower() not in VIDEO_SUFFIXES:
         return 1
     with _plain_name(path) as link:
-        told = cv2.VideoCapture(str(link)).get(cv2.CAP_PROP_FRAME_COUNT)
+        told = cv2.VideoCapture(native_name(link)).get(cv2.CAP_PROP_FRAME_COUNT)
     return int(told) if 1 < told < 1e9 else 1
 
 
@@ -154,7 +151,7 @@ def _expect(told: int, counts: bool, packets: NDArray[np.float64], rate: float) 
 
 def _packet_times(path: Path) -> NDArray[np.float64]:
     """Return when the packets of a video are shown, seconds, sorted; nothing is decoded."""
-    reader = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_FORMAT, -1])
+    reader = cv2.VideoCapture(native_name(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_FORMAT, -1])
     times = []
     while reader.grab():
         times.append(reader.get(cv2.CAP_PROP_POS_MSEC) / 1000)

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
+from clipseg_model.archives import check_archive
 from clipseg_model.errors import CheckpointError, refusal_of
 from clipseg_model.modeling.attention import ImageAttention
 from clipseg_model.modeling.dense import FeedForward
+from clipseg_model.small_files import shorten
 
 # open_clip takes seconds to import, and small models do without it: where it is needed only.
 if TYPE_CHECKING:
@@ -23,11 +25,14 @@ def create_clip(
     """Make open_clip's plain CLIP by hand: its factory may reach for a network."""
     import open_clip
 
-    configuration = open_clip.get_model_config(architecture)
-    if configuration is None:
+    if pretrained is not None:
+        _check_file(Path(pretrained))
+    # Others are addresses to open_clip: hf-hub:… is fetched from a network, local-dir:… read.
+    if architecture not in open_clip.list_models():
         raise CheckpointError(
-            f'open_clip {open_clip.__version__} knows no architecture {architecture!r}'
+            f'open_clip {open_clip.__version__} knows no architecture {shorten(architecture)}'
         )
+    configuration = open_clip.get_model_config(architecture)
     configuration.update(overrides)
     missing = _missing_parts(configuration)
     if missing:
@@ -86,14 +91,18 @@ def _missing_parts(configuration: Mapping[str, Any]) -> list[str]:
     return missing
 
 
-def _load(model: open_clip.CLIP, path: Path) -> None:
-    import open_clip
-
+def _check_file(path: Path) -> None:
     if not path.is_file():
         raise CheckpointError(
             f'pretrained must be a local file with weights, and {str(path)!r} is not one: '
             'nothing is downloaded here'
         )
+    check_archive(path)
+
+
+def _load(model: open_clip.CLIP, path: Path) -> None:
+    import open_clip
+
     try:
         open_clip.load_checkpoint(model, str(path), strict=True, weights_only=True)
     except Exception as error:  # torch, pickle, zip and safetensors each raise their own kinds

@@ -28,14 +28,18 @@ def input_shape(
         input_size: Side of the square.
         patch_size: What both sides must be multiples of.
         resize: ``square``, or ``aspect`` for about the same area at about the image's proportions
-            (at least two patches a side).
+            (at least two patches a side, and a longer side that keeps the area then).
     """
     if resize == 'square':
         return input_size, input_size
     proportion = math.sqrt(width / height)
 
+    # The longer side of the same area where the shorter one is of two patches: what is narrower
+    # than that would get more area, and so time, without an end.
+    longest = max(2, (input_size // patch_size) ** 2 // 2)
+
     def side(length: float) -> int:
-        return max(2, round(length / patch_size)) * patch_size
+        return min(max(2, round(length / patch_size)), longest) * patch_size
 
     return side(input_size / proportion), side(input_size * proportion)
 

@@ -7,6 +7,7 @@ which tells how much of CLIPSeg is owed to CLIP's image tower.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -28,6 +29,7 @@ from clipseg_model.modeling.backbone import (
 from clipseg_model.modeling.base import ImageFeatures
 from clipseg_model.modeling.clipseg import FilmDecoding, check_layers
 from clipseg_model.modeling.decoder import CLIPSegDecoder
+from clipseg_model.small_files import shorten
 
 
 class ImageNetViT(nn.Module):
@@ -59,8 +61,16 @@ class ImageNetViT(nn.Module):
         self._overrides = dict(overrides or {})
         if architecture not in timm.list_models(module='vision_transformer'):
             raise CheckpointError(
-                f'timm {timm.__version__} knows no plain vision transformer {architecture!r}; use '
+                f'timm {timm.__version__} knows no plain vision transformer '
+                f'{shorten(architecture)}; use '
                 "one, such as 'vit_base_patch16_384'"
+            )
+        # These are not the tower's, but say where timm gets weights from.
+        reserved = inspect.signature(timm.create_model).parameters.keys() & self._overrides.keys()
+        if reserved:
+            raise CheckpointError(
+                f'{", ".join(sorted(reserved))} are no options of a vision transformer: leave them '
+                'out of overrides'
             )
         model = timm.create_model(
             architecture, pretrained=False, num_classes=0, dynamic_img_size=True, **self._overrides

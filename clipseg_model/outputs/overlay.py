@@ -59,12 +59,14 @@ def _draw_legend(
         corner = (line // 3, top), (line // 3 + line * 2 // 3, top + line * 2 // 3)
         cv2.rectangle(image, *corner, colour_of(label, palette), cv2.FILLED)
         origin = (corner[1][0] + line // 4, corner[1][1])
+        # OpenCV ends the process where a text cannot be UTF-8.
+        shown = text[:40].encode(errors='replace').decode()
         # A shadow of the same weight, since a heavier one has wider letters.
         shift = max(1, round(scale * 2))
         for colour, offset in (((0, 0, 0), shift), ((255, 255, 255), 0)):
             cv2.putText(
                 image,
-                text[:40],
+                shown,
                 (origin[0] + offset, origin[1] + offset),
                 cv2.FONT_HERSHEY_SIMPLEX,
                 scale,

@@ -21,6 +21,9 @@ from clipseg_model.runtime.base import Runtime
 PROMPT_SETS = 32
 """Sets of prompts whose features are kept."""
 
+MOST_ROWS = 256
+"""Most patches along a side of an image."""
+
 TEXT_CHUNK = 256
 """Captions embedded at once: the most prompts in nine captions each would take gigabytes."""
 
@@ -69,8 +72,8 @@ class PromptEmbedder:
     """Embeds the prompts of one model. Not for use by two threads at once.
 
     Raises:
-        CheckpointError: The card's sizes do not fit the model's patches, or it names a visual
-            method that there is not.
+        CheckpointError: The card's sizes do not fit the model's patches or are too many of them,
+            or it names a visual method that there is not.
     """
 
     def __init__(self, runtime: Runtime, card: ModelCard, preprocessor: Preprocessor) -> None:
@@ -83,6 +86,12 @@ class PromptEmbedder:
                 f'The card of {card.name!r} has input_size {card.input_size} and '
                 f'prompt_image_size {self._size}, which are not both multiples of the '
                 f'patch size {backbone.patch_size}'
+            )
+        if max(card.input_size, self._size) // backbone.patch_size > MOST_ROWS:
+            raise CheckpointError(
+                f'The card of {card.name!r} has input_size {card.input_size} and prompt_image_size '
+                f'{self._size}, which are more than {MOST_ROWS} patches of {backbone.patch_size} '
+                'pixels: no memory holds what attention makes of them'
             )
         if card.visual_method not in METHODS:
             raise CheckpointError(

@@ -25,8 +25,11 @@ PRECISIONS = ('fp32', 'bf16', 'fp16', 'int8')
 BF16_FLAGS = frozenset({'avx512_bf16', 'amx_bf16', 'bf16'})
 """Instruction sets of which a CPU needs one to be faster in bf16 than in fp32."""
 
+# The last is oneDNN's. What it cannot compute at all is a primitive descriptor.
 _NO_MEMORY = re.compile(
-    r"out of memory|can't allocate memory|bad_alloc|bad allocation|failed to allocate", re.I
+    r"out of memory|can't allocate memory|cannot allocate memory|bad_alloc|bad allocation|"
+    r'failed to allocate|not enough memory|could not create a primitive(?! desc)',
+    re.I,
 )
 
 

@@ -18,14 +18,16 @@ from typing import Any
 import torch
 
 from clipseg_model.atomic_files import replacing
-from clipseg_model.errors import ExportError
+from clipseg_model.errors import ExportError, FileError
 from clipseg_model.model_card import ModelCard
 from clipseg_model.modeling.base import SegmentationModel
+from clipseg_model.small_files import read_json, shorten
 from clipseg_model.user_folders import cache_folder
 
 MANIFEST = 'manifest.json'
 _FORMAT = 'clipseg_ros export'
 _VERSION = 1
+_MOST_BYTES = 1 << 34  # Of a file: a digest takes a minute to compute.
 _REMEDY = 'export the model again (clipseg export)'
 
 
@@ -93,22 +95,22 @@ def read_variant(folder: Path, digest: str, versions: Mapping[str, str]) -> dict
         ExportError: It is missing, damaged, or of another model or version.
     """
     path = folder / MANIFEST
+    if not os.path.lexists(path):
+        raise ExportError(f'There is no export in {folder}: {_REMEDY}')
     try:
-        manifest = json.loads(path.read_text())
-    except FileNotFoundError as error:
-        raise ExportError(f'There is no export in {folder}: {_REMEDY}') from error
-    except (OSError, ValueError, RecursionError) as error:
+        manifest = read_json(path)
+    except FileError as error:
         raise ExportError(f'{path} is damaged ({error}): {_REMEDY}') from error
     if not isinstance(manifest, dict) or manifest.get('format') != _FORMAT:
         raise ExportError(f'{path} is no manifest of an export of this project: {_REMEDY}')
     if manifest.get('version') != _VERSION:
         raise ExportError(
-            f'{folder} is of version {manifest.get("version")!r} and this program reads version '
-            f'{_VERSION}: {_REMEDY}'
+            f'{folder} is of version {shorten(manifest.get("version"))} and this program reads '
+            f'version {_VERSION}: {_REMEDY}'
         )
     if manifest.get('weights_sha256') != digest:
         raise ExportError(
-            f'{folder} was made of other weights ({manifest.get("model")!r}, digest '
+            f'{folder} was made of other weights ({shorten(manifest.get("model"))}, digest '
             f'{str(manifest.get("weights_sha256"))[:12]}) than those given (digest {digest[:12]}): '
             f'{_REMEDY}, or name the folder of its own export'
         )
@@ -119,15 +121,23 @@ def read_variant(folder: Path, digest: str, versions: Mapping[str, str]) -> dict
     for package, version in versions.items():
         if made_with.get(package) != version:
             raise ExportError(
-                f'{folder} was made for {package} {made_with.get(package)}, and here is {version}: '
+                f'{folder} was made for {package} {shorten(made_with.get(package))}, and here is '
+                f'{version}: '
                 f'{_REMEDY}'
             )
     for name, expected in files.items():
         file = folder / name
-        if Path(name).name != name or not os.path.isfile(file):
-            raise ExportError(f'{file} is missing: {_REMEDY}')
+        # No link: it may lead to anything, which a runtime would then open.
+        if Path(name).name != name or os.path.islink(file) or not os.path.isfile(file):
+            raise ExportError(f'{folder / name[:255]} is missing: {_REMEDY}')
+        if file.stat().st_size > _MOST_BYTES:
+            raise ExportError(f'{file} is larger than any export: {_REMEDY}')
         if _file_digest(file) != expected:
             raise ExportError(f'{file} is truncated or was changed: {_REMEDY}')
+    # A runtime may open a file beside those that it is given.
+    found = {entry.name for entry in folder.iterdir() if not entry.name.startswith('.')}
+    if unknown := sorted(found - files.keys() - {MANIFEST}):
+        raise ExportError(f'{folder / unknown[0]} is not of this export: remove it, or {_REMEDY}')
     return manifest
 
 

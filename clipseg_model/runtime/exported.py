@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 from abc import abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -11,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor
 
-from clipseg_model.errors import ExportError
+from clipseg_model.errors import ClipsegError, ExportError
 from clipseg_model.model_card import ModelCard
 from clipseg_model.modeling.base import ImageFeatures, PromptFeatures, SegmentationModel
 from clipseg_model.modeling.buffers import empty
@@ -81,7 +83,7 @@ class ExportedRuntime(Runtime):
             self.export(self.model, card, digest, root, device, precision)
             manifest = self._read(variant, digest, card)
         self.model = self.model.to(device)
-        with memory_guard(self):
+        with self._explained(f'load {variant}'):
             self._load(variant, manifest)
 
     @classmethod
@@ -139,6 +141,21 @@ class ExportedRuntime(Runtime):
             ExportError: The model cannot be exported or the folder not written.
         """
 
+    @contextmanager
+    def _explained(self, what: str) -> Iterator[None]:
+        """Raise an ExportError for whatever a runtime raises at files that are damaged."""
+        try:
+            with memory_guard(self):
+                yield
+        except ClipsegError:
+            raise
+        except Exception as error:  # Each runtime has kinds of its own, without a common base.
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+            raise ExportError(
+                f'The runtime {self.name!r} cannot {what}: {reason}. Export the model again '
+                '(clipseg export), or choose the runtime eager'
+            ) from error
+
     @abstractmethod
     def _load(self, folder: Path, manifest: dict[str, Any]) -> None:
         """Make the runtime ready with the files of a variant."""
@@ -153,7 +170,7 @@ class ExportedRuntime(Runtime):
 
     def encode_image(self, pixels: Tensor) -> ImageFeatures:
         """See :meth:`Runtime.encode_image`; images one by one, which on a CPU costs nothing."""
-        with memory_guard(self):
+        with self._explained('encode an image'):
             images = [self._encode(image) for image in pixels.contiguous().split(1)]
         parts = images[0] if len(images) == 1 else [torch.cat(p) for p in zip(*images, strict=True)]
         height, width = pixels.shape[-2:]
@@ -175,7 +192,7 @@ class ExportedRuntime(Runtime):
         condition = condition.float().contiguous()
         size = (features.height, features.width)
         logits = empty(*condition.shape[:2], *size, dtype=torch.float32, device=condition.device)
-        with memory_guard(self):
+        with self._explained('decode prompts'):
             for number in range(batch):
                 parts = [part[number : number + 1] for part in features.taps]
                 for start in range(0, condition.shape[1], self.prompts_at_once):

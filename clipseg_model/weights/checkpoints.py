@@ -20,14 +20,22 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from clipseg_model.atomic_files import replacing
-from clipseg_model.errors import CheckpointError
+from clipseg_model.errors import CheckpointError, FileError
 from clipseg_model.model_card import AS_RELEASED, ModelCard, to_json
 from clipseg_model.modeling.backbone import Backbone, OpenClipBackbone, build_backbone
 from clipseg_model.modeling.base import SegmentationModel, build_model
 from clipseg_model.modeling.clipseg import CLIPSeg
+from clipseg_model.small_files import parse_json, shorten
 from clipseg_model.user_folders import expanded
 from clipseg_model.weights import huggingface, official, store
-from clipseg_model.weights.files import check_fit, outline, read_json, read_metadata, read_tensors
+from clipseg_model.weights.files import (
+    check_fit,
+    outline,
+    read_json,
+    read_metadata,
+    read_outline,
+    read_tensors,
+)
 
 _FORMAT = 'clipseg_ros'
 _VERSION = '1'
@@ -125,11 +133,15 @@ def load_checkpoint(
             f'{path} was written without the weights of {", ".join(map(str, without))}: name the '
             'file that has them as backbone_weights'
         )
+    found = read_outline(path)
+    wanted = outline(card.config, path)
+    left_out = tuple(str(prefix) for prefix in without)
+    check_fit({k: v for k, v in wanted.items() if not k.startswith(left_out)}, found, path)
     tensors = read_tensors(path)
     if without and backbone_weights is not None:
         towers = load_towers(backbone_weights, card.config.get('backbone'))
         tensors.update(_prefixed(towers))
-    check_fit(outline(card.config, len(tensors), path), tensors, path)
+    check_fit(wanted, tensors, path)
     model = build_model(card.config)
     model.load_state_dict(tensors, strict=True)
     return model.eval(), card
@@ -171,9 +183,11 @@ def load_towers(path: str | Path, config: Mapping[str, Any] | None = None) -> Ba
             )
         return OpenClipBackbone(**settings, pretrained=path)
     card = _card(_own_metadata(path), path)
-    tensors = {key: value for key, value in read_tensors(path).items() if key.startswith(_BACKBONE)}
-    whole = outline(card.config, len(tensors), path)
+    found = {key: one for key, one in read_outline(path).items() if key.startswith(_BACKBONE)}
+    whole = outline(card.config, path)
     wanted = {key: value for key, value in whole.items() if key.startswith(_BACKBONE)}
+    check_fit(wanted, found, path)
+    tensors = {key: value for key, value in read_tensors(path).items() if key.startswith(_BACKBONE)}
     check_fit(wanted, tensors, path)
     towers = build_backbone(card.config['backbone'])
     assert isinstance(towers, nn.Module)
@@ -198,8 +212,8 @@ def _locate(path: str | Path) -> tuple[Path, store.Source | None]:
             base = read_json(settings).get('base_model_name_or_path')
             raise CheckpointError(
                 f'{folder} holds an adapter (LoRA) and not a model: merge it first, into its base '
-                f'({base}), with PeftModel.from_pretrained(...).merge_and_unload() of peft, and '
-                'save_pretrained() what that returns'
+                f'({shorten(base)}), with PeftModel.from_pretrained(...).merge_and_unload() of peft'
+                ', and save_pretrained() what that returns'
             )
     if path.is_file() and re.search(r'-\d{5}-of-\d{5}\.(safetensors|bin)$', path.name):
         raise CheckpointError(
@@ -311,17 +325,19 @@ def _own_metadata(path: Path) -> dict[str, str]:
         )
     if metadata.get('version') != _VERSION:
         raise CheckpointError(
-            f'{path} is of version {metadata.get("version")!r}, and this program reads version '
-            f'{_VERSION!r}: update the program'
+            f'{path} is of version {shorten(metadata.get("version"))}, and this program reads '
+            f'version {_VERSION!r}: update the program'
         )
     return metadata
 
 
 def _json(metadata: Mapping[str, str], key: str, kind: type, path: Path) -> Any:
+    if key not in metadata:
+        raise CheckpointError(f'The {key} in {path} is missing: get the file anew')
     try:
-        value = json.loads(metadata[key])
-    except (KeyError, ValueError, RecursionError) as error:
-        raise CheckpointError(f'The {key} in {path} is missing or damaged: {error!r}') from error
+        value = parse_json(metadata[key], f'The {key} in {path}')
+    except FileError as error:
+        raise CheckpointError(f'{error}. The file is damaged: get it anew') from error
     if not isinstance(value, kind):
         raise CheckpointError(f'The {key} in {path} is not a {kind.__name__}')
     return value

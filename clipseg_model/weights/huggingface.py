@@ -98,13 +98,10 @@ def load_huggingface(path: str | Path) -> tuple[CLIPSeg, ModelCard]:
     """
     card = read_card(path)
     assert card.weights is not None
-    tensors = {
-        key: value
-        for key, value in read_weights(card.weights).items()
-        if not key.endswith('.position_ids')
-    }
-    ours = outline(card.config, len(tensors), card.weights.with_name('config.json'))
-    check_fit(_to_theirs(ours), tensors, card.weights)
+    ours = outline(card.config, card.weights.with_name('config.json'))
+    wanted = _to_theirs(ours)
+    tensors = read_weights(card.weights, wanted, '.position_ids')
+    check_fit(wanted, tensors, card.weights)
     model = build_clipseg(dict(card.config))
     model.load_state_dict(_to_ours(tensors, ours), strict=True)
     return model.eval(), card

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from clipseg_model.errors import CheckpointError
 from clipseg_model.model_card import ModelCard, to_json
+from clipseg_model.small_files import shorten
 from clipseg_model.weights.files import read_json
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     config = read_json(folder / 'config.json')
     if config.get('model_type') != 'clipseg':
         raise CheckpointError(
-            f'{folder / "config.json"} is of a {config.get("model_type")!r} model, and only '
+            f'{folder / "config.json"} is of a {shorten(config.get("model_type"))} model, and only '
             "'clipseg' can be read here"
         )
     return config
@@ -136,7 +137,9 @@ def to_our_config(
             },
         }
     except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
-        raise CheckpointError(f'The settings in {folder} cannot be read: {error!r}') from error
+        raise CheckpointError(
+            f'The settings in {folder} cannot be read: {repr(error)[:500]}'
+        ) from error
     return ours, size
 
 
@@ -204,8 +207,8 @@ def _overrides(
     activation = vision['hidden_act']
     if activation not in _ACTIVATIONS or text['hidden_act'] != activation:
         raise ValueError(
-            f'hidden_act is {activation!r} and {text["hidden_act"]!r}, and must be one of '
-            f'{sorted(_ACTIVATIONS)}, the same in both towers'
+            f'hidden_act is {shorten(activation)} and {shorten(text["hidden_act"])}, and must be '
+            f'one of {sorted(_ACTIVATIONS)}, the same in both towers'
         )
     wanted: dict[str, Any] = {
         'embed_dim': embed_dim,
@@ -255,7 +258,9 @@ def _normalisation(processor: Mapping[str, Any]) -> tuple[list[float], list[floa
     size = processor['size']
     if isinstance(size, Mapping):
         if size.get('height') is None or size['height'] != size.get('width'):
-            raise ValueError(f'size is {dict(size)}, and must be a square of one height and width')
+            raise ValueError(
+                f'size is {shorten(dict(size))}, and must be a square of one height and width'
+            )
         size = size['height']
     # Given always: transformers' own default, 0.5, is not what CLIPSeg was trained with.
     mean, std = ([float(value) for value in processor[f'image_{key}']] for key in ('mean', 'std'))
@@ -322,11 +327,11 @@ def _side(settings: Mapping[str, Any], key: str) -> int:
     value = settings[key]
     if isinstance(value, (list, tuple)):
         if len(value) != 2 or value[0] != value[1]:
-            raise ValueError(f'{key} is {value!r}, and must be square')
+            raise ValueError(f'{key} is {shorten(value)}, and must be square')
         value = value[0]
     return int(value)
 
 
 def _require(settings: Mapping[str, Any], key: str, wanted: object) -> None:
     if settings[key] != wanted:
-        raise ValueError(f'{key} is {settings[key]!r}, and must be {wanted!r}')
+        raise ValueError(f'{key} is {shorten(settings[key])}, and must be {wanted!r}')

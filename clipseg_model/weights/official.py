@@ -11,11 +11,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from clipseg_model.errors import CheckpointError
 from clipseg_model.modeling.decoder import CLIPSegDecoder
-from clipseg_model.weights.files import check_fit, read_pickled
+from clipseg_model.weights.files import MOST_BLOCKS, check_fit, read_pickled
 
 logger = logging.getLogger(__name__)
 
@@ -69,12 +70,16 @@ def read_official(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any], 
     unused = [key for key in _UNUSED if key in tensors]
     tensors = {key: value for key, value in tensors.items() if key not in unused}
     options = _options(tensors, path)
+    if options['num_layers'] > MOST_BLOCKS:
+        raise CheckpointError(f'{path} describes no decoder: it has {options["num_layers"]} blocks')
     try:
-        decoder = CLIPSegDecoder(**options)
-    except (TypeError, ValueError) as error:
+        # Small tensors may describe a decoder that no memory holds.
+        with torch.device('meta'):
+            wanted = CLIPSegDecoder(**options).state_dict()
+    except (TypeError, ValueError, RuntimeError, ArithmeticError) as error:
         raise CheckpointError(f'{path} describes no decoder: {error}') from error
-    names = {key: _official(key) for key in decoder.state_dict()}
-    check_fit({names[key]: value for key, value in decoder.state_dict().items()}, tensors, path)
+    names = {key: _official(key) for key in wanted}
+    check_fit({names[key]: value for key, value in wanted.items()}, tensors, path)
     if unused:
         logger.info('%s: %s are not used by the model, and left out', path, ', '.join(unused))
     ours = {f'decoder.{key}': tensors[official] for key, official in names.items()}

@@ -52,7 +52,7 @@ class Camera(NamedTuple):
         try:
             # No message of ROS begins so: it is compressed, of an image below 512 MiB.
             if data.startswith(storage.ZSTD_MAGIC):
-                data = zstd.ZstdDecompressor().decompress(data, max_length=2**29)
+                data = zstd.ZstdDecompressor().decompress(data, max_length=storage.MAX_CHUNK)
             return self.store.deserialize_cdr(data, kind)
         except Exception as error:
             # Whatever it is, it is this message's alone.

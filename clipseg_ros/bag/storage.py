@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
+from binascii import crc32
 from collections import Counter
 from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
@@ -16,14 +17,22 @@ from io import SEEK_CUR, SEEK_END, BytesIO
 from pathlib import Path, PurePath
 from struct import iter_unpack, unpack, unpack_from
 from tempfile import TemporaryDirectory
-from typing import Any, BinaryIO, NamedTuple
+from typing import IO, Any, BinaryIO, NamedTuple
 
+from clipseg_model.small_files import read_yaml
 from clipseg_ros.errors import BagError
 
 ZSTD_MAGIC = b'\x28\xb5\x2f\xfd'
 _MCAP_MAGIC, _SQLITE_MAGIC = b'\x89MCAP0\r\n', b'SQLite format 3\0'
 _FOOTER, _SCHEMA, _CHANNEL, _MESSAGE, _CHUNK, _STATISTICS = 0x02, 0x03, 0x04, 0x05, 0x06, 0x0B
 _SUFFIXES = ('.mcap', '.db3', '.mcap.zstd', '.db3.zstd')
+MAX_CHUNK = 2**29
+"""Largest chunk of a file and largest message that are unpacked, bytes; chunks have a few MB."""
+
+MAX_METADATA = 16_000_000
+"""Largest metadata.yaml that is read, bytes."""
+
+_BLOCK = 1 << 20
 _RECOVER = 'copy it again, or save what can be read: `mcap recover` or `sqlite3 FILE .recover`'
 
 
@@ -53,6 +62,7 @@ class McapFile:
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
+        self._size = file.seek(0, SEEK_END)
         file.seek(-min(37, file.seek(0, SEEK_END)), SEEK_END)
         tail = file.read()
         if tail[:9] != b'\x02\x14\0\0\0\0\0\0\0' or tail[-8:] != _MCAP_MAGIC:
@@ -63,7 +73,7 @@ class McapFile:
     def messages(self, ids: Collection[int]) -> Iterator[tuple[int, Any, Any]]:
         """Yield topic, time of recording (ns) and data of the messages of some topics."""
         self._file.seek(len(_MCAP_MAGIC))
-        for opcode, record in _records(self._file):
+        for opcode, record in _records(self._file, self._size):
             if opcode == _MESSAGE and (channel := unpack_from('<H', record)[0]) in ids:
                 yield channel, unpack_from('<Q', record, 6)[0], record[22:]
 
@@ -74,7 +84,7 @@ class McapFile:
         kinds, channels, counts = {0: ''}, {}, Counter[int]()
         complete = start == len(_MCAP_MAGIC)
         self._file.seek(start)
-        for opcode, record in _records(self._file):
+        for opcode, record in _records(self._file, self._size):
             stream = BytesIO(record)
             if opcode == _SCHEMA:
                 (key,) = unpack('<H', stream.read(2))
@@ -96,25 +106,56 @@ class McapFile:
         ]
 
 
-def _records(stream: BinaryIO) -> Iterator[tuple[int, bytes]]:
-    """Yield opcode and content of the records that matter here, those in chunks too."""
-    from rosbags.rosbag2.storage_mcap import decompress, read_exact, read_string
+def _records(stream: BinaryIO, total: int, inside: bool = False) -> Iterator[tuple[int, bytes]]:
+    """Yield opcode and content of the records that matter here, those in chunks too.
+
+    ``total`` is the size of the stream, which is the content of a chunk if ``inside``.
+    """
+    from rosbags.rosbag2.storage_mcap import read_exact, read_string
 
     while (first := stream.read(1)) > b'\0' and first[0] != _FOOTER:
         opcode, (size,) = first[0], unpack('<Q', read_exact(stream, 8))
+        if size > total - stream.tell():
+            raise EOFError(f'a record of {size} bytes goes beyond the end')
+        if opcode == _CHUNK and inside:
+            raise ValueError('there is a chunk in a chunk')
         if opcode == _CHUNK:
             chunk = BytesIO(read_exact(stream, size))
             _, _, unpacked, crc = unpack('<QQQI', chunk.read(28))
+            if unpacked > MAX_CHUNK:
+                raise ValueError(f'a chunk would have {unpacked} bytes, more than {MAX_CHUNK}')
             compression, (packed,) = read_string(chunk), unpack('<Q', chunk.read(8))
-            content = decompress(read_exact(chunk, packed), compression, unpacked, crc)
-            yield from _records(BytesIO(content))
+            content = _decompress(read_exact(chunk, packed), compression, unpacked)
+            if crc and crc32(content) != crc:
+                raise ValueError('the checksum of a chunk is wrong')
+            yield from _records(BytesIO(content), len(content), inside=True)
         elif opcode in (_SCHEMA, _CHANNEL, _MESSAGE, _STATISTICS):
             yield opcode, read_exact(stream, size)
         else:
             stream.seek(size, SEEK_CUR)
     # A file ends with its footer, of which 36 bytes are left, and a chunk without one.
-    if first == b'\0' or len(stream.read(37)) != (0 if isinstance(stream, BytesIO) else 36):
+    if first == b'\0' or len(stream.read(37)) != (0 if inside else 36):
         raise ValueError(f'no record begins at offset {stream.tell()}')
+
+
+def _decompress(packed: bytes, compression: str, size: int) -> bytes:
+    """Return the content of a chunk, which says its size; no more than that is unpacked."""
+    import lz4.frame
+
+    # It chooses between the module of Python and its backport.
+    from rosbags.rosbag2.reader import zstd
+
+    kinds = {'zstd': zstd.ZstdDecompressor, 'lz4': lz4.frame.LZ4FrameDecompressor}
+    if not compression:
+        content = packed
+    elif compression not in kinds:
+        raise ValueError(f'chunks are compressed as {compression[:20]!r}, which is not known')
+    else:
+        # One more than it says, so that more is noticed.
+        content = kinds[compression]().decompress(packed, max_length=size + 1)
+    if len(content) != size:
+        raise ValueError(f'a chunk of {size} bytes has others')
+    return content
 
 
 class SqliteFile:
@@ -122,6 +163,13 @@ class SqliteFile:
 
     def __init__(self, database: sqlite3.Connection) -> None:
         self._database = database
+        # Of other kinds, each row may be a program that never ends.
+        tables = database.execute(
+            "SELECT count(*) FROM sqlite_master WHERE name IN ('topics', 'messages') AND "
+            "type = 'table' AND sql LIKE 'CREATE TABLE%' AND sql NOT LIKE '%GENERATED%'"
+        )
+        if tables.fetchone() != (2,):
+            raise ValueError('it has no plain tables of topics and messages')
         database.text_factory = lambda text: text.decode(errors='replace')
         rows = database.execute(
             'SELECT topics.id, name, type, serialization_format, count(messages.id) '
@@ -147,15 +195,13 @@ def bag_files(path: Path) -> tuple[list[Path], Counter[str]]:
     Raises:
         BagError: metadata.yaml is missing or damaged, or does not name the files beside it.
     """
-    import yaml
-
     if not path.is_dir():
         return [path], Counter()
     metadata, counts = path / 'metadata.yaml', Counter[str]()
     remedy = 'write it anew with `ros2 bag reindex`, or give one of the .mcap or .db3 files'
     with damage(metadata, remedy):
         present = {one.name for one in path.iterdir() if one.name.endswith(_SUFFIXES)}
-        about = yaml.safe_load(metadata.read_bytes())['rosbag2_bagfile_information']
+        about = read_yaml(metadata, MAX_METADATA)['rosbag2_bagfile_information']
         # Before version 4 of the format, names had the folder before them.
         listed = {PurePath(name).name for name in about['relative_file_paths'] or ()}
         for topic in about['topics_with_message_count'] or ():
@@ -174,13 +220,17 @@ def open_file(path: Path, stack: ExitStack) -> BagFile:
     # It chooses between the module of Python and its backport.
     from rosbags.rosbag2.reader import zstd
 
+    if not path.is_file():
+        raise BagError(
+            f'{path} is no regular file, but a pipe or a device: copy it to a file first'
+        )
     with damage(path):
         source, file = path, stack.enter_context(path.open('rb'))
         start = file.read(16)
         if start.startswith(ZSTD_MAGIC):
             source = Path(stack.enter_context(TemporaryDirectory()), 'unpacked')
             with zstd.open(path, 'rb') as packed, source.open('wb') as unpacked:
-                shutil.copyfileobj(packed, unpacked)
+                _unpack(packed, unpacked, source.parent)
             file = stack.enter_context(source.open('rb'))
             start = file.read(16)
         if start.startswith(_MCAP_MAGIC):
@@ -195,6 +245,19 @@ def open_file(path: Path, stack: ExitStack) -> BagFile:
         f'{path} cannot be read as a ROS 2 bag (a folder with metadata.yaml, or an .mcap or .db3 '
         f'file, also compressed with zstd): it begins with {start!r}'
     )
+
+
+def _unpack(packed: IO[bytes], unpacked: BinaryIO, folder: Path) -> None:
+    """Copy, as long as a tenth of the disk's room is left."""
+    room = shutil.disk_usage(folder).free * 9 // 10
+    while block := packed.read(_BLOCK):
+        room -= len(block)
+        if room < 0:
+            raise OSError(
+                f'unpacked it does not fit into {folder.parent}: let TMPDIR name a folder with '
+                'more room'
+            )
+        unpacked.write(block)
 
 
 def _connect(path: Path, stack: ExitStack) -> sqlite3.Connection:

@@ -11,7 +11,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from clipseg_model.images import IMAGE_SUFFIXES
+from clipseg_model.errors import ImageError
+from clipseg_model.images import IMAGE_SUFFIXES, native_name, read_image
 from clipseg_model.user_folders import expanded
 from clipseg_ros.errors import SourceError
 
@@ -110,10 +111,13 @@ class FolderSource:
             self._next = 0
         file = self._files[self._next]
         self._next += 1
-        picture = cv2.imread(str(file), cv2.IMREAD_COLOR_RGB)
-        if picture is None:
-            raise SourceError(f'{file} cannot be decoded: remove or replace it')
-        return CameraFrame(_resized(np.asarray(picture, dtype=np.uint8), self._size))
+        try:
+            picture = read_image(file)
+        except ImageError as error:
+            raise SourceError(
+                f'{file} cannot be decoded: remove or replace it ({error})'
+            ) from error
+        return CameraFrame(_resized(picture, self._size))
 
     def close(self) -> None:
         """Do nothing: files are closed after each picture."""
@@ -130,7 +134,12 @@ class CaptureSource:
         self._device, self._size = device, size
         self._live = bool(re.fullmatch(r'\d+|/dev/.*', device))
         self._loop = loop and not self._live
-        self._capture = cv2.VideoCapture(int(device) if device.isdigit() else device)
+        try:
+            self._capture = cv2.VideoCapture(
+                int(device) if device.isdecimal() else native_name(device)
+            )
+        except ImageError as error:
+            raise SourceError(str(error)) from error
         if not self._capture.isOpened():
             kind = 'a camera (plugged in? in use? yours to read?)' if self._live else 'a video'
             raise SourceError(f'{device} cannot be opened as {kind}')

@@ -6,14 +6,18 @@
     - {id: 2, name: example, weight: 0.0, image: prompts.6f….png, mask: prompts.91….png}
 
 The file is the old one or the new one at every moment: pictures, named by their content, are
-written first; then the file is replaced in one step; then unused pictures are removed.
+written first; then the file is replaced in one step; then the pictures are removed that the old one
+named and the new one does not. A file that does not begin as above is not ours: it is neither
+replaced nor told of, since a path may name anything. The mode of the file is kept, and its pictures
+have the same.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 import re
-import reprlib
+import stat
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,9 +28,10 @@ import yaml
 from numpy.typing import NDArray
 
 from clipseg_model.atomic_files import write_atomically
-from clipseg_model.errors import ClipsegError, PromptError
+from clipseg_model.errors import ClipsegError, FileError, ImageError, PromptError
 from clipseg_model.images import read_image, read_mask
-from clipseg_model.prompts import Prompt
+from clipseg_model.prompts import MAX_PROMPT_CHARS, MAX_PROMPTS, Prompt
+from clipseg_model.small_files import read_small, read_yaml
 from clipseg_ros.prompts.messages import weight_of
 from clipseg_ros.prompts.set import ActivePrompt, PromptRequest
 from clipseg_ros.prompts.text import check_written
@@ -35,9 +40,6 @@ VERSION = 1
 
 MAX_BYTES = 1_000_000
 """Largest file that is read, four times as large as 254 prompts of 1,000 characters."""
-
-_short = reprlib.Repr()  # A file of a kilobyte may stand for a billion words.
-_short.maxlevel = 2
 
 _FIELDS: dict[str, tuple[type, ...]] = {
     'id': (int,),
@@ -51,27 +53,37 @@ _FIELDS: dict[str, tuple[type, ...]] = {
     'image': (str,),
     'mask': (str,),
 }
+_PICTURES = ('image', 'mask')
+_SHARES = ('threshold', 'presence_threshold', 'weight')
+_KINDS = {int: 'a whole number', float: 'a number', str: 'a text', bool: 'true or false'}
 
 
 def save_prompts(path: Path, active: Sequence[ActivePrompt]) -> None:
     """Write the prompts to a file, in place of an older one; its folder is made if it is missing.
 
     Raises:
-        PromptError: It cannot be written.
+        PromptError: It cannot be written, or another file is there that is no file of prompts.
     """
     try:
-        entries = [_entry(path, entry) for entry in active]
+        # A link stays a link, and what it leads to is the file.
+        path = path.resolve()
+        there = os.path.lexists(path)
+        before = _pictures_of(_read_entries(path), path) if there else set()
+        mode = stat.S_IMODE(path.stat().st_mode) if there else None
+        entries = [_entry(path, entry, mode) for entry in active]
         text = yaml.safe_dump(
             {'version': VERSION, 'prompts': entries}, sort_keys=False, allow_unicode=True
         )
-        write_atomically(path, text)
-        kept = {entry[key] for entry in entries for key in ('image', 'mask') if key in entry}
-        picture = re.compile(rf'{re.escape(path.stem)}\.[0-9a-f]{{32}}\.png')
-        for old in path.parent.iterdir():
-            if old.name not in kept and picture.fullmatch(old.name):
-                old.unlink()
-    except OSError as error:
+        write_atomically(path, text, mode)
+        for name in before - _pictures_of(entries, path):
+            path.with_name(name).unlink(missing_ok=True)
+    except (OSError, RuntimeError) as error:  # RuntimeError: of links that lead in a circle.
         raise PromptError(f'the prompts cannot be saved to {path}: {error}') from error
+    except FileError as error:
+        raise PromptError(
+            f'the prompts are not saved, since another file is there ({error}): move it away, or '
+            'start the node with another prompt_file'
+        ) from error
 
 
 def load_prompts(path: Path) -> list[PromptRequest]:
@@ -81,22 +93,14 @@ def load_prompts(path: Path) -> list[PromptRequest]:
         PromptError: It is missing, is no file of prompts, or has a wrong field.
     """
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise PromptError(f'{path} has more than {MAX_BYTES} bytes: it is no file of prompts')
-        content = yaml.safe_load(path.read_text(encoding='utf-8'))
-    except (OSError, UnicodeDecodeError) as error:
+        path = path.resolve()
+        entries = _read_entries(path)
+    except (FileError, OSError, RuntimeError) as error:
         raise PromptError(f'the file of prompts {path} cannot be read: {error}') from error
-    except (yaml.YAMLError, ValueError, LookupError, TypeError, RecursionError) as error:
-        # A date without a month, say, is an error of another kind than those of the library.
-        raise PromptError(f'{path} is not YAML: {error}') from error
-    if not isinstance(content, dict) or not isinstance(content.get('prompts'), list):
-        raise PromptError(f'{path} is no file of prompts: it needs `version` and a list `prompts`')
-    if content.get('version') != VERSION:
-        raise PromptError(
-            f'{path} has version {content.get("version")!r}, and this node reads {VERSION}'
-        )
+    if len(entries) > MAX_PROMPTS:
+        raise PromptError(f'{path} has {len(entries)} prompts, and {MAX_PROMPTS} are possible')
     requests = []
-    for number, entry in enumerate(content['prompts'], start=1):
+    for number, entry in enumerate(entries, start=1):
         try:
             requests.append(_request(path, entry))
         except ClipsegError as error:
@@ -104,7 +108,25 @@ def load_prompts(path: Path) -> list[PromptRequest]:
     return requests
 
 
-def _entry(path: Path, active: ActivePrompt) -> dict[str, Any]:
+def _read_entries(path: Path) -> list[Any]:
+    """Return the prompts as they are in a file; raises a FileError unless it begins as ours do."""
+    content = read_yaml(path, MAX_BYTES)
+    ours = isinstance(content, dict) and set(content) == {'version', 'prompts'}
+    if not ours or type(content['version']) is not int or not isinstance(content['prompts'], list):
+        raise FileError(f'{path} is no file of prompts: it needs `version` and a list `prompts`')
+    if content['version'] != VERSION:
+        raise FileError(f'{path} is of another version of prompts, and this node reads {VERSION}')
+    return content['prompts']
+
+
+def _pictures_of(entries: Sequence[Any], path: Path) -> set[str]:
+    """Return the names of the pictures of entries that were written beside a file by us."""
+    ours = re.compile(rf'{re.escape(path.stem)}\.[0-9a-f]{{32}}\.png')
+    names = (entry.get(key) for entry in entries if isinstance(entry, dict) for key in _PICTURES)
+    return {name for name in names if isinstance(name, str) and ours.fullmatch(name)}
+
+
+def _entry(path: Path, active: ActivePrompt, mode: int | None) -> dict[str, Any]:
     prompt = active.prompt
     entry: dict[str, Any] = {'id': active.id, 'name': active.name}
     if prompt.text is not None:
@@ -117,23 +139,33 @@ def _entry(path: Path, active: ActivePrompt) -> dict[str, Any]:
         entry['negative'] = True
     if prompt.image is not None:
         entry['weight'] = weight_of(prompt)
-        entry['image'] = _save_picture(path, prompt.image[..., ::-1])
+        entry['image'] = _save_picture(path, prompt.image[..., ::-1], mode)
     if prompt.mask is not None:
-        entry['mask'] = _save_picture(path, prompt.mask.view(np.uint8) * np.uint8(255))
+        mask = prompt.mask.view(np.uint8) * np.uint8(255)
+        entry['mask'] = _save_picture(path, mask, mode)
     return entry
 
 
 def _request(path: Path, entry: object) -> PromptRequest:
+    """Return what an entry asks for; messages tell of its fields, and not what is in them."""
     if not isinstance(entry, dict):
-        raise PromptError(f'{_short.repr(entry)} is no mapping of fields')
-    for key, value in entry.items():
+        raise PromptError('it is no mapping of fields')
+    for number, (key, value) in enumerate(entry.items(), start=1):
         if key not in _FIELDS:
-            raise PromptError(f'there is no field {key!r}; there are {", ".join(_FIELDS)}')
+            raise PromptError(f'field {number} is none of {", ".join(_FIELDS)}')
         # Not isinstance: a bool is an int too.
         if type(value) not in _FIELDS[key]:
-            wanted = ' or '.join(kind.__name__ for kind in _FIELDS[key])
-            raise PromptError(f'{key} is {_short.repr(value)}, and has to be {wanted}')
-    name, phrase = check_written(entry.get('name', ''), entry.get('phrase', ''))
+            raise PromptError(f'{key} has to be {_KINDS[_FIELDS[key][0]]}')
+        if key in _SHARES and not 0 <= value <= 1:
+            raise PromptError(f'{key} has to be in 0…1')
+    try:
+        name, phrase = check_written(entry.get('name', ''), entry.get('phrase', ''))
+    except PromptError:
+        raise PromptError(
+            f'name or phrase is longer than {MAX_PROMPT_CHARS} characters, or holds what separates '
+            'prompts: no ";", line break or control character, no colon but between digits, no '
+            '"!" at the start (the field negative rules out)'
+        ) from None
     prompt = Prompt(
         text=phrase,
         image=_picture(path, entry, 'image', read_image),
@@ -154,12 +186,17 @@ def _picture(
     if name is None:
         return None
     # The file may come from elsewhere: it may not make the node read files of other folders.
-    if Path(name).name != name or name in ('', '.', '..') or len(name.encode()) > 255:
-        raise PromptError(f'{key} is {name!r}: give the name of a file beside this one, no path')
-    return read(path.parent / name)
+    target = path.parent / name
+    plain = Path(name).name == name and name not in ('', '.', '..') and '\0' not in name
+    if not plain or len(os.fsencode(name)) > 255 or target.is_symlink():
+        raise PromptError(f'{key} has to be the name of a file beside this one, no path or link')
+    try:
+        return read(target)
+    except ImageError as error:
+        raise PromptError(f'{key}: {str(error).replace(str(target), "it")}') from None
 
 
-def _save_picture(path: Path, pixels: NDArray[np.uint8]) -> str:
+def _save_picture(path: Path, pixels: NDArray[np.uint8], mode: int | None) -> str:
     """Write a picture unless it is there; return its name."""
     fine, encoded = cv2.imencode('.png', np.ascontiguousarray(pixels))
     if not fine:
@@ -167,6 +204,8 @@ def _save_picture(path: Path, pixels: NDArray[np.uint8]) -> str:
     data = encoded.tobytes()
     name = f'{path.stem}.{hashlib.blake2b(data, digest_size=16).hexdigest()}.png'
     target = path.with_name(name)
-    if not target.is_file():
-        write_atomically(target, data)
+    if not os.path.lexists(target):
+        write_atomically(target, data, mode)
+    elif target.is_symlink() or read_small(target, len(data)) != data:
+        raise FileError(f'{target} is not the picture that it is called after')
     return name

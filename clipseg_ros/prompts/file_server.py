@@ -1,7 +1,12 @@
-"""Saving and restoring the prompts of the node: parameter ``prompt_file`` and two services."""
+"""Saving and restoring the prompts of the node: parameter ``prompt_file`` and two services.
+
+The parameter is settled at start: whoever may call the services, or set parameters, may not choose
+which file is read and replaced.
+"""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +36,7 @@ class PromptFiles(PromptEntry):
         logger, path = self._node.get_logger(), self._path()
         if path is None:
             return False
-        if not path.exists():
+        if not os.path.exists(path):
             logger.info(f'{path} is not there yet: ~/save_prompts writes the prompts to it')
             return False
         try:
@@ -49,7 +54,10 @@ class PromptFiles(PromptEntry):
     def _required_path(self) -> Path:
         path = self._path()
         if path is None:
-            raise PromptError('the parameter `prompt_file` is empty: set it to a path first')
+            raise PromptError(
+                'the parameter `prompt_file` is empty: start the node with a path, since it cannot '
+                'be set later'
+            )
         return path
 
     def _save(self, _request: Any, _response: Any) -> str:

@@ -111,7 +111,7 @@ class Settings:
     exports: str | None = parameter(
         '',
         "Folder that `clipseg export` wrote the model to; empty is the user's cache.",
-        when='configure',
+        when='start',
         read=lambda folder: folder or None,
     )
     threads: int | None = parameter(
@@ -236,6 +236,7 @@ class Settings:
         '',
         'YAML file that ~/save_prompts writes and ~/load_prompts reads. If it is there when the '
         'node is configured, it is restored in place of `prompt`. Empty for none.',
+        when='start',
     )
     overlay_alpha: float = parameter(0.5, 'Share of the tint on ~/overlay.', low=0.0, high=1.0)
     overlay_colors: Colours = parameter(

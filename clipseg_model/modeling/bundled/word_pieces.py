@@ -8,8 +8,11 @@ from tokenizers import BertWordPieceTokenizer
 
 from clipseg_model.errors import CheckpointError
 
-_MOST_BYTES = 1 << 24
+_MOST_BYTES = 1 << 22
 """More than any vocabulary has: a damaged one may unpack to gigabytes."""
+
+_MOST_PIECES = 1 << 18
+"""Likewise."""
 
 
 def unpack_tokenizer(packed: bytes, size: int) -> BertWordPieceTokenizer:
@@ -23,13 +26,20 @@ def unpack_tokenizer(packed: bytes, size: int) -> BertWordPieceTokenizer:
         CheckpointError: It is damaged.
     """
     try:
-        pieces = zlib.decompressobj().decompress(packed, _MOST_BYTES).decode().split('\n')
-        if '[UNK]' not in pieces or len(pieces) != size:
-            raise ValueError(f'{len(pieces)} pieces for {size} vectors')
-    except (zlib.error, ValueError) as error:
+        unpacking = zlib.decompressobj()
+        text = unpacking.decompress(packed, _MOST_BYTES)
+        if unpacking.unconsumed_tail or not unpacking.eof:
+            raise ValueError(f'cut off, or longer than {_MOST_BYTES} bytes')
+        count = text.count(b'\n') + 1
+        if count != size or count > _MOST_PIECES:
+            raise ValueError(f'{count} pieces for {size} vectors, of {_MOST_PIECES} at most')
+        pieces = text.decode().split('\n')
+        if '[UNK]' not in pieces:
+            raise ValueError('there is no [UNK]')
+        return BertWordPieceTokenizer(
+            {piece: index for index, piece in enumerate(pieces)}, lowercase=True
+        )
+    except (zlib.error, ValueError, TypeError) as error:  # TypeError: it lacks a special piece.
         raise CheckpointError(
             f'The vocabulary in the weights is damaged ({error}): get the file anew'
         ) from error
-    return BertWordPieceTokenizer(
-        {piece: index for index, piece in enumerate(pieces)}, lowercase=True
-    )

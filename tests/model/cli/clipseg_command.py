@@ -22,7 +22,9 @@ def clipseg(*arguments: object) -> Result:
 
 
 def segment(checkpoint: Path, *arguments: object) -> Result:
-    return clipseg('segment', *arguments, '--model', checkpoint, '--device', 'cpu')
+    """Runs it as often as a test likes into the same folder."""
+    options = ('--overwrite', '--model', checkpoint, '--device', 'cpu')
+    return clipseg('segment', *arguments, *options)
 
 
 def squeezed(text: str) -> str:

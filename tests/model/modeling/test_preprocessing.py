@@ -26,7 +26,7 @@ class TestInputShape:
             ((640, 480), (400, 304)),
             ((500, 500), (352, 352)),
             ((720, 1280), (256, 464)),
-            ((10, 10_000), (32, 11136)),
+            ((10, 10_000), (32, 3872)),
             ((1, 1), (352, 352)),
         ],
     )
@@ -39,6 +39,13 @@ class TestInputShape:
             assert h % 16 == w % 16 == 0
             assert h * w == pytest.approx(352 * 352, rel=0.1)
             assert w / h == pytest.approx(width / height, rel=0.1)
+
+    @pytest.mark.parametrize('size', [(1, 60_000), (60_000, 1), (1, 100_000_000)])
+    @pytest.mark.parametrize('side', [16, 64, 352, 4096])
+    def test_aspect_never_takes_more_than_its_area(self, size: tuple[int, int], side: int) -> None:
+        h, w = input_shape(*size, side, 16, 'aspect')
+        assert min(h, w) == 32
+        assert h * w <= max(side * side, 64 * 64)
 
 
 class TestPreprocessing:

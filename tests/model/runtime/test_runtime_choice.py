@@ -107,6 +107,7 @@ class TestMemory:
         [
             MemoryError(),
             RuntimeError("DefaultCPUAllocator: can't allocate memory: 9 bytes"),
+            RuntimeError('could not create a primitive'),  # oneDNN's word for it.
             Exception('[ONNXRuntimeError] : 6 : Failed to allocate memory for requested buffer'),
         ],
     )

@@ -18,11 +18,18 @@ def seeing_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope='module')
-def the_bench(seeing_model: Path, domain: int) -> Iterator[Bench]:
+def prompt_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the bench saves prompts; nothing is there yet."""
+    return tmp_path_factory.mktemp('saved') / 'prompts.yaml'
+
+
+@pytest.fixture(scope='module')
+def the_bench(seeing_model: Path, prompt_file: Path, domain: int) -> Iterator[Bench]:
     peer = Peer(domain, 'bench')
+    given = {'model': seeing_model, 'device': 'cpu', 'threads': 1, 'prompt': f"'{BOTH}'"}
     with running_node(
         'clipseg_ros.segment_node',
-        {'model': seeing_model, 'device': 'cpu', 'threads': 1, 'prompt': f"'{BOTH}'"},
+        {**given, 'prompt_file': prompt_file},
         ['-r', '__ns:=/live'],
     ) as node:
         yield Bench(node, peer)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from clipseg_model.prompts import Prompt
 from clipseg_ros.prompts import file as prompt_file
 from clipseg_ros.prompts.file import load_prompts, save_prompts
 from clipseg_ros.prompts.set import ActivePrompt, PromptRequest, PromptSet
+from tests.mutations import guarded
 
 RNG = np.random.default_rng(0)
 IMAGE = RNG.integers(0, 256, (12, 17, 3)).astype(np.uint8)
@@ -104,26 +106,118 @@ def written(tmp_path: Path, **fields: Any) -> Path:
     ('fields', 'words'),
     [
         ({'phrase': ''}, 'needs a text, an image'),
-        ({'phrase': 'mug; bowl'}, "';'"),
-        ({'name': 'a:b'}, 'colon'),
-        ({'phrase': '!mug'}, '"!"'),
-        ({'phrase': 7}, 'phrase is 7, and has to be str'),
-        ({'enabled': 'yes'}, "enabled is 'yes'"),
-        ({'id': True}, 'id is True'),
-        ({'threshold': 2.0}, '2.0'),
-        ({'presence_threshold': 2.0}, '2.0'),
-        ({'treshold': 0.2}, "no field 'treshold'"),
-        ({'image': '../secret.png'}, 'no path'),
+        ({'phrase': 'hunter2; bowl'}, '";"'),
+        ({'phrase': 'hunter2' * 500}, 'longer than 1000 characters'),
+        ({'name': 'hunter2:b'}, 'colon'),
+        ({'phrase': '!hunter2'}, '"!"'),
+        ({'phrase': 7}, 'phrase has to be a text'),
+        ({'enabled': 'hunter2'}, 'enabled has to be true or false'),
+        ({'id': True}, 'id has to be a whole number'),
+        ({'threshold': 2.0}, 'threshold has to be in 0…1'),
+        ({'threshold': 'hunter2'}, 'threshold has to be a number'),
+        ({'presence_threshold': 2.0}, 'presence_threshold has to be in 0…1'),
+        ({'weight': float('nan')}, 'weight has to be in 0…1'),
+        ({'hunter2': 0.2}, 'field 1 is none of id, name'),
+        ({'image': '../hunter2.png'}, 'no path'),
         ({'image': '/etc/passwd'}, 'no path'),
         ({'image': '..'}, 'no path'),
-        ({'image': 'missing.png'}, 'missing.png'),
-        ({'mask': 'missing.png'}, 'missing.png'),
+        ({'image': 'a\0b'}, 'no path'),
+        ({'image': 'hunter2.png'}, 'image: There is no image file it'),
+        ({'mask': 'hunter2.png'}, 'mask: There is no image file it'),
     ],
 )
 def test_wrong_fields(tmp_path: Path, fields: dict[str, Any], words: str) -> None:
     with pytest.raises(PromptError, match='prompt 1: ') as caught:
         load_prompts(written(tmp_path, **fields))
     assert words in str(caught.value)
+    assert 'hunter2' not in str(caught.value), 'what the file holds is not told'
+
+
+SECRETS = {
+    'key': 'password: hunter2\n',
+    'value': 'version: hunter2\nprompts: [hunter2]\n',
+    'more keys': 'version: 1\nprompts: []\npassword: hunter2\n',
+    'text': 'hunter2',
+    'no yaml': 'hunter2: [\n',
+    'tag': '!hunter2 1',
+    'alias': '*hunter2',
+    'bytes': b'hunter2\xff',
+    'json': '{"token": "hunter2"}',
+    'shell': 'export TOKEN=hunter2\n{[',
+    'nothing': '',
+}
+
+
+@pytest.mark.parametrize('kind', SECRETS)
+def test_files_that_are_not_ours(tmp_path: Path, kind: str) -> None:
+    """They are not told of, not replaced, and their mode and what lies beside them stay."""
+    path, beside = tmp_path / 'prompts.yaml', tmp_path / f'prompts.{"0" * 32}.png'
+    content = SECRETS[kind]
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    path.chmod(0o640)
+    beside.write_bytes(b'mine')
+    before = path.read_bytes()
+    for act in (lambda: load_prompts(path), lambda: save_prompts(path, ENTRIES)):
+        with pytest.raises(PromptError) as caught:
+            act()
+        assert 'hunter2' not in str(caught.value)
+    assert path.read_bytes() == before
+    assert path.stat().st_mode & 0o777 == 0o640
+    assert sorted(tmp_path.iterdir()) == sorted([path, beside])
+    assert beside.read_bytes() == b'mine'
+
+
+@pytest.mark.parametrize('mode', [0o600, 0o640])
+def test_the_mode_is_kept_and_that_of_the_pictures_is_the_same(tmp_path: Path, mode: int) -> None:
+    path = tmp_path / 'prompts.yaml'
+    save_prompts(path, ENTRIES[:1])
+    path.chmod(mode)
+    save_prompts(path, ENTRIES)
+    assert {file.stat().st_mode & 0o777 for file in tmp_path.iterdir()} == {mode}
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_pictures_that_nobody_named_stay(tmp_path: Path) -> None:
+    path, other = tmp_path / 'prompts.yaml', tmp_path / f'prompts.{"0" * 32}.png'
+    other.write_bytes(b'mine')
+    save_prompts(path, ENTRIES)
+    save_prompts(path, ENTRIES[:1])
+    assert sorted(tmp_path.iterdir()) == sorted([path, other])
+
+
+def test_links(tmp_path: Path) -> None:
+    """A link to a file of prompts stays one; a picture is no link to somewhere else."""
+    path, link = tmp_path / 'a' / 'prompts.yaml', tmp_path / 'link.yaml'
+    save_prompts(path, ENTRIES[:1])
+    link.symlink_to(path)
+    save_prompts(link, ENTRIES)
+    assert link.is_symlink()
+    assert len(load_prompts(link)) == len(load_prompts(path)) == len(ENTRIES)
+    picture = next(path.parent.glob('*.png'))
+    picture.rename(tmp_path / 'elsewhere.png')
+    picture.symlink_to(tmp_path / 'elsewhere.png')
+    with pytest.raises(PromptError, match='no path or link'):
+        load_prompts(path)
+    with pytest.raises(PromptError, match='is not the picture that it is called after'):
+        save_prompts(path, ENTRIES)
+    circle = tmp_path / 'circle'
+    circle.symlink_to(circle)
+    for act in (lambda: load_prompts(circle), lambda: save_prompts(circle, ENTRIES)):
+        with pytest.raises(PromptError):
+            act()
+
+
+@pytest.mark.parametrize('target', ['/dev/zero', '/dev/urandom', '/dev/null', 'pipe', '/etc'])
+def test_what_is_no_file(tmp_path: Path, target: str) -> None:
+    path = tmp_path / 'prompts.yaml'
+    if target == 'pipe':
+        os.mkfifo(path)
+    else:
+        path.symlink_to(target)
+    for act in (lambda: load_prompts(path), lambda: save_prompts(path, ENTRIES)):
+        with guarded(3, 100 << 20), pytest.raises(PromptError, match='no regular file'):
+            act()
+    assert path.is_symlink() or path.is_fifo()
 
 
 @pytest.mark.parametrize(
@@ -131,9 +225,11 @@ def test_wrong_fields(tmp_path: Path, fields: dict[str, Any], words: str) -> Non
     [
         ('', 'no file of prompts'),
         ('[1, 2]', 'no file of prompts'),
-        ('version: 2\nprompts: []', 'version 2'),
-        ('prompts: []', 'version None'),
+        ('version: 2\nprompts: []', 'another version'),
+        ('version: true\nprompts: []', 'no file of prompts'),
+        ('prompts: []', 'no file of prompts'),
         ('version: 1\nprompts: [mug]', 'no mapping'),
+        ('version: 1\nprompts: [' + 'mug,' * 300 + ']', '300 prompts, and 254'),
         ('a: [', 'not YAML'),
         ('!!python/object/apply:os.system ["touch pwned"]', 'not YAML'),
         ('#' * (prompt_file.MAX_BYTES + 1), 'more than'),

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
 from prompt_bench import Bench, close, support
 from ros_peers import (
     NodeProcess,
@@ -15,38 +16,46 @@ from ros_peers import (
 from std_srvs.srv import Trigger
 
 
-def test_prompts_are_saved_and_restored(bench: Bench, tmp_path: Path) -> None:
+def test_prompts_are_saved_and_restored(bench: Bench, prompt_file: Path) -> None:
     def call(name: str) -> Any:
         return bench.peer.call(Trigger, f'/live/clipseg/{name}', Trigger.Request())
 
-    answer = call('save_prompts')
+    assert 'cannot be read' in call('load_prompts').message
+    image, marked, _, _ = support(bench.peer, stamp=8)
+    bench.prompt('seat: a chair; !the mug')
+    bench.send('prompt_image', image, "'example'")
+    bench.send('prompt_mask', marked, "'example'")
+    before = bench.show()['probability']
+    assert call('save_prompts').success
+    bench.prompt('')
+    bench.prompt('red bowl')
+    answer = call('load_prompts')
+    assert answer.success, answer.message
+    for words in ("'seat'", "1 'the mug' (negative)", "'example' (picture)"):
+        assert words in answer.message
+    assert bench.peer.get_parameter('/live/clipseg', 'prompt') == '!the mug; seat: a chair'
+    assert close(bench.show()['probability'], before)
+    prompt_file.write_text('version: 1\nprompts:\n- phrase: чашка\n')
+    answer = call('load_prompts')
     assert not answer.success
-    assert 'prompt_file' in answer.message
-    path = tmp_path / 'prompts.yaml'
-    bench.set(prompt_file=str(path))
-    try:
-        assert 'cannot be read' in call('load_prompts').message
-        image, marked, _, _ = support(bench.peer, stamp=8)
-        bench.prompt('seat: a chair; !the mug')
-        bench.send('prompt_image', image, "'example'")
-        bench.send('prompt_mask', marked, "'example'")
-        before = bench.show()['probability']
-        assert call('save_prompts').success
-        bench.prompt('')
-        bench.prompt('red bowl')
-        answer = call('load_prompts')
-        assert answer.success, answer.message
-        for words in ("'seat'", "1 'the mug' (negative)", "'example' (picture)"):
-            assert words in answer.message
-        assert bench.peer.get_parameter('/live/clipseg', 'prompt') == '!the mug; seat: a chair'
-        assert close(bench.show()['probability'], before)
-        path.write_text('version: 1\nprompts:\n- phrase: чашка\n')
-        answer = call('load_prompts')
-        assert not answer.success
-        assert 'no word' in answer.message
-        assert close(bench.show()['probability'], before), 'nothing has changed'
-    finally:
-        bench.set(prompt_file='')
+    assert 'no word' in answer.message
+    assert close(bench.show()['probability'], before), 'nothing has changed'
+
+
+@pytest.mark.parametrize('name', ['prompt_file', 'exports'])
+def test_no_peer_chooses_a_file(bench: Bench, prompt_file: Path, tmp_path: Path, name: str) -> None:
+    """Paths are settled at start: a peer that could set them might replace and read any file."""
+    secret = tmp_path / 'secret'
+    secret.write_text('password: hunter2')
+    before = bench.peer.get_parameter('/live/clipseg', name)
+    answer = bench.peer.set_parameter('/live/clipseg', name, str(secret))
+    assert not answer.successful
+    assert 'read-only' in answer.reason
+    assert bench.peer.get_parameter('/live/clipseg', name) == before
+    for service in ('load_prompts', 'save_prompts'):
+        message = bench.peer.call(Trigger, f'/live/clipseg/{service}', Trigger.Request()).message
+        assert 'hunter2' not in message
+    assert secret.read_text() == 'password: hunter2'
 
 
 def test_prompts_are_restored_at_configuring(

@@ -30,6 +30,7 @@ PROMPTS = parse_prompts('the mug; red bowl; a chair; !blue mug; red chair')
 REFUSALS: dict[str, Callable[[], Exception]] = {
     'CUDA': lambda: torch.cuda.OutOfMemoryError('CUDA out of memory. Tried to allocate 20.00 MiB.'),
     'Python': MemoryError,
+    'oneDNN': lambda: RuntimeError('could not create a primitive'),
 }
 
 
