@@ -10,14 +10,10 @@ from textwrap import shorten
 from typing import Any
 
 import rclpy
-from rclpy.exceptions import (
-    InvalidParameterException,
-    InvalidParameterTypeException,
-    InvalidParameterValueException,
-)
+from rclpy.exceptions import InvalidParameterException, InvalidParameterValueException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 
-from clipseg_ros.errors import InterfacesError, SourceError
+from clipseg_ros.errors import InterfacesError, ParameterError, SourceError
 from clipseg_ros.ros.log import ThrottledLog
 
 # rclpy's signal handler can wake the executor before the context is shut down; the executor then
@@ -106,9 +102,9 @@ def run_nodes(make_nodes: Callable[[], Sequence[Any]], args: list[str] | None = 
             nodes = make_nodes()
         except (
             InvalidParameterException,
-            InvalidParameterTypeException,
             InvalidParameterValueException,
             InterfacesError,
+            ParameterError,
             SourceError,
         ) as error:
             print(f'cannot start: {error}', file=sys.stderr)

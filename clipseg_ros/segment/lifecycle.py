@@ -32,9 +32,10 @@ from clipseg_ros.prompts.server import PromptServer
 from clipseg_ros.prompts.set import reported
 from clipseg_ros.prompts.topics import PromptTopics
 from clipseg_ros.ros.callback_groups import forget_dead_entities
+from clipseg_ros.ros.given import GivenParameters, declare
 from clipseg_ros.ros.interfaces import MISSING, load_interfaces
 from clipseg_ros.ros.log import ThrottledLog
-from clipseg_ros.ros.parameters import declare, find_problem, read_settings
+from clipseg_ros.ros.parameters import find_problem, read_settings
 from clipseg_ros.ros.timing import create_steady_timer
 from clipseg_ros.ros.tuning import release_freed_memory
 from clipseg_ros.segment.diagnostics import Situation, find_rest, no_prompt
@@ -47,7 +48,7 @@ _SUCCESS = TransitionCallbackReturn.SUCCESS
 _FAILURE = TransitionCallbackReturn.FAILURE
 
 
-class SegmentNode(LifecycleNode):
+class SegmentNode(GivenParameters, LifecycleNode):
     """The node ``clipseg``.
 
     Args:
@@ -56,8 +57,11 @@ class SegmentNode(LifecycleNode):
         options: Those of :class:`rclpy.node.Node`.
 
     Raises:
+        ParameterError: A parameter given at start is of another type.
         rclpy.exceptions.InvalidParameterValueException: A parameter given at start is refused.
     """
+
+    declarations = DECLARATIONS
 
     def __init__(
         self,
