@@ -47,6 +47,7 @@ class Declaration:
         any_type: Whether values of other types are allowed.
         link: Where docs/ says more, relative to docs/nodes.md.
         read: From a value to what the settings hold; raises a ClipsegError for a wrong value.
+        write: From a value that was given to the one that the parameter shows.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Declaration:
     any_type: bool = False
     link: str = ''
     read: Callable[[Any], Any] = _as_it_is
+    write: Callable[[Any], Any] = _as_it_is
 
     @property
     def allowed(self) -> str:
@@ -114,7 +116,7 @@ class Declaration:
         elif kind is int and type(value) is float and value.is_integer():
             return int(value)
         if type(value) is kind or (self.any_type and type(value) in (str, list)):
-            return value
+            return self.write(value)
         if kind is str:
             raise ParameterError(
                 f'{self.name} is a text, and YAML reads this one as {_shown(value)}: quote it '

@@ -14,6 +14,7 @@ from rclpy.exceptions import InvalidParameterException, InvalidParameterValueExc
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 
 from clipseg_ros.errors import InterfacesError, ParameterError, SourceError
+from clipseg_ros.ros.command_line import explain_unread, find_eaten
 from clipseg_ros.ros.log import ThrottledLog
 
 # rclpy's signal handler can wake the executor before the context is shut down; the executor then
@@ -91,11 +92,16 @@ def run_nodes(make_nodes: Callable[[], Sequence[Any]], args: list[str] | None = 
         Exit status: 0 after a signal, 1 where a node could not be made.
     """
     end = interrupt_once()
+    command_line = sys.argv if args is None else args
+    eaten = find_eaten(command_line)
+    if eaten:
+        print(f'cannot start: {eaten}', file=sys.stderr)
+        return 1
     try:
         rclpy.init(args=args)
     except RuntimeError as error:
         # The command line cannot be parsed, or a parameters file is missing or no YAML.
-        print(f'cannot start: {error}', file=sys.stderr)
+        print(f'cannot start: {explain_unread(command_line) or error}', file=sys.stderr)
         return 1
     try:
         try:

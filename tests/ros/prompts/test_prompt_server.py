@@ -165,7 +165,7 @@ def test_the_parameter(rig: Rig, parsed: list[str]) -> None:
 
 def test_a_list_of_requests(rig: Rig, parsed: list[str]) -> None:
     rig.server.replace([PromptRequest(Prompt('lawn', name='grass', threshold=0.3))])
-    assert rig.events == ['check', 'announce', 'parameter: grass: lawn']
+    assert rig.events == ['check', 'announce', 'parameter: grass:lawn']
     assert parsed == []
     [entry] = rig.server.prompts.active
     assert entry.prompt.threshold == 0.3, 'the parameter, which cannot say so, is not read back'
@@ -197,7 +197,7 @@ def test_a_pick(rig: Rig, parsed: list[str]) -> None:
     rig.server.inbox.settle()
     assert rig.names == ['the mug', 'example']
     assert parsed == ['!the mug']
-    assert rig.parameter == '!the mug'
+    assert rig.parameter == ';!the mug'
 
 
 def test_a_file(rig: Rig, parsed: list[str], tmp_path: Path) -> None:
