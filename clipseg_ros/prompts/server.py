@@ -164,8 +164,9 @@ class PromptServer:
         if not requests:
             self.inbox.clear()
             self.pair.forget()
-        self.prompts.replace(requests)
-        self._node.get_logger().info(describe(self.prompts.active))
+        before = self.prompts.active
+        if self.prompts.replace(requests) != before:
+            self._node.get_logger().info(describe(self.prompts.active))
         self._announce()
 
     def _write(self, text: Texts | None = None) -> None:

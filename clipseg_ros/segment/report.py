@@ -11,10 +11,16 @@ from typing import Any
 import torch
 from diagnostic_msgs.msg import DiagnosticArray
 
-from clipseg_ros.prompts.set import ActivePrompt
+from clipseg_ros.prompts.set import ActivePrompt, reported
 from clipseg_ros.ros.qos import QosWatch, report_output
 from clipseg_ros.ros.timing import create_steady_timer
-from clipseg_ros.segment.diagnostics import Situation, diagnostic_array, judge, no_images
+from clipseg_ros.segment.diagnostics import (
+    Situation,
+    diagnostic_array,
+    judge,
+    namesake,
+    no_images,
+)
 from clipseg_ros.segment.frame_worker import WorkerStatistics
 from clipseg_ros.segment.parameters import Settings
 from clipseg_ros.segment.stream import CameraStream
@@ -22,7 +28,10 @@ from clipseg_ros.segment.stream import CameraStream
 
 @dataclass(frozen=True)
 class NodeState:
-    """The node at a moment; see :class:`~clipseg_ros.segment.diagnostics.Situation`."""
+    """The node at a moment; see :class:`~clipseg_ros.segment.diagnostics.Situation`.
+
+    ``prompts`` are all, the negative and the disabled ones included.
+    """
 
     state: str
     failure: str
@@ -38,6 +47,7 @@ class NodeReport:
     def __init__(self, node: Any, look: Callable[[], NodeState]) -> None:
         self._node, self._look = node, look
         self._silent = False
+        self._namesakes = 0
         # Of its own: that of the stream exists while the node is configured.
         self._watch = QosWatch(node)
         self._publisher = self._watch.create_publisher(
@@ -53,6 +63,7 @@ class NodeReport:
         counts = None if worker is None else worker.statistics()
         situation = self._situation(now, mismatches, counts)
         self._tell_silence(situation, mismatches)
+        self._tell_namesakes(situation)
         self._publisher.publish(
             diagnostic_array(
                 f'{node.full_name.lstrip("/")}: segmentation',
@@ -76,17 +87,26 @@ class NodeReport:
         elif waiting and not silent:
             self._node.get_logger().info(f'images arrive on {situation.image_topic}')
 
+    def _count_namesakes(self) -> int:
+        own = self._node.get_name(), self._node.get_namespace()
+        return max(0, self._node.get_node_names_and_namespaces().count(own) - 1)
+
+    def _tell_namesakes(self, situation: Situation) -> None:
+        """Log that another node has the name of this one, once for each that comes."""
+        if situation.namesakes > self._namesakes:
+            self._node.get_logger().warning(namesake(situation.node))
+        self._namesakes = situation.namesakes
+
     def _situation(
         self, now: NodeState, mismatches: Sequence[str], counts: WorkerStatistics | None
     ) -> Situation:
-        situation = Situation(
-            node=self._node.full_name,
-            state=now.state,
-            failure=now.failure,
-            enabled=now.enabled,
-            prompts=tuple(entry.name for entry in now.prompts),
+        situation = replace(
+            Situation.at_rest(
+                self._node.full_name, now.state, now.failure, now.enabled, now.prompts
+            ),
             watchdog=now.settings.watchdog,
             mismatches=tuple(mismatches),
+            namesakes=self._count_namesakes(),
         )
         stream = now.stream
         if stream is None:
@@ -112,12 +132,13 @@ def _values(now: NodeState, counts: WorkerStatistics | None) -> dict[str, str]:
         'state': now.state,
         'model': '' if stream is None else stream.segmenter.card.name,
         'device': '' if stream is None else str(stream.segmenter.device),
-        'prompts': str(len(now.prompts)),
+        'prompts': str(sum(entry.enabled for entry in reported(now.prompts))),
         'memory_mb': f'{_resident() / 1e6:.0f}',
     }
     if stream is None:
         return values
     segmenter, pipeline = stream.segmenter, stream.pipeline
+    memory = pipeline.memory
     if segmenter.device.type == 'cuda':
         reserved = torch.cuda.memory_reserved(segmenter.device)
         values['gpu_memory_mb'] = f'{reserved / 1e6:.0f}'
@@ -133,7 +154,7 @@ def _values(now: NodeState, counts: WorkerStatistics | None) -> dict[str, str]:
             'dropped': str(counts.dropped),
             'lost': str(stream.lost.count),
             'failed': str(counts.failed),
-            'prompts_at_once': str(pipeline.memory.at_once or 'all'),
+            'prompts_at_once': str((memory.warning() and memory.at_once) or 'all'),
             'last_error': stream.faults.newest,
         }
         if now.settings.reuse_below:

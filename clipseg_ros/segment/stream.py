@@ -117,6 +117,9 @@ class CameraStream:
     def set_parameters(self, settings: Settings) -> None:
         """Follow the parameters."""
         before, self.settings = self.settings, settings
+        if settings != before:
+            # It may have been the cause: the next image tells.
+            self.faults.clear()
         if self.worker is not None:
             self.worker.max_rate = settings.max_rate
         # Not in any case: subscribing declares parameters (of its QoS), and comes here again.
@@ -151,6 +154,7 @@ class CameraStream:
         prompts = self._prompts.enabled
         if not reported(prompts) or not (self._masks.asked or self.outputs.wanted()):
             self.newest.skip(message)
+            self.faults.clear()
             return None
         self.depth.expect(message)
         request = FrameRequest.of(message, self._to_rgb(message), prompts, self.settings)

@@ -323,3 +323,26 @@ def test_a_text_weight_is_followed_by_what_was_mixed_with_it(rig: Rig) -> None:
     rig.server.remix(0.9, 0.1)
     assert rig.events == ['check', 'announce'], 'nothing follows, nothing is announced'
     assert len(with_text_weight(after, 0.9, 0.1)) == len(after)
+
+
+def test_prompts_that_change_nothing_are_not_logged(
+    rig: Rig, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def lines() -> int:
+        rig.server.inbox.settle()
+        return capfd.readouterr().err.count('prompt(s) active')
+
+    rig.prompt(String(data='pen; !the mug'))  # type: ignore[attr-defined]
+    assert lines() == 1
+    for text in ('pen; !the mug', 'pen;  !the mug', '!the mug\npen'):
+        rig.prompt(String(data=text))  # type: ignore[attr-defined]
+        assert lines() == 0
+        rig.set(text)
+    assert lines() == 0
+    rig.prompt_image(array_to_image(RGB, 'rgb8', Header()))  # type: ignore[attr-defined]
+    assert lines() == 1
+    rig.prompt_image(array_to_image(RGB, 'rgb8', Header()))  # type: ignore[attr-defined]
+    assert lines() == 0
+    other = array_to_image(picture(60, 80, seed=9), 'rgb8', Header())
+    rig.prompt_image(other)  # type: ignore[attr-defined]
+    assert lines() == 1, 'another picture under the same name'
