@@ -111,6 +111,15 @@ def find_rest(now: Situation) -> Verdict | None:
 
 def judge(now: Situation) -> Verdict:
     """Return how the node is; of several reasons for silence, the one to mend first."""
+    verdict = _judge_alone(now)
+    if not now.namesakes:
+        return verdict
+    # Whatever else it is: nobody can tell which of the nodes says so.
+    told = '' if verdict.level == Level.OK else f'{verdict.message}. Besides, '
+    return Verdict(max(verdict.level, Level.WARN), f'{told}{namesake(now.node)}')
+
+
+def _judge_alone(now: Situation) -> Verdict:
     rest = find_rest(now)
     if rest is not None:
         return rest
@@ -121,9 +130,8 @@ def judge(now: Situation) -> Verdict:
     # Of images that come now: the fault of the last one says nothing once they have stopped.
     if now.frame_fault and now.idle <= (now.watchdog or _FRESH):
         return Verdict(Level.ERROR, now.frame_fault)
-    namesakes = namesake(now.node) if now.namesakes else ''
     depth_fault = now.depth_fault and f'3D: {now.depth_fault}'
-    for warning in (namesakes, *now.mismatches, depth_fault, now.memory_warning):
+    for warning in (*now.mismatches, depth_fault, now.memory_warning):
         if warning:
             return Verdict(Level.WARN, warning)
     if not now.outputs:

@@ -63,6 +63,11 @@ GOOD = Situation(
         ),
         ({'prompts': (), 'disabled': 2}, Level.WARN, ['all 2 prompt(s) are disabled']),
         ({'prompts': (), 'negative': 1, 'disabled': 2}, Level.WARN, ['1 negative']),
+        (
+            {'namesakes': 1, 'state': 'unconfigured', 'failure': 'no file'},
+            Level.ERROR,
+            ['no file', 'another node is called /clipseg too'],
+        ),
         ({'namesakes': 1}, Level.WARN, ['another node is called /clipseg too', '__node:=']),
         ({'busy': 7.0}, Level.ERROR, ['busy', '7 s']),
         ({'busy': 7.0, 'watchdog': 0.0}, Level.OK, ['12.3']),
