@@ -56,6 +56,7 @@ class Situation:
         watchdog: Seconds after which idle or busy is a fault; 0 is never.
         rate: Frames a second.
         frame_fault: What was wrong with the newest frame.
+        loss: How many images do not arrive, and why; empty while few or none are lost.
         mismatches: Peers whose QoS does not fit.
         namesakes: Other nodes of the same name.
         depth_fault: Why there are no points though somebody subscribes to them.
@@ -77,6 +78,7 @@ class Situation:
     watchdog: float = 0.0
     rate: float = 0.0
     frame_fault: str = ''
+    loss: str = ''
     mismatches: tuple[str, ...] = ()
     namesakes: int = 0
     depth_fault: str = ''
@@ -131,7 +133,7 @@ def _judge_alone(now: Situation) -> Verdict:
     if now.frame_fault and now.idle <= (now.watchdog or _FRESH):
         return Verdict(Level.ERROR, now.frame_fault)
     depth_fault = now.depth_fault and f'3D: {now.depth_fault}'
-    for warning in (*now.mismatches, depth_fault, now.memory_warning):
+    for warning in (now.loss, *now.mismatches, depth_fault, now.memory_warning):
         if warning:
             return Verdict(Level.WARN, warning)
     if not now.outputs:
@@ -171,6 +173,8 @@ def no_images(now: Situation) -> str:
             f'nobody publishes on {now.image_topic}: start the camera, or remap the topic '
             '(--ros-args -r image:=/its/topic)'
         )
+    if now.loss:
+        return now.loss
     return (
         f'no image on {now.image_topic} for {now.idle:.0f} s, though it has '
         f'{now.camera_count} publisher(s): is the camera running? Large images between processes '

@@ -10,9 +10,11 @@ from typing import Any
 
 import torch
 from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.utilities import get_rmw_implementation_identifier
 
 from clipseg_ros.prompts.set import ActivePrompt, reported
 from clipseg_ros.ros.qos import QosWatch, report_output
+from clipseg_ros.ros.share import share_path
 from clipseg_ros.ros.timing import create_steady_timer
 from clipseg_ros.segment.diagnostics import (
     Situation,
@@ -22,6 +24,7 @@ from clipseg_ros.segment.diagnostics import (
     no_images,
 )
 from clipseg_ros.segment.frame_worker import WorkerStatistics
+from clipseg_ros.segment.loss import explain_loss
 from clipseg_ros.segment.parameters import Settings
 from clipseg_ros.segment.stream import CameraStream
 
@@ -46,8 +49,9 @@ class NodeReport:
 
     def __init__(self, node: Any, look: Callable[[], NodeState]) -> None:
         self._node, self._look = node, look
-        self._silent = False
+        self._silent = self._told_silence = False
         self._namesakes = 0
+        self._lossy = False
         # Of its own: that of the stream exists while the node is configured.
         self._watch = QosWatch(node)
         self._publisher = self._watch.create_publisher(
@@ -64,6 +68,7 @@ class NodeReport:
         situation = self._situation(now, mismatches, counts)
         self._tell_silence(situation, mismatches)
         self._tell_namesakes(situation)
+        self._tell_loss(situation)
         self._publisher.publish(
             diagnostic_array(
                 f'{node.full_name.lstrip("/")}: segmentation',
@@ -81,10 +86,13 @@ class NodeReport:
         if silent == self._silent:
             return
         self._silent = silent
-        reason = no_images(situation)
-        if silent and reason not in mismatches:
-            self._node.get_logger().warning(reason)
-        elif waiting and not silent:
+        if silent:
+            reason = no_images(situation)
+            # What is told of already: peers that do not fit, images that are lost.
+            self._told_silence = reason not in (*mismatches, situation.loss)
+            if self._told_silence:
+                self._node.get_logger().warning(reason)
+        elif waiting and self._told_silence:
             self._node.get_logger().info(f'images arrive on {situation.image_topic}')
 
     def _count_namesakes(self) -> int:
@@ -96,6 +104,15 @@ class NodeReport:
         if situation.namesakes > self._namesakes:
             self._node.get_logger().warning(namesake(situation.node))
         self._namesakes = situation.namesakes
+
+    def _tell_loss(self, situation: Situation) -> None:
+        """Log when images begin to be lost, and when they are no longer."""
+        lossy = bool(situation.loss)
+        if lossy and not self._lossy:
+            self._node.get_logger().warning(situation.loss)
+        elif self._lossy and not lossy:
+            self._node.get_logger().info('no images are lost on their way any more')
+        self._lossy = lossy
 
     def _situation(
         self, now: NodeState, mismatches: Sequence[str], counts: WorkerStatistics | None
@@ -116,6 +133,7 @@ class NodeReport:
             image_topic=stream.topic,
             camera_count=self._node.count_publishers(stream.topic),
             outputs=tuple(stream.outputs.wanted()),
+            loss=_loss(stream),
             frame_fault=stream.faults.newest,
             depth_fault=stream.depth.fault(),
             memory_warning=stream.pipeline.memory.warning(),
@@ -153,6 +171,7 @@ def _values(now: NodeState, counts: WorkerStatistics | None) -> dict[str, str]:
             'processed': str(counts.processed),
             'dropped': str(counts.dropped),
             'lost': str(stream.lost.count),
+            'lost_on_way': str(stream.losses.total),
             'failed': str(counts.failed),
             'prompts_at_once': str((memory.warning() and memory.at_once) or 'all'),
             'last_error': stream.faults.newest,
@@ -161,6 +180,15 @@ def _values(now: NodeState, counts: WorkerStatistics | None) -> dict[str, str]:
             still = segmenter.still
             values |= {'reused': str(still.reused), 'reused_share': f'{still.share:.2f}'}
     return values | stream.depth.values()
+
+
+def _loss(stream: CameraStream) -> str:
+    """Return how many images are lost of late and the remedy; empty while none are."""
+    share = stream.losses.share()
+    if share is None:
+        return ''
+    middleware, profile = get_rmw_implementation_identifier(), share_path('config', 'fastdds.xml')
+    return explain_loss(share, stream.topic, middleware, str(profile), stream.counts_losses)
 
 
 def _resident() -> int:

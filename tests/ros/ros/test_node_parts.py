@@ -101,6 +101,8 @@ GOOD = Situation(
             ['transport'],
         ),
         ({'mismatches': ('QoS mismatch on /clipseg/mask: x',)}, Level.WARN, ['/clipseg/mask']),
+        ({'loss': '9 of 9 lost'}, Level.WARN, ['9 of 9 lost']),
+        ({'idle': 9.0, 'loss': '9 of 9 lost'}, Level.ERROR, ['9 of 9 lost']),
         ({'depth_fault': 'no depth on /depth'}, Level.WARN, ['3D: no depth on /depth']),
         ({'outputs': ()}, Level.OK, ['nobody subscribes']),
     ],
