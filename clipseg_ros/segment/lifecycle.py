@@ -76,6 +76,8 @@ class SegmentNode(GivenParameters, LifecycleNode):
         self._state = 'unconfigured'
         self._enabled = True
         self._failure = ''
+        self.gave_up = False
+        """Whether something failed that the process shall not outlive."""
         self._notices: set[str] = set()
         self._log = ThrottledLog(self.get_logger())
         self._interfaces = load_interfaces()
@@ -185,6 +187,10 @@ class SegmentNode(GivenParameters, LifecycleNode):
             return _SUCCESS
         # Here, not above: while an error is handled, its traceback keeps the model in memory.
         undo()
+        if self._settings.exit_on_failure:
+            self.gave_up = True
+            self.get_logger().error(f'{step} failed: {self._failure}. exit_on_failure: ending')
+            return _FAILURE
         self.get_logger().error(
             f'{step} failed: {self._failure}. The node lives on; mend it and call '
             f'`ros2 lifecycle set {self.full_name} {step}`, or restart it'

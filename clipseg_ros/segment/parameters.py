@@ -280,6 +280,11 @@ class Settings:
     autostart: bool = parameter(
         True, 'Whether the node configures and activates itself when it starts.', when='start'
     )
+    exit_on_failure: bool = parameter(
+        False,
+        'Whether the process ends, with status 1, where configuring or activating fails: for '
+        'supervisors that start it again.',
+    )
 
     @cached_property
     def segment_settings(self) -> SegmentSettings:
