@@ -18,16 +18,19 @@ from clipseg_ros.camera.parameters import DECLARATIONS, CameraSettings
 from clipseg_ros.camera.sources import TABLETOP, CameraFrame, Source, open_source
 from clipseg_ros.errors import SourceError
 from clipseg_ros.images.conversion import fill_image
+from clipseg_ros.ros.given import GivenParameters, declare
 from clipseg_ros.ros.log import ThrottledLog
-from clipseg_ros.ros.parameters import declare, find_problem, read_settings
+from clipseg_ros.ros.parameters import find_problem, read_settings
 from clipseg_ros.ros.qos import QosWatch, image_output
 from clipseg_ros.ros.runner import run_node
 from clipseg_ros.ros.timing import create_steady_timer
 from clipseg_ros.ros.tuning import keep_large_buffers
 
 
-class CameraNode(Node):
+class CameraNode(GivenParameters, Node):
     """The node ``camera``; raises a SourceError where the source cannot be opened."""
+
+    declarations = DECLARATIONS
 
     def __init__(self, name: str = 'camera', **options: Any) -> None:
         super().__init__(name, **options)

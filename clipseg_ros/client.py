@@ -142,8 +142,12 @@ class SegmentClient:
     def set_parameter(self, name: str, value: Any, timeout: float | None = None) -> None:
         """Set a parameter of the node, such as ``threshold``.
 
+        Whole numbers are numbers, an empty list or None is the empty value of a text or a list, and
+        numpy's types are taken.
+
         Raises:
             ValueError: The node refuses the value; its reason is the message.
+            TypeError: The value is of no type that a parameter may have.
             NodeTimeoutError: There is no such node, or it does not answer.
         """
         self._set_parameter(name, value, ValueError, timeout)

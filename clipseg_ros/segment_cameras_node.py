@@ -12,9 +12,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from rclpy.utilities import remove_ros_args
-
-from clipseg_ros.ros.runner import run_nodes
+from clipseg_ros.ros.start import end_at_once_if_asked, take_signals_as_usual
 from clipseg_ros.ros.tuning import tune_process
 
 _NAME = re.compile(r'/?[A-Za-z_]\w*(/[A-Za-z_]\w*)*', re.ASCII)
@@ -36,20 +34,24 @@ def find_problem(cameras: Sequence[str]) -> str:
 
 
 def main(args: list[str] | None = None) -> int:
-    """Run the nodes; return 0 after a signal, 1 where one could not be made, 2 for wrong names."""
+    """Run the nodes; return 0 after a signal, 1 where one failed, 2 for wrong names."""
+    end_at_once_if_asked()
     command_line = sys.argv if args is None else args
+    tune_process()
+    # Imported here: torch reads its settings only once, and a signal may come meanwhile.
+    from rclpy.utilities import remove_ros_args
+
     cameras = remove_ros_args(command_line)[1:]
     problem = find_problem(cameras)
     if problem:
         print(f'cannot start: {problem}', file=sys.stderr)
+        take_signals_as_usual()
         return 2
-    tune_process()
+    from clipseg_ros.ros.runner import run_nodes
+    from clipseg_ros.segment.lifecycle import SegmentNode
+    from clipseg_ros.segment.shared_model import SharedModels
 
     def make_nodes() -> list[Any]:
-        # Imported here: it imports torch, which reads its settings only once.
-        from clipseg_ros.segment.lifecycle import SegmentNode
-        from clipseg_ros.segment.shared_model import SharedModels
-
         models = SharedModels()
         return [SegmentNode(namespace=camera, load=models.load) for camera in cameras]
 

@@ -16,6 +16,7 @@ from launch.actions import OpaqueFunction
 from clipseg_ros.ros.launch_support import (
     SEGMENT_ARGUMENTS,
     SEGMENT_PARAMETERS,
+    check,
     declare,
     make_node,
     values_of,
@@ -36,6 +37,7 @@ def start_nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     Raises:
         ValueError: The names of the cameras are wrong.
     """
+    lines = check(context, ARGUMENTS)
     value = values_of(context, ARGUMENTS)
     outer = value['namespace'].strip('/')
     cameras = [f'/{outer}/{name}' if outer else name for name in value['cameras'].split()]
@@ -43,7 +45,10 @@ def start_nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     if problem:
         raise ValueError(f'cameras: {problem}')
     file = value['params_file']
-    return [make_node('segment_cameras', file, SEGMENT_PARAMETERS, value, arguments=cameras)]
+    return [
+        *lines,
+        make_node('segment_cameras', file, SEGMENT_PARAMETERS, value, arguments=cameras),
+    ]
 
 
 def generate_launch_description() -> LaunchDescription:

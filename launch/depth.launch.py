@@ -16,7 +16,13 @@ from __future__ import annotations
 from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
 from launch.actions import OpaqueFunction
 
-from clipseg_ros.ros.launch_support import SEGMENT_ARGUMENTS, declare, include_segment, values_of
+from clipseg_ros.ros.launch_support import (
+    SEGMENT_ARGUMENTS,
+    check,
+    declare,
+    include_segment,
+    values_of,
+)
 
 TOPICS = {
     'image': 'color/image_raw',
@@ -34,10 +40,11 @@ ARGUMENTS = {
 
 def start_node(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     """Return the node, on the camera's topics."""
+    lines = check(context, ARGUMENTS)
     value = values_of(context, ARGUMENTS)
     camera = value.pop('camera').rstrip('/')
     topics = {name: value[name] or f'{camera}/{topic}' for name, topic in TOPICS.items()}
-    return [include_segment({**value, **topics})]
+    return [*lines, include_segment({**value, **topics})]
 
 
 def generate_launch_description() -> LaunchDescription:

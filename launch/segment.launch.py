@@ -13,6 +13,7 @@ from launch.actions import OpaqueFunction
 from clipseg_ros.ros.launch_support import (
     SEGMENT_ARGUMENTS,
     SEGMENT_PARAMETERS,
+    check,
     declare,
     make_node,
     values_of,
@@ -21,9 +22,10 @@ from clipseg_ros.ros.launch_support import (
 
 def start_node(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     """Return the node, with those of the arguments that were given."""
+    lines = check(context, SEGMENT_ARGUMENTS)
     value = values_of(context, SEGMENT_ARGUMENTS)
     names = {'name': 'clipseg', 'namespace': value['namespace']}
-    return [make_node('segment', value['params_file'], SEGMENT_PARAMETERS, value, **names)]
+    return [*lines, make_node('segment', value['params_file'], SEGMENT_PARAMETERS, value, **names)]
 
 
 def generate_launch_description() -> LaunchDescription:

@@ -7,6 +7,7 @@ missing depth delays no other output.
 from __future__ import annotations
 
 import threading
+import time
 from typing import Any
 
 from sensor_msgs.msg import CameraInfo, Image
@@ -25,6 +26,8 @@ from clipseg_ros.ros.qos import QosWatch, matched_input
 from clipseg_ros.ros.timing import create_steady_timer, stamp_of
 
 _PERIOD = 0.2
+# Seconds from subscribing until a publisher that is there can be expected to be heard.
+_SETTLING = 2.0
 
 STREAMS: dict[str, Any] = {'depth': Image, 'camera_info': CameraInfo}
 
@@ -58,6 +61,7 @@ class DepthStage:
         self.takes_segments = False
         self._fault = self._transform_fault = ''
         self._published = 0
+        self._opened = 0.0
         self._condition = threading.Condition()
         self._matcher: StampMatcher[FrameResult] = StampMatcher(tuple(STREAMS))
         self._thread: threading.Thread | None = None
@@ -96,6 +100,7 @@ class DepthStage:
     def set_parameters(self, settings: DepthSettings) -> None:
         """Follow the parameters."""
         self._settings = settings
+        self._fault = self._transform_fault = ''
         self._update()
 
     def _update(self) -> None:
@@ -108,6 +113,9 @@ class DepthStage:
             self._close()
             return
         if not self._subscriptions:
+            with self._condition:
+                self._matcher.forget()
+            self._opened = time.monotonic()
             self._subscriptions = {stream: self._subscribe(stream) for stream in STREAMS}
         self.takes_segments = outputs.wants('segments') and all(
             self._node.count_publishers(topic) for topic in self._topics.values()
@@ -124,8 +132,8 @@ class DepthStage:
                 self._matcher.expect(stamp_of(message))
 
     def put(self, result: FrameResult) -> None:
-        """Take a segmented frame; ignore it while nobody listens."""
-        if not self._subscriptions:
+        """Take a segmented frame; ignore it where nobody waits for what is made of it."""
+        if not (self._subscriptions and ('points' in result.wanted or result.segments_wait)):
             return
         with self._condition:
             self._matcher.slop = self._settings.slop
@@ -168,6 +176,7 @@ class DepthStage:
 
     def _close(self) -> None:
         self.takes_segments = False
+        self._fault = self._transform_fault = ''
         subscriptions, self._subscriptions = self._subscriptions, {}
         for subscription in subscriptions.values():
             self._node.destroy_subscription(subscription)
@@ -211,9 +220,11 @@ class DepthStage:
             )
             self._fault = ''
         except (DepthError, ImageConversionError) as error:
-            unreadable = isinstance(error, ImageConversionError)
-            self._fault = f'bad depth image: {error}' if unreadable else str(error)
-            self._log.warning(f'points {error.kind}', f'image without points: {self._fault}')
+            # What was sent before this node had subscribed is not missing.
+            if not (match.missing and time.monotonic() - self._opened < _SETTLING):
+                unreadable = isinstance(error, ImageConversionError)
+                self._fault = f'bad depth image: {error}' if unreadable else str(error)
+                self._log.warning(f'points {error.kind}', f'image without points: {self._fault}')
         if segments:
             message = outputs.segment_array(result)
             if points is not None:

@@ -100,6 +100,11 @@ class StampMatcher(Generic[FrameT]):
         for entry in self._pending:
             self._offer(entry, stream, (stamp, item))
 
+    def forget(self) -> None:
+        """Forget the items that have come: those of before a pause say nothing of what is near."""
+        for items in self._recent.values():
+            items.clear()
+
     def put(self, stamp: int, frame: FrameT) -> None:
         """Take a frame, announced or not; it waits for its partners."""
         self.expect(stamp)

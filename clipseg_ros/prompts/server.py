@@ -19,7 +19,7 @@ from clipseg_ros.prompts.paced_inbox import PacedInbox
 from clipseg_ros.prompts.requests import as_requests, from_text, with_text_weight
 from clipseg_ros.prompts.set import ActivePrompt, PromptRequest, PromptSet, describe
 from clipseg_ros.prompts.support_pair import SupportPair
-from clipseg_ros.prompts.text import Texts, read_prompts, write_prompts
+from clipseg_ros.prompts.text import Texts, read_prompts, survive_yaml_texts, write_prompts
 from clipseg_ros.ros.interfaces import Interfaces
 
 
@@ -164,8 +164,9 @@ class PromptServer:
         if not requests:
             self.inbox.clear()
             self.pair.forget()
-        self.prompts.replace(requests)
-        self._node.get_logger().info(describe(self.prompts.active))
+        before = self.prompts.active
+        if self.prompts.replace(requests) != before:
+            self._node.get_logger().info(describe(self.prompts.active))
         self._announce()
 
     def _write(self, text: Texts | None = None) -> None:
@@ -174,7 +175,8 @@ class PromptServer:
         if text is None and words == self._words:
             return
         self._words = words
-        parameter = Parameter('prompt', value=words if text is None else text)
+        value = words if text is None else survive_yaml_texts(text)
+        parameter = Parameter('prompt', value=value)
         self._validated = parameter, None
         result = self._node.set_parameters_atomically([parameter])
         if not result.successful:

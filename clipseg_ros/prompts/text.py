@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import yaml
+
 from clipseg_model.errors import PromptError
 from clipseg_model.prompts import Prompt, parse_prompts
+
+# As clipseg_model.prompts takes it: a colon between digits belongs to the phrase.
+_NAME_COLON = re.compile(r'(?<!\d):|:(?!\d)')
 
 Texts = str | tuple[str, ...]
 """A text of prompts, or several."""
@@ -31,14 +37,58 @@ def read_prompts(value: str | Sequence[str]) -> list[Prompt]:
 
 
 def write_prompts(prompts: Iterable[Prompt]) -> str:
-    """Return the text that :func:`read_prompts` reads as these prompts (those with words)."""
+    """Return the text that :func:`read_prompts` reads as these prompts (those with words).
+
+    It is written as :func:`survive_yaml` does.
+    """
     parts = []
     for prompt in prompts:
         if prompt.text is not None:
             named = prompt.name is not None and prompt.name != prompt.text
             written = f'{prompt.name}: {prompt.text}' if named else prompt.text
             parts.append(f'!{written}' if prompt.negative else written)
-    return '; '.join(parts)
+    return survive_yaml('; '.join(parts))
+
+
+def survive_yaml(text: str) -> str:
+    """Return a text of the same prompts that YAML reads as itself, where there is one.
+
+    Tools read values of parameters as YAML, ``ros2 param load`` those of a dump too: a text that
+    begins with ``!`` loses its first word, and ``name: phrase`` is a mapping. ``;`` at the start
+    and colons without a blank are no YAML. What YAML reads as a number or a bool stays.
+    """
+    read = _read_yaml(text)
+    if not text.strip() or read == text.strip() or isinstance(read, (bool, int, float)):
+        return text
+    parts = (_with_close_colon(part.strip()) for part in re.split(r'[;\r\n]', text))
+    plain = '; '.join(part for part in parts if part)
+    for candidate in (plain, f';{plain}'):
+        if _read_yaml(candidate) == candidate:
+            return candidate
+    return text
+
+
+def survive_yaml_texts(value: Any) -> Any:
+    """Return a value of the parameter ``prompt`` as :func:`survive_yaml` returns a text."""
+    return survive_yaml(value) if isinstance(value, str) else value
+
+
+def _with_close_colon(part: str) -> str:
+    """Return a prompt whose colon between name and phrase, if any, has no blank behind it."""
+    colon = _NAME_COLON.search(part)
+    if colon is None:
+        return part
+    name, phrase = part[: colon.start()].rstrip(), part[colon.end() :].lstrip()
+    # A colon between digits is part of a phrase.
+    between = ' :' if name[-1:].isdecimal() and phrase[:1].isdecimal() else ':'
+    return f'{name}{between}{phrase}'
+
+
+def _read_yaml(text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError):
+        return None
 
 
 def check_written(name: str, phrase: str) -> tuple[str | None, str | None]:

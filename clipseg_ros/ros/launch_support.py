@@ -7,10 +7,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
+import yaml
 from launch import LaunchContext, LaunchDescriptionEntity
-from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription, SetEnvironmentVariable
+from launch.actions import (
+    DeclareLaunchArgument,
+    IncludeLaunchDescription,
+    LogInfo,
+    SetEnvironmentVariable,
+)
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
@@ -18,7 +26,35 @@ from launch_ros.parameter_descriptions import ParameterValue
 
 from clipseg_ros.ros.share import share_path
 
+_RESPAWN_DELAY = 2.0  # Seconds.
+
 TOPICS = ('image', 'depth', 'camera_info')
+
+_PARAMETER_OF = {'use_depth': 'depth'}
+"""Argument that is a parameter of another name: `depth` is a topic."""
+
+
+def _defaults(file: str) -> dict[str, Any]:
+    """Return the parameters of a node, with their defaults, from its file in `config/`."""
+    text = share_path('config', file).read_text(encoding='utf-8')
+    [section] = yaml.safe_load(text).values()
+    names = {parameter: argument for argument, parameter in _PARAMETER_OF.items()}
+    return {names.get(name, name): value for name, value in section['ros__parameters'].items()}
+
+
+def _kinds(defaults: Mapping[str, Any]) -> dict[str, type | None]:
+    # The node takes whole numbers for numbers: None leaves the type to YAML.
+    return {n: type(v) if isinstance(v, (bool, str)) else None for n, v in defaults.items()}
+
+
+def _arguments(defaults: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
+    return {
+        name: ('', f'The parameter {_PARAMETER_OF.get(name, name)}. Empty: as in params_file.')
+        for name in defaults
+    }
+
+
+_SEGMENT, _CAMERA = _defaults('segment.yaml'), _defaults('camera.yaml')
 
 SEGMENT_ARGUMENTS = {
     'namespace': ('', 'Namespace of the nodes.'),
@@ -27,11 +63,13 @@ SEGMENT_ARGUMENTS = {
         'Parameters of every node `segment`, a YAML file.',
     ),
     'use_sim_time': ('false', 'Whether time comes from /clock: true in a simulation.'),
-    'autostart': ('true', 'Whether every node `segment` configures and activates itself.'),
     'log_level': ('info', 'Least severe messages to log: debug, info, warn, error or fatal.'),
+    'respawn': ('false', 'Whether a node that ends is started again, after 2 s.'),
     'image': ('image', "The camera's image topic."),
     'depth': ('depth', 'Its depth topic, registered to the image: for ~/points and positions.'),
     'camera_info': ('camera_info', 'Its calibration topic: for the same.'),
+    **_arguments(_SEGMENT),
+    'autostart': ('true', 'Whether every node `segment` configures and activates itself.'),
     'target_frame': ('', 'Frame of points and positions, by tf2. Empty: as in params_file.'),
     'prompt': ('', 'What to segment; `;` separates several. Empty: as in params_file.'),
     'model': ('', 'Name of a model, or path of a checkpoint. Empty: as in params_file.'),
@@ -39,15 +77,45 @@ SEGMENT_ARGUMENTS = {
 }
 """Argument of `segment.launch.py` → default, description; the other launch files add to them."""
 
-COMMON_PARAMETERS = {'use_sim_time': bool}
+COMMON_PARAMETERS: dict[str, type | None] = {'use_sim_time': bool}
 """Argument that is a parameter of every node → its type."""
 
-SEGMENT_PARAMETERS = {
-    **COMMON_PARAMETERS,
-    'autostart': bool,
-    **dict.fromkeys(('prompt', 'model', 'device', 'target_frame'), str),
-}
+SEGMENT_PARAMETERS = {**COMMON_PARAMETERS, **_kinds(_SEGMENT)}
 """Argument that is a parameter of the node `segment` → its type."""
+
+CAMERA_ARGUMENTS = {
+    name: (default, text.replace('params_file', 'camera_params_file'))
+    for name, (default, text) in _arguments(_CAMERA).items()
+}
+"""Argument for the node `camera` → default, description."""
+
+CAMERA_PARAMETERS = {**COMMON_PARAMETERS, **_kinds(_CAMERA)}
+"""Argument that is a parameter of the node `camera` → its type."""
+
+
+def check(context: LaunchContext, arguments: Iterable[str]) -> list[LaunchDescriptionEntity]:
+    """Look through the arguments before anything is started.
+
+    Raises:
+        FileNotFoundError: A file of parameters is not there.
+        ValueError: `respawn` is neither true nor false.
+
+    Returns:
+        A line of the log for every argument given that may be one of these, misspelt. Those of a
+        launch file that includes this one are seen here too, so none is refused.
+    """
+    names, lines = list(arguments), []
+    for name in names:
+        value = LaunchConfiguration(name).perform(context)
+        if name.endswith('params_file') and not Path(value).is_file():
+            raise FileNotFoundError(f'{name}:={value}: there is no such file')
+    _is_true('respawn', LaunchConfiguration('respawn').perform(context))
+    for name in sorted(set(context.launch_configurations) - set(names)):
+        near = get_close_matches(name.lower(), names, n=1, cutoff=0.8)
+        if near:
+            text = f'no argument is called {name}, it is ignored: did you mean {near[0]}?'
+            lines.append(LogInfo(msg=f'WARNING: {text}'))
+    return lines
 
 
 def declare(arguments: Mapping[str, tuple[str, str]]) -> list[LaunchDescriptionEntity]:
@@ -72,7 +140,7 @@ def values_of(context: LaunchContext, names: Iterable[str]) -> dict[str, str]:
 def make_node(
     executable: str,
     params_file: str,
-    parameters: Mapping[str, type],
+    parameters: Mapping[str, type | None],
     value: Mapping[str, str],
     **options: Any,
 ) -> Node:
@@ -81,13 +149,14 @@ def make_node(
     Args:
         executable: Its name.
         params_file: Parameters, a YAML file.
-        parameters: Arguments that come before the file, unless they are empty → their types.
+        parameters: Arguments that come before the file, unless they are empty → their types;
+            None for what YAML makes of them.
         value: Argument → its value.
         options: Those of ``launch_ros.actions.Node``.
     """
     # By type: YAML would read a prompt `no` as false, and a model `7` as a number.
     given = {
-        name: ParameterValue(LaunchConfiguration(name), value_type=kind)
+        _PARAMETER_OF.get(name, name): ParameterValue(LaunchConfiguration(name), value_type=kind)
         for name, kind in parameters.items()
         if value[name]
     }
@@ -100,8 +169,17 @@ def make_node(
         arguments=[*words, '--ros-args', '--log-level', value['log_level']],
         output='screen',
         emulate_tty=True,
+        respawn=_is_true('respawn', value['respawn']),
+        respawn_delay=_RESPAWN_DELAY,
         **options,
     )
+
+
+def _is_true(name: str, value: str) -> bool:
+    wish = value.strip().lower()
+    if wish not in ('true', 'false'):
+        raise ValueError(f'{name}:={value}: give true or false')
+    return wish == 'true'
 
 
 def include_segment(arguments: Mapping[str, Any]) -> IncludeLaunchDescription:

@@ -5,7 +5,8 @@
         rate: float = parameter(10.0, 'Frames per second.', low=0.01, high=240.0)
 
 From such a class come the descriptors, the validation and the settings of the node, its file in
-``config/``, and the tables of the documentation (``scripts/make_reference.py``).
+``config/``, and the tables of the documentation (``scripts/make_reference.py``). Values are
+taken as people type them: see :mod:`clipseg_ros.ros.given`.
 """
 
 from __future__ import annotations
@@ -18,8 +19,11 @@ from typing import Any, Literal, TypeVar
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 
 from clipseg_model.errors import ClipsegError
+from clipseg_ros.errors import ParameterError
 
 _DECLARATION, _GROUP = 'declaration', 'group'
+
+_KINDS = {bool: 'true or false', int: 'a whole number', float: 'a number', str: 'a text'}
 
 S = TypeVar('S')
 
@@ -43,6 +47,7 @@ class Declaration:
         any_type: Whether values of other types are allowed.
         link: Where docs/ says more, relative to docs/nodes.md.
         read: From a value to what the settings hold; raises a ClipsegError for a wrong value.
+        write: From a value that was given to the one that the parameter shows.
     """
 
     name: str
@@ -56,6 +61,7 @@ class Declaration:
     any_type: bool = False
     link: str = ''
     read: Callable[[Any], Any] = _as_it_is
+    write: Callable[[Any], Any] = _as_it_is
 
     @property
     def allowed(self) -> str:
@@ -84,6 +90,40 @@ class Declaration:
                     IntegerRange(from_value=int(self.low), to_value=int(self.high), step=1)
                 ]
         return descriptor
+
+    def typed(self, value: Any) -> Any:
+        """Return a value in the parameter's own type, where it can be meant by another one.
+
+        A whole number is a number, and the other way round. Null and an empty list are the empty
+        value of a text or a list.
+
+        Raises:
+            ParameterError: It is of another type, or empty and has to be a number or a bool.
+        """
+        kind, default = type(self.default), self.default
+        if not isinstance(value, (bool, int, float, str, type(None))):
+            value = list(value)
+        if _is_empty(value):
+            if kind in (str, list):
+                return type(default)() if kind is str else default
+            raise ParameterError(f'{self.name} is empty: give {_KINDS[kind]}, such as {default}')
+        if isinstance(value, list):
+            numbers = all(type(item) in (int, float) for item in value)
+            if kind is list and numbers and all(item == item // 1 for item in value):
+                value = [int(item) for item in value]
+        elif kind is float and type(value) is int:
+            return float(value)
+        elif kind is int and type(value) is float and value.is_integer():
+            return int(value)
+        if type(value) is kind or (self.any_type and type(value) in (str, list)):
+            return self.write(value)
+        if kind is str:
+            raise ParameterError(
+                f'{self.name} is a text, and YAML reads this one as {_shown(value)}: quote it '
+                f'twice, such as -p {self.name}:=\'"text"\''
+            )
+        wanted = _KINDS.get(kind, self.constraints)
+        raise ParameterError(f'{self.name} is {_shown(value)}: give {wanted}, such as {default}')
 
     def find_problem(self, value: Any) -> str:
         """Return what is wrong with a value, or an empty string."""
@@ -124,17 +164,6 @@ def declarations_of(settings: type[Any]) -> dict[str, Declaration]:
     return found
 
 
-def declare(node: Any, settings: type[Any]) -> None:
-    """Declare the parameters of a class of settings on a node.
-
-    Raises:
-        rclpy.exceptions.InvalidParameterValueException: A value given at start is refused.
-        rclpy.exceptions.InvalidParameterTypeException: It is of another type.
-    """
-    for name, declaration in declarations_of(settings).items():
-        node.declare_parameter(name, declaration.default, declaration.descriptor())
-
-
 def read_settings(settings: type[S], node: Any) -> S:
     """Return the settings that the parameters of a node, declared on it, make."""
     values: dict[str, Any] = {}
@@ -145,6 +174,19 @@ def read_settings(settings: type[S], node: Any) -> S:
             declaration = _declaration(entry)
             values[entry.name] = declaration.read(node.get_parameter(declaration.name).value)
     return settings(**values)
+
+
+def _is_empty(value: Any) -> bool:
+    """Return whether a value is an empty list, or null, which rcl's YAML reads as a text."""
+    if isinstance(value, str):
+        return value.strip().lower() in ('', '~', 'null')
+    return value is None or value == []
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return repr(value)
 
 
 def _declaration(entry: Field[Any]) -> Declaration:

@@ -94,8 +94,14 @@ class Peer:
     def set_parameter(
         self, node: str, name: str, value: Any, timeout: float = 30.0
     ) -> SetParametersResult:
-        """Set a parameter of another node by :meth:`call`; the result says if it was taken."""
-        message = Parameter(name, value=value).to_parameter_msg()
+        """Set a parameter of another node by :meth:`call`; the result says if it was taken.
+
+        The value may be numpy's, and a list may have both integers and floats.
+
+        Raises:
+            TypeError: It is of no type that a parameter may have.
+        """
+        message = Parameter(name, value=_plain(value)).to_parameter_msg()
         request = SetParameters.Request(parameters=[message])
         return self.call(SetParameters, f'{node}/set_parameters', request, timeout).results[0]
 
@@ -118,3 +124,14 @@ class Peer:
                 except InvalidHandle:
                     # rclpy's wait fails where another thread destroys a subscription just then.
                     continue
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as rclpy takes it: Python's own types, and lists of one of them."""
+    value = value.tolist() if hasattr(value, 'tolist') else value
+    if not isinstance(value, (list, tuple)):
+        return value
+    items = [_plain(item) for item in value]
+    if {type(item) for item in items} == {int, float}:
+        return [float(item) for item in items]
+    return items

@@ -14,7 +14,11 @@ from typing import Any, Literal
 
 from rclpy.callback_groups import CallbackGroup
 from rclpy.duration import Duration
-from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
+from rclpy.event_handler import (
+    PublisherEventCallbacks,
+    SubscriptionEventCallbacks,
+    UnsupportedEventTypeError,
+)
 from rclpy.qos import (
     QoSDurabilityPolicy,
     QoSHistoryPolicy,
@@ -130,14 +134,65 @@ class QosWatch:
     ) -> Any:
         """Create a subscription; parameters that override the profile are written into it."""
         suspect = self._watch(topic, 'subscription', profile)
-        return self._node.create_subscription(
+        return self._subscribe(
+            SubscriptionEventCallbacks(incompatible_qos=suspect),
             message_type,
             topic,
             callback,
             profile,
             callback_group=callback_group,
-            event_callbacks=SubscriptionEventCallbacks(incompatible_qos=suspect),
+        )
+
+    def create_counting_subscription(
+        self,
+        message_type: Any,
+        topic: str,
+        callback: Callable[..., None],
+        profile: QoSProfile,
+        lose: Callable[[int], None],
+    ) -> tuple[Any, bool]:
+        """Create a subscription as :meth:`create_subscription`, and say what the middleware loses.
+
+        Args:
+            message_type: Of its messages.
+            topic: Its name.
+            callback: Takes a message, and rclpy's information on it.
+            profile: Parameters that override it are written into it.
+            lose: Called with the number of messages lost since its start.
+
+        Returns:
+            The subscription, and whether the middleware counts all that is lost: for a reliable
+            one it does not, and not every middleware does.
+        """
+        suspect = self._watch(topic, 'subscription', profile)
+        of_topic = message_type, topic, callback, profile
+        events = SubscriptionEventCallbacks(
+            incompatible_qos=suspect, message_lost=lambda event: lose(event.total_count)
+        )
+        try:
+            made = self._subscribe(events, *of_topic)
+        except UnsupportedEventTypeError:
+            plain = SubscriptionEventCallbacks(incompatible_qos=suspect)
+            return self._subscribe(plain, *of_topic), False
+        return made, profile.reliability == QoSReliabilityPolicy.BEST_EFFORT
+
+    def _subscribe(
+        self,
+        events: SubscriptionEventCallbacks,
+        message_type: Any,
+        topic: str,
+        callback: Callable[..., None],
+        profile: QoSProfile,
+        **options: Any,
+    ) -> Any:
+        return self._node.create_subscription(
+            message_type,
+            topic,
+            callback,
+            profile,
+            event_callbacks=events,
             qos_overriding_options=QoSOverridingOptions(_POLICIES),
+            **options,
         )
 
     def expect_images(self, topic: str, compressed: bool) -> None:

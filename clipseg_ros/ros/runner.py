@@ -10,15 +10,13 @@ from textwrap import shorten
 from typing import Any
 
 import rclpy
-from rclpy.exceptions import (
-    InvalidParameterException,
-    InvalidParameterTypeException,
-    InvalidParameterValueException,
-)
+from rclpy.exceptions import InvalidParameterException, InvalidParameterValueException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 
-from clipseg_ros.errors import InterfacesError, SourceError
+from clipseg_ros.errors import InterfacesError, ParameterError, SourceError
+from clipseg_ros.ros.command_line import explain_unread, find_eaten
 from clipseg_ros.ros.log import ThrottledLog
+from clipseg_ros.ros.start import take_signals_as_usual
 
 # rclpy's signal handler can wake the executor before the context is shut down; the executor then
 # waits again, for ever if nothing else happens.
@@ -47,15 +45,17 @@ def interrupt_once() -> Callable[[], None]:
     return end
 
 
-def spin(executor: Any, logger: Any) -> None:
+def spin(executor: Any, logger: Any, is_over: Callable[[], bool] = lambda: False) -> None:
     """Run callbacks until a signal shuts the context down, and return soon after.
+
+    ``is_over`` is asked between callbacks, and ends it too.
 
     An exception of a callback is logged and ends nothing: any peer may send what rclpy itself fails
     at, such as a parameter of a type that there is not. A service that fails does not answer. Other
     exceptions, of the middleware, end the process.
     """
     log = ThrottledLog(logger)
-    while rclpy.ok():
+    while rclpy.ok() and not is_over():
         try:
             executor.spin_once(timeout_sec=_LONGEST_WAIT)
         except (KeyboardInterrupt, ExternalShutdownException):
@@ -88,36 +88,50 @@ def run_nodes(make_nodes: Callable[[], Sequence[Any]], args: list[str] | None = 
     is ignored after it.
 
     Args:
-        make_nodes: Makes the nodes; their ``close()`` is called at the end.
+        make_nodes: Makes the nodes; their ``close()`` is called at the end. One whose ``gave_up``
+            is true ends all of them.
         args: Command line; that of the process where None.
 
     Returns:
-        Exit status: 0 after a signal, 1 where a node could not be made.
+        Exit status: 0 after a signal, 1 where a node could not be made or gave up.
     """
+    take_signals_as_usual()
     end = interrupt_once()
+    command_line = sys.argv if args is None else args
+    eaten = find_eaten(command_line)
+    if eaten:
+        print(f'cannot start: {eaten}', file=sys.stderr)
+        return 1
     try:
         rclpy.init(args=args)
     except RuntimeError as error:
         # The command line cannot be parsed, or a parameters file is missing or no YAML.
-        print(f'cannot start: {error}', file=sys.stderr)
+        print(f'cannot start: {explain_unread(command_line) or error}', file=sys.stderr)
         return 1
     try:
         try:
             nodes = make_nodes()
         except (
             InvalidParameterException,
-            InvalidParameterTypeException,
             InvalidParameterValueException,
             InterfacesError,
+            ParameterError,
             SourceError,
         ) as error:
             print(f'cannot start: {error}', file=sys.stderr)
             return 1
+        except KeyboardInterrupt:
+            print('interrupted while starting', file=sys.stderr)
+            return 0
+
+        def gave_up() -> bool:
+            return any(getattr(node, 'gave_up', False) for node in nodes)
+
         executor = SingleThreadedExecutor()
         for node in nodes:
             executor.add_node(node)
         try:
-            spin(executor, nodes[0].get_logger())
+            spin(executor, nodes[0].get_logger(), gave_up)
         finally:
             end()
             for node in nodes:
@@ -125,7 +139,7 @@ def run_nodes(make_nodes: Callable[[], Sequence[Any]], args: list[str] | None = 
             executor.shutdown()
             for node in nodes:
                 node.destroy_node()
-        return 0
+        return 1 if gave_up() else 0
     finally:
         rclpy.try_shutdown()
         # Python removes its own handlers before it has ended.

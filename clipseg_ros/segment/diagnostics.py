@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -12,7 +12,11 @@ from std_msgs.msg import Header
 
 from clipseg_model.errors import ClipsegError
 from clipseg_ros.errors import ImageConversionError
+from clipseg_ros.prompts.set import ActivePrompt, reported
 from clipseg_ros.ros.log import ThrottledLog
+
+# Seconds after which an image is no longer the present one, where no watchdog says otherwise.
+_FRESH = 5.0
 
 
 class Level(IntEnum):
@@ -41,7 +45,9 @@ class Situation:
         state: Lifecycle state.
         failure: Why configuring or activating failed last.
         enabled: Whether ~/enable is on.
-        prompts: Names of the enabled prompts.
+        prompts: Names of the enabled prompts that are not negative.
+        negative: Number of the enabled prompts that are.
+        disabled: Number of the prompts that are not enabled.
         image_topic: Resolved name.
         camera_count: Publishers on it.
         outputs: Outputs that somebody subscribes to.
@@ -50,7 +56,9 @@ class Situation:
         watchdog: Seconds after which idle or busy is a fault; 0 is never.
         rate: Frames a second.
         frame_fault: What was wrong with the newest frame.
+        loss: How many images do not arrive, and why; empty while few or none are lost.
         mismatches: Peers whose QoS does not fit.
+        namesakes: Other nodes of the same name.
         depth_fault: Why there are no points though somebody subscribes to them.
         memory_warning: Why memory is short.
     """
@@ -60,6 +68,8 @@ class Situation:
     failure: str = ''
     enabled: bool = True
     prompts: tuple[str, ...] = ()
+    negative: int = 0
+    disabled: int = 0
     image_topic: str = ''
     camera_count: int = 0
     outputs: tuple[str, ...] = ()
@@ -68,9 +78,21 @@ class Situation:
     watchdog: float = 0.0
     rate: float = 0.0
     frame_fault: str = ''
+    loss: str = ''
     mismatches: tuple[str, ...] = ()
+    namesakes: int = 0
     depth_fault: str = ''
     memory_warning: str = ''
+
+    @classmethod
+    def at_rest(
+        cls, node: str, state: str, failure: str, enabled: bool, prompts: Sequence[ActivePrompt]
+    ) -> Situation:
+        """Return the situation of a node, given all its prompts, without any of its images."""
+        on = [entry for entry in prompts if entry.enabled]
+        names = tuple(entry.name for entry in reported(on))
+        negative, disabled = len(on) - len(names), len(prompts) - len(on)
+        return cls(node, state, failure, enabled, names, negative, disabled)
 
 
 def find_rest(now: Situation) -> Verdict | None:
@@ -85,23 +107,33 @@ def find_rest(now: Situation) -> Verdict | None:
     if not now.enabled:
         return Verdict(Level.OK, f'disabled: call {now.node}/enable with true')
     if not now.prompts:
-        return Verdict(Level.WARN, no_prompt(now.node))
+        return Verdict(Level.WARN, no_prompt(now.node, now.negative, now.disabled))
     return None
 
 
 def judge(now: Situation) -> Verdict:
     """Return how the node is; of several reasons for silence, the one to mend first."""
+    verdict = _judge_alone(now)
+    if not now.namesakes:
+        return verdict
+    # Whatever else it is: nobody can tell which of the nodes says so.
+    told = '' if verdict.level == Level.OK else f'{verdict.message}. Besides, '
+    return Verdict(max(verdict.level, Level.WARN), f'{told}{namesake(now.node)}')
+
+
+def _judge_alone(now: Situation) -> Verdict:
     rest = find_rest(now)
     if rest is not None:
         return rest
     if now.watchdog and now.busy > now.watchdog:
         return Verdict(Level.ERROR, f'the model has been busy on one image for {now.busy:.0f} s')
-    if now.frame_fault:
-        return Verdict(Level.ERROR, now.frame_fault)
     if now.watchdog and now.idle > now.watchdog:
         return Verdict(Level.ERROR, no_images(now))
+    # Of images that come now: the fault of the last one says nothing once they have stopped.
+    if now.frame_fault and now.idle <= (now.watchdog or _FRESH):
+        return Verdict(Level.ERROR, now.frame_fault)
     depth_fault = now.depth_fault and f'3D: {now.depth_fault}'
-    for warning in (*now.mismatches, depth_fault, now.memory_warning):
+    for warning in (now.loss, *now.mismatches, depth_fault, now.memory_warning):
         if warning:
             return Verdict(Level.WARN, warning)
     if not now.outputs:
@@ -109,9 +141,26 @@ def judge(now: Situation) -> Verdict:
     return Verdict(Level.OK, f'{", ".join(now.prompts)[:200]} at {now.rate:.1f} frames a second')
 
 
-def no_prompt(node: str) -> str:
-    """Return the sentence for a node without prompts."""
-    return f'no prompt set: publish a string on {node}/prompt'
+def no_prompt(node: str, negative: int = 0, disabled: int = 0) -> str:
+    """Return the sentence for a node without a prompt that is enabled and not negative."""
+    remedy = f'publish a string on {node}/prompt'
+    if negative:
+        what = f'{negative} negative prompt(s) only, which compete with others and find nothing'
+        return f'nothing to look for: {what}: add another prompt ({remedy}, "the mug; !the vase")'
+    if disabled:
+        return (
+            f'nothing to look for: all {disabled} prompt(s) are disabled: enable one, or {remedy}'
+        )
+    return f'no prompt set: {remedy}'
+
+
+def namesake(node: str) -> str:
+    """Return the sentence for a node whose name others have too."""
+    return (
+        f'another node is called {node} too, and publishes on the same topics: what both say is '
+        'mixed. End one of them, or start it under another name (--ros-args -r '
+        '__node:=other, or -r __ns:=/other). One that was killed counts for some 20 s'
+    )
 
 
 def no_images(now: Situation) -> str:
@@ -124,6 +173,8 @@ def no_images(now: Situation) -> str:
             f'nobody publishes on {now.image_topic}: start the camera, or remap the topic '
             '(--ros-args -r image:=/its/topic)'
         )
+    if now.loss:
+        return now.loss
     return (
         f'no image on {now.image_topic} for {now.idle:.0f} s, though it has '
         f'{now.camera_count} publisher(s): is the camera running? Large images between processes '

@@ -32,12 +32,13 @@ from clipseg_ros.prompts.server import PromptServer
 from clipseg_ros.prompts.set import reported
 from clipseg_ros.prompts.topics import PromptTopics
 from clipseg_ros.ros.callback_groups import forget_dead_entities
+from clipseg_ros.ros.given import GivenParameters, declare
 from clipseg_ros.ros.interfaces import MISSING, load_interfaces
 from clipseg_ros.ros.log import ThrottledLog
-from clipseg_ros.ros.parameters import declare, find_problem, read_settings
+from clipseg_ros.ros.parameters import find_problem, read_settings
 from clipseg_ros.ros.timing import create_steady_timer
 from clipseg_ros.ros.tuning import release_freed_memory
-from clipseg_ros.segment.diagnostics import Situation, find_rest, no_prompt
+from clipseg_ros.segment.diagnostics import Situation, find_rest
 from clipseg_ros.segment.loading import NodeSegmenter, check_representable, load_segmenter
 from clipseg_ros.segment.parameters import DECLARATIONS, Settings
 from clipseg_ros.segment.report import NodeReport, NodeState
@@ -47,7 +48,7 @@ _SUCCESS = TransitionCallbackReturn.SUCCESS
 _FAILURE = TransitionCallbackReturn.FAILURE
 
 
-class SegmentNode(LifecycleNode):
+class SegmentNode(GivenParameters, LifecycleNode):
     """The node ``clipseg``.
 
     Args:
@@ -56,8 +57,11 @@ class SegmentNode(LifecycleNode):
         options: Those of :class:`rclpy.node.Node`.
 
     Raises:
+        ParameterError: A parameter given at start is of another type.
         rclpy.exceptions.InvalidParameterValueException: A parameter given at start is refused.
     """
+
+    declarations = DECLARATIONS
 
     def __init__(
         self,
@@ -72,6 +76,8 @@ class SegmentNode(LifecycleNode):
         self._state = 'unconfigured'
         self._enabled = True
         self._failure = ''
+        self.gave_up = False
+        """Whether something failed that the process shall not outlive."""
         self._notices: set[str] = set()
         self._log = ThrottledLog(self.get_logger())
         self._interfaces = load_interfaces()
@@ -140,21 +146,21 @@ class SegmentNode(LifecycleNode):
         """Stop segmenting; the model stays loaded."""
         self._stop()
         super().on_deactivate(state)
-        self._state = 'inactive'
+        self._state, self._failure = 'inactive', ''
         self.get_logger().info('inactive')
         return _SUCCESS
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Free the model's memory and remove the topics."""
         self._release()
-        self._state = 'unconfigured'
+        self._state, self._failure = 'unconfigured', ''
         self.get_logger().info('cleaned up, memory freed')
         return _SUCCESS
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         """End everything, from any state."""
         self.close()
-        self._state = 'finalized'
+        self._state, self._failure = 'finalized', ''
         return _SUCCESS
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -181,6 +187,10 @@ class SegmentNode(LifecycleNode):
             return _SUCCESS
         # Here, not above: while an error is handled, its traceback keeps the model in memory.
         undo()
+        if self._settings.exit_on_failure:
+            self.gave_up = True
+            self.get_logger().error(f'{step} failed: {self._failure}. exit_on_failure: ending')
+            return _FAILURE
         self.get_logger().error(
             f'{step} failed: {self._failure}. The node lives on; mend it and call '
             f'`ros2 lifecycle set {self.full_name} {step}`, or restart it'
@@ -227,8 +237,13 @@ class SegmentNode(LifecycleNode):
             f'active: {stream.segmenter.card.name} on {stream.segmenter.device}, images from '
             f'{stream.topic}'
         )
-        if not self._prompt_server.prompts.reported:
-            self.get_logger().warning(no_prompt(self.full_name))
+        rest = find_rest(
+            Situation.at_rest(
+                self.full_name, 'active', '', True, self._prompt_server.prompts.active
+            )
+        )
+        if rest is not None:
+            self.get_logger().warning(rest.message)
 
     def _stop(self) -> None:
         if self._stream is not None and not self._stream.stop():
@@ -284,7 +299,10 @@ class SegmentNode(LifecycleNode):
         names = {parameter.name: parameter for parameter in parameters}
         if self._stream is not None:
             self._stream.set_parameters(self._settings)
-        if names.keys() & {'reuse_below', 'reuse_frames'}:
+        elif any(_takes_effect_late(name) for name in names) and self._settings != before:
+            # It may have been the reason: the next attempt to configure tells.
+            self._failure = ''
+        if _reuse_of(self._settings) != _reuse_of(before):
             self._tell_reuse()
         if 'prompt' in names:
             self._prompt_server.follow(names['prompt'])
@@ -314,12 +332,13 @@ class SegmentNode(LifecycleNode):
         outputs.publish_label_info(reported(active), self.threshold(), header)
 
     def _on_enable(self, request: Any, response: Any) -> Any:
-        self._enabled = request.data
+        before, self._enabled = self._enabled, request.data
         if self._stream is not None:
             self._stream.enabled = self._enabled
         response.success = True
         response.message = 'enabled' if self._enabled else 'disabled: no image is segmented'
-        self.get_logger().info(response.message)
+        if self._enabled != before:
+            self.get_logger().info(response.message)
         return response
 
     # What its servers and its report ask it.
@@ -329,17 +348,16 @@ class SegmentNode(LifecycleNode):
             self._state,
             self._failure,
             self._enabled,
-            self._prompt_server.prompts.reported,
+            self._prompt_server.prompts.active,
             self._settings,
             self._stream,
         )
 
     def _look_for_masks(self) -> MaskSource:
         stream, prompts = self._stream, self._prompt_server.prompts.reported
-        names = tuple(entry.name for entry in prompts)
-        rest = find_rest(
-            Situation(self.full_name, self._state, self._failure, self._enabled, names)
-        )
+        state = self._state, self._failure, self._enabled
+        active = self._prompt_server.prompts.active
+        rest = find_rest(Situation.at_rest(self.full_name, *state, active))
         said = rest.message if rest is not None else ''
         if stream is None:
             return MaskSource(said, '', prompts, None, None)
@@ -355,3 +373,11 @@ class SegmentNode(LifecycleNode):
     def _segment_again(self) -> None:
         if self._stream is not None:
             self._stream.segment_again()
+
+
+def _takes_effect_late(name: str) -> bool:
+    return name in DECLARATIONS and DECLARATIONS[name].when == 'configure'
+
+
+def _reuse_of(settings: Settings) -> tuple[float, int]:
+    return settings.reuse_below, settings.reuse_frames

@@ -46,7 +46,8 @@ class MemoryRelief:
         report: Logs one line on what was done.
 
     Attributes:
-        at_once: Most prompts that are decoded at once; None where there is no limit.
+        at_once: Most prompts that were decoded at once in the last frame; None where there was no
+            limit.
     """
 
     def __init__(
@@ -62,7 +63,7 @@ class MemoryRelief:
 
     def warning(self) -> str:
         """Return a warning while memory is short, else an empty string."""
-        if self.at_once is None:
+        if self.at_once is None or self._is_over():
             return ''
         return (
             f'memory on {self.segmenter.device} is short: prompts are decoded {self.at_once} at a '
@@ -92,7 +93,7 @@ class MemoryRelief:
             DeviceMemoryError: Memory ran out the second time too.
             ClipsegError: As :meth:`Segmenter.segment`.
         """
-        if self.at_once is not None and time.monotonic() - self._last_trouble > PATIENCE:
+        if self._is_over():
             self.at_once = None
         answer, problem = self._attempt(image, prompts, threshold, settings)
         if answer is not None:
@@ -106,6 +107,9 @@ class MemoryRelief:
         if answer is None:
             raise DeviceMemoryError(problem)
         return answer
+
+    def _is_over(self) -> bool:
+        return time.monotonic() - self._last_trouble > PATIENCE
 
     def _attempt(
         self,

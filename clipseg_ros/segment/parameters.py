@@ -18,7 +18,7 @@ from clipseg_model.video.still import MAX_REUSES
 from clipseg_ros.depth.parameters import DepthSettings
 from clipseg_ros.errors import ParameterError
 from clipseg_ros.images.backend import BACKENDS, BUILTIN
-from clipseg_ros.prompts.text import Texts, check_texts
+from clipseg_ros.prompts.text import Texts, check_texts, survive_yaml_texts
 from clipseg_ros.ros.parameters import declarations_of, group, parameter
 from clipseg_ros.segment.region import WHOLE, Roi, read_roi
 
@@ -151,7 +151,9 @@ class Settings:
         'out) or a list. Follows ~/prompt and the services.',
         constraints='At most 254 prompts of at most 1000 characters; empty stops.',
         any_type=True,
+        link='prompts.md#prompts-in-parameters',
         read=check_texts,
+        write=survive_yaml_texts,
     )
     threshold: float | None = parameter(
         -1.0,
@@ -278,6 +280,11 @@ class Settings:
     depth: DepthSettings = group(DepthSettings)
     autostart: bool = parameter(
         True, 'Whether the node configures and activates itself when it starts.', when='start'
+    )
+    exit_on_failure: bool = parameter(
+        False,
+        'Whether the process ends, with status 1, where configuring or activating fails: for '
+        'supervisors that start it again.',
     )
 
     @cached_property

@@ -10,19 +10,31 @@ from typing import Any
 
 import torch
 from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.utilities import get_rmw_implementation_identifier
 
-from clipseg_ros.prompts.set import ActivePrompt
+from clipseg_ros.prompts.set import ActivePrompt, reported
 from clipseg_ros.ros.qos import QosWatch, report_output
+from clipseg_ros.ros.share import share_path
 from clipseg_ros.ros.timing import create_steady_timer
-from clipseg_ros.segment.diagnostics import Situation, diagnostic_array, judge, no_images
+from clipseg_ros.segment.diagnostics import (
+    Situation,
+    diagnostic_array,
+    judge,
+    namesake,
+    no_images,
+)
 from clipseg_ros.segment.frame_worker import WorkerStatistics
+from clipseg_ros.segment.loss import explain_loss
 from clipseg_ros.segment.parameters import Settings
 from clipseg_ros.segment.stream import CameraStream
 
 
 @dataclass(frozen=True)
 class NodeState:
-    """The node at a moment; see :class:`~clipseg_ros.segment.diagnostics.Situation`."""
+    """The node at a moment; see :class:`~clipseg_ros.segment.diagnostics.Situation`.
+
+    ``prompts`` are all, the negative and the disabled ones included.
+    """
 
     state: str
     failure: str
@@ -37,7 +49,9 @@ class NodeReport:
 
     def __init__(self, node: Any, look: Callable[[], NodeState]) -> None:
         self._node, self._look = node, look
-        self._silent = False
+        self._silent = self._told_silence = False
+        self._namesakes = 0
+        self._lossy = False
         # Of its own: that of the stream exists while the node is configured.
         self._watch = QosWatch(node)
         self._publisher = self._watch.create_publisher(
@@ -53,6 +67,8 @@ class NodeReport:
         counts = None if worker is None else worker.statistics()
         situation = self._situation(now, mismatches, counts)
         self._tell_silence(situation, mismatches)
+        self._tell_namesakes(situation)
+        self._tell_loss(situation)
         self._publisher.publish(
             diagnostic_array(
                 f'{node.full_name.lstrip("/")}: segmentation',
@@ -70,23 +86,44 @@ class NodeReport:
         if silent == self._silent:
             return
         self._silent = silent
-        reason = no_images(situation)
-        if silent and reason not in mismatches:
-            self._node.get_logger().warning(reason)
-        elif waiting and not silent:
+        if silent:
+            reason = no_images(situation)
+            # What is told of already: peers that do not fit, images that are lost.
+            self._told_silence = reason not in (*mismatches, situation.loss)
+            if self._told_silence:
+                self._node.get_logger().warning(reason)
+        elif waiting and self._told_silence:
             self._node.get_logger().info(f'images arrive on {situation.image_topic}')
+
+    def _count_namesakes(self) -> int:
+        own = self._node.get_name(), self._node.get_namespace()
+        return max(0, self._node.get_node_names_and_namespaces().count(own) - 1)
+
+    def _tell_namesakes(self, situation: Situation) -> None:
+        """Log that another node has the name of this one, once for each that comes."""
+        if situation.namesakes > self._namesakes:
+            self._node.get_logger().warning(namesake(situation.node))
+        self._namesakes = situation.namesakes
+
+    def _tell_loss(self, situation: Situation) -> None:
+        """Log when images begin to be lost, and when they are no longer."""
+        lossy = bool(situation.loss)
+        if lossy and not self._lossy:
+            self._node.get_logger().warning(situation.loss)
+        elif self._lossy and not lossy:
+            self._node.get_logger().info('no images are lost on their way any more')
+        self._lossy = lossy
 
     def _situation(
         self, now: NodeState, mismatches: Sequence[str], counts: WorkerStatistics | None
     ) -> Situation:
-        situation = Situation(
-            node=self._node.full_name,
-            state=now.state,
-            failure=now.failure,
-            enabled=now.enabled,
-            prompts=tuple(entry.name for entry in now.prompts),
+        situation = replace(
+            Situation.at_rest(
+                self._node.full_name, now.state, now.failure, now.enabled, now.prompts
+            ),
             watchdog=now.settings.watchdog,
             mismatches=tuple(mismatches),
+            namesakes=self._count_namesakes(),
         )
         stream = now.stream
         if stream is None:
@@ -96,6 +133,7 @@ class NodeReport:
             image_topic=stream.topic,
             camera_count=self._node.count_publishers(stream.topic),
             outputs=tuple(stream.outputs.wanted()),
+            loss=_loss(stream),
             frame_fault=stream.faults.newest,
             depth_fault=stream.depth.fault(),
             memory_warning=stream.pipeline.memory.warning(),
@@ -112,12 +150,13 @@ def _values(now: NodeState, counts: WorkerStatistics | None) -> dict[str, str]:
         'state': now.state,
         'model': '' if stream is None else stream.segmenter.card.name,
         'device': '' if stream is None else str(stream.segmenter.device),
-        'prompts': str(len(now.prompts)),
+        'prompts': str(sum(entry.enabled for entry in reported(now.prompts))),
         'memory_mb': f'{_resident() / 1e6:.0f}',
     }
     if stream is None:
         return values
     segmenter, pipeline = stream.segmenter, stream.pipeline
+    memory = pipeline.memory
     if segmenter.device.type == 'cuda':
         reserved = torch.cuda.memory_reserved(segmenter.device)
         values['gpu_memory_mb'] = f'{reserved / 1e6:.0f}'
@@ -132,14 +171,24 @@ def _values(now: NodeState, counts: WorkerStatistics | None) -> dict[str, str]:
             'processed': str(counts.processed),
             'dropped': str(counts.dropped),
             'lost': str(stream.lost.count),
+            'lost_on_way': str(stream.losses.total),
             'failed': str(counts.failed),
-            'prompts_at_once': str(pipeline.memory.at_once or 'all'),
+            'prompts_at_once': str((memory.warning() and memory.at_once) or 'all'),
             'last_error': stream.faults.newest,
         }
         if now.settings.reuse_below:
             still = segmenter.still
             values |= {'reused': str(still.reused), 'reused_share': f'{still.share:.2f}'}
     return values | stream.depth.values()
+
+
+def _loss(stream: CameraStream) -> str:
+    """Return how many images are lost of late and the remedy; empty while none are."""
+    share = stream.losses.share()
+    if share is None:
+        return ''
+    middleware, profile = get_rmw_implementation_identifier(), share_path('config', 'fastdds.xml')
+    return explain_loss(share, stream.topic, middleware, str(profile), stream.counts_losses)
 
 
 def _resident() -> int:

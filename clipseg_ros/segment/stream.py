@@ -22,6 +22,7 @@ from clipseg_ros.segment.arrivals import LostImages, NewestImage
 from clipseg_ros.segment.diagnostics import FrameFaults
 from clipseg_ros.segment.frame_worker import FrameWorker
 from clipseg_ros.segment.loading import NodeSegmenter
+from clipseg_ros.segment.loss import LossWatch
 from clipseg_ros.segment.memory_relief import MemoryRelief, stream_on_gpu
 from clipseg_ros.segment.parameters import Settings
 from clipseg_ros.segment.pipeline import FrameRequest, SegmentationPipeline, StartedFrame
@@ -43,7 +44,9 @@ class CameraStream:
         pipeline: What the threads of the worker run.
         worker: The threads; None while the node is inactive.
         newest: The newest image and the newest result.
-        lost: Counts images that did not arrive.
+        lost: Counts images that did not arrive, or were overwritten before this node took them.
+        losses: Judges those that did not arrive.
+        counts_losses: Whether the middleware counts these; else those of ``lost`` are taken.
         faults: What was wrong with the newest frame.
         topic: Resolved name of the image topic.
         enabled: Whether images are segmented; may be set at any time.
@@ -67,6 +70,7 @@ class CameraStream:
         self.enabled = True
         self.worker: FrameWorker[Any, StartedFrame, FrameResult] | None = None
         self.newest, self.lost = NewestImage(backend.to_rgb), LostImages()
+        self.losses = LossWatch()
         self.faults, self.watch = FrameFaults(log), QosWatch(node)
         compressed = settings.image_transport == 'compressed'
         self.topic = node.resolve_topic_name('image') + ('/compressed' if compressed else '')
@@ -80,8 +84,8 @@ class CameraStream:
             memory = MemoryRelief(segmenter, stream_on_gpu(segmenter), report)
             self.pipeline = SegmentationPipeline(memory, self.outputs, node.get_clock())
             message_type = CompressedImage if compressed else Image
-            self._subscription = self.watch.create_subscription(
-                message_type, self.topic, self._on_image, sensor_input()
+            self._subscription, self.counts_losses = self.watch.create_counting_subscription(
+                message_type, self.topic, self._on_image, sensor_input(), self.losses.lose
             )
             created.callback(node.destroy_subscription, self._subscription)
             self.watch.expect_images(self.topic, compressed)
@@ -100,6 +104,7 @@ class CameraStream:
         worker.start(setup=lambda: self.segmenter.warm_up(prompts=prompts))
         self.faults.clear()
         self.lost.start()
+        self.losses.start()
         self.worker = worker
         self.depth.start()
 
@@ -117,6 +122,9 @@ class CameraStream:
     def set_parameters(self, settings: Settings) -> None:
         """Follow the parameters."""
         before, self.settings = self.settings, settings
+        if settings != before:
+            # It may have been the cause: the next image tells.
+            self.faults.clear()
         if self.worker is not None:
             self.worker.max_rate = settings.max_rate
         # Not in any case: subscribing declares parameters (of its QoS), and comes here again.
@@ -134,6 +142,9 @@ class CameraStream:
     def _on_image(self, message: Any, info: Mapping[str, Any]) -> None:
         self.newest.put(message)
         self.lost.see(info, self._subscription.get_publisher_count())
+        self.losses.arrive()
+        if not self.counts_losses:
+            self.losses.lose(self.lost.count)
         worker = self.worker
         if worker is not None and self.enabled:
             worker.put(message)
@@ -151,6 +162,7 @@ class CameraStream:
         prompts = self._prompts.enabled
         if not reported(prompts) or not (self._masks.asked or self.outputs.wanted()):
             self.newest.skip(message)
+            self.faults.clear()
             return None
         self.depth.expect(message)
         request = FrameRequest.of(message, self._to_rgb(message), prompts, self.settings)

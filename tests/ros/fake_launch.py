@@ -50,6 +50,11 @@ class SetEnvironmentVariable:
 
 
 @dataclass
+class LogInfo:
+    msg: str
+
+
+@dataclass
 class PythonLaunchDescriptionSource:
     location: str
 
@@ -73,12 +78,12 @@ class LaunchDescription:
 @dataclass
 class ParameterValue:
     value: LaunchConfiguration
-    value_type: type
+    value_type: type | None = None
 
     def __post_init__(self) -> None:
         # Launch converts what it substitutes, and nothing else: a text is no bool.
         if not isinstance(self.value, LaunchConfiguration):
-            raise TypeError(f'{self.value!r} is not converted to {self.value_type.__name__}')
+            raise TypeError(f'{self.value!r} is not converted to {self.value_type}')
 
     def perform(self, context: LaunchContext) -> Any:
         text = self.value.perform(context)
@@ -96,6 +101,8 @@ class Node:
     arguments: list[Any] = field(default_factory=list)
     output: str = 'log'
     emulate_tty: bool = False
+    respawn: bool = False
+    respawn_delay: float | None = None
     condition: IfCondition | None = None
 
 
@@ -105,6 +112,7 @@ _MODULES: dict[str, tuple[type, ...]] = {
     'launch.actions': (
         DeclareLaunchArgument,
         IncludeLaunchDescription,
+        LogInfo,
         OpaqueFunction,
         SetEnvironmentVariable,
     ),
@@ -141,6 +149,7 @@ class Launched:
         nodes: The nodes that it starts.
         environment: Variables that it sets.
         includes: Launch files that it includes, with the names of the arguments it passes.
+        lines: What it logs.
     """
 
     arguments: dict[str, DeclareLaunchArgument]
@@ -148,6 +157,7 @@ class Launched:
     nodes: list[Node]
     environment: dict[str, str]
     includes: dict[str, dict[str, str]]
+    lines: list[str] = field(default_factory=list)
 
 
 def _evaluated(parameters: dict[str, Any], context: LaunchContext) -> dict[str, Any]:
@@ -174,6 +184,8 @@ def run(path: Path, given: dict[str, str]) -> Launched:
                 case DeclareLaunchArgument(name, default, _):
                     launched.arguments[name] = entity
                     context.launch_configurations.setdefault(name, default)
+                case LogInfo(text):
+                    launched.lines.append(text)
                 case SetEnvironmentVariable(name, value):
                     launched.environment[name] = value
                 case OpaqueFunction(function):

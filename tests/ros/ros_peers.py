@@ -24,6 +24,7 @@ from clipseg_model.modeling.bundled.small_clip import SmallClip
 from clipseg_model.modeling.clipseg import CLIPSeg
 from clipseg_model.weights.checkpoints import save_checkpoint
 from clipseg_ros.images.conversion import array_to_image
+from clipseg_ros.prompts.text import survive_yaml
 from clipseg_ros.ros.child_process import ChildProcess
 from clipseg_ros.ros.peer import Peer as PlainPeer
 
@@ -154,6 +155,36 @@ class NodeProcess(ChildProcess):
         faults = [line for line in self.lines if CALLBACK_FAULT in line and not self.may_fail]
         assert not faults, faults
         return status
+
+
+def told_of_prompts(
+    node: NodeProcess, peer: PlainPeer, name: str, text: str, expected: str, since: int
+) -> str:
+    """Waits until a node has taken a text of prompts that was sent to it.
+
+    Args:
+        node: Its process.
+        peer: Any.
+        name: Of the node.
+        text: What was sent. The node says nothing where it changes nothing: then its parameter is
+            looked at, after a while.
+        expected: What is in the line of its log.
+        since: Number of lines of the log before.
+
+    Returns:
+        That line; empty where nothing has changed.
+    """
+    earliest = time.monotonic() + 1.0
+
+    def taken() -> tuple[str, ...]:
+        lines = [line for line in node.lines[since:] if expected in line]
+        if lines:
+            return (lines[0],)
+        late = time.monotonic() > earliest
+        return ('',) if late and peer.get_parameter(name, 'prompt') == survive_yaml(text) else ()
+
+    line: str = wait_until(taken, 40.0, f'{expected!r}\n{node.tail()}')[0]
+    return line
 
 
 @contextmanager

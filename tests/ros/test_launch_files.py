@@ -32,6 +32,11 @@ def launch_folder(repository: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return repository / 'launch'
 
 
+@pytest.fixture
+def with_rviz(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr('ament_index_python.packages.get_package_prefix', lambda name: '/opt')
+
+
 def overrides_of(node: Node) -> dict[str, Any]:
     """The parameters that a node is given beside its file."""
     (overrides,) = [entry for entry in node.parameters if isinstance(entry, dict)]
@@ -64,6 +69,7 @@ def test_the_arguments_are_navs_and_our_own(launch_folder: Path, file: str) -> N
     assert all(argument.description.endswith('.') for argument in launched.arguments.values())
 
 
+@pytest.mark.usefixtures('with_rviz')
 @pytest.mark.parametrize('file', FILES)
 def test_files_that_are_named_exist(launch_folder: Path, file: str) -> None:
     launched = fake_launch.run(launch_folder / file, {'rviz': 'true'})
@@ -193,11 +199,94 @@ def test_the_demo_s_camera_and_node_meet(launch_folder: Path) -> None:
     assert camera == dict(segment.remappings) == given
 
 
+@pytest.mark.usefixtures('with_rviz')
 def test_rviz_starts_only_when_asked_for(launch_folder: Path) -> None:
     path = launch_folder / 'demo.launch.py'
     assert [node.executable for node in fake_launch.run(path, {}).nodes] == ['camera']
     executables = [node.executable for node in fake_launch.run(path, {'rviz': 'true'}).nodes]
     assert executables == ['camera', 'rviz2']
+
+
+@pytest.mark.parametrize(
+    ('given', 'words'),
+    [
+        ({'rviz': 'true'}, 'rviz2'),
+        ({'params_file': '/no/such.yaml'}, 'params_file:=/no/such.yaml'),
+        ({'camera_params_file': '/no/such.yaml'}, 'camera_params_file:=/no/such.yaml'),
+    ],
+)
+def test_nothing_is_started_where_something_is_missing(
+    launch_folder: Path, monkeypatch: pytest.MonkeyPatch, given: dict[str, str], words: str
+) -> None:
+    """What runs already would be left behind."""
+    started: list[Any] = []
+    monkeypatch.setattr(Node, '__post_init__', lambda node: started.append(node), raising=False)
+    with pytest.raises(FileNotFoundError, match=words):
+        fake_launch.run(launch_folder / 'demo.launch.py', given)
+    assert [node.executable for node in started] in ([], ['rviz2']), 'described, not started'
+
+
+@pytest.mark.parametrize('file', FILES)
+def test_every_parameter_is_an_argument(launch_folder: Path, file: str) -> None:
+    values = {
+        'threshold': ('1', 1),
+        'max_rate': ('5', 5),
+        'depth_slop': ('0.02', 0.02),
+        'distortion': ('rectified', 'rectified'),
+        'image_transport': ('compressed', 'compressed'),
+        'roi': ('[0, 0, 8, 8]', [0, 0, 8, 8]),
+        'overlay_legend': ('false', False),
+        'overlay_colors': ('mug=#ff8800', 'mug=#ff8800'),
+        'exit_on_failure': ('true', True),
+        'exports': ('7', '7'),
+        'use_depth': ('false', False),
+    }
+    launched = fake_launch.run(launch_folder / file, {n: text for n, (text, _) in values.items()})
+    assert launched.lines == []
+    assert set(launched.arguments) >= set(segment_parameters.DECLARATIONS) | {'use_depth'}
+    for location, passed in launched.includes.items():
+        launched = fake_launch.run(Path(location), {**launched.values, **passed})
+        assert launched.lines == [], 'the arguments of a file around it are not misspelt'
+    [node] = [node for node in launched.nodes if node.executable.startswith('segment')]
+    found = overrides_of(node)
+    for name, (_, value) in values.items():
+        assert found[{'use_depth': 'depth'}.get(name, name)] == value, name
+    assert set(found) <= DECLARED['segment']
+    for entry in segment_parameters.DECLARATIONS.values():
+        if entry.name in found and not entry.any_type:
+            assert entry.find_problem(entry.typed(found[entry.name])) in ('', *PROBLEMS)
+
+
+# What the values above may be refused for; they are taken as what they are.
+PROBLEMS = ("threshold: 1 is neither between 0 and 1 (both exclusive) nor -1 (the model's own)",)
+
+
+def test_the_demo_has_the_camera_s_parameters_too(launch_folder: Path) -> None:
+    given = {'rate': '5', 'motion': 'orbit', 'source': '0', 'loop': 'false'}
+    launched = fake_launch.run(launch_folder / 'demo.launch.py', given)
+    assert set(launched.arguments) >= set(camera_parameters.DECLARATIONS)
+    expected = {'rate': 5, 'motion': 'orbit', 'source': '0', 'loop': False}
+    found = overrides_of(the_node(launched, 'camera'))
+    assert {name: found[name] for name in expected} == expected
+
+
+@pytest.mark.parametrize('file', FILES)
+def test_a_misspelt_argument_is_named(launch_folder: Path, file: str) -> None:
+    given = {'treshold': '0.5', 'imag': '/image', 'something_else': '1'}
+    lines = fake_launch.run(launch_folder / file, given).lines
+    assert len(lines) == 2
+    assert 'treshold, it is ignored: did you mean threshold?' in lines[1]
+    assert 'did you mean image?' in lines[0]
+
+
+def test_respawn(launch_folder: Path) -> None:
+    path = launch_folder / 'segment.launch.py'
+    [node] = fake_launch.run(path, {}).nodes
+    assert node.respawn is False
+    [node] = fake_launch.run(path, {'respawn': 'True'}).nodes
+    assert (node.respawn, node.respawn_delay) == (True, 2.0)
+    with pytest.raises(ValueError, match='respawn:=maybe'):
+        fake_launch.run(path, {'respawn': 'maybe'})
 
 
 def test_several_cameras_share_one_process(launch_folder: Path) -> None:

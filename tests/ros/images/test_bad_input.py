@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray
-from ros_peers import NodeProcess, Peer, picture, stamp_of, wait_until
+from ros_peers import NodeProcess, Peer, picture, stamp_of, told_of_prompts, wait_until
 from sensor_msgs.msg import Image
 from std_msgs.msg import String
 
@@ -44,7 +44,7 @@ class Bench:
         """Sends a prompt; returns the line that answers it."""
         since = len(self.node.lines)
         self.prompts.publish(String(data=text))
-        return self.node.wait_for(expected, since=since)
+        return told_of_prompts(self.node, self.peer, '/clipseg', text, expected, since)
 
 
 @pytest.fixture(scope='module')

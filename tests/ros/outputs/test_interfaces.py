@@ -72,7 +72,7 @@ def test_set_prompts(seen: dict[str, Any]) -> None:
         [9, 'seat', 'a chair', 0.5, False, 1.0],
     ]
     assert seen['latched after'] == prompts
-    assert seen['parameter after'] == 'red bowl; seat: a chair'
+    assert seen['parameter after'] == 'red bowl; seat:a chair'
     assert seen['names after'] == ['red bowl']
 
 
@@ -97,7 +97,7 @@ def test_set_prompts_refuses(seen: dict[str, Any], name: str, words: list[str]) 
     assert success is False
     for word in words:
         assert word in message
-    assert seen['parameter still'] == 'red bowl; seat: a chair'
+    assert seen['parameter still'] == 'red bowl; seat:a chair'
 
 
 def test_prompts_with_pictures(seen: dict[str, Any]) -> None:

@@ -15,6 +15,7 @@ from ros_peers import (
     Peer,
     picture,
     stamp_of,
+    told_of_prompts,
     until_answered,
     wait_until,
 )
@@ -58,7 +59,9 @@ class Bench:
         return self.node.wait_for(expected, since=since)
 
     def prompt(self, text: str, expected: str = 'active') -> str:
-        return self.send('prompt', String(data=text), expected)
+        since = len(self.node.lines)
+        self.commands['prompt'].publish(String(data=text))
+        return told_of_prompts(self.node, self.peer, '/live/clipseg', text, expected, since)
 
     def show(self, rgb: NDArray[np.uint8] = RGB, at: float | None = None) -> dict[str, Any]:
         """Publishes one image once; returns the pixels of what answers it.

@@ -33,7 +33,7 @@ def test_prompts_are_saved_and_restored(bench: Bench, prompt_file: Path) -> None
     assert answer.success, answer.message
     for words in ("'seat'", "1 'the mug' (negative)", "'example' (picture)"):
         assert words in answer.message
-    assert bench.peer.get_parameter('/live/clipseg', 'prompt') == '!the mug; seat: a chair'
+    assert bench.peer.get_parameter('/live/clipseg', 'prompt') == ';!the mug; seat:a chair'
     assert close(bench.show()['probability'], before)
     prompt_file.write_text('version: 1\nprompts:\n- phrase: чашка\n')
     answer = call('load_prompts')

@@ -165,7 +165,7 @@ def test_the_parameter(rig: Rig, parsed: list[str]) -> None:
 
 def test_a_list_of_requests(rig: Rig, parsed: list[str]) -> None:
     rig.server.replace([PromptRequest(Prompt('lawn', name='grass', threshold=0.3))])
-    assert rig.events == ['check', 'announce', 'parameter: grass: lawn']
+    assert rig.events == ['check', 'announce', 'parameter: grass:lawn']
     assert parsed == []
     [entry] = rig.server.prompts.active
     assert entry.prompt.threshold == 0.3, 'the parameter, which cannot say so, is not read back'
@@ -197,7 +197,7 @@ def test_a_pick(rig: Rig, parsed: list[str]) -> None:
     rig.server.inbox.settle()
     assert rig.names == ['the mug', 'example']
     assert parsed == ['!the mug']
-    assert rig.parameter == '!the mug'
+    assert rig.parameter == ';!the mug'
 
 
 def test_a_file(rig: Rig, parsed: list[str], tmp_path: Path) -> None:
@@ -323,3 +323,26 @@ def test_a_text_weight_is_followed_by_what_was_mixed_with_it(rig: Rig) -> None:
     rig.server.remix(0.9, 0.1)
     assert rig.events == ['check', 'announce'], 'nothing follows, nothing is announced'
     assert len(with_text_weight(after, 0.9, 0.1)) == len(after)
+
+
+def test_prompts_that_change_nothing_are_not_logged(
+    rig: Rig, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def lines() -> int:
+        rig.server.inbox.settle()
+        return capfd.readouterr().err.count('prompt(s) active')
+
+    rig.prompt(String(data='pen; !the mug'))  # type: ignore[attr-defined]
+    assert lines() == 1
+    for text in ('pen; !the mug', 'pen;  !the mug', '!the mug\npen'):
+        rig.prompt(String(data=text))  # type: ignore[attr-defined]
+        assert lines() == 0
+        rig.set(text)
+    assert lines() == 0
+    rig.prompt_image(array_to_image(RGB, 'rgb8', Header()))  # type: ignore[attr-defined]
+    assert lines() == 1
+    rig.prompt_image(array_to_image(RGB, 'rgb8', Header()))  # type: ignore[attr-defined]
+    assert lines() == 0
+    other = array_to_image(picture(60, 80, seed=9), 'rgb8', Header())
+    rig.prompt_image(other)  # type: ignore[attr-defined]
+    assert lines() == 1, 'another picture under the same name'

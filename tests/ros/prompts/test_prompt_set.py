@@ -5,7 +5,7 @@ import pytest
 from clipseg_model.errors import PromptError
 from clipseg_model.prompts import Prompt
 from clipseg_ros.prompts.set import PromptRequest, PromptSet
-from clipseg_ros.prompts.text import read_prompts, write_prompts
+from clipseg_ros.prompts.text import read_prompts, survive_yaml, write_prompts
 
 
 def replace(prompts: PromptSet, text: str) -> dict[str, int]:
@@ -126,9 +126,39 @@ def test_lists_and_texts_read_alike() -> None:
     assert read_prompts(' ; \n') == []
 
 
-@pytest.mark.parametrize('text', ['mug', 'mug; bowl', 'grass: short green grass; a clock at 12:30'])
+@pytest.mark.parametrize('text', ['mug', 'mug; bowl', 'grass:short green grass; a clock at 12:30'])
 def test_written_prompts_read_back(text: str) -> None:
     assert write_prompts(read_prompts(text)) == text
+
+
+@pytest.mark.parametrize(
+    ('text', 'written'),
+    [
+        ('!the vase; the mug', ';!the vase; the mug'),
+        ('!vase', ';!vase'),
+        ('grass: short green grass', 'grass:short green grass'),
+        ('!seat: a chair; 12: 30 mugs', ';!seat:a chair; 12 :30 mugs'),
+        ('the mug\n a chair \n', 'the mug; a chair'),
+        ('- a; *b', ';- a; *b'),
+        ('"the mug"', ';"the mug"'),
+        ('@home; %5', ';@home; %5'),
+        ('{cup}', ';{cup}'),
+        ('2024-01-01', ';2024-01-01'),
+        # These are themselves to YAML, or what they are cannot be written in another way.
+        ('the mug; !the vase', 'the mug; !the vase'),
+        (' the mug', ' the mug'),
+        ('7', '7'),
+        ('no', 'no'),
+        ('', ''),
+        ('mug #3', 'mug #3'),
+        ('a: b: c: ', 'a: b: c: '),
+    ],
+)
+def test_prompts_in_a_parameter_survive_yaml(text: str, written: str) -> None:
+    assert survive_yaml(text) == written
+    assert survive_yaml(written) == written
+    if text[-1:] != ' ':
+        assert read_prompts(written) == read_prompts(text)
 
 
 def test_a_pure_image_prompt_is_not_written() -> None:

@@ -56,7 +56,7 @@ def test_words_and_a_picture_of_one_name_are_mixed(bench: Bench, seeing_model: P
         assert '1 prompt(s)' in line
         mixed = Prompt('red bowl', image=rgb, weight=0.25)
         assert close(bench.show()['probability'], probability_of(seeing_model, [mixed]))
-        assert bench.peer.get_parameter('/live/clipseg', 'prompt') == 'example: red bowl'
+        assert bench.peer.get_parameter('/live/clipseg', 'prompt') == 'example:red bowl'
         assert "'example' (picture)" in bench.prompt('the mug')
     finally:
         bench.set(text_weight=0.5)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import signal
 import time
+from pathlib import Path
 
 import pytest
 from ros_peers import ROOT, NodeProcess, shared_memory_files
+
+from clipseg_ros.ros.runner import run_node
 
 
 @pytest.mark.parametrize('pause', [0.0, 0.1, 0.4])
@@ -21,6 +24,53 @@ def test_more_than_one_interrupt_ends_in_order(domain: int, pause: float) -> Non
         time.sleep(pause)
     assert camera.stop() == 0, camera.output
     assert 'Traceback' not in camera.output, camera.output
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize('executable', ['segment', 'segment_cameras'])
+@pytest.mark.parametrize('library', ['torch', 'rclpy'])
+def test_a_signal_during_the_first_imports_is_one_line(
+    tmp_path: Path, executable: str, library: str, number: int
+) -> None:
+    (tmp_path / f'{library}.py').write_text(
+        f'import sys, time\nprint("importing {library}", flush=True)\n'
+        'try:\n    time.sleep(30)\n'
+        # As a library may that is interrupted in the middle of its start.
+        'except KeyboardInterrupt:\n    raise ImportError("half of it")\n'
+    )
+    process = NodeProcess(
+        str(ROOT / 'scripts' / executable),
+        script=['front', '--ros-args', '-p', 'device:=cpu'],
+        environment={'PYTHONPATH': f'{tmp_path}:{ROOT}'},
+    )
+    process.wait_for(f'importing {library}')
+    assert process.stop([number]) == 0, process.output
+    said = process.lines[1:]
+    assert said == ['interrupted while starting: nothing had begun'], process.output
+
+
+def test_a_signal_while_a_node_is_made(capfd: pytest.CaptureFixture[str]) -> None:
+    def make() -> None:
+        raise KeyboardInterrupt
+
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        assert run_node(make, ['x']) == 0
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert capfd.readouterr().err == 'interrupted while starting\n'
+
+
+def test_exit_on_failure(domain: int) -> None:
+    """For supervisors: a node that cannot be configured, or no longer, is no node."""
+    given = ['-p', 'exit_on_failure:=true', '-p', 'model:=/no/such.safetensors']
+    process = NodeProcess(str(ROOT / 'scripts' / 'segment'), script=['--ros-args', *given])
+    assert process.join(60) == 1, process.output
+    process.stop()
+    [line] = [line for line in process.lines if 'configure failed' in line]
+    assert '/no/such.safetensors' in line
+    assert 'exit_on_failure: ending' in line
+    assert 'Traceback' not in process.output
 
 
 @pytest.mark.parametrize(

@@ -19,10 +19,10 @@ from rclpy.parameter import Parameter
 
 from clipseg_ros.camera import parameters as camera_parameters
 from clipseg_ros.errors import ParameterError
+from clipseg_ros.ros.given import declare
 from clipseg_ros.ros.parameters import (
     Declaration,
     declarations_of,
-    declare,
     find_problem,
     group,
     parameter,

@@ -100,6 +100,25 @@ def test_instances_side_by_side(peer: Peer, domain: int, tiny_model: Path) -> No
             peer.node.destroy_publisher(listener.images)
 
 
+def test_two_nodes_of_one_name_say_so(peer: Peer, tiny_model: Path) -> None:
+    said = 'another node is called /twin too'
+    with node_named('twin', tiny_model) as first:
+        first.wait_for('active: tiny')
+        diagnostics = peer.collect(DiagnosticArray, '/diagnostics', 50)
+
+        def told(newest: int = 0) -> bool:
+            messages = [array.status[0].message for array in list(diagnostics)[-newest:]]
+            return any(said in message for message in messages)
+
+        with node_named('twin', tiny_model, autostart=False) as second:
+            first.wait_for(said)
+            second.wait_for(said)
+            wait_until(told, what='a warning in the diagnostics')
+            time.sleep(1.2)
+            assert (first.count(said), second.count(said)) == (1, 1)
+        wait_until(lambda: not told(newest=2), 30.0, 'an end of the warning')
+
+
 @pytest.fixture(scope='module')
 def node(domain: int, tiny_model: Path) -> Iterator[NodeProcess]:
     with node_named('ruled', tiny_model) as made:

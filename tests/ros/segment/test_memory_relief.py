@@ -139,7 +139,9 @@ def test_after_a_while_all_are_tried_again(
     before = memory.calls
     relief.segment(RGB, PROMPTS, None, SegmentSettings())
     assert memory.calls == before + 3, 'not yet'
+    assert relief.warning() != ''
     monkeypatch.setattr(memory_relief_module, 'PATIENCE', 0.0)
+    assert relief.warning() == '', 'though no frame has come since'
     relief.segment(RGB, PROMPTS, None, SegmentSettings())
     assert memory.calls == before + 4
     assert relief.at_once is None

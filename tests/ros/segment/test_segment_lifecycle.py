@@ -33,6 +33,7 @@ from ros_peers import (
 )
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import String
+from std_srvs.srv import SetBool
 
 from clipseg_model.errors import ClipsegError
 from clipseg_ros.ros.qos import command_input, image_output, sensor_input
@@ -159,6 +160,8 @@ def test_what_cannot_be_loaded_leaves_the_node_alive_and_mendable(
         ('device', 'cuda:99', "'cuda:99'"),
     ):
         assert remote.set(name, value)
+        # It may be mended: what was wrong with the value of before says nothing of this one.
+        wait_until(lambda: 'unconfigured: nothing is published' in remote.reason())
         since = len(remote.host.lines)
         assert not remote.change_state(Transition.TRANSITION_CONFIGURE)
         assert expected in remote.wait_for('configure failed', since)
@@ -232,6 +235,20 @@ def test_all_transitions_and_what_each_allows(remote: Remote) -> None:
     assert remote.change_state(Transition.TRANSITION_UNCONFIGURED_SHUTDOWN)
     assert remote.state() == State.PRIMARY_STATE_FINALIZED
     assert remote.count(NOTICE) == 1, "a model's notice is said once"
+
+
+@on('manual')
+def test_what_repeats_is_logged_once(remote: Remote) -> None:
+    enable = f'{remote.name}/enable'
+    since = len(remote.host.lines)
+    for wish in (False, False, True, True, False, True):
+        assert remote.peer.call(SetBool, enable, SetBool.Request(data=wish)).success
+    assert remote.set('reuse_below', 3.0)
+    assert remote.set('reuse_below', 3.0)
+    assert remote.set('reuse_below', 0.0)
+    wait_until(lambda: remote.count('no approximation', since))
+    said = ('disabled: no image', 'enabled', 'approximation (reuse_below)', 'no approximation')
+    assert [remote.count(f']: {text}', since) for text in said] == [2, 2, 1, 1]
 
 
 @on('unreadable')

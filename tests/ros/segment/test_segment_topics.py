@@ -13,7 +13,15 @@ import pytest
 import skimage.data
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.qos import QoSProfile, QoSReliabilityPolicy
-from ros_peers import NodeProcess, Peer, picture, stamp_of, until_answered, wait_until
+from ros_peers import (
+    NodeProcess,
+    Peer,
+    picture,
+    stamp_of,
+    told_of_prompts,
+    until_answered,
+    wait_until,
+)
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import String
 from std_srvs.srv import SetBool
@@ -82,7 +90,7 @@ def prompt(segment: NodeProcess, peer: Peer) -> Iterator[Callable[[str], None]]:
     def send(text: str, expected: str = 'active') -> None:
         since = len(segment.lines)
         publisher.publish(String(data=text))
-        segment.wait_for(expected, since=since)
+        told_of_prompts(segment, peer, '/clipseg', text, expected, since)
 
     yield send
     send('the mug; red bowl')

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,6 +17,7 @@ from ros_peers import picture
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
+from clipseg_ros.errors import ImageConversionError
 from clipseg_ros.images.backend import ImageBackend
 from clipseg_ros.images.conversion import array_to_image, image_to_rgb
 from clipseg_ros.prompts.set import PromptRequest, PromptSet
@@ -136,3 +138,23 @@ def test_the_newest_image_is_taken_back_once_if_other_prompts_are_asked_for(rig:
     assert newest.take_back(rig.prompts.reported) is None, 'it was asked for these prompts'
     rig.ask('a chair')
     assert newest.take_back(rig.prompts.reported) is MESSAGE
+
+
+def test_a_fault_ends_with_its_cause(rig: Rig) -> None:
+    """Where nobody listens any more no image is looked at; a parameter may have been the cause."""
+    faults = rig.stream.faults
+    faults.add(ImageConversionError('encoding', 'rgb9'))
+    assert faults.newest == 'bad image: rgb9'
+    assert rig.stream.segment(MESSAGE) is None
+    assert faults.newest == ''
+    rig.subscribe('mask')
+    for name in ('roi', 'template', 'max_rate'):
+        faults.add(ImageConversionError('encoding', 'rgb9'))
+        rig.stream.set_parameters(rig.stream.settings)
+        assert faults.newest, 'nothing has changed'
+        changed: dict[str, Any] = {'roi': (0, 0, 8, 8), 'template': 'fixed', 'max_rate': 5.0}
+        rig.stream.set_parameters(replace(rig.stream.settings, **{name: changed[name]}))
+        assert faults.newest == '', name
+    faults.add(ImageConversionError('encoding', 'rgb9'))
+    assert rig.stream.segment(MESSAGE) is not None
+    assert faults.newest == ''

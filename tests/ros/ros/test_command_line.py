@@ -1,0 +1,116 @@
+"""What YAML takes away from a command line is noticed, and how to keep it is said."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import pytest
+import rclpy
+from rcl_interfaces.msg import ParameterDescriptor
+from rclpy.context import Context
+
+from clipseg_ros.ros.command_line import explain_unread, find_eaten
+from clipseg_ros.ros.runner import run_node
+
+ANY = ParameterDescriptor(dynamic_typing=True)
+
+
+def words(*values: str) -> list[str]:
+    return ['segment', '--ros-args', *(word for value in values for word in ('-p', value))]
+
+
+def value_of(*values: str) -> object:
+    """What a node gets as its parameter `prompt`."""
+    context = Context()
+    rclpy.init(context=context, args=words(*values))
+    try:
+        node = rclpy.create_node('clipseg', context=context)
+        value = node.declare_parameter('prompt', '', ANY).value
+        node.destroy_node()
+    finally:
+        context.try_shutdown()
+    return value
+
+
+EATEN = [
+    '!the vase; the mug',
+    '!  the vase',
+    '[the mug, !the vase]',
+    '!the vase',
+    '!x "a mug"',
+    '!a: b',
+]
+UNREAD = ['grass: short green grass', '!vase', '*a', '@a', '%a', 'mug: ', 'a: b; c', '']
+KEPT = [
+    'the mug; !the vase',
+    ';!the vase; the mug',
+    '; !the vase',
+    'grass:short green grass',
+    '"!the vase"',
+    "'!the vase'",
+    '[the mug, "!the vase"]',
+    '!!str 7',
+    'what a mug!',
+    '-1',
+]
+
+
+@pytest.mark.parametrize('text', EATEN)
+def test_a_tag_is_told(text: str) -> None:
+    said = find_eaten(words('threshold:=0.5', f'prompt:={text}'))
+    assert said.startswith(f'prompt:={text}: YAML takes !')
+    assert "which leaves '" in said
+
+
+@pytest.mark.parametrize('text', UNREAD)
+def test_what_rcl_cannot_read_is_told(text: str) -> None:
+    given = words('threshold:=0.5', f'prompt:={text}', 'device:=cpu')
+    with pytest.raises(RuntimeError):
+        value_of(f'prompt:={text}')
+    assert f'prompt:={text}' in (find_eaten(given) or explain_unread(given))
+
+
+@pytest.mark.parametrize('text', KEPT)
+def test_what_rcl_reads_is_left_alone(text: str) -> None:
+    assert find_eaten(words(f'prompt:={text}')) == ''
+    value_of(f'prompt:={text}')
+
+
+@pytest.mark.parametrize('text', [*EATEN[:2], *UNREAD[:-1]])
+def test_the_remedy_helps(text: str) -> None:
+    given = words(f'prompt:={text}')
+    said = find_eaten(given) or explain_unread(given)
+    remedy = said.split(' twice, -p ')[1].split('; prompts may')[0]
+    [typed] = shlex.split(remedy)
+    assert value_of(typed) == text
+
+
+def test_only_ros_arguments_count(tmp_path: Path) -> None:
+    assert find_eaten(['x', '-p', 'prompt:=!the vase']) == ''
+    assert find_eaten(['x', '--ros-args', '--', '-p', 'prompt:=!the vase']) == ''
+    assert find_eaten(['x', '--ros-args', '-p']) == ''
+    assert find_eaten(['x', '--ros-args', '--param', 'prompt:=!the vase']) != ''
+    assert find_eaten(['x', '--ros-args', '--params-file', str(tmp_path / 'none')]) == ''
+
+
+def test_a_file(tmp_path: Path) -> None:
+    file = tmp_path / 'mine.yaml'
+    text = '/**:\n  ros__parameters:\n    threshold: 0.5\n    prompt: {}\n'
+    given = ['x', '--ros-args', '--params-file', str(file)]
+    file.write_text(text.format('!the vase; the mug'))
+    said = find_eaten(given)
+    assert said.startswith(f'{file}, line 4: YAML takes !the for a tag')
+    assert '"!the vase; the mug"' in said
+    file.write_text(text.format('"!the vase; the mug"'))
+    assert find_eaten(given) == ''
+
+
+@pytest.mark.parametrize('text', ['!the vase; the mug', 'grass: short green grass'])
+def test_a_node_does_not_start_with_it(text: str, capfd: pytest.CaptureFixture[str]) -> None:
+    made: list[object] = []
+    assert run_node(lambda: made.append(1), words(f'prompt:={text}')) == 1
+    assert made == []
+    said = capfd.readouterr().err
+    assert f'cannot start: prompt:={text}: YAML' in said
+    assert f"""-p prompt:='"{text}"'""" in said
