@@ -17,7 +17,6 @@ from clipseg_model.segmentation import Segmentation
 from clipseg_model.video.steadying import Steadier
 from clipseg_ros.outputs.publishers import SegmentOutputs
 from clipseg_ros.outputs.result import (
-    COMPRESSED_LABELS,
     FrameResult,
     Look,
     compute_pixels,
@@ -146,15 +145,26 @@ class SegmentationPipeline:
     def finish(self, result: FrameResult, settings: Settings) -> None:
         """Publish what costs more and can wait: PNG, detections, overlay, probability."""
         outputs = self._outputs
-        if COMPRESSED_LABELS in result.wanted:
-            outputs.publish_compressed_labels(result)
-        if 'detections' in result.wanted:
+        wanted = result.wanted
+        if 'labels/compressed' in wanted:
+            outputs.publish_png('labels', result.pixels.labels(), result)
+        if 'mask/compressed' in wanted:
+            # Memory of its own: that of the message is the next frame's already.
+            mask = np.empty(result.rgb.shape[:2], np.uint8)
+            write_image('mask', result, mask)
+            outputs.publish_png('mask', mask, result)
+        if 'detections' in wanted:
             outputs.publish_detections(result, settings.detection_min_area)
         look = Look(settings.overlay_alpha, settings.overlay_legend, settings.overlay_colors)
-        for name in ('overlay', 'probability'):
-            if name in result.wanted:
-                write_image(name, result, outputs.open_image(name, result), look)
-                outputs.publish_image(name)
+        # The overlay is drawn once for both of its topics.
+        for name, copy in (('overlay', 'overlay/compressed'), ('probability', '')):
+            if name in wanted or copy in wanted:
+                pixels = outputs.open_image(name, result)
+                write_image(name, result, pixels, look)
+                if name in wanted:
+                    outputs.publish_image(name)
+                if copy in wanted:
+                    outputs.publish_jpeg(name, pixels, result, settings.outputs.jpeg_quality)
 
     def _steady(self, frame: StartedFrame) -> Segmentation:
         """Wait for the answer, smooth it over the frames and decide on presence."""
