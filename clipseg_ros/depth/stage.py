@@ -7,6 +7,7 @@ missing depth delays no other output.
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import Any
 
 from std_msgs.msg import Header
@@ -55,6 +56,7 @@ class DepthStage:
         self.takes_segments = False
         self._fault = self._transform_fault = ''
         self._published = 0
+        self._claims = 0
         self._thread: threading.Thread | None = None
         self._timer = create_steady_timer(node, _PERIOD, self._update)
         self._timer.cancel()
@@ -92,7 +94,7 @@ class DepthStage:
         """Open or close subscriptions as parameters and listeners need."""
         settings, outputs = self._settings, self._outputs
         needed = self._thread is not None and settings.enabled and (
-            outputs.wants('points') or outputs.wants('segments')
+            self._claims > 0 or outputs.wants('points') or outputs.wants('segments')
         )  # fmt: skip
         if not needed:
             self._close()
@@ -109,8 +111,45 @@ class DepthStage:
         self._inputs.expect(stamp_of(message))
 
     def put(self, result: FrameResult) -> None:
-        """Take a segmented frame; ignore it while nobody listens."""
+        """Take a segmented frame; ignore it while nobody listens to what is made of it here."""
+        if 'points' not in result.wanted and not result.segments_wait:
+            return
         self._inputs.put(result, self._settings)
+
+    def claim(self) -> Callable[[], None]:
+        """Subscribe to depth for somebody, until they call what is returned.
+
+        Both belong to the executor's thread.
+        """
+        self._claims += 1
+        self._update()
+        released = False
+
+        def release() -> None:
+            nonlocal released
+            self._claims -= not released
+            released = True
+
+        return release
+
+    def unavailable(self) -> str:
+        """Return why no depth can be had; empty where it can be expected."""
+        if not self._settings.enabled:
+            return 'the parameter depth is false: set it to true'
+        return self._inputs.find_unpublished()
+
+    def partners(self, stamp: int) -> dict[str, Any]:
+        """Return depth and calibration of an image, by stream, as far as they are there."""
+        return self._inputs.find(stamp, self._settings.slop)
+
+    def locate(self, result: FrameResult, depth: Any, info: Any) -> PointsInSpace:
+        """Return the surfaces of a frame; for threads other than the executor's.
+
+        Raises:
+            ImageConversionError, DepthError: As :meth:`PointMaker.make`.
+        """
+        maker = PointMaker(self._find_transform)
+        return maker.make(result, depth, info, self._settings, cloud=False, surfaces=True)
 
     def fault(self) -> str:
         """Return why there are no points, or not in the target frame; empty where all is well.

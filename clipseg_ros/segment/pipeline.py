@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -166,23 +166,47 @@ class SegmentationPipeline:
                 if copy in wanted:
                     outputs.publish_jpeg(name, pixels, result, settings.outputs.jpeg_quality)
 
+    def segment_once(self, request: FrameRequest) -> Segmentation:
+        """Return what is found in an image by itself; call it where :meth:`segment` is called.
+
+        It takes nothing from other frames, and leaves nothing to them.
+
+        Raises:
+            ClipsegError: As :meth:`segment`.
+        """
+        settings = request.settings
+        answer = self.memory.segment(
+            request.seen,
+            [entry.prompt for entry in request.prompts],
+            settings.threshold,
+            replace(settings.segment_settings, reuse_below=0.0),
+        )
+        if isinstance(answer, PendingSegmentation):
+            answer = answer.result()
+        return self._apply(Steadier(), request, answer)
+
     def _steady(self, frame: StartedFrame) -> Segmentation:
         """Wait for the answer, smooth it over the frames and decide on presence."""
         request, found = frame.request, frame.answer
         if isinstance(found, PendingSegmentation):
             found = found.result()
             self.model_seconds = time.perf_counter() - frame.started
-        if request.region is not None:
-            found = found.within(request.region, *request.rgb.shape[:2])
         settings = request.settings
         reading = (settings.template, settings.visual_method, settings.roi)
         if reading != self._reading:
             self._reading = reading
             self._steadier.forget()
-        return self._steadier.apply(
+        return self._apply(self._steadier, request, found)
+
+    def _apply(
+        self, steadier: Steadier, request: FrameRequest, found: Segmentation
+    ) -> Segmentation:
+        if request.region is not None:
+            found = found.within(request.region, *request.rgb.shape[:2])
+        return steadier.apply(
             found,
             stamp_of(request) * 1e-9,
             request.seen,
-            settings.steadying,
+            request.settings.steadying,
             self.memory.segmenter.card.presence_threshold,
         )
