@@ -32,6 +32,10 @@ class DepthError(KindError):
     """
 
 
+class OnceError(ClipsegError):
+    """A request for one answer is refused: the node is inactive, busy, or has no image in time."""
+
+
 class SourceError(RuntimeError):
     """A camera's source cannot be opened, or gives no frame."""
 

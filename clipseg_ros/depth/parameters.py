@@ -18,6 +18,15 @@ class DepthSettings:
         name='depth',
         link='3d.md',
     )
+    transport: str = parameter(
+        'raw',
+        'raw subscribes to `depth` (Image), compressedDepth to `depth/compressedDepth` (PNG or '
+        'RVL).',
+        name='depth_transport',
+        choices=('raw', 'compressedDepth'),
+        when='configure',
+        link='3d.md#requirements',
+    )
     slop: int = parameter(
         0.0,
         'Greatest difference of the stamps of image, depth and camera_info, seconds.',

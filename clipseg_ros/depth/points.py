@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 from geometry_msgs.msg import Point
 from numpy.typing import NDArray
+from sensor_msgs.msg import CompressedImage
 
 from clipseg_ros.depth.clouds import pack_points
 from clipseg_ros.depth.parameters import DepthSettings
 from clipseg_ros.depth.pinhole import Pinhole, pinhole_of
 from clipseg_ros.depth.surface import Surface, check_registered, measure_surface, visible_points
 from clipseg_ros.depth.transforms import RigidTransform
+from clipseg_ros.images.compressed_depth import compressed_depth_to_metres
 from clipseg_ros.images.conversion import depth_to_metres
 from clipseg_ros.outputs.result import FrameResult
 
@@ -65,7 +67,8 @@ class PointMaker:
             DepthError: It is not registered, or the calibration does not serve.
         """
         height, width = result.rgb.shape[:2]
-        metres = depth_to_metres(depth)
+        compressed = isinstance(depth, CompressedImage)
+        metres = compressed_depth_to_metres(depth) if compressed else depth_to_metres(depth)
         source = result.header.frame_id
         check_registered(metres, depth.header.frame_id, width, height, source)
         camera = self._camera_of(info, width, height, settings.distortion)

@@ -8,28 +8,27 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
-from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
 from clipseg_ros.depth.clouds import point_cloud
+from clipseg_ros.depth.inputs import DepthInputs
 from clipseg_ros.depth.parameters import DepthSettings
 from clipseg_ros.depth.points import PointMaker, PointsInSpace, add_positions
-from clipseg_ros.depth.stamp_matching import Match, StampMatcher
+from clipseg_ros.depth.stamp_matching import Match
 from clipseg_ros.depth.transforms import TF2_MISSING, RigidTransform, TransformLookup
 from clipseg_ros.errors import DepthError, ImageConversionError
 from clipseg_ros.outputs.publishers import SegmentOutputs
 from clipseg_ros.outputs.result import FrameResult
 from clipseg_ros.ros.log import ThrottledLog
-from clipseg_ros.ros.qos import QosWatch, matched_input
+from clipseg_ros.ros.qos import QosWatch
 from clipseg_ros.ros.timing import create_steady_timer, stamp_of
 
 _PERIOD = 0.2
 # Seconds from subscribing until a publisher that is there can be expected to be heard.
 _SETTLING = 2.0
-
-STREAMS: dict[str, Any] = {'depth': Image, 'camera_info': CameraInfo}
 
 
 class DepthStage:
@@ -51,29 +50,23 @@ class DepthStage:
         settings: DepthSettings,
         log: ThrottledLog,
     ) -> None:
-        self._node, self._watch, self._outputs = node, watch, outputs
+        self._node, self._outputs = node, outputs
         self._settings, self._log = settings, log
-        self._topics = {stream: node.resolve_topic_name(stream) for stream in STREAMS}
-        self._subscriptions: dict[str, Any] = {}
+        self._inputs = DepthInputs(node, watch, settings.transport)
         self._lookup = TransformLookup(node)
         self._maker = PointMaker(self._find_transform)
         self._told_missing = False
         self.takes_segments = False
         self._fault = self._transform_fault = ''
         self._published = 0
-        self._opened = 0.0
-        self._condition = threading.Condition()
-        self._matcher: StampMatcher[FrameResult] = StampMatcher(tuple(STREAMS))
+        self._claims = 0
         self._thread: threading.Thread | None = None
-        self._stopping = False
         self._timer = create_steady_timer(node, _PERIOD, self._update)
         self._timer.cancel()
 
     def start(self) -> None:
         """Start the thread."""
-        with self._condition:
-            self._matcher = StampMatcher(tuple(STREAMS))
-            self._stopping = False
+        self._inputs.restart()
         self._fault = self._transform_fault = ''
         self._published = 0
         self._thread = threading.Thread(target=self._work, name='frame_points', daemon=True)
@@ -84,9 +77,7 @@ class DepthStage:
     def stop(self) -> None:
         """Stop the thread after the frame in work, and unsubscribe."""
         self._timer.cancel()
-        with self._condition:
-            self._stopping = True
-            self._condition.notify_all()
+        self._inputs.stop()
         if self._thread is not None:
             self._thread.join(10.0)
             self._thread = None
@@ -107,19 +98,13 @@ class DepthStage:
         """Open or close subscriptions as parameters and listeners need."""
         settings, outputs = self._settings, self._outputs
         needed = self._thread is not None and settings.enabled and (
-            outputs.wants('points') or outputs.wants('segments')
+            self._claims > 0 or outputs.wants('points') or outputs.wants('segments')
         )  # fmt: skip
         if not needed:
             self._close()
             return
-        if not self._subscriptions:
-            with self._condition:
-                self._matcher.forget()
-            self._opened = time.monotonic()
-            self._subscriptions = {stream: self._subscribe(stream) for stream in STREAMS}
-        self.takes_segments = outputs.wants('segments') and all(
-            self._node.count_publishers(topic) for topic in self._topics.values()
-        )
+        self._inputs.open()
+        self.takes_segments = outputs.wants('segments') and not self._inputs.find_unpublished()
         if not settings.target_frame:
             self._lookup.close()
         else:
@@ -127,19 +112,48 @@ class DepthStage:
 
     def expect(self, message: Any) -> None:
         """Announce an image whose segmentation begins, given its message."""
-        if self._subscriptions:
-            with self._condition:
-                self._matcher.expect(stamp_of(message))
+        self._inputs.expect(stamp_of(message))
 
     def put(self, result: FrameResult) -> None:
-        """Take a segmented frame; ignore it where nobody waits for what is made of it."""
-        if not (self._subscriptions and ('points' in result.wanted or result.segments_wait)):
+        """Take a segmented frame; ignore it while nobody listens to what is made of it here."""
+        if 'points' not in result.wanted and not result.segments_wait:
             return
-        with self._condition:
-            self._matcher.slop = self._settings.slop
-            self._matcher.wait = self._settings.wait
-            self._matcher.put(stamp_of(result), result)
-            self._condition.notify_all()
+        self._inputs.put(result, self._settings)
+
+    def claim(self) -> Callable[[], None]:
+        """Subscribe to depth for somebody, until they call what is returned.
+
+        Both belong to the executor's thread.
+        """
+        self._claims += 1
+        self._update()
+        released = False
+
+        def release() -> None:
+            nonlocal released
+            self._claims -= not released
+            released = True
+
+        return release
+
+    def unavailable(self) -> str:
+        """Return why no depth can be had; empty where it can be expected."""
+        if not self._settings.enabled:
+            return 'the parameter depth is false: set it to true'
+        return self._inputs.find_unpublished()
+
+    def partners(self, stamp: int) -> dict[str, Any]:
+        """Return depth and calibration of an image, by stream, as far as they are there."""
+        return self._inputs.find(stamp, self._settings.slop)
+
+    def locate(self, result: FrameResult, depth: Any, info: Any) -> PointsInSpace:
+        """Return the surfaces of a frame; for threads other than the executor's.
+
+        Raises:
+            ImageConversionError, DepthError: As :meth:`PointMaker.make`.
+        """
+        maker = PointMaker(self._find_transform)
+        return maker.make(result, depth, info, self._settings, cloud=False, surfaces=True)
 
     def fault(self) -> str:
         """Return why there are no points, or not in the target frame; empty where all is well.
@@ -150,49 +164,21 @@ class DepthStage:
             return ''
         if not self._settings.enabled:
             return '~/points needs depth, and the parameter depth is false: set it to true'
-        for stream, topic in self._topics.items():
-            if not self._node.count_publishers(topic):
-                return (
-                    f'no {stream} on {topic}, nobody publishes it: start it, or remap the topic '
-                    f'(--ros-args -r {stream}:=/its/topic)'
-                )
-        return self._fault or self._transform_fault
+        return self._inputs.find_unpublished() or self._fault or self._transform_fault
 
     def values(self) -> dict[str, str]:
         """Return facts for the diagnostics."""
-        with self._condition:
-            counts = {f'depth_{fate}': str(count) for fate, count in self._matcher.counts.items()}
+        counts = {f'depth_{fate}': str(count) for fate, count in self._inputs.counts.items()}
         return {'points_published': str(self._published)} | counts
-
-    def _subscribe(self, stream: str) -> Any:
-        def take(message: Any) -> None:
-            with self._condition:
-                self._matcher.add(stream, stamp_of(message), message)
-                self._condition.notify_all()
-
-        return self._watch.create_subscription(
-            STREAMS[stream], self._topics[stream], take, matched_input()
-        )
 
     def _close(self) -> None:
         self.takes_segments = False
         self._fault = self._transform_fault = ''
-        subscriptions, self._subscriptions = self._subscriptions, {}
-        for subscription in subscriptions.values():
-            self._node.destroy_subscription(subscription)
+        self._inputs.close()
         self._lookup.close()
 
     def _work(self) -> None:
-        while True:
-            with self._condition:
-                match = None
-                while not self._stopping:
-                    match = self._matcher.take()
-                    if match is not None:
-                        break
-                    self._condition.wait(self._matcher.seconds_left())
-            if match is None:
-                return
+        while (match := self._inputs.take()) is not None:
             try:
                 self._publish(match)
             except Exception as error:
@@ -208,7 +194,7 @@ class DepthStage:
         points: PointsInSpace | None = None
         try:
             if match.missing:
-                raise self._explain(match.missing)
+                raise self._inputs.explain(match.missing, self._settings)
             self._transform_fault = ''
             points = self._maker.make(
                 result,
@@ -221,7 +207,7 @@ class DepthStage:
             self._fault = ''
         except (DepthError, ImageConversionError) as error:
             # What was sent before this node had subscribed is not missing.
-            if not (match.missing and time.monotonic() - self._opened < _SETTLING):
+            if not (match.missing and time.monotonic() - self._inputs.opened < _SETTLING):
                 unreadable = isinstance(error, ImageConversionError)
                 self._fault = f'bad depth image: {error}' if unreadable else str(error)
                 self._log.warning(f'points {error.kind}', f'image without points: {self._fault}')
@@ -234,26 +220,6 @@ class DepthStage:
             header = Header(stamp=result.header.stamp, frame_id=points.frame_id)
             outputs.publish('points', point_cloud(header, points.cloud))
             self._published += 1
-
-    def _explain(self, missing: dict[str, int | None]) -> DepthError:
-        """Return why a frame has no depth or calibration, of the first that is missing."""
-        stream, offset = next(iter(missing.items()))
-        topic, settings = self._topics[stream], self._settings
-        if offset is None:
-            return DepthError(
-                'silence',
-                f'no {stream} on {topic} within {settings.wait:g} s, though it has '
-                f'{self._node.count_publishers(topic)} publisher(s): is it running? Large images '
-                'between processes need a large shared-memory segment on its side '
-                '(config/fastdds.xml)',
-            )
-        side = 'later' if offset > 0 else 'earlier'
-        return DepthError(
-            'stamp',
-            f"no {stream} on {topic} of the image's stamp: the nearest is {abs(offset) * 1e-6:.1f} "
-            f'ms {side}, and depth_slop is {settings.slop * 1e-6:g} ms. Publish both with one '
-            f'stamp, raise depth_slop, or, if it comes late, depth_wait ({settings.wait:g} s)',
-        )
 
     def _find_transform(self, target: str, source: str, stamp: Any) -> RigidTransform | None:
         """Return the transform; None, after a report, where there is none."""

@@ -18,6 +18,7 @@ FrameT = TypeVar('FrameT')
 
 _RECENT = 8
 _PENDING = 8
+_SAME_TIME = 1_000_000_000  # Nanoseconds.
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,7 @@ class StampMatcher(Generic[FrameT]):
             stream: deque(maxlen=_RECENT) for stream in streams
         }
         self._pending: list[_Pending[FrameT]] = []
+        self._standing: dict[str, tuple[int, Any]] = {}
         self.counts = {'matched': 0, 'unmatched': 0, 'skipped': 0}
 
     def expect(self, stamp: int) -> None:
@@ -100,10 +102,31 @@ class StampMatcher(Generic[FrameT]):
         for entry in self._pending:
             self._offer(entry, stream, (stamp, item))
 
+    def hold(self, stream: str, stamp: int, item: Any) -> None:
+        """Take an item that serves all frames for which the stream has none of their own.
+
+        Such as a calibration that is published once. A frame of another time does not wait for one
+        of its own; one of about the same time does, since the stream may go on after all.
+        """
+        self._standing[stream] = (stamp, item)
+
     def forget(self) -> None:
         """Forget the items that have come: those of before a pause say nothing of what is near."""
+        self._standing.clear()
         for items in self._recent.values():
             items.clear()
+
+    def has(self, stream: str) -> bool:
+        """Return whether an item is held that serves all frames."""
+        return stream in self._standing
+
+    def find(self, stamp: int) -> dict[str, Any]:
+        """Return what there is now for a stamp, by stream, whether or not it was announced."""
+        entry: _Pending[FrameT] = _Pending(stamp)
+        for stream, items in self._recent.items():
+            for item in items:
+                self._offer(entry, stream, item)
+        return self._partners(entry)
 
     def put(self, stamp: int, frame: FrameT) -> None:
         """Take a frame, announced or not; it waits for its partners."""
@@ -129,7 +152,8 @@ class StampMatcher(Generic[FrameT]):
         if not chosen:
             return None
         entry = chosen[-1]
-        missing = self._missing(entry)
+        partners = self._partners(entry)
+        missing = [stream for stream in self._recent if stream not in partners]
         for other in waiting[: waiting.index(entry)]:
             self._drop(other)
         self._pending.remove(entry)
@@ -137,7 +161,7 @@ class StampMatcher(Generic[FrameT]):
         assert entry.frame is not None
         return Match(
             entry.frame,
-            {stream: item for stream, (_, item) in entry.partners.items()},
+            partners,
             {stream: self._nearest(stream, entry.stamp) for stream in missing},
         )
 
@@ -158,7 +182,20 @@ class StampMatcher(Generic[FrameT]):
         self.counts['unmatched' if self._missing(entry) else 'skipped'] += 1
 
     def _missing(self, entry: _Pending[FrameT]) -> list[str]:
-        return [stream for stream in self._recent if stream not in entry.partners]
+        """Return the streams that an entry waits for."""
+        return [
+            stream
+            for stream in self._recent
+            if stream not in entry.partners and not self._stands(stream, entry.stamp)
+        ]
+
+    def _stands(self, stream: str, stamp: int) -> bool:
+        held = self._standing.get(stream)
+        return held is not None and abs(stamp - held[0]) > _SAME_TIME
+
+    def _partners(self, entry: _Pending[FrameT]) -> dict[str, Any]:
+        found = {**self._standing, **entry.partners}
+        return {stream: item for stream, (_, item) in found.items()}
 
     def _is_over(self, entry: _Pending[FrameT], now: float) -> bool:
         """Return whether to wait no longer: time is up, or a stream has passed its stamp."""

@@ -8,6 +8,7 @@ views of it.
 from __future__ import annotations
 
 import array
+import re
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,10 @@ _OUTPUT_ENCODINGS: dict[str, tuple[type[np.generic], int]] = {
     'rgb8': (np.uint8, 3),
     '32FC1': (np.float32, 1),
 }
+
+# What image_transport says of a depth image that it compressed as if it were a picture: values of
+# one channel that are no grey levels.
+_NO_COLOUR = re.compile(r'(16[SU]|32[SF]|64F)C1')
 
 _JPEG_START, _JPEG_SCAN, _JPEG_END = b'\xff\xd8', b'\xff\xda', b'\xff\xd9'
 _PNG_START, _PNG_END = b'\x89PNG\r\n\x1a\n', b'IEND\xaeB`\x82'
@@ -175,13 +180,6 @@ def open_image(
     return np.frombuffer(message.data, dtype=dtype).reshape(shape)
 
 
-def png_of_labels(labels: NDArray[np.uint8]) -> array.array[int]:
-    """Return labels (H, W) as a PNG, as the field ``data`` of a message takes it."""
-    # Labels are few areas of one value: run-length encoding is fast, and no other is smaller.
-    options = [cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE]
-    return array.array('B', cv2.imencode('.png', labels, options)[1].tobytes())
-
-
 def _output_encoding(encoding: str) -> tuple[type[np.generic], int]:
     if encoding not in _OUTPUT_ENCODINGS:
         raise ValueError(f'encoding {encoding!r} is not one of {sorted(_OUTPUT_ENCODINGS)}')
@@ -234,7 +232,8 @@ def check_layout(message: Image, encoding: Encoding) -> None:
 
 def check_compressed(message: CompressedImage) -> None:
     """Raise an ImageConversionError for a compressed image of depth, or one empty or truncated."""
-    if 'compressedDepth' in message.format:
+    encoding = message.format.partition(';')[0].strip()
+    if 'compressedDepth' in message.format or _NO_COLOUR.fullmatch(encoding):
         raise ImageConversionError(
             'format',
             f'compressed image of format {_shorten(message.format)!r} is depth, not colour; '

@@ -157,6 +157,7 @@ def _table() -> dict[str, Encoding]:
         'yuv422': uyvy,
         'yuyv': yuyv,
         'yuv422_yuy2': yuyv,
+        'nv12': Encoding(u8, 1, _opencv(cv2.COLOR_YUV2RGB_NV12), Fraction(3, 2), True, True),
         'nv21': Encoding(u8, 1, _opencv(cv2.COLOR_YUV2RGB_NV21), Fraction(3, 2), True, True),
         'nv24': Encoding(u8, 1, _nv24_to_rgb, Fraction(3)),
     }

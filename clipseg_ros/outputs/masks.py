@@ -11,11 +11,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.task import Future
 
-from clipseg_ros.images.conversion import array_to_image
+from clipseg_ros.outputs.messages import prompt_masks
 from clipseg_ros.outputs.result import FrameResult
 from clipseg_ros.prompts.set import ActivePrompt, key_of
 from clipseg_ros.ros.interfaces import Interfaces
@@ -144,19 +143,7 @@ class MaskServer:
         return f'no image was segmented within {wait:g} s: {source.fault or "the model is busy"}'
 
     def _fill(self, response: Any, frame: FrameResult, keys: set[str]) -> Any:
-        assert self._interfaces is not None
-        for entry, result in zip(frame.prompts, frame.segmentation.results, strict=True):
-            if not keys or key_of(entry.name) in keys:
-                mask = np.multiply(result.mask.view(np.uint8), np.uint8(255))
-                response.masks.append(
-                    self._interfaces.PromptMask(
-                        id=entry.id,
-                        name=entry.name,
-                        score=float(result.score),
-                        presence=bool(result.presence),
-                        mask=array_to_image(mask, 'mono8', frame.header),
-                    )
-                )
+        response.masks = prompt_masks(self._interfaces, frame, keys)
         response.success, response.header = True, frame.header
         response.message = f'{len(response.masks)} mask(s)'
         return response

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import cv2
 import numpy as np
 
 from clipseg_model.segmentation import PromptResult
+from clipseg_ros.images.conversion import array_to_image
 from clipseg_ros.outputs.result import FrameResult
-from clipseg_ros.prompts.set import ActivePrompt
+from clipseg_ros.prompts.set import ActivePrompt, key_of
 
 VISION_MISSING = (
     'vision_msgs is not installed: running without ~/label_info and ~/detections. Remedy: '
@@ -73,6 +74,27 @@ def _fill_segment(segment: Any, entry: ActivePrompt, found: PromptResult) -> Any
         segment.centroid.x = moments['m10'] / moments['m00']
         segment.centroid.y = moments['m01'] / moments['m00']
     return segment
+
+
+def prompt_masks(messages: Any, result: FrameResult, keys: Collection[str] = ()) -> list[Any]:
+    """Return ``clipseg_ros/PromptMask`` of each prompt's own mask.
+
+    ``keys`` are those of the names that are wanted, by :func:`~clipseg_ros.prompts.set.key_of`; all
+    where it is empty.
+    """
+    return [
+        messages.PromptMask(
+            id=entry.id,
+            name=entry.name,
+            score=float(found.score),
+            presence=bool(found.presence),
+            mask=array_to_image(
+                np.multiply(found.mask.view(np.uint8), np.uint8(255)), 'mono8', result.header
+            ),
+        )
+        for entry, found in zip(result.prompts, result.segmentation.results, strict=True)
+        if not keys or key_of(entry.name) in keys
+    ]
 
 
 def label_info(

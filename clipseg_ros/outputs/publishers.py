@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 from sensor_msgs.msg import CompressedImage, Image, PointCloud2
 from std_msgs.msg import Header
 
-from clipseg_ros.images.conversion import open_image, png_of_labels
+from clipseg_ros.images.compression import JPEG_FORMAT, PNG_FORMAT, jpeg_of, png_of
+from clipseg_ros.images.conversion import open_image
 from clipseg_ros.outputs.messages import (
     detection_array,
     label_info,
     load_vision_messages,
     segment_array,
 )
-from clipseg_ros.outputs.result import COMPRESSED_LABELS, IMAGE_OUTPUTS, FrameResult
+from clipseg_ros.outputs.result import COMPRESSED_OUTPUTS, IMAGE_OUTPUTS, FrameResult
 from clipseg_ros.prompts.set import ActivePrompt
 from clipseg_ros.ros.interfaces import Interfaces
 from clipseg_ros.ros.qos import QosWatch, image_output, latched_output
@@ -34,7 +36,7 @@ class SegmentOutputs:
         self._vision = vision = load_vision_messages()
         self._images = {name: Image() for name in IMAGE_OUTPUTS}
         types: dict[str, Any] = dict.fromkeys(IMAGE_OUTPUTS, Image)
-        types |= {'points': PointCloud2, COMPRESSED_LABELS: CompressedImage}
+        types |= {'points': PointCloud2, **dict.fromkeys(COMPRESSED_OUTPUTS, CompressedImage)}
         # What is active is told before the node is active.
         latched: dict[str, Any] = {}
         if interfaces is not None:
@@ -69,11 +71,18 @@ class SegmentOutputs:
         """Publish what was written into :meth:`open_image`."""
         self._publishers[name].publish(self._images[name])
 
-    def publish_compressed_labels(self, result: FrameResult) -> None:
-        """Publish the labels as PNG: JPEG would invent ids at every border."""
-        message = CompressedImage(header=result.header, format='mono8; png compressed mono8')
-        message.data = png_of_labels(result.pixels.labels())
-        self._publishers[COMPRESSED_LABELS].publish(message)
+    def publish_png(self, name: str, pixels: NDArray[np.uint8], result: FrameResult) -> None:
+        """Publish the compressed copy of a mask or labels, lossless: JPEG would invent ids."""
+        message = CompressedImage(header=result.header, format=PNG_FORMAT, data=png_of(pixels))
+        self._publishers[f'{name}/compressed'].publish(message)
+
+    def publish_jpeg(
+        self, name: str, pixels: NDArray[np.uint8], result: FrameResult, quality: int
+    ) -> None:
+        """Publish the compressed copy of a colour image, in a quality of 1 … 100."""
+        data = jpeg_of(pixels, quality)
+        message = CompressedImage(header=result.header, format=JPEG_FORMAT, data=data)
+        self._publishers[f'{name}/compressed'].publish(message)
 
     def segment_array(self, result: FrameResult) -> Any:
         """Return the message of ``~/segments`` without positions; it must be wanted."""

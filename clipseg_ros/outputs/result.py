@@ -24,10 +24,19 @@ IMAGE_OUTPUTS: dict[str, str] = {
 }
 """Topic (private) → encoding."""
 
-COMPRESSED_LABELS = 'labels/compressed'
+COMPRESSED_OUTPUTS: dict[str, str] = {
+    f'{name}/compressed': name for name in ('mask', 'labels', 'overlay')
+}
+"""Topic (private) → the image output that it is a compressed copy of."""
 
 # Outputs that are made of others, and those that are made of no pixels at all.
-_MADE_OF = {'overlay': 'labels', COMPRESSED_LABELS: 'labels', 'points': 'confidence'}
+_MADE_OF = {
+    'overlay': 'labels',
+    'overlay/compressed': 'labels',
+    'labels/compressed': 'labels',
+    'mask/compressed': 'mask',
+    'points': 'confidence',
+}
 _WITHOUT_PIXELS = frozenset({'segments', 'detections'})
 
 

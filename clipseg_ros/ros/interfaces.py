@@ -16,8 +16,8 @@ from clipseg_ros.errors import InterfacesError
 
 MISSING = (
     'the messages of clipseg_ros are not built (plain pip install): running without ~/prompts, '
-    '~/segments, ~/set_prompts, ~/pick and ~/get_masks. Remedy: `colcon build` and source its '
-    'install/setup file'
+    '~/segments, ~/set_prompts, ~/pick, ~/get_masks and ~/segment_once. Remedy: `colcon build` and '
+    'source its install/setup file'
 )
 
 
@@ -33,6 +33,7 @@ class Interfaces:
     PickPrompt: Any
     PromptMask: Any
     GetMasks: Any
+    SegmentOnce: Any
 
 
 def load_interfaces() -> Interfaces | None:

@@ -30,6 +30,7 @@ class NewestSlot(Generic[ItemT]):
     def __init__(self) -> None:
         self._condition = threading.Condition()
         self._items: deque[ItemT] = deque(maxlen=1)
+        self._queued: deque[ItemT] = deque()
         self._takers = 0
         self._closed = False
 
@@ -41,15 +42,28 @@ class NewestSlot(Generic[ItemT]):
             self._condition.notify_all()
         return lost
 
-    def take(self) -> ItemT | None:
-        """Wait for an item; return None once the slot is closed."""
+    def queue(self, item: ItemT) -> None:
+        """Add an item that no other overwrites, and that is taken before the newest."""
+        with self._condition:
+            self._queued.append(item)
+            self._condition.notify_all()
+
+    def take(self, due: float = 0.0) -> ItemT | None:
+        """Wait for an item; return None once the slot is closed.
+
+        The newest is not taken before ``due``, a time of ``time.monotonic``; queued ones are.
+        """
         with self._condition:
             self._takers += 1
-            self._condition.wait_for(lambda: self._items or self._closed)
+            while not (self._closed or self._queued):
+                left = due - time.monotonic()
+                if self._items and left <= 0:
+                    break
+                self._condition.wait(left if self._items else None)
             self._takers -= 1
             if self._closed:
                 return None
-            item = self._items.pop()
+            item = self._queued.popleft() if self._queued else self._items.pop()
             self._condition.notify_all()
             return item
 
@@ -69,6 +83,7 @@ class NewestSlot(Generic[ItemT]):
         with self._condition:
             self._closed = True
             self._items.clear()
+            self._queued.clear()
             self._condition.notify_all()
 
 
@@ -99,6 +114,16 @@ class WorkerStatistics:
     idle: float
 
 
+@dataclass(frozen=True)
+class _Errand:
+    """Something that is done between two frames."""
+
+    act: Callable[[], None]
+
+    def run(self) -> None:
+        self.act()
+
+
 class FrameWorker(Generic[FrameT, FoundT, ResultT]):
     """Runs ``process`` on the newest frame, then ``publish``, then ``finish``: a thread each.
 
@@ -124,10 +149,9 @@ class FrameWorker(Generic[FrameT, FoundT, ResultT]):
         self.max_rate = max_rate
         self._process, self._publish, self._finish = process, publish, finish
         self._on_error = on_error
-        self._frames: NewestSlot[tuple[FrameT, float]] = NewestSlot()
+        self._frames: NewestSlot[tuple[FrameT, float] | _Errand] = NewestSlot()
         self._found: NewestSlot[tuple[FoundT, float]] = NewestSlot()
         self._results: NewestSlot[ResultT] = NewestSlot()
-        self._stopping = threading.Event()
         self._threads: list[threading.Thread] = []
         self._lock = threading.Lock()
         self._received = self._processed = self._dropped = self._failed = 0
@@ -182,15 +206,23 @@ class FrameWorker(Generic[FrameT, FoundT, ResultT]):
                 self._received += 1
                 self._last_put = now
 
+    def run(self, act: Callable[[], None]) -> None:
+        """Have something done in the thread that runs ``process``, before the next frame.
+
+        That thread owns the model. What ``act`` raises goes to ``on_error``; after :meth:`stop` it
+        is not called any more.
+        """
+        self._frames.queue(_Errand(act))
+
     def stop(self, timeout: float = 10.0) -> bool:
         """Stop the threads after the frames in work.
 
         Returns:
             Whether they ended within ``timeout`` seconds; if not, they end with the process.
         """
-        self._stopping.set()
-        for slot in (self._frames, self._found, self._results):
-            slot.close()
+        self._frames.close()
+        self._found.close()
+        self._results.close()
         deadline = time.monotonic() + timeout
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
@@ -220,11 +252,12 @@ class FrameWorker(Generic[FrameT, FoundT, ResultT]):
         due = 0.0
         while True:
             # Wait before taking a frame, not after: then the newest is taken.
-            if self._stopping.wait(max(0.0, due - time.monotonic())):
-                return
-            taken = self._frames.take()
+            taken = self._frames.take(due)
             if taken is None:
                 return
+            if isinstance(taken, _Errand):
+                self._attempt('process', _Errand.run, taken)
+                continue
             frame, put_at = taken
             if self.max_rate > 0:
                 due = time.monotonic() + 1.0 / self.max_rate

@@ -26,6 +26,7 @@ from clipseg_model.video.still import describe_reuse
 from clipseg_ros.images.backend import open_backend
 from clipseg_ros.outputs.masks import MaskServer, MaskSource
 from clipseg_ros.outputs.messages import VISION_MISSING, load_vision_messages
+from clipseg_ros.outputs.once import OnceServer
 from clipseg_ros.prompts.file_server import PromptFiles
 from clipseg_ros.prompts.pick_server import PickFrame, PickServer
 from clipseg_ros.prompts.server import PromptServer
@@ -40,6 +41,7 @@ from clipseg_ros.ros.timing import create_steady_timer
 from clipseg_ros.ros.tuning import release_freed_memory
 from clipseg_ros.segment.diagnostics import Situation, find_rest
 from clipseg_ros.segment.loading import NodeSegmenter, check_representable, load_segmenter
+from clipseg_ros.segment.once import OneShot
 from clipseg_ros.segment.parameters import DECLARATIONS, Settings
 from clipseg_ros.segment.report import NodeReport, NodeState
 from clipseg_ros.segment.stream import CameraStream
@@ -98,6 +100,10 @@ class SegmentNode(GivenParameters, LifecycleNode):
         self._mask_server = MaskServer(
             self, self._interfaces, self._look_for_masks, self._segment_again
         )
+        one_shot = OneShot(
+            lambda: self._stream, self._find_rest, self._prompt_server.prompts, self._check_prompts
+        )
+        self._once_server = OnceServer(self, self._interfaces, one_shot.accept, one_shot.answer)
         self.add_on_set_parameters_callback(self._validate_parameters)
         declare(self, Settings)
         self._prompt_server.start()
@@ -352,6 +358,11 @@ class SegmentNode(GivenParameters, LifecycleNode):
             self._settings,
             self._stream,
         )
+
+    def _find_rest(self) -> str:
+        """Return why the model answers nobody, whatever the prompts; empty where it does."""
+        rest = find_rest(Situation(self.full_name, self._state, self._failure, prompts=('any',)))
+        return rest.message if rest is not None else ''
 
     def _look_for_masks(self) -> MaskSource:
         stream, prompts = self._stream, self._prompt_server.prompts.reported

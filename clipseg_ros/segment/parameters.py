@@ -18,6 +18,7 @@ from clipseg_model.video.still import MAX_REUSES
 from clipseg_ros.depth.parameters import DepthSettings
 from clipseg_ros.errors import ParameterError
 from clipseg_ros.images.backend import BACKENDS, BUILTIN
+from clipseg_ros.outputs.parameters import OutputSettings
 from clipseg_ros.prompts.text import Texts, check_texts, survive_yaml_texts
 from clipseg_ros.ros.parameters import declarations_of, group, parameter
 from clipseg_ros.segment.region import WHOLE, Roi, read_roi
@@ -277,6 +278,7 @@ class Settings:
         low=0.0,
         high=3600.0,
     )
+    outputs: OutputSettings = group(OutputSettings)
     depth: DepthSettings = group(DepthSettings)
     autostart: bool = parameter(
         True, 'Whether the node configures and activates itself when it starts.', when='start'

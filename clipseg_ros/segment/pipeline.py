@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,6 @@ from clipseg_model.segmentation import Segmentation
 from clipseg_model.video.steadying import Steadier
 from clipseg_ros.outputs.publishers import SegmentOutputs
 from clipseg_ros.outputs.result import (
-    COMPRESSED_LABELS,
     FrameResult,
     Look,
     compute_pixels,
@@ -146,15 +145,45 @@ class SegmentationPipeline:
     def finish(self, result: FrameResult, settings: Settings) -> None:
         """Publish what costs more and can wait: PNG, detections, overlay, probability."""
         outputs = self._outputs
-        if COMPRESSED_LABELS in result.wanted:
-            outputs.publish_compressed_labels(result)
-        if 'detections' in result.wanted:
+        wanted = result.wanted
+        if 'labels/compressed' in wanted:
+            outputs.publish_png('labels', result.pixels.labels(), result)
+        if 'mask/compressed' in wanted:
+            # Memory of its own: that of the message is the next frame's already.
+            mask = np.empty(result.rgb.shape[:2], np.uint8)
+            write_image('mask', result, mask)
+            outputs.publish_png('mask', mask, result)
+        if 'detections' in wanted:
             outputs.publish_detections(result, settings.detection_min_area)
         look = Look(settings.overlay_alpha, settings.overlay_legend, settings.overlay_colors)
-        for name in ('overlay', 'probability'):
-            if name in result.wanted:
-                write_image(name, result, outputs.open_image(name, result), look)
-                outputs.publish_image(name)
+        # The overlay is drawn once for both of its topics.
+        for name, copy in (('overlay', 'overlay/compressed'), ('probability', '')):
+            if name in wanted or copy in wanted:
+                pixels = outputs.open_image(name, result)
+                write_image(name, result, pixels, look)
+                if name in wanted:
+                    outputs.publish_image(name)
+                if copy in wanted:
+                    outputs.publish_jpeg(name, pixels, result, settings.outputs.jpeg_quality)
+
+    def segment_once(self, request: FrameRequest) -> Segmentation:
+        """Return what is found in an image by itself; call it where :meth:`segment` is called.
+
+        It takes nothing from other frames, and leaves nothing to them.
+
+        Raises:
+            ClipsegError: As :meth:`segment`.
+        """
+        settings = request.settings
+        answer = self.memory.segment(
+            request.seen,
+            [entry.prompt for entry in request.prompts],
+            settings.threshold,
+            replace(settings.segment_settings, reuse_below=0.0),
+        )
+        if isinstance(answer, PendingSegmentation):
+            answer = answer.result()
+        return self._apply(Steadier(), request, answer)
 
     def _steady(self, frame: StartedFrame) -> Segmentation:
         """Wait for the answer, smooth it over the frames and decide on presence."""
@@ -162,17 +191,22 @@ class SegmentationPipeline:
         if isinstance(found, PendingSegmentation):
             found = found.result()
             self.model_seconds = time.perf_counter() - frame.started
-        if request.region is not None:
-            found = found.within(request.region, *request.rgb.shape[:2])
         settings = request.settings
         reading = (settings.template, settings.visual_method, settings.roi)
         if reading != self._reading:
             self._reading = reading
             self._steadier.forget()
-        return self._steadier.apply(
+        return self._apply(self._steadier, request, found)
+
+    def _apply(
+        self, steadier: Steadier, request: FrameRequest, found: Segmentation
+    ) -> Segmentation:
+        if request.region is not None:
+            found = found.within(request.region, *request.rgb.shape[:2])
+        return steadier.apply(
             found,
             stamp_of(request) * 1e-9,
             request.seen,
-            settings.steadying,
+            request.settings.steadying,
             self.memory.segmenter.card.presence_threshold,
         )

@@ -48,6 +48,7 @@ class CameraStream:
         losses: Judges those that did not arrive.
         counts_losses: Whether the middleware counts these; else those of ``lost`` are taken.
         faults: What was wrong with the newest frame.
+        to_rgb: From an image message of the camera to RGB uint8 (H, W, 3).
         topic: Resolved name of the image topic.
         enabled: Whether images are segmented; may be set at any time.
     """
@@ -64,7 +65,7 @@ class CameraStream:
         log: ThrottledLog,
     ) -> None:
         self._node, self._prompts, self._masks = node, prompts, masks
-        self._to_rgb = backend.to_rgb
+        self.to_rgb = backend.to_rgb
         self.segmenter = segmenter
         self.settings = settings
         self.enabled = True
@@ -139,6 +140,12 @@ class CameraStream:
         if message is not None:
             self.worker.put(message, again=True)
 
+    def needs_model(self, idle: float) -> bool:
+        """Return whether images are segmented, and one came within the last ``idle`` seconds."""
+        worker = self.worker
+        wanted = self.enabled and bool(self._prompts.reported) and bool(self.outputs.wanted())
+        return wanted and worker is not None and worker.statistics().idle < idle
+
     def _on_image(self, message: Any, info: Mapping[str, Any]) -> None:
         self.newest.put(message)
         self.lost.see(info, self._subscription.get_publisher_count())
@@ -165,7 +172,7 @@ class CameraStream:
             self.faults.clear()
             return None
         self.depth.expect(message)
-        request = FrameRequest.of(message, self._to_rgb(message), prompts, self.settings)
+        request = FrameRequest.of(message, self.to_rgb(message), prompts, self.settings)
         frame = self.pipeline.segment(request)
         self.faults.clear()
         return frame

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from clipseg_model.prompts import Prompt
 from clipseg_model.segmentation import Segmentation
-from clipseg_ros.outputs.result import COMPRESSED_LABELS, FrameResult
+from clipseg_ros.outputs.result import FrameResult
 from training.benchmarks.node_peers.stand_in import StandIn
 
 
@@ -58,6 +58,13 @@ class FakeOutputs:
         assert name == message
         self.published.append(name)
 
-    def publish_compressed_labels(self, result: FrameResult) -> None:
-        assert result.pixels.labels().shape == result.rgb.shape[:2]
-        self.published.append(COMPRESSED_LABELS)
+    def publish_png(self, name: str, pixels: NDArray[np.uint8], result: FrameResult) -> None:
+        self.pixels[f'{name}/compressed'] = pixels.copy()
+        self.published.append(f'{name}/compressed')
+
+    def publish_jpeg(
+        self, name: str, pixels: NDArray[np.uint8], result: FrameResult, quality: int
+    ) -> None:
+        self.quality = quality
+        self.pixels[f'{name}/compressed'] = pixels.copy()
+        self.published.append(f'{name}/compressed')

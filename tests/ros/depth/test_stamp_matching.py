@@ -228,3 +228,52 @@ def test_the_same_stamp_again(clock: Clock) -> None:
     match = matcher.take()
     assert match is not None
     assert match.partners['depth'] == 'newer'
+
+
+# What is published once.
+
+
+def test_what_is_held_serves_every_frame_at_once(clock: Clock) -> None:
+    matcher = matcher_of(clock)
+    matcher.hold('info', 0, 'once')
+    for stamp in (5 * 10**9, 10**10, 10**12):
+        assert not matcher.find(stamp).get('depth')
+        matcher.put(stamp, f'image {stamp}')
+        assert matcher.take() is None, 'depth is not there yet'
+        matcher.add('depth', stamp, 'depth')
+        expected = {'depth': 'depth', 'info': 'once'}
+        assert matcher.find(stamp) == expected
+        assert matcher.take() == Match(f'image {stamp}', expected, {})
+
+
+def test_a_frame_s_own_goes_before_what_is_held(clock: Clock) -> None:
+    matcher = matcher_of(clock)
+    matcher.hold('info', 0, 'once')
+    both(matcher, 10**10)
+    matcher.put(10**10, 'image')
+    match = matcher.take()
+    assert match is not None
+    assert match.partners['info'] == f'info {10**10}'
+
+
+def test_a_frame_of_the_same_time_waits_for_its_own_and_is_served_in_the_end(clock: Clock) -> None:
+    matcher = matcher_of(clock)
+    matcher.hold('info', 0, 'of the frame before')
+    matcher.add('depth', PERIOD, 'depth')
+    matcher.put(PERIOD, 'image')
+    assert matcher.take() is None, 'its own may come yet'
+    clock.now += 0.3
+    match = matcher.take()
+    assert match == Match('image', {'depth': 'depth', 'info': 'of the frame before'}, {})
+    assert matcher.counts == {'matched': 1, 'unmatched': 0, 'skipped': 0}
+
+
+def test_what_is_held_can_be_replaced_and_forgotten(clock: Clock) -> None:
+    matcher = matcher_of(clock)
+    for number in range(2):
+        matcher.hold('info', number, f'calibration {number}')
+    assert matcher.has('info')
+    assert matcher.find(10**10) == {'info': 'calibration 1'}
+    matcher.forget()
+    assert not matcher.has('info')
+    assert matcher.find(10**10) == {}

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import array
+import re
 import sys
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -98,12 +100,24 @@ EXACT: dict[str, tuple[NDArray[Any], NDArray[np.uint8]]] = {
     '64FC4': (with_alpha(BGR) / 255.0, RGB),
 }
 
-YUV = ('uyvy', 'yuv422', 'yuyv', 'yuv422_yuy2', 'nv21', 'nv24')
+YUV = ('uyvy', 'yuv422', 'yuyv', 'yuv422_yuy2', 'nv12', 'nv21', 'nv24')
 BAYER = [f'bayer_{p}{bits}' for p in ('rggb', 'bggr', 'gbrg', 'grbg') for bits in (8, 16)]
 
 
 def test_every_encoding_is_tested() -> None:
     assert sorted(ENCODINGS) == sorted([*EXACT, *YUV, *BAYER])
+
+
+def test_every_encoding_with_colours_of_sensor_msgs_is_known() -> None:
+    headers = [*Path(sys.prefix).glob('include/sensor_msgs/sensor_msgs/image_encodings.hpp')]
+    if not headers:
+        pytest.skip('the header of sensor_msgs is not in this environment')
+    text = headers[0].read_text()
+    names = dict(re.findall(r'char ([A-Z0-9_]+)\[\] = "([^"]+)"', text))
+    assert len(names) > 40
+    # The generic types say nothing of colours: of those, the ones of OpenCV's pictures are known.
+    coloured = {name for key, name in names.items() if not key.startswith('TYPE_')}
+    assert coloured - set(ENCODINGS) == set()
 
 
 @pytest.mark.parametrize('padding', [0, 5])
@@ -130,7 +144,8 @@ def yuv_of(colour: tuple[int, int, int]) -> tuple[int, int, int]:
 def test_yuv_encodings(encoding: str, padding: int) -> None:
     left, right = (200, 30, 60), (20, 180, 90)
     halves = [yuv_of(left), yuv_of(right)]
-    rows = {'nv21': HEIGHT * 3 // 2, 'nv24': HEIGHT * 3}.get(encoding, HEIGHT)
+    half_planes = dict.fromkeys(('nv12', 'nv21'), HEIGHT * 3 // 2)
+    rows = {**half_planes, 'nv24': HEIGHT * 3}.get(encoding, HEIGHT)
     values = np.zeros((rows, WIDTH) if rows != HEIGHT else (HEIGHT, WIDTH, 2), np.uint8)
     for half, (y, u, v) in enumerate(halves):
         columns = slice(half * WIDTH // 2, (half + 1) * WIDTH // 2)
@@ -138,9 +153,10 @@ def test_yuv_encodings(encoding: str, padding: int) -> None:
             values[:, columns] = np.tile([[u, y], [v, y]], (WIDTH // 4, 1))
         elif encoding in ('yuyv', 'yuv422_yuy2'):
             values[:, columns] = np.tile([[y, u], [y, v]], (WIDTH // 4, 1))
-        elif encoding == 'nv21':
+        elif encoding in half_planes:
             values[:HEIGHT, columns] = y
-            values[HEIGHT:, columns] = np.tile([v, u], WIDTH // 4)
+            pair = [v, u] if encoding == 'nv21' else [u, v]
+            values[HEIGHT:, columns] = np.tile(pair, WIDTH // 4)
         else:
             values[:HEIGHT, columns] = y
             # A row of U, V pairs is twice as wide as the picture: two rows of the message.
@@ -230,7 +246,9 @@ def test_rounding_beyond_white_is_no_error() -> None:
     assert image_to_rgb(float_image(1.0005)).max() == 255
 
 
-@pytest.mark.parametrize('encoding', ['rgb8', 'bgr8', 'mono8', 'rgb16', 'bayer_rggb8', 'nv21'])
+@pytest.mark.parametrize(
+    'encoding', ['rgb8', 'bgr8', 'mono8', 'rgb16', 'bayer_rggb8', 'nv12', 'nv21']
+)
 def test_huge_declared_size_allocates_nothing(encoding: str) -> None:
     image = Image(encoding=encoding, width=2**20, height=2**20, step=2**23, data=b'1234')
     with pytest.raises(ImageConversionError, match='4 bytes'):
@@ -283,6 +301,13 @@ def test_sixteen_bit_and_gray_png() -> None:
     np.testing.assert_array_equal(deep, three(GRAY))
 
 
+@pytest.mark.parametrize('name', ['mono16; png compressed ', 'mono8; png compressed', '8UC1; png '])
+def test_grey_pictures_are_read_whatever_the_plugin_calls_them(name: str) -> None:
+    values = wide(GRAY) if '16' in name else GRAY
+    rgb = compressed_to_rgb(compressed(encoded('.png', values), name))
+    np.testing.assert_array_equal(rgb, three(GRAY))
+
+
 def test_jpeg_is_close_and_rgb() -> None:
     picture = np.full((48, 64, 3), (220, 40, 90), np.uint8)
     rgb = compressed_to_rgb(compressed(encoded('.jpg', picture[..., ::-1])))
@@ -319,6 +344,10 @@ JPEG, PNG = encoded('.jpg', rgb_picture(64, 64)), encoded('.png', rgb_picture(64
         (PNG[: len(PNG) // 2], 'png', 'data', ['truncated']),
         (PNG[:60] + PNG[-12:], 'png', 'format', []),
         (PNG, '16UC1; compressedDepth png', 'format', ['depth']),
+        (PNG, '16UC1; png compressed ', 'format', ['16UC1', 'depth, not colour']),
+        (PNG, '16UC1;png compressed', 'format', ['depth, not colour']),
+        (PNG, '32FC1; tiff compressed', 'format', ['depth, not colour']),
+        (PNG, '16SC1; png compressed ', 'format', ['depth, not colour']),
     ],
 )
 def test_bad_compressed_images(data: bytes, name: str, kind: str, words: list[str]) -> None:

@@ -315,3 +315,69 @@ def test_times(make_worker: MakeWorker) -> None:
     assert 5 < counts.rate < 30
     time.sleep(0.1)
     assert worker.statistics().idle >= 0.1
+
+
+# What is done between frames.
+
+
+def test_an_errand_is_run_in_the_model_s_thread_and_no_frame_is_lost(
+    make_worker: MakeWorker,
+) -> None:
+    gate, begun = threading.Event(), threading.Event()
+    done: list[tuple[str, str]] = []
+
+    def process(frame: str) -> None:
+        begun.set()
+        gate.wait(5)
+        done.append((frame, threading.current_thread().name))
+
+    worker = make_worker(process)
+    worker.start()
+    worker.put('first')
+    assert begun.wait(5)
+    worker.put('second')
+    for name in ('a', 'b'):
+        worker.run(lambda name=name: done.append((name, threading.current_thread().name)))
+    gate.set()
+    wait_until(lambda: len(done) == 4)
+    assert [what for what, _ in done] == ['first', 'a', 'b', 'second']
+    assert {thread for _, thread in done} == {'frame_worker'}
+    assert worker.statistics().dropped == 0
+    worker.run(lambda: done.append(('alone', '')))
+    wait_until(lambda: len(done) == 5, what='without any frame')
+
+
+def test_an_errand_neither_waits_for_the_rate_nor_counts_in_it(make_worker: MakeWorker) -> None:
+    frames: list[float] = []
+    errands: list[float] = []
+    worker = make_worker(lambda frame: frames.append(time.monotonic()), max_rate=2.0)
+    worker.start()
+    worker.put(0)
+    wait_until(lambda: frames)
+    worker.put(1)
+    asked = time.monotonic()
+    worker.run(lambda: errands.append(time.monotonic()))
+    wait_until(lambda: errands)
+    assert errands[0] - asked < 0.3
+    wait_until(lambda: len(frames) == 2)
+    assert 0.45 < frames[1] - frames[0] < 0.95
+
+
+def test_an_errand_that_fails_is_reported_and_none_is_run_after_the_end(
+    make_worker: MakeWorker,
+) -> None:
+    errors: list[Exception] = []
+    worker = make_worker(lambda frame: None, on_error=errors.append)
+    worker.start()
+
+    def fail() -> None:
+        raise ValueError('an errand')
+
+    worker.run(fail)
+    wait_until(lambda: errors)
+    assert str(errors[0]) == 'an errand'
+    ran: list[int] = []
+    assert worker.stop()
+    worker.run(lambda: ran.append(1))
+    time.sleep(0.1)
+    assert ran == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -22,7 +23,7 @@ from clipseg_model.outputs.frame_outputs import FrameOutputs
 from clipseg_model.prompts import Prompt
 from clipseg_model.segmentation import PromptResult, Segmentation
 from clipseg_ros.images.conversion import array_to_image, image_to_rgb
-from clipseg_ros.outputs.result import COMPRESSED_LABELS, IMAGE_OUTPUTS
+from clipseg_ros.outputs.result import COMPRESSED_OUTPUTS, IMAGE_OUTPUTS
 from clipseg_ros.prompts.set import PromptRequest, PromptSet
 from clipseg_ros.segment.memory_relief import MemoryRelief, stream_on_gpu
 from clipseg_ros.segment.parameters import Settings
@@ -57,7 +58,11 @@ def run(pipeline: SegmentationPipeline, message: Image) -> None:
         (ALL, ['mask', 'labels', 'confidence', 'segments', 'overlay', 'probability']),
         (('labels', 'mask'), ['mask', 'labels']),
         (('overlay',), ['overlay']),
-        ((COMPRESSED_LABELS,), [COMPRESSED_LABELS]),
+        (('labels/compressed',), ['labels/compressed']),
+        (('mask/compressed',), ['mask/compressed']),
+        (('overlay/compressed',), ['overlay/compressed']),
+        (('overlay/compressed', 'overlay'), ['overlay', 'overlay/compressed']),
+        (tuple(COMPRESSED_OUTPUTS), ['labels/compressed', 'mask/compressed', 'overlay/compressed']),
         (('probability',), ['probability']),
         (('segments',), ['segments']),
     ],
@@ -67,7 +72,8 @@ def test_what_nobody_subscribes_to_is_not_made(subscribed: Sequence[str], order:
     pipeline, model = make(outputs)
     run(pipeline, array_to_image(RGB, 'rgb8', Header()))
     assert outputs.published == order
-    assert sorted(outputs.opened) == sorted(name for name in order if name in IMAGE_OUTPUTS)
+    drawn = {name.removesuffix('/compressed') if 'overlay' in name else name for name in order}
+    assert sorted(outputs.opened) == sorted(name for name in drawn if name in IMAGE_OUTPUTS)
     assert len(model.images) == 1
     assert all(pixels.any() for pixels in outputs.pixels.values())
 
@@ -79,6 +85,8 @@ def test_what_nobody_subscribes_to_is_not_made(subscribed: Sequence[str], order:
         (('mask',), {'mask'}),
         (('overlay', 'mask'), {'mask', 'labels'}),
         (('segments',), set()),
+        (('mask/compressed',), {'mask'}),
+        (('overlay/compressed', 'labels/compressed'), {'labels'}),
     ],
 )
 def test_pixels_are_computed_together_and_only_those_needed(
@@ -107,6 +115,19 @@ def test_one_call_a_frame_and_no_copy_of_what_is_rgb(encoding: str) -> None:
         assert len(model.images) == count
         memory = np.frombuffer(message.data, np.uint8)
         assert np.shares_memory(model.images[-1], memory) == (encoding == 'rgb8')
+
+
+def test_compressed_copies_are_of_the_same_pixels() -> None:
+    outputs = FakeOutputs('mask', 'labels', 'overlay', *COMPRESSED_OUTPUTS)
+    pipeline, _ = make(outputs)
+    settings = replace(SETTINGS, outputs=replace(SETTINGS.outputs, jpeg_quality=33))
+    message = array_to_image(RGB, 'rgb8', Header())
+    asked = FrameRequest.of(message, image_to_rgb(message), PROMPTS, settings)
+    pipeline.finish(pipeline.publish(pipeline.segment(asked)), settings)
+    for copy, name in COMPRESSED_OUTPUTS.items():
+        np.testing.assert_array_equal(outputs.pixels[copy], outputs.pixels[name])
+    assert outputs.quality == 33
+    assert outputs.opened.count('overlay') == 1, 'drawn once for both'
 
 
 def test_age_is_from_the_stamp_to_the_first_output() -> None:

@@ -28,7 +28,7 @@ from std_srvs.srv import SetBool
 
 from clipseg_model.outputs.palette import PALETTE
 from clipseg_model.registry import create_model
-from clipseg_ros.images.conversion import image_to_rgb
+from clipseg_ros.images.conversion import compressed_to_rgb, image_to_rgb
 from clipseg_ros.ros.qos import command_input, image_output, sensor_input
 
 OUTPUTS = {
@@ -106,19 +106,41 @@ def pixels_of(message: Image) -> np.ndarray[Any, Any]:
     return np.frombuffer(message.data, dtype).reshape(shape)
 
 
-def test_compressed_labels_are_the_labels(camera: Camera, peer: Peer) -> None:
-    topic = '/clipseg/labels/compressed'
+@pytest.mark.parametrize('name', ['labels', 'mask'])
+def test_compressed_masks_and_labels_lose_nothing(camera: Camera, peer: Peer, name: str) -> None:
+    topic = f'/clipseg/{name}/compressed'
     received = peer.collect(CompressedImage, topic, RELIABLE)
     wait_until(lambda: peer.node.count_publishers(topic))
     image = camera.peer.stamped(picture(90, 131, seed=3), frame='lens')
-    raw, message = until_answered(camera.publisher, image, camera.received['labels'], received)
-    labels = pixels_of(raw)
-    assert len(np.unique(labels)) > 1
+    raw, message = until_answered(camera.publisher, image, camera.received[name], received)
+    values = pixels_of(raw)
+    assert len(np.unique(values)) > 1
     assert message.header == image.header
-    assert message.format == 'mono8; png compressed mono8'
+    assert message.format == 'mono8; png compressed'
     data = np.frombuffer(message.data, np.uint8)
-    np.testing.assert_array_equal(cv2.imdecode(data, cv2.IMREAD_UNCHANGED), labels)
-    assert data.nbytes < labels.nbytes
+    np.testing.assert_array_equal(cv2.imdecode(data, cv2.IMREAD_UNCHANGED), values)
+    assert data.nbytes < values.nbytes
+
+
+def test_the_compressed_overlay_is_the_overlay_in_the_quality_asked_for(
+    camera: Camera, peer: Peer
+) -> None:
+    received = peer.collect(CompressedImage, '/clipseg/overlay/compressed', RELIABLE)
+    sizes, reddish = [], np.array([190, 0, 0], np.uint8)
+    for quality in (95, 20):
+        assert peer.set_parameter('/clipseg', 'jpeg_quality', quality).successful
+        image = camera.peer.stamped(picture(90, 131, seed=3) + reddish, frame='lens')
+        raw, message = until_answered(camera.publisher, image, camera.received['overlay'], received)
+        assert message.header == image.header
+        assert message.format == 'rgb8; jpeg compressed bgr8'
+        rgb, means = compressed_to_rgb(message), pixels_of(raw).mean(axis=(0, 1))
+        assert rgb.shape == pixels_of(raw).shape
+        np.testing.assert_allclose(rgb.mean(axis=(0, 1)), means, atol=3)
+        assert abs(means[0] - means[2]) > 10, 'red and blue can be told apart'
+        sizes.append(len(message.data))
+    assert sizes[1] < sizes[0] / 2
+    assert not peer.set_parameter('/clipseg', 'jpeg_quality', 0).successful
+    assert peer.set_parameter('/clipseg', 'jpeg_quality', 80).successful
 
 
 @pytest.mark.parametrize('size', [(120, 160), (480, 640), (90, 31), (1, 1), (37, 500)])
