@@ -15,7 +15,7 @@ import json
 import math
 import zlib
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ LEAST_SHARE = 0.002
 """Share of its photograph that a name must fill to be asked."""
 SUPPORT_SHARE = 0.01
 """Share of its photograph that an example must fill."""
+SHEET_COLUMNS, SHEET_ROWS = 4, 6
 SIZES = {'under 1 %': (0.0, 0.01), '1 to 5 %': (0.01, 0.05), 'over 5 %': (0.05, 1.01)}
 
 
@@ -148,6 +149,7 @@ def measure(
     only: Sequence[str] | None = None,
     examples: bool = True,
     sheet: list[Any] | None = None,
+    licences: Collection[str] = (),
 ) -> Measured:
     """Run a model over photographs.
 
@@ -158,7 +160,8 @@ def measure(
         absent: Names asked of each photograph that are not there.
         only: Names to ask; the source's vocabulary where None.
         examples: Whether to ask by objects of other photographs of the set, too.
-        sheet: Where pictures and masks of the first photographs are kept.
+        sheet: Where photographs and masks are kept, to be shown.
+        licences: Of the photographs that may be shown, as the file names them; all where empty.
     """
     result = Measured()
     photos: dict[int, Photograph] = {number: file.read(number) for number in numbers}
@@ -188,7 +191,8 @@ def measure(
                 prompts.append(Prompt(image=other.image, mask=mask))
                 owners.append(name)
         found = segmenter.segment(photo.image, prompts).results
-        if sheet is not None:
+        licence = str(file.records[number].get('licence', file.records[number].get('license')))
+        if sheet is not None and (not licences or licence in licences):
             pairs = zip(asked, found, strict=False)
             sheet.append((photo, [(name, answer.mask) for name, answer in pairs]))
         for name, answer in zip(asked, found, strict=False):
@@ -220,10 +224,12 @@ def calibrate(measured: Measured, clean: float) -> dict[str, float]:
     }
 
 
-def write_sheet(path: Path, sheet: Sequence[Any], columns: int = 4, width: int = 320) -> None:
+def write_sheet(
+    path: Path, sheet: Sequence[Any], columns: int = SHEET_COLUMNS, width: int = 320
+) -> None:
     """Write a contact sheet: each photograph beside the masks of the names that are there."""
     tiles: list[list[NDArray[np.uint8]]] = [[] for _ in range(columns)]
-    for index, (photo, answers) in enumerate(sheet[: columns * 6]):
+    for index, (photo, answers) in enumerate(sheet[: columns * SHEET_ROWS]):
         picture = photo.image.astype(np.float32)
         for number, (_, mask) in enumerate(answers[:8], start=1):
             picture[mask] = 0.45 * picture[mask] + 0.55 * np.array(colour_of(number))
@@ -288,6 +294,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument('--threads', type=int)
     parser.add_argument('--output', type=Path)
     parser.add_argument('--sheet', type=Path, help='contact sheet to write')
+    parser.add_argument(
+        '--licences', nargs='*', default=[], help='of the photographs on it; all by default'
+    )
     args = parser.parse_args(arguments)
     segmenter = create_model(args.model, threads=args.threads, input_size=args.input_size)
     changes = {'threshold': args.threshold, 'presence_threshold': args.presence}
@@ -297,7 +306,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     names, only = _listed(args.list, 'photos'), _listed(args.only, 'names')
     numbers = [n for s in args.source for n in find_photographs(file, s, args.split, names)]
     sheet: list[Any] | None = [] if args.sheet else None
-    measured = measure(segmenter, file, numbers, args.absent, only, sheet=sheet)
+    measured = measure(
+        segmenter, file, numbers, args.absent, only, sheet=sheet, licences=args.licences
+    )
     report = measured.report()
     card = segmenter.card
     report['model'], report['input_size'] = args.model, card.input_size
@@ -308,6 +319,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if args.calibrate is not None:
         report['calibration'] = calibrate(measured, args.calibrate)
         print(json.dumps(report['calibration']))
+    if sheet:
+        report['sheet'] = [photo.name for photo, _ in sheet[: SHEET_ROWS * SHEET_COLUMNS]]
     if args.output:
         args.output.write_text(json.dumps(report, indent=1) + '\n')
     if args.sheet and sheet:

@@ -23,6 +23,7 @@ from training.bundled.cached import Cache
 from training.bundled.crops import crop, paste
 from training.datasets.photographs import PhotographFile
 from training.datasets.samples import DataError
+from training.evaluation.photographs import measure
 
 WORDS = ('[PAD]', '[UNK]', '[CLS]', '[SEP]', 'a', 'the', 'photo', 'red', 'blue', 'box', 'ball')
 
@@ -119,6 +120,7 @@ def test_own_photographs_make_a_model(
     run(evaluate, monkeypatch, *asked, '--output', report, '--sheet', tmp_path / 'sheet.png')
     figures = json.loads(report.read_text())
     assert figures['photographs'] == 4
+    assert figures['sheet'] == ['0.png', '1.png', '2.png', '3.png']
     assert figures['names']['prompts'] == figures['absent']['prompts'] == 4
     assert figures['image_prompts']['prompts'] == 4
     assert set(figures['by_name']) == {'red box', 'blue ball'}
@@ -184,3 +186,15 @@ def test_a_name_that_the_text_tower_cannot_read_is_refused(
     config = settings(tmp_path, start, path, 2)
     with pytest.raises(SystemExit, match=r'the name .\u7403. of the source .* rename the category'):
         run(train_bundled, monkeypatch, config, '--output', tmp_path / 'run')
+
+
+def test_a_sheet_shows_photographs_of_the_licences_asked_for(tmp_path: Path, start: Path) -> None:
+    path = write_photographs(tmp_path)
+    data = json.loads(path.read_text())
+    for image in data['images']:
+        image['licence'] = image['id']
+    path.write_text(json.dumps(data))
+    file = PhotographFile(path, tmp_path)
+    sheet: list[Any] = []
+    measure(create_model(start), file, file.numbers(''), 0, sheet=sheet, licences=['1', '3'])
+    assert [photo.name for photo, _ in sheet] == ['1.png', '3.png']
