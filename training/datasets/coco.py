@@ -3,17 +3,20 @@
 COCO-20i (Nguyen and Todorovic 2019) splits the 80 classes in four folds, class k (from 0) being
 in fold k mod 4; training sees the other 60 classes of train2014, testing the fold's 20 classes of
 val2014. CLIPSeg takes pictures and masks from HSNet's code. There, a picture has one class a pixel:
-that of the last annotation in the file's order which covers it; and it is listed for a class that
-fills 2,048 pixels. (This rule reproduces the published lists: docs/papers.md.)
+annotations are painted over each other in the file's order, outlines included; and a picture is
+listed for a class that fills 2,048 pixels. (This rule reproduces the published lists:
+docs/papers.md.)
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as run_lengths
@@ -50,8 +53,10 @@ class CocoSettings(NamedSettings):
     min_pixels: int = Field(
         0, ge=0, description='least pixels of a class in a picture and in its support'
     )
-    overlaps: Literal['both', 'last'] = Field(
-        'both', description='whether a pixel is of all annotations that cover it, or of the last'
+    overlaps: Literal['both', 'painted'] = Field(
+        'both',
+        description='a pixel is of every class that covers it, by the masks of the API of COCO; or '
+        'of the last one that is painted over it, in the order of the file (HSNet)',
     )
 
 
@@ -72,7 +77,7 @@ def coco_20i(
         'coco20i': (fold, split),
         'visual': True,
         'min_pixels': COCO20I_PIXELS,
-        'overlaps': 'last',
+        'overlaps': 'painted',
         'draw': 'classes',
     }
     return CocoSettings(**{'annotations': path, **defaults, **changes})
@@ -81,8 +86,8 @@ def coco_20i(
 class Coco(NamedSamples):
     """Classes of pictures, from a file in COCO's instance format.
 
-    The truth of a class is the union of its instances, rasterised by COCO's own code, without what
-    another class covers later where ``overlaps`` is ``last``; crowds do not count.
+    The truth of a class is the union of its instances, rasterised by COCO's own code, or what is
+    left of it when all are painted over each other (``overlaps``); crowds do not count.
 
     Raises:
         DataError: The file is missing, unreadable or not of this format, or holds no sample.
@@ -111,6 +116,8 @@ class Coco(NamedSamples):
         self.sizes: dict[int, tuple[int, int]] = {}
         self.files: dict[int, str] = {}
         self._entries: dict[tuple[int, int], list[dict[str, Any]]] = defaultdict(list)
+        #: Places of the classes in order, from 1.
+        self._places = {number: place for place, number in enumerate(sorted(names), 1)}
         #: All annotations of each picture, crowds included, in the order of the file.
         self._of_picture: dict[int, list[dict[str, Any]]] = defaultdict(list)
         self._all_shown: dict[int, set[int]] = defaultdict(set)
@@ -150,14 +157,12 @@ class Coco(NamedSamples):
         check_size(image.shape, (height, width), path, str(self.path))
         mask = np.zeros((height, width), bool)
         crowd = np.zeros((height, width), bool)
-        for entry in self._layers(picture, number):
-            where = run_lengths.decode(self._encoded(entry, picture)).astype(bool)
-            if entry['category_id'] != number:
-                mask &= ~where
-            elif entry.get('iscrowd'):
-                crowd |= where
-            else:
-                mask |= where
+        for entry in self._entries[picture, number]:
+            if entry.get('iscrowd') or self.settings.overlaps == 'both':
+                target = crowd if entry.get('iscrowd') else mask
+                target |= run_lengths.decode(self._encoded(entry, picture)).astype(bool)
+        if self.settings.overlaps == 'painted':
+            mask = self._painted(picture) == self._places[number]
         if not mask.any():
             raise BadRecord(
                 'empty mask',
@@ -165,23 +170,21 @@ class Coco(NamedSamples):
             )
         return image, mask, ~(crowd & ~mask) if crowd.any() else None
 
-    def _layers(self, picture: int, number: int) -> list[dict[str, Any]]:
-        """Return what decides where a class is in a picture, in the order of the file."""
-        if self.settings.overlaps == 'both':
-            return self._entries[picture, number]
-        # What a crowd covers is not told apart, so it hides nothing.
-        listed = self._of_picture[picture]
-        return [e for e in listed if e['category_id'] == number or not e.get('iscrowd')]
-
-    def _encoded(self, entry: dict[str, Any], picture: int) -> Any:
+    @contextmanager
+    def _usable(self, entry: dict[str, Any], picture: int) -> Iterator[None]:
+        """Raise BadRecord, with the annotation's number, where the block finds it unusable."""
         try:
-            return coco_runs(entry['segmentation'], *self.sizes[picture])
+            yield
         except (ValueError, TypeError, KeyError, IndexError) as error:
             raise BadRecord(
                 'bad polygon',
                 f'{self.path}, annotation {entry.get("id")} of {self.files[picture]}, has no '
                 f'usable segmentation: {error}',
             ) from error
+
+    def _encoded(self, entry: dict[str, Any], picture: int) -> Any:
+        with self._usable(entry, picture):
+            return coco_runs(entry['segmentation'], *self.sizes[picture])
 
     def _large(self, items: list[tuple[int, int]]) -> list[tuple[int, int]]:
         """Return the items whose class fills enough pixels, counted on the masks themselves."""
@@ -198,23 +201,37 @@ class Coco(NamedSamples):
 
     def _pixels(self, picture: int, numbers: list[int]) -> dict[int, int]:
         """Return how many pixels each of some classes fills in a picture."""
-        pixels = dict.fromkeys(numbers, 0)
-        covered: dict[int | None, Any] = {}
-        last = self.settings.overlaps == 'last'
-        # From the last to the first, each adds what no later one covers (of any class, or its own).
-        for entry in reversed(self._of_picture[picture]):
-            number = entry['category_id']
-            if entry.get('iscrowd') or (number not in pixels and not last):
-                continue
-            runs = self._encoded(entry, picture)
-            key = None if last else number
-            before = covered.get(key)
-            whole = runs if before is None else run_lengths.merge([runs, before])
-            covered[key] = whole
-            if number in pixels:
-                grown = int(run_lengths.area(whole))
-                pixels[number] += grown - (0 if before is None else int(run_lengths.area(before)))
+        if self.settings.overlaps == 'painted':
+            counts = np.bincount(self._painted(picture).ravel(), minlength=len(self._places) + 1)
+            return {number: int(counts[self._places[number]]) for number in numbers}
+        pixels = {}
+        for number in numbers:
+            entries = [e for e in self._entries[picture, number] if not e.get('iscrowd')]
+            runs = run_lengths.merge([self._encoded(entry, picture) for entry in entries])
+            pixels[number] = int(run_lengths.area(runs))
         return pixels
+
+    def _painted(self, picture: int) -> NDArray[np.int32]:
+        """Return the place of each pixel's class among all classes, from 1; 0 for none.
+
+        Polygons are filled with their outlines, corners cut to whole pixels. What a crowd covers is
+        not told apart, so it hides nothing.
+        """
+        labels = np.zeros(self.sizes[picture], np.int32)
+        for entry in self._of_picture[picture]:
+            if entry.get('iscrowd'):
+                continue
+            place = self._places[entry['category_id']]
+            if isinstance(entry['segmentation'], dict):
+                runs = self._encoded(entry, picture)
+                labels[run_lengths.decode(runs).astype(bool)] = place
+                continue
+            with self._usable(entry, picture):
+                check_polygons(entry['segmentation'])
+            for points in entry['segmentation']:
+                corners = np.reshape(np.asarray(points, np.float64), (-1, 2)).astype(np.int32)
+                cv2.fillPoly(labels, [corners], place)
+        return labels
 
     def _prepared(self, data: dict[str, Any]) -> dict[str, Any]:
         return data
@@ -284,11 +301,7 @@ def coco_runs(
     """Return COCO's compressed run lengths of polygons or run lengths; ValueError if neither."""
     encoded: dict[str, Any]
     if isinstance(segmentation, list):
-        short = [points for points in segmentation if len(points) < 6 or len(points) % 2]
-        if short or not segmentation:
-            raise ValueError(f'{(short or segmentation)!r:.60} is no polygon of three x, y or more')
-        if not np.isfinite(np.concatenate([np.asarray(p, float) for p in segmentation])).all():
-            raise ValueError('a polygon has corners that are no numbers')
+        check_polygons(segmentation)
         encoded = run_lengths.merge(run_lengths.frPyObjects(segmentation, height, width))
         return encoded
     if list(segmentation['size']) != [height, width]:
@@ -299,6 +312,17 @@ def coco_runs(
         raise ValueError(f'run lengths add up to {sum(segmentation["counts"])} pixels')
     encoded = run_lengths.frPyObjects(segmentation, height, width)
     return encoded
+
+
+def check_polygons(segmentation: list[list[float]]) -> None:
+    """Raise ValueError unless these are polygons: lists of three x, y or more, all numbers."""
+    short = [points for points in segmentation if len(points) < 6 or len(points) % 2]
+    if short or not segmentation:
+        raise ValueError(f'{(short or segmentation)!r:.60} is no polygon of three x, y or more')
+    if not np.isfinite(
+        np.concatenate([np.asarray(points, float) for points in segmentation])
+    ).all():
+        raise ValueError('a polygon has corners that are no numbers')
 
 
 def coco_folder(annotations: Path) -> Path:

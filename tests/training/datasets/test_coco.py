@@ -165,11 +165,12 @@ EVERYTHING = {'min_pixels': 0, 'overlaps': 'both'}
 
 
 def painted(content: dict, picture: int) -> dict[int, np.ndarray]:
-    """HSNet's masks: a map of classes, on which each annotation paints over those before it."""
+    """HSNet's masks: boxes with their outlines, each painted over those before it."""
     labels = np.zeros((20, 30), int)
     for entry in content['annotations']:
         if entry['image_id'] == picture and not entry['iscrowd']:
-            labels[coco_mask(entry['segmentation'], 20, 30)] = entry['category_id']
+            left, top, right, bottom = (round(entry['segmentation'][0][i]) for i in (0, 1, 4, 5))
+            labels[top : bottom + 1, left : right + 1] = entry['category_id']
     return {int(number): labels == number for number in np.unique(labels) if number}
 
 
@@ -207,7 +208,7 @@ class TestOverlapsAndSizes:
             for number, mask in painted(content, picture).items()
             if mask.sum() >= least
         )
-        data = opened(crossed, overlaps='last', min_pixels=least)
+        data = opened(crossed, overlaps='painted', min_pixels=least)
         assert data.items == wanted
         assert 4 < len(wanted) < 36
         for (picture, number), sample in zip(wanted, data.each(), strict=True):
@@ -221,16 +222,43 @@ class TestOverlapsAndSizes:
             assert opened(crossed, min_pixels=least).items == wanted
 
     def test_supports_fill_as_many(self, crossed):
-        data = opened(crossed, overlaps='last', min_pixels=45, visual=True)
+        data = opened(crossed, overlaps='painted', min_pixels=45, visual=True)
         names = {data.files[picture] for picture, _ in data.items}
         for index in range(len(data)):
             for seed in range(8):
                 support = data.load(index, sample_rng(seed, 0, index)).support
                 assert support is None or (support.mask.sum() >= 45 and support.key in names)
 
+    def test_crowds_hide_nothing_and_run_lengths_are_painted(self, tmp_path):
+        runs = run_lengths.encode(np.asfortranarray(coco_mask(SQUARE, 20, 30), np.uint8))
+        square = {'size': [20, 30], 'counts': runs['counts'].decode()}
+        whole = {'size': [20, 30], 'counts': [0, 600]}
+        corner = [[4.9, 4.9, 8.9, 4.9, 8.9, 8.9, 4.9, 8.9]]
+        listed = [annotation(1, 1, 1, square), annotation(2, 1, 3, corner)]
+        listed.append(annotation(3, 1, 5, whole, iscrowd=1))
+        data = opened(write(tmp_path, listed), overlaps='painted')
+        masks = {sample.phrase: sample.mask for sample in data.each()}
+        assert masks['fire truck'].sum() == 25  # 4 … 8 with its outline
+        assert masks['cup'].sum() == 100 - 25
+
+    @pytest.mark.parametrize('shape', [[[1.0, 2.0, 3.0]], [[1.0, 2, 3, 4, 5, float('nan')]]])
+    def test_broken_polygons_are_found_before_training(self, mini, shape):
+        content = json.loads(mini.read_text())
+        content['annotations'][3]['segmentation'] = shape
+        mini.write_text(json.dumps(content))
+        for overlaps in ('painted', 'both'):
+            with pytest.raises(BadRecord, match=r'annotation 4 of 000000000002\.jpg'):
+                opened(mini, overlaps=overlaps, min_pixels=1)
+            data = opened(mini, overlaps=overlaps, min_pixels=1, bad_records='skip')
+            assert data.problems.counts == {'bad polygon': 1}
+
     def test_the_published_rule_is_that_of_coco_20i(self, tmp_path):
         settings = coco_20i(tmp_path, 2, 'train')
-        assert (settings.min_pixels, settings.overlaps, settings.draw) == (2048, 'last', 'classes')
+        assert (settings.min_pixels, settings.overlaps, settings.draw) == (
+            2048,
+            'painted',
+            'classes',
+        )
 
 
 class TestCoco20i:

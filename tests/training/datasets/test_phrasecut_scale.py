@@ -15,7 +15,7 @@ PICTURES = 77_262
 FIRST = 1_000_001  #: picture; smaller numbers may be among those that are left out
 #: Opens the data set in a process of its own, makes phrases and masks of samples, and says what it
 #: took: seconds of a CPU, and memory that no other process shares, MB. (Clean pages of a mapped
-#: file are the system's, one copy for all processes, and it takes them back when it needs them.)
+#: file are the system's, one copy for all processes, which it takes back when it needs them.)
 OPENING = """
 import json, sys, time
 from pathlib import Path
