@@ -11,7 +11,8 @@ native   the model as it is used, on the pixels of the pictures at their own siz
 Figures of the two modes cannot be compared: there is no default, and the result names the mode.
 --data takes the settings of a data set (docs/datasets.md), a YAML file with them, or a file of
 training/configs, whose validation data are used. Several processes share the work (torchrun
---nproc_per_node 8 -m training.evaluate data …), and their sums are exact.
+--nproc_per_node 8 -m training.evaluate data …), and their sums are exact. While it runs, --output
+has what the first of them has counted so far, marked with "complete": false.
 """
 
 from __future__ import annotations
@@ -146,16 +147,22 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     model, card = load_model(args.model)
     source = open_source(data)
     indices = evenly_spread(len(source), args.samples)
-    tally = evaluate(model, card, source, evaluation, accelerator, indices)
     how = evaluation.described(card)
-    result = {
+    details = {
         **how,
         'model': args.model,
         'data': data,
         'commit': git_commit(),
         'processes': accelerator.num_processes,
-        **tally.report(args.threshold),
     }
+
+    def keep(so_far: Tally) -> None:
+        if accelerator.is_main_process:
+            report = so_far.report(args.threshold)
+            write_figures(args.output, {'complete': False, **details, **report})
+
+    tally = evaluate(model, card, source, evaluation, accelerator, indices, partial=keep)
+    result = {**details, **tally.report(args.threshold)}
     if accelerator.is_main_process:
         print_tally(tally, args.threshold, how)
         write_figures(args.output, result)
