@@ -16,11 +16,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
@@ -70,8 +72,8 @@ def cache(
         layers: Blocks whose activations are written; by default those that the model reads.
 
     Raises:
-        ActivationsError: The folder holds another run's, a value is beyond float16, or there are
-            no such layers.
+        ActivationsError: The folder holds another run's, the disk is too small, a value is beyond
+            float16, or there are no such layers.
     """
     settings = follow_card(settings)
     torch.manual_seed(settings.seed)
@@ -96,9 +98,15 @@ def cache(
     cast = torch.autocast(
         device.type, kind[settings.mixed_precision], settings.mixed_precision != 'no'
     )
+    missing = [start for start in starts if not _shard(folder, start // shard_size).exists()]
+    left = sum(len(places[start : start + shard_size]) for start in missing)
+    if left:
+        with cast:
+            one = _size_of_sample(learner, drawn.load(places[missing[0]]), layers)
+        check_room(folder, left, one)
     with tqdm(total=sum(min(shard_size, len(places) - start) for start in starts)) as bar:
         for start in starts:
-            path = folder / f'activations-{start // shard_size:06d}.tar'
+            path = _shard(folder, start // shard_size)
             mine = places[start : start + shard_size]
             if path.exists():
                 bar.update(len(mine))
@@ -145,25 +153,54 @@ def check_layers(layers: Sequence[int], model: SegmentationModel) -> list[int]:
     return wanted
 
 
+def check_room(folder: Path, samples: int, one: int) -> None:
+    """Say how much disk samples of ``one`` byte each take; ActivationsError if it is not free."""
+    needed, free = samples * one, shutil.disk_usage(folder).free
+    what = f'{samples:,} samples of {one / 1e6:.2f} MB take {needed / 1e9:,.1f} GB'
+    if needed > free:
+        raise ActivationsError(
+            f'{what}, and {folder} has {free / 1e9:,.1f} GB free: make room, write to another '
+            'folder, cache fewer --epochs or --layers, or share the shards between disks by --part'
+        )
+    print(f'{what} in {folder}, which has {free / 1e9:,.1f} GB free')
+
+
+def _shard(folder: Path, number: int) -> Path:
+    return folder / f'activations-{number:06d}.tar'
+
+
+def _size_of_sample(learner: Learner, load: Load, layers: Sequence[int] | None) -> int:
+    taps, prompts, _, _ = _computed(learner, load, layers)
+    # Masks, names and the headers of a tar file come on top.
+    return int(2 * taps.numel() + 4 * prompts.numel()) + 8192
+
+
+def _computed(
+    learner: Learner, load: Load, layers: Sequence[int] | None
+) -> tuple[Tensor, Tensor, tuple[int, int], Sequence[int]]:
+    """Return taps (B, L, N, C), embeddings (B, 2, E), the grid of tokens, and the layers."""
+    if layers is None:
+        layers = taps_of(learner.model.config())
+        features = learner.features(load)
+        tapped, grid = features.taps, features.grid
+    else:
+        pixels = learner.normalised(load.batch.images)
+        tapped, grid = learner.model.backbone.image_tokens(pixels, layers)
+    texts, supports = learner.embeddings(load)
+    return torch.stack(tapped, 1), torch.stack([texts, supports], 1).float(), grid, layers
+
+
 def _write(
     writer: ShardWriter, learner: Learner, loads: list[Load], layers: Sequence[int] | None = None
 ) -> None:
     whole = join(loads)
-    if layers is None:
-        layers = taps_of(learner.model.config())
-        features = learner.features(whole)
-        tapped, grid = features.taps, features.grid
-    else:
-        pixels = learner.normalised(whole.batch.images)
-        tapped, grid = learner.model.backbone.image_tokens(pixels, layers)
-    texts, supports = learner.embeddings(whole)
-    taps = torch.stack(tapped, 1).half().cpu().numpy()
+    tapped, embedded, grid, layers = _computed(learner, whole, layers)
+    taps, prompts = tapped.half().cpu().numpy(), embedded.cpu().numpy()
     if not np.isfinite(taps).all():
         raise ActivationsError(
             f'activations of {whole.batch.keys} are beyond the range of float16: these towers '
             'cannot be cached'
         )
-    prompts = torch.stack([texts, supports], 1).float().cpu().numpy()
     for row, load in enumerate(loads):
         writer.add(taps[row], prompts[row], load, grid, layers)
 

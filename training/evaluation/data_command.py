@@ -11,7 +11,8 @@ native   the model as it is used, on the pixels of the pictures at their own siz
 Figures of the two modes cannot be compared: there is no default, and the result names the mode.
 --data takes the settings of a data set (docs/datasets.md), a YAML file with them, or a file of
 training/configs, whose validation data are used. Several processes share the work (torchrun
---nproc_per_node 8 -m training.evaluate data …), and their sums are exact.
+--nproc_per_node 8 -m training.evaluate data …), and their sums are exact. While it runs, --output
+has what the first of them has counted so far, marked with "complete": false.
 """
 
 from __future__ import annotations
@@ -169,17 +170,23 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     outcomes = None
     if args.csv or args.predictions or (isinstance(source, PhraseCut) and _has_counts(source)):
         outcomes = Outcomes(source, args.predictions)
-    tally = evaluate(model, card, source, evaluation, accelerator, indices, outcomes)
-    listed = [] if outcomes is None else outcomes.gathered(accelerator)
     how = evaluation.described(card)
-    result = {
+    details = {
         **how,
         'model': args.model,
         'data': data,
         'commit': git_commit(),
         'processes': accelerator.num_processes,
-        **tally.report(args.threshold),
     }
+
+    def keep(so_far: Tally) -> None:
+        if accelerator.is_main_process:
+            report = so_far.report(args.threshold)
+            write_figures(args.output, {'complete': False, **details, **report})
+
+    tally = evaluate(model, card, source, evaluation, accelerator, indices, outcomes, partial=keep)
+    listed = [] if outcomes is None else outcomes.gathered(accelerator)
+    result = {**details, **tally.report(args.threshold)}
     subsets = by_subset(listed)
     if subsets:
         result['subsets'] = subsets

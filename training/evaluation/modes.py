@@ -10,8 +10,9 @@ Only counts are kept: memory does not grow with the data, and sums over processe
 
 from __future__ import annotations
 
+import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -19,6 +20,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
 
 from clipseg_model import Prompt, Segmenter, SegmentSettings
 from clipseg_model.calibration import sigmoid, top_scores
@@ -26,6 +28,7 @@ from clipseg_model.errors import ClipsegError
 from clipseg_model.model_card import ModelCard
 from clipseg_model.modeling.base import SegmentationModel
 from clipseg_model.prompting.templates import TEMPLATES
+from clipseg_model.settings import Refiner
 from training.datasets.samples import Sample, SampleSource
 from training.evaluation.outcomes import Outcomes
 from training.loop.feeding import Load
@@ -36,6 +39,8 @@ from training.metrics.sums import sum_over_processes
 from training.metrics.tally import Tally
 
 Mode = Literal['paper', 'native']
+#: Seconds between two partial results.
+PARTIAL_EVERY_S = 60.0
 #: Side of the squares of the paper, pixels.
 PAPER_SIZE = 352
 
@@ -107,6 +112,8 @@ def evaluate(
     accelerator: Accelerator,
     indices: Sequence[int] | None = None,
     outcomes: Outcomes | None = None,
+    zoom: Callable[[Sample], Refiner] | None = None,
+    partial: Callable[[Tally], None] | None = None,
 ) -> Tally:
     """Evaluate a model on samples of a data set; every process takes its share.
 
@@ -118,21 +125,36 @@ def evaluate(
         accelerator: The processes, and the device.
         indices: Samples; all by default.
         outcomes: Where what came out for each sample of this process is kept.
+        zoom: Says how a model looks closely at the picture of a sample, in native mode.
+        partial: Told once in a while what this process has counted so far.
 
     Returns:
         The counts of all processes, the same in each.
 
     Raises:
-        EvaluationError: If the data set draws random crops, or there is no sample to evaluate.
+        EvaluationError: If the data set draws random crops, there is no sample to evaluate, or
+            zoom is asked for in paper mode.
         BadRecord: If a record is broken, and the policy of the data set is to raise.
     """
     check_whole(source)
     chosen = range(len(source)) if indices is None else indices
     groups = grouped(source, chosen)[accelerator.process_index :: accelerator.num_processes]
-    run = _paper if evaluation.mode == 'paper' else _native
-    data = _Groups(source, groups, evaluation)
-    own = run(model, card, data, device_of(accelerator), outcomes)
-    tally = sum_over_processes(own, accelerator)
+    data, device = _Groups(source, groups, evaluation), device_of(accelerator)
+    if evaluation.mode == 'native':
+        counting = _native(model, card, data, device, outcomes, zoom)
+    elif zoom is None:
+        counting = _paper(model, card, data, device, outcomes)
+    else:
+        raise EvaluationError('zoom needs the pictures at their own size: native mode')
+    mine = Tally(card.threshold)
+    told = time.monotonic()
+    steps = len(groups) if evaluation.mode == 'native' else -(-len(groups) // evaluation.batch)
+    shown = tqdm(counting, total=steps, disable=not accelerator.is_main_process, leave=False)
+    for mine in shown:
+        if partial is not None and time.monotonic() - told > PARTIAL_EVERY_S:
+            partial(mine)
+            told = time.monotonic()
+    tally = sum_over_processes(mine, accelerator)
     if not tally.pixels().samples:
         raise EvaluationError(
             f'there is no sample to evaluate among {len(chosen)}; {dict(tally.skipped) or "none"}'
@@ -242,7 +264,8 @@ def _paper(
     data: _Groups,
     device: torch.device,
     outcomes: Outcomes | None,
-) -> Tally:
+) -> Iterator[Tally]:
+    """Yield the counts, which grow from batch to batch."""
     how = data.evaluation
     learner = Learner(model).to(device).eval()
     flat = _Groups(data.source, [[index] for group in data.groups for index in group], how)
@@ -251,6 +274,7 @@ def _paper(
     for load, samples, left_out in _loader(batches, how.workers):
         tally.skipped.update(left_out)
         if load is None:
+            yield tally
             continue
         logits = learner(load)[1][:, 0].cpu()
         scores = top_scores(logits)
@@ -264,7 +288,7 @@ def _paper(
             tally.add(probability, mask, scores[row], *known, sample.class_id)
             if outcomes is not None:
                 outcomes.add(index, sample, mask, *known, float(scores[row]))
-    return tally
+        yield tally
 
 
 def _native(
@@ -273,7 +297,9 @@ def _native(
     data: _Groups,
     device: torch.device,
     outcomes: Outcomes | None,
-) -> Tally:
+    zoom: Callable[[Sample], Refiner] | None = None,
+) -> Iterator[Tally]:
+    """Yield the counts, which grow from picture to picture."""
     how = data.evaluation
     segmenter = Segmenter(model, card, device, SegmentSettings(how.template, how.method))
     tally = Tally(card.threshold)
@@ -285,6 +311,8 @@ def _native(
                 prompt = Prompt(text=sample.phrase)
             else:
                 prompt = Prompt(image=sample.support.image, mask=sample.support.mask)
+            if zoom is not None:
+                segmenter.zoom = zoom(sample)
             (result,) = segmenter.segment(np.ascontiguousarray(sample.image), [prompt]).results
             known = sample.mask, sample.valid
             tally.add(result.probability, result.mask, result.score, *known, sample.class_id)
@@ -294,4 +322,4 @@ def _native(
                 errors.append(matting_errors(result.probability, sample.alpha))
         if errors:
             tally.matting.add(errors)
-    return tally
+        yield tally

@@ -13,6 +13,8 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
+from clipseg_model.atomic_files import write_atomically
+from training.loop.curves import draw_curves
 from training.loop.run_state import Run
 from training.loop.validation import Measured
 
@@ -66,8 +68,19 @@ class Log:
                     self._writer.add_image(f'validation/{number}', picture, step, dataformats='HWC')
             figures = ', '.join(f'{name} {value:.4f}' for name, value in scalars.items())
             tqdm.write(f'iteration {step}: {figures}{" (best)" if is_best else ""}')
+        self.draw()
         # Speeds are of training alone.
         self._restart_clock()
+
+    def draw(self) -> None:
+        """Draw ``curves.png`` of what the log has so far."""
+        if self._writer is None:
+            return
+        path = self._run.folder.path / 'curves.png'
+        with self._run.folder.writing(path):
+            picture = draw_curves(self._run.folder.path / 'log.jsonl')
+            if picture is not None:
+                write_atomically(path, picture)
 
     def __enter__(self) -> Log:
         return self
@@ -81,6 +94,7 @@ class Log:
             return
         try:
             if error is None:
+                self.draw()
                 with self._run.folder.writing(self._events):
                     self._writer.close()
             else:

@@ -16,6 +16,7 @@ import torch
 from accelerate import Accelerator
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
 
 from training.datasets.samples import (
     BadRecord,
@@ -216,7 +217,10 @@ class Validator:
             generator=torch.Generator().manual_seed(0),
             worker_init_fn=leave_stopping_to_the_run,
         )
-        return (load for load in loader if load is not None)
+        shown = tqdm(
+            loader, 'validation', leave=False, disable=not accelerator.is_main_process, unit='batch'
+        )
+        return (load for load in shown if load is not None)
 
 
 def _reduced(

@@ -13,6 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from clipseg_model.errors import ClipsegError
 
 FILE = Path(__file__).with_name('published.yaml')
+#: Tables of ClsCLIP+, whose rows look at regions.
+REGIONS_FILE = Path(__file__).with_name('published_regions.yaml')
 
 
 class TableError(ClipsegError):
@@ -100,6 +102,7 @@ class Row(_Strict):
         set: Changes of the configuration.
         whole: All parts use one run, as it is.
         method: Of prompt images, if it is not the default.
+        regions: Which regions of the pictures it is shown; the whole pictures where None.
         note: Remark.
     """
 
@@ -111,6 +114,7 @@ class Row(_Strict):
     set: list[str] = []
     whole: bool = False
     method: str | None = None
+    regions: Literal['detector', 'manual', 'boxes'] | None = None
     note: str = ''
 
     def run_name(self, part: Part, variant: dict[str, int]) -> str:
@@ -172,6 +176,8 @@ class Table(_Strict):
                 raise ValueError(f'row {row.name!r} has not one value for each published column')
             if row.config and row.t is None and any(c.at == 'row' for c in self.columns):
                 raise ValueError(f'row {row.name!r} has no t')
+            if row.regions and self.mode != 'native':
+                raise ValueError(f'row {row.name!r} has regions, which are of native mode')
         return self
 
     def published(self, row: Row) -> list[float | None]:
@@ -222,7 +228,10 @@ class Published(_Strict):
 
 def load_published(path: Path = FILE) -> Published:
     """Read the published numbers."""
-    return Published(**yaml.safe_load(path.read_text(encoding='utf-8')))
+    values = yaml.safe_load(path.read_text(encoding='utf-8'))
+    if path == FILE:
+        values['tables'] |= yaml.safe_load(REGIONS_FILE.read_text(encoding='utf-8'))['tables']
+    return Published(**values)
 
 
 def filled(text: Any, variant: Mapping[str, int | str]) -> Any:

@@ -25,16 +25,18 @@ from rich.console import Console
 from clipseg_model.atomic_files import write_atomically
 from clipseg_model.errors import ClipsegError
 from clipseg_model.registry import load_model
+from clipseg_model.zoom.torchvision_detectors import DEFAULT_DETECTOR
 from training.console import write_figures
 from training.datasets.named import NamedSamples
 from training.datasets.pascal import Pascal5i, PascalZeroShot
 from training.datasets.samples import BadRecord, evenly_spread
 from training.datasets.sources import open_source
-from training.evaluation.modes import PAPER_SIZE, Evaluation, evaluate
+from training.evaluation.modes import PAPER_SIZE, Evaluation, device_of, evaluate
 from training.loop.processes import begin_accelerator
 from training.loop.run_folder import git_commit
 from training.loop.settings import changed
 from training.papers.published import Column, Part, Row, Table, TableError, filled, load_published
+from training.papers.regions import zoom_for
 from training.papers.report import Cell, Report, to_csv, to_markdown, to_svg
 from training.papers.zero_shot import evaluate_zero_shot
 
@@ -64,6 +66,7 @@ class Options:
         batch: Samples at once.
         workers: Processes that load.
         seed: Of random draws.
+        detector: Name of torchvision's that gives the regions of ClsCLIP+.
     """
 
     data: Path = Path('data')
@@ -76,6 +79,7 @@ class Options:
     workers: int = 0
     seed: int = 0
     seen: bool = False
+    detector: str = DEFAULT_DETECTOR
 
 
 def checkpoint_of(
@@ -225,7 +229,9 @@ class Runner:
             indices = source.episodes(EPISODES, seed)
         model, card = load_model(checkpoint)
         chosen = [indices[place] for place in evenly_spread(len(indices), options.samples)]
-        tally = evaluate(model, card, source, how, self.accelerator, chosen)
+        # Before hours of work, a detector that is not here shows.
+        zoom = row.regions and zoom_for(row.regions, options.detector, device_of(self.accelerator))
+        tally = evaluate(model, card, source, how, self.accelerator, chosen, zoom or None)
         return [
             tally.figure(str(column.metric), row.t if column.at == 'row' else column.at)
             for column in columns
@@ -320,6 +326,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--workers', type=int, default=4, help='processes that load')
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--device', choices=('auto', 'cpu'), default='auto')
+    parser.add_argument(
+        '--detector',
+        default=DEFAULT_DETECTOR,
+        help=f"torchvision's, for the regions of ClsCLIP+: {DEFAULT_DETECTOR} (`clipseg download`)",
+    )
     parser.add_argument('--output', type=Path, help='folder for Markdown, CSV, plot and JSON')
 
 
@@ -350,6 +361,7 @@ def main(arguments: list[str] | None = None) -> None:
         workers=args.workers,
         seed=args.seed,
         seen=args.seen_in_training,
+        detector=args.detector,
     )
     try:
         accelerator = begin_accelerator(device=args.device)

@@ -109,6 +109,24 @@ class TestPaperMode:
         for one in reports[1:]:
             assert one['ap'] == pytest.approx(reports[0]['ap'], abs=2e-3)
 
+    @pytest.mark.parametrize('mode', ['paper', 'native'])
+    def test_what_was_counted_so_far_is_told(self, model, card, phrases, monkeypatch, capsys, mode):
+        monkeypatch.setattr('training.evaluation.modes.PARTIAL_EVERY_S', -1.0)
+        told: list[int] = []
+        how = Evaluation(mode, size=64, batch=1)
+        tally = evaluate(
+            model,
+            card,
+            phrases,
+            how,
+            cpu(),
+            [0, 1, 2],
+            partial=lambda so_far: told.append(so_far.pixels().samples),
+        )
+        assert told == [1, 2, 3]
+        assert tally.pixels().samples == 3
+        assert '3/3' in capsys.readouterr().err
+
 
 class TestNativeMode:
     def test_figures_are_of_the_pictures_own_pixels(self, model, card, phrases):
@@ -240,6 +258,28 @@ class TestCommand:
         assert set(native['at']) == {'0.3', f'{native["threshold"]:g}'}
         assert native['best']['iou_fg']['value'] >= native['at']['0.3']['iou_fg']
         assert 'native mode' in capsys.readouterr().out
+
+    def test_an_evaluation_that_breaks_off_leaves_what_it_had(self, tmp_path, monkeypatch):
+        monkeypatch.setattr('training.evaluation.modes.PARTIAL_EVERY_S', -1.0)
+        kept = data_command.write_figures
+
+        def then_broken_off(path, report):
+            kept(path, report)
+            if report['samples'] == 2:
+                raise KeyboardInterrupt
+
+        command = ['tabletop', '--mode', 'native', '--data', self.data]
+        output = tmp_path / 'found.json'
+        with monkeypatch.context() as patch:
+            patch.setattr(data_command, 'write_figures', then_broken_off)
+            with pytest.raises(KeyboardInterrupt):
+                data_command.main([*command, '--output', str(output)])
+        found = json.loads(output.read_text())
+        assert (found['complete'], found['samples'], found['mode']) == (False, 2, 'native')
+        data_command.main([*command, '--output', str(output)])
+        found = json.loads(output.read_text())
+        assert found['samples'] == 4
+        assert 'complete' not in found
 
     def test_a_mode_is_wanted(self, capsys):
         with pytest.raises(SystemExit):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -252,3 +254,21 @@ def test_runs_of_several_seeds_read_the_same_draws(tmp_path):
             losses(tmp_path / f'cached-{seed}'), losses(tmp_path / f'live-{seed}'), rtol=1e-3
         )
     assert losses(tmp_path / 'live-1') != losses(tmp_path / 'live-2')
+
+
+def test_how_much_disk_it_takes_is_said_before(tmp_path, capsys, monkeypatch):
+    cache(tiny_settings(), tmp_path / 'cached', epochs=2, shard_size=5)
+    said = capsys.readouterr().out
+    found = re.search(r'20 samples of ([\d.]+) MB take', said)
+    assert found is not None, said
+    size = sum(path.stat().st_size for path in (tmp_path / 'cached').glob('*.tar')) / 20
+    # Rounded to 0.01 MB, and rounded up by headers.
+    assert abs(float(found[1]) * 1e6 - size) < 15_000
+    # What is there takes nothing more.
+    cache(tiny_settings(), tmp_path / 'cached', epochs=2, shard_size=5)
+    assert 'samples of' not in capsys.readouterr().out
+    full = SimpleNamespace(total=10**9, used=10**9, free=1000)
+    monkeypatch.setattr('shutil.disk_usage', lambda path: full)
+    with pytest.raises(ActivationsError, match=r'10 samples of .* GB free: make room.*--epochs'):
+        cache(tiny_settings(), tmp_path / 'full', epochs=1)
+    assert not list((tmp_path / 'full').glob('*.tar'))

@@ -99,6 +99,29 @@ def test_a_data_set_of_one_class_is_measured_without(folder):
     assert found.samples == 4
 
 
+def test_the_curves_of_a_run_are_a_picture_beside_its_log(folder, tmp_path):
+    from training.loop.curves import draw_curves
+
+    data = {'dataset': 'folder', 'folder': str(folder)}
+    settings = tiny_settings(validation={'data': data, 'every': 1}, iterations=2)
+    train(settings, tmp_path / 'run')
+    with Image.open(tmp_path / 'run/curves.png') as picture:
+        assert picture.size[0] > 600
+        whole = picture.size
+    (tmp_path / 'bare.jsonl').write_text('{"iteration": 1, "loss": 0.7}\n')
+    (tmp_path / 'bare.png').write_bytes(draw_curves(tmp_path / 'bare.jsonl'))
+    with Image.open(tmp_path / 'bare.png') as picture:
+        # Without a validation there is one panel.
+        assert picture.size[1] < whole[1]
+    (tmp_path / 'bare.jsonl').write_text('')
+    assert draw_curves(tmp_path / 'bare.jsonl') is None
+
+
+def test_a_validation_shows_how_far_it_is(folder, capsys):
+    measure(validator(folder))
+    assert 'validation: ' in capsys.readouterr().err
+
+
 def test_the_remedy_is_named_where_absent_things_light_up(folder, tmp_path, capsys):
     data = {'dataset': 'folder', 'folder': str(folder)}
     settings = tiny_settings(validation={'data': data, 'every': 1}, iterations=1)
