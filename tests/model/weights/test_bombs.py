@@ -211,7 +211,7 @@ class TestVocabularies:
         assert unpack_tokenizer(packed + bytes(9), 1004) is not None
         with pytest.raises(CheckpointError, match='cut off'):
             unpack_tokenizer(packed[:-9], 1004)
-        with pytest.raises(CheckpointError, match='vocabulary.*sep_token'):
+        with pytest.raises(CheckpointError, match=r'vocabulary.*sep_token'):
             unpack_tokenizer(zlib.compress(b'[UNK]\na'), 2)
 
 
