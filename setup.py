@@ -87,7 +87,7 @@ setup(
     ],
     entry_points={
         'console_scripts': [
-            'clipseg = clipseg_ros.cli:app',
+            'clipseg = clipseg_ros.command:main',
             'clipseg-camera = clipseg_ros.camera_node:main',
             'clipseg-demo = clipseg_ros.demo.app:app',
             'clipseg-node = clipseg_ros.segment_node:main',

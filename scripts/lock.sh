@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Writes requirements.lock: one version of every package that setup.py's extras need, for each
-# supported Python. Versions already in the file are kept where they still fit; options such as
-# `--upgrade` or `--upgrade-package NAME` go to `uv pip compile` (`pip install uv`).
+# supported Python, with the digests of its files, which are all that pip then accepts. Versions
+# already in the file are kept where they still fit; options such as `--upgrade` or
+# `--upgrade-package NAME` go to `uv pip compile` (`pip install uv`).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -9,10 +10,12 @@ cd "$(dirname "$0")/.."
 mapfile -t extras < <(sed -n "s/^        '\([a-z]*\)': \[.*/--extra=\1/p" setup.py | grep -v tensorrt)
 
 uv pip compile setup.py "${extras[@]}" --universal --python-version 3.10 --no-python-downloads \
-    --no-header --no-annotate --no-emit-index-url --quiet --output-file requirements.lock "$@"
+    --generate-hashes --no-header --no-annotate --no-emit-index-url --quiet \
+    --output-file requirements.lock "$@"
 
+# A line that digests follow ends in a backslash.
 # uv repeats the only platform that there are wheels for (pyproject.toml, [tool.uv]) on every line.
 sed -i -E \
     -e "s/(python_full_version < '3\.15'|platform_machine == 'x86_64'|sys_platform == 'linux') and //g" \
-    -e "s/( ;| and) (python_full_version < '3\.15'|platform_machine == 'x86_64'|sys_platform == 'linux')\$//" \
+    -e "s/( ;| and) (python_full_version < '3\.15'|platform_machine == 'x86_64'|sys_platform == 'linux')( \\\\)?\$/\3/" \
     requirements.lock

@@ -97,7 +97,7 @@ if [ ! -e "$stamp" ]; then
     echo 'clipseg_ros: installing requirements.lock (about 6 GB; two minutes on a fast connection)'
     rm -f "$venv"/.lock-*
     "$python" -m pip install -qq --no-input --disable-pip-version-check \
-        --requirement requirements.lock \
+        --require-hashes --requirement requirements.lock \
         || fail 'pip could not install requirements.lock.' 'What it said stands above.'
     touch "$stamp"
 fi

@@ -40,7 +40,15 @@ def package(repository: Path) -> ElementTree.Element:
 @pytest.fixture(scope='module')
 def locked(repository: Path) -> list[Requirement]:
     lines = (repository / 'requirements.lock').read_text().splitlines()
-    return [Requirement(line) for line in lines]
+    return [Requirement(line.removesuffix('\\')) for line in lines if not line.startswith(' ')]
+
+
+def test_every_locked_file_has_a_digest(repository: Path) -> None:
+    text = (repository / 'requirements.lock').read_text()
+    digest = r'    --hash=sha256:[0-9a-f]{64}'
+    assert re.fullmatch(rf'(?:\S[^\n\\]* \\\n(?:{digest} \\\n)*{digest}\n)+', text)
+    assert '--require-hashes' in (repository / 'scripts' / 'setup_env.sh').read_text()
+    assert '--generate-hashes' in (repository / 'scripts' / 'lock.sh').read_text()
 
 
 @pytest.fixture(scope='module')

@@ -17,7 +17,7 @@ from io import SEEK_CUR, SEEK_END, BytesIO
 from pathlib import Path, PurePath
 from struct import iter_unpack, unpack, unpack_from
 from tempfile import TemporaryDirectory
-from typing import IO, Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from clipseg_model.small_files import read_yaml
 from clipseg_ros.errors import BagError
@@ -145,7 +145,7 @@ def _decompress(packed: bytes, compression: str, size: int) -> bytes:
     # It chooses between the module of Python and its backport.
     from rosbags.rosbag2.reader import zstd
 
-    kinds = {'zstd': zstd.ZstdDecompressor, 'lz4': lz4.frame.LZ4FrameDecompressor}
+    kinds: dict[str, Any] = {'zstd': zstd.ZstdDecompressor, 'lz4': lz4.frame.LZ4FrameDecompressor}
     if not compression:
         content = packed
     elif compression not in kinds:
@@ -247,7 +247,7 @@ def open_file(path: Path, stack: ExitStack) -> BagFile:
     )
 
 
-def _unpack(packed: IO[bytes], unpacked: BinaryIO, folder: Path) -> None:
+def _unpack(packed: Any, unpacked: BinaryIO, folder: Path) -> None:
     """Copy, as long as a tenth of the disk's room is left."""
     room = shutil.disk_usage(folder).free * 9 // 10
     while block := packed.read(_BLOCK):

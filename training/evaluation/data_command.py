@@ -22,12 +22,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
-from clipseg_model.errors import ClipsegError
+from clipseg_model.errors import ClipsegError, FileError
 from clipseg_model.prompting.templates import TEMPLATES
 from clipseg_model.prompting.visual_prompt import METHODS
 from clipseg_model.registry import load_model
+from clipseg_model.small_files import parse_yaml, read_yaml
 from training.console import print_table, write_figures
 from training.datasets.phrasecut import PhraseCut
 from training.datasets.phrasecut_files.subsets import COUNTS_FILE
@@ -66,8 +66,8 @@ def read_data(text: str) -> dict[str, Any]:
     path = Path(text)
     named = text.endswith(('.yaml', '.yml'))
     try:
-        values = yaml.safe_load(path.read_text(encoding='utf-8') if named else text)
-    except (OSError, yaml.YAMLError) as error:
+        values = read_yaml(path) if named else parse_yaml(text, 'it')
+    except FileError as error:
         raise EvaluationError(f'--data {text} cannot be read: {error}') from error
     if isinstance(values, dict) and 'dataset' not in values:
         values = (values.get('validation') or {}).get('data')

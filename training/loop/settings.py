@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -22,7 +21,8 @@ from pydantic import (
     model_validator,
 )
 
-from clipseg_model.errors import ClipsegError
+from clipseg_model import small_files
+from clipseg_model.errors import ClipsegError, FileError
 from clipseg_model.modeling.base import ARCHITECTURES
 from training.datasets.samples import StrictSettings, mistakes_in
 from training.datasets.sources import SourceError, check_source
@@ -209,11 +209,9 @@ def load_settings(
 def read_yaml(path: Path) -> dict[str, Any]:
     """Read a YAML file of keys and values, or raise SettingsError."""
     try:
-        values = yaml.safe_load(path.read_text(encoding='utf-8'))
-    except OSError as error:
+        values = small_files.read_yaml(path)
+    except FileError as error:
         raise SettingsError(f'{path} cannot be read: {error}') from error
-    except yaml.YAMLError as error:
-        raise SettingsError(f'{path} is no YAML: {error}') from error
     if not isinstance(values, dict):
         raise SettingsError(f'{path} holds {type(values).__name__}, not keys and values')
     return values
@@ -285,6 +283,6 @@ def _change(values: dict[str, Any], change: str) -> None:
         if not isinstance(place, dict):
             raise SettingsError(f'--set {change}: {section} is {place!r} and has no keys')
     try:
-        place[last] = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise SettingsError(f'--set {change}: the value is no YAML: {error}') from error
+        place[last] = small_files.parse_yaml(text, 'the value')
+    except FileError as error:
+        raise SettingsError(f'--set {change}: {error}') from error

@@ -1,7 +1,7 @@
 """Loads and runs damaged exports, each in a process of its own, since a runtime may end it.
 
-``python fuzz_exports.py CHECKPOINT EXPORTS SCRATCH RUNTIME COUNT`` prints a line of JSON: how many
-of the exports were used, refused by an error of ours, and, with the reason, anything else.
+``python fuzz_exports.py CHECKPOINT EXPORTS SCRATCH RUNTIME COUNT`` prints a line for each, and at
+last one of JSON: how many were used, refused by an error of ours, and, with the reason, others.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ import numpy as np
 import torch
 
 from clipseg_model.errors import ClipsegError
+from clipseg_model.model_card import ModelCard
+from clipseg_model.modeling.base import SegmentationModel
 from clipseg_model.registry import load_model
 from clipseg_model.runtime import create_runtime, runtime_class
 from clipseg_model.runtime.export_files import MANIFEST
@@ -50,11 +52,10 @@ def damage(variant: Path, rng: np.random.Generator) -> str:
     return path.name
 
 
-def attempt(checkpoint: Path, folder: Path, runtime: str) -> str:
+def attempt(model: SegmentationModel, card: ModelCard, folder: Path, runtime: str) -> str:
     """Load and use an export; return what came of it."""
     try:
         with guarded(SECONDS, 3 << 30):
-            model, card = load_model(checkpoint)
             segmenter = Segmenter(create_runtime(model, card, 'cpu', runtime, exports=folder), card)
             segmenter.segment(np.full((60, 80, 3), 90, np.uint8), ['a mug', 'a chair'])
     except ClipsegError:
@@ -64,7 +65,7 @@ def attempt(checkpoint: Path, folder: Path, runtime: str) -> str:
     return 'used'
 
 
-def apart(checkpoint: Path, folder: Path, runtime: str) -> str:
+def apart(model: SegmentationModel, card: ModelCard, folder: Path, runtime: str) -> str:
     """Do so in a child process."""
     read, write = os.pipe()
     child = os.fork()
@@ -73,7 +74,7 @@ def apart(checkpoint: Path, folder: Path, runtime: str) -> str:
         # What a runtime has to say is not for this test.
         quiet = os.open(os.devnull, os.O_WRONLY)
         os.dup2(quiet, 2)
-        os.write(write, attempt(checkpoint, folder, runtime).encode()[:60_000])
+        os.write(write, attempt(model, card, folder, runtime).encode()[:60_000])
         os._exit(0)
     os.close(write)
     with os.fdopen(read) as told:
@@ -86,6 +87,7 @@ def main(checkpoint: Path, exports: Path, scratch: Path, runtime: str, count: in
     torch.set_num_threads(1)  # Threads do not survive a fork.
     kind = runtime_class(runtime)
     name = kind.variant(torch.device('cpu'), 'fp32')  # type: ignore[attr-defined]
+    model, card = load_model(checkpoint)
     outcomes: Counter[str] = Counter()
     others = []
     for seed in range(count):
@@ -93,8 +95,9 @@ def main(checkpoint: Path, exports: Path, scratch: Path, runtime: str, count: in
         shutil.copytree(exports / name, folder / name)
         rng = np.random.default_rng([*runtime.encode(), seed])
         changed = damage(folder / name, rng)
-        outcome = apart(checkpoint, folder, runtime)
+        outcome = apart(model, card, folder, runtime)
         shutil.rmtree(folder)
+        print(seed, changed, outcome.splitlines()[-1], flush=True)
         if outcome in ('used', 'refused'):
             outcomes[outcome] += 1
         else:

@@ -56,7 +56,7 @@ def test_values_are_set_from_the_command_line(tmp_path):
     for change, message in (
         ('batch_size', 'KEY=VALUE'),
         ('name.x=1', "name is 'tiny' and has no keys"),
-        ('batch_size=[', 'no YAML'),
+        ('batch_size=[', 'the value is not YAML'),
         ('batch=8', 'batch'),
     ):
         with pytest.raises(SettingsError, match=message):
