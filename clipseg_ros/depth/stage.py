@@ -65,7 +65,7 @@ class DepthStage:
         self._condition = threading.Condition()
         self._matcher: StampMatcher[FrameResult] = StampMatcher(tuple(STREAMS))
         self._thread: threading.Thread | None = None
-        self._stopping = False
+        self._stopping = self._paused = False
         self._timer = create_steady_timer(node, _PERIOD, self._update)
         self._timer.cancel()
 
@@ -106,7 +106,8 @@ class DepthStage:
     def _update(self) -> None:
         """Open or close subscriptions as parameters and listeners need."""
         settings, outputs = self._settings, self._outputs
-        needed = self._thread is not None and settings.enabled and (
+        running = self._thread is not None and not self._paused
+        needed = running and settings.enabled and (
             outputs.wants('points') or outputs.wants('segments')
         )  # fmt: skip
         if not needed:
@@ -124,6 +125,11 @@ class DepthStage:
             self._lookup.close()
         else:
             self._lookup.open()
+
+    def pause(self, wish: bool) -> None:
+        """Unsubscribe, or go on as is needed."""
+        self._paused = wish
+        self._update()
 
     def expect(self, message: Any) -> None:
         """Announce an image whose segmentation begins, given its message."""
