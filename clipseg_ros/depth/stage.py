@@ -262,11 +262,17 @@ class DepthStage:
         )
 
     def _find_transform(self, target: str, source: str, stamp: Any) -> RigidTransform | None:
-        """Return the transform; None, after a report, where there is none."""
+        """Return the transform; None, after a report, where there is none and none is demanded.
+
+        Raises:
+            DepthError: There is none, and ``strict_frame`` is on.
+        """
         try:
             return self._lookup.find(target, source, stamp)
         except DepthError as error:
-            self._transform_fault = str(error)
+            if self._settings.strict_frame:
+                raise DepthError(error.kind, f'strict_frame: {error}') from error
+            self._transform_fault = f'points stay in {source}: {error}'
             # Once: nothing is installed while this process lives.
             if str(error) != TF2_MISSING or not self._told_missing:
                 self._told_missing |= str(error) == TF2_MISSING
