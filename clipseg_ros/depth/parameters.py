@@ -58,4 +58,10 @@ class DepthSettings:
         "Frame of points and positions, by tf2; empty is the camera's optical frame.",
         read=lambda frame: frame.strip().lstrip('/'),
     )
+    strict_frame: bool = parameter(
+        False,
+        'Whether there are no points and positions where target_frame has no transform; else they '
+        "stay in the camera's optical frame.",
+        link='3d.md#which-frame',
+    )
     points_rgb: bool = parameter(True, 'Whether ~/points has colour.')

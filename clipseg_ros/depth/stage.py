@@ -61,6 +61,7 @@ class DepthStage:
         self._published = 0
         self._claims = 0
         self._thread: threading.Thread | None = None
+        self._paused = False
         self._timer = create_steady_timer(node, _PERIOD, self._update)
         self._timer.cancel()
 
@@ -97,7 +98,8 @@ class DepthStage:
     def _update(self) -> None:
         """Open or close subscriptions as parameters and listeners need."""
         settings, outputs = self._settings, self._outputs
-        needed = self._thread is not None and settings.enabled and (
+        running = self._thread is not None and not self._paused
+        needed = running and settings.enabled and (
             self._claims > 0 or outputs.wants('points') or outputs.wants('segments')
         )  # fmt: skip
         if not needed:
@@ -109,6 +111,11 @@ class DepthStage:
             self._lookup.close()
         else:
             self._lookup.open()
+
+    def pause(self, wish: bool) -> None:
+        """Unsubscribe, or go on as is needed."""
+        self._paused = wish
+        self._update()
 
     def expect(self, message: Any) -> None:
         """Announce an image whose segmentation begins, given its message."""
@@ -222,11 +229,17 @@ class DepthStage:
             self._published += 1
 
     def _find_transform(self, target: str, source: str, stamp: Any) -> RigidTransform | None:
-        """Return the transform; None, after a report, where there is none."""
+        """Return the transform; None, after a report, where there is none and none is demanded.
+
+        Raises:
+            DepthError: There is none, and ``strict_frame`` is on.
+        """
         try:
             return self._lookup.find(target, source, stamp)
         except DepthError as error:
-            self._transform_fault = str(error)
+            if self._settings.strict_frame:
+                raise DepthError(error.kind, f'strict_frame: {error}') from error
+            self._transform_fault = f'points stay in {source}: {error}'
             # Once: nothing is installed while this process lives.
             if str(error) != TF2_MISSING or not self._told_missing:
                 self._told_missing |= str(error) == TF2_MISSING

@@ -15,8 +15,8 @@ from rclpy.time import Time
 from clipseg_ros.errors import DepthError
 
 TF2_MISSING = (
-    'target_frame is set, but tf2_ros is not installed here (pip has none): points stay in the '
-    "camera's optical frame. Remedy: `apt install ros-$ROS_DISTRO-tf2-ros-py` and start again"
+    'target_frame is set, but tf2_ros is not installed here (pip has none). Remedy: '
+    '`apt install ros-$ROS_DISTRO-tf2-ros-py` and start again'
 )
 
 _PATIENCE = 0.1  # Seconds that a transform may be late.
@@ -107,6 +107,6 @@ class TransformLookup:
         except tf2_ros.TransformException as error:
             raise DepthError(
                 'transform',
-                f'no transform from {source} to {target}, so points stay in {source}: {error}',
+                f'no transform from {source} to {target}: {error}',
             ) from error
         return RigidTransform.of_message(found.transform)

@@ -45,6 +45,10 @@ class NewestImage:
         """Take note that a message is not segmented, because nobody asks or subscribes."""
         self.result, self._skipped = None, message
 
+    def forget(self) -> None:
+        """Forget the images: they are old, and others will not come for a while."""
+        self.message = self.result = self._skipped = None
+
     def take_back(self, prompts: tuple[ActivePrompt, ...]) -> Any:
         """Return the newest message, once, if it is to be segmented once more, else None.
 
@@ -69,7 +73,9 @@ class NewestImage:
         message, result = self.message, self.result
         if message is None:
             raise PromptError(
-                'there is no frame to cut from: no image has arrived since the node was configured'
+                'there is no frame to cut from: no image has arrived, or none since somebody last '
+                'needed one. Images are received from now on: try again in a moment, or subscribe '
+                'to an output'
             )
         age = time.monotonic() - self._arrived
         if with_labels and result is not None:
@@ -97,6 +103,10 @@ class LostImages:
         """Count from zero, from the next image on."""
         self.count = 0
         self._last: int | None = None
+
+    def pause(self) -> None:
+        """Count no gap up to the next image."""
+        self._last = None
 
     def see(self, info: Mapping[str, Any], publishers: int) -> None:
         """Take note of an image that came, given rclpy's message info."""

@@ -51,6 +51,7 @@ class Situation:
         image_topic: Resolved name.
         camera_count: Publishers on it.
         outputs: Outputs that somebody subscribes to.
+        receives: Whether images are received: somebody needs them.
         idle: Seconds since the last image.
         busy: Seconds that the model has spent on the image in work.
         watchdog: Seconds after which idle or busy is a fault; 0 is never.
@@ -73,6 +74,7 @@ class Situation:
     image_topic: str = ''
     camera_count: int = 0
     outputs: tuple[str, ...] = ()
+    receives: bool = True
     idle: float = 0.0
     busy: float = 0.0
     watchdog: float = 0.0
@@ -127,7 +129,8 @@ def _judge_alone(now: Situation) -> Verdict:
         return rest
     if now.watchdog and now.busy > now.watchdog:
         return Verdict(Level.ERROR, f'the model has been busy on one image for {now.busy:.0f} s')
-    if now.watchdog and now.idle > now.watchdog:
+    # Nobody misses images that nobody needs; that there is no camera can be told all the same.
+    if now.watchdog and now.idle > now.watchdog and (now.receives or not now.camera_count):
         return Verdict(Level.ERROR, no_images(now))
     # Of images that come now: the fault of the last one says nothing once they have stopped.
     if now.frame_fault and now.idle <= (now.watchdog or _FRESH):

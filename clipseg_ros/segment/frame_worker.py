@@ -100,7 +100,7 @@ class WorkerStatistics:
         latency: Mean seconds from put to published over the last frames; 0 before the first.
         latency_max: Largest of those.
         busy: Seconds that the oldest frame in work has been there; 0 where there is none.
-        idle: Seconds since the last frame was put, or since the start.
+        idle: Seconds since the last frame was put, or has been expected.
     """
 
     received: int
@@ -213,6 +213,11 @@ class FrameWorker(Generic[FrameT, FoundT, ResultT]):
         is not called any more.
         """
         self._frames.queue(_Errand(act))
+
+    def expect(self) -> None:
+        """Take note that frames are to be expected from now on: before, none was."""
+        with self._lock:
+            self._last_put = time.monotonic()
 
     def stop(self, timeout: float = 10.0) -> bool:
         """Stop the threads after the frames in work.

@@ -28,8 +28,16 @@ class LossWatch:
         self.start()
 
     def start(self) -> None:
-        """Begin anew, with a new subscription."""
-        self.total = 0
+        """Begin anew."""
+        self.total = self._before = 0
+        self._clear()
+
+    def resume(self, counts_from_zero: bool) -> None:
+        """Go on after a pause, with a new subscription, whose losses may be counted from zero."""
+        self._before = self.total if counts_from_zero else 0
+        self._clear()
+
+    def _clear(self) -> None:
         self._events: deque[tuple[float, int, int]] = deque()
         self._arrived = self._lost = 0
         self._lossy = False
@@ -39,7 +47,8 @@ class LossWatch:
         self._add(1, 0)
 
     def lose(self, total: int) -> None:
-        """Take note of the number of images lost since the start, as the middleware counts."""
+        """Take note of the number of images lost, as the middleware counts."""
+        total += self._before
         if total > self.total:
             self._add(0, total - self.total)
             self.total = total

@@ -82,7 +82,9 @@ class NodeReport:
     def _tell_silence(self, situation: Situation, mismatches: Sequence[str]) -> None:
         """Log when images stay away, and when they arrive again."""
         waiting = situation.state == 'active' and situation.enabled and situation.prompts
-        silent = bool(waiting and situation.watchdog and situation.idle > situation.watchdog)
+        missed = situation.receives or not situation.camera_count
+        late = situation.watchdog and situation.idle > situation.watchdog
+        silent = bool(waiting and late and missed)
         if silent == self._silent:
             return
         self._silent = silent
@@ -92,7 +94,7 @@ class NodeReport:
             self._told_silence = reason not in (*mismatches, situation.loss)
             if self._told_silence:
                 self._node.get_logger().warning(reason)
-        elif waiting and self._told_silence:
+        elif waiting and self._told_silence and situation.receives and not late:
             self._node.get_logger().info(f'images arrive on {situation.image_topic}')
 
     def _count_namesakes(self) -> int:
@@ -133,6 +135,7 @@ class NodeReport:
             image_topic=stream.topic,
             camera_count=self._node.count_publishers(stream.topic),
             outputs=tuple(stream.outputs.wanted()),
+            receives=stream.images.is_open,
             loss=_loss(stream),
             frame_fault=stream.faults.newest,
             depth_fault=stream.depth.fault(),
@@ -188,7 +191,7 @@ def _loss(stream: CameraStream) -> str:
     if share is None:
         return ''
     middleware, profile = get_rmw_implementation_identifier(), share_path('config', 'fastdds.xml')
-    return explain_loss(share, stream.topic, middleware, str(profile), stream.counts_losses)
+    return explain_loss(share, stream.topic, middleware, str(profile), stream.images.counts_losses)
 
 
 def _resident() -> int:

@@ -17,7 +17,7 @@ from clipseg_ros.outputs.result import FrameResult
 from clipseg_ros.prompts.set import PromptSet, reported
 from clipseg_ros.ros.interfaces import Interfaces
 from clipseg_ros.ros.log import ThrottledLog
-from clipseg_ros.ros.qos import QosWatch, sensor_input
+from clipseg_ros.ros.qos import QosWatch
 from clipseg_ros.segment.arrivals import LostImages, NewestImage
 from clipseg_ros.segment.diagnostics import FrameFaults
 from clipseg_ros.segment.frame_worker import FrameWorker
@@ -26,6 +26,7 @@ from clipseg_ros.segment.loss import LossWatch
 from clipseg_ros.segment.memory_relief import MemoryRelief, stream_on_gpu
 from clipseg_ros.segment.parameters import Settings
 from clipseg_ros.segment.pipeline import FrameRequest, SegmentationPipeline, StartedFrame
+from clipseg_ros.segment.subscription import ImageSubscription
 
 
 class CameraStream:
@@ -46,11 +47,10 @@ class CameraStream:
         newest: The newest image and the newest result.
         lost: Counts images that did not arrive, or were overwritten before this node took them.
         losses: Judges those that did not arrive.
-        counts_losses: Whether the middleware counts these; else those of ``lost`` are taken.
+        images: The subscription to the images, which is there while somebody needs them.
         faults: What was wrong with the newest frame.
         to_rgb: From an image message of the camera to RGB uint8 (H, W, 3).
         topic: Resolved name of the image topic.
-        enabled: Whether images are segmented; may be set at any time.
     """
 
     def __init__(
@@ -68,7 +68,6 @@ class CameraStream:
         self.to_rgb = backend.to_rgb
         self.segmenter = segmenter
         self.settings = settings
-        self.enabled = True
         self.worker: FrameWorker[Any, StartedFrame, FrameResult] | None = None
         self.newest, self.lost = NewestImage(backend.to_rgb), LostImages()
         self.losses = LossWatch()
@@ -85,10 +84,18 @@ class CameraStream:
             memory = MemoryRelief(segmenter, stream_on_gpu(segmenter), report)
             self.pipeline = SegmentationPipeline(memory, self.outputs, node.get_clock())
             message_type = CompressedImage if compressed else Image
-            self._subscription, self.counts_losses = self.watch.create_counting_subscription(
-                message_type, self.topic, self._on_image, sensor_input(), self.losses.lose
+            self.images = ImageSubscription(
+                node,
+                self.watch,
+                message_type,
+                self.topic,
+                self._on_image,
+                self.losses.lose,
+                self._is_needed,
+                self._begin_to_receive,
+                self._forget_images,
             )
-            created.callback(node.destroy_subscription, self._subscription)
+            created.callback(self.images.destroy)
             self.watch.expect_images(self.topic, compressed)
             self._created = created.pop_all()
 
@@ -132,8 +139,19 @@ class CameraStream:
         if settings.depth != before.depth:
             self.depth.set_parameters(settings.depth)
 
+    @property
+    def enabled(self) -> bool:
+        """Whether images are received and segmented; may be set at any time."""
+        return self.images.enabled
+
+    @enabled.setter
+    def enabled(self, wish: bool) -> None:
+        self.depth.pause(not wish)
+        self.images.enabled = wish
+
     def segment_again(self) -> None:
-        """Segment the newest image by the prompts of now, if it was not."""
+        """Segment the newest image by the prompts of now, if it was not; or the next one."""
+        self.images.update()
         if self.worker is None:
             return
         message = self.newest.take_back(self._prompts.reported)
@@ -148,13 +166,26 @@ class CameraStream:
 
     def _on_image(self, message: Any, info: Mapping[str, Any]) -> None:
         self.newest.put(message)
-        self.lost.see(info, self._subscription.get_publisher_count())
+        self.lost.see(info, self.images.publishers())
         self.losses.arrive()
-        if not self.counts_losses:
+        if not self.images.counts_losses:
             self.losses.lose(self.lost.count)
-        worker = self.worker
-        if worker is not None and self.enabled:
-            worker.put(message)
+        if self.worker is not None:
+            self.worker.put(message)
+
+    def _is_needed(self) -> bool:
+        return bool(self._masks.asked or self.outputs.wanted())
+
+    def _begin_to_receive(self) -> None:
+        self.lost.pause()
+        self.losses.resume(counts_from_zero=self.images.counts_losses)
+        if self.worker is not None:
+            self.worker.expect()
+
+    def _forget_images(self) -> None:
+        """Forget what came last: the camera sees other things by now."""
+        self.newest.forget()
+        self.faults.clear()
 
     # The three steps of the worker.
 

@@ -24,9 +24,12 @@ from clipseg_ros.ros.timing import stamp_of
 
 @contextmanager
 def filming(
-    peer: Peer, rate: float = 20.0, back: int = 0, topic: str = '/image', matched: int = 1
+    peer: Peer, rate: float = 20.0, back: int = 0, topic: str = '/image', matched: int = 0
 ) -> Iterator[list[int]]:
-    """Publishes one picture again and again; `back` seconds are taken off its stamps."""
+    """Publishes one picture again and again; `back` seconds are taken off its stamps.
+
+    The node subscribes once somebody waits for masks.
+    """
     publisher = peer.publisher(Image, topic, image_output(), matched)
     stamps: list[int] = []
     end = threading.Event()

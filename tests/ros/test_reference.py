@@ -18,6 +18,7 @@ from rclpy.context import Context
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSDurabilityPolicy, QoSReliabilityPolicy
 from ros_peers import ROOT, NodeProcess, Peer, wait_until
+from sensor_msgs.msg import Image
 
 from clipseg_ros.camera_node import CameraNode
 
@@ -75,6 +76,8 @@ def test_topics_are_those_of_the_running_node(
     full_node: NodeProcess, peer: Peer, direction: str
 ) -> None:
     node = peer.node
+    # Images are received while somebody listens.
+    peer.collect(Image, '/clipseg/mask', 1)
     names_of, infos_of = {
         'in': (node.get_subscriber_names_and_types_by_node, node.get_subscriptions_info_by_topic),
         'out': (node.get_publisher_names_and_types_by_node, node.get_publishers_info_by_topic),

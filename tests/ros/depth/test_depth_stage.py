@@ -169,3 +169,41 @@ def test_a_bad_image_is_told_however_new_the_subscription_is(
     rig.put(3)
     wait_until(lambda: rig.lines)
     assert 'depth is 80x60' in rig.lines[0]
+
+
+def test_a_frame_that_has_no_transform(rig: Rig) -> None:
+    """Without tf2 here, or without the transform."""
+    stage, stamp = rig.stage, Header().stamp
+
+    def refuse(*_: Any) -> None:
+        raise DepthError('transform', 'no transform from lens to map')
+
+    stage._lookup.find = refuse  # type: ignore[method-assign, assignment]
+    assert stage._find_transform('map', 'lens', stamp) is None
+    assert stage._transform_fault == 'points stay in lens: no transform from lens to map'
+    stage.set_parameters(DepthSettings(strict_frame=True))
+    with pytest.raises(DepthError, match=r'^strict_frame: no transform from lens to map'):
+        stage._find_transform('map', 'lens', stamp)
+    assert stage._transform_fault == ''
+
+
+def test_strict_frames_have_no_points_and_say_why(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig.camera()
+    rig.listen('points', 'segments')
+    stage = rig.stage
+    stage.set_parameters(DepthSettings(target_frame='map', strict_frame=True))
+
+    def make(*_: Any) -> None:
+        stage._find_transform('map', 'lens', Header().stamp)
+
+    monkeypatch.setattr(stage._maker, 'make', make)
+    monkeypatch.setattr(stage._lookup, '_buffer', None)  # As where tf2 is not installed.
+    for stream in stage_module.STREAMS:
+        with stage._condition:
+            stage._matcher.add(stream, 3 * 10**9, 'new')
+    rig.put(3)
+    wait_until(lambda: rig.outputs.published)
+    assert rig.outputs.published == ['segments of 3'], 'without positions'
+    assert stage.fault().startswith('strict_frame: target_frame is set, but tf2_ros')

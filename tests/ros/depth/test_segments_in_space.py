@@ -79,7 +79,7 @@ def test_in_a_target_frame_that_tf2_supplies(seen: dict[str, Any]) -> None:
 
 def test_until_tf2_supplies_it_points_stay_where_they_are(seen: dict[str, Any]) -> None:
     assert seen['no transform yet'] == seen['with depth']
-    assert 'no transform from lens to base_link, so points stay in lens' in seen['log']
+    assert 'points stay in lens: no transform from lens to base_link' in seen['log']
 
 
 def test_silent_depth_delays_an_image_and_no_more(seen: dict[str, Any]) -> None:

@@ -176,7 +176,7 @@ def test_looking_up(tf2: None) -> None:
     assert FakeListener.open == 1
     found = lookup.find('base', 'lens', Time(sec=3, nanosec=4))
     np.testing.assert_allclose(found.apply(np.zeros((1, 3), np.float32)), [[1, 2, 3]])
-    with pytest.raises(DepthError, match=r'from lens to map, so points stay in lens: "map" does'):
+    with pytest.raises(DepthError, match=r'from lens to map: "map" does'):
         lookup.find('map', 'lens', Time(sec=3, nanosec=4))
     lookup.close()
     assert FakeListener.open == 0

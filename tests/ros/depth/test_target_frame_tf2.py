@@ -117,7 +117,7 @@ def test_until_tf2_knows_points_stay_in_the_optical_frame(
 ) -> None:
     cloud = camera.cloud(camera.now())
     assert cloud.header.frame_id == 'lens'
-    node.wait_for('no transform from lens to base_link, so points stay in lens')
+    node.wait_for('points stay in lens: no transform from lens to base_link')
 
 
 def test_the_transform_is_that_of_the_image_s_time(camera: DepthCamera, peer: Peer) -> None:

@@ -30,6 +30,8 @@ RGB = picture(120, 160, seed=3)
 class Bench:
     def __init__(self, node: NodeProcess, peer: Peer) -> None:
         self.node, self.peer = node, peer
+        # Nobody listens: the node receives images as somebody may ask.
+        self.client = peer.node.create_client(INTERFACES.GetMasks, '/masks/clipseg/get_masks')
         self.images = peer.publisher(Image, '/masks/image', image_output())
         self.diagnostics = peer.collect(DiagnosticArray, '/diagnostics', 50)
 

@@ -105,6 +105,13 @@ GOOD = Situation(
         ({'idle': 9.0, 'loss': '9 of 9 lost'}, Level.ERROR, ['9 of 9 lost']),
         ({'depth_fault': 'no depth on /depth'}, Level.WARN, ['3D: no depth on /depth']),
         ({'outputs': ()}, Level.OK, ['nobody subscribes']),
+        # Who needs no images misses none; a camera that is not there is missed before.
+        ({'outputs': (), 'idle': 9.0, 'receives': False}, Level.OK, ['nobody subscribes']),
+        (
+            {'outputs': (), 'idle': 9.0, 'receives': False, 'camera_count': 0},
+            Level.ERROR,
+            ['nobody publishes on /image'],
+        ),
     ],
 )
 def test_verdicts(changes: dict[str, Any], level: Level, words: list[str]) -> None:

@@ -272,6 +272,7 @@ def test_silence_is_explained(remote: Remote) -> None:
     time.sleep(1.5)
     assert remote.count('nobody publishes on /silent/image') == 1, 'said once'
 
+    peer.collect(Image, f'{remote.name}/mask', image_output())  # Somebody needs images.
     publisher = peer.publisher(Image, '/silent/image', image_output())
     wait_until(lambda: 'no image on /silent/image for' in remote.reason())
 

@@ -47,10 +47,11 @@ class Camera:
 
     def __init__(self, peer: Peer) -> None:
         self.peer = peer
-        self.publisher = peer.publisher(Image, '/image', image_output())
+        # Before the images, which the node receives while somebody listens.
         self.received = {
             name: peer.collect(Image, f'/clipseg/{name}', RELIABLE) for name in OUTPUTS
         }
+        self.publisher = peer.publisher(Image, '/image', image_output())
         node = peer.node
         wait_until(lambda: all(node.count_publishers(f'/clipseg/{name}') for name in OUTPUTS))
 

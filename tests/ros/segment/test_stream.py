@@ -23,6 +23,7 @@ from clipseg_ros.images.conversion import array_to_image, image_to_rgb
 from clipseg_ros.prompts.set import PromptRequest, PromptSet
 from clipseg_ros.prompts.text import read_prompts
 from clipseg_ros.ros.log import ThrottledLog
+from clipseg_ros.segment import subscription as subscription_module
 from clipseg_ros.segment.parameters import Settings
 from clipseg_ros.segment.pipeline import SegmentationPipeline
 from clipseg_ros.segment.stream import CameraStream
@@ -158,3 +159,41 @@ def test_a_fault_ends_with_its_cause(rig: Rig) -> None:
     faults.add(ImageConversionError('encoding', 'rgb9'))
     assert rig.stream.segment(MESSAGE) is not None
     assert faults.newest == ''
+
+
+def test_disabled_it_does_not_receive_and_forgets_what_it_saw(rig: Rig) -> None:
+    stream = rig.stream
+    assert stream.images.is_open, 'somebody may come'
+    rig.subscribe('mask')
+    stream.newest.put(MESSAGE)
+    stream.faults.add(ImageConversionError('encoding', 'rgb9'))
+    stream.enabled = False
+    assert not stream.images.is_open
+    assert stream.newest.message is None
+    assert stream.faults.newest == ''
+    stream.segment_again()
+    assert not stream.images.is_open, 'disabled, whoever asks'
+    stream.enabled = True
+    assert stream.images.is_open, 'at once'
+
+
+def test_who_asks_for_masks_has_images_received(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subscription_module, '_LINGER', 0.0)
+    rig.stream.images.update()
+    assert not rig.stream.images.is_open
+    rig.masks.asked = True
+    rig.stream.segment_again()
+    assert rig.stream.images.is_open
+
+
+def test_losses_go_on_over_a_pause(rig: Rig) -> None:
+    stream = rig.stream
+    stream.losses.lose(7)
+    stream.lost.see({'publication_sequence_number': 5}, 1)
+    stream.enabled = False
+    stream.enabled = True
+    assert stream.losses.share() is None
+    stream.losses.lose(2)  # Of the new subscription.
+    assert stream.losses.total == 9
+    stream.lost.see({'publication_sequence_number': 90}, 1)
+    assert stream.lost.count == 0, 'nobody listened meanwhile'
