@@ -25,7 +25,12 @@ from clipseg_model.registry import create_model
 from clipseg_model.video.still import describe_reuse
 from clipseg_ros.images.backend import open_backend
 from clipseg_ros.outputs.masks import MaskServer, MaskSource
-from clipseg_ros.outputs.messages import VISION_MISSING, load_vision_messages
+from clipseg_ros.outputs.messages import (
+    MARKERS_MISSING,
+    VISION_MISSING,
+    load_marker_messages,
+    load_vision_messages,
+)
 from clipseg_ros.outputs.once import OnceServer
 from clipseg_ros.prompts.file_server import PromptFiles
 from clipseg_ros.prompts.pick_server import PickFrame, PickServer
@@ -81,6 +86,8 @@ class SegmentNode(LifecycleNode):
             self.get_logger().info(MISSING)
         if load_vision_messages() is None:
             self.get_logger().info(VISION_MISSING)
+        if load_marker_messages() is None:
+            self.get_logger().info(MARKERS_MISSING)
         self._prompt_server = PromptServer(
             self, self._interfaces, self._check_prompts, self._announce_prompts
         )
