@@ -24,6 +24,7 @@ FOXGLOVE = {
 RVIZ = {
     'rviz_default_plugins/Image': 'sensor_msgs/msg/Image',
     'rviz_default_plugins/PointCloud2': 'sensor_msgs/msg/PointCloud2',
+    'rviz_default_plugins/MarkerArray': 'visualization_msgs/msg/MarkerArray',
 }
 
 

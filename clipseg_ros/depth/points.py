@@ -11,6 +11,7 @@ from geometry_msgs.msg import Point
 from numpy.typing import NDArray
 from sensor_msgs.msg import CompressedImage
 
+from clipseg_ros.depth.boxes import Box3D, thing_box
 from clipseg_ros.depth.clouds import pack_points
 from clipseg_ros.depth.parameters import DepthSettings
 from clipseg_ros.depth.pinhole import Pinhole, pinhole_of
@@ -31,11 +32,13 @@ class PointsInSpace:
             not wanted.
         surfaces: The visible surface under each prompt's own mask, None where that has no point;
             empty where not wanted.
+        boxes: That of each thing, None where no depth of it is known; empty where not wanted.
     """
 
     frame_id: str
     cloud: NDArray[Any] | None
     surfaces: tuple[Surface | None, ...]
+    boxes: tuple[Box3D | None, ...] = ()
 
 
 class PointMaker:
@@ -59,8 +62,12 @@ class PointMaker:
         settings: DepthSettings,
         cloud: bool,
         surfaces: bool,
+        boxes: bool = False,
     ) -> PointsInSpace:
-        """Make the cloud, the surfaces, or both, of a frame with its registered depth image.
+        """Make cloud, surfaces and boxes of a frame with its registered depth image.
+
+        Each if it is wanted.
+
 
         Raises:
             ImageConversionError: The depth image cannot be read.
@@ -90,7 +97,11 @@ class PointMaker:
                 _, xyz = visible_points(found.mask, metres, camera, settings.depth_max)
                 measured.append(measure_surface(xyz, transform))
         reached = source if transform is None else settings.target_frame
-        return PointsInSpace(reached, points, tuple(measured))
+        found_boxes = [
+            thing_box(thing.instance, metres, camera, settings.depth_max, transform)
+            for thing in (result.things if boxes else ())
+        ]
+        return PointsInSpace(reached, points, tuple(measured), tuple(found_boxes))
 
     def _camera_of(self, info: Any, width: int, height: int, distortion: str) -> Pinhole:
         """Read the calibration, unless it is the last one: undistorting rays takes long."""

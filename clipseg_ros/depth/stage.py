@@ -13,6 +13,7 @@ from typing import Any
 
 from std_msgs.msg import Header
 
+from clipseg_ros.depth.box_messages import detection_3d_array, marker_array
 from clipseg_ros.depth.clouds import point_cloud
 from clipseg_ros.depth.inputs import DepthInputs
 from clipseg_ros.depth.parameters import DepthSettings
@@ -21,7 +22,7 @@ from clipseg_ros.depth.stamp_matching import Match
 from clipseg_ros.depth.transforms import TF2_MISSING, RigidTransform, TransformLookup
 from clipseg_ros.errors import DepthError, ImageConversionError
 from clipseg_ros.outputs.publishers import SegmentOutputs
-from clipseg_ros.outputs.result import FrameResult
+from clipseg_ros.outputs.result import IN_SPACE, FrameResult
 from clipseg_ros.ros.log import ThrottledLog
 from clipseg_ros.ros.qos import QosWatch
 from clipseg_ros.ros.timing import create_steady_timer, stamp_of
@@ -29,12 +30,13 @@ from clipseg_ros.ros.timing import create_steady_timer, stamp_of
 _PERIOD = 0.2
 # Seconds from subscribing until a publisher that is there can be expected to be heard.
 _SETTLING = 2.0
+_OUTPUTS = ('points', *sorted(IN_SPACE))
 
 
 class DepthStage:
-    """Makes ``~/points``, and the positions in ``~/segments``.
+    """Makes ``~/points``, the boxes of things, and the positions in ``~/segments``.
 
-    It subscribes to depth and calibration while one of the two outputs has subscribers. A frame
+    It subscribes to depth and calibration while one of these outputs has subscribers. A frame
     without depth has ``~/segments`` without positions; while nobody publishes depth or calibration,
     ``~/segments`` is not published here.
 
@@ -100,7 +102,7 @@ class DepthStage:
         settings, outputs = self._settings, self._outputs
         running = self._thread is not None and not self._paused
         needed = running and settings.enabled and (
-            self._claims > 0 or outputs.wants('points') or outputs.wants('segments')
+            self._claims > 0 or any(outputs.wants(name) for name in (*_OUTPUTS, 'segments'))
         )  # fmt: skip
         if not needed:
             self._close()
@@ -123,9 +125,8 @@ class DepthStage:
 
     def put(self, result: FrameResult) -> None:
         """Take a segmented frame; ignore it while nobody listens to what is made of it here."""
-        if 'points' not in result.wanted and not result.segments_wait:
-            return
-        self._inputs.put(result, self._settings)
+        if result.segments_wait or not result.wanted.isdisjoint(_OUTPUTS):
+            self._inputs.put(result, self._settings)
 
     def claim(self) -> Callable[[], None]:
         """Subscribe to depth for somebody, until they call what is returned.
@@ -167,10 +168,11 @@ class DepthStage:
 
         While only ``~/segments`` has subscribers, a missing depth camera is no fault.
         """
-        if self._thread is None or not (self._outputs.wants('points') or self.takes_segments):
+        wanted = [name for name in _OUTPUTS if self._outputs.wants(name)]
+        if self._thread is None or not (wanted or self.takes_segments):
             return ''
-        if not self._settings.enabled:
-            return '~/points needs depth, and the parameter depth is false: set it to true'
+        if wanted and not self._settings.enabled:
+            return f'~/{wanted[0]} needs depth, and the parameter depth is false: set it to true'
         return self._inputs.find_unpublished() or self._fault or self._transform_fault
 
     def values(self) -> dict[str, str]:
@@ -197,6 +199,7 @@ class DepthStage:
     def _publish(self, match: Match[FrameResult]) -> None:
         result, outputs = match.frame, self._outputs
         cloud = 'points' in result.wanted
+        boxes = not result.wanted.isdisjoint(IN_SPACE)
         segments = 'segments' in result.wanted and result.segments_wait
         points: PointsInSpace | None = None
         try:
@@ -210,6 +213,7 @@ class DepthStage:
                 self._settings,
                 cloud,
                 segments,
+                boxes,
             )
             self._fault = ''
         except (DepthError, ImageConversionError) as error:
@@ -227,6 +231,16 @@ class DepthStage:
             header = Header(stamp=result.header.stamp, frame_id=points.frame_id)
             outputs.publish('points', point_cloud(header, points.cloud))
             self._published += 1
+        if points is not None and boxes:
+            self._publish_boxes(result, points)
+
+    def _publish_boxes(self, result: FrameResult, points: PointsInSpace) -> None:
+        header = Header(stamp=result.header.stamp, frame_id=points.frame_id)
+        found, outputs = (header, result.things, points.boxes), self._outputs
+        if 'detections_3d' in result.wanted:
+            outputs.publish('detections_3d', detection_3d_array(outputs.vision, *found))
+        if 'markers' in result.wanted:
+            outputs.publish('markers', marker_array(outputs.markers, *found))
 
     def _find_transform(self, target: str, source: str, stamp: Any) -> RigidTransform | None:
         """Return the transform; None, after a report, where there is none and none is demanded.

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 _OUTPUT_ENCODINGS: dict[str, tuple[type[np.generic], int]] = {
     'mono8': (np.uint8, 1),
     'rgb8': (np.uint8, 3),
+    '16UC1': (np.uint16, 1),
     '32FC1': (np.float32, 1),
 }
 
@@ -132,9 +133,9 @@ def array_to_image(pixels: NDArray[Any], encoding: str, header: Header) -> Image
     """Return a new image message with a copy of the pixels; the header is used as it is.
 
     Args:
-        pixels: uint8 (H, W) for ``mono8``, uint8 (H, W, 3) for ``rgb8`` or float32 (H, W) for
-            ``32FC1``.
-        encoding: One of those three.
+        pixels: uint8 (H, W) for ``mono8``, uint8 (H, W, 3) for ``rgb8``, uint16 (H, W) for
+            ``16UC1`` or float32 (H, W) for ``32FC1``.
+        encoding: One of those four.
         header: Of the image.
 
     Raises:

@@ -20,8 +20,12 @@ from clipseg_ros.outputs.result import FrameResult
 from clipseg_ros.prompts.set import ActivePrompt, key_of
 
 VISION_MISSING = (
-    'vision_msgs is not installed: running without ~/label_info and ~/detections. Remedy: '
-    '`apt install ros-$ROS_DISTRO-vision-msgs` and start again'
+    'vision_msgs is not installed: running without ~/label_info, ~/detections and '
+    '~/detections_3d. Remedy: `apt install ros-$ROS_DISTRO-vision-msgs` and start again'
+)
+MARKERS_MISSING = (
+    'visualization_msgs is not installed: running without ~/markers. Remedy: '
+    '`apt install ros-$ROS_DISTRO-visualization-msgs` and start again'
 )
 
 
@@ -41,6 +45,18 @@ def load_vision_messages() -> Any | None:
             'remove it'
         )
     return messages
+
+
+def load_marker_messages() -> Any | None:
+    """Return the module ``visualization_msgs.msg``, or None where it is not installed.
+
+    Raises:
+        ImportError: It is installed and cannot be used: built for another Python or ROS
+            distribution.
+    """
+    if importlib.util.find_spec('visualization_msgs') is None:
+        return None
+    return importlib.import_module('visualization_msgs.msg')
 
 
 def segment_array(messages: Any, result: FrameResult) -> Any:

@@ -15,13 +15,16 @@ from clipseg_ros.images.conversion import open_image
 from clipseg_ros.outputs.messages import (
     detection_array,
     label_info,
+    load_marker_messages,
     load_vision_messages,
     segment_array,
 )
-from clipseg_ros.outputs.result import COMPRESSED_OUTPUTS, IMAGE_OUTPUTS, FrameResult
+from clipseg_ros.outputs.result import COMPRESSED_OUTPUTS, IMAGE_OUTPUTS, INSTANCES, FrameResult
 from clipseg_ros.prompts.set import ActivePrompt
 from clipseg_ros.ros.interfaces import Interfaces
 from clipseg_ros.ros.qos import QosWatch, image_output, latched_output
+
+_ENCODINGS = {**IMAGE_OUTPUTS, INSTANCES: '16UC1'}
 
 
 class SegmentOutputs:
@@ -29,13 +32,18 @@ class SegmentOutputs:
 
     An image output has one message, whose memory is reused for every frame: publishing copies it.
     So each topic is published from one thread at a time.
+
+    Attributes:
+        vision: The messages of vision_msgs; None where it is not installed.
+        markers: Those of visualization_msgs likewise.
     """
 
     def __init__(self, node: Any, watch: QosWatch, interfaces: Interfaces | None) -> None:
         self._node, self._interfaces = node, interfaces
-        self._vision = vision = load_vision_messages()
-        self._images = {name: Image() for name in IMAGE_OUTPUTS}
-        types: dict[str, Any] = dict.fromkeys(IMAGE_OUTPUTS, Image)
+        self.vision = vision = load_vision_messages()
+        self.markers = load_marker_messages()
+        self._images = {name: Image() for name in _ENCODINGS}
+        types: dict[str, Any] = dict.fromkeys(_ENCODINGS, Image)
         types |= {'points': PointCloud2, **dict.fromkeys(COMPRESSED_OUTPUTS, CompressedImage)}
         # What is active is told before the node is active.
         latched: dict[str, Any] = {}
@@ -44,7 +52,10 @@ class SegmentOutputs:
             latched['prompts'] = interfaces.PromptArray
         if vision is not None:
             types['detections'] = vision.Detection2DArray
+            types['detections_3d'] = vision.Detection3DArray
             latched['label_info'] = vision.LabelInfo
+        if self.markers is not None:
+            types['markers'] = self.markers.MarkerArray
         self._publishers = {
             name: watch.create_publisher(message_type, f'~/{name}', image_output(), managed=True)
             for name, message_type in types.items()
@@ -63,9 +74,9 @@ class SegmentOutputs:
         return [name for name in self._publishers if self.wants(name)]
 
     def open_image(self, name: str, result: FrameResult) -> NDArray[Any]:
-        """Return the memory of the next message of one of :data:`IMAGE_OUTPUTS`, to write to."""
+        """Return the memory of the next message of an image output, to write to."""
         height, width = result.rgb.shape[:2]
-        return open_image(self._images[name], height, width, IMAGE_OUTPUTS[name], result.header)
+        return open_image(self._images[name], height, width, _ENCODINGS[name], result.header)
 
     def publish_image(self, name: str) -> None:
         """Publish what was written into :meth:`open_image`."""
@@ -94,7 +105,7 @@ class SegmentOutputs:
 
     def publish_detections(self, result: FrameResult, min_area: int) -> None:
         """Publish the single objects, of ``min_area`` pixels or more; they must be wanted."""
-        self._publishers['detections'].publish(detection_array(self._vision, result, min_area))
+        self._publishers['detections'].publish(detection_array(self.vision, result, min_area))
 
     def publish_prompts(self, messages: list[Any], model: str, header: Header) -> None:
         """Publish what is active now, latched, where the package's own messages are built."""
@@ -107,10 +118,8 @@ class SegmentOutputs:
         self, prompts: Sequence[ActivePrompt], threshold: float, header: Header
     ) -> None:
         """Publish which id has which name, latched, where vision_msgs is installed."""
-        if self._vision is not None:
-            self._latched['label_info'].publish(
-                label_info(self._vision, prompts, threshold, header)
-            )
+        if self.vision is not None:
+            self._latched['label_info'].publish(label_info(self.vision, prompts, threshold, header))
 
     def destroy(self) -> None:
         """Remove all topics."""

@@ -13,6 +13,7 @@ from clipseg_model.outputs.frame_outputs import FrameOutputs, Scratch
 from clipseg_model.outputs.overlay import render_overlay
 from clipseg_model.outputs.palette import Colours, palette_with
 from clipseg_model.segmentation import Segmentation
+from clipseg_ros.outputs.things import Thing
 from clipseg_ros.prompts.set import ActivePrompt
 
 IMAGE_OUTPUTS: dict[str, str] = {
@@ -30,14 +31,21 @@ COMPRESSED_OUTPUTS: dict[str, str] = {
 """Topic (private) → the image output that it is a compressed copy of."""
 
 # Outputs that are made of others, and those that are made of no pixels at all.
+INSTANCES = 'instances'
+"""An image output too, 16UC1: the things, which only a node has that follows them."""
+
+IN_SPACE = frozenset({'detections_3d', 'markers'})
+"""Outputs that have a box in space for each thing."""
+
 _MADE_OF = {
     'overlay': 'labels',
     'overlay/compressed': 'labels',
     'labels/compressed': 'labels',
     'mask/compressed': 'mask',
     'points': 'confidence',
+    INSTANCES: 'labels',
 }
-_WITHOUT_PIXELS = frozenset({'segments', 'detections'})
+_WITHOUT_PIXELS = frozenset({'segments', 'detections'}) | IN_SPACE
 
 
 @dataclass(frozen=True)
@@ -52,6 +60,7 @@ class FrameResult:
         pixels: The pixels of the wanted outputs, computed together.
         wanted: Outputs that somebody subscribes to.
         segments_wait: Whether ``~/segments`` is left to the depth stage, which adds positions.
+        things: The single things, where an output that needs them is wanted.
     """
 
     header: Any
@@ -61,6 +70,7 @@ class FrameResult:
     pixels: FrameOutputs
     wanted: frozenset[str] = frozenset()
     segments_wait: bool = False
+    things: tuple[Thing, ...] = ()
 
 
 @dataclass(frozen=True)

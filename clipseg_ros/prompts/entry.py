@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
+
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 
 from clipseg_model.errors import ClipsegError
 from clipseg_ros.errors import ImageConversionError
@@ -58,23 +60,29 @@ class PromptEntry:
         )
         self._entities.append((self._node.destroy_subscription, subscription))
 
-    def _serve(self, service_type: Any, name: str, act: Callable[[Any, Any], str]) -> None:
+    def _serve(
+        self, service_type: Any, name: str, act: Callable[[Any, Any], str | Awaitable[str]]
+    ) -> None:
         """Create the service ``~/name``, which answers with what ``act`` returns or with its error.
 
         ``act`` gets request and answer; it fills in fields other than ``success`` and ``message``.
+        It may wait, and what other callbacks do meanwhile goes before what it does then.
         """
 
-        def answer(request: Any, response: Any) -> Any:
+        async def answer(request: Any, response: Any) -> Any:
             self._server.inbox.settle()
             try:
-                response.message = act(request, response)
+                said = act(request, response)
+                response.message = said if isinstance(said, str) else await said
                 response.success = True
             except (ClipsegError, ImageConversionError) as error:
                 response.success, response.message = False, str(error)
                 self._refuse(name, error)
             return response
 
-        service = self._node.create_service(service_type, f'~/{name}', answer)
+        # A group of its own: the node's is closed to all other callbacks while one of it waits.
+        group = MutuallyExclusiveCallbackGroup()
+        service = self._node.create_service(service_type, f'~/{name}', answer, callback_group=group)
         self._entities.append((self._node.destroy_service, service))
 
     def _refuse(self, what: str, error: Exception) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +11,9 @@ from geometry_msgs.msg import Point
 from numpy.typing import NDArray
 from sensor_msgs.msg import RegionOfInterest
 
-from clipseg_model.errors import PromptError
+from clipseg_model.errors import ClipsegError, PromptError
 from clipseg_model.prompts import Prompt
+from clipseg_ros.errors import ImageConversionError
 from clipseg_ros.prompts.entry import PICTURE_PAUSE, PromptEntry
 from clipseg_ros.prompts.pick import Picked, Place, pick
 from clipseg_ros.prompts.requests import with_prompt
@@ -36,12 +37,20 @@ class PickFrame:
 class PickServer(PromptEntry):
     """``~/pick``, ``~/pick_point`` and ``~/pick_box``: make prompts of parts of a frame.
 
+    A point needs the masks of the frame, which is segmented for it where nobody subscribes.
+
     ``frame`` returns it, or raises a PromptError; its argument says whether labels help.
+    ``segment`` has the newest one segmented, if it can be.
     """
 
-    def __init__(self, frame: Callable[[bool], PickFrame], *entry: Any) -> None:
+    def __init__(
+        self,
+        frame: Callable[[bool], PickFrame],
+        segment: Callable[[], Awaitable[None]],
+        *entry: Any,
+    ) -> None:
         super().__init__(*entry)
-        self._frame = frame
+        self._frame, self._segment = frame, segment
 
     def open(self, watch: QosWatch) -> None:
         """Create the topics and the service."""
@@ -51,10 +60,15 @@ class PickServer(PromptEntry):
             self._serve(self._interfaces.PickPrompt, 'pick', self._answer)
 
     def _pick(
-        self, place: Place, name: str | None = None, phrase: str | None = None, weight: float = 0.5
+        self,
+        place: Place,
+        frame: PickFrame,
+        name: str | None = None,
+        phrase: str | None = None,
+        weight: float = 0.5,
     ) -> tuple[ActivePrompt, Picked, str]:
         """Make the prompt; return it, what was cut out, and both in words."""
-        frame, server = self._frame(place.is_point), self._server
+        server = self._server
         labels = frame.labels() if place.is_point and frame.labels is not None else None
         picked = pick(place, frame.image, labels)
         example, name = picked.example, name or phrase or EXAMPLE
@@ -72,7 +86,20 @@ class PickServer(PromptEntry):
     def _take_point(self, message: Point) -> None:
         if not (np.isfinite(message.x) and np.isfinite(message.y)):
             raise PromptError(f'the point ({message.x}, {message.y}) is not finite')
-        self._pick(Place(int(np.floor(message.x)), int(np.floor(message.y))))
+        place = Place(int(np.floor(message.x)), int(np.floor(message.y)))
+        frame = self._frame(True)
+        if frame.labels is not None:
+            self._pick(place, frame)
+        else:
+            self._node.executor.create_task(self._pick_soon(place))
+
+    async def _pick_soon(self, place: Place) -> None:
+        """Make the prompt of a point when the frame has been segmented."""
+        await self._segment()
+        try:
+            self._pick(place, self._frame(True))
+        except (ClipsegError, ImageConversionError) as error:
+            self._refuse('pick_point', error)
 
     def _take_box(self, message: RegionOfInterest) -> None:
         if not (message.width and message.height):
@@ -80,12 +107,17 @@ class PickServer(PromptEntry):
                 f'the box has width {message.width} and height {message.height}: give 1 px at '
                 'least, or publish a point on ~/pick_point'
             )
-        self._pick(Place(message.x_offset, message.y_offset, message.width, message.height))
+        place = Place(message.x_offset, message.y_offset, message.width, message.height)
+        self._pick(place, self._frame(False))
 
-    def _answer(self, request: Any, response: Any) -> str:
+    async def _answer(self, request: Any, response: Any) -> str:
         name, phrase = check_written(request.name, request.phrase)
         place = Place(request.x, request.y, request.width, request.height)
-        entry, picked, said = self._pick(place, name, phrase, request.weight)
+        frame = self._frame(place.is_point)
+        if place.is_point and frame.labels is None:
+            await self._segment()
+            frame = self._frame(True)
+        entry, picked, said = self._pick(place, frame, name, phrase, request.weight)
         [response.prompt] = self._server.messages([entry])
         x, y, width, height = picked.box
         response.box = RegionOfInterest(x_offset=x, y_offset=y, width=width, height=height)

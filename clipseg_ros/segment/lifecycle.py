@@ -24,8 +24,14 @@ from clipseg_model.prompts import Prompt
 from clipseg_model.registry import create_model
 from clipseg_model.video.still import describe_reuse
 from clipseg_ros.images.backend import open_backend
-from clipseg_ros.outputs.masks import MaskServer, MaskSource
-from clipseg_ros.outputs.messages import VISION_MISSING, load_vision_messages
+from clipseg_ros.outputs.masks import MaskServer
+from clipseg_ros.outputs.messages import (
+    MARKERS_MISSING,
+    VISION_MISSING,
+    load_marker_messages,
+    load_vision_messages,
+)
+from clipseg_ros.outputs.on_demand import FramesOnDemand, FrameSource
 from clipseg_ros.outputs.once import OnceServer
 from clipseg_ros.prompts.file_server import PromptFiles
 from clipseg_ros.prompts.pick_server import PickFrame, PickServer
@@ -48,6 +54,8 @@ from clipseg_ros.segment.stream import CameraStream
 
 _SUCCESS = TransitionCallbackReturn.SUCCESS
 _FAILURE = TransitionCallbackReturn.FAILURE
+
+_PICK_WAIT = 2.0  # Seconds for the masks of the frame that somebody points at.
 
 
 class SegmentNode(GivenParameters, LifecycleNode):
@@ -87,19 +95,20 @@ class SegmentNode(GivenParameters, LifecycleNode):
             self.get_logger().info(MISSING)
         if load_vision_messages() is None:
             self.get_logger().info(VISION_MISSING)
+        if load_marker_messages() is None:
+            self.get_logger().info(MARKERS_MISSING)
         self._prompt_server = PromptServer(
             self, self._interfaces, self._check_prompts, self._announce_prompts
         )
+        self._demand = FramesOnDemand(self, self._look_for_frame, self._segment_again)
         entry = self, self._interfaces, self._prompt_server, self._log
         self._prompt_files = PromptFiles(*entry)
         self._prompt_entries = (
             PromptTopics(*entry),
-            PickServer(self._image_to_pick_from, *entry),
+            PickServer(self._image_to_pick_from, self._segment_for_pick, *entry),
             self._prompt_files,
         )
-        self._mask_server = MaskServer(
-            self, self._interfaces, self._look_for_masks, self._segment_again
-        )
+        self._mask_server = MaskServer(self, self._interfaces, self._demand)
         one_shot = OneShot(
             lambda: self._stream, self._find_rest, self._prompt_server.prompts, self._check_prompts
         )
@@ -222,7 +231,7 @@ class SegmentNode(GivenParameters, LifecycleNode):
             segmenter,
             backend,
             self._prompt_server.prompts,
-            self._mask_server,
+            self._demand,
             self._interfaces,
             self._log,
         )
@@ -364,22 +373,25 @@ class SegmentNode(GivenParameters, LifecycleNode):
         rest = find_rest(Situation(self.full_name, self._state, self._failure, prompts=('any',)))
         return rest.message if rest is not None else ''
 
-    def _look_for_masks(self) -> MaskSource:
+    def _look_for_frame(self) -> FrameSource:
         stream, prompts = self._stream, self._prompt_server.prompts.reported
         state = self._state, self._failure, self._enabled
         active = self._prompt_server.prompts.active
         rest = find_rest(Situation.at_rest(self.full_name, *state, active))
         said = rest.message if rest is not None else ''
         if stream is None:
-            return MaskSource(said, '', prompts, None, None)
+            return FrameSource(said, '', prompts, None, None)
         message, result = stream.newest.message, stream.newest.result
         header = message.header if message is not None else None
-        return MaskSource(said, stream.faults.newest, prompts, header, result)
+        return FrameSource(said, stream.faults.newest, prompts, header, result)
 
     def _image_to_pick_from(self, with_labels: bool) -> PickFrame:
         if self._stream is None:
             raise PromptError('there is no frame to cut from: configure the node first')
         return self._stream.newest.read(with_labels)
+
+    async def _segment_for_pick(self) -> None:
+        await self._demand.newest(_PICK_WAIT)
 
     def _segment_again(self) -> None:
         if self._stream is not None:

@@ -17,16 +17,21 @@ from clipseg_model.segmentation import Segmentation
 from clipseg_model.video.steadying import Steadier
 from clipseg_ros.outputs.publishers import SegmentOutputs
 from clipseg_ros.outputs.result import (
+    IN_SPACE,
+    INSTANCES,
     FrameResult,
     Look,
     compute_pixels,
     write_image,
 )
+from clipseg_ros.outputs.things import ThingTracker, write_instances
 from clipseg_ros.prompts.set import ActivePrompt, reported
 from clipseg_ros.ros.timing import stamp_of
 from clipseg_ros.segment.memory_relief import MemoryRelief
 from clipseg_ros.segment.parameters import Settings
 from clipseg_ros.segment.region import Roi, find_region
+
+_OF_THINGS = IN_SPACE | {INSTANCES}
 
 
 @dataclass(frozen=True)
@@ -101,6 +106,7 @@ class SegmentationPipeline:
         # How the frame before was read.
         self._reading: tuple[str | None, str | None, Roi | None] = (None, '', None)
         self._scratch = Scratch()
+        self._tracker = ThingTracker()
 
     def segment(self, request: FrameRequest) -> StartedFrame:
         """Segment a frame; on a GPU, start to.
@@ -119,7 +125,9 @@ class SegmentationPipeline:
         return StartedFrame(request, answer, started)
 
     def publish(self, frame: StartedFrame, segments_wait: bool = False) -> FrameResult:
-        """Publish mask, labels, confidence and segments, the mask first; return the result.
+        """Publish mask, labels, confidence, segments and instances, in this order.
+
+        Return the result.
 
         Args:
             frame: Of :meth:`segment`, in the order of the images.
@@ -140,7 +148,14 @@ class SegmentationPipeline:
                 self.age = (self._clock.now().nanoseconds - stamp_of(result)) * 1e-9
         if 'segments' in wanted and not segments_wait:
             outputs.publish('segments', outputs.segment_array(result))
-        return result
+        if not wanted & _OF_THINGS:
+            return result
+        # In this thread, which sees every frame, and in their order.
+        things = self._tracker.update(found, prompts, request.settings.detection_min_area)
+        if INSTANCES in wanted:
+            write_instances(things, pixels.labels(), outputs.open_image(INSTANCES, result))
+            outputs.publish_image(INSTANCES)
+        return replace(result, things=things)
 
     def finish(self, result: FrameResult, settings: Settings) -> None:
         """Publish what costs more and can wait: PNG, detections, overlay, probability."""

@@ -11,7 +11,7 @@ from sensor_msgs.msg import CompressedImage, Image
 
 from clipseg_ros.depth.stage import DepthStage
 from clipseg_ros.images.backend import ImageBackend
-from clipseg_ros.outputs.masks import MaskServer
+from clipseg_ros.outputs.on_demand import FramesOnDemand
 from clipseg_ros.outputs.publishers import SegmentOutputs
 from clipseg_ros.outputs.result import FrameResult
 from clipseg_ros.prompts.set import PromptSet, reported
@@ -34,7 +34,7 @@ class CameraStream:
 
     The executor's thread overwrites one slot with each image; the three threads of a worker make a
     request of the newest image, publish its result, and publish what can wait. Prompts are read at
-    the start of each frame; ``masks`` may ask for a result though nobody subscribes.
+    the start of each frame; ``demand`` may ask for a result though nobody subscribes.
 
     Attributes:
         segmenter: The loaded model.
@@ -60,11 +60,11 @@ class CameraStream:
         segmenter: NodeSegmenter,
         backend: ImageBackend,
         prompts: PromptSet,
-        masks: MaskServer,
+        demand: FramesOnDemand,
         interfaces: Interfaces | None,
         log: ThrottledLog,
     ) -> None:
-        self._node, self._prompts, self._masks = node, prompts, masks
+        self._node, self._prompts, self._demand = node, prompts, demand
         self.to_rgb = backend.to_rgb
         self.segmenter = segmenter
         self.settings = settings
@@ -198,7 +198,7 @@ class CameraStream:
                 image or a prompt.
         """
         prompts = self._prompts.enabled
-        if not reported(prompts) or not (self._masks.asked or self.outputs.wanted()):
+        if not reported(prompts) or not (self._demand.asked or self.outputs.wanted()):
             self.newest.skip(message)
             self.faults.clear()
             return None
@@ -217,7 +217,7 @@ class CameraStream:
             return None
         result = self.pipeline.publish(frame, segments_wait=self.depth.takes_segments)
         self.newest.result = result
-        self._masks.notice()
+        self._demand.notice()
         self.depth.put(result)
         return result
 

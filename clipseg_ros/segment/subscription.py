@@ -17,7 +17,7 @@ _PERIOD = 0.1
 # Seconds that images are still received after they were needed last: listeners come back.
 _LINGER = 5.0
 # Whoever can ask for a part of the newest image, or for its masks, needs it before it does.
-_SERVICES = ('~/pick', '~/get_masks', '~/segment')
+_SERVICES = ('~/pick', '~/get_masks', '~/segment_once')
 _TOPICS = ('~/pick_point', '~/pick_box')
 
 

@@ -44,7 +44,7 @@ class FakeOutputs:
         self.opened.append(name)
         height, width = result.rgb.shape[:2]
         shape = (height, width, 3) if name == 'overlay' else (height, width)
-        dtype = np.float32 if name == 'probability' else np.uint8
+        dtype = {'probability': np.float32, 'instances': np.uint16}.get(name, np.uint8)
         self.pixels[name] = np.zeros(shape, dtype)
         return self.pixels[name]
 

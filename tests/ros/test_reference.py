@@ -8,6 +8,7 @@ import sys
 from array import array
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from importlib.util import find_spec
 from typing import Any
 
 import pytest
@@ -97,6 +98,9 @@ def test_topics_are_those_of_the_running_node(
 
     expected = {}
     for name, kind, qos, _ in rows('segment', 'Topics'):
+        # No package of tests stands in for it.
+        if kind.startswith('visualization_msgs') and not find_spec('visualization_msgs'):
+            continue
         # Depth and calibration are subscribed to while somebody listens to what needs them.
         topic = name.removesuffix(' (in)').strip('`')
         if name.endswith(' (in)') == (direction == 'in') and topic not in ('depth', 'camera_info'):

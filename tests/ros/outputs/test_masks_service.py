@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray
+from geometry_msgs.msg import Point
 from ros_peers import NodeProcess, Peer, picture, running_node, stamp_of, wait_until
 from sensor_msgs.msg import Image
 from std_srvs.srv import SetBool
@@ -18,7 +20,7 @@ from clipseg_model.registry import create_model
 from clipseg_ros.client import SegmentClient
 from clipseg_ros.errors import NodeTimeoutError
 from clipseg_ros.ros.interfaces import load_interfaces
-from clipseg_ros.ros.qos import image_output
+from clipseg_ros.ros.qos import command_input, image_output
 
 INTERFACES: Any = load_interfaces()
 pytestmark = pytest.mark.skipif(
@@ -127,6 +129,39 @@ def test_a_frame_is_segmented_anew_for_other_prompts(bench: Bench) -> None:
         answer = bench.ask()
         assert [mask.name for mask in answer.masks] == [text], answer.message
         assert answer.header == image.header
+
+
+@pytest.mark.parametrize('by', ['service', 'topic'])
+def test_a_point_is_in_a_mask_though_nobody_subscribes(
+    bench: Bench, tiny_model: Path, by: str
+) -> None:
+    found = create_model(tiny_model, 'cpu').segment(RGB, ['the mug', 'red bowl']).labels()
+    y, x = (int(value) for value in np.argwhere(found == 2)[0])
+    _, parts = cv2.connectedComponents((found == 2).view(np.uint8), connectivity=8)
+    box = cv2.boundingRect((parts == parts[y, x]).view(np.uint8))
+    bench.show()
+    since = len(bench.node.lines)
+    try:
+        if by == 'service':
+            request = INTERFACES.PickPrompt.Request(name='that', x=x, y=y)
+            answer = bench.peer.call(INTERFACES.PickPrompt, '/masks/clipseg/pick', request)
+            assert answer.success, answer.message
+            assert "'that' is the part of the mask under the point" in answer.message
+            roi = answer.box
+            assert (roi.x_offset, roi.y_offset, roi.width, roi.height) == tuple(box)
+        else:
+            points = bench.peer.publisher(Point, '/masks/clipseg/pick_point', command_input())
+            points.publish(Point(x=float(x), y=float(y)))
+            line = bench.node.wait_for("'example' is", since=since)
+            assert f'the part of the mask under the point: box {tuple(box)}' in line
+            # With nothing to segment by, it is a square at once.
+            bench.prompt('')
+            points.publish(Point(x=float(x), y=float(y)))
+            bench.node.wait_for('square of 24 px around the point', since=since)
+            points.publish(Point(x=999.0, y=1.0))
+            bench.node.wait_for('pick_point refused, nothing changed: the point (999, 1)')
+    finally:
+        bench.prompt('')
 
 
 def test_the_newest_while_the_camera_runs_and_somebody_listens(bench: Bench) -> None:

@@ -40,6 +40,10 @@ ROOT = Path(__file__).parents[3]
 RGB = picture(60, 80)
 
 
+async def not_segmented() -> None:
+    """Nothing is segmented here."""
+
+
 class Rig:
     """A node with a prompt server and all entries, which keeps what happens in order."""
 
@@ -53,7 +57,7 @@ class Rig:
         node.declare_parameter('prompt_file', '')
         entry = node, None, self.server, ThrottledLog(node.get_logger())
         self.topics, self.files = PromptTopics(*entry), PromptFiles(*entry)
-        self.picks = PickServer(lambda labels: PickFrame(RGB, 0.1), *entry)
+        self.picks = PickServer(lambda labels: PickFrame(RGB, 0.1), not_segmented, *entry)
         for one in (self.topics, self.files, self.picks):
             one.open(SimpleNamespace(create_subscription=self.subscribe))  # type: ignore[arg-type]
 

@@ -24,6 +24,7 @@ from clipseg_model.prompts import Prompt
 from clipseg_model.segmentation import PromptResult, Segmentation
 from clipseg_ros.images.conversion import array_to_image, image_to_rgb
 from clipseg_ros.outputs.result import COMPRESSED_OUTPUTS, IMAGE_OUTPUTS
+from clipseg_ros.outputs.things import ThingTracker
 from clipseg_ros.prompts.set import PromptRequest, PromptSet
 from clipseg_ros.segment.memory_relief import MemoryRelief, stream_on_gpu
 from clipseg_ros.segment.parameters import Settings
@@ -128,6 +129,34 @@ def test_compressed_copies_are_of_the_same_pixels() -> None:
         np.testing.assert_array_equal(outputs.pixels[copy], outputs.pixels[name])
     assert outputs.quality == 33
     assert outputs.opened.count('overlay') == 1, 'drawn once for both'
+
+
+def test_instances_keep_their_ids_and_go_with_the_result() -> None:
+    outputs = FakeOutputs('instances', 'detections_3d')
+    pipeline, _ = make(outputs)
+    seen = []
+    for _ in range(3):
+        message = array_to_image(RGB, 'rgb8', Header())
+        settings = replace(SETTINGS, detection_min_area=5)
+        asked = FrameRequest.of(message, image_to_rgb(message), PROMPTS, settings)
+        result = pipeline.publish(pipeline.segment(asked))
+        seen.append([(thing.id, thing.prompt.id) for thing in result.things])
+        labels, pixels = result.pixels.labels(), outputs.pixels['instances']
+        assert pixels.dtype == np.uint16
+        np.testing.assert_array_equal(pixels > 0, labels > 0)
+        for thing in result.things:
+            assert set(labels[pixels == thing.id]) <= {thing.prompt.id}
+    assert seen[0] == [(1, 1), (2, 2)]
+    assert seen[1] == seen[2] == seen[0]
+
+
+def test_nobody_looks_for_things_that_nobody_wants(monkeypatch: pytest.MonkeyPatch) -> None:
+    def update(*_: Any) -> Any:
+        raise AssertionError('not wanted')
+
+    monkeypatch.setattr(ThingTracker, 'update', update)
+    pipeline, _ = make(FakeOutputs('mask', 'labels', 'segments'))
+    run(pipeline, array_to_image(RGB, 'rgb8', Header()))
 
 
 def test_age_is_from_the_stamp_to_the_first_output() -> None:

@@ -144,6 +144,31 @@ def test_the_compressed_overlay_is_the_overlay_in_the_quality_asked_for(
     assert peer.set_parameter('/clipseg', 'jpeg_quality', 80).successful
 
 
+def test_instances_are_the_parts_of_the_labels(camera: Camera, peer: Peer) -> None:
+    topic = '/clipseg/instances'
+    received = peer.collect(Image, topic, RELIABLE)
+    wait_until(lambda: peer.node.count_publishers(topic))
+    seen = []
+    assert peer.set_parameter('/clipseg', 'detection_min_area', 1).successful
+    try:
+        for _ in range(2):
+            image = camera.peer.stamped(picture(90, 131, seed=3), frame='lens')
+            raw, message = until_answered(
+                camera.publisher, image, camera.received['labels'], received
+            )
+            assert message.header == image.header
+            assert (message.encoding, message.step, message.is_bigendian) == ('16UC1', 262, 0)
+            ids = np.frombuffer(message.data, np.uint16).reshape(90, 131)
+            labels = pixels_of(raw)
+            np.testing.assert_array_equal(ids > 0, labels > 0)
+            for number in np.unique(ids[ids > 0]):
+                assert len(np.unique(labels[ids == number])) == 1
+            seen.append(ids)
+        np.testing.assert_array_equal(*seen)
+    finally:
+        assert peer.set_parameter('/clipseg', 'detection_min_area', 100).successful
+
+
 @pytest.mark.parametrize('size', [(120, 160), (480, 640), (90, 31), (1, 1), (37, 500)])
 def test_outputs_have_the_input_geometry_and_header(camera: Camera, size: tuple[int, int]) -> None:
     image = camera.peer.stamped(picture(*size) if min(size) > 8 else np.zeros((*size, 3), np.uint8),

@@ -1,0 +1,115 @@
+"""The newest frame segmented on request, though nobody subscribes to an output.
+
+A request waits for the frame without holding up the executor's thread.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from rclpy.task import Future
+
+from clipseg_ros.outputs.result import FrameResult
+from clipseg_ros.prompts.set import ActivePrompt
+from clipseg_ros.ros.timing import create_steady_timer
+
+_PERIOD = 0.05
+
+
+@dataclass(frozen=True)
+class FrameSource:
+    """What a request needs to know of the node at a moment.
+
+    Attributes:
+        rest: Why no image is segmented now; empty where images are.
+        fault: What was wrong with the newest frame; empty if nothing.
+        prompts: The active prompts that are reported.
+        header: Of the newest image; None where none has arrived.
+        result: The newest result, smoothed; None where the newest image was not segmented.
+    """
+
+    rest: str
+    fault: str
+    prompts: tuple[ActivePrompt, ...]
+    header: Any
+    result: FrameResult | None
+
+    @property
+    def answer(self) -> FrameResult | None:
+        """The newest result, if it is of the prompts that are active now."""
+        result = self.result
+        current = result is not None and not self.rest and result.prompts == self.prompts
+        return result if current else None
+
+
+@dataclass
+class _Waiting:
+    done: Future[FrameResult | None]
+    until: float
+
+
+class FramesOnDemand:
+    """Has frames segmented for who asks.
+
+    Those who wait need a callback group of their own: a node's is closed to all other callbacks, to
+    images too, while one of its callbacks waits.
+
+    Args:
+        node: The node.
+        look: Returns the state of the node now.
+        again: Has the newest image segmented by the prompts of now, unless it was.
+    """
+
+    def __init__(
+        self, node: Any, look: Callable[[], FrameSource], again: Callable[[], None]
+    ) -> None:
+        self.look, self._again = look, again
+        self._waiting: list[_Waiting] = []
+        self._ready = node.create_guard_condition(self._answer)
+        self._timer = create_steady_timer(node, _PERIOD, self._answer)
+        self._timer.cancel()
+
+    @property
+    def asked(self) -> bool:
+        """Whether somebody waits for a frame."""
+        return bool(self._waiting)
+
+    def notice(self) -> None:
+        """Take note of a new result; called from the thread that publishes."""
+        if self._waiting:
+            self._ready.trigger()
+
+    async def newest(self, wait: float) -> FrameResult | None:
+        """Return the result of the newest image, or one that comes within ``wait`` seconds.
+
+        None where there is none by then, or no image is segmented now.
+        """
+        source = self.look()
+        if source.rest:
+            return None
+        frame = source.answer
+        if frame is not None and frame.header is source.header:
+            return frame
+        waiting = _Waiting(Future(), time.monotonic() + wait)
+        self._waiting.append(waiting)
+        self._again()
+        self._timer.reset()
+        return await waiting.done
+
+    def _answer(self) -> None:
+        """Answer those whose frame is there or whose time is over."""
+        if not self._waiting:
+            return
+        source, now = self.look(), time.monotonic()
+        frame = source.answer
+        for waiting in list(self._waiting):
+            if frame is not None or source.rest or now > waiting.until:
+                self._waiting.remove(waiting)
+                waiting.done.set_result(frame)
+        if self._waiting:
+            self._again()
+        else:
+            self._timer.cancel()
