@@ -231,7 +231,7 @@ class Runner:
         chosen = [indices[place] for place in evenly_spread(len(indices), options.samples)]
         # Before hours of work, a detector that is not here shows.
         zoom = row.regions and zoom_for(row.regions, options.detector, device_of(self.accelerator))
-        tally = evaluate(model, card, source, how, self.accelerator, chosen, zoom or None)
+        tally = evaluate(model, card, source, how, self.accelerator, chosen, zoom=zoom or None)
         return [
             tally.figure(str(column.metric), row.t if column.at == 'row' else column.at)
             for column in columns
