@@ -224,8 +224,8 @@ def test_layers_that_were_not_cached_are_refused(cached, tmp_path):
     settings = with_model(tiny_settings(activations=str(cached)), layers=[1, 2])
     with pytest.raises(ActivationsError, match=r'layers: \[1, 3\] there, \[1, 2\] here'):
         train(settings, tmp_path / 'run')
-    with pytest.raises(ActivationsError, match=r'layers \[3, 10\] are not all in 0…9'):
-        cache(tiny_settings(), tmp_path / 'cache', epochs=1, layers=(3, 10))
+    with pytest.raises(ActivationsError, match=r'layers \[3, 12\] are not all in 0…11'):
+        cache(tiny_settings(), tmp_path / 'cache', epochs=1, layers=(3, 12))
     assert not (tmp_path / 'cache').exists()
 
 
