@@ -376,7 +376,7 @@ def test_overlay_colors_while_running(camera: Camera, prompt: Callable[..., None
         ('threshold', 0.0, ['threshold', '0', 'between 0 and 1', '-1']),
         ('threshold', -0.5, ['-0.5']),
         ('threshold', float('nan'), ['threshold']),
-        ('threshold', 'high', ['type']),
+        ('threshold', 'high', ['give a number']),
         ('overlay_alpha', -0.1, ['overlay_alpha']),
         ('overlay_colors', 'the mug=orange', ['overlay_colors', "'the mug=orange'", '#RRGGBB']),
         ('overlay_colors', ['1=#ff8800', '255=#ff8800'], ["'255=#ff8800'", '1 … 254']),
