@@ -22,11 +22,12 @@ from clipseg_model.weights import store
 from clipseg_model.weights.checkpoints import load_card, load_checkpoint
 from clipseg_model.weights.untrained import UNTRAINED, how_to_train
 
-DEFAULT_MODEL = 'everyday'
+DEFAULT_MODEL = 'tabletop'
 
 WEIGHTS_FOLDER = Path(__file__).parent / 'weights'
 
 _BUNDLED = {
+    'tabletop': 'Demonstration model of this project: tiny, and knows rendered scenes only.',
     'everyday': 'Small model of this project: everyday things in photographs, and rendered scenes.',
 }
 

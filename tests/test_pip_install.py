@@ -110,7 +110,7 @@ def test_packages_data_and_commands_are_installed(prefix: Path, repository: Path
 
 def test_the_command_works_outside_of_the_checkout(prefix: Path, tmp_path: Path) -> None:
     clipseg = str(prefix / 'bin' / 'clipseg')
-    assert 'everyday' in run([clipseg, 'models'], tmp_path, site_packages(prefix))
+    assert 'tabletop' in run([clipseg, 'models'], tmp_path, site_packages(prefix))
 
 
 def test_the_demo_finds_its_profile_there(prefix: Path, tmp_path: Path) -> None:
@@ -133,7 +133,7 @@ def test_what_setup_declares_is_enough_to_segment_a_picture(
     options = ['--no-compile', '--constraint', str(tmp_path / 'versions.txt')]
     run([*PIP, '--python', str(new_environment), 'install', *options, str(wheel)], tmp_path)
     clipseg = str(new_environment / 'bin' / 'clipseg')
-    assert 'everyday' in run([clipseg, 'models'], tmp_path)
+    assert 'tabletop' in run([clipseg, 'models'], tmp_path)
     picture = tmp_path / 'photo.png'
     shutil.copy(repository / 'docs' / 'images' / 'demo.png', picture)
     run([clipseg, 'segment', picture.name, '-p', 'the mug', '-o', 'out'], tmp_path)

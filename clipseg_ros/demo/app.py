@@ -177,7 +177,7 @@ def demo(
     output: Annotated[Path, typer.Option(help='Folder for pictures, results and logs.')] = Path(
         'demo'
     ),
-    model: Annotated[str, typer.Option(help='Name of a model, or path of one.')] = 'everyday',
+    model: Annotated[str, typer.Option(help='Name of a model, or path of one.')] = 'tabletop',
     device: Annotated[str, typer.Option(help='auto, cpu, cuda or cuda:N.')] = 'auto',
     seed: Annotated[
         list[int] | None, typer.Option(help='Scene of the test split; give several.')

@@ -22,10 +22,10 @@ def page(repository: Path) -> str:
 def test_the_examples_run(
     page: str, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if not registry.get_card('everyday').present:
+    if not registry.get_card('tabletop').present:
         folder = tmp_path / 'weights'
         folder.mkdir()
-        shutil.copy(checkpoint, folder / 'everyday.safetensors')
+        shutil.copy(checkpoint, folder / 'tabletop.safetensors')
         monkeypatch.setattr(registry, 'WEIGHTS_FOLDER', folder)
         # The tiny model of the tests knows few words.
         page = page.replace('short green grass', 'something to sit on')

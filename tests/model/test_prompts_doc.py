@@ -26,7 +26,7 @@ def test_the_examples_run(
 ) -> None:
     folder = tmp_path / 'weights'
     folder.mkdir()
-    shutil.copy(checkpoint, folder / 'everyday.safetensors')
+    shutil.copy(checkpoint, folder / 'tabletop.safetensors')
     monkeypatch.setattr(registry, 'WEIGHTS_FOLDER', folder)
     blocks = re.findall(r'```python\n(.*?)```', page, re.DOTALL)
     assert len(blocks) == 6

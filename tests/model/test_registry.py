@@ -26,7 +26,7 @@ def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_default_comes_first() -> None:
-    assert registry.list_models()[0] == registry.DEFAULT_MODEL == 'everyday'
+    assert registry.list_models()[0] == registry.DEFAULT_MODEL == 'tabletop'
 
 
 def test_every_name_has_a_card() -> None:
@@ -37,24 +37,24 @@ def test_every_name_has_a_card() -> None:
 
 
 def test_the_cards_values_are_the_checkpoints(weights: Path, checkpoint: Path) -> None:
-    assert not registry.get_card('everyday').present
-    shutil.copy(checkpoint, weights / 'everyday.safetensors')
-    card = registry.get_card('everyday')
+    assert not registry.get_card('tabletop').present
+    shutil.copy(checkpoint, weights / 'tabletop.safetensors')
+    card = registry.get_card('tabletop')
     assert card.present
     assert (card.name, card.input_size) == ('tiny', 64)
 
 
 @pytest.mark.usefixtures('weights')
 def test_a_bundled_file_that_is_missing() -> None:
-    with pytest.raises(CheckpointError, match=r'everyday\.safetensors\): reinstall'):
-        registry.create_model('everyday', 'cpu')
+    with pytest.raises(CheckpointError, match=r'tabletop\.safetensors\): reinstall'):
+        registry.create_model('tabletop', 'cpu')
 
 
 def test_a_bundled_file_that_is_damaged(weights: Path) -> None:
-    (weights / 'everyday.safetensors').write_bytes(b'x')
+    (weights / 'tabletop.safetensors').write_bytes(b'x')
     for attempt in (registry.get_card, registry.create_model):
         with pytest.raises(CheckpointError, match='damaged'):
-            attempt('everyday')
+            attempt('tabletop')
 
 
 def test_weights_that_are_not_bundled() -> None:
@@ -122,9 +122,9 @@ def test_the_architecture_of_the_papers_model_builds() -> None:
 @pytest.mark.parametrize(
     ('name', 'hint'),
     [
-        ('evreyday', "Did you mean 'everyday'"),
+        ('tabeltop', "Did you mean 'tabletop'"),
         ('clipseg', "Did you mean 'clipseg-rd64'"),
-        ('sam', 'There are everyday, clipseg-rd64'),
+        ('sam', 'There are tabletop, everyday, clipseg-rd64'),
         ('', 'There are'),
     ],
 )
@@ -187,22 +187,24 @@ def test_a_small_model_does_without_open_clip(checkpoint: Path) -> None:
         'heavy = {"open_clip", "timm", "transformers", "huggingface_hub", "sympy"}; '
         'assert not heavy & set(sys.modules), heavy & set(sys.modules)'
     )
-    bundled = registry.get_card('everyday').present
-    model = 'everyday' if bundled else str(checkpoint)
+    bundled = registry.get_card('tabletop').present
+    model = 'tabletop' if bundled else str(checkpoint)
     subprocess.run([sys.executable, '-c', script, model], check=True, timeout=120)
 
 
-def test_the_bundled_model() -> None:
+@pytest.mark.parametrize(
+    ('name', 'most', 'notice'),
+    [('tabletop', 10_000_000, 'demonstration'), ('everyday', 25_000_000, 'is small')],
+)
+def test_the_bundled_models(name: str, most: int, notice: str) -> None:
     """What every bundled file must be, as soon as there is one."""
-    card = registry.get_card('everyday')
-    if not card.present:
-        pytest.skip('the bundled weights are not in this checkout')
+    card = registry.get_card(name)
     assert card.weights is not None
-    assert card.name == 'everyday'
-    assert card.weights.stat().st_size <= 25_000_000
+    assert card.name == name
+    assert card.weights.stat().st_size <= most
     assert card.licence == 'Apache-2.0'
-    assert 'demonstration' in card.notice
-    segmenter = registry.create_model('everyday', 'cpu')
+    assert notice in card.notice
+    segmenter = registry.create_model(name, 'cpu')
     image = torch.zeros(48, 64, 3, dtype=torch.uint8).numpy()
     found = segmenter.segment(image, ['the red mug', 'something to sit on'])
     assert [result.mask.shape for result in found.results] == [(48, 64)] * 2

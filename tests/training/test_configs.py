@@ -125,7 +125,7 @@ def tiny(path: Path, root: Path) -> tuple[Settings, int]:
     config = yaml.safe_load(path.read_text())
     changes = make_data(config, root)
     if 'init_from' in config:
-        changes += ['init_from=everyday', 'prompts={size: 64}']
+        changes += ['init_from=tabletop', 'prompts={size: 64}']
     else:
         overrides = json.dumps(small_towers(config['model']))
         changes += ['towers=random', f'model.backbone.overrides={overrides}', 'prompts.size=64']
@@ -222,7 +222,7 @@ def full_size(path: Path, root: Path) -> Settings:
     batch = 1 if 'vit_l' in path.stem else 2
     changes += ['epochs=null', 'iterations=2', f'batch_size={batch}', 'validation.every=2']
     changes += ['validation.samples=2', 'mixed_precision=bf16', 'workers=0', 'save_every=1']
-    init_from = 'everyday' if 'init_from' in config else None
+    init_from = 'tabletop' if 'init_from' in config else None
     return load_settings(path, [*changes, 'log_every=1'], init_from=init_from)
 
 

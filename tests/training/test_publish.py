@@ -247,7 +247,7 @@ def test_an_evaluation_at_other_thresholds_is_refused(run, tmp_path):
     (tmp_path / 'other.json').write_text(json.dumps(result))
     with pytest.raises(SystemExit, match=r'measure again with --threshold'):
         export.main([str(run), str(tmp_path / 'out'), '--evaluation', str(tmp_path / 'other.json')])
-    (tmp_path / 'old.json').write_text('{"model": "everyday"}')
+    (tmp_path / 'old.json').write_text('{"model": "tabletop"}')
     with pytest.raises(SystemExit, match='in which mode'):
         export.main([str(run), str(tmp_path / 'out'), '--evaluation', str(tmp_path / 'old.json')])
 

@@ -182,7 +182,7 @@ def test_fine_tuning_begins_with_the_weights_of_another_model(whole, tmp_path):
 
 def test_the_bundled_model_can_be_fine_tuned(tmp_path):
     settings = tiny_settings(
-        model=None, towers=None, init_from='everyday', iterations=2, validation=None
+        model=None, towers=None, init_from='tabletop', iterations=2, validation=None
     )
     out = train(settings, tmp_path / 'run')
     assert create_model(out, device='cpu').card.architecture == 'clipseg'

@@ -231,7 +231,7 @@ def make_parser() -> argparse.ArgumentParser:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument('--model', default='everyday', help=f'name, checkpoint, or {RANDOM}')
+    parser.add_argument('--model', default='tabletop', help=f'name, checkpoint, or {RANDOM}')
     parser.add_argument('--axes', nargs='+', choices=AXES, default=list(AXES))
     parser.add_argument(
         '--subjects',

@@ -306,7 +306,7 @@ def count_of_prompts(text: str) -> int:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``speed``."""
-    parser.add_argument('--model', default='everyday', help=f'name, checkpoint, or {RANDOM}')
+    parser.add_argument('--model', default='tabletop', help=f'name, checkpoint, or {RANDOM}')
     parser.add_argument(
         '--subjects',
         nargs='+',

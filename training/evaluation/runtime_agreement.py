@@ -59,7 +59,7 @@ def calibrate(model_name: str, data: Path, count: int, folder: Path) -> None:
 
 def main() -> None:
     """Run the command line."""
-    parser = scripts.new_parser(__doc__, nargs='?', default='everyday')
+    parser = scripts.new_parser(__doc__, nargs='?', default='tabletop')
     parser.add_argument('--data', type=Path, required=True, help='folder of the rendered splits')
     parser.add_argument('--split', default='test')
     parser.add_argument('--scenes', type=int, default=200)

@@ -210,7 +210,7 @@ def print_rows(title: str, figures: dict[str, dict[str, float]]) -> None:
 
 def main() -> None:
     """Run the command line."""
-    parser = scripts.new_parser(__doc__, nargs='?', default='everyday')
+    parser = scripts.new_parser(__doc__, nargs='?', default='tabletop')
     parser.add_argument('--data', type=Path, help='tabletop split, COCO JSON, or YOLO folder')
     parser.add_argument('--objects', type=int, default=1600, help="objects drawn (the paper's)")
     parser.add_argument('--min-area', type=float, default=0.01, help='share of the picture')

@@ -44,7 +44,7 @@ class TestModels:
         self, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(registry, 'WEIGHTS_FOLDER', tmp_path)
-        checkpoint.rename(tmp_path / 'everyday.safetensors')
+        checkpoint.rename(tmp_path / 'tabletop.safetensors')
         result = clipseg('models', '--json')
         assert result.exit_code == 0
         entries: list[dict[str, Any]] = json.loads(result.stdout)
@@ -67,7 +67,7 @@ class TestModels:
 
     def test_a_damaged_bundle(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(registry, 'WEIGHTS_FOLDER', tmp_path)
-        (tmp_path / 'everyday.safetensors').write_bytes(b'x')
+        (tmp_path / 'tabletop.safetensors').write_bytes(b'x')
         result = clipseg('models')
         assert result.exit_code == 1
         assert 'damaged' in result.stderr

@@ -137,7 +137,7 @@ class TestPhotographs:
     def test_at_their_own_size(self, checkpoint: Path, work: Path, name: str) -> None:
         photograph = getattr(skimage.data, name)()
         Image.fromarray(photograph).save(f'{name}.jpg')
-        model = 'everyday' if registry.get_card('everyday').present else checkpoint
+        model = 'tabletop' if registry.get_card('tabletop').present else checkpoint
         prompts = 'the mug; something to sit on'
         result = clipseg('segment', f'{name}.jpg', '-p', prompts, '-m', model, '--device', 'cpu')
         assert result.exit_code == 0, result.output

@@ -127,7 +127,7 @@ class TestUserErrors:
     @pytest.mark.parametrize(
         ('arguments', 'message'),
         [
-            (['--model', 'evreyday'], "Did you mean 'everyday'"),
+            (['--model', 'tabeltop'], "Did you mean 'tabletop'"),
             (['--model', 'clipseg-rd64'], 'clipseg download clipseg-rd64'),
             (['--model', 'none.safetensors'], 'no checkpoint none.safetensors'),
             (['--model', 'bad.safetensors'], 'not a readable safetensors file'),

@@ -53,7 +53,7 @@ class TestWithoutHome:
     def test_models(self, nobody: tuple[str, ...], tmp_path: Path) -> None:
         done = _run('models', wrapper=nobody, TMPDIR=str(tmp_path))
         assert done.returncode == 0, done.stderr
-        assert 'everyday' in done.stdout
+        assert 'tabletop' in done.stdout
         assert os.listdir(tmp_path) == []
 
     @pytest.mark.parametrize(

@@ -99,8 +99,8 @@ class TestAgreement:
     def test_bundled_model_at_sizes_of_a_camera(
         self, name: str, precision: str, device: str, tolerance: float
     ) -> None:
-        other = start('everyday', name, precision, device)
-        reference = create_model('everyday', 'cpu')
+        other = start('tabletop', name, precision, device)
+        reference = create_model('tabletop', 'cpu')
         # A scene as the model knows them: its 16-bit errors on noise say nothing.
         scene = Image.open(DEMO).convert('RGB').crop((6, 6, 286, 215))
         for height, width in ((240, 320), (200, 200)):

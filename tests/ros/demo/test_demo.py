@@ -216,7 +216,7 @@ def test_an_unknown_model_is_told_at_once(
 
 def test_ctrl_c_ends_it_and_its_nodes(tmp_path: Path, repository: Path, own_domain: int) -> None:
     process = subprocess.Popen(
-        run_command(tmp_path, repository, own_domain, '--model', 'everyday'),
+        run_command(tmp_path, repository, own_domain, '--model', 'tabletop'),
         cwd=repository,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

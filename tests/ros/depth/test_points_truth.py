@@ -221,7 +221,7 @@ def centroid_errors(scenes: range) -> NDArray[np.float64]:
     """
     from clipseg_model.registry import create_model
 
-    model = create_model('everyday', 'cpu', 1)
+    model = create_model('tabletop', 'cpu', 1)
     errors = []
     for seed in scenes:
         world = World(seed, None, 0)

@@ -165,7 +165,7 @@ def test_what_takes_effect_at_configuring_is_refused_after_it() -> None:
         ('threshold', [-1.0, 0.001, 0.5, 0.999], [0.0, 1.0, -0.2, float('nan')]),
         ('image_transport', ['raw', 'compressed'], ['theora', '']),
         ('image_backend', ['builtin', 'cv_bridge'], ['opencv', '']),
-        ('model', ['everyday', '/some/file.safetensors'], ['', '  ']),
+        ('model', ['tabletop', '/some/file.safetensors'], ['', '  ']),
         (
             'roi',
             [[0, 0, 0, 0], [], [0, 0, 1, 1], [5, 6, 640, 480]],

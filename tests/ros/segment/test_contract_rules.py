@@ -315,7 +315,7 @@ def test_an_output_costs_nothing_while_nobody_subscribes(peer: Peer, domain: int
     assert status == 0, node.output
 
 
-@pytest.mark.parametrize('model', ['everyday', 'clipseg-rd64-refined'])
+@pytest.mark.parametrize('model', ['tabletop', 'clipseg-rd64-refined'])
 def test_no_network(peer: Peer, domain: int, tmp_path: Path, model: str) -> None:
     """Weights are fetched by `clipseg download`, and never by the node."""
     (tmp_path / 'sitecustomize.py').write_text(WATCHER)
@@ -326,8 +326,8 @@ def test_no_network(peer: Peer, domain: int, tmp_path: Path, model: str) -> None
     }
     with node_named('offline', model, environment, prompt="'the mug'") as node:
         node.wait_for('connections are watched')
-        if model == 'everyday':
-            node.wait_for('active: everyday')
+        if model == 'tabletop':
+            node.wait_for('active: tabletop')
             Listener(peer, '/offline', '/image').ask(peer.stamped(picture()))
         else:
             line = node.wait_for('configure failed')

@@ -156,7 +156,7 @@ def test_what_cannot_be_loaded_leaves_the_node_alive_and_mendable(
 
     for name, value, expected in (
         ('model', str(corrupt), str(corrupt)),
-        ('model', 'evreyday', "Did you mean 'everyday'"),
+        ('model', 'tabeltop', "Did you mean 'tabletop'"),
         ('device', 'cuda:99', "'cuda:99'"),
     ):
         assert remote.set(name, value)
@@ -223,7 +223,7 @@ def test_all_transitions_and_what_each_allows(remote: Remote) -> None:
             publisher.publish(peer.stamped(picture()))
             time.sleep(0.02)
         assert masks == [], 'an inactive node is silent'
-        assert not remote.set('model', 'everyday')
+        assert not remote.set('model', 'tabletop')
         peer.node.destroy_publisher(publisher)
 
         assert remote.change_state(Transition.TRANSITION_ACTIVATE)

@@ -23,7 +23,7 @@ def test_speed_of_the_bundled_model(
     words = ['--frames', '1', '--warm', '0', '--prompts', '1', '4', '--threads', str(threads)]
     words += ['--device', 'cpu', '--batch', '1', '3']
     benchmark.main([*words, '--output', str(tmp_path)])
-    assert 'everyday' in capsys.readouterr().out
+    assert 'tabletop' in capsys.readouterr().out
     report = json.loads((tmp_path / 'speed.json').read_text())
     assert [row['prompts'] for row in report['times']] == [1, 4]
     assert all(row['ms']['eager-fp32']['median'] > 0 for row in report['times'])

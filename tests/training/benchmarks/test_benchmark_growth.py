@@ -48,7 +48,7 @@ def test_every_axis_is_measured(written: Path) -> None:
 
 def test_the_tables(written: Path) -> None:
     text = (written / 'growth.md').read_text()
-    assert text.startswith('Model `everyday`; ')
+    assert text.startswith('Model `tabletop`; ')
     for line in ('| prompts | eager-fp32 |', '| cameras | eager-fp32, turns | eager-fp32, batch |'):
         assert line in text
     assert '| 128 × 96 | ' in text
@@ -63,7 +63,7 @@ def test_the_charts(written: Path) -> None:
     ]
     root = ET.fromstring((written / 'growth_cameras.svg').read_text())
     words = [text.text for text in root.iter(f'{SVG}text')]
-    assert 'everyday: time against cameras' in words
+    assert 'tabletop: time against cameras' in words
     assert {'eager-fp32, turns', 'eager-fp32, batch'} <= set(words)
     markers = root.findall(f'.//{SVG}g[@id="eager-fp32, batch"]//{SVG}use')
     assert len(markers) == 2
@@ -73,7 +73,7 @@ def steps_of(axis: str, **options: Any) -> tuple[dict[str, dict[int, Any]], list
     """The steps of an axis, and what goes through the encoder: images, then prompts decoded."""
     words = [word for name, values in options.items() for word in (f'--{name}', *values)]
     args = benchmark_growth.make_parser().parse_args(words)
-    model = create_model('everyday', 'cpu')
+    model = create_model('tabletop', 'cpu')
     calls: list[tuple[int, int]] = []
     runtime: Any = model.runtime
     encode, decode = runtime.encode_image, runtime.decode

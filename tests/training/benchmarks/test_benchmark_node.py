@@ -98,7 +98,7 @@ def test_several_cameras_are_averaged() -> None:
     [
         (['--cameras', '0'], 'at least 1'),
         (['--cameras', '3'], '--subjects own'),
-        (['--cameras', '3', '--subjects', 'own'], '--model everyday'),
+        (['--cameras', '3', '--subjects', 'own'], '--model tabletop'),
     ],
 )
 def test_cameras_that_cannot_be_measured(
@@ -141,8 +141,8 @@ def test_what_arrives_too_rarely_says_so() -> None:
 def test_the_models_duration() -> None:
     assert model_duration('stand-in:12.5', []) == 12.5
     reported = [{}, {'model_ms': '0.0'}, {'model_ms': '20.0'}, {'model_ms': '22.0'}]
-    assert model_duration('everyday', reported) == pytest.approx(21)
-    assert model_duration('everyday', [{'state': 'active'}]) is None
+    assert model_duration('tabletop', reported) == pytest.approx(21)
+    assert model_duration('tabletop', [{'state': 'active'}]) is None
 
 
 def test_the_table() -> None:

@@ -244,7 +244,7 @@ class TestCommand:
     def test_the_result_says_its_mode(self, tmp_path, capsys):
         for mode in ('paper', 'native'):
             data_command.main(
-                ['everyday', '--mode', mode, '--data', self.data, '--threshold', '0.3']
+                ['tabletop', '--mode', mode, '--data', self.data, '--threshold', '0.3']
                 + ['--output', str(tmp_path / f'{mode}.json')]
                 + (['--size', '64'] if mode == 'paper' else [])
             )
@@ -283,7 +283,7 @@ class TestCommand:
 
     def test_a_mode_is_wanted(self, capsys):
         with pytest.raises(SystemExit):
-            data_command.main(['everyday', '--data', self.data])
+            data_command.main(['tabletop', '--data', self.data])
         assert '--mode' in capsys.readouterr().err
 
     @pytest.mark.parametrize(
@@ -299,7 +299,7 @@ class TestCommand:
     )
     def test_mistakes_are_named(self, more, message):
         with pytest.raises(SystemExit, match=message):
-            data_command.main(['everyday', '--data', self.data, *more])
+            data_command.main(['tabletop', '--data', self.data, *more])
 
     def test_a_file_of_a_training_run_brings_its_validation_data(self):
         found = data_command.read_data('training/configs/clipseg_pc_plus.yaml')
@@ -308,7 +308,7 @@ class TestCommand:
     @pytest.mark.slow
     def test_two_processes_report_what_one_reports(self, repository, tmp_path):
         outputs = [tmp_path / 'one.json', tmp_path / 'two.json']
-        command = ['-m', 'training.evaluate', 'data', 'everyday', '--mode', 'native']
+        command = ['-m', 'training.evaluate', 'data', 'tabletop', '--mode', 'native']
         command += ['--data', self.data, '--device', 'cpu', '--output']
         run = ['-m', 'torch.distributed.run', '--standalone', '--nproc_per_node', '2']
         environment = {'PYTHONPATH': str(repository), 'OMP_NUM_THREADS': '1'}

@@ -76,7 +76,7 @@ def test_figures():
 
 def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
     output = tmp_path / 'zoom.json'
-    arguments = ['everyday', '--split', 'val', '--scenes', '1', '--width', '320', '--height', '240']
+    arguments = ['tabletop', '--split', 'val', '--scenes', '1', '--width', '320', '--height', '240']
     monkeypatch.setattr(sys, 'argv', ['small_objects', *arguments, '--output', str(output)])
     small_objects.main()
     report = json.loads(output.read_text())

@@ -100,7 +100,7 @@ def test_on_the_command_line(
         yield clip
 
     monkeypatch.setattr(still_camera, 'load_clips', clips)
-    words = ['everyday', '--clips', tmp_path, '--scenes', 1, '--below', 6, '--input-sizes', 64,
+    words = ['tabletop', '--clips', tmp_path, '--scenes', 1, '--below', 6, '--input-sizes', 64,
              '--noise', 1, '--device', 'cpu', '--output', tmp_path / 'found.json']  # fmt: skip
     still_camera.main([str(word) for word in words])
     report = json.loads((tmp_path / 'found.json').read_text())

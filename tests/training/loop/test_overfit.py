@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from clipseg_model.modeling.base import SegmentationModel, build_model
+from clipseg_model.registry import WEIGHTS_FOLDER
 from clipseg_model.weights.checkpoints import load_checkpoint
 from tabletop_world.render.renderer import Renderer
 from tabletop_world.scenes.random_scenes import generate_scene
@@ -89,9 +89,9 @@ def scenes() -> tuple[Tensor, list[str], Tensor]:
 
 
 def make(name: str) -> SegmentationModel:
-    """A model with random weights on towers that know rendered scenes, which are frozen."""
+    """A model with random weights on the towers of the bundled model, which are frozen."""
     torch.manual_seed(0)
-    tabletop, _ = load_checkpoint(Path('training/bundled/tabletop.safetensors'))
+    tabletop, _ = load_checkpoint(WEIGHTS_FOLDER / 'tabletop.safetensors')
     model = build_model({**MODELS[name], 'backbone': tabletop.backbone.config()})
     model.backbone.load_state_dict(tabletop.backbone.state_dict())
     model.backbone.requires_grad_(False)

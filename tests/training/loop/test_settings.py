@@ -26,7 +26,7 @@ def test_unknown_keys_and_values_out_of_range_are_all_named(tmp_path):
         ({'model': None}, 'give a model, or init_from'),
         ({'towers': None}, "say 'random'"),
         ({'epochs': 3}, 'iterations or epochs, not both'),
-        ({'init_from': 'everyday'}, 'come with init_from'),
+        ({'init_from': 'tabletop'}, 'come with init_from'),
         ({'image_tower': 'vit.safetensors'}, 'for the architecture vitseg'),
         ({'data': {'dataset': 'imagenet'}}, "must be one of phrasecut, .*not 'imagenet'"),
         ({'data': {'dataset': 'nowhere.to:Find'}}, "'nowhere.to:Find' cannot be imported"),
@@ -64,8 +64,8 @@ def test_values_are_set_from_the_command_line(tmp_path):
 
 
 def test_init_from_stands_in_for_towers(tmp_path):
-    settings = load_settings(write(tmp_path / 'tiny.yaml'), init_from='everyday')
-    assert (settings.init_from, settings.towers) == ('everyday', None)
+    settings = load_settings(write(tmp_path / 'tiny.yaml'), init_from='tabletop')
+    assert (settings.init_from, settings.towers) == ('tabletop', None)
 
 
 @pytest.mark.parametrize('content', ['- a list', 'a: [', ''])
@@ -102,8 +102,8 @@ def test_fine_tuning_follows_the_card_where_the_settings_are_silent():
     from clipseg_model import get_card
     from training.loop.learner import follow_card
 
-    card = get_card('everyday')
-    plain = {**tiny(), 'model': None, 'towers': None, 'init_from': 'everyday', 'prompts': {}}
+    card = get_card('tabletop')
+    plain = {**tiny(), 'model': None, 'towers': None, 'init_from': 'tabletop', 'prompts': {}}
     followed = follow_card(type(tiny_settings())(**plain))
     assert followed.prompts.size == card.input_size
     stated = follow_card(type(tiny_settings())(**{**plain, 'prompts': {'size': 96}}))
