@@ -31,7 +31,15 @@ PYPI = {
 ROSDEP = {'PIL': 'python3-pil', 'cv2': 'python3-opencv', 'tf2_ros': 'tf2_ros_py'}
 ROSDEP |= {'yaml': 'python3-yaml'}
 # Packages of a ROS 2 installation that are not at PyPI; nodes do without them.
-ROS_ALONE = {'cv_bridge', 'launch', 'launch_ros', 'tf2_ros', 'vision_msgs'}
+ROS_ALONE = {
+    'ament_index_python',
+    'cv_bridge',
+    'launch',
+    'launch_ros',
+    'tf2_ros',
+    'vision_msgs',
+    'visualization_msgs',
+}
 # Asked for where they are, declared nowhere: for users of cv_bridge; torch brings triton itself.
 OPTIONAL = {'cv_bridge', 'triton'}
 # The extras that bring what a module imports at once; the first pattern that fits its name counts.

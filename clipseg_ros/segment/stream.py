@@ -174,7 +174,7 @@ class CameraStream:
             self.worker.put(message)
 
     def _is_needed(self) -> bool:
-        return bool(self._masks.asked or self.outputs.wanted())
+        return bool(self._demand.asked or self.outputs.wanted())
 
     def _begin_to_receive(self) -> None:
         self.lost.pause()
