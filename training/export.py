@@ -70,16 +70,22 @@ def measured(report: dict[str, Any]) -> dict[str, Any]:
     return quality
 
 
-def history(run: Path) -> list[dict[str, Any]]:
-    """Return a run's records, after those of the run that it began with; SystemExit without."""
+def records_of(run: Path) -> list[dict[str, Any]]:
+    """Return a run's records, without what names the machine's folders; SystemExit without."""
     records = [json.loads(path.read_text()) for path in sorted(run.glob('run_*.json'))]
     if not records:
         raise SystemExit(
-            f'{run} holds no run_*.json: it is no folder that training.train_tabletop wrote'
+            f'{run} holds no run_*.json: it is no folder that training.train_tabletop or '
+            'training.train_bundled wrote'
         )
     for record in records:
-        # It names the machine's folders, which are nobody else's business.
         record.pop('command', None)
+    return records
+
+
+def history(run: Path) -> list[dict[str, Any]]:
+    """Return a run's records, after those of the run that it began with."""
+    records = records_of(run)
     earlier = records[0]['init_from']
     return [*(history(Path(earlier).parent) if earlier else []), *records]
 
@@ -123,7 +129,7 @@ def export_bundled(args: argparse.Namespace) -> None:
     ``--calibrate``, whose thresholds the card takes, and others, whose figures it keeps.
     """
     state = torch.load(args.run / 'state.pt', map_location='cpu', weights_only=True)
-    records = [json.loads(path.read_text()) for path in sorted(args.run.glob('run_*.json'))]
+    records = records_of(args.run)
     settings = records[-1]['settings']
     model: Any = load_model(settings['start'])[0]
     module = CachedTraining(model)

@@ -132,6 +132,7 @@ def test_own_photographs_make_a_model(
     calibration = json.loads(card_report.read_text())['calibration']
     assert segmenter.card.threshold == calibration['threshold']
     assert segmenter.card.details['measured']
+    assert all('command' not in record for record in segmenter.card.details['runs'])
     image = np.asarray(Image.open(photos / '0.png'))
     assert segmenter.segment(image, ['red box']).results[0].probability.shape == (96, 128)
 
