@@ -17,6 +17,7 @@ SUPPORTED_PYTHONS = ('3.10', '3.11', '3.12', '3.13', '3.14')
 # Looked up in rosdistro (kilted/distribution.yaml and rosdep/python.yaml) on 2026-08-22.
 ROSDEP_KEYS = {
     *('ament_cmake', 'ament_cmake_pytest', 'ament_cmake_python', 'builtin_interfaces'),
+    *('ament_index_python', 'visualization_msgs'),
     *('cv_bridge', 'diagnostic_msgs', 'geometry_msgs', 'launch', 'launch_ros', 'launch_testing'),
     *(
         'lifecycle_msgs',

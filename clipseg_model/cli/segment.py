@@ -186,6 +186,10 @@ class ResultOptions:
         """Return the least area of an instance, pixels; None where none are asked for."""
         if self.min_area is not None and not self.instances:
             raise RegionError('--min-area belongs to --instances: give both')
+        if self.min_area is not None:
+            from clipseg_model.instances import check_min_area
+
+            check_min_area(self.min_area)
         return 1 if self.instances and self.min_area is None else self.min_area
 
 

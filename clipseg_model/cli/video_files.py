@@ -44,7 +44,7 @@ class Video:
         get = self._reader.get
         width, height = get(cv2.CAP_PROP_FRAME_WIDTH), get(cv2.CAP_PROP_FRAME_HEIGHT)
         rate, told = get(cv2.CAP_PROP_FPS), get(cv2.CAP_PROP_FRAME_COUNT)
-        if width and height:
+        if width > 0 and height > 0:
             check_pixels(int(width), int(height), max_pixels, f'A frame of {path}')
         read, self._first = self._reader.read()
         if not read:

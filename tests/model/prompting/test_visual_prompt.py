@@ -289,7 +289,8 @@ class TestAsReleased:
 
     def test_the_cards_of_released_weights_name_it(self) -> None:
         for name in list_models():
-            wanted = 'blur_10_crop' if name.startswith('clipseg-') else 'crop_blur_10'
+            released = name.startswith('clipseg-rd')
+            wanted = 'blur_10_crop' if released else 'crop_blur_10'
             assert get_card(name).visual_method == wanted
 
 

@@ -20,9 +20,9 @@ from tiny_models import CARD, make_model
 
 from clipseg_model.errors import CheckpointError
 from clipseg_model.model_card import ModelCard
+from clipseg_model.modeling.bundled.word_pieces import unpack_tokenizer
 from clipseg_model.modeling.open_clip_models import create_clip
 from clipseg_model.modeling.vitseg import ImageNetViT
-from clipseg_model.modeling.word_pieces import unpack_tokenizer
 from clipseg_model.registry import create_model
 from clipseg_model.weights.checkpoints import load_card, load_checkpoint, load_towers
 from clipseg_model.weights.checkpoints import save_checkpoint as save_own

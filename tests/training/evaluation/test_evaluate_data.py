@@ -125,7 +125,7 @@ class TestPaperMode:
         )
         assert told == [1, 2, 3]
         assert tally.pixels().samples == 3
-        assert '3/3' in capsys.readouterr().err
+        assert '/3 [' in capsys.readouterr().err
 
 
 class TestNativeMode:
