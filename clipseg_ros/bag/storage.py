@@ -115,7 +115,9 @@ def _records(stream: BinaryIO, total: int, inside: bool = False) -> Iterator[tup
 
     while (first := stream.read(1)) > b'\0' and first[0] != _FOOTER:
         opcode, (size,) = first[0], unpack('<Q', read_exact(stream, 8))
-        if size > total - stream.tell():
+        known = opcode in (_SCHEMA, _CHANNEL, _MESSAGE, _STATISTICS, _CHUNK)
+        # A chunk that ends in another record has all its messages before that.
+        if size > total - stream.tell() and (known or not inside):
             raise EOFError(f'a record of {size} bytes goes beyond the end')
         if opcode == _CHUNK and inside:
             raise ValueError('there is a chunk in a chunk')
@@ -129,7 +131,7 @@ def _records(stream: BinaryIO, total: int, inside: bool = False) -> Iterator[tup
             if crc and crc32(content) != crc:
                 raise ValueError('the checksum of a chunk is wrong')
             yield from _records(BytesIO(content), len(content), inside=True)
-        elif opcode in (_SCHEMA, _CHANNEL, _MESSAGE, _STATISTICS):
+        elif known:
             yield opcode, read_exact(stream, size)
         else:
             stream.seek(size, SEEK_CUR)

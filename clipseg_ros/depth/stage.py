@@ -100,10 +100,9 @@ class DepthStage:
     def _update(self) -> None:
         """Open or close subscriptions as parameters and listeners need."""
         settings, outputs = self._settings, self._outputs
-        running = self._thread is not None and not self._paused
-        needed = running and settings.enabled and (
-            self._claims > 0 or any(outputs.wants(name) for name in (*_OUTPUTS, 'segments'))
-        )  # fmt: skip
+        listened = any(outputs.wants(name) for name in (*_OUTPUTS, 'segments'))
+        wanted = self._claims > 0 or (listened and not self._paused)
+        needed = self._thread is not None and settings.enabled and wanted
         if not needed:
             self._close()
             return

@@ -119,7 +119,8 @@ def judge(now: Situation) -> Verdict:
     if not now.namesakes:
         return verdict
     # Whatever else it is: nobody can tell which of the nodes says so.
-    told = '' if verdict.level == Level.OK else f'{verdict.message}. Besides, '
+    silent = verdict.level != Level.OK or find_rest(now) is not None
+    told = f'{verdict.message}. Besides, ' if silent else ''
     return Verdict(max(verdict.level, Level.WARN), f'{told}{namesake(now.node)}')
 
 

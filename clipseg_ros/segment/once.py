@@ -6,6 +6,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 from clipseg_model.errors import PromptError
@@ -26,7 +27,7 @@ SHARE = 0.09
 """Share of the model's time that such requests may take from a camera that needs it."""
 
 _LOOK = 0.01  # Seconds between two looks at what is waited for.
-_DISCOVERY = 1.0  # Seconds that a new subscription to depth may need to find its publisher.
+_DISCOVERY = 2.0  # Seconds that a new subscription to depth may need to find its publisher.
 _CANDIDATES = 8
 _ACTIVE = 1.0  # Seconds without an image after which nobody takes the camera for active.
 
@@ -94,9 +95,11 @@ class OneShot:
                 'the request has depth and no image: give the image that it belongs to, or leave '
                 "both empty for the camera's newest"
             )
-        release: Callable[[], None] = _nothing
+        claims = ExitStack()
+        if image is None:
+            claims.callback(stream.images.claim())
         if request.positions and image is None:
-            release = stream.depth.claim()
+            claims.callback(stream.depth.claim())
         return OnceRequest(
             image,
             depth,
@@ -105,7 +108,7 @@ class OneShot:
             request.positions,
             wait,
             until,
-            release,
+            claims.close,
         )
 
     def answer(self, request: OnceRequest) -> OnceAnswer:
@@ -259,7 +262,3 @@ class _Errand:
 def _given(image: Any) -> Any:
     """Return an image message, or None for one that nobody filled in."""
     return image if image.width or image.height or len(image.data) else None
-
-
-def _nothing() -> None:
-    """Do nothing: there is nothing to release."""

@@ -170,7 +170,8 @@ class CameraStream:
         self.losses.arrive()
         if not self.images.counts_losses:
             self.losses.lose(self.lost.count)
-        if self.worker is not None:
+        # Of a node that is disabled, somebody may have claimed an image for himself.
+        if self.worker is not None and self.images.enabled:
             self.worker.put(message)
 
     def _is_needed(self) -> bool:

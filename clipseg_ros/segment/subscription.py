@@ -58,6 +58,7 @@ class ImageSubscription:
         self._services = [node.resolve_service_name(name) for name in _SERVICES]
         self._topics = [node.resolve_topic_name(name) for name in _TOPICS]
         self._enabled = True
+        self._claims = 0
         # A node that has just been configured is about to be used.
         self._needed_at = time.monotonic()
         self._subscription: Any = None
@@ -82,6 +83,22 @@ class ImageSubscription:
         self._enabled = wish
         self.update()
 
+    def claim(self) -> Callable[[], None]:
+        """Receive images for somebody, even while disabled, until they call what is returned.
+
+        Both belong to the executor's thread.
+        """
+        self._claims += 1
+        self.update()
+        released = False
+
+        def release() -> None:
+            nonlocal released
+            self._claims -= not released
+            released = True
+
+        return release
+
     def publishers(self) -> int:
         """Return how many publishers the subscription has found."""
         return int(self._subscription.get_publisher_count()) if self.is_open else 0
@@ -91,7 +108,7 @@ class ImageSubscription:
         now = time.monotonic()
         if self._enabled and (self._needed() or self._may_be_asked()):
             self._needed_at = now
-        wanted = self._enabled and now - self._needed_at <= _LINGER
+        wanted = self._claims > 0 or (self._enabled and now - self._needed_at <= _LINGER)
         if wanted and not self.is_open:
             self._open()
             self._opened()

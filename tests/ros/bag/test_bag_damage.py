@@ -197,7 +197,8 @@ def test_other_databases_and_serializations(tmp_path: Path, tiny_model: Path) ->
     with sqlite3.connect(other) as database:
         database.execute('CREATE TABLE topics (id INTEGER)')
     database.close()
-    assert 'OperationalError' in segment(other, tmp_path / 'out', tiny_model).stderr
+    refused = segment(other, tmp_path / 'out', tiny_model).stderr
+    assert 'no plain tables of topics and messages' in ' '.join(refused.split())
     bag = record(tmp_path / 'in', images(1), StoragePlugin.SQLITE3)
     with sqlite3.connect(file_of(bag)) as database:
         database.execute('UPDATE topics SET serialization_format = "wrong_format"')

@@ -14,7 +14,7 @@ from ros_peers import wait_until
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
-from clipseg_ros.depth import stage as stage_module
+from clipseg_ros.depth.inputs import STREAMS
 from clipseg_ros.depth.parameters import DepthSettings
 from clipseg_ros.depth.stage import DepthStage
 from clipseg_ros.errors import DepthError
@@ -73,7 +73,7 @@ class Rig:
     def settle(self) -> None:
         """Waits until what was put is dealt with, and its subscriptions are old."""
         time.sleep(0.15)
-        self.stage._opened = -100.0
+        self.stage._inputs.opened = -100.0
 
 
 @pytest.fixture
@@ -121,8 +121,8 @@ def test_the_first_frames_after_a_subscription_are_no_fault(rig: Rig) -> None:
     """Their depth was sent before; that of an earlier subscription says nothing of them."""
     rig.camera()
     rig.listen('points')
-    with rig.stage._condition:
-        rig.stage._matcher.add('depth', 10**9, 'old')
+    with rig.stage._inputs._condition:
+        rig.stage._inputs._matcher.add('depth', 10**9, 'old')
     rig.listen()
     time.sleep(0.05)
     rig.listen('points')
@@ -163,9 +163,9 @@ def test_a_bad_image_is_told_however_new_the_subscription_is(
         raise DepthError('size', 'depth is 80x60')
 
     monkeypatch.setattr(rig.stage._maker, 'make', refuse)
-    for stream in stage_module.STREAMS:
-        with rig.stage._condition:
-            rig.stage._matcher.add(stream, 3 * 10**9, 'new')
+    for stream in STREAMS:
+        with rig.stage._inputs._condition:
+            rig.stage._inputs._matcher.add(stream, 3 * 10**9, 'new')
     rig.put(3)
     wait_until(lambda: rig.lines)
     assert 'depth is 80x60' in rig.lines[0]
@@ -200,9 +200,9 @@ def test_strict_frames_have_no_points_and_say_why(
 
     monkeypatch.setattr(stage._maker, 'make', make)
     monkeypatch.setattr(stage._lookup, '_buffer', None)  # As where tf2 is not installed.
-    for stream in stage_module.STREAMS:
-        with stage._condition:
-            stage._matcher.add(stream, 3 * 10**9, 'new')
+    for stream in STREAMS:
+        with stage._inputs._condition:
+            stage._inputs._matcher.add(stream, 3 * 10**9, 'new')
     rig.put(3)
     wait_until(lambda: rig.outputs.published)
     assert rig.outputs.published == ['segments of 3'], 'without positions'

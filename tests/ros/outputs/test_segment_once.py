@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,6 +22,7 @@ from clipseg_ros.images.conversion import array_to_image
 from clipseg_ros.outputs.once import MOST_WAITING
 from clipseg_ros.ros.interfaces import load_interfaces
 from clipseg_ros.ros.qos import image_output, latched_output
+from clipseg_ros.ros.timing import stamp_of
 
 INTERFACES: Any = load_interfaces()
 pytestmark = pytest.mark.skipif(
@@ -158,8 +160,23 @@ def test_it_answers_while_the_node_is_disabled(
     enable = '/once/clipseg/enable'
     bench.peer.call(SetBool, enable, SetBool.Request(data=False))
     try:
-        image = bench.show(OTHER)
-        check(bench.ask('the mug'), expected(OTHER, 'the mug'), image.header)
+        # The node receives no images until it is asked.
+        shown: list[Image] = []
+        end = threading.Event()
+
+        def film() -> None:
+            while not end.is_set():
+                shown.append(bench.show(OTHER))
+
+        camera = threading.Thread(target=film)
+        camera.start()
+        try:
+            answer = bench.ask('the mug')
+        finally:
+            end.set()
+            camera.join()
+        headers = {stamp_of(image): image.header for image in shown}
+        check(answer, expected(OTHER, 'the mug'), headers[stamp_of(answer)])
     finally:
         bench.peer.call(SetBool, enable, SetBool.Request(data=True))
 

@@ -204,19 +204,27 @@ def test_a_pick(rig: Rig, parsed: list[str]) -> None:
     assert rig.parameter == ';!the mug'
 
 
+def answered(service: Any) -> Any:
+    """The answer of a service that need not wait."""
+    coroutine = service.callback(Trigger.Request(), Trigger.Response())
+    with pytest.raises(StopIteration) as ended:
+        coroutine.send(None)
+    return ended.value.value
+
+
 def test_a_file(rig: Rig, parsed: list[str], tmp_path: Path) -> None:
     path = tmp_path / 'prompts.yaml'
     rig.node.set_parameters([Parameter('prompt_file', value=str(path))])
     rig.prompt(String(data='the mug'))  # type: ignore[attr-defined]
     save, load = (entity for destroy, entity in rig.files._entities)
-    assert save.callback(Trigger.Request(), Trigger.Response()).success
+    assert answered(save).success
     rig.set('')
     rig.events.clear()
-    answer = load.callback(Trigger.Request(), Trigger.Response())
+    answer = answered(load)
     assert (answer.success, answer.message) == (True, "1 prompt(s) active: 1 'the mug'")
     assert rig.events == ['check', 'announce', 'parameter: the mug']
     path.unlink()
-    answer = load.callback(Trigger.Request(), Trigger.Response())
+    answer = answered(load)
     assert not answer.success
     assert 'cannot be read' in answer.message
     assert rig.names == ['the mug']
