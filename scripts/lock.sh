@@ -10,7 +10,7 @@ cd "$(dirname "$0")/.."
 mapfile -t extras < <(sed -n "s/^        '\([a-z]*\)': \[.*/--extra=\1/p" setup.py | grep -v tensorrt)
 
 uv pip compile setup.py "${extras[@]}" --universal --python-version 3.10 --no-python-downloads \
-    --generate-hashes --no-header --no-annotate --no-emit-index-url --quiet \
+    --generate-hashes --no-strip-extras --no-header --no-annotate --no-emit-index-url --quiet \
     --output-file requirements.lock "$@"
 
 # A line that digests follow ends in a backslash.
