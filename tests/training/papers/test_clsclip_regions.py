@@ -57,7 +57,7 @@ class Detector:
 def test_table_7_beside_the_truth(checkpoint, data, monkeypatch):
     monkeypatch.setattr(regions, 'load_detector', lambda name, device: Detector())
     models = {'Detector': str(checkpoint), 'Manual boxes': str(checkpoint)}
-    options = Options(data, Path('none'), models)
+    options = Options(data, Path('none'), models, seen=True)
     report = run_table('clsclip+/7', options, list(models), None, Accelerator(cpu=True))
     found = {row.name: [cell.measured for cell in cells] for row, cells in report.rows}
     model, card = load_checkpoint(checkpoint)
@@ -65,7 +65,9 @@ def test_table_7_beside_the_truth(checkpoint, data, monkeypatch):
     how = Evaluation('native', template='plain')
     for name, kind in (('Detector', 'detector'), ('Manual boxes', 'manual')):
         zoom = zoom_for(kind, 'any', 'cpu')
-        tally = evaluate(model, card, source, how, Accelerator(cpu=True), source.protocol(0), zoom)
+        tally = evaluate(
+            model, card, source, how, Accelerator(cpu=True), source.protocol(0), zoom=zoom
+        )
         assert found[name] == [pytest.approx(100 * tally.figure('miou_classes', 0.5))]
     # A person's region is no airplane's, and a bicycle has no region: it is found nowhere.
     assert found['Detector'] < found['Manual boxes']
@@ -74,7 +76,7 @@ def test_table_7_beside_the_truth(checkpoint, data, monkeypatch):
 def test_table_6_takes_the_boxes_for_masks(checkpoint, data, monkeypatch):
     monkeypatch.setattr(regions, 'load_detector', lambda name, device: Detector())
     row = "Detector's boxes"
-    options = Options(data, Path('none'), {row: str(checkpoint)}, ['fold=0'])
+    options = Options(data, Path('none'), {row: str(checkpoint)}, ['fold=0'], seen=True)
     report = run_table('clsclip+/6', options, [row], None, Accelerator(cpu=True))
     found = dict(zip(['mIoU', 'FB-IoU'], [c.measured for c in report.rows[0][1]], strict=True))
     # One class of five is detected, and its boxes are the truth.
@@ -107,7 +109,7 @@ def test_a_detector_that_is_not_here_is_the_reason_why_a_row_was_not_run(
     checkpoint, data, tmp_path, monkeypatch
 ):
     monkeypatch.setenv('CLIPSEG_MODELS', str(tmp_path))
-    options = Options(data, Path('none'), {'ClsCLIP+': str(checkpoint)}, ['fold=0'])
+    options = Options(data, Path('none'), {'ClsCLIP+': str(checkpoint)}, ['fold=0'], seen=True)
     report = run_table('clsclip+/4b', options, None, None, Accelerator(cpu=True))
     (reason,) = report.not_run()
     assert 'clipseg download fasterrcnn_resnet50_fpn_v2' in reason
@@ -119,7 +121,7 @@ def test_zoom_is_of_native_mode(checkpoint, data):
     zoom = zoom_for('manual', 'any', 'cpu')
     with pytest.raises(EvaluationError, match='native mode'):
         evaluate(
-            model, card, source, Evaluation('paper', size=64), Accelerator(cpu=True), None, zoom
+            model, card, source, Evaluation('paper', size=64), Accelerator(cpu=True), zoom=zoom
         )
     table = load_published().table('clsclip+/4b').model_dump()
     with pytest.raises(ValueError, match='of native mode'):
