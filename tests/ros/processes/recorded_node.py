@@ -42,9 +42,9 @@ def main() -> int:
                     record(False, item)
                     return super().put(item)
 
-            def take(self) -> Any:
+            def take(self, due: float = 0.0) -> Any:
                 with self._condition:
-                    item = super().take()
+                    item = super().take(due)
                     record(True, item)
                     return item
 
