@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
 from typing import Any
 
 from std_msgs.msg import Header
@@ -127,21 +126,14 @@ class DepthStage:
         if result.segments_wait or not result.wanted.isdisjoint(_OUTPUTS):
             self._inputs.put(result, self._settings)
 
-    def claim(self) -> Callable[[], None]:
-        """Subscribe to depth for somebody, until they call what is returned.
-
-        Both belong to the executor's thread.
-        """
+    def claim(self) -> None:
+        """Subscribe to depth for somebody, until :meth:`release`; in the executor's thread."""
         self._claims += 1
         self._update()
-        released = False
 
-        def release() -> None:
-            nonlocal released
-            self._claims -= not released
-            released = True
-
-        return release
+    def release(self) -> None:
+        """Take a claim back; in the executor's thread."""
+        self._claims -= 1
 
     def unavailable(self) -> str:
         """Return why no depth can be had; empty where it can be expected."""

@@ -97,9 +97,11 @@ class OneShot:
             )
         claims = ExitStack()
         if image is None:
-            claims.callback(stream.images.claim())
+            stream.images.claim()
+            claims.callback(stream.images.release)
         if request.positions and image is None:
-            claims.callback(stream.depth.claim())
+            stream.depth.claim()
+            claims.callback(stream.depth.release)
         return OnceRequest(
             image,
             depth,

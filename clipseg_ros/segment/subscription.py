@@ -83,21 +83,17 @@ class ImageSubscription:
         self._enabled = wish
         self.update()
 
-    def claim(self) -> Callable[[], None]:
-        """Receive images for somebody, even while disabled, until they call what is returned.
+    def claim(self) -> None:
+        """Receive images for somebody, even while disabled, until :meth:`release`.
 
         Both belong to the executor's thread.
         """
         self._claims += 1
         self.update()
-        released = False
 
-        def release() -> None:
-            nonlocal released
-            self._claims -= not released
-            released = True
-
-        return release
+    def release(self) -> None:
+        """Take a claim back."""
+        self._claims -= 1
 
     def publishers(self) -> int:
         """Return how many publishers the subscription has found."""
