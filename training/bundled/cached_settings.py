@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pydantic import Field
 
+from training.bundled.settings import rate_factor
 from training.datasets.samples import StrictSettings
 from training.loop.settings import read_yaml, validated
 
@@ -61,10 +62,7 @@ class CachedSettings(StrictSettings):
 
     def rate_factor(self, iteration: int) -> float:
         """Return the share of the learning rate: linear warm-up, 1, then 1 − √x to zero."""
-        if iteration < self.warmup:
-            return (iteration + 1) / self.warmup
-        left = self.iterations - iteration
-        return 1.0 if left >= self.decay else 1 - (1 - left / self.decay) ** 0.5
+        return rate_factor(iteration, self.iterations, self.warmup, self.decay)
 
     def window_at(self, iteration: int) -> int:
         """Return the side of what is shown of a crop, in tokens."""

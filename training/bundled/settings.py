@@ -81,10 +81,22 @@ class Settings(StrictSettings):
 
     def rate_factor(self, iteration: int) -> float:
         """Return the share of the learning rates: linear warm-up, 1, then 1 − √x to zero."""
-        if iteration < self.warmup:
-            return (iteration + 1) / self.warmup
-        left = self.iterations - iteration
-        return 1.0 if left >= self.decay else 1 - (1 - left / self.decay) ** 0.5
+        return rate_factor(iteration, self.iterations, self.warmup, self.decay)
+
+
+def rate_factor(iteration: int, iterations: int, warmup: int, decay: int) -> float:
+    """Return the share of the learning rates: linear warm-up, 1, then 1 − √x to zero.
+
+    Args:
+        iteration: Counted from 0.
+        iterations: Of the whole run.
+        warmup: The first ones.
+        decay: The last ones.
+    """
+    if iteration < warmup:
+        return (iteration + 1) / warmup
+    left = iterations - iteration
+    return 1.0 if left >= decay else 1 - (1 - left / decay) ** 0.5
 
 
 def load_settings(path: Path) -> Settings:
