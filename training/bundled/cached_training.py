@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from clipseg_model.modeling.bundled.photo_clip import CLASSES
-from clipseg_model.modeling.bundled.small_clip import TextTower
+from clipseg_model.modeling.bundled.text_tower import TextTower
 from clipseg_model.modeling.clipseg import CLIPSeg
 from training.bundled.cached import CachedBatch
 from training.bundled.losses import Alignment, mask_loss, presence_loss

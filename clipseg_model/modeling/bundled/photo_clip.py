@@ -16,12 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from clipseg_model.modeling.buffers import identity, noise
-from clipseg_model.modeling.bundled.small_clip import (
-    PreNormBlock,
-    SmallClip,
-    TextTower,
-    _Lite0Block,
-)
+from clipseg_model.modeling.bundled.small_clip import SmallClip, _Lite0Block
+from clipseg_model.modeling.bundled.text_tower import PreNormBlock, TextTower, read_words
 from clipseg_model.modeling.dense import Dense, convolve
 
 # kernel, stride, expansion, output channels of EfficientNet-Lite0 after stride 16. The first
@@ -93,16 +89,9 @@ class MeaningTower(nn.Module):
 
     def forward(self, words: Tensor, mask: Tensor) -> Tensor:
         """Embed word vectors (P, T, D) with their mask (P, T) as vectors (P, dim) of length 1."""
-        tokens = self.reduce(words)
-        start = self.start.to(tokens.dtype).expand(len(tokens), 1, -1)
-        tokens = torch.cat([start, tokens], 1) + self.positions[: tokens.shape[1] + 1]
-        bias = torch.zeros(mask.shape, device=tokens.device).masked_fill(~mask, -1e4)
-        bias = functional.pad(bias, (1, 0))[:, None, None, :]
-        for block in self.blocks:
-            tokens = block(tokens, bias)
         weight = mask.to(words.dtype).unsqueeze(2)
         mean = (words * weight).sum(1) / weight.sum(1)
-        return functional.normalize(self.direct(mean) + self.proj(self.norm(tokens[:, 0])), dim=-1)
+        return functional.normalize(self.direct(mean) + read_words(self, words, mask), dim=-1)
 
 
 class PhraseTower(TextTower):
