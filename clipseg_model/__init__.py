@@ -24,7 +24,7 @@ from clipseg_model.errors import (
     ReuseError,
     RuntimeMissingError,
 )
-from clipseg_model.user_folders import keep_private
+from clipseg_model.files.user_folders import keep_private
 
 if TYPE_CHECKING:
     from clipseg_model.model_card import ModelCard

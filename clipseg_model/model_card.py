@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from clipseg_model.errors import CheckpointError
-from clipseg_model.small_files import shorten
+from clipseg_model.files.small_files import shorten
 
 AS_RELEASED: Mapping[str, Any] = {'prompt_ground': 'mean', 'visual_method': 'blur_10_crop'}
 """Fields that say how the released weights of CLIPSeg saw prompt images."""

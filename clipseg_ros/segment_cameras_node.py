@@ -12,8 +12,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from clipseg_ros.ros.start import end_at_once_if_asked, take_signals_as_usual
-from clipseg_ros.ros.tuning import tune_process
+from clipseg_ros.process.start import end_at_once_if_asked, take_signals_as_usual
+from clipseg_ros.process.tuning import tune_process
 
 _NAME = re.compile(r'/?[A-Za-z_]\w*(/[A-Za-z_]\w*)*', re.ASCII)
 
@@ -47,7 +47,7 @@ def main(args: list[str] | None = None) -> int:
         print(f'cannot start: {problem}', file=sys.stderr)
         take_signals_as_usual()
         return 2
-    from clipseg_ros.ros.runner import run_nodes
+    from clipseg_ros.process.runner import run_nodes
     from clipseg_ros.segment.lifecycle import SegmentNode
     from clipseg_ros.segment.shared_model import SharedModels
 

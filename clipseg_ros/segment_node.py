@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from clipseg_ros.ros.start import end_at_once_if_asked
-from clipseg_ros.ros.tuning import tune_process
+from clipseg_ros.process.start import end_at_once_if_asked
+from clipseg_ros.process.tuning import tune_process
 
 
 def main(args: list[str] | None = None) -> int:
@@ -11,7 +11,7 @@ def main(args: list[str] | None = None) -> int:
     end_at_once_if_asked()
     tune_process()
     # Imported here: torch reads its settings only once, and a signal may come meanwhile.
-    from clipseg_ros.ros.runner import run_node
+    from clipseg_ros.process.runner import run_node
     from clipseg_ros.segment.lifecycle import SegmentNode
 
     return run_node(SegmentNode, args)

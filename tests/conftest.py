@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import setuptools
 
-from clipseg_ros.ros.domain import claim_domain
+from clipseg_ros.process.domain import claim_domain
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -88,6 +88,6 @@ def setup_arguments() -> dict[str, Any]:
 def _clean_shared_memory() -> Iterator[None]:
     """Removes what nodes that a test killed have left in shared memory."""
     yield
-    from clipseg_ros.ros.shared_memory import remove_orphans
+    from clipseg_ros.process.shared_memory import remove_orphans
 
     remove_orphans()

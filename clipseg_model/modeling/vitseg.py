@@ -29,7 +29,7 @@ from clipseg_model.modeling.backbone import (
 from clipseg_model.modeling.base import ImageFeatures
 from clipseg_model.modeling.clipseg import FilmDecoding, check_layers
 from clipseg_model.modeling.decoder import CLIPSegDecoder
-from clipseg_model.small_files import shorten
+from clipseg_model.files.small_files import shorten
 
 
 class ImageNetViT(nn.Module):

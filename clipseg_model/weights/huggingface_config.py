@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from clipseg_model.errors import CheckpointError
 from clipseg_model.model_card import ModelCard, to_json
-from clipseg_model.small_files import shorten
+from clipseg_model.files.small_files import shorten
 from clipseg_model.weights.files import read_json
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from clipseg_model.errors import CheckpointError
-from clipseg_model.user_folders import cache_folder
+from clipseg_model.files.user_folders import cache_folder
 
 _HUB_NAME = re.compile(r'[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}')
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from clipseg_model.errors import CheckpointError, RegionError
-from clipseg_model.user_folders import expanded
+from clipseg_model.files.user_folders import expanded
 from clipseg_model.weights.files import read_pickled, read_tensors
 from clipseg_model.weights.torchvision_store import list_detectors, required_detector
 from clipseg_model.zoom.detectors import Detection

@@ -19,7 +19,7 @@ from struct import iter_unpack, unpack, unpack_from
 from tempfile import TemporaryDirectory
 from typing import Any, BinaryIO, NamedTuple
 
-from clipseg_model.small_files import read_yaml
+from clipseg_model.files.small_files import read_yaml
 from clipseg_ros.errors import BagError
 
 ZSTD_MAGIC = b'\x28\xb5\x2f\xfd'

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from clipseg_model.errors import ImageError
 from clipseg_model.images import IMAGE_SUFFIXES, native_name, read_image
-from clipseg_model.user_folders import expanded
+from clipseg_model.files.user_folders import expanded
 from clipseg_ros.errors import SourceError
 
 TABLETOP = 'tabletop'

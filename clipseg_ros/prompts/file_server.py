@@ -13,7 +13,7 @@ from typing import Any
 from std_srvs.srv import Trigger
 
 from clipseg_model.errors import ClipsegError, PromptError
-from clipseg_model.user_folders import expanded
+from clipseg_model.files.user_folders import expanded
 from clipseg_ros.prompts.entry import PromptEntry
 from clipseg_ros.prompts.file import load_prompts, save_prompts
 from clipseg_ros.prompts.set import describe

@@ -13,7 +13,7 @@ import pytest
 from build_vision_msgs import environment_with_vision_msgs
 from ros_peers import ROOT, NodeProcess, Peer, running_node, write_tiny_model
 
-from clipseg_ros.ros.domain import claimed_domain
+from clipseg_ros.process.domain import claimed_domain
 from clipseg_ros.ros.interfaces import load_interfaces
 
 # Lines of the nodes' logs are compared with plain text.

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from checkout_copy import copy_checkout
 
-from clipseg_ros.ros.child_process import ChildProcess
+from clipseg_ros.process.child_process import ChildProcess
 
 pytestmark = [
     pytest.mark.slow,

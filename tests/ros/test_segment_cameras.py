@@ -20,7 +20,7 @@ from sensor_msgs.msg import Image
 from clipseg_model.registry import create_model
 from clipseg_ros import segment_cameras_node
 from clipseg_ros.images.conversion import image_to_array
-from clipseg_ros.ros.domain import claimed_domain
+from clipseg_ros.process.domain import claimed_domain
 from clipseg_ros.ros.qos import image_output
 
 

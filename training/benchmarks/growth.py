@@ -26,7 +26,7 @@ import torch
 from numpy.typing import NDArray
 
 from clipseg_model import Prompt, Segmenter
-from clipseg_model.atomic_files import write_atomically
+from clipseg_model.files.atomic_files import write_atomically
 from clipseg_model.runtime.devices import resolve_device
 from training.benchmarks.arguments import add_device, count_of_cameras, frame_size
 from training.benchmarks.machine import as_text, describe, name_of, summary

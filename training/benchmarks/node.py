@@ -29,7 +29,7 @@ import psutil
 from rich.console import Console
 from rich.markup import escape
 
-from clipseg_model.atomic_files import write_atomically
+from clipseg_model.files.atomic_files import write_atomically
 from training.benchmarks.arguments import frame_size
 from training.benchmarks.machine import describe
 from training.benchmarks.node_cases import (

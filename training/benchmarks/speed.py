@@ -35,7 +35,7 @@ import torch
 from numpy.typing import NDArray
 
 from clipseg_model import Prompt, Segmenter, create_model
-from clipseg_model.atomic_files import write_atomically
+from clipseg_model.files.atomic_files import write_atomically
 from clipseg_model.model_card import ModelCard
 from clipseg_model.modeling.base import SegmentationModel, build_model
 from clipseg_model.quantization import FEWEST_IMAGES, export_int8

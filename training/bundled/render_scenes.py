@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from clipseg_model.atomic_files import write_atomically
+from clipseg_model.files.atomic_files import write_atomically
 from tabletop_world.language.phrases import Phrase, absent, describe, describe_unseen_pairs
 from tabletop_world.language.vocabulary import UNSEEN_WORDS
 from tabletop_world.render.renderer import Renderer

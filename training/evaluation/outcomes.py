@@ -18,7 +18,7 @@ from accelerate.utils import gather_object
 from numpy.typing import NDArray
 from PIL import Image
 
-from clipseg_model.atomic_files import replacing, write_atomically
+from clipseg_model.files.atomic_files import replacing, write_atomically
 from clipseg_model.errors import ClipsegError
 from training.datasets.phrasecut import PhraseCut
 from training.datasets.samples import Sample, SampleSource

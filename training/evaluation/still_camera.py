@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from clipseg_model import Segmenter
-from clipseg_model.atomic_files import replacing
+from clipseg_model.files.atomic_files import replacing
 from tabletop_world.language.phrases import describe
 from tabletop_world.render.renderer import Renderer
 from tabletop_world.scenes.random_scenes import generate_scene

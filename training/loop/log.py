@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from clipseg_model.atomic_files import write_atomically
+from clipseg_model.files.atomic_files import write_atomically
 from training.loop.curves import draw_curves
 from training.loop.run_state import Run
 from training.loop.validation import Measured

@@ -26,7 +26,7 @@ import torch
 import yaml
 from torch import nn
 
-from clipseg_model.atomic_files import write_atomically
+from clipseg_model.files.atomic_files import write_atomically
 from clipseg_model.errors import ClipsegError
 
 PACKAGES = ('torch', 'accelerate', 'open_clip_torch', 'timm', 'numpy', 'safetensors', 'tensorboard')

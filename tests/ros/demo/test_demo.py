@@ -30,7 +30,7 @@ from clipseg_ros.demo.report import (
     make_table,
     mean_iou,
 )
-from clipseg_ros.ros.child_process import ChildError, ChildProcess
+from clipseg_ros.process.child_process import ChildError, ChildProcess
 
 SIZE = (320, 240)
 SEEDS = [1, 2]

@@ -11,7 +11,7 @@ import pytest
 from ros_peers import answer_of, picture, running_node
 
 from clipseg_model.registry import create_model
-from clipseg_ros.ros.domain import claimed_domain
+from clipseg_ros.process.domain import claimed_domain
 
 HEIGHT, WIDTH = 100, 140
 

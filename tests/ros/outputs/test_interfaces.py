@@ -18,7 +18,7 @@ from ros_peers import (
 )
 
 from clipseg_model.registry import create_model
-from clipseg_ros.ros.domain import claimed_domain
+from clipseg_ros.process.domain import claimed_domain
 from clipseg_ros.ros.interfaces import MISSING
 
 

@@ -35,7 +35,7 @@ from clipseg_ros.outputs.messages import (
 )
 from clipseg_ros.outputs.result import FrameResult, compute_pixels
 from clipseg_ros.prompts.set import ActivePrompt
-from clipseg_ros.ros.domain import claimed_domain
+from clipseg_ros.process.domain import claimed_domain
 
 built = [pytest.mark.slow, pytest.mark.ci, pytest.mark.timeout(400)]
 

@@ -14,7 +14,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from clipseg_ros.ros.tuning import tune_process
+from clipseg_ros.process.tuning import tune_process
 
 
 def holds(node: Any, watcher: Any) -> dict[str, int]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import sys
 
-from clipseg_ros.ros.tuning import tune_process
+from clipseg_ros.process.tuning import tune_process
 
 
 def main() -> int:
@@ -16,7 +16,7 @@ def main() -> int:
     import rclpy
     from rclpy.executors import SingleThreadedExecutor
 
-    from clipseg_ros.ros.runner import spin
+    from clipseg_ros.process.runner import spin
     from clipseg_ros.segment.lifecycle import SegmentNode
 
     rclpy.init()

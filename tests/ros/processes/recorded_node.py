@@ -18,12 +18,12 @@ RECORD = struct.Struct('<?qq')
 
 
 def main() -> int:
-    from clipseg_ros.ros.tuning import tune_process
+    from clipseg_ros.process.tuning import tune_process
 
     tune_process()
     from sensor_msgs.msg import Image
 
-    from clipseg_ros.ros.runner import run_node
+    from clipseg_ros.process.runner import run_node
     from clipseg_ros.ros.timing import stamp_of
     from clipseg_ros.segment import frame_worker
     from clipseg_ros.segment.lifecycle import SegmentNode

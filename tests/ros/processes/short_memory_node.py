@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from clipseg_ros.ros.tuning import tune_process
+from clipseg_ros.process.tuning import tune_process
 
 
 def main() -> int:
@@ -17,7 +17,7 @@ def main() -> int:
     import torch
 
     from clipseg_model.registry import create_model
-    from clipseg_ros.ros.runner import run_node
+    from clipseg_ros.process.runner import run_node
     from clipseg_ros.segment.lifecycle import SegmentNode
 
     limit, path = Path(sys.argv[1]), sys.argv[2]

@@ -7,12 +7,12 @@ from typing import Any
 
 
 def main() -> int:
-    from clipseg_ros.ros.tuning import tune_process
+    from clipseg_ros.process.tuning import tune_process
 
     tune_process()
     from clipseg_model.registry import create_model
     from clipseg_model.segmenter import Segmenter
-    from clipseg_ros.ros.runner import run_node
+    from clipseg_ros.process.runner import run_node
     from clipseg_ros.segment.lifecycle import SegmentNode
 
     def tell(name: str) -> None:

@@ -220,7 +220,7 @@ def test_the_process_is_tuned_before_torch_is_there() -> None:
         'import os, sys\n'
         'import clipseg_ros.segment_node\n'
         "assert 'torch' not in sys.modules\n"
-        'from clipseg_ros.ros.tuning import keep_large_buffers, tune_process\n'
+        'from clipseg_ros.process.tuning import keep_large_buffers, tune_process\n'
         'tune_process()\n'
         "print(os.environ['OMP_WAIT_POLICY'], keep_large_buffers())\n"
     )
@@ -232,7 +232,7 @@ def test_the_process_is_tuned_before_torch_is_there() -> None:
 def test_tuning_too_late_is_an_error() -> None:
     code = (
         "import sys; sys.modules['torch'] = sys\n"
-        'from clipseg_ros.ros.tuning import tune_process\n'
+        'from clipseg_ros.process.tuning import tune_process\n'
         'try:\n    tune_process()\n'
         'except RuntimeError as error:\n    print(error)\n'
     )
@@ -249,7 +249,7 @@ def test_interfaces_of_an_older_version_are_told(tmp_path: Path) -> None:
     code = (
         f'import clipseg_ros; clipseg_ros.__path__.insert(0, {str(tmp_path / "clipseg_ros")!r})\n'
         'from clipseg_ros.ros.interfaces import load_interfaces\n'
-        'from clipseg_ros.ros.runner import run_node\n'
+        'from clipseg_ros.process.runner import run_node\n'
         'raise SystemExit(run_node(load_interfaces, ["node"]))\n'
     )
     command = [sys.executable, '-c', code]

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from ros_peers import ROOT
 
-from clipseg_ros.ros.domain import claimed_domain
+from clipseg_ros.process.domain import claimed_domain
 
 FLAT = ('threads', 'files', 'publishers', 'subscriptions', 'entities')
 

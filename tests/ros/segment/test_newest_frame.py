@@ -17,7 +17,7 @@ import pytest
 from processes.recorded_node import RECORD
 from ros_peers import PROFILE, NodeProcess
 
-from clipseg_ros.ros.domain import claimed_domain
+from clipseg_ros.process.domain import claimed_domain
 
 RATE, WIDTH, HEIGHT, MODEL_MS = 60.0, 1280, 720, 100.0
 SETTLE = 5.0

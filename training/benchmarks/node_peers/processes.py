@@ -8,10 +8,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from clipseg_ros.ros.child_process import ChildError, ChildProcess
-from clipseg_ros.ros.domain import claim_domain
+from clipseg_ros.process.child_process import ChildError, ChildProcess
+from clipseg_ros.process.domain import claim_domain
 from clipseg_ros.ros.share import share_path
-from clipseg_ros.ros.shared_memory import remove_orphans
+from clipseg_ros.process.shared_memory import remove_orphans
 
 __all__ = ['ChildError', 'ChildProcess', 'names_of', 'prepare_environment', 'running_node', 'start']
 

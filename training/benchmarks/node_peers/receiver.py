@@ -22,8 +22,8 @@ from rclpy.executors import SingleThreadedExecutor
 from sensor_msgs.msg import Image
 
 from clipseg_ros.ros.qos import image_output
-from clipseg_ros.ros.runner import spin
-from clipseg_ros.ros.tuning import keep_large_buffers
+from clipseg_ros.process.runner import spin
+from clipseg_ros.process.tuning import keep_large_buffers
 
 
 class Receiver:

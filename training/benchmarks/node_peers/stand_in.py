@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
-from clipseg_ros.ros.tuning import tune_process
+from clipseg_ros.process.tuning import tune_process
 
 if __name__ == '__main__':
     tune_process()
@@ -29,7 +29,7 @@ from clipseg_model.model_card import ModelCard
 from clipseg_model.prompts import Prompt
 from clipseg_model.segmentation import PromptResult, Segmentation
 from clipseg_model.settings import SegmentSettings
-from clipseg_ros.ros.runner import run_node
+from clipseg_ros.process.runner import run_node
 from clipseg_ros.segment.lifecycle import SegmentNode
 
 LOGIT_SIZE = 256

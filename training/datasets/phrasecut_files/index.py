@@ -29,8 +29,8 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
-from clipseg_model.atomic_files import replacing
-from clipseg_model.user_folders import cache_folder
+from clipseg_model.files.atomic_files import replacing
+from clipseg_model.files.user_folders import cache_folder
 from training.datasets.phrasecut_files.arrays import Texts
 from training.datasets.phrasecut_files.records import (
     REMEDY,

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from ros_peers import ROOT, NodeProcess, shared_memory_files
 
-from clipseg_ros.ros.runner import run_node
+from clipseg_ros.process.runner import run_node
 
 
 @pytest.mark.parametrize('pause', [0.0, 0.1, 0.4])

@@ -13,7 +13,7 @@ def end_at_once_if_asked() -> None:
     """Let SIGINT and SIGTERM end this process with one line and status 0, as they end a node.
 
     An exception in the middle of an import may surface as any error, with a traceback out of
-    somebody's library. :func:`clipseg_ros.ros.runner.run_nodes` ends this.
+    somebody's library. :func:`clipseg_ros.process.runner.run_nodes` ends this.
     """
 
     def end(*_: Any) -> None:

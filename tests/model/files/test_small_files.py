@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from clipseg_model.errors import FileError
-from clipseg_model.small_files import (
+from clipseg_model.files.small_files import (
     MAX_DEPTH,
     parse_json,
     parse_yaml,

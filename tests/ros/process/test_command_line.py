@@ -10,8 +10,8 @@ import rclpy
 from rcl_interfaces.msg import ParameterDescriptor
 from rclpy.context import Context
 
-from clipseg_ros.ros.command_line import explain_unread, find_eaten
-from clipseg_ros.ros.runner import run_node
+from clipseg_ros.process.command_line import explain_unread, find_eaten
+from clipseg_ros.process.runner import run_node
 
 ANY = ParameterDescriptor(dynamic_typing=True)
 

@@ -12,7 +12,7 @@ import psutil
 import pytest
 from ros_peers import wait_until
 
-from clipseg_ros.ros.child_process import ChildError, ChildProcess
+from clipseg_ros.process.child_process import ChildError, ChildProcess
 
 SLEEP = 'print("up", flush=True); import time; time.sleep(60)'
 
@@ -73,7 +73,7 @@ def test_it_has_a_process_group_of_its_own_and_no_session() -> None:
 def test_it_does_not_outlive_its_parent(repository: Path) -> None:
     code = (
         'import os, sys\n'
-        'from clipseg_ros.ros.child_process import ChildProcess\n'
+        'from clipseg_ros.process.child_process import ChildProcess\n'
         'child = ChildProcess("c", [sys.executable, "-c", sys.argv[1]])\n'
         'child.wait_for("up"); print(child.pid, flush=True); os.kill(os.getpid(), 9)'
     )

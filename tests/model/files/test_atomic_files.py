@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from clipseg_model.atomic_files import replacing, write_atomically
+from clipseg_model.files.atomic_files import replacing, write_atomically
 
 
 def mode(path: Path) -> int:

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from ros_peers import shared_memory_files
 
-from clipseg_ros.ros.child_process import ChildProcess
-from clipseg_ros.ros.shared_memory import SHARED_MEMORY, remove_orphans
+from clipseg_ros.process.child_process import ChildProcess
+from clipseg_ros.process.shared_memory import SHARED_MEMORY, remove_orphans
 
 
 def make_segment(folder: Path, name: str) -> list[Path]:

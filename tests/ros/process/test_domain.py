@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from clipseg_ros.ros import domain as domain_module
-from clipseg_ros.ros.domain import claimed_domain
+from clipseg_ros.process.domain import claimed_domain
 
 
 def test_a_claim_holds_against_this_and_other_processes(
@@ -18,7 +18,7 @@ def test_a_claim_holds_against_this_and_other_processes(
         assert first != second
         code = (
             'import os; os.getpid = lambda: {}\n'
-            'from clipseg_ros.ros.domain import claim_domain; print(claim_domain())'
+            'from clipseg_ros.process.domain import claim_domain; print(claim_domain())'
         )
         command = [sys.executable, '-c', code.format(first - 1)]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
