@@ -45,6 +45,7 @@ def segment(domain: int, tiny_model: Path) -> Iterator[NodeProcess]:
     with running_node(
         'clipseg_ros.segment_node',
         {'model': tiny_model, 'device': 'cpu', 'threads': 1, 'prompt': "'the mug; red bowl'"},
+        afresh=True,
     ) as node:
         yield node
 

@@ -7,10 +7,12 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ import torch
 from numpy.typing import NDArray
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
+from warm_python import WarmPython
 
 from clipseg_model.modeling.bundled.small_clip import SmallClip
 from clipseg_model.modeling.clipseg import CLIPSeg
@@ -110,6 +113,22 @@ def ros_arguments(parameters: dict[str, Any], arguments: Sequence[str] = ()) -> 
 CALLBACK_FAULT = 'a callback failed, and the node lives on'
 
 
+@cache
+def warm_python() -> WarmPython:
+    """What forks nodes off, as long as this process lives."""
+    return WarmPython(ROOT, {**os.environ, 'PYTHONPATH': str(ROOT)})
+
+
+#: Variables that are read when a node is made, or later; others are as good as none once Python and
+#: the libraries have started.
+READ_LATE = {
+    'CLIPSEG_MODELS',
+    'FASTDDS_DEFAULT_PROFILES_FILE',
+    'ROS_DOMAIN_ID',
+    'ROS_PYTHON_CHECK_FIELDS',
+}
+
+
 class NodeProcess(ChildProcess):
     """A node in a process of its own.
 
@@ -122,6 +141,8 @@ class NodeProcess(ChildProcess):
         arguments: Further ROS arguments, such as remappings.
         script: Arguments of ``module``, which is a file then, in place of those.
         environment: Variables that it gets beside those of this process.
+        afresh: Whether Python starts anew, as for users. Else its imports are done already, unless
+            a variable of ``environment`` would come too late.
     """
 
     def __init__(
@@ -131,13 +152,18 @@ class NodeProcess(ChildProcess):
         arguments: Sequence[str] = (),
         environment: dict[str, str] | None = None,
         script: Sequence[str] | None = None,
+        afresh: bool = False,
     ) -> None:
         words = ['-m', module, *ros_arguments(parameters or {}, arguments)]
         if script is not None:
             words = [module, *script]
         variables = {**os.environ, 'PYTHONPATH': str(ROOT), **(environment or {})}
-        command = [sys.executable, '-u', *words]
-        super().__init__(module, command, environment=variables, folder=ROOT)
+        if afresh or not set(environment or ()) <= READ_LATE:
+            command = [sys.executable, '-u', *words]
+            super().__init__(module, command, environment=variables, folder=ROOT)
+            return
+        self.name, self.log, self._output = module, None, tempfile.TemporaryFile()
+        self._process: Any = warm_python().start(words, self._output.fileno(), ROOT, variables)
 
     may_fail = False
 
