@@ -32,6 +32,7 @@ from tqdm import tqdm
 
 from clipseg_model import Prompt, Segmenter
 from clipseg_model.calibration import top_scores
+from clipseg_model.errors import ClipsegError
 from clipseg_model.files.atomic_files import write_atomically
 from clipseg_model.registry import load_model
 from training.bundled.cached import OTHER_WORDS
@@ -209,8 +210,11 @@ def main() -> None:
     parser.add_argument('--captioned', type=Path, required=True, help='folder of its pictures')
     parser.add_argument('--source', default='coco', help='source whose vocabulary is labelled')
     args = parser.parse_args()
-    file = PhotographFile(args.annotations, args.images)
-    data = label(file, args.source, args.captions, args.captioned, args.model)
+    try:
+        file = PhotographFile(args.annotations, args.images)
+        data = label(file, args.source, args.captions, args.captioned, args.model)
+    except ClipsegError as error:
+        raise SystemExit(f'{error}') from error
     write_atomically(args.output, json.dumps(data))
     added = [e for e in data['annotations'] if e['image_id'] not in file.records]
     print(f'{args.output}: {sum(not e["iscrowd"] for e in added)} masks of captioned photographs')
