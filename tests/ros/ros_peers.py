@@ -162,7 +162,8 @@ class NodeProcess(ChildProcess):
             command = [sys.executable, '-u', *words]
             super().__init__(module, command, environment=variables, folder=ROOT)
             return
-        self.name, self.log, self._output = module, None, tempfile.TemporaryFile()
+        self.name, self.log = module, None
+        self._output = tempfile.TemporaryFile()  # noqa: SIM115 - read while the process lives
         self._process: Any = warm_python().start(words, self._output.fileno(), ROOT, variables)
 
     may_fail = False
