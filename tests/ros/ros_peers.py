@@ -113,10 +113,14 @@ def ros_arguments(parameters: dict[str, Any], arguments: Sequence[str] = ()) -> 
 CALLBACK_FAULT = 'a callback failed, and the node lives on'
 
 
+#: Where Python looks for modules in processes with the package's own messages, if they are built.
+BUILT_PATH = f'{os.environ.get("PYTHONPATH", "")}:{Path(__file__).parent}'
+
+
 @cache
-def warm_python() -> WarmPython:
-    """What forks nodes off, as long as this process lives."""
-    return WarmPython(ROOT, {**os.environ, 'PYTHONPATH': str(ROOT)})
+def warm_python(path: str) -> WarmPython:
+    """What forks nodes off that look for modules there, as long as this process lives."""
+    return WarmPython(ROOT, {**os.environ, 'PYTHONPATH': path})
 
 
 #: Variables that are read when a node is made, or later; others are as good as none once Python and
@@ -158,13 +162,16 @@ class NodeProcess(ChildProcess):
         if script is not None:
             words = [module, *script]
         variables = {**os.environ, 'PYTHONPATH': str(ROOT), **(environment or {})}
-        if afresh or not set(environment or ()) <= READ_LATE:
+        path = variables['PYTHONPATH']
+        late = set(environment or ()) <= READ_LATE | {'PYTHONPATH'}
+        if afresh or not late or path not in {str(ROOT), BUILT_PATH}:
             command = [sys.executable, '-u', *words]
             super().__init__(module, command, environment=variables, folder=ROOT)
             return
         self.name, self.log = module, None
         self._output = tempfile.TemporaryFile()  # noqa: SIM115 - read while the process lives
-        self._process: Any = warm_python().start(words, self._output.fileno(), ROOT, variables)
+        output = self._output.fileno()
+        self._process: Any = warm_python(path).start(words, output, ROOT, variables)
 
     may_fail = False
 
