@@ -1,9 +1,9 @@
-"""Python processes that have imported torch and ROS already: forked off one that did so once.
+"""Python processes that have imported torch already: forked off one that did so once.
 
 A node that is started as users start it spends most of its first seconds on imports, and the tests
 start dozens. One of these has environment, working folder, arguments, output and process group of
-its own, ends as any other, and differs in one respect: its imports are done. Tests of how a process
-starts start it afresh (``NodeProcess(..., afresh=True)``).
+its own, ends as any other, and differs in one respect: most of its imports are done. Tests of how
+a process starts start it afresh (``NodeProcess(..., afresh=True)``).
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+# Not rclpy: the tracing library that it loads (LTTng) starts threads, which a fork has not, and its
+# end would crash.
 IMPORTS = (
-    'clipseg_ros.segment.lifecycle',
-    'clipseg_ros.process.runner',
     'clipseg_model.registry',
     'clipseg_model.modeling.clipseg',
     'clipseg_model.modeling.bundled.small_clip',
@@ -179,6 +179,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for who made this process.
     for name in IMPORTS:
         importlib.import_module(name)
+    assert 'rclpy' not in sys.modules
     gc.freeze()
     request = serve(socket.socket(fileno=int(sys.argv[1])))
     if request is not None:
