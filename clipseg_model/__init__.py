@@ -1,6 +1,6 @@
 """Segmentation of images by text and image prompts, without ROS.
 
-``create_model('tabletop').segment(image, ['the mug'])`` is all that most programs need.
+``create_model('everyday').segment(image, ['the mug'])`` is all that most programs need.
 """
 
 from __future__ import annotations

@@ -22,13 +22,13 @@ from clipseg_model.weights import store
 from clipseg_model.weights.checkpoints import load_card, load_checkpoint
 from clipseg_model.weights.untrained import UNTRAINED, how_to_train
 
-DEFAULT_MODEL = 'tabletop'
+DEFAULT_MODEL = 'everyday'
 
 WEIGHTS_FOLDER = Path(__file__).parent / 'weights'
 
 _BUNDLED = {
-    'tabletop': 'Demonstration model of this project: tiny, and knows rendered scenes only.',
     'everyday': 'Small model of this project: everyday things in photographs, and rendered scenes.',
+    'tabletop': 'Demonstration model of this project: tiny, and knows rendered scenes only.',
 }
 
 # What the configuration files of the published models say of their decoders.

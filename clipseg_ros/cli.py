@@ -31,7 +31,7 @@ app = clipseg_model.cli.app.app
 class ExecutionOptions:
     """What runs, and on what."""
 
-    model: ModelOption = 'tabletop'
+    model: ModelOption = 'everyday'
     device: DeviceOption = 'auto'
     threads: Annotated[
         int | None, typer.Option(help="Threads of the model on a CPU; torch's choice.", min=1)

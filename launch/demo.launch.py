@@ -29,6 +29,7 @@ from clipseg_ros.ros.share import share_path
 SHARED_ARGUMENTS = {
     **SEGMENT_ARGUMENTS,
     'image': ('image', 'Topic that the camera publishes and the node segments.'),
+    'model': ('tabletop', 'Name of a model, or path of one; tabletop knows rendered scenes.'),
     'prompt': ('the mug; something to sit on', 'What to segment; `;` separates several.'),
 }
 ARGUMENTS = {

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 class ExecutionOptions:
     """What runs, on what, and how exactly."""
 
-    model: ModelOption = 'tabletop'
+    model: ModelOption = 'everyday'
     device: DeviceOption = 'auto'
     input_size: Annotated[
         int | None,

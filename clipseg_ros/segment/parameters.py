@@ -82,7 +82,7 @@ class Settings:
     """
 
     model: str = parameter(
-        'tabletop',
+        'everyday',
         'Name of a model, or path of a .safetensors checkpoint.',
         when='configure',
         link='models.md',

@@ -71,7 +71,7 @@ def texture_blueprint(
 
 
 def _striped(rng: np.random.Generator, finish: Finish) -> Finish:
-    """A gradient between two colours, with stripes over it half of the time, and a little grain."""
+    """Draw a gradient of two colours, with stripes over it half of the time, and grain."""
     rows, columns = np.mgrid[0 : 1 : SURFACE_SIDE * 1j, 0 : 1 : SURFACE_SIDE * 1j]
     angle = rng.uniform(-np.pi, np.pi)
     along = (np.cos(angle) * rows + np.sin(angle) * columns)[..., None]
