@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 from torch import Tensor
 
 from clipseg_model.errors import PromptError
@@ -40,10 +39,10 @@ def train(
     Raises:
         RunError: There are several processes, which this training has no use for.
     """
-    accelerator = begin_accelerator('bf16' if settings.bf16 else 'no', device='cpu')
+    accelerator = begin_accelerator(device='cpu')
     if accelerator.num_processes > 1:
         raise RunError('training.train_bundled runs in one process: start it with python -m')
-    run(settings, output, accelerator, lambda: OnCache(settings, accelerator), resume, init_from)
+    run(settings, output, accelerator, lambda: OnCache(settings), resume, init_from)
 
 
 class OnCache(Training):
@@ -55,9 +54,9 @@ class OnCache(Training):
             tower cannot read a name.
     """
 
-    def __init__(self, settings: CachedSettings, accelerator: Accelerator) -> None:
+    def __init__(self, settings: CachedSettings) -> None:
         torch.manual_seed(settings.seed)
-        self._settings, self._accelerator = settings, accelerator
+        self._settings = settings
         model: Any = load_model(settings.start)[0]
         if not hasattr(model.backbone, 'deep'):
             raise RunError(
@@ -84,7 +83,7 @@ class OnCache(Training):
             batch = self._data.batch(settings.batch, texts, window, visual, rng)
             rows = rng.integers(len(corpus['texts']), size=settings.distil)
             phrases = [corpus['texts'][row] for row in rows]
-            with self._accelerator.autocast():
+            with torch.autocast('cpu', torch.bfloat16, enabled=settings.bf16):
                 losses = module(batch, *noises)
                 losses['distil'] = module.distil(phrases, corpus['vectors'][rows].float())
             yield losses, {'texts': batch.texts, 'phrases': phrases}

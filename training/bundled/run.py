@@ -96,7 +96,7 @@ def run(
         output: Folder of the run.
         accelerator: The processes of the run.
         training: Makes what is trained.
-        resume: Go on from the newest state there.
+        resume: Go on from the newest state there, if there is one yet.
         init_from: ``state.pt`` of another run whose weights this one begins with.
 
     Raises:
@@ -109,7 +109,7 @@ def run(
     with claim, StopRequest().heard() as asked:
         if folder.last.exists() and not resume:
             raise RunError(f'{folder.last} exists: give --resume to go on, or another --output')
-        _run(settings, folder, accelerator, training(), asked, resume, init_from)
+        _run(settings, folder, accelerator, training(), asked, init_from)
 
 
 def _run(
@@ -118,13 +118,12 @@ def _run(
     accelerator: Accelerator,
     training: Training,
     asked: StopRequest,
-    resume: bool,
     init_from: Path | None,
 ) -> None:
     module, main = training.module, accelerator.is_main_process
     if init_from is not None:
         module.load_state_dict(folder.load(init_from)['module'])
-    saved = folder.load(folder.last) if resume else None
+    saved = folder.load(folder.last) if folder.last.exists() else None
     state = RunState(module, settings, saved, training.stem_rate)
     more = training.begin(state)
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
