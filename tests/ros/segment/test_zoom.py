@@ -23,6 +23,7 @@ from ros_peers import (
 )
 from sensor_msgs.msg import Image
 
+from clipseg_model.errors import RegionError
 from clipseg_model.modeling.clsclip import ClsCLIP
 from clipseg_model.registry import create_model
 from clipseg_model.settings import SegmentSettings
@@ -30,7 +31,10 @@ from clipseg_model.weights.checkpoints import load_checkpoint, save_checkpoint
 from clipseg_model.zoom.proposals import CoarseProposals
 from clipseg_model.zoom.refinement import Zoom
 from clipseg_model.zoom_by_name import make_zoom, open_detector
+from clipseg_ros.errors import ParameterError
 from clipseg_ros.ros.qos import image_output
+from clipseg_ros.segment.parameters import Settings
+from clipseg_ros.segment.zoom import NodeZoom
 
 PROMPTS = ['red', 'blue']
 
@@ -64,7 +68,6 @@ def host(domain: int, sees_prompts: Path) -> Iterator[NodeProcess]:
     nodes = {
         'live': ros_arguments({**common, 'model': 'tabletop'}),
         'plus': ros_arguments({**common, 'model': sees_prompts, **plus}),
-        'wrong': ros_arguments({**common, 'model': 'tabletop', 'zoom_detector': 'yolo'}),
     }
     host = str(Path(__file__).parents[1] / 'processes' / 'node_host.py')
     with running_node(host, script=[json.dumps(nodes)], ready='images from /live/image') as process:
@@ -141,8 +144,9 @@ def test_values_that_are_refused(
     assert reason in answer.reason
 
 
-def test_a_detector_that_is_not_there_is_named(host: NodeProcess) -> None:
-    line = host.wait_for('torchvision has no detector')
-    assert '[wrong.clipseg]' in line
-    assert "'yolo'" in line
-    assert 'configure failed' in line
+def test_a_detector_that_is_not_there_is_named() -> None:
+    segmenter = create_model('tabletop', 'cpu', 1)
+    with pytest.raises(RegionError, match="torchvision has no detector 'yolo'"):
+        NodeZoom(Settings(zoom_detector='yolo'), segmenter)
+    with pytest.raises(ParameterError, match='set zoom_detector'):
+        NodeZoom(Settings(zoom='detector', zoom_detector=None), segmenter)
