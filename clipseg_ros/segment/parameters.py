@@ -215,12 +215,13 @@ class Settings:
         low=1,
         high=1_000_000,
     )
+    # Not off, which YAML takes for false.
     zoom: str = parameter(
-        'off',
+        'none',
         'Whether parts of every image are looked at again at full input size, for small things: '
         'self, where the model itself sees something possible; detector, where zoom_detector sees '
         'something. Each part costs about as much as an image.',
-        choices=('off', 'self', 'detector'),
+        choices=('none', 'self', 'detector'),
         link='zoom.md#in-the-node',
     )
     zoom_detector: str | None = parameter(

@@ -43,7 +43,7 @@ class NodeZoom:
             ReuseError: Encodings are to be reused too.
         """
         plain = settings.segment_settings
-        if settings.zoom == 'off':
+        if settings.zoom == 'none':
             return plain
         if settings.zoom == 'self':
             proposer: CoarseProposals | DetectorProposals = CoarseProposals()
@@ -68,6 +68,6 @@ class NodeZoom:
         answer = self.segment_settings(settings)
         if answer.zoom is not None and any(prompt.negative for prompt in prompts):
             raise PromptError(
-                'Negative prompts do not work with zoom: leave them out, or set zoom to off'
+                'Negative prompts do not work with zoom: leave them out, or set zoom to none'
             )
         self._segmenter.check_settings(answer)

@@ -118,8 +118,8 @@ def test_it_is_changed_while_the_node_runs(host: NodeProcess, peer: Peer) -> Non
     assert 'leave zoom out' in answer.reason
     answer = peer.set_parameter(node, 'prompt', 'red; !blue')
     assert not answer.successful
-    assert 'set zoom to off' in answer.reason
-    assert peer.set_parameter(node, 'zoom', 'off').successful
+    assert 'set zoom to none' in answer.reason
+    assert peer.set_parameter(node, 'zoom', 'none').successful
     assert peer.set_parameter(node, 'prompt', 'red; !blue').successful
     answer = peer.set_parameter(node, 'zoom', 'self')
     assert not answer.successful
