@@ -23,6 +23,7 @@ def open_detector(
     weights: str | os.PathLike[str] | None = None,
     wanted: Sequence[str] = (),
     categories_of: Mapping[str, str] | None = None,
+    tiles: int = 1,
 ) -> DetectorProposals:
     """Load a detector, as what proposes regions.
 
@@ -33,9 +34,11 @@ def open_detector(
             None.
         wanted: See :class:`~clipseg_model.zoom.detectors.DetectorProposals`.
         categories_of: See the same.
+        tiles: Of a model: see :class:`~clipseg_model.zoom.model_detector.ModelDetector`.
 
     Raises:
-        RegionError: There is no such detector, or it has not one of the categories.
+        RegionError: There is no such detector, it has not one of the categories, or tiles are asked
+            of a detector of torchvision.
         CheckpointError: Its weights are missing, damaged or do not fit.
     """
     if name in list_models() or name.endswith('.safetensors'):
@@ -44,8 +47,12 @@ def open_detector(
                 f'{name!r} is a model with weights of its own: name a detector of torchvision '
                 'beside a file of weights'
             )
-        model = ModelDetector(create_model(name, device))
+        model = ModelDetector(create_model(name, device), tiles=tiles)
         return DetectorProposals(model, None, wanted, categories_of=categories_of)
+    if tiles != 1:
+        raise RegionError(
+            f'Tiles are of models as detectors; {name!r} is none, and sees the whole picture: set 1'
+        )
     detector = load_detector(weights, name, device=resolve_device(device))
     return DetectorProposals(detector, detector.categories, wanted, categories_of=categories_of)
 

@@ -66,6 +66,13 @@ class ZoomOptions:
             'calls a prompt. Repeatable.'
         ),
     ] = None
+    zoom_tiles: Annotated[
+        int | None,
+        _option(
+            'Parts of the picture, in a row and in a column, that a model as the detector looks at '
+            'besides, for what is too small in the whole; 1 for none.'
+        ),
+    ] = None
     zoom_combine: Annotated[
         str | None,
         _option(
@@ -109,6 +116,7 @@ class ZoomOptions:
             'zoom_weights': ZoomKind.detector,
             'zoom_detector': ZoomKind.detector,
             'zoom_category': ZoomKind.detector,
+            'zoom_tiles': ZoomKind.detector,
         }
         for name, value in vars(self).items():
             if value is None or name == 'zoom':
@@ -139,4 +147,5 @@ class ZoomOptions:
         wanted = [name for name, equals, _ in given if not equals]
         categories_of = {prompt: name for prompt, equals, name in given if equals}
         name = self.zoom_detector or DEFAULT_DETECTOR
-        return open_detector(name, device, self.zoom_weights, wanted, categories_of)
+        tiles = 1 if self.zoom_tiles is None else self.zoom_tiles
+        return open_detector(name, device, self.zoom_weights, wanted, categories_of, tiles)

@@ -232,6 +232,15 @@ class Settings:
         link='zoom.md#in-the-node',
         read=lambda name: name.strip() or None,
     )
+    zoom_tiles: int = parameter(
+        1,
+        'Parts of the picture, in a row and in a column, that a model as zoom_detector looks at '
+        'besides, for what is too small in the whole; 1 for none. Costs 1 + tiles² passes.',
+        low=1,
+        high=8,
+        when='configure',
+        link='zoom.md#a-model-as-the-detector',
+    )
     zoom_combination: str | None = parameter(
         'auto',
         'How parts and the whole image are joined; auto is mean, and regions for ClsCLIP with a '

@@ -32,7 +32,9 @@ class NodeZoom:
         self._segmenter = segmenter
         self._detector: DetectorProposals | None = None
         if settings.zoom_detector is not None:
-            self._detector = open_detector(settings.zoom_detector, segmenter.device)
+            self._detector = open_detector(
+                settings.zoom_detector, segmenter.device, tiles=settings.zoom_tiles
+            )
         self.segment_settings(settings)
 
     def segment_settings(self, settings: Settings) -> SegmentSettings:

@@ -148,5 +148,7 @@ def test_a_detector_that_is_not_there_is_named() -> None:
     segmenter = create_model('tabletop', 'cpu', 1)
     with pytest.raises(RegionError, match="torchvision has no detector 'yolo'"):
         NodeZoom(Settings(zoom_detector='yolo'), segmenter)
+    with pytest.raises(RegionError, match="'yolo' is none"):
+        NodeZoom(Settings(zoom_detector='yolo', zoom_tiles=2), segmenter)
     with pytest.raises(ParameterError, match='set zoom_detector'):
         NodeZoom(Settings(zoom='detector', zoom_detector=None), segmenter)
