@@ -32,6 +32,10 @@ KIND = 'pictures'
 """What such shards are called."""
 
 
+#: What members that are not as they were written raise.
+_DAMAGE = (KeyError, ValueError, TypeError, OSError, SyntaxError, Image.DecompressionBombError)
+
+
 def describe(settings: Settings) -> dict[str, Any]:
     """Return all that the samples of a run depend on, wherever its files lie."""
     return {
@@ -108,7 +112,7 @@ def unpack(members: Mapping[str, Any], where: str, prompts: PromptSettings) -> L
             None if alpha is None else np.load(io.BytesIO(alpha), allow_pickle=False),
         )
         return Load([(int(epoch), int(index))], make_batch([sample], prompts, rng))
-    except (KeyError, ValueError, TypeError, OSError, SyntaxError) as error:
+    except _DAMAGE as error:
         raise damaged(where, f'at sample {members.get("__key__")} ({error!r})', KIND) from error
 
 
