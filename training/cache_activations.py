@@ -9,45 +9,30 @@ Each epoch is another draw of the augmentations: crops, negatives, support image
 of more epochs see them again. Any run with the same data, prompts and seed can use the folder if
 its model reads cached layers only; ``--layers 0,1,2,3`` caches more layers than the model of the
 file reads. After an interruption, the same command continues with the shard that was incomplete.
-Four processes share the work with ``--part 0/4`` … ``3/4``.
+Four processes share the work with ``--part 0/4`` … ``3/4``. ``--bits 8`` takes half the disk.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
-from tqdm import tqdm
 
 from clipseg_model.errors import ClipsegError
-from clipseg_model.files.atomic_files import write_atomically
 from clipseg_model.modeling.base import SegmentationModel
 from clipseg_model.runtime.devices import resolve_device
 from training.datasets.sources import open_source
-from training.loop.activations import DESCRIPTION, description, taps_of
-from training.loop.feeding import DrawnPictures, Load, Place, join
+from training.loop.activations import KIND, description, taps_of
+from training.loop.feeding import DrawnPictures, Load, join
 from training.loop.learner import Learner, begin_model, follow_card
+from training.loop.packing import Packing, read_part
 from training.loop.run_folder import frozen_fingerprint
 from training.loop.settings import Settings, load_settings
-from training.loop.shards import ActivationsError, ShardWriter, writing
-
-
-class _Samples(Dataset[list[Load]]):
-    def __init__(self, drawn: DrawnPictures, batches: list[list[Place]]) -> None:
-        self.drawn, self.batches = drawn, batches
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def __getitem__(self, number: int) -> list[Load]:
-        return [self.drawn.load(place) for place in self.batches[number]]
+from training.loop.shards import ActivationsError, Bits, ShardWriter
 
 
 @torch.inference_mode()
@@ -59,6 +44,7 @@ def cache(
     batch: int = 16,
     part: tuple[int, int] = (0, 1),
     layers: Sequence[int] | None = None,
+    bits: Bits = 16,
 ) -> None:
     """Write the shards of a run.
 
@@ -70,6 +56,7 @@ def cache(
         batch: Samples that pass the towers at once.
         part: Which part of how many of the shards to write.
         layers: Blocks whose activations are written; by default those that the model reads.
+        bits: Of a stored activation; see :meth:`training.loop.shards.ShardWriter.add`.
 
     Raises:
         ActivationsError: The folder holds another run's, the disk is too small, a value is beyond
@@ -87,55 +74,34 @@ def cache(
     source = open_source(settings.data)
     drawn = DrawnPictures(source, settings.prompts, settings.drawn_by)
     made = description(settings, model.config(), frozen_fingerprint(model), layers)
-    made |= {'samples': len(source), 'epochs': epochs, 'shard_size': shard_size, 'order': 'random'}
-    _claim(folder, made)
-    in_order = [(epoch, index) for epoch in range(epochs) for index in range(len(source))]
-    # Shards may be read from end to end, and neighbours in a data set are alike.
-    shuffled = np.random.default_rng([settings.drawn_by, epochs]).permutation(len(in_order))
-    places = [in_order[position] for position in shuffled]
-    starts = range(0, len(places), shard_size)[part[0] :: part[1]]
     kind = {'fp16': torch.float16, 'bf16': torch.bfloat16, 'no': torch.float32}
     cast = torch.autocast(
         device.type, kind[settings.mixed_precision], settings.mixed_precision != 'no'
     )
-    missing = [start for start in starts if not _shard(folder, start // shard_size).exists()]
-    left = sum(len(places[start : start + shard_size]) for start in missing)
-    if left:
+
+    def write(writer: ShardWriter, loads: list[Load]) -> None:
         with cast:
-            one = _size_of_sample(learner, drawn.load(places[missing[0]]), layers)
-        check_room(folder, left, one)
-    with tqdm(total=sum(min(shard_size, len(places) - start) for start in starts)) as bar:
-        for start in starts:
-            path = _shard(folder, start // shard_size)
-            mine = places[start : start + shard_size]
-            if path.exists():
-                bar.update(len(mine))
-                continue
-            batches = [mine[first : first + batch] for first in range(0, len(mine), batch)]
-            loader = DataLoader(
-                _Samples(drawn, batches), batch_size=None, num_workers=settings.workers
-            )
-            with writing(path) as writer:
-                for loads in loader:
-                    with cast:
-                        _write(writer, learner, loads, layers)
-                    bar.update(len(loads))
+            _write(writer, learner, loads, layers, bits)
 
+    def size(load: Load) -> int:
+        with cast:
+            return _size_of_sample(learner, load, layers, bits)
 
-def _claim(folder: Path, made: dict[str, object]) -> None:
-    """Write down what the folder holds, or make sure that it holds just that."""
-    path = folder / DESCRIPTION
-    if path.exists():
-        earlier = json.loads(path.read_text(encoding='utf-8'))
-        if earlier != json.loads(json.dumps(made)):
-            differ = [key for key in made if earlier.get(key) != made[key]]
-            raise ActivationsError(
-                f'{folder} holds activations of another run (its {", ".join(differ)} differ): '
-                'delete it, or write to another folder'
-            )
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, json.dumps(made, indent=2))
+    Packing(
+        folder,
+        KIND,
+        made if bits == 16 else {**made, 'bits': bits},
+        len(source),
+        epochs,
+        settings.drawn_by,
+        drawn.load,
+        write,
+        size,
+        shard_size,
+        batch,
+        part,
+        settings.workers,
+    ).run()
 
 
 def check_layers(layers: Sequence[int], model: SegmentationModel) -> list[int]:
@@ -153,26 +119,11 @@ def check_layers(layers: Sequence[int], model: SegmentationModel) -> list[int]:
     return wanted
 
 
-def check_room(folder: Path, samples: int, one: int) -> None:
-    """Say how much disk samples of ``one`` byte each take; ActivationsError if it is not free."""
-    needed, free = samples * one, shutil.disk_usage(folder).free
-    what = f'{samples:,} samples of {one / 1e6:.2f} MB take {needed / 1e9:,.1f} GB'
-    if needed > free:
-        raise ActivationsError(
-            f'{what}, and {folder} has {free / 1e9:,.1f} GB free: make room, write to another '
-            'folder, cache fewer --epochs or --layers, or share the shards between disks by --part'
-        )
-    print(f'{what} in {folder}, which has {free / 1e9:,.1f} GB free')
-
-
-def _shard(folder: Path, number: int) -> Path:
-    return folder / f'activations-{number:06d}.tar'
-
-
-def _size_of_sample(learner: Learner, load: Load, layers: Sequence[int] | None) -> int:
+def _size_of_sample(learner: Learner, load: Load, layers: Sequence[int] | None, bits: Bits) -> int:
     taps, prompts, _, _ = _computed(learner, load, layers)
+    scales = 4 * taps[..., 0].numel() if bits == 8 else 0
     # Masks, names and the headers of a tar file come on top.
-    return int(2 * taps.numel() + 4 * prompts.numel()) + 8192
+    return int(bits // 8 * taps.numel() + scales + 4 * prompts.numel()) + 8192
 
 
 def _computed(
@@ -191,7 +142,11 @@ def _computed(
 
 
 def _write(
-    writer: ShardWriter, learner: Learner, loads: list[Load], layers: Sequence[int] | None = None
+    writer: ShardWriter,
+    learner: Learner,
+    loads: list[Load],
+    layers: Sequence[int] | None = None,
+    bits: Bits = 16,
 ) -> None:
     whole = join(loads)
     tapped, embedded, grid, layers = _computed(learner, whole, layers)
@@ -202,7 +157,7 @@ def _write(
             'cannot be cached'
         )
     for row, load in enumerate(loads):
-        writer.add(taps[row], prompts[row], load, grid, layers)
+        writer.add(taps[row], prompts[row], load, grid, layers, bits)
 
 
 def main() -> None:
@@ -222,19 +177,29 @@ def main() -> None:
         metavar='I,J,…',
         help="blocks to cache, 0-based, for several models (default: those that the file's reads)",
     )
+    parser.add_argument(
+        '--bits',
+        type=int,
+        choices=(8, 16),
+        default=16,
+        help='of a stored activation: 8 takes half the disk, rounded (docs/training.md)',
+    )
     parser.add_argument('--init-from', metavar='MODEL', help='as training.train')
     parser.add_argument('--set', action='append', default=[], metavar='KEY=VALUE')
     args = parser.parse_args()
-    try:
-        number, count = (int(value) for value in args.part.split('/'))
-        if not 0 <= number < count:
-            raise ValueError
-    except ValueError:
-        raise SystemExit(f'--part is I/N with 0 ≤ I < N, such as 0/4, not {args.part}') from None
+    part = read_part(args.part)
     try:
         settings = load_settings(args.config, args.set, init_from=args.init_from)
-        part = (number, count)
-        cache(settings, args.folder, args.epochs, args.shard_size, args.batch, part, args.layers)
+        cache(
+            settings,
+            args.folder,
+            args.epochs,
+            args.shard_size,
+            args.batch,
+            part,
+            args.layers,
+            args.bits,
+        )
     except ClipsegError as error:
         raise SystemExit(f'{error}') from error
 

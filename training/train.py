@@ -48,7 +48,7 @@ from training.loop.run_folder import (
 from training.loop.run_state import Run, load_state, put
 from training.loop.settings import Settings, load_settings
 from training.loop.stopping import EXIT_CODE, RunStopped, StopRequest
-from training.loop.streaming import ActivationStream, Shards, feed_stream
+from training.loop.streaming import Shards, ShardStream, feed_stream
 from training.loop.validation import Measured, Validator, better
 
 #: Share of the picture above which the user is told what to do about answers to absent things.
@@ -140,12 +140,16 @@ def _train(
 def open_data(
     settings: Settings, model: SegmentationModel, frozen: str
 ) -> tuple[Drawn | Shards, int]:
-    """Open pictures, or activations of these towers that were cached, and count the samples."""
+    """Open pictures, shards, or activations of these towers, and count the samples."""
     if settings.activations is not None:
         where = settings.activations
         cached = Shards.at(where) if settings.stream else CachedActivations(Path(where))
         cached.check(settings, model.config(), frozen)
         return cached, cached.samples
+    if settings.shards is not None:
+        packed = Shards.at(settings.shards, settings.prompts)
+        packed.check(settings, model.config(), frozen)
+        return packed, packed.samples
     source = open_source(settings.data)
     return DrawnPictures(source, settings.prompts, settings.drawn_by), len(source)
 
@@ -157,7 +161,7 @@ def open_loads(
     pin = torch.cuda.is_available()
     if not isinstance(drawn, Shards):
         return feed(drawn, order, start, length, settings.workers, pin)
-    stream = ActivationStream(drawn, settings.seed, order.part, order.rank, order.processes)
+    stream = ShardStream(drawn, settings.seed, order.part, order.rank, order.processes)
     return feed_stream(stream, start, length, order.accumulate, settings.workers, pin)
 
 

@@ -66,6 +66,13 @@ class ZoomOptions:
             'calls a prompt. Repeatable.'
         ),
     ] = None
+    zoom_tiles: Annotated[
+        int | None,
+        _option(
+            'Parts of the picture, in a row and in a column, that a model as the detector looks at '
+            'besides, for what is too small in the whole; 1 for none.'
+        ),
+    ] = None
     zoom_combine: Annotated[
         str | None,
         _option(
@@ -89,12 +96,14 @@ class ZoomOptions:
     def fit(self, segmenter: Segmenter) -> None:
         """Zoom as the authors of a model do, in all that no option says: for ClsCLIP, ClsCLIP+."""
         from clipseg_model.zoom.refinement import Zoom
+        from clipseg_model.zoom_by_name import make_zoom
 
         zoom = segmenter.zoom
-        if not isinstance(zoom, Zoom) or self.zoom is ZoomKind.self_:
-            return
-        if segmenter.card.architecture == 'clsclip':
-            segmenter.zoom = dataclasses.replace(Zoom.published(zoom.proposer), **self._given())
+        if isinstance(zoom, Zoom):
+            architecture = segmenter.card.architecture
+            segmenter.zoom = make_zoom(
+                zoom.proposer, architecture, self.zoom_combine, self.zoom_regions
+            )
 
     def _given(self) -> dict[str, Any]:
         given = {'combination': self.zoom_combine, 'max_regions': self.zoom_regions}
@@ -107,6 +116,7 @@ class ZoomOptions:
             'zoom_weights': ZoomKind.detector,
             'zoom_detector': ZoomKind.detector,
             'zoom_category': ZoomKind.detector,
+            'zoom_tiles': ZoomKind.detector,
         }
         for name, value in vars(self).items():
             if value is None or name == 'zoom':
@@ -130,21 +140,12 @@ class ZoomOptions:
         return self._detector(device)
 
     def _detector(self, device: str) -> Proposer:
-        from clipseg_model.registry import create_model, list_models
-        from clipseg_model.runtime.devices import resolve_device
-        from clipseg_model.zoom.detectors import DetectorProposals
-        from clipseg_model.zoom.model_detector import ModelDetector
-        from clipseg_model.zoom.torchvision_detectors import DEFAULT_DETECTOR, load_detector
+        from clipseg_model.zoom.torchvision_detectors import DEFAULT_DETECTOR
+        from clipseg_model.zoom_by_name import open_detector
 
         given = [text.partition('=') for text in self.zoom_category or []]
         wanted = [name for name, equals, _ in given if not equals]
         categories_of = {prompt: name for prompt, equals, name in given if equals}
         name = self.zoom_detector or DEFAULT_DETECTOR
-        if name in list_models() or name.endswith('.safetensors'):
-            if self.zoom_weights is not None:
-                raise RegionError('--zoom-weights are of a torchvision detector: leave it out')
-            model = ModelDetector(create_model(name, device))
-            return DetectorProposals(model, None, wanted, categories_of=categories_of)
-        detector = load_detector(self.zoom_weights, name, device=resolve_device(device))
-        known = detector.categories
-        return DetectorProposals(detector, known, wanted, categories_of=categories_of)
+        tiles = 1 if self.zoom_tiles is None else self.zoom_tiles
+        return open_detector(name, device, self.zoom_weights, wanted, categories_of, tiles)

@@ -153,10 +153,11 @@ class PromptServer:
         return float(self._node.get_parameter('text_weight').value)
 
     def _check(self, requests: Sequence[PromptRequest], new_model: bool = False) -> None:
-        # The model has read the words that are active, unless it has just been loaded.
+        # The model has read the words that are active, unless it has just been loaded. Words that
+        # are known may have become a negative prompt's.
         known = set() if new_model else {entry.prompt.text for entry in self.prompts.active}
         prompts = [request.prompt for request in requests]
-        self._check_readable([prompt for prompt in prompts if prompt.text not in known])
+        self._check_readable([one for one in prompts if one.text not in known or one.negative])
         self.prompts.check(requests)
 
     def _apply(self, requests: Sequence[PromptRequest]) -> None:

@@ -287,7 +287,7 @@ class SegmentNode(GivenParameters, LifecycleNode):
             problem = find_problem(DECLARATIONS, name, value, configured=self._stream is not None)
             if not problem and name == 'prompt':
                 problem = self._prompt_server.find_problem(parameter)
-            if not problem and name in ('template', 'visual_method', 'reuse_below'):
+            if not problem and name in ('template', 'visual_method', 'reuse_below', 'zoom'):
                 problem = self._find_model_problem(name, value)
             if problem:
                 return SetParametersResult(successful=False, reason=problem)
@@ -301,8 +301,8 @@ class SegmentNode(GivenParameters, LifecycleNode):
         active = [entry.prompt for entry in self._prompt_server.prompts.active]
         settings = replace(self._settings, **{name: DECLARATIONS[name].read(value)})
         try:
-            if name == 'reuse_below':
-                segmenter.check_settings(settings.segment_settings)
+            if name in ('reuse_below', 'zoom'):
+                self._stream.zoom.check(settings, active)
             else:
                 check_representable(segmenter, active, settings)
         except ClipsegError as error:
@@ -329,6 +329,7 @@ class SegmentNode(GivenParameters, LifecycleNode):
     def _check_prompts(self, prompts: Sequence[Prompt]) -> None:
         if self._stream is not None:
             check_representable(self._stream.segmenter, prompts, self._settings)
+            self._stream.zoom.check(self._settings, prompts)
 
     def _tell_reuse(self) -> None:
         if self._settings.reuse_below:

@@ -122,7 +122,7 @@ class MemoryRelief:
         settings = replace(settings, prompts_at_once=self.at_once)
         try:
             with memory_guard(self.segmenter.runtime):
-                if self._streamed is not None and self.at_once is None:
+                if self._streamed and self.at_once is None and settings.zoom is None:
                     return self._streamed.start(image, prompts, threshold, settings), ''
                 return self.segmenter.segment(image, prompts, threshold, settings), ''
         except DeviceMemoryError as error:

@@ -12,6 +12,7 @@ from clipseg_model.errors import ColourError
 from clipseg_model.outputs.palette import Colours, read_colours
 from clipseg_model.prompting.templates import find_captions
 from clipseg_model.prompting.visual_prompt import METHODS, find_method
+from clipseg_model.regions import COMBINATIONS
 from clipseg_model.settings import SegmentSettings
 from clipseg_model.video.steadying import Steadying
 from clipseg_model.video.still import MAX_REUSES
@@ -214,6 +215,48 @@ class Settings:
         low=1,
         high=1_000_000,
     )
+    # Not off, which YAML takes for false.
+    zoom: str = parameter(
+        'none',
+        'Whether parts of every image are looked at again at full input size, for small things: '
+        'self, where the model itself sees something possible; detector, where zoom_detector sees '
+        'something. Each part costs about as much as an image.',
+        choices=('none', 'self', 'detector'),
+        link='zoom.md#in-the-node',
+    )
+    zoom_detector: str | None = parameter(
+        '',
+        'Detector that is loaded with the model, for zoom: a name of torchvision whose weights '
+        '`clipseg download` fetched, or the name or path of a model. Empty for none.',
+        when='configure',
+        link='zoom.md#in-the-node',
+        read=lambda name: name.strip() or None,
+    )
+    zoom_tiles: int = parameter(
+        1,
+        'Parts of the picture, in a row and in a column, that a model as zoom_detector looks at '
+        'besides, for what is too small in the whole; 1 for none. Costs 1 + tiles² passes.',
+        low=1,
+        high=8,
+        when='configure',
+        link='zoom.md#a-model-as-the-detector',
+    )
+    zoom_combination: str | None = parameter(
+        'auto',
+        'How parts and the whole image are joined; auto is mean, and regions for ClsCLIP with a '
+        'detector (ClsCLIP+).',
+        choices=('auto', *COMBINATIONS),
+        link='zoom.md#how-the-results-are-combined',
+        read=lambda name: None if name == 'auto' else name,
+    )
+    zoom_regions: int | None = parameter(
+        0,
+        'Most parts of an image that are looked at, all prompts together; 0 is 8, and 100 for '
+        'ClsCLIP+.',
+        low=0,
+        high=100,
+        read=lambda count: count or None,
+    )
     template: str | None = parameter(
         '',
         "Caption that phrases are put into; empty takes the model's own.",
@@ -291,7 +334,7 @@ class Settings:
 
     @cached_property
     def segment_settings(self) -> SegmentSettings:
-        """How the segmenter answers a call."""
+        """How the segmenter answers a call, zoom aside."""
         return SegmentSettings(
             template=self.template,
             visual_method=self.visual_method,

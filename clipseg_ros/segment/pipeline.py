@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,7 @@ from clipseg_model.cuda_streams import PendingSegmentation
 from clipseg_model.outputs.frame_outputs import Scratch
 from clipseg_model.regions import Box
 from clipseg_model.segmentation import Segmentation
+from clipseg_model.settings import SegmentSettings
 from clipseg_model.video.steadying import Steadier
 from clipseg_ros.outputs.publishers import SegmentOutputs
 from clipseg_ros.outputs.result import (
@@ -92,13 +95,26 @@ class StartedFrame:
 class SegmentationPipeline:
     """Makes results of requests and publishes them, in three steps that may run in three threads.
 
+    Args:
+        memory: The model.
+        outputs: The publishers.
+        clock: The node's.
+        answer_by: How the model answers, by the parameters.
+
     Attributes:
         age: Seconds from the stamp of the last image to its mask, by the node's clock.
         model_seconds: Seconds that the model took for the last image, preprocessing included.
     """
 
-    def __init__(self, memory: MemoryRelief, outputs: SegmentOutputs, clock: Clock) -> None:
+    def __init__(
+        self,
+        memory: MemoryRelief,
+        outputs: SegmentOutputs,
+        clock: Clock,
+        answer_by: Callable[[Settings], SegmentSettings] = attrgetter('segment_settings'),
+    ) -> None:
         self.memory = memory
+        self._answer_by = answer_by
         self.age = 0.0
         self.model_seconds = 0.0
         self._outputs, self._clock = outputs, clock
@@ -118,7 +134,7 @@ class SegmentationPipeline:
         started = time.perf_counter()
         prompts = [entry.prompt for entry in request.prompts]
         answer = self.memory.segment(
-            request.seen, prompts, settings.threshold, settings.segment_settings
+            request.seen, prompts, settings.threshold, self._answer_by(settings)
         )
         if isinstance(answer, Segmentation):
             self.model_seconds = time.perf_counter() - started
@@ -194,7 +210,7 @@ class SegmentationPipeline:
             request.seen,
             [entry.prompt for entry in request.prompts],
             settings.threshold,
-            replace(settings.segment_settings, reuse_below=0.0),
+            replace(self._answer_by(settings), reuse_below=0.0),
         )
         if isinstance(answer, PendingSegmentation):
             answer = answer.result()

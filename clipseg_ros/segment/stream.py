@@ -27,6 +27,7 @@ from clipseg_ros.segment.memory_relief import MemoryRelief, stream_on_gpu
 from clipseg_ros.segment.parameters import Settings
 from clipseg_ros.segment.pipeline import FrameRequest, SegmentationPipeline, StartedFrame
 from clipseg_ros.segment.subscription import ImageSubscription
+from clipseg_ros.segment.zoom import NodeZoom
 
 
 class CameraStream:
@@ -38,6 +39,7 @@ class CameraStream:
 
     Attributes:
         segmenter: The loaded model.
+        zoom: How it looks at parts of images again.
         settings: The parameters.
         watch: Creates topics and watches their peers.
         outputs: The publishers.
@@ -67,6 +69,7 @@ class CameraStream:
         self._node, self._prompts, self._demand = node, prompts, demand
         self.to_rgb = backend.to_rgb
         self.segmenter = segmenter
+        self.zoom = NodeZoom(settings, segmenter)
         self.settings = settings
         self.worker: FrameWorker[Any, StartedFrame, FrameResult] | None = None
         self.newest, self.lost = NewestImage(backend.to_rgb), LostImages()
@@ -82,7 +85,9 @@ class CameraStream:
             created.callback(self.depth.destroy)
             report = partial(log.warning, 'memory')
             memory = MemoryRelief(segmenter, stream_on_gpu(segmenter), report)
-            self.pipeline = SegmentationPipeline(memory, self.outputs, node.get_clock())
+            self.pipeline = SegmentationPipeline(
+                memory, self.outputs, node.get_clock(), self.zoom.segment_settings
+            )
             message_type = CompressedImage if compressed else Image
             self.images = ImageSubscription(
                 node,

@@ -48,7 +48,6 @@ class CachedSettings(StrictSettings):
     whole: int = Field(0, ge=0, description='last iterations, which show whole crops')
     distil: int = Field(64, ge=1, description='phrases of a step to distil with')
     learning_rate: float = Field(8e-4, gt=0)
-    stem_rate: float = Field(1.0, gt=0, description='of no use: the stem is frozen')
     weight_decay: float = Field(0.02, ge=0)
     warmup: int = Field(60, ge=0, description='iterations of linear warm-up')
     decay: int = Field(ge=0, description='last iterations, over which the rate falls to zero')

@@ -23,7 +23,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 from wordfreq import zipf_frequency
 
-from clipseg_model.modeling.bundled.small_clip import Lite0Stem, SmallClip
+from clipseg_model.modeling.bundled.lite0 import Lite0Stem
+from clipseg_model.modeling.bundled.small_clip import SmallClip
 from training.bundled.inputs import normalise
 from training.datasets.tabletop import TabletopViews
 

@@ -12,16 +12,12 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import PARAM_LIST, AveragedModel, get_ema_multi_avg_fn
 
 
-class RunSettings(Protocol):
+class RateSettings(Protocol):
     """What :class:`RunState` reads of a run's settings."""
 
     @property
     def learning_rate(self) -> float:
         """Highest learning rate."""
-
-    @property
-    def stem_rate(self) -> float:
-        """The stem's learning rate, relative."""
 
     @property
     def weight_decay(self) -> float:
@@ -38,17 +34,27 @@ class RunSettings(Protocol):
 class RunState:
     """Weights, their moving average, optimizers and learning rates of a run.
 
-    ``saved`` is what :meth:`snapshot` returned. Only the main process updates ``average``.
+    Only the main process updates ``average``.
+
+    Args:
+        joint: Module with the weights.
+        settings: Rates and decays.
+        saved: What :meth:`snapshot` returned.
+        stem_rate: The stem's learning rate, relative.
     """
 
     def __init__(
-        self, joint: nn.Module, settings: RunSettings, saved: Mapping[str, Any] | None = None
+        self,
+        joint: nn.Module,
+        settings: RateSettings,
+        saved: Mapping[str, Any] | None = None,
+        stem_rate: float = 1.0,
     ) -> None:
         self.joint = joint
         self.average = moving_average(joint, settings.average)
         self.iteration = 0
         # Their type changes when accelerate wraps them.
-        self._optimizers: list[Any] = build_optimizers(joint, settings)
+        self._optimizers: list[Any] = build_optimizers(joint, settings, stem_rate)
         if saved is not None:
             self.iteration = saved['iteration']
             joint.load_state_dict(saved['module'])
@@ -90,7 +96,9 @@ class RunState:
         }
 
 
-def build_optimizers(module: nn.Module, settings: RunSettings) -> list[torch.optim.Optimizer]:
+def build_optimizers(
+    module: nn.Module, settings: RateSettings, stem_rate: float = 1.0
+) -> list[torch.optim.Optimizer]:
     """Return Muon for the matrices of the transformer blocks, AdamW for all else.
 
     Muon (Jordan et al. 2024) learns these towers two to three times faster than AdamW alone; its
@@ -111,7 +119,7 @@ def build_optimizers(module: nn.Module, settings: RunSettings) -> list[torch.opt
         [
             {
                 'params': parameters,
-                'lr': rate * settings.stem_rate if stem else rate,
+                'lr': rate * stem_rate if stem else rate,
                 'weight_decay': settings.weight_decay if matrix else 0.0,
             }
             for (stem, matrix), parameters in groups.items()

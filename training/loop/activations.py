@@ -13,9 +13,17 @@ from typing import Any
 
 from training.loop.feeding import Load, Place
 from training.loop.settings import Settings
-from training.loop.shards import ActivationsError, index_of, name_of, read_sample, to_load
+from training.loop.shards import (
+    ActivationsError,
+    description_of,
+    index_of,
+    name_of,
+    read_sample,
+    to_load,
+)
 
-DESCRIPTION = 'activations.json'
+KIND = 'activations'
+"""What such shards are called."""
 
 
 def taps_of(config: Mapping[str, Any]) -> list[int]:
@@ -58,7 +66,7 @@ class CachedActivations:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        path = folder / DESCRIPTION
+        path = folder / description_of(KIND)
         try:
             self._description = json.loads(path.read_text(encoding='utf-8'))
         except (OSError, ValueError) as error:

@@ -43,15 +43,19 @@ class RunError(ClipsegError):
 class RunFolder:
     """Names and writes the files of a run.
 
+    Args:
+        path: Of the folder.
+        last: Name of the newest checkpoint.
+
     Attributes:
         last: The newest checkpoint.
         best: The checkpoint with the best validation score.
         model: The trained model.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, last: str = 'last.pt') -> None:
         self.path = path
-        self.last = path / 'last.pt'
+        self.last = path / last
         self.best = path / 'best.pt'
         self.model = path / 'model.safetensors'
 

@@ -108,7 +108,7 @@ def load_state(
     then, now = state['settings'], settings.model_dump(mode='json')
     elsewhere = not differences(without_places(then), without_places(now))
     differ = [] if moved and elsewhere else differences(then, now)
-    if settings.stream and state['settings'].get('workers') != settings.workers:
+    if settings.streams and state['settings'].get('workers') != settings.workers:
         # Shards are dealt to them.
         differ.append(f'workers: {state["settings"].get("workers")} then, {settings.workers} now')
     if differ:

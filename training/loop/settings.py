@@ -108,6 +108,11 @@ class Settings(StrictSettings):
         description='read activations shard by shard, in a shuffled stream, and not any sample at '
         'any time; they may then be at an address (http, https)',
     )
+    shards: str | None = Field(
+        None,
+        description='folder or address (http, https) of training.pack_pictures: pictures and '
+        'records are streamed from there, and the files of data are not needed',
+    )
     validation: Validation | None = None
     batch_size: int = Field(64, gt=0, description='samples of a step, of all processes together')
     accumulate: int = Field(1, gt=0, description='parts that a step is computed in, to save memory')
@@ -152,6 +157,8 @@ class Settings(StrictSettings):
     def _consistent(self) -> Settings:
         if self.stream and self.activations is None:
             raise ValueError('stream is of activations: say where they are')
+        if self.shards is not None and self.activations is not None:
+            raise ValueError('give activations or shards, not both')
         if self.iterations is not None and self.epochs is not None:
             raise ValueError('give iterations or epochs, not both')
         if self.model is None and self.init_from is None:
@@ -166,6 +173,11 @@ class Settings(StrictSettings):
         if self.image_tower is not None and not vitseg:
             raise ValueError('image_tower is for the architecture vitseg')
         return self
+
+    @property
+    def streams(self) -> bool:
+        """Whether samples come shard by shard."""
+        return self.stream or self.shards is not None
 
     @property
     def drawn_by(self) -> int:
@@ -250,7 +262,7 @@ def without_places(dump: Mapping[str, Any]) -> dict[str, Any]:
     Names of models and addresses stay: another one may be another thing.
     """
     bare = dict(dump)
-    for key in ('towers', 'image_tower', 'init_from', 'activations'):
+    for key in ('towers', 'image_tower', 'init_from', 'activations', 'shards'):
         if isinstance(bare.get(key), str) and is_path(bare[key]):
             bare[key] = None
     bare['data'] = _data_without_places(dump['data'])

@@ -1,6 +1,7 @@
-"""Shards of cached activations: WebDataset tar files, written and read.
+"""Shards: WebDataset tar files, written and read, and what those of cached activations hold.
 
-    EPOCH-INDEX.taps.npy        float16 (L, N, C), the activations that the decoder reads
+    EPOCH-INDEX.taps.npy        float16 (L, N, C), the activations that the decoder reads; or int8
+    EPOCH-INDEX.scales.npy      float32 (L, N), with int8: what its values are multiplied by
     EPOCH-INDEX.prompts.npy     float32 (2, E), embeddings of the caption and of the prompt image
     EPOCH-INDEX.mask.png        the truth, 8 bit
     EPOCH-INDEX.valid.png       pixels that count; missing where all do
@@ -19,7 +20,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any, Literal, cast
 from urllib.request import urlopen
 
 import numpy as np
@@ -40,13 +41,20 @@ SILENCE = 60.0
 PAUSES = (1.0, 2.0, 4.0)
 #: What opening and reading a place on a network may raise.
 FAILURES = (OSError, http.client.HTTPException)
-_MEMBERS = ('json', 'mask.png', 'prompts.npy', 'taps.npy', 'valid.png')
+#: What writes shards, by what they hold.
+COMMANDS = {
+    'activations': 'training.cache_activations',
+    'pictures': 'training.pack_pictures',
+}
+#: Of a stored activation.
+Bits = Literal[8, 16]
+_MEMBERS = ('json', 'mask.png', 'prompts.npy', 'scales.npy', 'taps.npy', 'valid.png')
 # Only these members: webdataset would unpickle others.
 _decode = webdataset.Decoder([webdataset.imagehandler('l8')], only=_MEMBERS)
 
 
 class ActivationsError(ClipsegError):
-    """Cached activations are missing, damaged, or of another run."""
+    """Cached activations, or packed pictures, are missing, damaged, or of another run."""
 
 
 class ShardWriter:
@@ -56,6 +64,12 @@ class ShardWriter:
         self._tar = tar
         self.offsets: dict[str, int] = {}
 
+    def write(self, place: Place, members: Mapping[str, Any]) -> None:
+        """Add a sample: members by suffix, as bytes or as what webdataset encodes."""
+        name = name_of(place)
+        self.offsets[name] = self._tar.tarstream.offset
+        self._tar.write({'__key__': name, **members})
+
     def add(
         self,
         taps: NDArray[np.float16],
@@ -63,12 +77,14 @@ class ShardWriter:
         load: Load,
         grid: tuple[int, int],
         layers: Sequence[int],
+        bits: Bits = 16,
     ) -> None:
-        """Add a sample, a batch of one: taps (L, N, C) of ``layers``, prompts (2, E)."""
-        batch, name = load.batch, name_of(load.places[0])
-        self.offsets[name] = self._tar.tarstream.offset
+        """Add activations of a sample, a batch of one: taps (L, N, C) of layers, prompts (2, E).
+
+        With 8 ``bits`` they are rounded to 1/127 of the largest of each token and layer.
+        """
+        batch = load.batch
         members = {
-            'taps.npy': taps,
             'prompts.npy': prompts,
             'mask.png': _levels(batch.masks),
             'json': {
@@ -83,7 +99,11 @@ class ShardWriter:
         }
         if not bool(batch.valid.all()):
             members['valid.png'] = _levels(batch.valid)
-        self._tar.write({'__key__': name, **members})
+        if bits == 8:
+            members['taps.npy'], members['scales.npy'] = quantised(taps)
+        else:
+            members['taps.npy'] = taps
+        self.write(load.places[0], members)
 
 
 @contextmanager
@@ -95,6 +115,16 @@ def writing(path: Path) -> Iterator[ShardWriter]:
             writer = ShardWriter(tar)
             yield writer
         write_atomically(index_of(path), json.dumps(writer.offsets))
+
+
+def description_of(kind: str) -> str:
+    """Return the name of the file that says what shards hold, of a key of :data:`COMMANDS`."""
+    return f'{kind}.json'
+
+
+def shard_of(kind: str, number: int) -> str:
+    """Return the name of a shard."""
+    return f'{kind}-{number:06d}.tar'
 
 
 def index_of(shard: Path) -> Path:
@@ -142,7 +172,7 @@ def read_shard(place: str, count: int, skip: int = 0) -> Iterator[dict[str, Any]
     came = f'{seen} of {count} samples came{reason}'
     if pauses_of(place) and seen <= count:
         raise unreachable(place, came)
-    raise _damaged(place, f'or cannot be read: {came}')
+    raise damaged(place, f'or cannot be read: {came}')
 
 
 def open_place(place: str) -> IO[bytes]:
@@ -176,7 +206,7 @@ def read_sample(shard: Path, name: str, offset: int) -> dict[str, Any]:
             members = tar_file_expander([{'url': str(shard), 'stream': file}])
             sample: dict[str, Any] = next(group_by_keys(members))
     except (OSError, ValueError, tarfile.TarError, StopIteration) as error:
-        raise _damaged(str(shard), f'at sample {name} ({error!r})') from error
+        raise damaged(str(shard), f'at sample {name} ({error!r})') from error
     return sample
 
 
@@ -204,20 +234,34 @@ def to_load(sample: Mapping[str, Any], where: str) -> Load:
         return Load(
             [(int(epoch), int(index))],
             batch,
-            taps=[tap[None] for tap in torch.from_numpy(members['taps.npy'])],
+            taps=[tap[None] for tap in _taps(members)],
             grid=(height, width),
             layers=record['layers'],
             texts=prompts[:1],
             supports=prompts[1:],
         )
     except (KeyError, ValueError, TypeError, webdataset.DecodingError) as error:
-        raise _damaged(where, f'at sample {sample.get("__key__")} ({error!r})') from error
+        raise damaged(where, f'at sample {sample.get("__key__")} ({error!r})') from error
 
 
-def _damaged(where: str, what: str) -> ActivationsError:
-    return ActivationsError(
-        f'{where} is damaged {what}. Delete it, and run training.cache_activations again'
-    )
+def damaged(where: str, what: str, kind: str = 'activations') -> ActivationsError:
+    """Return the error for a shard that is not as it was written."""
+    return ActivationsError(f'{where} is damaged {what}. Delete it, and run {COMMANDS[kind]} again')
+
+
+def quantised(taps: NDArray[np.float16]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """Return activations (L, N, C) as int8, and the scale (L, N) of each token and layer."""
+    values = taps.astype(np.float32)
+    scales = np.abs(values).max(-1) / np.float32(127)
+    divisor = np.where(scales > 0, scales, np.float32(1))
+    return np.rint(values / divisor[..., None]).astype(np.int8), scales
+
+
+def _taps(members: Mapping[str, Any]) -> Tensor:
+    taps = torch.from_numpy(members['taps.npy'])
+    if 'scales.npy' not in members:
+        return taps
+    return taps.float() * torch.from_numpy(members['scales.npy'])[..., None]
 
 
 def _levels(plane: Tensor) -> NDArray[np.uint8]:

@@ -1,4 +1,4 @@
-"""Training from activations that are streamed shard by shard, for storage without random access.
+"""Training from shards that are streamed one by one, for storage without random access.
 
 Every loading process reads whole shards, one after the other, from a folder or a web server, and
 shuffles what it holds. What a step sees is a function of seed, step, and the numbers of processes
@@ -19,15 +19,19 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from training.loop.activations import DESCRIPTION, check_description
+from training.loop import activations, packed_pictures
 from training.loop.feeding import Load, join
+from training.loop.prompting import PromptSettings
 from training.loop.settings import Settings
 from training.loop.shards import (
+    COMMANDS,
     FAILURES,
     ActivationsError,
+    description_of,
     open_place,
     pauses_of,
     read_shard,
+    shard_of,
     to_load,
     unreachable,
 )
@@ -39,25 +43,33 @@ BUFFER = 64
 
 @dataclass(frozen=True)
 class Shards:
-    """The shards of :mod:`training.cache_activations`, in a folder or on a web server."""
+    """Shards in a folder or on a web server.
+
+    Attributes:
+        place: The folder or address.
+        description: What they were made of.
+        prompts: What becomes of pictures; None where they hold activations.
+    """
 
     place: str
     description: Mapping[str, Any]
+    prompts: PromptSettings | None = None
 
     @classmethod
-    def at(cls, place: str) -> Shards:
-        """Read what was cached, or raise ActivationsError."""
-        path = f'{place.rstrip("/")}/{DESCRIPTION}'
+    def at(cls, place: str, prompts: PromptSettings | None = None) -> Shards:
+        """Read what was cached, or packed where there are prompts; or raise ActivationsError."""
+        kind = activations.KIND if prompts is None else packed_pictures.KIND
+        path = f'{place.rstrip("/")}/{description_of(kind)}'
         try:
             description = json.loads(_read_whole(path))
-            shards = cls(place.rstrip('/'), description)
+            shards = cls(place.rstrip('/'), description, prompts)
             assert len(shards.sizes()) > 0
         except (*FAILURES, ValueError, KeyError, TypeError, AssertionError) as error:
             if pauses_of(path) and isinstance(error, FAILURES):
                 raise unreachable(path, str(error)) from error
             raise ActivationsError(
                 f'{path} cannot be read ({error!r}): write the folder with '
-                'python -m training.cache_activations'
+                f'python -m {COMMANDS[kind]}'
             ) from error
         return shards
 
@@ -74,15 +86,29 @@ class Shards:
 
     def path(self, shard: int) -> str:
         """Return the file or address of a shard."""
-        return f'{self.place}/activations-{shard:06d}.tar'
+        kind = activations.KIND if self.prompts is None else packed_pictures.KIND
+        return f'{self.place}/{shard_of(kind, shard)}'
 
     def check(self, settings: Settings, config: Mapping[str, Any], frozen: str) -> None:
         """Raise ActivationsError, which says why, unless they are those that a run would make."""
-        check_description(self.description, self.place, settings, config, frozen)
+        if self.prompts is None:
+            activations.check_description(self.description, self.place, settings, config, frozen)
+        else:
+            packed_pictures.check(self.description, self.place, settings)
+
+    def decode(self, sample: Mapping[str, Any]) -> Load:
+        """Make a batch of one of a sample of :func:`training.loop.shards.read_shard`.
+
+        Raises:
+            ActivationsError: It is damaged.
+        """
+        if self.prompts is None:
+            return to_load(sample, sample['__url__'])
+        return packed_pictures.unpack(sample, sample['__url__'], self.prompts)
 
 
 @dataclass
-class ActivationStream(IterableDataset[Load]):
+class ShardStream(IterableDataset[Load]):
     """An endless stream of the parts of steps.
 
     Each pass over the shards takes them in another order. They are dealt to the loading processes
@@ -140,8 +166,7 @@ class ActivationStream(IterableDataset[Load]):
         while held := list(islice(reading, self.buffer)):
             order = np.random.default_rng([*seed, chunk]).permutation(len(held))
             for position in order[leave_out:]:
-                sample = held[position]
-                yield to_load(sample, sample['__url__'])
+                yield self.shards.decode(held[position])
             chunk, leave_out = chunk + 1, 0
 
     def _read(self, mine: list[int], sizes: list[int], first: int) -> Iterator[dict[str, Any]]:
@@ -161,7 +186,7 @@ def _read_whole(place: str) -> bytes:
 
 
 def feed_stream(
-    stream: ActivationStream, start: int, steps: int, accumulate: int, workers: int, pin: bool
+    stream: ShardStream, start: int, steps: int, accumulate: int, workers: int, pin: bool
 ) -> Iterator[list[Load]]:
     """Yield the parts of each step, as :func:`training.loop.feeding.feed` does."""
     loader = DataLoader(

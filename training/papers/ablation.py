@@ -35,9 +35,10 @@ from training.cache_activations import cache
 from training.console import markdown_table, write_figures
 from training.datasets.samples import sample_rng
 from training.datasets.tabletop_phrases import TabletopPhrases, TabletopSettings
-from training.loop.activations import DESCRIPTION
+from training.loop.activations import KIND
 from training.loop.run_folder import RunFolder
 from training.loop.settings import Settings, load_settings
+from training.loop.shards import description_of
 from training.metrics.classes import PromptStatistics, absent_figures
 from training.metrics.pixels import PixelStatistics, index_of
 from training.train import train
@@ -172,7 +173,7 @@ def cached(settings: Settings, folder: Path) -> Path:
     with claimed(place.with_suffix('.lock'), wait=True):
         # An incomplete cache is checked and completed.
         cache(settings, place, EPOCHS, layers=LAYERS)
-    assert (place / DESCRIPTION).is_file()
+    assert (place / description_of(KIND)).is_file()
     return place
 
 

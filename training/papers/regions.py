@@ -19,10 +19,9 @@ from clipseg_model.instances import find_instances
 from clipseg_model.regions import CloseUp, CloseUps
 from clipseg_model.segmentation import Segmentation
 from clipseg_model.settings import Refiner, SegmentViews
-from clipseg_model.zoom.detectors import DetectorProposals
 from clipseg_model.zoom.proposals import GivenBoxes, Proposer
 from clipseg_model.zoom.refinement import Zoom
-from clipseg_model.zoom.torchvision_detectors import load_detector
+from clipseg_model.zoom_by_name import open_detector
 from training.datasets.samples import Sample
 
 Regions = Literal['detector', 'manual', 'boxes']
@@ -77,7 +76,7 @@ def zoom_for(
 
     Args:
         regions: Where.
-        detector: Name of torchvision's, whose weights are here.
+        detector: Name of torchvision's, whose weights are here, or of a model.
         device: Where the detector runs.
 
     Raises:
@@ -86,7 +85,6 @@ def zoom_for(
     """
     if regions == 'manual':
         return lambda sample: Zoom.published(GivenBoxes(true_boxes(sample)))
-    found = load_detector(name=detector, device=device)
-    proposer = DetectorProposals(found, found.categories)
+    proposer = open_detector(detector, device)
     refiner = Zoom.published(proposer) if regions == 'detector' else BoxesAsMasks(proposer)
     return lambda sample: refiner

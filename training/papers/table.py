@@ -8,15 +8,15 @@ r"""Run a table of a paper, and print it beside the published numbers.
 A row is run if there is its checkpoint, RUNS/NAME/model.safetensors of training.train or that of
 --model, and its data below --data. All others are listed with the reason, which for a checkpoint is
 the command that trains it. --output keeps the table as Markdown, CSV, a plot (SVG), and all figures
-(JSON), written anew after every row. docs/papers.md has the rest.
+(JSON), written anew after every row; finished.json keeps the figures of every checkpoint that was
+measured, and the same command goes on from there after an interruption. The rest: docs/papers.md.
 """
 
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from accelerate import Accelerator
@@ -34,113 +34,21 @@ from training.datasets.sources import open_source
 from training.evaluation.modes import PAPER_SIZE, Evaluation, device_of, evaluate
 from training.loop.processes import begin_accelerator
 from training.loop.run_folder import git_commit
-from training.loop.settings import changed
-from training.papers.published import Column, Part, Row, Table, TableError, filled, load_published
+from training.papers.checkpoints import (
+    Options,
+    check_checkpoints,
+    checkpoint_of,
+    data_of,
+    was_seen,
+)
+from training.papers.finished import Finished, fingerprint
+from training.papers.published import Column, Row, Table, TableError, load_published
 from training.papers.regions import zoom_for
 from training.papers.report import Cell, Report, to_csv, to_markdown, to_svg
 from training.papers.zero_shot import evaluate_zero_shot
 
 #: Episodes of a few-shot test.
 EPISODES = 1000
-#: Settings that are paths below the folder of all data sets.
-PLACES = ('folder', 'annotations', 'images', 'labels', 'mattes', 'sbd', 'chosen')
-
-
-class NotRun(ClipsegError):
-    """A cell cannot be run; the message says why."""
-
-
-@dataclass
-class Options:
-    """Options of the command line.
-
-    Attributes:
-        data: Folder of all data sets.
-        runs: Folder of the runs of training.
-        models: Checkpoint by row; ``{fold}`` stands for the fold, ``{part}`` for the part.
-        seen: Measure a checkpoint that may have seen in training what a row's protocol holds out,
-            and mark the row.
-        changes: ``KEY=VALUE``, of the settings of the data sets.
-        samples: Most samples of a measurement, for a trial.
-        size: Side of the squares of paper mode.
-        batch: Samples at once.
-        workers: Processes that load.
-        seed: Of random draws.
-        detector: Name of torchvision's that gives the regions of ClsCLIP+.
-    """
-
-    data: Path = Path('data')
-    runs: Path = Path('runs/train')
-    models: dict[str, str] = field(default_factory=dict)
-    changes: list[str] = field(default_factory=list)
-    samples: int | None = None
-    size: int = PAPER_SIZE
-    batch: int = 8
-    workers: int = 0
-    seed: int = 0
-    seen: bool = False
-    detector: str = DEFAULT_DETECTOR
-
-
-def checkpoint_of(
-    table: Table, row: Row, key: str, variant: dict[str, int], options: Options
-) -> str:
-    """Return the checkpoint of a row, for a variant of the part of that key.
-
-    Raises:
-        NotRun: If there is none, or one for all folds that was given may have seen their classes.
-    """
-    part = table.parts[key]
-    if row.name in options.models:
-        named = options.models[row.name]
-        if was_seen(table, row, key, options) and not options.seen:
-            wanted = ' and '.join(f'{{{name}}}' for name in table.placeholders(row, key))
-            raise NotRun(
-                f'{named} is one checkpoint, and the protocol asks for one that has not seen what '
-                f'is tested, named with {wanted} in place of '
-                f'{", ".join(map(str, part.over.get("fold", [key])))}; --seen-in-training measures '
-                'it and marks the row'
-            )
-        return str(filled(named, {**variant, 'part': key}))
-    if row.config is None:
-        raise NotRun('a model of others, which is not trained here')
-    path = options.runs / row.run_name(part, variant) / 'model.safetensors'
-    if not path.is_file():
-        raise NotRun(f'no checkpoint {path}: {row.train_command(part, variant)}')
-    return str(path)
-
-
-def was_seen(table: Table, row: Row, key: str, options: Options) -> bool:
-    """Return whether a checkpoint that was given may have seen in training what a part tests."""
-    named = options.models.get(row.name)
-    if named is None:
-        return False
-    return any(f'{{{name}}}' not in named for name in table.placeholders(row, key))
-
-
-def check_checkpoints(table: Table, row: Row, key: str, options: Options) -> None:
-    """Check that the checkpoints of all folds exist, before hours go into one of them.
-
-    Raises:
-        NotRun: If some are missing; it names all of them.
-    """
-    missing = []
-    for variant in table.parts[key].variants():
-        try:
-            checkpoint_of(table, row, key, variant, options)
-        except NotRun as reason:
-            missing.append(str(reason))
-    if missing:
-        raise NotRun('; '.join(dict.fromkeys(missing)))
-
-
-def data_of(part: Part, variant: dict[str, int], options: Options) -> dict[str, Any]:
-    """Return the settings of the data set of a part."""
-    values: dict[str, Any] = filled(part.data, variant)
-    for name in PLACES:
-        if name in values:
-            values[name] = str(options.data / values[name])
-    return changed(values, options.changes)
 
 
 @dataclass
@@ -151,11 +59,13 @@ class Runner:
         table: The table.
         options: Checkpoints, data, and settings.
         accelerator: The processes.
+        finished: Measurements of before that count.
     """
 
     table: Table
     options: Options
     accelerator: Accelerator
+    finished: Finished
 
     def run_row(self, row: Row) -> list[Cell]:
         """Measure the cells of a row; those of a part that cannot be run get the reason."""
@@ -169,7 +79,7 @@ class Runner:
             columns = [column for column, _ in chosen]
             try:
                 check_checkpoints(self.table, row, key, self.options)
-                figures = [self.run_variant(row, key, v, columns) for v in part.variants()]
+                figures = [self.figures(row, key, v, columns) for v in part.variants()]
             except (ClipsegError, FileNotFoundError) as error:
                 if isinstance(error, BadRecord) and self.accelerator.num_processes > 1:
                     # Other processes may not have met it, and would wait for this one.
@@ -190,6 +100,30 @@ class Runner:
                 else:
                     cell.measured = float(value)
         return cells
+
+    def figures(
+        self, row: Row, key: str, variant: dict[str, int], columns: list[Column]
+    ) -> list[float]:
+        """Return what :meth:`run_variant` does, from an earlier run if it is the same."""
+        options, part = self.options, self.table.parts[key]
+        what = {
+            'row': row.name,
+            'part': key,
+            'variant': variant,
+            'columns': [[str(one.metric), row.t if one.at == 'row' else one.at] for one in columns],
+            'checkpoint': fingerprint(checkpoint_of(self.table, row, key, variant, options)),
+            'data': data_of(part, variant, options),
+            'samples': options.samples,
+            'size': options.size,
+            'seed': options.seed,
+            'detector': options.detector if row.regions else None,
+            'commit': git_commit(),
+        }
+        found = self.finished.find(what)
+        if found is None:
+            found = self.run_variant(row, key, variant, columns)
+            self.finished.keep(what, found)
+        return found
 
     def run_variant(
         self, row: Row, key: str, variant: dict[str, int], columns: list[Column]
@@ -251,11 +185,12 @@ def run_table(
         name: ``PAPER/NUMBER``.
         options: Checkpoints, data, and settings.
         rows: Names of the rows to run; all by default.
-        output: Folder for table.md, table.csv, table.svg and table.json.
+        output: Folder for table.md, table.csv, table.svg and table.json; and for finished.json,
+            from which an interrupted table goes on.
         accelerator: The processes; one is begun where None.
 
     Raises:
-        TableError: If there is no such table or row.
+        TableError: If there is no such table or row, or finished.json is damaged.
     """
     published = load_published()
     table = published.table(name)
@@ -272,7 +207,8 @@ def run_table(
         'commit': git_commit(),
     }
     report = Report(name, table, published.sources[table.source], details)
-    runner = Runner(table, options, accelerator)
+    kept = Finished(output / 'finished.json' if output else None, accelerator)
+    runner = Runner(table, options, accelerator, kept)
 
     def save() -> None:
         if output is not None and accelerator.is_main_process:
@@ -329,9 +265,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--detector',
         default=DEFAULT_DETECTOR,
-        help=f"torchvision's, for the regions of ClsCLIP+: {DEFAULT_DETECTOR} (`clipseg download`)",
+        help="torchvision's (`clipseg download`), or a model, for the regions of ClsCLIP+: "
+        f'{DEFAULT_DETECTOR}',
     )
-    parser.add_argument('--output', type=Path, help='folder for Markdown, CSV, plot and JSON')
+    parser.add_argument(
+        '--output',
+        type=Path,
+        help='folder for Markdown, CSV, plot and JSON; an interrupted table goes on there',
+    )
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from clipseg_model.modeling.buffers import identity, noise
-from clipseg_model.modeling.bundled.small_clip import SmallClip, _Lite0Block
+from clipseg_model.modeling.bundled.lite0 import Lite0Block
+from clipseg_model.modeling.bundled.small_clip import SmallClip
 from clipseg_model.modeling.bundled.text_tower import PreNormBlock, TextTower, read_words
 from clipseg_model.modeling.dense import Dense, convolve
 
@@ -24,7 +25,7 @@ from clipseg_model.modeling.dense import Dense, convolve
 # kernel is of 5 × 5 and has a row and a column of zeros in front, see _SameConv: stored with them,
 # since ONNX's optimizer loses a weight that is padded in the graph.
 _DEEP_BLOCKS = ((6, 2, 6, 192), (5, 1, 6, 192), (5, 1, 6, 192), (5, 1, 6, 192), (3, 1, 6, 320))
-_STEM_CHANNELS, _DEEP_INPUTS, _DEEP_CHANNELS, _HEAD_CHANNELS = 272, 112, 320, 1280
+_DEEP_INPUTS, _DEEP_CHANNELS, _HEAD_CHANNELS = 112, 320, 1280
 CLASSES = 1000
 """Classes of ImageNet."""
 
@@ -36,7 +37,7 @@ class DeepStage(nn.Module):
         super().__init__()
         blocks, channels = [], _DEEP_INPUTS
         for kernel, stride, expansion, outputs in _DEEP_BLOCKS:
-            blocks.append(_Lite0Block(channels, kernel, stride, expansion, outputs))
+            blocks.append(Lite0Block(channels, kernel, stride, expansion, outputs))
             channels = outputs
         self.blocks = nn.ModuleList(blocks)
         self.head = nn.Conv2d(_DEEP_CHANNELS, _HEAD_CHANNELS, 1)
@@ -269,7 +270,7 @@ class PhotoClip(SmallClip):
         """Make tokens of features.
 
         Args:
-            fine: (B, 272, gh, gw), of :class:`Lite0Stem`.
+            fine: (B, 272, gh, gw), of :class:`~clipseg_model.modeling.bundled.lite0.Lite0Stem`.
             deep: (B, 320, ⌈gh / 2⌉, ⌈gw / 2⌉), of :class:`DeepStage`.
 
         Returns:

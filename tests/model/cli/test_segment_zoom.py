@@ -75,11 +75,12 @@ def test_detector(checkpoint: Path, photo: Path) -> None:
 def test_a_model_as_the_detector_and_a_category_for_a_prompt(checkpoint: Path, photo: Path) -> None:
     options = ['--zoom', 'detector', '--zoom-detector', str(checkpoint.resolve())]
     asked = [*options, '--zoom-category', 'mug=red chair', '--zoom-combine', 'regions']
+    asked += ['--zoom-tiles', '2']
     result = segment(checkpoint, photo, '-p', 'mug', *asked)
     assert result.exit_code == 0, result.output
     segmenter = create_model(checkpoint, 'cpu')
     proposer = DetectorProposals(
-        ModelDetector(create_model(checkpoint, 'cpu')), categories_of={'mug': 'red chair'}
+        ModelDetector(create_model(checkpoint, 'cpu'), tiles=2), categories_of={'mug': 'red chair'}
     )
     segmenter.zoom = Zoom(proposer, 'regions')
     expected = segmenter.segment(read_image(photo), ['mug']).results[0]

@@ -14,7 +14,8 @@ from skimage import data
 from torch import Tensor, nn
 from torch.nn import functional
 
-from clipseg_model.modeling.bundled.small_clip import Lite0Stem, SmallClip
+from clipseg_model.modeling.bundled.lite0 import Lite0Stem
+from clipseg_model.modeling.bundled.small_clip import SmallClip
 from training.bundled.frozen_parts import physical_nouns, save, stem_weights
 from training.bundled.inputs import normalise
 

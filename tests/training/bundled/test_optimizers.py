@@ -40,6 +40,11 @@ class Joint(nn.Module):
         return self.model['backbone']['stem'](self.towers['blocks'][0](x))
 
 
+def begin(saved: dict | None = None, **changes) -> RunState:
+    chosen = settings(**changes)
+    return RunState(Joint(), chosen, saved, chosen.stem_rate)
+
+
 def stepped(state: RunState, steps: int) -> RunState:
     for _ in range(steps):
         state.joint(torch.ones(1, 4)).sum().backward()
@@ -54,31 +59,29 @@ def groups(state: RunState) -> list[dict]:
 class TestResume:
     @pytest.fixture
     def saved(self) -> dict:
-        return copy.deepcopy(stepped(RunState(Joint(), settings()), 3).snapshot())
+        return copy.deepcopy(stepped(begin(), 3).snapshot())
 
     def test_rates_and_weight_decay_are_those_of_the_settings(self, saved):
         changes = {'learning_rate': 0.002, 'stem_rate': 0.5, 'weight_decay': 0.3}
-        fresh, resumed = (
-            groups(RunState(Joint(), settings(**changes), state)) for state in (None, saved)
-        )
+        fresh, resumed = (groups(begin(state, **changes)) for state in (None, saved))
         for name in ('lr', 'weight_decay'):
             assert [group[name] for group in resumed] == [group[name] for group in fresh]
         assert {group['lr'] for group in resumed} == {0.002, 0.001}
 
     def test_the_next_step_has_the_rate_too(self, saved):
-        state = stepped(RunState(Joint(), settings(learning_rate=0.002), saved), 1)
+        state = stepped(begin(saved, learning_rate=0.002), 1)
         assert {group['lr'] for group in groups(state)} == {0.002, 0.0002}
 
     def test_a_state_without_first_rates_goes_on(self, saved):
         for optimizer in saved['optimizers']:
             for group in optimizer['param_groups']:
                 del group['initial_lr']
-        state = RunState(Joint(), settings(), saved)
+        state = begin(saved)
         assert state.iteration == 3
         assert {group['lr'] for group in groups(state)} == {0.01, 0.001}
 
     def test_moments_go_on(self, saved):
-        adamw, _ = stepped(RunState(Joint(), settings(), saved), 1)._optimizers
+        adamw, _ = stepped(begin(saved), 1)._optimizers
         assert {int(state['step']) for state in adamw.state.values()} == {4}
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import yaml
 from phrasecut_files import write_phrasecut
+from publishers import offer_phrasecut, put_tools
 from scipy.io import savemat
 from test_configs import write_coco, write_voc
 
@@ -62,32 +63,6 @@ def test_options_that_are_named_exist(page):
     assert set(options) <= fields | {'dataset'}
 
 
-#: Stands for git, pip and wget: each leaves what the publisher's servers would send.
-SENDER = """#!{python}
-import shutil, sys
-from pathlib import Path
-name, words = Path(sys.argv[0]).name, sys.argv[1:]
-sent = Path({sent!r})
-if name == 'git':
-    assert words[:2] == ['clone', 'https://github.com/ChenyunWu/PhraseCutDataset'], words
-    shutil.copytree(sent / 'PhraseCutDataset', words[2] if len(words) > 2 else 'PhraseCutDataset')
-elif name == 'pip':
-    assert words == ['install', 'gdown', 'requests'], words
-else:
-    for word in words:
-        shutil.copy(sent / word.rsplit('/', 1)[1], '.')
-"""
-#: As the publisher's, it fills data/VGPhraseCut_v0 beside itself, wherever it is started.
-DOWNLOADER = """
-import shutil
-from pathlib import Path
-folder = Path(__file__).resolve().parent / 'data/VGPhraseCut_v0'
-folder.mkdir(parents=True, exist_ok=True)
-shutil.copytree({files!r}, folder, dirs_exist_ok=True)
-(folder / 'image_data_split3000.json').rename(folder / 'image_data_split.json')
-"""
-
-
 def configured(repository: Path, name: str) -> list[dict]:
     """The data of a configuration, for training and validation, as it stands in the file."""
     config = yaml.safe_load((repository / 'training/configs' / name).read_text())
@@ -98,13 +73,7 @@ def follow(page: str, heading: str, sent: Path, place: Path) -> None:
     """Runs the commands below a heading of the page, word for word, in an empty folder."""
     part = page.split(f'\n## {heading}\n')[1]
     commands = re.search(r'```bash\n(.*?)```', part, re.DOTALL)[1]
-    tools = sent / 'bin'
-    tools.mkdir()
-    for name in ('git', 'pip', 'wget'):
-        (tools / name).write_text(SENDER.format(python=sys.executable, sent=str(sent)))
-        (tools / name).chmod(0o755)
-    (tools / 'python').symlink_to(sys.executable)
-    path = f'{tools}:{os.environ["PATH"]}'
+    path = f'{put_tools(sent)}:{os.environ["PATH"]}'
     subprocess.run(['bash', '-ec', commands], cwd=place, env={'PATH': path}, check=True)
 
 
@@ -120,10 +89,7 @@ def empty(tmp_path, monkeypatch) -> tuple[Path, Path]:
 
 def test_phrasecut_from_an_empty_folder(page, repository, empty):
     sent, place = empty
-    files = write_phrasecut(sent)
-    (sent / 'PhraseCutDataset').mkdir()
-    script = DOWNLOADER.format(files=str(files))
-    (sent / 'PhraseCutDataset/download_dataset.py').write_text(script)
+    offer_phrasecut(sent)
     follow(page, 'PhraseCut and PhraseCut+', sent, place)
     # The downloader may be run again, for pictures that are missing.
     (place / 'data/VGPhraseCut_v0/images/11.jpg').unlink()

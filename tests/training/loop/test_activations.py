@@ -272,3 +272,18 @@ def test_how_much_disk_it_takes_is_said_before(tmp_path, capsys, monkeypatch):
     with pytest.raises(ActivationsError, match=r'10 samples of .* GB free: make room.*--epochs'):
         cache(tiny_settings(), tmp_path / 'full', epochs=1)
     assert not list((tmp_path / 'full').glob('*.tar'))
+
+
+def test_eight_bits_take_half_the_disk_and_change_the_loss_little(cached, tmp_path):
+    cache(tiny_settings(), tmp_path / 'cached', epochs=3, shard_size=8, batch=4, bits=8)
+    exact, rounded = CachedActivations(cached), CachedActivations(tmp_path / 'cached')
+    for place in ((0, 0), (2, 9)):
+        for one, other in zip(exact.load(place).taps, rounded.load(place).taps, strict=True):
+            largest = one.float().abs().amax(-1, keepdim=True)
+            assert ((one.float() - other).abs() <= largest / 254 + 1e-3).all()
+    train(tiny_settings(activations=str(cached)), tmp_path / 'exact')
+    train(tiny_settings(activations=str(tmp_path / 'cached')), tmp_path / 'rounded')
+    np.testing.assert_allclose(losses(tmp_path / 'rounded'), losses(tmp_path / 'exact'), rtol=1e-2)
+    assert losses(tmp_path / 'rounded') != losses(tmp_path / 'exact')
+    with pytest.raises(ActivationsError, match='its bits differ'):
+        cache(tiny_settings(), tmp_path / 'cached', epochs=3, shard_size=8, batch=4)

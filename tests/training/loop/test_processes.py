@@ -44,7 +44,7 @@ def test_accelerate_launch_with_two_processes_on_a_cpu_is_two_or_an_error(tmp_pa
     launch = ['-m', 'accelerate.commands.launch', '--num_processes', '2', '--cpu', str(script)]
     environment = {**os.environ, 'HF_HOME': str(tmp_path)}
     done = subprocess.run(
-        [sys.executable, *launch], capture_output=True, text=True, timeout=120, env=environment
+        [sys.executable, *launch], capture_output=True, text=True, timeout=280, env=environment
     )
     assert done.returncode != 0
     assert 'starts a single process on a CPU' in done.stderr

@@ -19,7 +19,7 @@ from training.loop import shards as shards_module
 from training.loop.activations import CachedActivations
 from training.loop.settings import SettingsError
 from training.loop.shards import ActivationsError, read_shard
-from training.loop.streaming import ActivationStream, Shards
+from training.loop.streaming import Shards, ShardStream
 from training.train import RunError, train
 
 pytestmark = pytest.mark.usefixtures('one_thread')
@@ -33,13 +33,13 @@ def cached(tmp_path_factory) -> Path:
     return folder
 
 
-def places(stream: ActivationStream, number: int, streams: int, skip: int, count: int) -> list:
+def places(stream: ShardStream, number: int, streams: int, skip: int, count: int) -> list:
     return [load.places[0] for load in islice(stream.samples(number, streams, skip), count)]
 
 
 @pytest.fixture
-def stream(cached) -> ActivationStream:
-    return ActivationStream(Shards.at(str(cached)), seed=0, part=4, buffer=6)
+def stream(cached) -> ShardStream:
+    return ShardStream(Shards.at(str(cached)), seed=0, part=4, buffer=6)
 
 
 class TestOrder:
@@ -59,11 +59,11 @@ class TestOrder:
         both = places(stream, 0, 1, 0, 60)
         assert both[:30] != both[30:]
         assert sorted(both[:30]) == sorted(both[30:])
-        other = ActivationStream(stream.shards, seed=1, part=4, buffer=6)
+        other = ShardStream(stream.shards, seed=1, part=4, buffer=6)
         assert places(other, 0, 1, 0, 30) != both[:30]
 
     def test_what_is_held_is_shuffled(self, stream):
-        unshuffled = ActivationStream(stream.shards, seed=0, part=4, buffer=1)
+        unshuffled = ShardStream(stream.shards, seed=0, part=4, buffer=1)
         assert places(unshuffled, 0, 1, 0, 30) != places(stream, 0, 1, 0, 30)
 
     @pytest.mark.parametrize('skip', [1, 5, 6, 13, 29, 30, 31, 47, 95])
@@ -205,7 +205,7 @@ class TestWebServer:
         return [{key: sample[key] for key in sample if key != '__url__'} for sample in samples]
 
     def test_shards_are_read_as_they_come(self, server, stream):
-        remote = ActivationStream(Shards.at(self.address(server)), seed=0, part=4, buffer=6)
+        remote = ShardStream(Shards.at(self.address(server)), seed=0, part=4, buffer=6)
         assert places(remote, 0, 1, 11, 25) == places(stream, 0, 1, 11, 25)
 
     @pytest.mark.parametrize('fault', ['refuse', 'cut', 'stall'])
@@ -260,7 +260,7 @@ class TestShards:
             (tmp_path / path.name).write_bytes(path.read_bytes())
         broken = tmp_path / 'activations-000003.tar'
         broken.write_bytes(broken.read_bytes()[:7000])
-        damaged = ActivationStream(Shards.at(str(tmp_path)), seed=0, part=4)
+        damaged = ShardStream(Shards.at(str(tmp_path)), seed=0, part=4)
         with pytest.raises(ActivationsError, match=r'activations-000003\.tar'):
             places(damaged, 0, 1, 0, 30)
 
@@ -269,7 +269,7 @@ class TestShards:
             (tmp_path / path.name).write_bytes(path.read_bytes())
         short = (tmp_path / 'activations-000007.tar').read_bytes()
         (tmp_path / 'activations-000003.tar').write_bytes(short)
-        damaged = ActivationStream(Shards.at(str(tmp_path)), seed=0, part=4)
+        damaged = ShardStream(Shards.at(str(tmp_path)), seed=0, part=4)
         with pytest.raises(ActivationsError, match=r'2 of 4 samples'):
             places(damaged, 0, 1, 0, 30)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+from functools import partial
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -195,6 +197,53 @@ def test_folds_are_averaged_and_the_caption_is_the_protocols(checkpoint, data, t
     assert len({tuple(figures) for figures in wanted}) == 4
     folds = [100 * figures[0] for figures in wanted]
     np.testing.assert_allclose(found, [*(100 * np.mean(wanted, axis=0)), *folds])
+
+
+class TestInterrupted:
+    row = 'CLIPSeg (PC+)'
+
+    @pytest.fixture
+    def run(self, data, tmp_path, of_folds, monkeypatch):
+        """Runs the row, and counts the folds that are measured."""
+        measurements = []
+        original = benchmark_table.evaluate
+
+        def evaluate_until(*arguments, stop=None, **more):
+            if len(measurements) == stop:
+                raise KeyboardInterrupt
+            measurements.append(arguments)
+            return original(*arguments, **more)
+
+        def run(out, stop=None, samples=2):
+            measurements.clear()
+            monkeypatch.setattr(benchmark_table, 'evaluate', partial(evaluate_until, stop=stop))
+            options = Options(data, tmp_path, {self.row: of_folds}, size=64, samples=samples)
+            report = run_table('clipseg/7', options, [self.row], out, Accelerator(cpu=True))
+            return measured(report)[self.row], len(measurements)
+
+        return run
+
+    def test_a_row_keeps_its_finished_folds_and_goes_on(self, run, tmp_path, capsys):
+        whole = run(tmp_path / 'whole')
+        assert whole[1] == 4
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path / 'parts', stop=3)
+        assert run(tmp_path / 'parts') == (whole[0], 1)
+        assert capsys.readouterr().err.count('kept from before: CLIPSeg (PC+)') == 3
+        assert run(tmp_path / 'parts') == (whole[0], 0)
+
+    def test_what_was_measured_otherwise_does_not_count(self, run, tmp_path):
+        run(tmp_path / 'out')
+        assert run(tmp_path / 'out', samples=1)[1] == 4
+        checkpoint = tmp_path / 'tiny-2.safetensors'
+        os.utime(checkpoint, (1, 1))
+        assert run(tmp_path / 'out')[1] == 1
+
+    def test_a_damaged_file_is_named(self, run, tmp_path):
+        (tmp_path / 'out').mkdir()
+        (tmp_path / 'out/finished.json').write_text('[{')
+        with pytest.raises(TableError, match=r'finished\.json cannot be read: .* Remove it'):
+            run(tmp_path / 'out')
 
 
 class TestOneCheckpointForAllFolds:

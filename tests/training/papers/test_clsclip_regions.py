@@ -10,7 +10,7 @@ import torch
 from accelerate import Accelerator
 from test_configs import write_voc
 
-from clipseg_model import Segmenter
+from clipseg_model import Segmenter, zoom_by_name
 from clipseg_model.weights.checkpoints import load_checkpoint, save_checkpoint
 from clipseg_model.zoom.detectors import Detection, DetectorProposals
 from tests.training.tiny_runs import tiny_settings
@@ -18,7 +18,6 @@ from training.datasets.pascal import Pascal5i, PascalSettings
 from training.datasets.samples import Sample
 from training.evaluation.modes import Evaluation, EvaluationError, evaluate
 from training.loop.learner import begin_model
-from training.papers import regions
 from training.papers.published import Table, load_published
 from training.papers.regions import BoxesAsMasks, true_boxes, zoom_for
 from training.papers.table import Options, run_table
@@ -55,7 +54,7 @@ class Detector:
 
 
 def test_table_7_beside_the_truth(checkpoint, data, monkeypatch):
-    monkeypatch.setattr(regions, 'load_detector', lambda name, device: Detector())
+    monkeypatch.setattr(zoom_by_name, 'load_detector', lambda *_, **__: Detector())
     models = {'Detector': str(checkpoint), 'Manual boxes': str(checkpoint)}
     options = Options(data, Path('none'), models, seen=True)
     report = run_table('clsclip+/7', options, list(models), None, Accelerator(cpu=True))
@@ -74,7 +73,7 @@ def test_table_7_beside_the_truth(checkpoint, data, monkeypatch):
 
 
 def test_table_6_takes_the_boxes_for_masks(checkpoint, data, monkeypatch):
-    monkeypatch.setattr(regions, 'load_detector', lambda name, device: Detector())
+    monkeypatch.setattr(zoom_by_name, 'load_detector', lambda *_, **__: Detector())
     row = "Detector's boxes"
     options = Options(data, Path('none'), {row: str(checkpoint)}, ['fold=0'], seen=True)
     report = run_table('clsclip+/6', options, [row], None, Accelerator(cpu=True))

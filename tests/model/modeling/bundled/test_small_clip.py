@@ -9,7 +9,8 @@ from tiny_models import WORDS, make_small_clip
 
 from clipseg_model.errors import PromptError
 from clipseg_model.modeling.backbone import Backbone, build_backbone, interpolate_positions
-from clipseg_model.modeling.bundled.small_clip import Lite0Stem, SmallClip
+from clipseg_model.modeling.bundled.lite0 import Lite0Stem
+from clipseg_model.modeling.bundled.small_clip import SmallClip
 from clipseg_model.modeling.clipseg import CLIPSeg
 
 
