@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.utilities import get_rmw_implementation_identifier
 
@@ -161,8 +160,7 @@ def _values(now: NodeState, counts: WorkerStatistics | None) -> dict[str, str]:
     segmenter, pipeline = stream.segmenter, stream.pipeline
     memory = pipeline.memory
     if segmenter.device.type == 'cuda':
-        reserved = torch.cuda.memory_reserved(segmenter.device)
-        values['gpu_memory_mb'] = f'{reserved / 1e6:.0f}'
+        values['gpu_memory_mb'] = f'{reserved_memory(segmenter.device) / 1e6:.0f}'
     if counts is not None:
         values |= {
             'fps': f'{counts.rate:.2f}',
