@@ -117,7 +117,7 @@ def export_int8(
         ExportError: There are too few images, or the model cannot be exported or written.
         RuntimeMissingError: openvino or nncf is not installed.
     """
-    nncf = require('nncf', 'openvino', 'openvino')
+    nncf = require('nncf', 'openvino', 'quantize')
     ov = require('openvino', 'openvino', 'openvino')
     if len(images) < FEWEST_IMAGES:
         raise ExportError(

@@ -80,7 +80,7 @@ def create_model(
     name_or_path: str | os.PathLike[str] = DEFAULT_MODEL,
     device: object = 'auto',
     threads: int | None = None,
-    runtime: str = 'eager',
+    runtime: str = 'auto',
     precision: str = 'fp32',
     exports: str | os.PathLike[str] | None = None,
     input_size: int | None = None,
@@ -144,8 +144,11 @@ def _export_source(name: str) -> ExportSource:
 
     Raises:
         ModelNotFoundError: It is neither a name that is known nor a path.
+        CheckpointError: It is bundled, and its file is missing.
     """
     if name in BUNDLED or name in UNTRAINED:
+        if name in BUNDLED:
+            _find_weights(name)
         return ExportSource(name, _own_weights(name), name in BUNDLED)
     if not os.path.exists(expanded(name)):
         source = store.source_of(name)

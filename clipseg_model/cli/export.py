@@ -94,17 +94,20 @@ def export(
     Exit status: 0 if the export is complete, 1 if nothing was written, with the reason, 2 for a
     wrong command line.
     """
-    from clipseg_model.quantization import export_int8
     from clipseg_model.registry import load_model
     from clipseg_model.runtime import runtime_class
+    from clipseg_model.runtime.base import require
     from clipseg_model.runtime.devices import resolve_device
-    from clipseg_model.runtime.export_files import exports_folder, weights_digest
-    from clipseg_model.runtime.exported import ExportedRuntime
-    from clipseg_model.runtime.split import check_exportable
+    from clipseg_model.runtime.export_files import exports_folder
+    from clipseg_model.runtime.exported import Exporting
 
     try:
+        require('torch', 'export', 'export')
+        from clipseg_model.quantization import export_int8
+        from clipseg_model.runtime.split import check_exportable, weights_digest
+
         kind = runtime_class(runtime)
-        if not issubclass(kind, ExportedRuntime):
+        if not issubclass(kind, Exporting):
             raise ExportError(f'The runtime {runtime!r} runs the checkpoint itself: no export')
         if precision in kind.made_on_demand:
             calibration.check_unused()

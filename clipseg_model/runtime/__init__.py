@@ -51,7 +51,7 @@ RUNTIMES = {
     'tensorrt': ('tensorrt_runtime', 'TensorRtRuntime'),
 }
 
-EXPORTED = ('openvino', 'onnxruntime')
+EXPORTED = ('onnxruntime', 'openvino')
 """Runtimes without torch, in the order in which `auto` tries them on a CPU."""
 
 
@@ -100,9 +100,9 @@ def create_runtime(
         card: Its card.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``; of a runtime for CPUs alone, ``auto`` is
             the CPU.
-        runtime: A key of :data:`RUNTIMES`; or ``auto``: on a CPU OpenVINO, else ONNX Runtime,
-            where it is installed, has an export of this model and computes in this precision; and
-            eager otherwise.
+        runtime: A key of :data:`RUNTIMES`; or ``auto``: on a CPU ONNX Runtime, else
+            OpenVINO, where it is installed, computes in this precision, and this model is exported
+            already; and eager otherwise.
         precision: One of :data:`PRECISIONS`.
         exports: Folder that ``clipseg export`` wrote, for a runtime that works on an exported
             model; where None, a folder in the user's cache, which is filled as needed.

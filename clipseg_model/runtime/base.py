@@ -191,10 +191,10 @@ def require(package: str, runtime: str, extra: str | None) -> ModuleType:
     try:
         return importlib.import_module(package)
     except ImportError as error:
-        remedy = f'install it with: pip install "clipseg_ros[{extra}]"' if extra else 'install it'
+        wanted = f'"clipseg_ros[{extra}]"' if extra else package
         raise RuntimeMissingError(
             f'The runtime {runtime!r} needs the package {package!r}, which cannot be imported '
-            f'({error}): {remedy}; or choose another runtime'
+            f'({error}): install it with: pip install {wanted}; or choose another runtime'
         ) from error
 
 

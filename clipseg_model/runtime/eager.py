@@ -59,7 +59,7 @@ class EagerRuntime(TorchRuntime):
 
     def _cast(self) -> AbstractContextManager[object]:
         if self._type is None:
-            return full_float32(self.place)
+            return full_float32(self.device)
         return torch.autocast(self.device.type, self._type)
 
 

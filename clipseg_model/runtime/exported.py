@@ -35,11 +35,9 @@ class Exporting:
 
     Attributes:
         made_on_demand: Precisions whose export needs nothing but the model.
-        fixed_size: Whether an export is for one input size.
     """
 
     made_on_demand: ClassVar[tuple[str, ...]] = ('fp32', 'bf16', 'fp16')
-    fixed_size: ClassVar[bool] = False
 
     @classmethod
     @abstractmethod

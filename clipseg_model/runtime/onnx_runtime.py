@@ -29,7 +29,7 @@ class OnnxRuntime(ExportedRuntime):
     name = 'onnxruntime'
     precisions = ('fp32', 'fp16')
     package = 'onnxruntime'
-    extra = 'onnx'
+    extra = None
     prompts_at_once = 2
 
     @classmethod

@@ -52,7 +52,6 @@ class TensorRtRuntime(TorchRuntime, Exporting):
     device_types = ('cuda',)
     package = 'tensorrt'
     extra = 'tensorrt'
-    fixed_size = True
 
     def __init__(
         self,

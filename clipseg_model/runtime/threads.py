@@ -8,6 +8,7 @@ import sys
 import cv2
 
 _chosen: list[int] = []
+_pending: list[int] = []
 
 
 def set_threads(count: int) -> None:
@@ -18,7 +19,7 @@ def set_threads(count: int) -> None:
     """
     if count < 1:
         raise ValueError(f'threads must be at least 1, not {count}')
-    _chosen[:] = [count]
+    _chosen[:] = _pending[:] = [count]
     cv2.setNumThreads(count)
     apply_to_torch()
 
@@ -34,6 +35,6 @@ def thread_count() -> int:
 
 
 def apply_to_torch() -> None:
-    """Give torch the number that was set, where it is imported and one was."""
-    if _chosen and 'torch' in sys.modules:
-        sys.modules['torch'].set_num_threads(_chosen[0])
+    """Give torch the number that was set before it was imported."""
+    if _pending and 'torch' in sys.modules:
+        sys.modules['torch'].set_num_threads(_pending.pop())

@@ -86,7 +86,7 @@ class TorchRuntime(Runtime):
     @torch.inference_mode()
     def embed_images(self, pixels: Floats | Tensor) -> Floats:
         """See :meth:`Runtime.embed_images`."""
-        with memory_guard(self), full_float32(self.place):
+        with memory_guard(self), full_float32(self.device):
             return _floats(self._embed_images(self._tensor(pixels)))
 
     def embed_masked(

@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from runtime_models import make_vit
 from tiny_models import CARD
 
 from clipseg_model.registry import load_model
 from clipseg_model.runtime import runtime_class
-from clipseg_model.runtime.export_files import exports_folder, weights_digest
+from clipseg_model.runtime.devices import Device
+from clipseg_model.runtime.export_files import exports_folder
+from clipseg_model.runtime.split import weights_digest
 from clipseg_model.weights.checkpoints import save_checkpoint
 
 
@@ -36,12 +37,10 @@ def vit(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope='session')
 def exported(vit: Path, exports: Path) -> Path:
-    """The folder that holds the ONNX files of :func:`vit`, and OpenVINO's if that is here."""
-    for package, name in (('onnxruntime', 'onnxruntime'), ('openvino', 'openvino')):
-        pytest.importorskip(package)
-        model, card = load_model(vit)
-        digest = weights_digest(model)
-        root = exports_folder(card, digest)
-        kind: Any = runtime_class(name)
-        kind.export(model, card, digest, exports / root.name, torch.device('cpu'), 'fp32')
-    return exports / root.name
+    """The folder that holds the ONNX files of :func:`vit`."""
+    model, card = load_model(vit)
+    digest = weights_digest(model)
+    root = exports / exports_folder(card, digest).name
+    kind: Any = runtime_class('onnxruntime')
+    kind.export(model, card, digest, root, Device('cpu'), 'fp32')
+    return root
