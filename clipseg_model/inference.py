@@ -52,9 +52,7 @@ class Inference:
             infinite.
     """
 
-    def __init__(
-        self, model: SegmentationModel | Runtime, card: ModelCard, device: object
-    ) -> None:
+    def __init__(self, model: SegmentationModel | Runtime, card: ModelCard, device: object) -> None:
         self.runtime = model if isinstance(model, Runtime) else eager_runtime(model, device)
         self.runtime.check_weights(card.name)
         self.device = self.runtime.device

@@ -1,8 +1,8 @@
 """From an image to what a model takes: resized as uint8, then normalised.
 
 A runtime of torch resizes as Hugging Face's CLIPSeg processor does on a CPU, bit for bit. Without
-torch it is done by Pillow, whose bilinear filter is antialiased likewise (OpenCV's is not): where an
-image becomes smaller no pixel differs by more than one level of 255, and where it grows, by two.
+torch it is done by Pillow, whose bilinear filter is antialiased likewise (OpenCV's is not): where
+an image becomes smaller no pixel differs by more than one level of 255, and where it grows, by two.
 """
 
 from __future__ import annotations

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clipseg_model.errors import CheckpointError, ClipsegError, ModelNotFoundError
-from clipseg_model.model_card import AS_RELEASED, ModelCard
 from clipseg_model.files.user_folders import expanded
+from clipseg_model.model_card import AS_RELEASED, ModelCard
 from clipseg_model.runtime import create_runtime, open_exported
 from clipseg_model.runtime.base import require
 from clipseg_model.runtime.export_files import ExportSource

@@ -171,11 +171,9 @@ class Runtime(ABC):
             '"pip install clipseg_ros[torch]"'
         )
 
+    @abstractmethod
     def check_weights(self, name: str) -> None:
-        """Raise CheckpointError if a weight of the model of a name is NaN or infinite.
-
-        Those of an exported model are looked at when it is exported.
-        """
+        """Raise CheckpointError if a weight of the model of a name is NaN or infinite."""
 
     def describe(self) -> str:
         """Describe what runs: ``eager fp32 on cpu``."""
@@ -183,7 +181,7 @@ class Runtime(ABC):
 
 
 def require(package: str, runtime: str, extra: str | None) -> ModuleType:
-    """Import what a runtime needs.
+    """Import what a runtime needs, or a command of its name.
 
     Raises:
         RuntimeMissingError: It is not installed, or broken.
@@ -193,8 +191,8 @@ def require(package: str, runtime: str, extra: str | None) -> ModuleType:
     except ImportError as error:
         wanted = f'"clipseg_ros[{extra}]"' if extra else package
         raise RuntimeMissingError(
-            f'The runtime {runtime!r} needs the package {package!r}, which cannot be imported '
-            f'({error}): install it with: pip install {wanted}; or choose another runtime'
+            f'The runtime or command {runtime!r} needs the package {package!r}, which cannot be '
+            f'imported ({error}): install it with: pip install {wanted}; or choose another runtime'
         ) from error
 
 
@@ -219,10 +217,8 @@ def _check_bf16(device: Device) -> None:
     if device.type == 'cuda':
         torch = require('torch', 'cuda', 'torch')
         if not torch.cuda.is_bf16_supported(including_emulation=False):
-            raise PrecisionError(
-                f'{torch.cuda.get_device_name(str(device))} does not compute in bf16: choose precision '
-                'fp16 or fp32'
-            )
+            name = torch.cuda.get_device_name(str(device))
+            raise PrecisionError(f'{name} does not compute in bf16: choose precision fp16 or fp32')
     elif not cpu_flags() & BF16_FLAGS:
         raise PrecisionError(
             f'This CPU ({platform.machine()}) has no instructions for bf16 (AVX512_BF16, AMX or '

@@ -7,8 +7,8 @@ from contextlib import AbstractContextManager
 import torch
 from torch import Tensor, nn
 
-from clipseg_model.modeling.backbone import Backbone, OpenClipBackbone
 from clipseg_model.features import ImageFeatures, PromptFeatures
+from clipseg_model.modeling.backbone import Backbone, OpenClipBackbone
 from clipseg_model.modeling.base import SegmentationModel
 from clipseg_model.modeling.bundled.small_clip import SmallClip
 from clipseg_model.runtime.base import memory_guard

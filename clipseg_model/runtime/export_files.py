@@ -8,7 +8,6 @@ it is complete. The bundled models' graphs lie beside their checkpoints, with a 
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import json
 import os
@@ -18,12 +17,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from clipseg_model.files.atomic_files import replacing
 from clipseg_model.errors import CheckpointError, ExportError, FileError
-from clipseg_model.model_card import ModelCard
 from clipseg_model.features import ModelTraits
+from clipseg_model.files.atomic_files import replacing
 from clipseg_model.files.small_files import read_json, shorten
 from clipseg_model.files.user_folders import cache_folder
+from clipseg_model.model_card import ModelCard
 
 MANIFEST = 'manifest.json'
 ONNX = 'onnx'
@@ -94,7 +93,9 @@ class OnnxExport:
                 self.manifest['card'], self.manifest.get('config', {}), path
             )
         except CheckpointError as error:
-            raise ExportError(f'The card in {self.folder} is damaged ({error}): {_REMEDY}') from None
+            raise ExportError(
+                f'The card in {self.folder} is damaged ({error}): {_REMEDY}'
+            ) from None
         return card if weights is not None else replace(card, weights=None)
 
 

@@ -159,7 +159,9 @@ class ExportedRuntime(Runtime, Exporting):
         pixels = np.ascontiguousarray(pixels, np.float32)
         with self._explained('encode an image'):
             images = [self._encode(pixels[number : number + 1]) for number in range(len(pixels))]
-        parts = images[0] if len(images) == 1 else list(map(np.concatenate, zip(*images)))
+        parts = images[0]
+        if len(images) > 1:
+            parts = [np.concatenate(one) for one in zip(*images, strict=True)]
         height, width = pixels.shape[-2:]
         patch = self.traits.patch_size
         return ImageFeatures(parts, (height // patch, width // patch), height, width)
@@ -195,6 +197,9 @@ class ExportedRuntime(Runtime, Exporting):
                         logits[number : number + 1, chunk],
                     )
         return logits
+
+    def check_weights(self, name: str) -> None:
+        """See :meth:`Runtime.check_weights`: they were looked at when it was exported."""
 
     def embed_texts(self, texts: Sequence[str]) -> Floats:
         """See :meth:`Runtime.embed_texts`."""

@@ -105,9 +105,7 @@ class OnnxRuntime(ExportedRuntime):
         for name, value in values.items():
             binding.bind_cpu_input(name, value)
         # The logits lie where they belong: no copy.
-        binding.bind_output(
-            'logits', 'cpu', 0, logits.dtype.type, logits.shape, logits.ctypes.data
-        )
+        binding.bind_output('logits', 'cpu', 0, logits.dtype.type, logits.shape, logits.ctypes.data)
         self._decoder.run_with_iobinding(binding)
 
     def _open_tower(self, part: str) -> InferenceSession:

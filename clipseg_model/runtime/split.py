@@ -1,4 +1,4 @@
-"""A model in four parts for other runtimes, as ONNX: image encoder, decoder, and what embeds prompts.
+"""A model in four parts for other runtimes, as ONNX: encoder, decoder, and what embeds prompts.
 
 All sizes are dynamic: images, their height and width (multiples of the patch size), prompts and
 the length of texts. Encoder and decoder are the model's own ``encode_image`` and ``decode``, so
@@ -20,8 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from clipseg_model.errors import ExportError
-from clipseg_model.modeling.backbone import OpenClipBackbone
 from clipseg_model.features import ImageFeatures
+from clipseg_model.modeling.backbone import OpenClipBackbone
 from clipseg_model.modeling.base import SegmentationModel, traits_of
 from clipseg_model.modeling.bundled.small_clip import SmallClip
 from clipseg_model.runtime.base import require

@@ -134,7 +134,11 @@ class TensorRtRuntime(TorchRuntime, Exporting):
             with torch.cuda.device(str(device)):
                 _build(onnx.part(ENCODER), made / 'encoder.engine', {'pixels': image}, precision)
                 _build(onnx.part(DECODER), made / 'decoder.engine', ranges, precision)
-            return {'height': height, 'width': width, 'gpu': torch.cuda.get_device_name(str(device))}
+            return {
+                'height': height,
+                'width': width,
+                'gpu': torch.cuda.get_device_name(str(device)),
+            }
 
         versions = {**package_versions('clipseg_ros', 'torch'), **cls.versions()}
         write_variant(root / cls.variant(device, precision), card, digest, versions, write)
@@ -174,7 +178,9 @@ class TensorRtRuntime(TorchRuntime, Exporting):
         with memory_guard(self):
             return torch.cat(
                 [
-                    self._decode_one([tap[n : n + 1] for tap in features.taps], condition[n : n + 1])
+                    self._decode_one(
+                        [tap[n : n + 1] for tap in features.taps], condition[n : n + 1]
+                    )
                     for n in range(batch)
                 ]
             )

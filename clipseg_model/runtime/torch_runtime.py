@@ -89,9 +89,7 @@ class TorchRuntime(Runtime):
         with memory_guard(self), full_float32(self.device):
             return _floats(self._embed_images(self._tensor(pixels)))
 
-    def embed_masked(
-        self, pixels: Floats | Tensor, masks: NDArray[np.bool_], scope: str
-    ) -> Floats:
+    def embed_masked(self, pixels: Floats | Tensor, masks: NDArray[np.bool_], scope: str) -> Floats:
         """See :meth:`Runtime.embed_masked`."""
         with masked_attention(self.model, torch.from_numpy(np.array(masks)), scope):
             return self.embed_images(pixels)

@@ -11,6 +11,7 @@ from typing import Any
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.utilities import get_rmw_implementation_identifier
 
+from clipseg_model.runtime.devices import reserved_memory
 from clipseg_ros.prompts.set import ActivePrompt, reported
 from clipseg_ros.ros.qos import QosWatch, report_output
 from clipseg_ros.ros.share import share_path

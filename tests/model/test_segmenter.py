@@ -124,7 +124,9 @@ class TestPrompts:
                 Prompt('a mug', image=image, weight=weight),
             ]
         )
-        np.testing.assert_allclose(mixed, weight * text + (1 - weight) * example, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(
+            mixed, weight * text + (1 - weight) * example, rtol=1e-5, atol=1e-6
+        )
 
     def test_weight_is_the_share_of_the_text(
         self, segmenter: Segmenter, image: NDArray[np.uint8]

@@ -43,8 +43,8 @@ from clipseg_model.registry import get_card, load_model
 from clipseg_model.runtime import create_runtime
 from clipseg_model.runtime.devices import resolve_device
 from clipseg_model.runtime.export_files import exports_folder
-from clipseg_model.runtime.split import weights_digest
 from clipseg_model.runtime.openvino_runtime import INT8_VARIANT
+from clipseg_model.runtime.split import weights_digest
 from training.benchmarks.arguments import add_device, count_of_cameras, frame_size
 from training.benchmarks.machine import (
     as_text,
@@ -236,7 +236,9 @@ def encoder_speeds(
     for (name, segmenter), batch in product(own.items(), args.batch):
         pixels = np.tile(segmenter.preprocessor.pixels(picture), (batch, 1, 1, 1))
         run = partial(segmenter.runtime.encode_image, pixels)
-        times = [timed(run, torch.device(str(segmenter.device))) for _ in range(args.warm + args.frames)]
+        times = [
+            timed(run, torch.device(str(segmenter.device))) for _ in range(args.warm + args.frames)
+        ]
         middle = summary(times[args.warm :])['median']
         key = name if batch == 1 else f'{name}, {batch} images'
         speeds[key] = {'ms': middle, 'gflops': batch * work / middle * 1e3}

@@ -67,7 +67,9 @@ def refusals(image: Any, mask: Any, folder: Path) -> dict[str, str]:
         'bf16': lambda: create_model('tabletop', 'cpu', precision='bf16'),
         'attention': lambda: light.segment(image, [Prompt(image=image, mask=mask)]),
         'no export': lambda: create_model(weights, 'cpu'),
-        'not downloaded': lambda: create_model('clipseg-rd64-refined', 'cpu', runtime='onnxruntime'),
+        'not downloaded': lambda: create_model(
+            'clipseg-rd64-refined', 'cpu', runtime='onnxruntime'
+        ),
         'export': lambda: app(['export', 'tabletop', str(folder / 'made')], standalone_mode=False),
     }
     said = {}

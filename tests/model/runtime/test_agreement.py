@@ -117,7 +117,10 @@ class TestAgreement:
         image: NDArray[np.uint8],
     ) -> None:
         """As nodes do: a worker each time that one is activated; more prompts may come there."""
-        other, reference = start(vit, name, precision, device), create_model(vit, 'cpu', runtime='eager')
+        other, reference = (
+            start(vit, name, precision, device),
+            create_model(vit, 'cpu', runtime='eager'),
+        )
         for count in (2, 5):
             with ThreadPoolExecutor(1) as pool:
                 found = pool.submit(other.segment, image, PROMPTS[:count]).result()

@@ -62,7 +62,10 @@ class TestInt8:
             export_int8(model, card, 'digest', tmp_path, pictures[:2], PROMPTS)
 
     def test_agreement_counts_pixels(self, vit: Path, pictures: list[NDArray[np.uint8]]) -> None:
-        reference, other = create_model(vit, 'cpu', runtime='eager'), create_model(vit, 'cpu', runtime='eager')
+        reference, other = (
+            create_model(vit, 'cpu', runtime='eager'),
+            create_model(vit, 'cpu', runtime='eager'),
+        )
         same = mask_agreement(reference, other, pictures[:2], [PROMPTS] * 2)
         assert same.iou == 1.0
         assert same.correlation == pytest.approx(1.0)

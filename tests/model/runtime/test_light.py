@@ -71,11 +71,14 @@ def test_answers_are_those_of_torch(seen: dict[str, Any], name: str) -> None:
 @pytest.mark.parametrize(
     ('feature', 'words'),
     [
-        ('eager', ["runtime 'eager'", "package 'torch'", '"clipseg_ros[torch]"']),
+        ('eager', ["'eager'", "package 'torch'", '"clipseg_ros[torch]"']),
         ('bf16', ['fp32', '"clipseg_ros[torch]"']),
         ('attention', ['restricted to a mask', 'crop_blur_10', 'clipseg_ros[torch]']),
         ('no export', ['mine.safetensors', 'clipseg export', '"clipseg_ros[torch]"']),
-        ('not downloaded', ['clipseg export clipseg-rd64-refined', '"clipseg_ros[export]"', 'copy']),
+        (
+            'not downloaded',
+            ['clipseg export clipseg-rd64-refined', '"clipseg_ros[export]"', 'copy'],
+        ),
         ('export', ['exit 1']),
     ],
 )
@@ -114,7 +117,9 @@ class TestBundledGraphs:
         copy = tmp_path / 'tabletop.safetensors'
         path = bundled_manifest(copy)
         path.write_text(json.dumps({**json.loads(path.read_text()), 'version': 1}))
-        with pytest.raises(ExportError, match=r'version 1 and this program reads version 2.*export'):
+        with pytest.raises(
+            ExportError, match=r'version 1 and this program reads version 2.*export'
+        ):
             open_bundled(copy)
 
     def test_are_found_where_a_build_links_to_its_sources(self, tmp_path: Path) -> None:

@@ -56,7 +56,8 @@ class TestChoice:
             create_model(vit, 'cpu', runtime=name, precision='bf16')
 
     @pytest.mark.parametrize(
-        ('name', 'wanted'), [('onnxruntime', 'onnxruntime'), ('openvino', '"clipseg_ros[openvino]"')]
+        ('name', 'wanted'),
+        [('onnxruntime', 'onnxruntime'), ('openvino', '"clipseg_ros[openvino]"')],
     )
     def test_package_that_is_not_installed(
         self, name: str, wanted: str, vit: Path, monkeypatch: pytest.MonkeyPatch
