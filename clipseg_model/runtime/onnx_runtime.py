@@ -73,6 +73,8 @@ class OnnxRuntime(ExportedRuntime):
             )
         options = ort.SessionOptions()
         options.log_severity_level = 3
+        # It keeps the most that any frame took, in several places; the allocator does as well.
+        options.enable_cpu_mem_arena = False
         options.intra_op_num_threads = thread_count()
         options.add_session_config_entry('session.intra_op.allow_spinning', '0')
         settings: dict[str, Any] = {}

@@ -248,6 +248,7 @@ class SegmentNode(GivenParameters, LifecycleNode):
         assert stream is not None
         super().on_activate(state)
         stream.start()
+        release_freed_memory()  # What loading took, and no frame takes again.
         self.get_logger().info(
             f'active: {stream.segmenter.card.name} on {stream.segmenter.device}, images from '
             f'{stream.topic}'
