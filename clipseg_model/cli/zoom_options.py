@@ -145,6 +145,6 @@ class ZoomOptions:
                 raise RegionError('--zoom-weights are of a torchvision detector: leave it out')
             model = ModelDetector(create_model(name, device))
             return DetectorProposals(model, None, wanted, categories_of=categories_of)
-        detector = load_detector(self.zoom_weights, name, device=resolve_device(device))
+        detector = load_detector(self.zoom_weights, name, device=str(resolve_device(device)))
         known = detector.categories
         return DetectorProposals(detector, known, wanted, categories_of=categories_of)

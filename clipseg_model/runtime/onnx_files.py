@@ -71,7 +71,7 @@ class NewShelf:
     def place(self, weight: NDArray[Any]) -> Place:
         """See :class:`Shelf`."""
         data = np.ascontiguousarray(weight)
-        key = (data.dtype.str, hashlib.sha256(data).hexdigest())
+        key = (data.dtype.str, hashlib.sha256(data.tobytes()).hexdigest())
         if key not in self._offsets:
             self._file.write(bytes(-self._file.tell() % _ALIGNMENT))
             self._offsets[key] = self._file.tell()
