@@ -1,8 +1,6 @@
 """From an image to what a model takes: resized as uint8, then normalised.
 
-A runtime of torch resizes as Hugging Face's CLIPSeg processor does on a CPU, bit for bit. Without
-torch it is done by Pillow, whose bilinear filter is antialiased likewise (OpenCV's is not): where
-an image becomes smaller no pixel differs by more than one level of 255, and where it grows, by two.
+Bit for bit as Hugging Face's CLIPSeg processor does on a CPU, with torch or without.
 """
 
 from __future__ import annotations
@@ -13,10 +11,10 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from clipseg_model.features import ModelTraits
 from clipseg_model.model_card import ModelCard
+from clipseg_model.resizing import resize_antialiased
 
 Resize = Callable[[NDArray[np.uint8], tuple[int, int]], NDArray[np.uint8]]
 """Resizes (H, W, 3) uint8 RGB to (3, h, w) uint8, given (h, w), with antialiasing."""
@@ -49,14 +47,6 @@ def input_shape(
     return side(input_size / proportion), side(input_size * proportion)
 
 
-def resize_by_pillow(image: NDArray[np.uint8], shape: tuple[int, int]) -> NDArray[np.uint8]:
-    """See :data:`Resize`."""
-    if image.shape[:2] != shape:
-        picture = Image.fromarray(np.ascontiguousarray(image))
-        image = np.asarray(picture.resize(shape[::-1], Image.Resampling.BILINEAR))
-    return np.ascontiguousarray(image.transpose(2, 0, 1))
-
-
 class Preprocessor:
     """Makes a model's input, of the card's size, normalised as the model was trained.
 
@@ -67,7 +57,7 @@ class Preprocessor:
     """
 
     def __init__(
-        self, card: ModelCard, traits: ModelTraits, resize: Resize = resize_by_pillow
+        self, card: ModelCard, traits: ModelTraits, resize: Resize = resize_antialiased
     ) -> None:
         self._card, self._patch_size, self._resize = card, traits.patch_size, resize
         # Of 0…255. In this order and precision, Hugging Face's numbers come out bit for bit.

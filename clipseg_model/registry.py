@@ -155,7 +155,7 @@ def _export_source(name: str) -> ExportSource:
         if source is not None:
             return ExportSource(source.name, store.find_downloaded(source))
     path = Path(_find_weights(name))
-    if path.is_dir():
+    if os.path.isdir(path):
         files = [path / weights for weights in store.WEIGHT_FILES]
         path = next((file for file in files if file.is_file()), path)
     return ExportSource(name, path)

@@ -23,7 +23,7 @@ from clipseg_model.errors import (
     RuntimeMissingError,
 )
 from clipseg_model.features import ImageFeatures, ModelTraits, PromptFeatures
-from clipseg_model.preprocessing import resize_by_pillow
+from clipseg_model.resizing import resize_antialiased
 from clipseg_model.runtime.devices import Device
 
 Floats = NDArray[np.float32]
@@ -122,7 +122,7 @@ class Runtime(ABC):
 
     def resize(self, image: NDArray[np.uint8], shape: tuple[int, int]) -> NDArray[np.uint8]:
         """Resize an image for the model; see :data:`clipseg_model.preprocessing.Resize`."""
-        return resize_by_pillow(image, shape)
+        return resize_antialiased(image, shape)
 
     @abstractmethod
     def encode_image(self, pixels: Floats) -> ImageFeatures:

@@ -144,7 +144,7 @@ def find_export(source: ExportSource, folder: Path | None) -> tuple[OnnxExport, 
         ExportError: There are none, or they are damaged, of another version, or of other weights.
     """
     checkpoint = source.checkpoint
-    here = checkpoint is not None and checkpoint.is_file()
+    here = checkpoint is not None and os.path.isfile(checkpoint)
     if folder is not None:
         export = open_onnx(folder, None, checkpoint)
         if not here and export.manifest['model'] != source.name:
@@ -208,7 +208,7 @@ def _complete(export: OnnxExport, path: Path) -> OnnxExport:
 
 def stamp_of(checkpoint: Path | None, bundled: bool = False) -> dict[str, Any] | None:
     """Return what a manifest says of a checkpoint; None where there is no such file."""
-    if checkpoint is None or not checkpoint.is_file():
+    if checkpoint is None or not os.path.isfile(checkpoint):
         return None
     status = checkpoint.stat()
     # A checkout gives its files other times.
@@ -218,7 +218,7 @@ def stamp_of(checkpoint: Path | None, bundled: bool = False) -> dict[str, Any] |
 
 def _check_checkpoint(path: Path, manifest: Mapping[str, Any], checkpoint: Path | None) -> None:
     """Make sure that an export was made of a checkpoint, if that is here."""
-    if checkpoint is None or not checkpoint.is_file():
+    if checkpoint is None or not os.path.isfile(checkpoint):
         return
     stamp = manifest.get('checkpoint')
     if not isinstance(stamp, dict):

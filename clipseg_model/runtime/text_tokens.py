@@ -67,7 +67,9 @@ def _clip(path: Path, most: int) -> ReadTexts:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # It has no kind of its own.
         raise ValueError(f'{path.name}: {error}') from error
-    start, end = (int(tokenizer.token_to_id(f'<{name}_of_text>')) for name in ('start', 'end'))
+    start, end = (tokenizer.token_to_id(f'<{name}_of_text>') for name in ('start', 'end'))
+    if start is None or end is None:
+        raise ValueError(f'{path.name} has no start or end of a text')
 
     def read(texts: Sequence[str]) -> dict[str, NDArray[Any]]:
         rows = []

@@ -53,7 +53,7 @@ def test_every_module_on_the_way_is_imported_without_torch(seen: dict[str, Any])
 @pytest.mark.parametrize('name', BUNDLED)
 def test_answers_are_those_of_torch(seen: dict[str, Any], name: str) -> None:
     assert seen[f'{name} runtime'].startswith('onnxruntime fp32 on cpu')
-    image = read_image(DEMO)
+    image = np.ascontiguousarray(read_image(DEMO)[6:215, 6:286])
     mask = np.zeros(image.shape[:2], bool)
     mask[80:160, 100:200] = True
     eager = create_model(name, 'cpu', runtime='eager')
@@ -72,14 +72,13 @@ def test_answers_are_those_of_torch(seen: dict[str, Any], name: str) -> None:
     ('feature', 'words'),
     [
         ('eager', ["'eager'", "package 'torch'", '"clipseg_ros[torch]"']),
-        ('bf16', ['fp32', '"clipseg_ros[torch]"']),
         ('attention', ['restricted to a mask', 'crop_blur_10', 'clipseg_ros[torch]']),
         ('no export', ['mine.safetensors', 'clipseg export', '"clipseg_ros[torch]"']),
         (
             'not downloaded',
             ['clipseg export clipseg-rd64-refined', '"clipseg_ros[export]"', 'copy'],
         ),
-        ('export', ['exit 1']),
+        ('export', ['returned 1']),
     ],
 )
 def test_what_needs_torch_says_so(seen: dict[str, Any], feature: str, words: list[str]) -> None:
