@@ -1,10 +1,10 @@
 """Antialiased bilinear resizing of uint8, bit for bit as torch does it on a CPU, without torch.
 
-torch (as Pillow) computes each row, then each column, as a weighted sum of the pixels that a
+torch (as Pillow) computes each row, then each column, as weighted sums of the pixels that a
 triangle covers, which is as wide as an output pixel where an image becomes smaller. Weights are
 whole numbers of 16 bits, and each sum is rounded to a level. Here the sums are matrix products of
-floating-point numbers: as long as these hold whole numbers exactly, so are the sums. A matrix is cut
-into blocks along its diagonal, beside which it is zero.
+floating-point numbers: as long as these hold whole numbers exactly, so are the sums. A matrix is
+cut into blocks along its diagonal, beside which it is zero.
 """
 
 from __future__ import annotations
