@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from ros_peers import NodeProcess, Peer, ros_arguments, running_node, until_answered
+from ros_peers import ROOT, NodeProcess, Peer, ros_arguments, running_node, until_answered
 from sensor_msgs.msg import Image
 
 from clipseg_model.images import read_image
@@ -23,11 +24,15 @@ PROMPTS = ['the mug', 'a red bowl', 'book']
 
 
 @pytest.fixture(scope='module')
-def node(built: dict[str, str], domain: int) -> Iterator[NodeProcess]:
+def node(domain: int) -> Iterator[NodeProcess]:
     parameters = {'device': 'cpu', 'threads': 1, 'prompt': f"'{'; '.join(PROMPTS)}'"}
     arguments = ros_arguments(parameters, ['-r', '__ns:=/light'])
+    # With the package's messages, where they are built.
+    environment = {'PYTHONPATH': f'{ROOT}:{os.environ.get("PYTHONPATH", "")}'}
     words = ['tests.without_torch', 'clipseg_ros.segment_node', *arguments]
-    with running_node('-m', script=words, environment=built, ready='active: tabletop') as started:
+    with running_node(
+        '-m', script=words, environment=environment, ready='active: tabletop'
+    ) as started:
         yield started
 
 
