@@ -6,14 +6,17 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
-from importlib.metadata import distribution
 from pathlib import Path
 
 import pytest
 from checkout_copy import copy_checkout
-from packaging.requirements import Requirement
+
+from clipseg_model.images import read_image
+from clipseg_model.registry import create_model
+from clipseg_ros.process.child_process import ChildProcess
 
 PIP = [sys.executable, '-m', 'pip', '--quiet']
 
@@ -51,37 +54,11 @@ def prefix(tmp_path_factory: pytest.TempPathFactory, wheel: Path) -> Path:
     return folder
 
 
-def with_what_it_needs(name: str) -> set[str]:
-    """Names of an installed distribution and of all that it requires here, however indirectly."""
-    found: set[tuple[str, str]] = set()
-    waiting = [(name, '')]
-    while waiting:
-        name, extra = waiting.pop()
-        if (name, extra) in found:
-            continue
-        found.add((name, extra))
-        for one in map(Requirement, distribution(name).requires or []):
-            if one.marker is None or one.marker.evaluate({'extra': extra}):
-                waiting += [(one.name, wanted) for wanted in ('', *one.extras)]
-    return {name for name, _ in found}
-
-
 @pytest.fixture
 def new_environment(tmp_path: Path) -> Path:
-    """A virtual environment that holds torch, linked to this one's, and nothing else.
-
-    Its five gigabytes would take minutes to install, and what torch requires comes with it in any
-    case.
-    """
+    """A virtual environment that holds nothing."""
     folder = tmp_path / 'venv'
     run([sys.executable, '-m', 'venv', '--without-pip', str(folder)], tmp_path)
-    (packages,) = folder.glob('lib/python3*/site-packages')
-    for name in with_what_it_needs('torch'):
-        installed = distribution(name)
-        for file in installed.files or ():
-            top = packages / file.parts[0]
-            if file.parts[0] != '..' and not top.exists():
-                top.symlink_to(Path(str(installed.locate_file(file.parts[0]))))
     return folder
 
 
@@ -123,9 +100,10 @@ def test_the_demo_finds_its_profile_there(prefix: Path, tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.ci
 @pytest.mark.timeout(1800)
-def test_what_setup_declares_is_enough_to_segment_a_picture(
+def test_it_segments_pictures_and_cameras_without_torch(
     wheel: Path, new_environment: Path, repository: Path, tmp_path: Path
 ) -> None:
+    """What ``pip install clipseg_ros[ros]`` brings is enough, and torch is not among it."""
     # The locked versions are those in pip's cache where `make env` has run.
     # Without digests, since the wheel that is installed has none, and without extras, which pip
     # refuses in constraints.
@@ -134,7 +112,9 @@ def test_what_setup_declares_is_enough_to_segment_a_picture(
     versions = [re.sub(r'\[.*?\]', '', line) for line in pinned]
     (tmp_path / 'versions.txt').write_text('\n'.join(versions))
     options = ['--no-compile', '--constraint', str(tmp_path / 'versions.txt')]
-    run([*PIP, '--python', str(new_environment), 'install', *options, str(wheel)], tmp_path)
+    run([*PIP, '--python', str(new_environment), 'install', *options, f'{wheel}[ros]'], tmp_path)
+    (packages,) = new_environment.glob('lib/python3*/site-packages')
+    assert not list(packages.glob('torch*'))
     clipseg = str(new_environment / 'bin' / 'clipseg')
     assert 'tabletop' in run([clipseg, 'models'], tmp_path)
     picture = tmp_path / 'photo.png'
@@ -143,3 +123,22 @@ def test_what_setup_declares_is_enough_to_segment_a_picture(
     (found,) = json.loads((tmp_path / 'out' / 'photo.json').read_text())['prompts']
     assert found['prompt'] == 'the mug'
     assert (tmp_path / 'out' / found['mask']).is_file()
+    expected = create_model('tabletop', 'cpu', runtime='eager').segment(
+        read_image(picture), ['the mug']
+    )
+    assert found['score'] == pytest.approx(expected.results[0].score, abs=0.005)
+    environment = {
+        key: value
+        for key, value in os.environ.items()
+        if key not in ('PYTHONPATH', 'LD_LIBRARY_PATH', '_ROS_WHEELS_BOOTSTRAP_COMPLETE')
+    }
+    node = ChildProcess(
+        'clipseg-node',
+        [str(new_environment / 'bin' / 'clipseg-node'), '--ros-args', '-p', 'device:=cpu'],
+        environment=environment,
+        folder=tmp_path,
+    )
+    try:
+        node.wait_for('active: tabletop')
+    finally:
+        assert node.stop((signal.SIGINT,), 30.0) == 0
