@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +21,11 @@ from clipseg_model.weights.checkpoints import save_checkpoint
 
 @pytest.fixture(scope='session')
 def exports(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cache of exports that all tests share: an export takes seconds."""
-    return tmp_path_factory.mktemp('exports')
+    """A cache of exports that all tests share, those of other workers too."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if 'PYTEST_XDIST_WORKER' in os.environ else base) / 'exports'
+    folder.mkdir(exist_ok=True)
+    return folder
 
 
 @pytest.fixture(autouse=True)
@@ -37,10 +42,14 @@ def vit(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope='session')
 def exported(vit: Path, exports: Path) -> Path:
-    """The folder that holds the ONNX files of :func:`vit`."""
+    """The folder with the exports of :func:`vit`: half a minute's work, for one of the workers."""
     model, card = load_model(vit)
     digest = weights_digest(model)
     root = exports / exports_folder(card, digest).name
-    kind: Any = runtime_class('onnxruntime')
-    kind.export(model, card, digest, root, Device('cpu'), 'fp32')
+    with (exports / '.lock').open('w') as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (root / '.whole').exists():
+            kind: Any = runtime_class('onnxruntime')
+            kind.export(model, card, digest, root, Device('cpu'), 'fp32')
+            (root / '.whole').touch()
     return root
