@@ -31,7 +31,7 @@ def node(domain: int) -> Iterator[NodeProcess]:
     environment = {'PYTHONPATH': f'{ROOT}:{os.environ.get("PYTHONPATH", "")}'}
     words = ['tests.without_torch', 'clipseg_ros.segment_node', *arguments]
     with running_node(
-        '-m', script=words, environment=environment, ready='active: tabletop'
+        '-m', script=words, environment=environment, ready='active: tabletop', afresh=True
     ) as started:
         yield started
 
