@@ -210,10 +210,10 @@ def stamp_of(checkpoint: Path | None, bundled: bool = False) -> dict[str, Any] |
     """Return what a manifest says of a checkpoint; None where there is no such file."""
     if checkpoint is None or not os.path.isfile(checkpoint):
         return None
-    status = checkpoint.stat()
+    size, time = _size_and_time(checkpoint)
     # A checkout gives its files other times.
-    times = {} if bundled else {'mtime_ns': status.st_mtime_ns}
-    return {'bytes': status.st_size, **times, 'sha256': _file_digest(checkpoint)}
+    times = {} if bundled else {'mtime_ns': time}
+    return {'bytes': size, **times, 'sha256': _digest_of(checkpoint)}
 
 
 def _check_checkpoint(path: Path, manifest: Mapping[str, Any], checkpoint: Path | None) -> None:
@@ -223,13 +223,32 @@ def _check_checkpoint(path: Path, manifest: Mapping[str, Any], checkpoint: Path 
     stamp = manifest.get('checkpoint')
     if not isinstance(stamp, dict):
         raise ExportError(f'{path} does not say what checkpoint it was made of: {_REMEDY}')
-    status = checkpoint.stat()
-    same = stamp.get('bytes') == status.st_size
+    size, time = _size_and_time(checkpoint)
+    same = stamp.get('bytes') == size
     # A file that nobody has touched since is not read to its end: it may have half a gigabyte.
-    if same and stamp.get('mtime_ns') != status.st_mtime_ns:
-        same = stamp.get('sha256') == _file_digest(checkpoint)
+    if same and stamp.get('mtime_ns') != time:
+        same = stamp.get('sha256') == _digest_of(checkpoint)
     if not same:
         raise ExportError(f'{path} was made of other weights than those in {checkpoint}: {_REMEDY}')
+
+
+def _files_of(checkpoint: Path) -> list[Path]:
+    """Return the file of a checkpoint; and the parts beside it, where it is their index."""
+    parts = sorted(checkpoint.parent.glob('*.safetensors')) if checkpoint.suffix == '.json' else []
+    return [checkpoint, *parts]
+
+
+def _size_and_time(checkpoint: Path) -> tuple[int, int]:
+    """Return the bytes of a checkpoint, and when it was changed last, in nanoseconds."""
+    known = [file.stat() for file in _files_of(checkpoint)]
+    return sum(one.st_size for one in known), max(one.st_mtime_ns for one in known)
+
+
+def _digest_of(checkpoint: Path) -> str:
+    digests = [_file_digest(file) for file in _files_of(checkpoint)]
+    return (
+        digests[0] if len(digests) == 1 else hashlib.sha256(''.join(digests).encode()).hexdigest()
+    )
 
 
 def write_variant(
