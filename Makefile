@@ -28,7 +28,7 @@ IN_VENV = source '$(VENV)/bin/activate'
 IN_ROS = $(IN_VENV) && source install/local_setup.bash
 LINT = ruff check . && ruff format --check . && mypy && lint-imports
 
-.PHONY: help demo test bench lint env interfaces lock reference clean
+.PHONY: help demo test bench lint env interfaces lock reference exports clean
 
 help:
 	@echo 'make demo    a camera, the node, a few prompts; checks the masks and writes demo/'
@@ -38,6 +38,7 @@ help:
 	@echo 'make env     the environment $(VENV) alone (VENV=folder, PYTHON=interpreter)'
 	@echo 'make lock    requirements.lock again, from setup.py (ARGS=--upgrade: newest versions)'
 	@echo 'make reference  docs/reference.md again, from what the nodes declare'
+	@echo 'make exports    the ONNX graphs of the bundled models again, after their weights have changed'
 	@echo 'make clean   removes what was built; the environment stays'
 
 demo: interfaces
@@ -66,6 +67,9 @@ lock:
 
 reference: env
 	@$(IN_VENV) && python scripts/make_reference.py
+
+exports: env
+	@$(IN_VENV) && python scripts/export_bundled.py $(ARGS)
 
 clean:
 	rm -rf build install log demo .pytest_cache .mypy_cache .ruff_cache

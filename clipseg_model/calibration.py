@@ -6,7 +6,6 @@ import math
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 TOP_SHARE = 0.003
 TOP_PIXELS = 16
@@ -35,21 +34,22 @@ def sigmoid(
     return np.reciprocal(clipped, out=clipped)
 
 
-def top_scores(logits: Tensor) -> list[float]:
+def top_scores(logits: NDArray[np.float32]) -> list[float]:
     """Score in 0…1 that each of P things is there: the mean of the top probabilities.
 
     The top of the logits (P, h, w), at model resolution, are :data:`TOP_SHARE` of the pixels and at
     least :data:`TOP_PIXELS`, so that a single stray pixel does not make a thing present and a small
-    thing still counts.
+    thing still counts. NaN counts as the highest.
     """
-    flat = logits.flatten(1)
-    count = min(flat.shape[1], max(TOP_PIXELS, math.ceil(TOP_SHARE * flat.shape[1])))
-    # A pixel is among the top only if its lot is among the lots with the highest maxima.
-    size = math.gcd(flat.shape[1], LOT)
-    lots = flat.unflatten(1, (size, -1))
-    if lots.shape[2] > count:
-        best = lots.amax(1).topk(count, dim=1, sorted=False).indices
-        flat = lots.gather(2, best.unsqueeze(1).expand(-1, size, -1)).flatten(1)
-    top = flat.topk(count, dim=1, sorted=False).values
-    scores: list[float] = top.float().sigmoid().mean(dim=1).tolist()
+    scores = []
+    for one in logits:
+        flat = np.ravel(one)
+        count = min(flat.size, max(TOP_PIXELS, math.ceil(TOP_SHARE * flat.size)))
+        # A pixel is among the top only if its lot is among the lots with the highest maxima.
+        lots = flat.reshape(math.gcd(flat.size, LOT), -1)
+        if lots.shape[1] > count:
+            best = np.argpartition(lots.max(axis=0), -count)[-count:]
+            flat = lots[:, best].ravel()
+        top = np.partition(flat, -count)[-count:]
+        scores.append(float(sigmoid(top).mean(dtype=np.float64)))
     return scores

@@ -16,18 +16,21 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from clipseg_model.errors import DeviceError, RegionError
 from clipseg_model.images import check_image
 from clipseg_model.prompts import Prompt
+from clipseg_model.runtime.devices import Device
 from clipseg_model.segmentation import Segmentation
 from clipseg_model.settings import SegmentSettings
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 DEPTH = 2
 """Frames under way at once: one that is computed, and one before or after it."""
@@ -40,28 +43,32 @@ class CudaStreams:
         DeviceError: It is not a CUDA device.
     """
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: Device) -> None:
         if device.type != 'cuda':
             raise DeviceError(
                 f'Frames are pipelined on CUDA devices, not on {str(device)!r}: call '
                 'Segmenter.segment() there'
             )
+        import torch
+
+        self._torch = torch
+        place = torch.device(str(device))
         self._streams = {
-            name: torch.cuda.Stream(device) for name in ('upload', 'compute', 'download')
+            name: torch.cuda.Stream(place) for name in ('upload', 'compute', 'download')
         }
         # The weights may still be on their way.
         for stream in self._streams.values():
-            stream.wait_stream(torch.cuda.current_stream(device))
+            stream.wait_stream(torch.cuda.current_stream(place))
 
     def use(self, name: str) -> AbstractContextManager[Any]:
         """Enqueue the work of a ``with`` block on a stream."""
-        context: AbstractContextManager[Any] = torch.cuda.stream(self._streams[name])
+        context: AbstractContextManager[Any] = self._torch.cuda.stream(self._streams[name])
         return context
 
     def record(self, name: str) -> torch.cuda.Event:
         """Return an event that occurs once all work enqueued on a stream so far is done."""
         # A blocking event lets the waiting thread sleep: the host's cores belong to the robot.
-        event = torch.cuda.Event(blocking=True)
+        event = self._torch.cuda.Event(blocking=True)
         event.record(self._streams[name])
         return event
 
@@ -79,7 +86,7 @@ class CudaStreams:
 
     def pinned(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
         """Allocate pinned host memory."""
-        return torch.empty(tuple(shape), dtype=dtype, pin_memory=True)
+        return self._torch.empty(tuple(shape), dtype=dtype, pin_memory=True)
 
 
 class PendingSegmentation:
@@ -99,7 +106,7 @@ class PendingSegmentation:
 class StreamableSegmenter(Protocol):
     """What :class:`StreamedSegmenter` needs of a segmenter, with the methods of ``Segmenter``."""
 
-    device: torch.device
+    device: Device
     settings: SegmentSettings
 
     def prepare(
@@ -120,7 +127,7 @@ class StreamableSegmenter(Protocol):
 
     def read(
         self,
-        logits: Tensor,
+        logits: NDArray[np.float32],
         prompts: Sequence[Prompt],
         threshold: float | None,
         size: tuple[int, int],
@@ -149,7 +156,6 @@ class StreamedSegmenter:
         self._uploads: deque[tuple[Tensor, Any]] = deque()
         self._under_way: deque[Any] = deque()
 
-    @torch.inference_mode()
     def start(
         self,
         image: NDArray[np.uint8],
@@ -196,7 +202,7 @@ class StreamedSegmenter:
         # Whoever waits for the answer keeps this function, which must not keep the device's memory.
         def read() -> Segmentation:
             streams.synchronize(arrived)
-            found = segmenter.read(host, wanted, threshold, size)
+            found = segmenter.read(host.numpy(), wanted, threshold, size)
             return replace(found, reused=reused)
 
         return PendingSegmentation(read)
@@ -206,7 +212,7 @@ class StreamedSegmenter:
         buffer = self._buffer(image.shape)
         np.copyto(buffer.numpy(), image)
         with self._streams.use('upload'):
-            pixels = buffer.to(self._segmenter.device, non_blocking=True)
+            pixels = buffer.to(str(self._segmenter.device), non_blocking=True)
             if pixels is buffer:
                 pixels = buffer.clone()
         self._uploads.append((buffer, self._streams.record('upload')))
@@ -219,4 +225,6 @@ class StreamedSegmenter:
             self._streams.synchronize(read)
             if tuple(buffer.shape) == shape:
                 return buffer
+        import torch
+
         return self._streams.pinned(shape, torch.uint8)

@@ -6,26 +6,23 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from clipseg_model.errors import ExportError, PrecisionError
 from clipseg_model.model_card import ModelCard
-from clipseg_model.modeling.base import SegmentationModel
 from clipseg_model.prompts import Prompt
 from clipseg_model.runtime.base import require
-from clipseg_model.runtime.export_files import write_variant
-from clipseg_model.runtime.exported import package_versions
-from clipseg_model.runtime.openvino_runtime import (
-    INT8_VARIANT,
-    VARIANT,
-    OpenVinoRuntime,
-    read_parts,
-)
+from clipseg_model.runtime.devices import Device
+from clipseg_model.runtime.export_files import DECODER, ENCODER, write_variant
+from clipseg_model.runtime.exporting import ensure_onnx, package_versions
+from clipseg_model.runtime.openvino_runtime import INT8_VARIANT, OpenVinoRuntime
 from clipseg_model.segmenter import Segmenter
+
+if TYPE_CHECKING:
+    from clipseg_model.modeling.base import SegmentationModel
 
 logger = logging.getLogger(__name__)
 
@@ -120,7 +117,7 @@ def export_int8(
         ExportError: There are too few images, or the model cannot be exported or written.
         RuntimeMissingError: openvino or nncf is not installed.
     """
-    nncf = require('nncf', 'openvino', 'openvino')
+    nncf = require('nncf', 'openvino', 'quantize')
     ov = require('openvino', 'openvino', 'openvino')
     if len(images) < FEWEST_IMAGES:
         raise ExportError(
@@ -131,14 +128,14 @@ def export_int8(
     chosen = [
         images[int(i)] for i in np.linspace(0, len(images) - 1, min(len(images), MOST_IMAGES))
     ]
-    place = torch.device('cpu')
-    OpenVinoRuntime.export(model, card, digest, root, place, 'fp32')
-    runtime = OpenVinoRuntime(model, place, 'fp32', card=card, folder=root)
-    reference = Segmenter(runtime, card)
-    _, encoder, decoder = read_parts(root / VARIANT)
+    place = Device('cpu')
+    export = ensure_onnx(model, card, digest, root)
+    reference = Segmenter(OpenVinoRuntime(export, None, place), card)
+    core = ov.Core()
+    encoder, decoder = (core.read_model(export.part(part)) for part in (ENCODER, DECODER))
     seen, asked = _calibration(reference, chosen, prompts)
     quantised = {}
-    for name, network, inputs in (('encoder', encoder, seen), ('decoder', decoder, asked)):
+    for name, network, inputs in ((ENCODER, encoder, seen), (DECODER, decoder, asked)):
         logger.info('Quantising the %s on %d inputs', name, len(inputs))
         quantised[name] = nncf.quantize(
             network,
@@ -157,7 +154,7 @@ def export_int8(
     def write(made: Path) -> dict[str, Any]:
         for name, network in quantised.items():
             ov.save_model(network, made / f'{name}.xml', compress_to_fp16=False)
-        other = Segmenter(OpenVinoRuntime.of_files(model, place, 'int8', made), card)
+        other = Segmenter(OpenVinoRuntime(export, made, place, 'int8'), card)
         found = mask_agreement(reference, other, chosen, [prompts] * len(chosen))
         if found.iou < least_iou:
             raise PrecisionError(
@@ -192,8 +189,7 @@ def _calibration(
     for number, image in enumerate(images):
         pixels = segmenter.preprocessor.pixels(image)
         features = segmenter.runtime.encode_image(pixels)
-        seen.append([pixels.numpy()])
+        seen.append([pixels])
         turn = [(2 * number + k) % len(condition) for k in range(2)]
-        taps = (part.numpy() for part in features.taps)
-        asked.append([condition[turn][None].numpy(), *taps])
+        asked.append([condition[turn][None], *features.taps])
     return seen, asked

@@ -7,26 +7,29 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from clipseg_model.errors import CheckpointError, ClipsegError, ModelNotFoundError
 from clipseg_model.files.user_folders import expanded
 from clipseg_model.model_card import AS_RELEASED, ModelCard
-from clipseg_model.modeling.backbone import IMAGENET_MEAN, IMAGENET_STD
-from clipseg_model.modeling.base import SegmentationModel
-from clipseg_model.runtime import create_runtime
+from clipseg_model.runtime import create_runtime, open_exported
+from clipseg_model.runtime.base import require
+from clipseg_model.runtime.export_files import ExportSource
+from clipseg_model.runtime.threads import set_threads
 from clipseg_model.segmenter import Segmenter
 from clipseg_model.settings import SegmentSettings
 from clipseg_model.weights import store
-from clipseg_model.weights.checkpoints import load_card, load_checkpoint
+from clipseg_model.weights.cards import read_own_card
 from clipseg_model.weights.untrained import UNTRAINED, how_to_train
+
+if TYPE_CHECKING:
+    from clipseg_model.modeling.base import SegmentationModel
 
 DEFAULT_MODEL = 'everyday'
 
 WEIGHTS_FOLDER = Path(__file__).parent / 'weights'
 
-_BUNDLED = {
+BUNDLED = {
     'everyday': 'Small model of this project: everyday things in photographs, and rendered scenes.',
     'tabletop': 'Demonstration model of this project: tiny, and knows rendered scenes only.',
 }
@@ -41,7 +44,7 @@ _PUBLISHED = {
 
 def list_models() -> list[str]:
     """Return the names that :func:`create_model` knows, the default first."""
-    return [*_BUNDLED, *_PUBLISHED, *UNTRAINED]
+    return [*BUNDLED, *_PUBLISHED, *UNTRAINED]
 
 
 def get_card(name: str) -> ModelCard:
@@ -53,11 +56,11 @@ def get_card(name: str) -> ModelCard:
     """
     if name in _PUBLISHED:
         return _published_card(name)
-    if name not in _BUNDLED and name not in UNTRAINED:
+    if name not in BUNDLED and name not in UNTRAINED:
         raise _not_found(name)
     weights = _own_weights(name)
     if weights.is_file():
-        card = load_card(weights)
+        card = read_own_card(weights)
         if name in UNTRAINED:
             return replace(card, name=name, source=card.source or 'trained by you')
         return replace(card, source=card.source or 'trained by this project')
@@ -68,16 +71,16 @@ def get_card(name: str) -> ModelCard:
         architecture='clipseg',
         config={},
         input_size=256,
-        description=_BUNDLED[name],
+        description=BUNDLED[name],
         weights=weights,
     )
 
 
 def create_model(
     name_or_path: str | os.PathLike[str] = DEFAULT_MODEL,
-    device: str | torch.device = 'auto',
+    device: object = 'auto',
     threads: int | None = None,
-    runtime: str = 'eager',
+    runtime: str = 'auto',
     precision: str = 'fp32',
     exports: str | os.PathLike[str] | None = None,
     input_size: int | None = None,
@@ -90,7 +93,8 @@ def create_model(
             from the Hugging Face hub, or a path in any format of
             :func:`~clipseg_model.weights.checkpoints.load_checkpoint`.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-        threads: Threads of torch's CPU operations, for the whole process; None leaves them.
+        threads: Threads that compute on the CPU, for the whole process: of every runtime and of
+            OpenCV. None leaves them.
         runtime: What executes the model, a key of :data:`clipseg_model.runtime.RUNTIMES`, or
             ``auto``.
         precision: What it computes in: ``fp32``, ``bf16``, ``fp16`` or ``int8``, as far as the
@@ -114,15 +118,47 @@ def create_model(
     """
     settings = SegmentSettings(reuse_below=reuse_below)
     if threads is not None:
-        if threads < 1:
-            raise ValueError(f'threads must be at least 1, not {threads}')
-        torch.set_num_threads(threads)
-    model, card = load_model(name_or_path)
-    if input_size is not None:
-        prompt_size = card.prompt_image_size or card.input_size
-        card = replace(card, input_size=input_size, prompt_image_size=prompt_size)
-    chosen = create_runtime(model, card, device, runtime, precision, exports)
+        set_threads(threads)
+    source = _export_source(os.fspath(name_or_path))
+    opened = open_exported(source, device, runtime, precision, exports)
+    if opened is not None:
+        chosen, card = opened
+        card = _with_input_size(card, input_size)
+    else:
+        require('torch', 'eager' if runtime == 'auto' else runtime, 'torch')
+        model, card = load_model(name_or_path)
+        card = _with_input_size(card, input_size)
+        chosen = create_runtime(model, card, device, runtime, precision, exports)
     return Segmenter(chosen, card, settings=settings)
+
+
+def _with_input_size(card: ModelCard, input_size: int | None) -> ModelCard:
+    if input_size is None:
+        return card
+    prompt_size = card.prompt_image_size or card.input_size
+    return replace(card, input_size=input_size, prompt_image_size=prompt_size)
+
+
+def _export_source(name: str) -> ExportSource:
+    """Return where the files of a model are, which need not be here.
+
+    Raises:
+        ModelNotFoundError: It is neither a name that is known nor a path.
+        CheckpointError: It is bundled, and its file is missing.
+    """
+    if name in BUNDLED or name in UNTRAINED:
+        if name in BUNDLED:
+            _find_weights(name)
+        return ExportSource(name, _own_weights(name), name in BUNDLED)
+    if not os.path.exists(expanded(name)):
+        source = store.source_of(name)
+        if source is not None:
+            return ExportSource(source.name, store.find_downloaded(source))
+    path = Path(_find_weights(name))
+    if os.path.isdir(path):
+        files = [path / weights for weights in store.WEIGHT_FILES]
+        path = next((file for file in files if file.is_file()), path)
+    return ExportSource(name, path)
 
 
 def load_model(
@@ -141,6 +177,8 @@ def load_model(
         ModelNotFoundError: It is neither a name that is known nor a path.
         CheckpointError: The weights are missing or damaged.
     """
+    from clipseg_model.weights.checkpoints import load_checkpoint
+
     name = os.fspath(name_or_path)
     weights = _find_weights(name)
     model, card = load_checkpoint(weights, backbone_weights=backbone_weights, layers=layers)
@@ -149,12 +187,12 @@ def load_model(
 
 def _own_weights(name: str) -> Path:
     """Return the file of a bundled model, or of one that users train."""
-    folder = WEIGHTS_FOLDER if name in _BUNDLED else store.models_folder()
+    folder = WEIGHTS_FOLDER if name in BUNDLED else store.models_folder()
     return folder / f'{name}.safetensors'
 
 
 def _find_weights(name_or_path: str) -> str | Path:
-    if name_or_path in _BUNDLED or name_or_path in UNTRAINED:
+    if name_or_path in BUNDLED or name_or_path in UNTRAINED:
         weights = _own_weights(name_or_path)
         if name_or_path in UNTRAINED and not weights.is_file():
             raise CheckpointError(how_to_train(name_or_path, weights))
@@ -192,8 +230,8 @@ def _published_card(name: str) -> ModelCard:
             'backbone': {
                 'type': 'open_clip',
                 'architecture': 'ViT-B-16-quickgelu',
-                'mean': list(IMAGENET_MEAN),
-                'std': list(IMAGENET_STD),
+                'mean': [0.485, 0.456, 0.406],  # ImageNet's.
+                'std': [0.229, 0.224, 0.225],
                 'overrides': {},
             },
             'layers': [3, 6, 9],

@@ -4,24 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from clipseg_model.errors import ImageError, PromptError, ReuseError
+from clipseg_model.features import ImageFeatures
 from clipseg_model.images import check_image
 from clipseg_model.inference import Inference
 from clipseg_model.model_card import ModelCard
-from clipseg_model.modeling.base import ImageFeatures, SegmentationModel
 from clipseg_model.prompts import Prompt, as_prompts, check_probability
 from clipseg_model.regions import Box
 from clipseg_model.runtime import Runtime
 from clipseg_model.segmentation import Segmentation
 from clipseg_model.settings import SegmentSettings
 from clipseg_model.video.still import StillDetector
+
+if TYPE_CHECKING:
+    from clipseg_model.modeling.base import SegmentationModel
 
 
 class _Default:
@@ -72,7 +73,7 @@ class Segmenter(Inference):
         self,
         model: SegmentationModel | Runtime,
         card: ModelCard,
-        device: str | torch.device = 'auto',
+        device: object = 'auto',
         settings: SegmentSettings | None = None,
     ) -> None:
         super().__init__(model, card, device)
@@ -99,7 +100,7 @@ class Segmenter(Inference):
         Raises:
             ReuseError: Encodings are to be reused, and the model's image tower sees the prompt.
         """
-        if settings.reuse_below and not self.model.shares_image_features:
+        if settings.reuse_below and not self.runtime.traits.shares_image_features:
             raise ReuseError(
                 f'The image tower of {self.card.name!r} sees the prompt and runs for each of them: '
                 'there is no encoding of the image alone to reuse. Set reuse_below 0, or choose a '
@@ -122,7 +123,6 @@ class Segmenter(Inference):
             return False
         return self._is_still(self.preprocessor.resize(image), settings)
 
-    @torch.inference_mode()
     def set_image(self, image: NDArray[np.uint8], settings: SegmentSettings | None = None) -> None:
         """Encode an image once for all prompts that follow, or reuse an encoding.
 
@@ -144,7 +144,6 @@ class Segmenter(Inference):
         self._features = self._encoded
         self._image = image
 
-    @torch.inference_mode()
     def prepare(
         self, prompts: Sequence[str | Prompt], settings: SegmentSettings | None = None
     ) -> list[Prompt]:
@@ -159,11 +158,10 @@ class Segmenter(Inference):
         self.prompt_features(wanted, settings or self.settings)
         return wanted
 
-    @torch.inference_mode()
     def embed(
         self, prompts: Sequence[str | Prompt], settings: SegmentSettings | None = None
-    ) -> Tensor:
-        """Return conditional vectors (P, E) float32 on the device, as the decoder takes them.
+    ) -> NDArray[np.float32]:
+        """Return conditional vectors (P, E) float32, as the decoder takes them.
 
         They are not normalised: of a phrase the average over the template's captions, of an example
         that of its prompt image, of both the mix that :attr:`Prompt.weight` says. Arguments and
@@ -210,7 +208,6 @@ class Segmenter(Inference):
         self.set_image(image, settings)
         return self._predict(wanted, threshold, settings)
 
-    @torch.inference_mode()
     def segment_batch(
         self,
         images: Sequence[NDArray[np.uint8]],
@@ -245,43 +242,45 @@ class Segmenter(Inference):
                 'segment those of each size by themselves'
             )
         pixels = [self.preprocessor.pixels(image) for image in images]
-        condition = self.conditions(wanted, settings).expand(len(images), -1, -1)
+        one = self.conditions(wanted, settings)
+        condition = np.broadcast_to(one, (len(images), *one.shape))
         answers = self.answer(pixels, condition)
         return [
             self._refine(image, self.read(logits, wanted, threshold, size), settings)
             for image, logits, size in zip(images, answers, sizes, strict=True)
         ]
 
-    @torch.inference_mode()
     def infer(
         self,
-        pixels: Tensor | None,
+        pixels: Any,
         prompts: Sequence[Prompt],
         settings: SegmentSettings | None = None,
-    ) -> Tensor:
-        """Run the model's part of :meth:`segment`, which leaves its answer on the device.
+    ) -> Any:
+        """Run the model's part of :meth:`segment` on a device, and leave its answer there.
+
+        For a runtime that :attr:`~clipseg_model.runtime.base.Runtime.streams`.
 
         Args:
-            pixels: (1, 3, H, W) uint8 RGB, on the device; None for an image that :meth:`is_still`.
+            pixels: A tensor of torch (1, 3, H, W) uint8 RGB, on the device; None for an image that
+                :meth:`is_still`.
             prompts: As :meth:`prepare` returns them.
             settings: :attr:`settings` where None. Zoom does not count.
 
         Returns:
-            Logits (P, h, w) float32 at the model's resolution, on the device.
+            Logits, a tensor (P, h, w) float32 at the model's resolution, on the device.
 
         Raises:
             ImageError: There are no pixels, and no encoding to reuse.
         """
         settings, features = settings or self.settings, self._encoded
         if pixels is not None:
-            height, width = pixels.shape[2:]
-            shape = self.preprocessor.shape_of(height, width)
-            resized = self.preprocessor.resize_tensor(pixels, shape)
-            features = self.runtime.encode_image(self.preprocessor.normalise(resized))
+            runtime: Any = self.runtime
+            shape = self.preprocessor.shape_of(*pixels.shape[2:])
+            features = runtime.encode_image(runtime.prepare(pixels, shape))
             self._encoded = features if settings.reuse_below else None
         if features is None:
             raise ImageError('There is no encoding to reuse: give the pixels of the image')
-        return self.decode_prompts(features, list(prompts), settings)
+        return self.decode_prompts(features, list(prompts), settings, on_device=True)
 
     def release_caches(self) -> None:
         """Forget the image that was set and what the decoder knows of prompts, to free memory.
@@ -292,7 +291,6 @@ class Segmenter(Inference):
         self.forget_encoding()
         self.embedder.release_features()
 
-    @torch.inference_mode()
     def _predict(
         self, prompts: list[Prompt], threshold: float | None, settings: SegmentSettings
     ) -> Segmentation:
@@ -303,13 +301,13 @@ class Segmenter(Inference):
         found = self.read(logits, prompts, threshold, self._image.shape[:2])
         return self._refine(self._image, replace(found, reused=self._reused), settings)
 
-    def _is_still(self, pixels: Tensor, settings: SegmentSettings) -> bool:
+    def _is_still(self, pixels: NDArray[np.uint8], settings: SegmentSettings) -> bool:
         """See :meth:`is_still`; pixels as they were resized."""
         self.check_settings(settings)
         if self._encoded is None:
             # What should have been encoded was not: it failed.
             self.still.forget()
-        if not self.still.is_still(pixels[0].numpy(), settings.reuse_below, settings.reuse_frames):
+        if not self.still.is_still(pixels[0], settings.reuse_below, settings.reuse_frames):
             self.forget_encoding()
             return False
         return True

@@ -34,7 +34,7 @@ class ExecutionOptions:
     model: ModelOption = 'everyday'
     device: DeviceOption = 'auto'
     threads: Annotated[
-        int | None, typer.Option(help="Threads of the model on a CPU; torch's choice.", min=1)
+        int | None, typer.Option(help='Threads of the model on a CPU; one for each core.', min=1)
     ] = None
     reuse_below: Annotated[
         float,

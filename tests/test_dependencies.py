@@ -44,6 +44,11 @@ ROS_ALONE = {
 OPTIONAL = {'cv_bridge', 'triton'}
 # The extras that bring what a module imports at once; the first pattern that fits its name counts.
 EXTRAS = {
+    r'clipseg_model\.('
+    r'modeling|quantization|zoom\.torchvision_detectors|'
+    r'runtime\.(compiled|eager|exporting|split|tensorrt_runtime|tf32|torch_compile|torch_runtime)|'
+    r'weights\.(checkpoints|files|huggingface|huggingface_config|official))': ('torch',),
+    # All else is the light installation, without torch.
     r'clipseg_model|clipseg_ros\.(cli|bag)': (),
     r'clipseg_ros\.demo': ('ros', 'world'),
     r'clipseg_ros': ('ros',),
@@ -215,7 +220,9 @@ def test_package_xml_names_what_nodes_and_commands_import(
     modules: dict[str, set[Import]], setup_arguments: dict[str, Any], package_names: set[str]
 ) -> None:
     extras = setup_arguments['extras_require']
-    by_runtime = [text for name in ('onnx', 'openvino', 'tensorrt') for text in extras[name]]
+    names = ('export', 'openvino', 'quantize', 'tensorrt')
+    by_runtime = [text for name in names for text in extras[name]]
+    by_runtime = [text for text in by_runtime if text not in extras['torch']]
     missing = {
         f'{name} in {module}'
         for module, imports in modules.items()
@@ -232,14 +239,19 @@ def test_package_xml_names_what_nodes_and_commands_import(
 def test_containers_get_what_setup_declares(
     repository: Path, setup_arguments: dict[str, Any], package_names: set[str]
 ) -> None:
-    lines = (repository / 'docker' / 'requirements.txt').read_text().splitlines()
+    lines = [
+        line
+        for file in ('requirements.txt', 'requirements-torch.txt')
+        for line in (repository / 'docker' / file).read_text().splitlines()
+    ]
     wanted = {
         canonicalize_name(requirement.name): requirement.specifier
         for requirement in (Requirement(line) for line in lines if not line.startswith('#'))
     }
     from_apt = {'pillow': 'python3-pil', 'rich': 'python3-rich', 'pyyaml': 'python3-yaml'}
     extras = setup_arguments['extras_require']
-    declared = [*map(Requirement, (*setup_arguments['install_requires'], *extras['bag']))]
+    parts = (setup_arguments['install_requires'], extras['bag'], extras['torch'])
+    declared = [*map(Requirement, itertools.chain(*parts))]
     for requirement in declared:
         name = canonicalize_name(requirement.name)
         if name not in wanted:

@@ -15,7 +15,7 @@ INSTRUCTIONS = {
     *('ARG', 'CMD', 'COPY', 'ENTRYPOINT', 'ENV', 'EXPOSE', 'FROM', 'HEALTHCHECK', 'LABEL', 'RUN'),
     *('SHELL', 'STOPSIGNAL', 'USER', 'VOLUME', 'WORKDIR'),
 }
-TARGETS = ('cpu', 'gpu')
+TARGETS = ('light', 'cpu', 'gpu')
 
 
 @pytest.fixture(scope='module')
@@ -55,6 +55,10 @@ def test_there_is_an_image_for_each_kind_of_robot(
     assert 'NVIDIA' not in ' '.join(values(stages['cpu'], 'ENV'))
     assert any('whl/cpu' in run for run in values(stages['cpu'], 'RUN'))
     assert not any('whl/cpu' in run for run in values(stages['gpu'], 'RUN'))
+    light = ' '.join(values(stages['light'], 'RUN'))
+    assert 'torch' not in light, 'the image without torch'
+    for target in ('cpu', 'gpu'):
+        assert 'requirements-torch.txt' in ' '.join(values(stages[target], 'RUN'))
 
 
 @pytest.mark.parametrize('target', TARGETS)
@@ -79,7 +83,7 @@ def test_it_starts_the_node_as_a_user_without_privileges(
     arguments = (repository / 'clipseg_ros' / 'ros' / 'launch_support.py').read_text()
     for argument in command[4:]:
         assert f"'{argument.partition(':=')[0]}': (" in arguments
-    assert command[4] == {'cpu': 'device:=cpu', 'gpu': 'device:=cuda'}[target]
+    assert command[4] == ('device:=cuda' if target == 'gpu' else 'device:=cpu')
 
 
 @pytest.mark.parametrize('target', TARGETS)
@@ -92,9 +96,10 @@ def test_what_it_copies_and_names_exists(
         if line and not line.startswith('#')
     ]
     for words in values(stages[target], 'COPY'):
-        source = words.split()[-2]
-        assert (repository / source).exists(), source
-        assert not any(fnmatch(source, pattern) for pattern in ignored), source
+        sources = [word for word in words.split()[:-1] if not word.startswith('--')]
+        for source in sources:
+            assert (repository / source).exists(), source
+            assert not any(fnmatch(source, pattern) for pattern in ignored), source
     # CMakeLists.txt installs these.
     for needed in ('clipseg_model', 'clipseg_ros', 'tabletop_world', 'launch', 'config', 'msg',
                    'srv', 'scripts', 'cmake', 'package.xml', 'CMakeLists.txt'):  # fmt: skip

@@ -16,6 +16,9 @@ import pytest
 from checkout_copy import copy_checkout
 from packaging.requirements import Requirement
 
+from clipseg_model.images import read_image
+from clipseg_model.registry import create_model
+
 PIP = [sys.executable, '-m', 'pip', '--quiet']
 
 
@@ -134,11 +137,12 @@ def test_the_demo_finds_its_profile_there(prefix: Path, tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.ci
 @pytest.mark.timeout(1800)
-def test_what_setup_declares_is_enough_to_segment_a_picture(
+def test_what_setup_declares_is_enough_to_segment_a_picture_without_torch(
     wheel: Path, new_environment: Path, repository: Path, tmp_path: Path
 ) -> None:
     (packages,) = new_environment.glob('lib/python3*/site-packages')
     assert not (packages / 'rclpy').exists(), 'nothing is there that is not declared'
+    assert not list(packages.glob('torch*')), 'the installation without extras is the light one'
     # Without an index, pip refuses where a requirement is not met by what is there.
     options = ['--no-compile', '--no-index', str(wheel)]
     run([*PIP, '--python', str(new_environment), 'install', *options], tmp_path)
@@ -150,3 +154,7 @@ def test_what_setup_declares_is_enough_to_segment_a_picture(
     (found,) = json.loads((tmp_path / 'out' / 'photo.json').read_text())['prompts']
     assert found['prompt'] == 'the mug'
     assert (tmp_path / 'out' / found['mask']).is_file()
+    expected = create_model('tabletop', 'cpu', runtime='eager').segment(
+        read_image(picture), ['the mug']
+    )
+    assert found['score'] == pytest.approx(expected.results[0].score, abs=0.005)

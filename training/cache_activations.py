@@ -69,7 +69,7 @@ def cache(
         raise ActivationsError('a model with learned_tokens has no frozen activations to cache')
     if layers is not None:
         layers = check_layers(layers, model)
-    device = resolve_device('auto')
+    device = torch.device(str(resolve_device('auto')))
     learner = Learner(model).to(device).eval()
     source = open_source(settings.data)
     drawn = DrawnPictures(source, settings.prompts, settings.drawn_by)

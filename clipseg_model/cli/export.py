@@ -94,37 +94,67 @@ def export(
     Exit status: 0 if the export is complete, 1 if nothing was written, with the reason, 2 for a
     wrong command line.
     """
+    try:
+        written = write_export(model, folder, runtime, precision, device, calibration)
+    except ClipsegError as error:
+        fail(str(error))
+    out.print(escape(f'Written to {written}'), soft_wrap=True)
+
+
+def check_exporting() -> None:
+    """Raise RuntimeMissingError unless what makes exports is installed."""
+    from clipseg_model.runtime.base import require
+
+    for package in ('torch', 'onnx', 'onnxscript'):
+        require(package, 'export', 'export')
+
+
+def write_export(
+    model: str,
+    folder: Path | None,
+    runtime: str,
+    precision: str = 'fp32',
+    device: str = 'auto',
+    calibration: CalibrationOptions | None = None,
+) -> Path:
+    """Write a model as a runtime needs it; arguments are those of :func:`export`.
+
+    Returns:
+        The folder of the variant that was written.
+
+    Raises:
+        ClipsegError: Nothing was written.
+    """
+    check_exporting()
     from clipseg_model.quantization import export_int8
     from clipseg_model.registry import load_model
     from clipseg_model.runtime import runtime_class
     from clipseg_model.runtime.devices import resolve_device
-    from clipseg_model.runtime.export_files import exports_folder, weights_digest
-    from clipseg_model.runtime.exported import ExportedRuntime
-    from clipseg_model.runtime.split import check_exportable
+    from clipseg_model.runtime.export_files import exports_folder
+    from clipseg_model.runtime.exported import Exporting
+    from clipseg_model.runtime.split import check_exportable, weights_digest
 
-    try:
-        kind = runtime_class(runtime)
-        if not issubclass(kind, ExportedRuntime):
-            raise ExportError(f'The runtime {runtime!r} runs the checkpoint itself: no export')
-        if precision in kind.made_on_demand:
-            calibration.check_unused()
-        place = resolve_device(
-            'cpu' if device == 'auto' and 'cuda' not in kind.device_types else device
+    calibration = calibration or CalibrationOptions()
+    kind = runtime_class(runtime)
+    if not issubclass(kind, Exporting):
+        raise ExportError(f'The runtime {runtime!r} runs the checkpoint itself: no export')
+    if precision in kind.made_on_demand:
+        calibration.check_unused()
+    place = resolve_device(
+        'cpu' if device == 'auto' and 'cuda' not in kind.device_types else device
+    )
+    kind.check(place, precision)
+    loaded, card = load_model(model)
+    check_exportable(loaded)
+    digest = weights_digest(loaded)
+    root = exports_folder(card, digest) if folder is None else folder
+    if precision in kind.made_on_demand:
+        kind.export(loaded, card, digest, root, place, precision)
+    else:
+        agreement = export_int8(loaded, card, digest, root, *calibration.read())
+        out.print(
+            f'Masks agree with fp32 at IoU {agreement.iou:.4f} over {agreement.images} images '
+            f'(correlation of logits {agreement.correlation:.4f})',
+            soft_wrap=True,
         )
-        kind.check(place, precision)
-        loaded, card = load_model(model)
-        check_exportable(loaded)
-        digest = weights_digest(loaded)
-        root = exports_folder(card, digest) if folder is None else folder
-        if precision in kind.made_on_demand:
-            kind.export(loaded, card, digest, root, place, precision)
-        else:
-            agreement = export_int8(loaded, card, digest, root, *calibration.read())
-            out.print(
-                f'Masks agree with fp32 at IoU {agreement.iou:.4f} over {agreement.images} images '
-                f'(correlation of logits {agreement.correlation:.4f})',
-                soft_wrap=True,
-            )
-    except ClipsegError as error:
-        fail(str(error))
-    out.print(escape(f'Written to {root / kind.variant(place, precision)}'), soft_wrap=True)
+    return root / kind.variant(place, precision)

@@ -69,6 +69,20 @@ def download(
         ),
     ],
     revision: Annotated[str, typer.Option(help='Branch, tag or commit at the hub.')] = 'main',
+    runtime: Annotated[
+        str | None,
+        typer.Option(
+            help='Export the model too, for onnxruntime or openvino: once, by clipseg_ros[export]; '
+            'the folder then runs anywhere without torch and without the download.'
+        ),
+    ] = None,
+    exports: Annotated[
+        Path | None,
+        typer.Option(
+            help="Where that is written to, of one model; a folder in the user's cache.",
+            file_okay=False,
+        ),
+    ] = None,
 ) -> None:
     """Fetch weights from the Hugging Face hub, or torchvision's; no other command uses a network.
 
@@ -79,11 +93,19 @@ def download(
     Exit status: 0 if all that was named is here and checked, 1 if not, with what is missing and
     why, 2 for a wrong command line.
     """
+    from clipseg_model.cli.export import check_exporting, write_export
     from clipseg_model.weights.download import download as fetch_all
     from clipseg_model.weights.store import SOURCES, source_of
     from clipseg_model.weights.torchvision_download import download_detector
     from clipseg_model.weights.torchvision_store import LICENCE, detector_weights, list_detectors
 
+    if exports is not None and (runtime is None or len(names) != 1):
+        fail('--exports is the folder of one model for a --runtime: give both, and one name')
+    if runtime is not None:
+        try:
+            check_exporting()
+        except ClipsegError as error:
+            fail(str(error))
     problems = []
     for name in names:
         try:
@@ -105,6 +127,14 @@ def download(
             continue
         out.print(escape(f'{name}: {path}'), soft_wrap=True)
         out.print(escape(f'Licence: {terms}'), soft_wrap=True)
+        if runtime is None:
+            continue
+        try:
+            written = write_export(name, exports, runtime)
+        except ClipsegError as error:
+            problems.append(str(error))
+            continue
+        out.print(escape(f'Written to {written}'), soft_wrap=True)
     if problems:
         fail('\n'.join(problems))
 
@@ -144,13 +174,14 @@ def convert(
     Exit status: 0 if the target is complete, 1 if nothing was written, with the reason, 2 for a
     wrong command line.
     """
-    import torch
-
     from clipseg_model.registry import load_model
-    from clipseg_model.weights.checkpoints import save_checkpoint
-    from clipseg_model.weights.huggingface import save_huggingface
+    from clipseg_model.runtime.base import require
 
     try:
+        torch = require('torch', 'convert', 'torch')
+        from clipseg_model.weights.checkpoints import save_checkpoint
+        from clipseg_model.weights.huggingface import save_huggingface
+
         own = target.suffix == '.safetensors'
         if not own and (half or without_towers):
             raise CheckpointError(

@@ -56,7 +56,7 @@ class ExecutionOptions:
     ] = 0.0
     runtime: Annotated[
         str, typer.Option(help='eager, compile, onnxruntime, openvino, tensorrt, or auto.')
-    ] = 'eager'
+    ] = 'auto'
     precision: PrecisionOption = 'fp32'
     exports: Annotated[
         Path | None,
@@ -78,7 +78,7 @@ class ExecutionOptions:
         segmenter.check_settings(settings)
         segmenter.settings = settings
         show_notice(segmenter.card)
-        if (self.runtime, self.precision) != ('eager', 'fp32'):
+        if self.precision != 'fp32' or self.runtime not in ('auto', 'eager'):
             err.print(f'Runtime: {escape(segmenter.runtime.describe())}', soft_wrap=True)
         return segmenter
 

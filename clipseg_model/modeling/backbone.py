@@ -175,7 +175,7 @@ class OpenClipBackbone(nn.Module):
         self.context_length = int(self.model.context_length)
         self.mean = _triple(mean)
         self.std = _triple(std)
-        self._tokenizer = open_clip.SimpleTokenizer(context_length=self.context_length)
+        self.tokenizer = open_clip.SimpleTokenizer(context_length=self.context_length)
         self.requires_grad_(False)
         self.eval()
 
@@ -233,7 +233,7 @@ class OpenClipBackbone(nn.Module):
         if not texts:
             return model.token_embedding.weight.new_zeros(0, self.embed_dim)
         # One token more than the tower takes, so that open_clip's silent truncation shows.
-        tokens = self._tokenizer(list(texts), context_length=self.context_length + 1)
+        tokens = self.tokenizer(list(texts), context_length=self.context_length + 1)
         lengths = tokens.argmax(dim=-1) + 1
         longest = int(lengths.max())
         if longest > self.context_length:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import torch
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from clipseg_model.errors import CheckpointError
+from clipseg_model.features import ImageFeatures, ModelTraits, PromptFeatures
 from clipseg_model.modeling.backbone import Backbone
 from clipseg_model.modeling.buffers import empty
 
@@ -24,63 +24,6 @@ ARCHITECTURES = {
     'vitseg': ('vitseg', 'build_vitseg'),
     'clsclip': ('clsclip', 'build_clsclip'),
 }
-
-
-@dataclass(frozen=True)
-class ImageFeatures:
-    """What a decoder needs to know of one or more images, computed once for all prompts.
-
-    Attributes:
-        taps: Token activations, each (B, N, C), CLS first and the gh · gw patches last, in the
-            order of the model's layers.
-        grid: Token grid (gh, gw).
-        height: Height of the model's input, pixels.
-        width: Width of the model's input, pixels.
-        projected: What the decoder makes of the taps before it hears of a prompt, where the
-            features were made without gradients; gradients need it made afresh.
-    """
-
-    taps: list[Tensor]
-    grid: tuple[int, int]
-    height: int
-    width: int
-    projected: tuple[Tensor, ...] | None = None
-
-    def select(self, images: Sequence[int]) -> ImageFeatures:
-        """Return the features of some of the images, by their numbers in the batch."""
-        numbers = list(images)
-        projected = self.projected
-        return replace(
-            self,
-            taps=[tap[numbers] for tap in self.taps],
-            projected=None if projected is None else tuple(one[numbers] for one in projected),
-        )
-
-
-@dataclass(frozen=True)
-class PromptFeatures:
-    """What a decoder needs to know of some prompts, computed once for all images.
-
-    Attributes:
-        condition: Conditional vectors, (P, E) or (B, P, E).
-        modulation: What the decoder makes of them before it sees an image (of FiLM: scale and
-            shift), each with the prompts at the same axis.
-    """
-
-    condition: Tensor
-    modulation: tuple[Tensor, ...] = ()
-
-    def __len__(self) -> int:
-        return self.condition.shape[-2]
-
-    @classmethod
-    def stack(cls, sets: Sequence[PromptFeatures]) -> PromptFeatures:
-        """Join B sets of P prompts each, (P, E), to those of a batch of images, (B, P, E)."""
-        modulations = zip(*(one.modulation for one in sets), strict=True)
-        return cls(
-            torch.stack([one.condition for one in sets]),
-            tuple(torch.stack(parts) for parts in modulations),
-        )
 
 
 class SegmentationModel(nn.Module, ABC):
@@ -197,6 +140,24 @@ class SegmentationModel(nn.Module, ABC):
     def forward(self, pixels: Tensor, condition: Tensor) -> Tensor:
         """Encode and decode: (B, 3, H, W) and (B, P, E) to logits (B, P, H, W)."""
         return self.decode(self.encode_image(pixels), condition)
+
+
+def traits_of(model: SegmentationModel) -> ModelTraits:
+    """Return what must be known of a model to give it images and prompts."""
+    backbone = model.backbone
+    return ModelTraits(
+        type(model).__name__,
+        backbone.patch_size,
+        backbone.embed_dim,
+        _triple(backbone.mean),
+        _triple(backbone.std),
+        model.shares_image_features,
+    )
+
+
+def _triple(values: Sequence[float]) -> tuple[float, float, float]:
+    red, green, blue = (float(value) for value in values)
+    return red, green, blue
 
 
 def build_model(config: Mapping[str, Any]) -> SegmentationModel:

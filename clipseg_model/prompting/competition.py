@@ -15,8 +15,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
 from clipseg_model.calibration import logit, top_scores
 from clipseg_model.errors import PromptError
@@ -24,8 +24,11 @@ from clipseg_model.prompts import Prompt
 
 
 def compete(
-    logits: Tensor, prompts: Sequence[Prompt], threshold: float, presence_threshold: float
-) -> tuple[Tensor, list[Prompt]]:
+    logits: NDArray[np.float32],
+    prompts: Sequence[Prompt],
+    threshold: float,
+    presence_threshold: float,
+) -> tuple[NDArray[np.float32], list[Prompt]]:
     """Let negative prompts lower the logits (P, h, w) of the others. An absent one lowers nothing.
 
     Args:
@@ -48,10 +51,10 @@ def compete(
             f'All {len(prompts)} prompts are negative, so there is nothing to report: add one '
             'that is not'
         )
-    excess = torch.zeros_like(logits[0])
+    excess = np.zeros_like(logits[0])
     for number, (prompt, score) in enumerate(zip(prompts, top_scores(logits), strict=True)):
         if not prompt.negative or score < prompt.present_from(presence_threshold):
             continue
         cut = logit(threshold if prompt.threshold is None else prompt.threshold)
-        excess = torch.maximum(excess, logits[number] - cut)
+        np.maximum(excess, logits[number] - np.float32(cut), out=excess)
     return logits[asked] - excess, [prompts[number] for number in asked]

@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
 from clipseg_model.errors import CheckpointError
+from clipseg_model.features import PromptFeatures
 from clipseg_model.model_card import ModelCard
-from clipseg_model.modeling.base import PromptFeatures
-from clipseg_model.modeling.masked_attention import masked_attention
-from clipseg_model.modeling.preprocessing import Preprocessor
+from clipseg_model.preprocessing import Preprocessor
 from clipseg_model.prompting.templates import find_captions
 from clipseg_model.prompting.visual_prompt import METHODS, find_method, visual_prompt
 from clipseg_model.prompts import Prompt
 from clipseg_model.runtime.base import Runtime
+
+Floats = NDArray[np.float32]
 
 PROMPT_SETS = 32
 """Sets of prompts whose features are kept."""
@@ -35,14 +36,14 @@ class EmbeddingCache:
         if capacity < 1:
             raise ValueError(f'capacity must be at least 1, not {capacity}')
         self.capacity = capacity
-        self._kept: OrderedDict[Hashable, Tensor] = OrderedDict()
+        self._kept: OrderedDict[Hashable, Floats] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._kept)
 
     def get(
-        self, keys: Sequence[Hashable], embed: Callable[[list[int]], Sequence[Tensor]]
-    ) -> list[Tensor]:
+        self, keys: Sequence[Hashable], embed: Callable[[list[int]], Sequence[Floats]]
+    ) -> list[Floats]:
         """Return one embedding a key; those not kept are made together in one call.
 
         ``embed`` is given positions in ``keys``, one for each distinct missing key, and returns
@@ -54,7 +55,7 @@ class EmbeddingCache:
                 missing.setdefault(key, position)
         # What this call needs is held here too: more keys than the capacity must not evict
         # each other before they are returned.
-        found: dict[Hashable, Tensor] = {}
+        found: dict[Hashable, Floats] = {}
         if missing:
             found.update(zip(missing, embed(list(missing.values())), strict=True))
         for key in keys:
@@ -78,19 +79,19 @@ class PromptEmbedder:
 
     def __init__(self, runtime: Runtime, card: ModelCard, preprocessor: Preprocessor) -> None:
         self._runtime, self._card, self._preprocessor = runtime, card, preprocessor
-        backbone = runtime.model.backbone
-        self._ground = card.ground_levels(backbone.mean)
+        traits = runtime.traits
+        self._ground = card.ground_levels(traits.mean)
         self._size = card.prompt_image_size or card.input_size
-        if card.input_size % backbone.patch_size or self._size % backbone.patch_size:
+        if card.input_size % traits.patch_size or self._size % traits.patch_size:
             raise CheckpointError(
                 f'The card of {card.name!r} has input_size {card.input_size} and '
                 f'prompt_image_size {self._size}, which are not both multiples of the '
-                f'patch size {backbone.patch_size}'
+                f'patch size {traits.patch_size}'
             )
-        if max(card.input_size, self._size) // backbone.patch_size > MOST_ROWS:
+        if max(card.input_size, self._size) // traits.patch_size > MOST_ROWS:
             raise CheckpointError(
                 f'The card of {card.name!r} has input_size {card.input_size} and prompt_image_size '
-                f'{self._size}, which are more than {MOST_ROWS} patches of {backbone.patch_size} '
+                f'{self._size}, which are more than {MOST_ROWS} patches of {traits.patch_size} '
                 'pixels: no memory holds what attention makes of them'
             )
         if card.visual_method not in METHODS:
@@ -145,7 +146,7 @@ class PromptEmbedder:
         prompts: Sequence[Prompt],
         template: str | None,
         visual_method: str | None,
-    ) -> Tensor:
+    ) -> Floats:
         """Return conditional vectors (P, E); see :meth:`clipseg_model.segmenter.Segmenter.embed`.
 
         Arguments and errors are those of :meth:`features`.
@@ -156,39 +157,38 @@ class PromptEmbedder:
         texts = self._embed_texts([prompts[index] for index in with_text], captions)
         method = self._card.visual_method if visual_method is None else visual_method
         images = self._embed_images([prompts[index] for index in with_image], method)
-        vectors: dict[int, Tensor] = dict(zip(with_text, texts, strict=True))
+        vectors: dict[int, Floats] = dict(zip(with_text, texts, strict=True))
         for index, image in zip(with_image, images, strict=True):
             text = vectors.get(index)
-            # lerp(a, b, w) is a + w · (b - a), so w is the share of the text.
-            mixed = image if text is None else torch.lerp(image, text, prompts[index].weight)
-            vectors[index] = mixed
-        return torch.stack([vectors[index] for index in range(len(prompts))])
+            vectors[index] = image if text is None else _mix(image, text, prompts[index].weight)
+        return np.stack([vectors[index] for index in range(len(prompts))])
 
-    def _embed_texts(self, prompts: list[Prompt], captions: tuple[str, ...]) -> list[Tensor]:
+    def _embed_texts(self, prompts: list[Prompt], captions: tuple[str, ...]) -> list[Floats]:
         filled: list[tuple[str, ...]] = [
             tuple(caption.replace('{}', prompt.text or '') for caption in captions)
             for prompt in prompts
         ]
 
-        def embed(positions: list[int]) -> Sequence[Tensor]:
+        def embed(positions: list[int]) -> Sequence[Floats]:
             texts = [text for position in positions for text in filled[position]]
             parts = [
                 self._runtime.embed_texts(texts[start : start + TEXT_CHUNK])
                 for start in range(0, len(texts), TEXT_CHUNK)
             ]
-            return torch.cat(parts).unflatten(0, (len(positions), -1)).mean(1).unbind()
+            vectors = np.concatenate(parts)
+            return list(vectors.reshape(len(positions), -1, vectors.shape[1]).mean(axis=1))
 
         return self._texts.get(filled, embed)
 
-    def _embed_images(self, prompts: list[Prompt], visual_method: str) -> list[Tensor]:
+    def _embed_images(self, prompts: list[Prompt], visual_method: str) -> list[Floats]:
         keys: list[Hashable] = [(prompt.image_key, visual_method) for prompt in prompts]
 
-        def embed(positions: list[int]) -> Sequence[Tensor]:
+        def embed(positions: list[int]) -> Sequence[Floats]:
             return [self._embed_image(prompts[position], visual_method) for position in positions]
 
         return self._images.get(keys, embed)
 
-    def _embed_image(self, prompt: Prompt, visual_method: str) -> Tensor:
+    def _embed_image(self, prompt: Prompt, visual_method: str) -> Floats:
         assert prompt.image is not None
         shape = (self._size, self._size)
         scope = find_method(visual_method).attention
@@ -198,6 +198,12 @@ class PromptEmbedder:
         pixels = self._preprocessor.pixels(image, shape)
         if prompt.mask is None or not scope:
             return self._runtime.embed_images(pixels)[0]
-        mask = torch.from_numpy(prompt.mask.copy())[None]
-        with masked_attention(self._runtime.model, mask, scope):
-            return self._runtime.embed_images(pixels)[0]
+        return self._runtime.embed_masked(pixels, prompt.mask[None], scope)[0]
+
+
+def _mix(image: Floats, text: Floats, share: float) -> Floats:
+    """Mix two vectors, of which the text has a share of 0…1; exact at both ends."""
+    weight = np.float32(share)
+    if share < 0.5:
+        return image + weight * (text - image)
+    return text - (text - image) * (1 - weight)

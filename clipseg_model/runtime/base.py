@@ -10,14 +10,23 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import ClassVar
+from typing import Any, ClassVar
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
-from clipseg_model.errors import DeviceError, DeviceMemoryError, PrecisionError, RuntimeMissingError
-from clipseg_model.modeling.base import ImageFeatures, PromptFeatures, SegmentationModel
-from clipseg_model.runtime.tf32 import full_float32
+from clipseg_model.errors import (
+    DeviceError,
+    DeviceMemoryError,
+    PrecisionError,
+    PromptError,
+    RuntimeMissingError,
+)
+from clipseg_model.features import ImageFeatures, ModelTraits, PromptFeatures
+from clipseg_model.resizing import resize_antialiased
+from clipseg_model.runtime.devices import Device
+
+Floats = NDArray[np.float32]
 
 PRECISIONS = ('fp32', 'bf16', 'fp16', 'int8')
 """What a model may compute in; each runtime has some of them."""
@@ -36,15 +45,19 @@ _NO_MEMORY = re.compile(
 class Runtime(ABC):
     """A model, and what executes it: the operations that a ``Segmenter`` calls.
 
-    Prompts are embedded by torch in every runtime, since an embedding is computed once and kept.
-    The runtime may change the model (move it, cast its weights).
+    Arrays at its border are numpy's, on the CPU; what it computes of images and of prompts
+    (:class:`ImageFeatures`, :class:`PromptFeatures`) is for itself alone.
 
     Attributes:
-        package: What must be importable beyond torch, or None.
+        package: What must be importable, or None.
         extra: The extra of this project that installs it, or None.
         batches: Whether several images are computed faster in one call than one by one.
         compiles_each_size: Whether each number of images is slow when it first comes.
-        model: The torch model, in evaluation mode on ``device``.
+        streams: Whether it works on tensors that lie on a CUDA device already, see
+            :class:`clipseg_model.cuda_streams.StreamedSegmenter`.
+        traits: What must be known of the model.
+        device: Where it computes.
+        precision: One of :data:`PRECISIONS`.
 
     Raises:
         DeviceError: The runtime does not work on this kind of device.
@@ -59,20 +72,30 @@ class Runtime(ABC):
     extra: ClassVar[str | None] = None
     batches: ClassVar[bool] = False
     compiles_each_size: ClassVar[bool] = False
+    streams: ClassVar[bool] = False
 
-    def __init__(
-        self, model: SegmentationModel, device: torch.device, precision: str = 'fp32'
-    ) -> None:
+    def __init__(self, traits: ModelTraits, device: Device, precision: str = 'fp32') -> None:
         if self.package is not None:
             require(self.package, self.name, self.extra)
         self.check(device, precision)
+        self.traits = traits
         self.device = device
         self.precision = precision
-        with memory_guard(self):
-            self.model = model.to(device).eval()
+
+    @property
+    def model(self) -> Any:
+        """The torch model, where torch executes it.
+
+        Raises:
+            RuntimeMissingError: It does not.
+        """
+        raise RuntimeMissingError(
+            f'The runtime {self.name!r} executes an exported model and holds none of torch: choose '
+            'the runtime eager, which needs "pip install clipseg_ros[torch]"'
+        )
 
     @classmethod
-    def check(cls, device: torch.device, precision: str) -> None:
+    def check(cls, device: Device, precision: str) -> None:
         """Make sure that the runtime has a precision on a device; nothing is loaded for it.
 
         Raises:
@@ -97,36 +120,60 @@ class Runtime(ABC):
         if precision == 'bf16':
             _check_bf16(device)
 
+    def resize(self, image: NDArray[np.uint8], shape: tuple[int, int]) -> NDArray[np.uint8]:
+        """Resize an image for the model; see :data:`clipseg_model.preprocessing.Resize`."""
+        return resize_antialiased(image, shape)
+
     @abstractmethod
-    def encode_image(self, pixels: Tensor) -> ImageFeatures:
+    def encode_image(self, pixels: Floats) -> ImageFeatures:
         """Encode normalised images (B, 3, H, W), float32, for :meth:`decode` of this runtime."""
 
-    def encode_prompts(self, condition: Tensor) -> PromptFeatures:
+    @abstractmethod
+    def encode_prompts(self, condition: Floats) -> PromptFeatures:
         """Compute what decoding needs of conditions (B, P, E) or (P, E), once for all images."""
-        return PromptFeatures(condition)
 
     @abstractmethod
-    def decode(self, features: ImageFeatures, prompts: Tensor | PromptFeatures) -> Tensor:
+    def decode(self, features: ImageFeatures, prompts: Floats | PromptFeatures) -> Floats:
         """Decode prompts on B encoded images.
 
         Args:
             features: Of :meth:`encode_image`.
-            prompts: Conditional vectors (B, P, E) on :attr:`device`, or (P, E) when B is 1; or what
+            prompts: Conditional vectors (B, P, E), or (P, E) when B is 1; or what
                 :meth:`encode_prompts` made of them.
 
         Returns:
-            Logits (B, P, H, W), or (P, H, W), float32 on :attr:`device`.
+            Logits (B, P, H, W), or (P, H, W), float32.
         """
 
-    def embed_texts(self, texts: Sequence[str]) -> Tensor:
-        """Embed P texts as conditional vectors (P, E)."""
-        with memory_guard(self):
-            return self.model.embed_texts(texts)
+    @abstractmethod
+    def embed_texts(self, texts: Sequence[str]) -> Floats:
+        """Embed P texts as conditional vectors (P, E), float32."""
 
-    def embed_images(self, pixels: Tensor) -> Tensor:
-        """Embed normalised prompt images (P, 3, H, W) as conditional vectors (P, E)."""
-        with memory_guard(self), full_float32(self.device):
-            return self.model.embed_images(pixels)
+    @abstractmethod
+    def embed_images(self, pixels: Floats) -> Floats:
+        """Embed normalised prompt images (P, 3, H, W) as conditional vectors (P, E), float32."""
+
+    def embed_masked(self, pixels: Floats, masks: NDArray[np.bool_], scope: str) -> Floats:
+        """Embed prompt images by what their masks (P, h, w) show, by restricted attention.
+
+        See :mod:`clipseg_model.modeling.masked_attention`. Raises PromptError where
+        :meth:`check_restrictable` does.
+        """
+        self.check_restrictable()
+        raise NotImplementedError
+
+    def check_restrictable(self) -> None:
+        """Raise PromptError unless attention can be restricted to a mask."""
+        raise PromptError(
+            f'The runtime {self.name!r} executes an exported model, whose attention cannot be '
+            'restricted to a mask: choose a method for visual prompts that changes the pixels '
+            '(crop_blur_10, blur_10_crop, background_10 …), or the runtime eager, which needs '
+            '"pip install clipseg_ros[torch]"'
+        )
+
+    @abstractmethod
+    def check_weights(self, name: str) -> None:
+        """Raise CheckpointError if a weight of the model of a name is NaN or infinite."""
 
     def describe(self) -> str:
         """Describe what runs: ``eager fp32 on cpu``."""
@@ -134,7 +181,7 @@ class Runtime(ABC):
 
 
 def require(package: str, runtime: str, extra: str | None) -> ModuleType:
-    """Import what a runtime needs.
+    """Import what a runtime needs, or a command of its name.
 
     Raises:
         RuntimeMissingError: It is not installed, or broken.
@@ -142,10 +189,10 @@ def require(package: str, runtime: str, extra: str | None) -> ModuleType:
     try:
         return importlib.import_module(package)
     except ImportError as error:
-        remedy = f'install it with: pip install "clipseg_ros[{extra}]"' if extra else 'install it'
+        wanted = f'"clipseg_ros[{extra}]"' if extra else package
         raise RuntimeMissingError(
-            f'The runtime {runtime!r} needs the package {package!r}, which cannot be imported '
-            f'({error}): {remedy}; or choose the runtime eager'
+            f'The runtime or command {runtime!r} needs the package {package!r}, which cannot be '
+            f'imported ({error}): install it with: pip install {wanted}; or choose another runtime'
         ) from error
 
 
@@ -166,13 +213,12 @@ def memory_guard(runtime: Runtime) -> Iterator[None]:
         ) from error
 
 
-def _check_bf16(device: torch.device) -> None:
+def _check_bf16(device: Device) -> None:
     if device.type == 'cuda':
+        torch = require('torch', 'cuda', 'torch')
         if not torch.cuda.is_bf16_supported(including_emulation=False):
-            raise PrecisionError(
-                f'{torch.cuda.get_device_name(device)} does not compute in bf16: choose precision '
-                'fp16 or fp32'
-            )
+            name = torch.cuda.get_device_name(str(device))
+            raise PrecisionError(f'{name} does not compute in bf16: choose precision fp16 or fp32')
     elif not cpu_flags() & BF16_FLAGS:
         raise PrecisionError(
             f'This CPU ({platform.machine()}) has no instructions for bf16 (AVX512_BF16, AMX or '

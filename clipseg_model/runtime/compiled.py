@@ -11,8 +11,10 @@ import torch
 from torch import Tensor
 
 from clipseg_model.errors import RuntimeMissingError
-from clipseg_model.modeling.base import ImageFeatures, PromptFeatures, SegmentationModel
+from clipseg_model.features import ImageFeatures, PromptFeatures
+from clipseg_model.modeling.base import SegmentationModel
 from clipseg_model.runtime.base import memory_guard, require
+from clipseg_model.runtime.devices import Device
 from clipseg_model.runtime.eager import EagerRuntime
 from clipseg_model.runtime.split import restore_features, shared_features
 from clipseg_model.runtime.torch_compile import allow_shapes, share_graphs
@@ -37,34 +39,32 @@ class CompiledRuntime(EagerRuntime):
     compiles_each_size = True
 
     def __init__(
-        self, model: SegmentationModel, device: torch.device, precision: str = 'fp32'
+        self, model: SegmentationModel, device: Device | torch.device, precision: str = 'fp32'
     ) -> None:
         _check_compiler(device)
         super().__init__(model, device, precision)
-        self._graphs = device.type == 'cuda'
+        self._graphs = self.device.type == 'cuda'
         options: dict[str, Any] = {'mode': 'reduce-overhead'} if self._graphs else {}
         self._encoder = torch.compile(self._taps, dynamic=False, **options)
         self._decoder = torch.compile(self._logits, dynamic=False, **options)
 
-    def encode_image(self, pixels: Tensor) -> ImageFeatures:
-        """See :meth:`Runtime.encode_image`."""
+    def _encode(self, pixels: Tensor) -> ImageFeatures:
         with self._compiled():
             taps = self._own(self._encoder(pixels))
         height, width = pixels.shape[-2:]
-        patch = self.model.backbone.patch_size
+        patch = self.traits.patch_size
         return ImageFeatures(taps, (height // patch, width // patch), height, width)
 
-    def encode_prompts(self, condition: Tensor) -> PromptFeatures:
-        """See :meth:`Runtime.encode_prompts`; what it would share is compiled into the decoder."""
+    def _prepare_prompts(self, condition: Tensor) -> PromptFeatures:
+        # What it would share is compiled into the decoder.
         return PromptFeatures(condition)
 
-    def decode(self, features: ImageFeatures, prompts: Tensor | PromptFeatures) -> Tensor:
-        """See :meth:`Runtime.decode`."""
-        condition = prompts.condition if isinstance(prompts, PromptFeatures) else prompts
+    def _decode(self, features: ImageFeatures, prompts: PromptFeatures) -> Tensor:
+        condition = prompts.condition
         if condition.dim() == 2:
             if (batch := features.taps[0].shape[0]) != 1:
                 raise ValueError(f'a condition (P, E) is for one image, but there are {batch}')
-            return self.decode(features, condition[None])[0]
+            return self._decode(features, PromptFeatures(condition[None]))[0]
         size = (features.height, features.width)
         parts, start = [], 0
         with self._compiled():
@@ -110,7 +110,7 @@ def prompt_buckets(prompts: int, most: int) -> list[tuple[int, int]]:
     return runs
 
 
-def _check_compiler(device: torch.device) -> None:
+def _check_compiler(device: Device | torch.device) -> None:
     if device.type == 'cuda':
         require('triton', 'compile', None)
     elif not any(map(shutil.which, ('g++', 'clang++', 'c++'))):

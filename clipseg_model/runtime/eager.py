@@ -7,17 +7,20 @@ from contextlib import AbstractContextManager
 import torch
 from torch import Tensor, nn
 
+from clipseg_model.features import ImageFeatures, PromptFeatures
 from clipseg_model.modeling.backbone import Backbone, OpenClipBackbone
-from clipseg_model.modeling.base import ImageFeatures, PromptFeatures, SegmentationModel
+from clipseg_model.modeling.base import SegmentationModel
 from clipseg_model.modeling.bundled.small_clip import SmallClip
-from clipseg_model.runtime.base import Runtime, memory_guard
+from clipseg_model.runtime.base import memory_guard
+from clipseg_model.runtime.devices import Device
 from clipseg_model.runtime.tf32 import full_float32
+from clipseg_model.runtime.torch_runtime import TorchRuntime
 
 _TYPES = {'bf16': torch.bfloat16, 'fp16': torch.float16}
 _MULTIPLYING = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d, nn.MultiheadAttention)
 
 
-class EagerRuntime(Runtime):
+class EagerRuntime(TorchRuntime):
     """PyTorch, eagerly. In fp32 it is exactly the model, on a GPU without TF32.
 
     In 16 bits the matrix products and convolutions are computed in that type, and everything
@@ -31,32 +34,28 @@ class EagerRuntime(Runtime):
     batches = True
 
     def __init__(
-        self, model: SegmentationModel, device: torch.device, precision: str = 'fp32'
+        self, model: SegmentationModel, device: Device | torch.device, precision: str = 'fp32'
     ) -> None:
         super().__init__(model, device, precision)
         self._type = _TYPES.get(precision)
         if self._type is not None:
             _cast(self.model, self._type)
 
-    def encode_image(self, pixels: Tensor) -> ImageFeatures:
-        """See :meth:`Runtime.encode_image`."""
+    def _encode(self, pixels: Tensor) -> ImageFeatures:
         with memory_guard(self), self._cast():
             return self.model.encode_image(pixels)
 
-    def encode_prompts(self, condition: Tensor) -> PromptFeatures:
-        """See :meth:`Runtime.encode_prompts`."""
+    def _prepare_prompts(self, condition: Tensor) -> PromptFeatures:
         with memory_guard(self), self._cast():
             return self.model.encode_prompts(condition)
 
-    def decode(self, features: ImageFeatures, prompts: Tensor | PromptFeatures) -> Tensor:
-        """See :meth:`Runtime.decode`."""
+    def _decode(self, features: ImageFeatures, prompts: PromptFeatures) -> Tensor:
         with memory_guard(self), self._cast():
-            return self.model.decode(features, prompts).float()
+            return self.model.decode(features, prompts)
 
-    def embed_images(self, pixels: Tensor) -> Tensor:
-        """Embed normalised prompt images (P, 3, H, W) as conditional vectors (P, E), float32."""
-        with memory_guard(self), self._cast():
-            return self.model.embed_images(pixels).float()
+    def _embed_images(self, pixels: Tensor) -> Tensor:
+        with self._cast():
+            return self.model.embed_images(pixels)
 
     def _cast(self) -> AbstractContextManager[object]:
         if self._type is None:

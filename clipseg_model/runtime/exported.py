@@ -1,114 +1,47 @@
-"""Runtimes that work on an exported model: found, checked, made where needed, then loaded."""
+"""Runtimes that work on an exported model, without torch and without the checkpoint."""
 
 from __future__ import annotations
 
 import logging
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from clipseg_model.errors import ClipsegError, ExportError
-from clipseg_model.model_card import ModelCard
-from clipseg_model.modeling.base import ImageFeatures, PromptFeatures, SegmentationModel
-from clipseg_model.modeling.buffers import empty
-from clipseg_model.runtime.base import Runtime, memory_guard
-from clipseg_model.runtime.export_files import (
-    exports_folder,
-    read_variant,
-    weights_digest,
-    write_variant,
-)
-from clipseg_model.runtime.split import check_exportable, write_onnx
+from clipseg_model.features import ImageFeatures, PromptFeatures
+from clipseg_model.runtime.base import Floats, Runtime, memory_guard
+from clipseg_model.runtime.devices import Device
+from clipseg_model.runtime.export_files import PROMPT, TEXT, OnnxExport, read_variant
+from clipseg_model.runtime.text_tokens import open_tokenizer
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from clipseg_model.model_card import ModelCard
+    from clipseg_model.modeling.base import SegmentationModel
 
 logger = logging.getLogger(__name__)
 
-ONNX = 'onnx'
-"""Name of the variant that the others are made of."""
+KEPT_TOWER = 64 << 20
+"""Bytes of weights up to which a tower that embeds prompts stays loaded."""
+
+Parts = list[Any]
 
 
-class ExportedRuntime(Runtime):
-    """A runtime that executes files which were made of the model.
-
-    The torch model stays in memory, in float32, and embeds the prompts. ``folder`` is where
-    ``clipseg export`` wrote the model to; nothing is made there. Where it is None, what is missing,
-    damaged or foreign is made anew in a folder in the user's cache.
+class Exporting:
+    """What :func:`clipseg_model.runtime.create_runtime` asks the classes of runtimes with files.
 
     Attributes:
-        prompts_at_once: Prompts that are decoded together: as many as fit the caches.
-        fixed_size: Whether an export is for one input size.
         made_on_demand: Precisions whose export needs nothing but the model.
-
-    Raises:
-        ExportError: The model cannot be exported, or its export cannot be used.
     """
 
-    prompts_at_once: ClassVar[int] = 4
-    fixed_size: ClassVar[bool] = False
     made_on_demand: ClassVar[tuple[str, ...]] = ('fp32', 'bf16', 'fp16')
-
-    def __init__(
-        self,
-        model: SegmentationModel,
-        device: torch.device,
-        precision: str = 'fp32',
-        *,
-        card: ModelCard,
-        folder: Path | None = None,
-    ) -> None:
-        check_exportable(model)
-        super().__init__(model.cpu(), torch.device('cpu'), precision)
-        digest = weights_digest(self.model)
-        self.device = device
-        self.check(device, precision)
-        root = exports_folder(card, digest) if folder is None else folder
-        variant = root / self.variant(device, precision)
-        try:
-            manifest = self._read(variant, digest, card)
-        except ExportError as error:
-            if folder is not None or precision not in self.made_on_demand:
-                raise ExportError(
-                    f'{error}; here: clipseg export {card.name} {root} --runtime {self.name} '
-                    f'--precision {precision}{self.export_options(precision)}'
-                ) from error
-            logger.info('%s Exporting now.', error)
-            self.export(self.model, card, digest, root, device, precision)
-            manifest = self._read(variant, digest, card)
-        self.model = self.model.to(device)
-        with self._explained(f'load {variant}'):
-            self._load(variant, manifest)
-
-    @classmethod
-    def _read(cls, variant: Path, digest: str, card: ModelCard) -> dict[str, Any]:
-        manifest = read_variant(variant, digest, cls.versions())
-        if cls.fixed_size and manifest.get('input_size') != card.input_size:
-            raise ExportError(
-                f'{variant} was made for the input size {manifest.get("input_size")}, and '
-                f'{card.input_size} is asked for: export the model again (clipseg export)'
-            )
-        return manifest
-
-    @classmethod
-    def of_files(
-        cls, model: SegmentationModel, device: torch.device, precision: str, files: Path
-    ) -> Self:
-        """Return a runtime on files that have just been made, before they become a variant."""
-        runtime = cls.__new__(cls)
-        Runtime.__init__(runtime, model, device, precision)
-        runtime._load(files, {})
-        return runtime
 
     @classmethod
     @abstractmethod
-    def variant(cls, device: torch.device, precision: str) -> str:
+    def variant(cls, device: Device, precision: str) -> str:
         """Return the name of the variant that this runtime loads."""
 
     @classmethod
@@ -129,10 +62,10 @@ class ExportedRuntime(Runtime):
         card: ModelCard,
         digest: str,
         root: Path,
-        device: torch.device,
+        device: Device,
         precision: str,
     ) -> None:
-        """Write what :meth:`_load` reads into the folder ``root`` of the variants.
+        """Write what the runtime reads into the folder ``root`` of the variants.
 
         The model is in float32 on the CPU, ``digest`` that of its weights, ``device`` where it will
         run, and ``precision`` one of :attr:`made_on_demand`.
@@ -140,6 +73,51 @@ class ExportedRuntime(Runtime):
         Raises:
             ExportError: The model cannot be exported or the folder not written.
         """
+
+
+class ExportedRuntime(Runtime, Exporting):
+    """A runtime that executes files which were made of the model.
+
+    Towers that embed prompts are loaded when a prompt needs them; large ones do not stay.
+
+    Args:
+        export: The model in parts.
+        variant: Folder of the files, where they are not those parts.
+        device: Where to compute.
+        precision: In what.
+
+    Attributes:
+        prompts_at_once: Prompts that are decoded together: as many as fit the caches.
+
+    Raises:
+        ExportError: The files cannot be used.
+    """
+
+    prompts_at_once: ClassVar[int] = 4
+
+    def __init__(
+        self, export: OnnxExport, variant: Path | None, device: Device, precision: str = 'fp32'
+    ) -> None:
+        super().__init__(export.traits, device, precision)
+        self._export = export
+        self._towers: dict[str, Any] = {}
+        self._read_texts = open_tokenizer(export.manifest['tokenizer'], export.folder)
+        with self._explained(f'load {variant or export.folder}'):
+            self._load(variant)
+
+    @classmethod
+    def open(cls, export: OnnxExport, root: Path, device: Device, precision: str) -> Any:
+        """Start the runtime on an export, and on the variant of it in the folder ``root``.
+
+        Raises:
+            ExportError: The variant is missing, damaged, or of other weights or versions.
+        """
+        if precision in cls.made_on_demand:
+            return cls(export, None, device, precision)
+        name = cls.variant(device, precision)
+        digest = export.manifest['weights_sha256']
+        read_variant(root / name, digest, cls.versions())
+        return cls(export, root / name, device, precision)
 
     @contextmanager
     def _explained(self, what: str) -> Iterator[None]:
@@ -153,45 +131,61 @@ class ExportedRuntime(Runtime):
             reason = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
             raise ExportError(
                 f'The runtime {self.name!r} cannot {what}: {reason}. Export the model again '
-                '(clipseg export), or choose the runtime eager'
+                '(clipseg export), or choose another runtime'
             ) from error
 
     @abstractmethod
-    def _load(self, folder: Path, manifest: dict[str, Any]) -> None:
-        """Make the runtime ready with the files of a variant."""
+    def _load(self, variant: Path | None) -> None:
+        """Make the runtime ready with the files of a variant; those of the export where None."""
 
     @abstractmethod
-    def _encode(self, pixels: Tensor) -> list[Tensor]:
+    def _encode(self, pixels: Floats) -> Parts:
         """Return the encoder's outputs for one image (1, 3, H, W)."""
 
     @abstractmethod
-    def _decode(self, parts: list[Tensor], condition: Tensor, logits: Tensor) -> None:
+    def _decode(self, parts: Parts, condition: Floats, logits: Floats) -> None:
         """Write the logits (1, p, H, W) of a few prompts (1, p, E) on one image."""
 
-    def encode_image(self, pixels: Tensor) -> ImageFeatures:
+    @abstractmethod
+    def _open_tower(self, part: str) -> Any:
+        """Load a tower that embeds prompts."""
+
+    @abstractmethod
+    def _run_tower(self, tower: Any, inputs: dict[str, Any]) -> Floats:
+        """Return what a tower makes of its inputs, (P, E)."""
+
+    def encode_image(self, pixels: Floats) -> ImageFeatures:
         """See :meth:`Runtime.encode_image`; images one by one, which on a CPU costs nothing."""
+        pixels = np.ascontiguousarray(pixels, np.float32)
         with self._explained('encode an image'):
-            images = [self._encode(image) for image in pixels.contiguous().split(1)]
-        parts = images[0] if len(images) == 1 else [torch.cat(p) for p in zip(*images, strict=True)]
+            images = [self._encode(pixels[number : number + 1]) for number in range(len(pixels))]
+        parts = images[0]
+        if len(images) > 1:
+            parts = [np.concatenate(one) for one in zip(*images, strict=True)]
         height, width = pixels.shape[-2:]
-        patch = self.model.backbone.patch_size
+        patch = self.traits.patch_size
         return ImageFeatures(parts, (height // patch, width // patch), height, width)
 
-    def decode(self, features: ImageFeatures, prompts: Tensor | PromptFeatures) -> Tensor:
+    def encode_prompts(self, condition: Floats) -> PromptFeatures:
+        """See :meth:`Runtime.encode_prompts`."""
+        return PromptFeatures(np.ascontiguousarray(condition, np.float32))
+
+    def decode(self, features: ImageFeatures, prompts: Floats | PromptFeatures) -> Floats:
         """See :meth:`Runtime.decode`.
 
         Raises:
             ValueError: The condition is two-dimensional and there is more than one image.
         """
         condition = prompts.condition if isinstance(prompts, PromptFeatures) else prompts
-        batch = features.taps[0].shape[0]
-        if condition.dim() == 2:
+        batch = len(features.taps[0])
+        if condition.ndim == 2:
             if batch != 1:
                 raise ValueError(f'a condition (P, E) is for one image, but there are {batch}')
-            return self.decode(features, condition[None])[0]
-        condition = condition.float().contiguous()
-        size = (features.height, features.width)
-        logits = empty(*condition.shape[:2], *size, dtype=torch.float32, device=condition.device)
+            one: Floats = self.decode(features, condition[None])[0]
+            return one
+        condition = np.ascontiguousarray(condition, np.float32)
+        shape = (*condition.shape[:2], features.height, features.width)
+        logits = np.empty(shape, np.float32)
         with self._explained('decode prompts'):
             for number in range(batch):
                 parts = [part[number : number + 1] for part in features.taps]
@@ -204,32 +198,26 @@ class ExportedRuntime(Runtime):
                     )
         return logits
 
+    def check_weights(self, name: str) -> None:
+        """See :meth:`Runtime.check_weights`: they were looked at when it was exported."""
 
-def ensure_onnx(model: SegmentationModel, card: ModelCard, digest: str, root: Path) -> Path:
-    """Return the folder of a model's ONNX files in ``root``; write them if missing or unusable.
+    def embed_texts(self, texts: Sequence[str]) -> Floats:
+        """See :meth:`Runtime.embed_texts`."""
+        if not texts:
+            return np.zeros((0, self.traits.embed_dim), np.float32)
+        return self._embed(TEXT, self._read_texts(texts))
 
-    Raises:
-        ExportError: The model cannot be exported or the folder not written.
-        RuntimeMissingError: The packages onnx or onnxscript are not installed.
-    """
-    folder = root / ONNX
-    try:
-        read_variant(folder, digest, {})
-    except ExportError as error:
-        logger.info('%s Exporting %s to ONNX, which takes a minute.', error, card.name)
-        versions = package_versions('clipseg_ros', 'torch', 'onnx', 'onnxscript')
-        write_variant(
-            folder, card, digest, versions, lambda made: {'parts': write_onnx(model, made)}
-        )
-    return folder
+    def embed_images(self, pixels: Floats) -> Floats:
+        """See :meth:`Runtime.embed_images`."""
+        return self._embed(PROMPT, {'pixels': np.ascontiguousarray(pixels, np.float32)})
 
-
-def package_versions(*packages: str) -> dict[str, str]:
-    """Return the versions of installed packages; one that runs from a checkout has none."""
-    found = {}
-    for package in packages:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = 'not installed'
-    return found
+    def _embed(self, part: str, inputs: dict[str, Any]) -> Floats:
+        with self._explained(f'embed prompts ({part})'):
+            tower = self._towers.get(part)
+            if tower is None:
+                tower = self._open_tower(part)
+                files = self._export.folder.glob('*.bin')
+                if sum(file.stat().st_size for file in files) <= KEPT_TOWER:
+                    self._towers[part] = tower
+            # A copy: what a runtime returns may end with it.
+            return np.array(self._run_tower(tower, inputs), np.float32)

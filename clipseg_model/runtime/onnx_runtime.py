@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
-
 from clipseg_model.errors import RuntimeMissingError
-from clipseg_model.model_card import ModelCard
-from clipseg_model.modeling.base import SegmentationModel
-from clipseg_model.runtime.base import require
-from clipseg_model.runtime.exported import ONNX, ExportedRuntime, ensure_onnx
-from clipseg_model.runtime.onnx_values import as_tensor
-from clipseg_model.runtime.split import DECODER, ENCODER
+from clipseg_model.runtime.base import Floats, require
+from clipseg_model.runtime.devices import Device
+from clipseg_model.runtime.export_files import DECODER, ENCODER, ONNX
+from clipseg_model.runtime.exported import ExportedRuntime, Parts
+from clipseg_model.runtime.threads import thread_count
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
-logger = logging.getLogger(__name__)
+    from clipseg_model.model_card import ModelCard
+    from clipseg_model.modeling.base import SegmentationModel
 
 
 class OnnxRuntime(ExportedRuntime):
@@ -33,12 +29,12 @@ class OnnxRuntime(ExportedRuntime):
     name = 'onnxruntime'
     precisions = ('fp32', 'fp16')
     package = 'onnxruntime'
-    extra = 'onnx'
+    extra = None
     prompts_at_once = 2
 
     @classmethod
-    def variant(cls, device: torch.device, precision: str) -> str:
-        """See :meth:`ExportedRuntime.variant`."""
+    def variant(cls, device: Device, precision: str) -> str:
+        """See :meth:`Exporting.variant`."""
         return ONNX
 
     @classmethod
@@ -48,21 +44,23 @@ class OnnxRuntime(ExportedRuntime):
         card: ModelCard,
         digest: str,
         root: Path,
-        device: torch.device,
+        device: Device,
         precision: str,
     ) -> None:
-        """See :meth:`ExportedRuntime.export`."""
+        """See :meth:`Exporting.export`."""
+        from clipseg_model.runtime.exporting import ensure_onnx
+
         ensure_onnx(model, card, digest, root)
 
     def describe(self) -> str:
         """See :meth:`Runtime.describe`."""
         return f'{super().describe()} by {_provider(self.device, self.precision)}'
 
-    def _load(self, folder: Path, manifest: dict[str, Any]) -> None:
-        self._encoder = self._session(folder / ENCODER)
-        self._decoder = self._session(folder / DECODER)
-        self._outputs = [output.name for output in self._encoder.get_outputs()]
-        self._inputs = [value.name for value in self._decoder.get_inputs()]
+    def _load(self, variant: Path | None) -> None:
+        self._encoder = self._session(self._export.part(ENCODER))
+        self._decoder = self._session(self._export.part(DECODER))
+        _, self._outputs = self._export.names(ENCODER)
+        self._inputs, _ = self._export.names(DECODER)
 
     def _session(self, path: Path) -> InferenceSession:
         ort = require('onnxruntime', self.name, self.extra)
@@ -75,7 +73,9 @@ class OnnxRuntime(ExportedRuntime):
             )
         options = ort.SessionOptions()
         options.log_severity_level = 3
-        options.intra_op_num_threads = torch.get_num_threads()
+        # It keeps the most that any frame took, in several places; the allocator does as well.
+        options.enable_cpu_mem_arena = False
+        options.intra_op_num_threads = thread_count()
         options.add_session_config_entry('session.intra_op.allow_spinning', '0')
         settings: dict[str, Any] = {}
         if self.device.type == 'cuda':
@@ -98,36 +98,27 @@ class OnnxRuntime(ExportedRuntime):
             )
         return session
 
-    def _encode(self, pixels: Tensor) -> list[Tensor]:
-        if self.device.type == 'cpu':
-            arrays = self._encoder.run(self._outputs, {'pixels': pixels.numpy()})
-            return [torch.from_numpy(array) for array in arrays]
-        binding = self._encoder.io_binding()
-        self._bind(binding.bind_input, 'pixels', pixels)
-        for name in self._outputs:
-            binding.bind_output(name, 'cuda', self.device.index or 0)
-        torch.cuda.current_stream(self.device).synchronize()
-        self._encoder.run_with_iobinding(binding)
-        # Clones: what ONNX Runtime owns ends with the binding.
-        return [as_tensor(value).clone() for value in binding.get_outputs()]
+    def _encode(self, pixels: Floats) -> Parts:
+        return list(self._encoder.run(self._outputs, {'pixels': pixels}))
 
-    def _decode(self, parts: list[Tensor], condition: Tensor, logits: Tensor) -> None:
+    def _decode(self, parts: Parts, condition: Floats, logits: Floats) -> None:
         values = dict(zip(self._inputs, [condition, *parts], strict=True))
         binding = self._decoder.io_binding()
         for name, value in values.items():
-            self._bind(binding.bind_input, name, value.contiguous())
+            binding.bind_cpu_input(name, value)
         # The logits lie where they belong: no copy.
-        self._bind(binding.bind_output, 'logits', logits)
-        if self.device.type == 'cuda':
-            torch.cuda.current_stream(self.device).synchronize()
+        binding.bind_output('logits', 'cpu', 0, logits.dtype.type, logits.shape, logits.ctypes.data)
         self._decoder.run_with_iobinding(binding)
 
-    def _bind(self, bind: Any, name: str, value: Tensor) -> None:
-        index = self.device.index or 0
-        bind(name, self.device.type, index, 'float32', tuple(value.shape), value.data_ptr())
+    def _open_tower(self, part: str) -> InferenceSession:
+        return self._session(self._export.part(part))
+
+    def _run_tower(self, tower: InferenceSession, inputs: dict[str, Any]) -> Floats:
+        found: Floats = tower.run(None, inputs)[0]
+        return found
 
 
-def _provider(device: torch.device, precision: str) -> str:
+def _provider(device: Device, precision: str) -> str:
     if device.type == 'cpu':
         return 'CPUExecutionProvider'
     return 'TensorrtExecutionProvider' if precision == 'fp16' else 'CUDAExecutionProvider'

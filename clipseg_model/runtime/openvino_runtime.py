@@ -6,20 +6,20 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
+import numpy as np
 
-from clipseg_model.model_card import ModelCard
-from clipseg_model.modeling.base import SegmentationModel
-from clipseg_model.runtime.base import cpu_flags, require
-from clipseg_model.runtime.export_files import write_variant
-from clipseg_model.runtime.exported import ExportedRuntime, ensure_onnx, package_versions
-from clipseg_model.runtime.split import DECODER, ENCODER
+from clipseg_model.runtime.base import Floats, cpu_flags, require
+from clipseg_model.runtime.devices import Device
+from clipseg_model.runtime.export_files import DECODER, ENCODER, ONNX
+from clipseg_model.runtime.exported import ExportedRuntime, Parts
+from clipseg_model.runtime.threads import thread_count
 
 if TYPE_CHECKING:
     import openvino
 
-VARIANT = 'openvino'
+    from clipseg_model.model_card import ModelCard
+    from clipseg_model.modeling.base import SegmentationModel
+
 INT8_VARIANT = 'openvino-int8'
 _SHAPES_KEPT = 4
 
@@ -39,13 +39,13 @@ class OpenVinoRuntime(ExportedRuntime):
     prompts_at_once = 2
 
     @classmethod
-    def variant(cls, device: torch.device, precision: str) -> str:
-        """See :meth:`ExportedRuntime.variant`."""
-        return INT8_VARIANT if precision == 'int8' else VARIANT
+    def variant(cls, device: Device, precision: str) -> str:
+        """See :meth:`Exporting.variant`."""
+        return INT8_VARIANT if precision == 'int8' else ONNX
 
     @classmethod
     def export_options(cls, precision: str) -> str:
-        """See :meth:`ExportedRuntime.export_options`."""
+        """See :meth:`Exporting.export_options`."""
         return ' --calibration FOLDER_OF_IMAGES' if precision == 'int8' else ''
 
     @classmethod
@@ -55,42 +55,46 @@ class OpenVinoRuntime(ExportedRuntime):
         card: ModelCard,
         digest: str,
         root: Path,
-        device: torch.device,
+        device: Device,
         precision: str,
     ) -> None:
-        """See :meth:`ExportedRuntime.export`; one variant serves fp32 and bf16."""
-        ov = require('openvino', cls.name, cls.extra)
-        onnx = ensure_onnx(model, card, digest, root)
+        """See :meth:`Exporting.export`; OpenVINO reads the ONNX files."""
+        from clipseg_model.runtime.exporting import ensure_onnx
 
-        def write(made: Path) -> dict[str, Any]:
-            for source, target in ((ENCODER, 'encoder.xml'), (DECODER, 'decoder.xml')):
-                converted = ov.convert_model(onnx / source)
-                ov.save_model(converted, made / target, compress_to_fp16=False)
-            return {}
+        require('openvino', cls.name, cls.extra)
+        ensure_onnx(model, card, digest, root)
 
-        write_variant(
-            root / VARIANT, card, digest, package_versions('clipseg_ros', 'openvino'), write
-        )
-
-    def _load(self, folder: Path, manifest: dict[str, Any]) -> None:
-        self._core, self._encoder, self._decoder = read_parts(folder)
+    def _load(self, variant: Path | None) -> None:
+        ov = require('openvino', self.name, self.extra)
+        self._core = ov.Core()
+        self._networks = {
+            part: self._core.read_model(
+                self._export.part(part) if variant is None else variant / f'{part}.xml'
+            )
+            for part in (ENCODER, DECODER)
+        }
         self._requests: OrderedDict[tuple[Any, ...], openvino.InferRequest] = OrderedDict()
 
-    def _encode(self, pixels: Tensor) -> list[Tensor]:
-        request = self._request('encoder', [tuple(pixels.shape)])
-        arrays = request.infer([pixels.numpy()], share_inputs=True)
-        return [torch.from_numpy(array.copy()) for array in arrays.values()]
+    def _encode(self, pixels: Floats) -> Parts:
+        request = self._request(ENCODER, [pixels.shape])
+        arrays = request.infer([pixels], share_inputs=True)
+        return [array.copy() for array in arrays.values()]
 
-    def _decode(self, parts: list[Tensor], condition: Tensor, logits: Tensor) -> None:
+    def _decode(self, parts: Parts, condition: Floats, logits: Floats) -> None:
         import openvino as ov
 
-        inputs = [condition, *parts]
-        request = self._request('decoder', [tuple(value.shape) for value in inputs])
+        inputs = [np.ascontiguousarray(value) for value in (condition, *parts)]
+        request = self._request(DECODER, [value.shape for value in inputs])
         # The logits lie where they belong: no copy.
-        request.set_output_tensor(ov.Tensor(logits.numpy(), shared_memory=True))
-        request.infer(
-            [value.contiguous().numpy() for value in inputs], share_inputs=True, share_outputs=True
-        )
+        request.set_output_tensor(ov.Tensor(logits, shared_memory=True))
+        request.infer(inputs, share_inputs=True, share_outputs=True)
+
+    def _open_tower(self, part: str) -> openvino.InferRequest:
+        return self.compile(self._core, self._core.read_model(self._export.part(part)), 'fp32')
+
+    def _run_tower(self, tower: openvino.InferRequest, inputs: dict[str, Any]) -> Floats:
+        found: Floats = next(iter(tower.infer(inputs).values()))
+        return found
 
     def _request(self, part: str, shapes: list[tuple[int, ...]]) -> openvino.InferRequest:
         """Return the network compiled for these shapes; the last few are kept."""
@@ -99,7 +103,7 @@ class OpenVinoRuntime(ExportedRuntime):
             of_part = [kept for kept in self._requests if kept[0] == part]
             if len(of_part) >= _SHAPES_KEPT:
                 del self._requests[of_part[0]]
-            source = (self._encoder if part == 'encoder' else self._decoder).clone()
+            source = self._networks[part].clone()
             source.reshape(dict(enumerate(map(list, shapes))))
             self._requests[key] = self.compile(self._core, source, self.precision)
         self._requests.move_to_end(key)
@@ -109,21 +113,13 @@ class OpenVinoRuntime(ExportedRuntime):
     def compile(
         core: openvino.Core, model: openvino.Model, precision: str
     ) -> openvino.InferRequest:
-        """Compile a network for latency on as many threads as torch uses."""
+        """Compile a network for latency on as many threads as every runtime uses."""
         half = precision == 'bf16' or (
             precision == 'int8' and bool(cpu_flags() & {'avx512_bf16', 'amx_bf16'})
         )
         settings = {
             'PERFORMANCE_HINT': 'LATENCY',
             'INFERENCE_PRECISION_HINT': 'bf16' if half else 'f32',
-            'INFERENCE_NUM_THREADS': torch.get_num_threads(),
+            'INFERENCE_NUM_THREADS': thread_count(),
         }
         return core.compile_model(model, 'CPU', settings).create_infer_request()
-
-
-def read_parts(folder: Path) -> tuple[openvino.Core, openvino.Model, openvino.Model]:
-    """Read OpenVINO's core, the encoder and the decoder of a variant."""
-    import openvino as ov
-
-    core = ov.Core()
-    return core, core.read_model(folder / 'encoder.xml'), core.read_model(folder / 'decoder.xml')

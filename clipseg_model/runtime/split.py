@@ -1,4 +1,4 @@
-"""A model in three parts for other runtimes: image encoder, decoder and text encoder, as ONNX.
+"""A model in four parts for other runtimes, as ONNX: encoder, decoder, and what embeds prompts.
 
 All sizes are dynamic: images, their height and width (multiples of the patch size), prompts and
 the length of texts. Encoder and decoder are the model's own ``encode_image`` and ``decode``, so
@@ -7,6 +7,8 @@ what those share between prompts is shared here, too.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
@@ -18,14 +20,26 @@ import torch
 from torch import Tensor, nn
 
 from clipseg_model.errors import ExportError
+from clipseg_model.features import ImageFeatures
 from clipseg_model.modeling.backbone import OpenClipBackbone
-from clipseg_model.modeling.base import ImageFeatures, SegmentationModel
+from clipseg_model.modeling.base import SegmentationModel, traits_of
 from clipseg_model.modeling.bundled.small_clip import SmallClip
 from clipseg_model.runtime.base import require
+from clipseg_model.runtime.export_files import DECODER, ENCODER, PROMPT, TEXT
+from clipseg_model.runtime.onnx_files import WEIGHTS, Checkpoint, NewShelf, Shelf, store_weights
+from clipseg_model.runtime.text_tokens import CLIP, WORD_PIECES
 
 OPSET = 18
 
-ENCODER, DECODER, TEXT = 'encoder.onnx', 'decoder.onnx', 'text.onnx'
+
+def weights_digest(model: SegmentationModel) -> str:
+    """Return the SHA-256 of a model's configuration and weights, whatever files they came from."""
+    digest = hashlib.sha256(json.dumps(model.config(), sort_keys=True).encode())
+    for key, value in sorted(model.state_dict().items()):
+        digest.update(f'{key} {value.dtype} {tuple(value.shape)}'.encode())
+        flat = value.detach().cpu().contiguous().view(-1)
+        digest.update(memoryview(flat.view(torch.uint8).numpy()))
+    return digest.hexdigest()
 
 
 def check_exportable(model: SegmentationModel) -> None:
@@ -158,10 +172,32 @@ class TextEncoder(nn.Module):
         return (tokens,)
 
 
-def write_onnx(model: SegmentationModel, folder: Path) -> dict[str, Any]:
-    """Write ``encoder.onnx``, ``decoder.onnx`` and ``text.onnx`` of a model in float32 on the CPU.
+class PromptEncoder(nn.Module):
+    """From normalised prompt images (P, 3, H, W) to conditional vectors (P, E)."""
 
-    Return for each file the names of its inputs and outputs, as JSON types.
+    def __init__(self, model: SegmentationModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """See the class."""
+        return self.model.embed_images(pixels)
+
+
+def write_onnx(
+    model: SegmentationModel, folder: Path, checkpoint: Path | None = None, prefix: str = ''
+) -> dict[str, Any]:
+    """Write the four parts of a model in float32 on the CPU, and its tokenizer.
+
+    Args:
+        model: The model.
+        folder: Where to.
+        checkpoint: File in that folder that holds the weights; a new one where None.
+        prefix: Of the names of the files.
+
+    Returns:
+        What a manifest says of them, as JSON types: ``parts`` (file, inputs and outputs of each),
+        ``traits`` and ``tokenizer``.
 
     Raises:
         ExportError: The model cannot be exported.
@@ -169,8 +205,9 @@ def write_onnx(model: SegmentationModel, folder: Path) -> dict[str, Any]:
     """
     check_exportable(model)
     for package in ('onnx', 'onnxscript'):
-        require(package, 'onnxruntime', 'onnx')
-    patch = model.backbone.patch_size
+        require(package, 'onnxruntime', 'export')
+    backbone: Any = model.backbone
+    patch = backbone.patch_size
     dynamic = torch.export.Dim.DYNAMIC
     encoder, decoder, text = ImageEncoder(model), Decoder(model), TextEncoder(model)
     pixels = torch.zeros(2, 3, 6 * patch, 4 * patch)
@@ -178,37 +215,89 @@ def write_onnx(model: SegmentationModel, folder: Path) -> dict[str, Any]:
         # Contiguous: the strides of slices would be dynamic, which the exporter has no words for.
         parts = [part.contiguous() for part in encoder(pixels)]
         names = encoder.names
-        condition = torch.zeros(2, 3, model.backbone.embed_dim)
+        condition = torch.zeros(2, 3, backbone.embed_dim)
         tokens = text.example()
         signature = {
             ENCODER: (['pixels'], names),
             DECODER: (['condition', *names], ['logits']),
             TEXT: (['tokens', 'mask'][: len(tokens)], ['condition']),
+            PROMPT: (['pixels'], ['condition']),
         }
         shapes = [
             {0: dynamic} if part.dim() == 3 else dict.fromkeys((0, 1, 2), dynamic) for part in parts
         ]
+        images = (dict.fromkeys((0, 2, 3), dynamic),)
         jobs: dict[str, tuple[nn.Module, tuple[Any, ...], tuple[Any, ...]]] = {
-            ENCODER: (encoder, (pixels,), (dict.fromkeys((0, 2, 3), dynamic),)),
+            ENCODER: (encoder, (pixels,), images),
             DECODER: (decoder, (condition, parts), (dict.fromkeys((0, 1), dynamic), shapes)),
             TEXT: (text, tokens, tuple(dict.fromkeys((0, 1), dynamic) for _ in tokens)),
+            PROMPT: (PromptEncoder(model), (pixels,), images),
         }
-        for file, (module, inputs, dynamics) in jobs.items():
-            _export(module.eval(), inputs, dynamics, folder / file, *signature[file])
+        shelf: Shelf = NewShelf(folder / WEIGHTS) if checkpoint is None else Checkpoint(checkpoint)
+        for part, (module, inputs, dynamics) in jobs.items():
+            program = _export(part, module.eval(), inputs, dynamics, *signature[part])
+            store_weights(program, shelf, folder / f'{prefix}{part}.onnx')
+        if isinstance(shelf, NewShelf):
+            shelf.close()
+    traits = traits_of(model)
     return {
-        file: {'inputs': inputs, 'outputs': outputs}
-        for file, (inputs, outputs) in signature.items()
+        'parts': {
+            part: {'file': f'{prefix}{part}.onnx', 'inputs': inputs, 'outputs': outputs}
+            for part, (inputs, outputs) in signature.items()
+        },
+        'traits': {
+            'kind': traits.kind,
+            'patch_size': traits.patch_size,
+            'embed_dim': traits.embed_dim,
+            'mean': list(traits.mean),
+            'std': list(traits.std),
+        },
+        'tokenizer': _write_tokenizer(backbone, folder, shelf),
     }
 
 
+def _write_tokenizer(backbone: Any, folder: Path, shelf: Shelf) -> dict[str, Any]:
+    """Return what a manifest says of a tokenizer, whose files are written."""
+    if isinstance(backbone, SmallClip):
+        text = backbone.text
+        vocabulary = text.vocabulary.cpu().numpy().tobytes()
+        entry = {'kind': WORD_PIECES, 'pieces': len(text.table), 'most': text.max_pieces}
+        if isinstance(shelf, Checkpoint):
+            offset, size = shelf.offsets['backbone.text.vocabulary']
+            return {**entry, 'file': shelf.name, 'offset': offset, 'bytes': size}
+        (folder / 'vocabulary.bin').write_bytes(vocabulary)
+        return {**entry, 'file': 'vocabulary.bin', 'offset': 0, 'bytes': len(vocabulary)}
+    (folder / 'tokenizer.json').write_text(_clip_tokenizer(backbone.tokenizer))
+    return {'kind': CLIP, 'file': 'tokenizer.json', 'most': backbone.context_length}
+
+
+def _clip_tokenizer(tokenizer: Any) -> str:
+    """Return open_clip's tokenizer as that of the package tokenizers, in JSON."""
+    from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+
+    merges = sorted(tokenizer.bpe_ranks, key=tokenizer.bpe_ranks.get)
+    made = Tokenizer(models.BPE(tokenizer.encoder, merges, end_of_word_suffix='</w>'))
+    words = Regex(tokenizer.pat.pattern)
+    made.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(words, 'removed', invert=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    made.add_special_tokens(['<start_of_text>', '<end_of_text>'])
+    text: str = made.to_str()
+    return text
+
+
 def _export(
+    part: str,
     module: nn.Module,
     inputs: tuple[Any, ...],
     dynamic_shapes: tuple[Any, ...],
-    path: Path,
     input_names: list[str],
     output_names: list[str],
-) -> None:
+) -> Any:
+    """Return a module as an ``onnx.ModelProto``."""
     try:
         with _quiet():
             program = torch.onnx.export(
@@ -222,10 +311,10 @@ def _export(
                 verbose=False,
             )
             assert program is not None
-            program.save(path)
+            return program.model_proto
     except (torch.onnx.errors.OnnxExporterError, OSError, RuntimeError) as error:
         raise ExportError(
-            f'{path.name} could not be exported with torch {torch.__version__}: {error}'
+            f'The {part} could not be exported with torch {torch.__version__}: {error}'
         ) from error
 
 

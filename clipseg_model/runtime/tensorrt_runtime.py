@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from pathlib import Path
 from typing import Any
@@ -10,23 +11,40 @@ import torch
 from torch import Tensor
 
 from clipseg_model.errors import ExportError
+from clipseg_model.features import ImageFeatures, PromptFeatures
 from clipseg_model.model_card import ModelCard
 from clipseg_model.modeling.base import SegmentationModel
-from clipseg_model.runtime.base import require
+from clipseg_model.preprocessing import input_shape
+from clipseg_model.runtime.base import memory_guard, require
 from clipseg_model.runtime.compiled import prompt_buckets
-from clipseg_model.runtime.export_files import write_variant
-from clipseg_model.runtime.exported import ExportedRuntime, ensure_onnx, package_versions
-from clipseg_model.runtime.split import DECODER, ENCODER, ImageEncoder
+from clipseg_model.runtime.devices import Device
+from clipseg_model.runtime.export_files import (
+    DECODER,
+    ENCODER,
+    exports_folder,
+    read_variant,
+    write_variant,
+)
+from clipseg_model.runtime.exported import Exporting
+from clipseg_model.runtime.exporting import ensure_onnx, package_versions
+from clipseg_model.runtime.split import ImageEncoder, check_exportable, weights_digest
+from clipseg_model.runtime.torch_runtime import TorchRuntime
+
+logger = logging.getLogger(__name__)
 
 _MOST_PROMPTS = 64
 
 
-class TensorRtRuntime(ExportedRuntime):
+class TensorRtRuntime(TorchRuntime, Exporting):
     """TensorRT, on CUDA devices.
 
     An engine is built in minutes, for squares of the card's input size or, of a model that keeps
     proportions, for what a 4:3 image becomes; another size is an error, and so is an engine of
-    another GPU, version or checkpoint. Engines can run code: load only those that you built.
+    another GPU, version or checkpoint. Engines can run code: load only those that you built. The
+    torch model stays in memory and embeds the prompts.
+
+    ``folder`` is where ``clipseg export`` wrote the model to; nothing is made there. Where it is
+    None, what is missing, damaged or foreign is made anew in a folder in the user's cache.
     """
 
     name = 'tensorrt'
@@ -34,19 +52,56 @@ class TensorRtRuntime(ExportedRuntime):
     device_types = ('cuda',)
     package = 'tensorrt'
     extra = 'tensorrt'
-    prompts_at_once = _MOST_PROMPTS
-    fixed_size = True
+
+    def __init__(
+        self,
+        model: SegmentationModel,
+        device: Device | torch.device,
+        precision: str = 'fp32',
+        *,
+        card: ModelCard,
+        folder: Path | None = None,
+    ) -> None:
+        check_exportable(model)
+        digest = weights_digest(model.cpu())
+        super().__init__(model, device, precision)
+        root = exports_folder(card, digest) if folder is None else folder
+        variant = root / self.variant(self.device, precision)
+        try:
+            manifest = self._read(variant, digest, card)
+        except ExportError as error:
+            if folder is not None:
+                raise ExportError(
+                    f'{error}; here: clipseg export {card.name} {root} --runtime {self.name} '
+                    f'--precision {precision}'
+                ) from error
+            logger.info('%s Exporting now.', error)
+            self.export(model.cpu(), card, digest, root, self.device, precision)
+            manifest = self._read(variant, digest, card)
+            model.to(self.place)
+        with memory_guard(self):
+            self._load(variant, manifest)
 
     @classmethod
-    def variant(cls, device: torch.device, precision: str) -> str:
-        """See :meth:`ExportedRuntime.variant`."""
+    def _read(cls, variant: Path, digest: str, card: ModelCard) -> dict[str, Any]:
+        manifest = read_variant(variant, digest, cls.versions())
+        if manifest.get('input_size') != card.input_size:
+            raise ExportError(
+                f'{variant} was made for the input size {manifest.get("input_size")}, and '
+                f'{card.input_size} is asked for: export the model again (clipseg export)'
+            )
+        return manifest
+
+    @classmethod
+    def variant(cls, device: Device, precision: str) -> str:
+        """See :meth:`Exporting.variant`."""
         trt = require('tensorrt', cls.name, cls.extra)
-        gpu = re.sub(r'\W+', '-', torch.cuda.get_device_name(device))
+        gpu = re.sub(r'\W+', '-', torch.cuda.get_device_name(str(device)))
         return f'tensorrt-{gpu}-{trt.__version__}-{precision}'
 
     @classmethod
     def versions(cls) -> dict[str, str]:
-        """See :meth:`ExportedRuntime.versions`."""
+        """See :meth:`Exporting.versions`."""
         trt = require('tensorrt', cls.name, cls.extra)
         return {'tensorrt': str(trt.__version__)}
 
@@ -57,12 +112,10 @@ class TensorRtRuntime(ExportedRuntime):
         card: ModelCard,
         digest: str,
         root: Path,
-        device: torch.device,
+        device: Device,
         precision: str,
     ) -> None:
-        """See :meth:`ExportedRuntime.export`."""
-        from clipseg_model.modeling.preprocessing import input_shape
-
+        """See :meth:`Exporting.export`."""
         onnx = ensure_onnx(model, card, digest, root)
         patch = model.backbone.patch_size
         height, width = input_shape(480, 640, card.input_size, patch, card.resize)
@@ -78,26 +131,30 @@ class TensorRtRuntime(ExportedRuntime):
             for name, part in zip(encoder.names, parts, strict=True):
                 ranges[name] = [tuple(part.shape)] * 3
             image: list[tuple[int, ...]] = [(1, 3, height, width)] * 3
-            with torch.cuda.device(device):
-                _build(onnx / ENCODER, made / 'encoder.engine', {'pixels': image}, precision)
-                _build(onnx / DECODER, made / 'decoder.engine', ranges, precision)
-            return {'height': height, 'width': width, 'gpu': torch.cuda.get_device_name(device)}
+            with torch.cuda.device(str(device)):
+                _build(onnx.part(ENCODER), made / 'encoder.engine', {'pixels': image}, precision)
+                _build(onnx.part(DECODER), made / 'decoder.engine', ranges, precision)
+            return {
+                'height': height,
+                'width': width,
+                'gpu': torch.cuda.get_device_name(str(device)),
+            }
 
         versions = {**package_versions('clipseg_ros', 'torch'), **cls.versions()}
         write_variant(root / cls.variant(device, precision), card, digest, versions, write)
 
     def _load(self, folder: Path, manifest: dict[str, Any]) -> None:
         self._size = (int(manifest['height']), int(manifest['width']))
-        gpu = torch.cuda.get_device_name(self.device)
+        gpu = torch.cuda.get_device_name(self.place)
         if manifest['gpu'] != gpu:
             raise ExportError(
                 f'{folder} was built for {manifest["gpu"]}, and this is {gpu}: export it here'
             )
-        with torch.cuda.device(self.device):
-            self._encoder = _Engine(folder / 'encoder.engine', self.device)
-            self._decoder = _Engine(folder / 'decoder.engine', self.device)
+        with torch.cuda.device(self.place):
+            self._encoder = _Engine(folder / 'encoder.engine', self.place)
+            self._decoder = _Engine(folder / 'decoder.engine', self.place)
 
-    def _encode(self, pixels: Tensor) -> list[Tensor]:
+    def _encode(self, pixels: Tensor) -> ImageFeatures:
         height, width = pixels.shape[-2:]
         if (height, width) != self._size:
             raise ExportError(
@@ -105,17 +162,40 @@ class TensorRtRuntime(ExportedRuntime):
                 f'became {width} × {height} (width × height): give images of the proportions of '
                 '4:3, or use the runtime compile, which takes any size'
             )
-        outputs = self._encoder.run({'pixels': pixels})
-        return [outputs[name] for name in self._encoder.outputs]
+        with memory_guard(self):
+            images = [self._encoder.run({'pixels': image}) for image in pixels.split(1)]
+            taps = [torch.cat([image[name] for image in images]) for name in self._encoder.outputs]
+        patch = self.traits.patch_size
+        return ImageFeatures(taps, (height // patch, width // patch), height, width)
 
-    def _decode(self, parts: list[Tensor], condition: Tensor, logits: Tensor) -> None:
+    def _decode(self, features: ImageFeatures, prompts: PromptFeatures) -> Tensor:
+        condition = prompts.condition
+        batch = len(features.taps[0])
+        if condition.dim() == 2:
+            if batch != 1:
+                raise ValueError(f'a condition (P, E) is for one image, but there are {batch}')
+            return self._decode(features, PromptFeatures(condition[None]))[0]
+        with memory_guard(self):
+            return torch.cat(
+                [
+                    self._decode_one(
+                        [tap[n : n + 1] for tap in features.taps], condition[n : n + 1]
+                    )
+                    for n in range(batch)
+                ]
+            )
+
+    def _decode_one(self, parts: list[Tensor], condition: Tensor) -> Tensor:
         names = [name for name in self._decoder.inputs if name != 'condition']
-        ((prompts, padded),) = prompt_buckets(condition.shape[1], _MOST_PROMPTS)
-        if padded > prompts:
-            last = condition[:, -1:].expand(-1, padded - prompts, -1)
-            condition = torch.cat([condition, last], 1)
-        inputs = {'condition': condition, **dict(zip(names, parts, strict=True))}
-        logits.copy_(self._decoder.run(inputs)['logits'][:, :prompts])
+        found, start = [], 0
+        for taken, run in prompt_buckets(condition.shape[1], _MOST_PROMPTS):
+            chunk = condition[:, start : start + taken]
+            if taken < run:
+                chunk = torch.cat([chunk, chunk[:, -1:].expand(-1, run - taken, -1)], 1)
+            inputs = {'condition': chunk, **dict(zip(names, parts, strict=True))}
+            found.append(self._decoder.run(inputs)['logits'][:, :taken])
+            start += taken
+        return torch.cat(found, 1)
 
 
 class _Engine:

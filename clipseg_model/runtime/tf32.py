@@ -8,6 +8,8 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 
+from clipseg_model.runtime.devices import Device
+
 
 class _Convolutions:
     """The process's switch for TF32 in convolutions, off while any thread is inside.
@@ -48,7 +50,7 @@ def _allowed() -> bool:
 _convolutions = _Convolutions()
 
 
-def full_float32(device: torch.device) -> AbstractContextManager[None]:
+def full_float32(device: Device | torch.device) -> AbstractContextManager[None]:
     """Compute convolutions in float32 without TF32 on a CUDA device, in a ``with`` block.
 
     torch's default for them (not for other products) is TF32, which has 10 bits of mantissa.

@@ -14,7 +14,6 @@ from dataclasses import replace
 
 import cv2
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from clipseg_model.calibration import sigmoid, top_scores
@@ -132,5 +131,5 @@ class TemporalSmoother:
 def _with_probabilities(result: PromptResult, probabilities: Floats) -> PromptResult:
     inside = np.clip(probabilities, _LEAST, 1 - _LEAST)
     logits = np.log(inside) - np.log1p(-inside)
-    [score] = top_scores(torch.from_numpy(logits)[None])
+    [score] = top_scores(logits[None])
     return replace(result, logits=logits, score=score)

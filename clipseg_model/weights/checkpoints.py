@@ -19,26 +19,25 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from clipseg_model.errors import CheckpointError, FileError
+from clipseg_model.errors import CheckpointError
 from clipseg_model.files.atomic_files import replacing
-from clipseg_model.files.small_files import parse_json, shorten
+from clipseg_model.files.small_files import shorten
 from clipseg_model.files.user_folders import expanded
 from clipseg_model.model_card import AS_RELEASED, ModelCard, to_json
 from clipseg_model.modeling.backbone import Backbone, OpenClipBackbone, build_backbone
 from clipseg_model.modeling.base import SegmentationModel, build_model
 from clipseg_model.modeling.clipseg import CLIPSeg
 from clipseg_model.weights import huggingface, official, store
-from clipseg_model.weights.files import (
-    check_fit,
-    outline,
-    read_json,
+from clipseg_model.weights.cards import (
+    FORMAT,
+    VERSION,
+    card_of,
+    own_metadata,
+    read_entry,
     read_metadata,
-    read_outline,
-    read_tensors,
 )
+from clipseg_model.weights.files import check_fit, outline, read_json, read_outline, read_tensors
 
-_FORMAT = 'clipseg_ros'
-_VERSION = '1'
 _BACKBONE = 'backbone.'
 _PICKLED = ('.bin', '.pt', '.pth')
 
@@ -81,8 +80,8 @@ def save_checkpoint(
         # A clone: safetensors refuses tensors that share memory.
         tensors[key] = stored.clone(memory_format=torch.contiguous_format)
     metadata = {
-        'format': _FORMAT,
-        'version': _VERSION,
+        'format': FORMAT,
+        'version': VERSION,
         'config': to_json(config, 'configuration'),
         'card': to_json(card.stored_fields(), 'card'),
         'without': json.dumps(without),
@@ -125,9 +124,9 @@ def load_checkpoint(
     if _is_huggingface(path):
         published, card = huggingface.load_huggingface(path)
         return published, _published(card, source)
-    metadata = _own_metadata(path)
-    card = _card(metadata, path)
-    without = tuple(_json(metadata, 'without', list, path))
+    metadata = own_metadata(path)
+    card = card_of(metadata, path)
+    without = tuple(read_entry(metadata, 'without', list, path))
     if without and backbone_weights is None:
         raise CheckpointError(
             f'{path} was written without the weights of {", ".join(map(str, without))}: name the '
@@ -156,7 +155,7 @@ def load_card(path: str | Path) -> ModelCard:
     path, source = _locate(path)
     if _is_huggingface(path):
         return _published(huggingface.read_card(path), source)
-    return _card(_own_metadata(path), path)
+    return card_of(own_metadata(path), path)
 
 
 def load_towers(path: str | Path, config: Mapping[str, Any] | None = None) -> Backbone:
@@ -172,7 +171,7 @@ def load_towers(path: str | Path, config: Mapping[str, Any] | None = None) -> Ba
     path, source = _locate(path)
     if _is_huggingface(path):
         return huggingface.load_huggingface(path)[0].backbone
-    if path.suffix in _PICKLED or read_metadata(path).get('format') != _FORMAT:
+    if path.suffix in _PICKLED or read_metadata(path).get('format') != FORMAT:
         architecture = (source and source.architecture) or store.SOURCES[
             store.TOWERS[16]
         ].architecture
@@ -182,7 +181,7 @@ def load_towers(path: str | Path, config: Mapping[str, Any] | None = None) -> Ba
                 f'{path} is no checkpoint of this project, so it has no such towers'
             )
         return OpenClipBackbone(**settings, pretrained=path)
-    card = _card(_own_metadata(path), path)
+    card = card_of(own_metadata(path), path)
     found = {key: one for key, one in read_outline(path).items() if key.startswith(_BACKBONE)}
     whole = outline(card.config, path)
     wanted = {key: value for key, value in whole.items() if key.startswith(_BACKBONE)}
@@ -227,7 +226,7 @@ def _is_huggingface(path: Path) -> bool:
         return True
     if path.name not in store.WEIGHT_FILES or not path.with_name('config.json').is_file():
         return False
-    return path.suffix != '.safetensors' or read_metadata(path).get('format') != _FORMAT
+    return path.suffix != '.safetensors' or read_metadata(path).get('format') != FORMAT
 
 
 def _published(card: ModelCard, source: store.Source | None) -> ModelCard:
@@ -312,40 +311,3 @@ def _write(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> 
             save_file(tensors, temporary, metadata)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f'{path} could not be written: {error}') from error
-
-
-def _own_metadata(path: Path) -> dict[str, str]:
-    if path.is_file():
-        _checked_suffix(path)
-    metadata = read_metadata(path)
-    if metadata.get('format') != _FORMAT:
-        raise CheckpointError(
-            f'{path} holds weights, but is no checkpoint of this project: it has no configuration '
-            'inside; save_checkpoint() writes one'
-        )
-    if metadata.get('version') != _VERSION:
-        raise CheckpointError(
-            f'{path} is of version {shorten(metadata.get("version"))}, and this program reads '
-            f'version {_VERSION!r}: update the program'
-        )
-    return metadata
-
-
-def _json(metadata: Mapping[str, str], key: str, kind: type, path: Path) -> Any:
-    if key not in metadata:
-        raise CheckpointError(f'The {key} in {path} is missing: get the file anew')
-    try:
-        value = parse_json(metadata[key], f'The {key} in {path}')
-    except FileError as error:
-        raise CheckpointError(f'{error}. The file is damaged: get it anew') from error
-    if not isinstance(value, kind):
-        raise CheckpointError(f'The {key} in {path} is not a {kind.__name__}')
-    return value
-
-
-def _card(metadata: Mapping[str, str], path: Path) -> ModelCard:
-    config = _json(metadata, 'config', dict, path)
-    try:
-        return ModelCard.from_stored(_json(metadata, 'card', dict, path), config, path)
-    except CheckpointError as error:
-        raise CheckpointError(f'{path}: {error}') from error

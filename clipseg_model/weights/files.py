@@ -18,6 +18,7 @@ from clipseg_model.files import small_files
 from clipseg_model.files.archives import check_archive
 from clipseg_model.files.small_files import shorten
 from clipseg_model.modeling.base import build_model
+from clipseg_model.weights.cards import MOST_BYTES, check_header, unreadable
 
 MOST_BLOCKS = 256
 """Most blocks of a tower or a decoder, and most layers that are tapped."""
@@ -25,7 +26,6 @@ MOST_BLOCKS = 256
 _LARGEST = 1 << 20  # Of any number in a configuration.
 _MOST_VALUES = 4_000_000_000  # Of a model: half as many again as the largest CLIP has.
 _MOST_BESIDE = 1 << 24  # Values that a model computes when it is built, such as masks.
-_MOST_BYTES = 1 << 24  # Of settings, indices and headers; those of the largest models are smaller.
 _MOST_TENSORS = 20_000
 _DTYPES = {
     'F64': torch.float64,
@@ -48,7 +48,7 @@ def read_json(path: Path) -> dict[str, Any]:
         CheckpointError: The file is missing, damaged, too large, or holds something else.
     """
     try:
-        value = small_files.read_json(path, _MOST_BYTES)
+        value = small_files.read_json(path, MOST_BYTES)
     except FileError as error:
         raise CheckpointError(str(error)) from error
     if not isinstance(value, dict):
@@ -97,18 +97,6 @@ def _read_part(
     found = {key: one for key, one in read_outline(path).items() if not key.endswith(ignored)}
     check_fit({key: wanted[key] for key in wanted if key in found or key in needed}, found, path)
     return read_tensors(path, found)
-
-
-def read_metadata(path: Path) -> dict[str, str]:
-    """Read the text entries in the header of a safetensors file; empty where it has none.
-
-    Raises:
-        CheckpointError: The file is missing or damaged.
-    """
-    if not path.is_file():
-        raise CheckpointError(f'There is no checkpoint {path}')
-    with _opened(path) as opened:
-        return dict(opened.metadata() or {})
 
 
 def read_outline(path: Path) -> dict[str, Tensor]:
@@ -268,15 +256,8 @@ def _is_finite(value: Tensor) -> bool:
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
     try:
-        with path.open('rb') as file:
-            length = int.from_bytes(file.read(8), 'little')
-        if length > _MOST_BYTES:
-            raise CheckpointError(
-                f'{path} is not a readable safetensors file: its header would have {length} bytes'
-            )
+        check_header(path)
         with safe_open(path, framework='pt') as opened:
             yield opened
     except (OSError, RuntimeError, SafetensorError) as error:  # RuntimeError: torch cannot map it.
-        raise CheckpointError(
-            f'{path} is not a readable safetensors file (damaged, or cut off?): {error}'
-        ) from error
+        raise unreadable(path, error) from error

@@ -12,7 +12,6 @@ from itertools import chain, zip_longest
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from clipseg_model.calibration import top_scores
@@ -161,4 +160,4 @@ class Zoom:
 
 
 def _score(logits: NDArray[np.float32]) -> float:
-    return top_scores(torch.from_numpy(logits)[None])[0]
+    return top_scores(logits[None])[0]

@@ -1,6 +1,6 @@
-"""Settings of the process that must be made before torch is imported.
+"""Settings of the process that must be made before torch and numpy are imported.
 
-Both were measured on two busy cores with 720p frames. Without the first, the buffers of every frame
+Two were measured on two busy cores with 720p frames. Without the first, the buffers of every frame
 are mapped and unmapped again, thousands of page faults each. Without the second, the model's idle
 threads spin and take the core that the camera needs (182 ms a frame instead of 42).
 """
@@ -36,7 +36,7 @@ def release_freed_memory() -> None:
 
 
 def tune_process() -> None:
-    """Apply all settings; an ``OMP_WAIT_POLICY`` set by the user stays.
+    """Apply all settings; an ``OMP_WAIT_POLICY`` or ``OPENBLAS_NUM_THREADS`` of the user stays.
 
     Raises:
         RuntimeError: If torch is imported already, when OpenMP has read its settings.
@@ -47,4 +47,6 @@ def tune_process() -> None:
             'Call tune_process() first, or set OMP_WAIT_POLICY=PASSIVE in the environment'
         )
     os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
+    # numpy's products are small: no second pool of threads beside the model's.
+    os.environ.setdefault('OPENBLAS_NUM_THREADS', '1')
     keep_large_buffers()

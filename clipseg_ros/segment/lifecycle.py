@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-import torch
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
@@ -22,6 +21,7 @@ from std_srvs.srv import SetBool
 from clipseg_model.errors import ClipsegError, PromptError
 from clipseg_model.prompts import Prompt
 from clipseg_model.registry import create_model
+from clipseg_model.runtime.devices import free_device_memory
 from clipseg_model.video.still import describe_reuse
 from clipseg_ros.images.backend import open_backend
 from clipseg_ros.outputs.masks import MaskServer
@@ -248,6 +248,7 @@ class SegmentNode(GivenParameters, LifecycleNode):
         assert stream is not None
         super().on_activate(state)
         stream.start()
+        release_freed_memory()  # What loading took, and no frame takes again.
         self.get_logger().info(
             f'active: {stream.segmenter.card.name} on {stream.segmenter.device}, images from '
             f'{stream.topic}'
@@ -275,8 +276,7 @@ class SegmentNode(GivenParameters, LifecycleNode):
         self._stream = None
         gc.collect()
         forget_dead_entities(self)
-        if torch.cuda.is_initialized():
-            torch.cuda.empty_cache()
+        free_device_memory()
         release_freed_memory()
 
     # Parameters, prompts, enable.

@@ -6,13 +6,10 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from clipseg_model.cuda_streams import StreamableSegmenter
 from clipseg_model.model_card import ModelCard
-from clipseg_model.modeling.base import SegmentationModel
-from clipseg_model.modeling.masked_attention import check_restrictable
 from clipseg_model.prompting.templates import find_captions
 from clipseg_model.prompting.visual_prompt import find_method
 from clipseg_model.prompts import Prompt
@@ -28,7 +25,6 @@ class NodeSegmenter(StreamableSegmenter, Protocol):
     """What the node needs of a :class:`~clipseg_model.segmenter.Segmenter`, or a share in one."""
 
     card: ModelCard
-    model: SegmentationModel
     runtime: Runtime
     still: StillDetector
 
@@ -90,7 +86,6 @@ def check_representable(
         if prompt.text is not None
     ]
     if texts:
-        with torch.inference_mode():
-            segmenter.runtime.embed_texts(texts)
+        segmenter.runtime.embed_texts(texts)
     if find_method(settings.visual_method or segmenter.card.visual_method).attention:
-        check_restrictable(segmenter.model)
+        segmenter.runtime.check_restrictable()

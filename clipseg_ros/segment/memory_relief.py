@@ -13,13 +13,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from clipseg_model.cuda_streams import PendingSegmentation, StreamedSegmenter
 from clipseg_model.errors import DeviceMemoryError
 from clipseg_model.prompts import Prompt
 from clipseg_model.runtime.base import memory_guard
+from clipseg_model.runtime.devices import free_device_memory
 from clipseg_model.segmentation import Segmentation
 from clipseg_model.settings import SegmentSettings
 from clipseg_ros.segment.loading import NodeSegmenter
@@ -30,8 +30,10 @@ Answer = Segmentation | PendingSegmentation
 
 
 def stream_on_gpu(segmenter: NodeSegmenter) -> StreamedSegmenter | None:
-    """Return what keeps several frames under way on a CUDA device; None on others."""
-    return StreamedSegmenter(segmenter) if segmenter.device.type == 'cuda' else None
+    """Return what keeps several frames under way on a CUDA device; None where it cannot."""
+    if segmenter.device.type != 'cuda' or not segmenter.runtime.streams:
+        return None
+    return StreamedSegmenter(segmenter)
 
 
 class MemoryRelief:
@@ -131,7 +133,5 @@ class MemoryRelief:
         self._last_trouble = time.monotonic()
         self.segmenter.release_caches()
         gc.collect()
-        if self.segmenter.device.type == 'cuda' and torch.cuda.is_initialized():
-            torch.cuda.synchronize(self.segmenter.device)
-            torch.cuda.empty_cache()
+        free_device_memory()
         return None, problem

@@ -97,8 +97,8 @@ class Settings:
         read=_read_device,
     )
     runtime: str = parameter(
-        'eager',
-        'What executes the model.',
+        'auto',
+        'What executes the model; auto takes one without torch where the model is exported.',
         choices=('eager', 'compile', 'onnxruntime', 'openvino', 'tensorrt', 'auto'),
         when='configure',
         link='runtimes.md',
@@ -118,7 +118,7 @@ class Settings:
     )
     threads: int | None = parameter(
         0,
-        "Threads of the model on a CPU; 0 leaves torch's choice.",
+        'Threads that compute on a CPU, of the model and of OpenCV; 0 is one for each core.',
         low=0,
         high=256,
         when='configure',

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.utilities import get_rmw_implementation_identifier
 
+from clipseg_model.runtime.devices import reserved_memory
 from clipseg_ros.prompts.set import ActivePrompt, reported
 from clipseg_ros.ros.qos import QosWatch, report_output
 from clipseg_ros.ros.share import share_path
@@ -161,8 +161,7 @@ def _values(now: NodeState, counts: WorkerStatistics | None) -> dict[str, str]:
     segmenter, pipeline = stream.segmenter, stream.pipeline
     memory = pipeline.memory
     if segmenter.device.type == 'cuda':
-        reserved = torch.cuda.memory_reserved(segmenter.device)
-        values['gpu_memory_mb'] = f'{reserved / 1e6:.0f}'
+        values['gpu_memory_mb'] = f'{reserved_memory(segmenter.device) / 1e6:.0f}'
     if counts is not None:
         values |= {
             'fps': f'{counts.rate:.2f}',

@@ -10,25 +10,28 @@ import logging
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
+from clipseg_model.features import PromptFeatures
 from clipseg_model.images import check_image
+from clipseg_model.inference import concatenate
 from clipseg_model.model_card import ModelCard
-from clipseg_model.modeling.base import PromptFeatures
 from clipseg_model.prompting.embedding import PromptEmbedder
 from clipseg_model.prompts import Prompt, as_prompts, check_probability
 from clipseg_model.registry import create_model
 from clipseg_model.runtime.base import Runtime
+from clipseg_model.runtime.devices import free_device_memory
 from clipseg_model.segmentation import Segmentation
 from clipseg_model.segmenter import Segmenter
 from clipseg_model.settings import SegmentSettings
 from clipseg_ros.segment.turns import Turns
+
+if TYPE_CHECKING:
+    import torch
 
 AUTOMATIC_BATCH = 8
 """Most images in one call where :attr:`SharedSegmenter.max_batch` is automatic."""
@@ -42,23 +45,34 @@ class QueuedImage:
 
     Attributes:
         segmenter: The segmenter of its camera.
-        pixels: Normalised, (1, 3, h, w), on the model's device.
+        pixels: Normalised, (1, 3, h, w): an array of numpy, or a tensor on a CUDA device, where the
+            answer then stays.
         prompts: What to look for.
         settings: How.
         made: The event of a CUDA device after which ``pixels`` are there.
-        logits: (P, h, w), on the device, once it has been served.
+        logits: (P, h, w), where the pixels are, once it has been served.
         answered: The event after which ``logits`` are there.
         error: Why there are no logits.
     """
 
     segmenter: Segmenter
-    pixels: Tensor
+    pixels: Any
     prompts: list[Prompt]
     settings: SegmentSettings
-    made: torch.cuda.Event | None
-    logits: Tensor | None = None
+    made: torch.cuda.Event | None = None
+    logits: Any = None
     answered: torch.cuda.Event | None = None
     error: Exception | None = None
+
+    @property
+    def on_device(self) -> bool:
+        """Whether the pixels lie on a CUDA device, as a tensor."""
+        return not isinstance(self.pixels, np.ndarray) and self.pixels.device.type == 'cuda'
+
+    @property
+    def answers_tensors(self) -> bool:
+        """Whether pixels and answer are tensors of torch."""
+        return not isinstance(self.pixels, np.ndarray)
 
 
 class ModelQueue:
@@ -73,7 +87,7 @@ class ModelQueue:
         self._fitting: int | None = None
         self._last: torch.cuda.Event | None = None
 
-    def answer(self, image: QueuedImage, most: int) -> Tensor:
+    def answer(self, image: QueuedImage, most: int) -> Any:
         """Wait for the model's logits (P, h, w) of an image.
 
         Args:
@@ -85,17 +99,17 @@ class ModelQueue:
         """
         if self._fitting is not None:
             most = min(most, self._fitting)
-        self.turns.together(image, tuple(image.pixels.shape), most, self._serve)
+        kind = (image.answers_tensors, *image.pixels.shape)
+        self.turns.together(image, kind, most, self._serve)
         if image.error is not None:
             raise image.error
         assert image.logits is not None
         if image.answered is not None:
-            stream = torch.cuda.current_stream(image.logits.device)
+            stream = _stream_of(image.logits)
             stream.wait_event(image.answered)
             image.logits.record_stream(stream)
         return image.logits
 
-    @torch.inference_mode()
     def _serve(self, images: list[QueuedImage]) -> None:
         """Give each image its logits or its own error."""
         # The CUDA streams of the nodes are not ordered, and they share the memory of the model.
@@ -112,8 +126,7 @@ class ModelQueue:
             ready[0][0].error = reason
         elif reason is not None:
             # One image may be at fault, or their number.
-            if torch.cuda.is_initialized():
-                torch.cuda.empty_cache()
+            free_device_memory()
             for one in ready:
                 one[0].error = _attempt([one])
             if all(image.error is None for image, _ in ready):
@@ -125,9 +138,8 @@ class ModelQueue:
                     'go one by one' if self._fitting == 1 else f'at most {self._fitting} do',
                     reason,
                 )
-        device = images[0].pixels.device
-        if device.type == 'cuda':
-            self._last = torch.cuda.current_stream(device).record_event()
+        if images[0].on_device:
+            self._last = _stream_of(images[0].pixels).record_event()
             for image in images:
                 image.answered = self._last
 
@@ -135,12 +147,21 @@ class ModelQueue:
 def _wait_on_device(
     images: Sequence[QueuedImage], events: Sequence[torch.cuda.Event | None]
 ) -> None:
+    if not images[0].on_device:
+        return
+    stream = _stream_of(images[0].pixels)
     for event in events:
         if event is not None:
-            torch.cuda.current_stream(images[0].pixels.device).wait_event(event)
+            stream.wait_event(event)
     for image in images:
-        if image.pixels.device.type == 'cuda':
-            image.pixels.record_stream(torch.cuda.current_stream(image.pixels.device))
+        image.pixels.record_stream(stream)
+
+
+def _stream_of(tensor: torch.Tensor) -> torch.cuda.Stream:
+    """Return the stream that this thread works on, of the CUDA device of a tensor."""
+    import torch
+
+    return torch.cuda.current_stream(tensor.device)
 
 
 def _attempt(ready: Sequence[tuple[QueuedImage, PromptFeatures]]) -> Exception | None:
@@ -163,16 +184,20 @@ def _segment(ready: Sequence[tuple[QueuedImage, PromptFeatures]]) -> None:
     segmenter = ready[0][0].segmenter
     if len(ready) == 1:
         image, prompts = ready[0]
-        image.logits = segmenter.decode(segmenter.runtime.encode_image(image.pixels), prompts)
+        features = segmenter.runtime.encode_image(image.pixels)
+        image.logits = segmenter.decode(features, prompts, on_device=image.answers_tensors)
         return
-    features = segmenter.runtime.encode_image(torch.cat([image.pixels for image, _ in ready]))
+    tensors = ready[0][0].answers_tensors
+    pixels = concatenate([image.pixels for image, _ in ready])
+    features = segmenter.runtime.encode_image(pixels)
     groups: dict[int, list[int]] = {}
     for number, (_, prompts) in enumerate(ready):
         groups.setdefault(len(prompts), []).append(number)
     for numbers in groups.values():
         part = features if len(groups) == 1 else features.select(numbers)
         known = PromptFeatures.stack([ready[number][1] for number in numbers])
-        for number, logits in zip(numbers, segmenter.decode(part, known), strict=True):
+        answers = segmenter.decode(part, known, on_device=tensors)
+        for number, logits in zip(numbers, answers, strict=True):
             ready[number][0].logits = logits
 
 
@@ -192,7 +217,7 @@ class SharedEmbedder(PromptEmbedder):
         super().__init__(*arguments)
         self._queue = queue
 
-    def conditions(self, *arguments: Any) -> Tensor:
+    def conditions(self, *arguments: Any) -> NDArray[np.float32]:
         """See :meth:`clipseg_model.prompting.embedding.PromptEmbedder.conditions`."""
         with self._queue.turns.mine():
             return super().conditions(*arguments)
@@ -215,7 +240,7 @@ class SharedSegmenter:
         self._queue, self._own = queue, Segmenter(runtime, card)
         self._own.embedder = SharedEmbedder(queue, runtime, card, self._own.preprocessor)
         self.card, self.runtime = card, runtime
-        self.model, self.device = self._own.model, self._own.device
+        self.device = self._own.device
         self.settings, self.still = self._own.settings, self._own.still
         self.max_batch = 0
         # These do not use the model, or take a turn in the embedder.
@@ -228,7 +253,6 @@ class SharedSegmenter:
         """The most images in one call, where 0 of :attr:`max_batch` is resolved."""
         return self.max_batch or (AUTOMATIC_BATCH if self.runtime.batches else 1)
 
-    @torch.inference_mode()
     def segment(
         self,
         image: NDArray[np.uint8],
@@ -248,24 +272,21 @@ class SharedSegmenter:
         logits = self._line_up(self._own.preprocessor.pixels(image), wanted, settings)
         return self.read(logits, wanted, threshold, image.shape[:2])
 
-    @torch.inference_mode()
     def infer(
         self,
-        pixels: Tensor | None,
+        pixels: Any,
         prompts: Sequence[Prompt],
         settings: SegmentSettings | None = None,
-    ) -> Tensor:
+    ) -> Any:
         """See :meth:`clipseg_model.segmenter.Segmenter.infer`."""
         settings = settings or self.settings
         if _goes_alone(settings) or pixels is None:
             with self._queue.turns.mine():
                 return self._own.infer(pixels, prompts, settings)
-        preprocessor = self._own.preprocessor
-        height, width = pixels.shape[2:]
-        resized = preprocessor.resize_tensor(pixels, preprocessor.shape_of(height, width))
-        return self._line_up(preprocessor.normalise(resized), list(prompts), settings)
+        runtime: Any = self.runtime
+        shape = self._own.preprocessor.shape_of(*pixels.shape[2:])
+        return self._line_up(runtime.prepare(pixels, shape), list(prompts), settings)
 
-    @torch.inference_mode()
     def warm_up(self, height: int = 480, width: int = 640, prompts: int = 1) -> None:
         """See :meth:`clipseg_model.segmenter.Segmenter.warm_up`; for each size of a batch."""
         with self._queue.turns.mine():
@@ -275,15 +296,14 @@ class SharedSegmenter:
             pixels = self._own.preprocessor.pixels(np.zeros((height, width, 3), np.uint8))
             condition = self.runtime.embed_texts(['a'])[None]
             for size in range(2, self.batch_limit + 1):
-                features = self.runtime.encode_image(pixels.repeat(size, 1, 1, 1))
-                known = self.runtime.encode_prompts(condition.repeat(size, prompts, 1))
+                features = self.runtime.encode_image(np.tile(pixels, (size, 1, 1, 1)))
+                known = self.runtime.encode_prompts(np.tile(condition, (size, prompts, 1)))
                 self._own.decode(features, known)
 
-    def _line_up(self, pixels: Tensor, prompts: list[Prompt], settings: SegmentSettings) -> Tensor:
-        made = None
-        if pixels.device.type == 'cuda':
-            made = torch.cuda.current_stream(pixels.device).record_event()
-        image = QueuedImage(self._own, pixels, prompts, settings, made)
+    def _line_up(self, pixels: Any, prompts: list[Prompt], settings: SegmentSettings) -> Any:
+        image = QueuedImage(self._own, pixels, prompts, settings)
+        if image.on_device:
+            image.made = _stream_of(pixels).record_event()
         return self._queue.answer(image, self.batch_limit)
 
 

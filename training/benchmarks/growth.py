@@ -154,7 +154,7 @@ def time_growth(args: argparse.Namespace) -> dict[str, Any]:
     own = own_segmenters(args)
     report: dict[str, Any] = {
         'model': args.model,
-        'machine': describe(device=resolve_device(args.device)),
+        'machine': describe(device=torch.device(str(resolve_device(args.device)))),
         'frames': args.frames,
         'sizes': {height * width: f'{width} × {height}' for height, width in args.sizes},
         'growth': {},

@@ -42,8 +42,9 @@ from clipseg_model.quantization import FEWEST_IMAGES, export_int8
 from clipseg_model.registry import get_card, load_model
 from clipseg_model.runtime import create_runtime
 from clipseg_model.runtime.devices import resolve_device
-from clipseg_model.runtime.export_files import exports_folder, weights_digest
+from clipseg_model.runtime.export_files import exports_folder
 from clipseg_model.runtime.openvino_runtime import INT8_VARIANT
+from clipseg_model.runtime.split import weights_digest
 from training.benchmarks.arguments import add_device, count_of_cameras, frame_size
 from training.benchmarks.machine import (
     as_text,
@@ -104,7 +105,7 @@ def own_segmenters(args: argparse.Namespace) -> dict[str, Segmenter]:
 
 def make_peer(name: str, prompts: Sequence[str], device: str) -> Subject:
     """Return a call of a peer that segments these prompts."""
-    return PEERS[name](prompts, resolve_device(device))
+    return PEERS[name](prompts, torch.device(str(resolve_device(device))))
 
 
 def quantise(made: SegmentationModel, card: ModelCard, exports: Path | None) -> Path:
@@ -176,7 +177,7 @@ def peak_memory(model: str, subject: str, exports: Path | None, threads: int, de
     for picture in frames(3, 480, 640):
         run(picture)
     if place.type == 'cuda':
-        return torch.cuda.max_memory_reserved(place) / 2**20
+        return torch.cuda.max_memory_reserved(str(place)) / 2**20
     return resident_mib(peak=True) - before
 
 
@@ -184,7 +185,7 @@ def time_subjects(args: argparse.Namespace) -> dict[str, Any]:
     """Run what the command line asks for."""
     torch.set_num_threads(args.threads)
     own = own_segmenters(args)
-    device = resolve_device(args.device)
+    device = torch.device(str(resolve_device(args.device)))
     report: dict[str, Any] = {
         'model': args.model,
         'machine': describe(device=device),
@@ -226,7 +227,6 @@ def time_subjects(args: argparse.Namespace) -> dict[str, Any]:
     return report
 
 
-@torch.inference_mode()
 def encoder_speeds(
     own: dict[str, Segmenter], args: argparse.Namespace, work: float
 ) -> dict[str, Any]:
@@ -234,9 +234,11 @@ def encoder_speeds(
     speeds = {}
     picture = frames(1, *args.sizes[0])[0]
     for (name, segmenter), batch in product(own.items(), args.batch):
-        pixels = segmenter.preprocessor.pixels(picture).repeat(batch, 1, 1, 1)
+        pixels = np.tile(segmenter.preprocessor.pixels(picture), (batch, 1, 1, 1))
         run = partial(segmenter.runtime.encode_image, pixels)
-        times = [timed(run, segmenter.device) for _ in range(args.warm + args.frames)]
+        times = [
+            timed(run, torch.device(str(segmenter.device))) for _ in range(args.warm + args.frames)
+        ]
         middle = summary(times[args.warm :])['median']
         key = name if batch == 1 else f'{name}, {batch} images'
         speeds[key] = {'ms': middle, 'gflops': batch * work / middle * 1e3}

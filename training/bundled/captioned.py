@@ -116,10 +116,10 @@ class Finder:
         for segmenter in self.segmenters:
             pixels = segmenter.preprocessor.pixels(image)
             for mirrored in (False, True):
-                features = segmenter.runtime.encode_image(pixels.flip(3) if mirrored else pixels)
+                features = segmenter.runtime.encode_image(pixels[..., ::-1] if mirrored else pixels)
                 logits = segmenter.decode_prompts(features, prompts, segmenter.settings)
                 scores += np.array(top_scores(logits)) / looks
-                logits = logits.flip(2) if mirrored else logits
+                logits = torch.from_numpy(logits[..., ::-1].copy() if mirrored else logits)
                 large = functional.interpolate(
                     logits[None], image.shape[:2], mode='bilinear', align_corners=False
                 )

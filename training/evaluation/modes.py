@@ -277,7 +277,7 @@ def _paper(
             yield tally
             continue
         logits = learner(load)[1][:, 0].cpu()
-        scores = top_scores(logits)
+        scores = top_scores(logits.numpy())
         truth, valid = load.batch.masks[:, 0] >= 0.5, load.batch.valid[:, 0]
         for row, (index, sample) in enumerate(samples):
             probability = sigmoid(logits[row].numpy())

@@ -298,7 +298,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         '--licences', nargs='*', default=[], help='of the photographs on it; all by default'
     )
     args = parser.parse_args(arguments)
-    segmenter = create_model(args.model, threads=args.threads, input_size=args.input_size)
+    segmenter = create_model(
+        args.model, threads=args.threads, runtime='eager', input_size=args.input_size
+    )
     changes = {'threshold': args.threshold, 'presence_threshold': args.presence}
     changes = {key: value for key, value in changes.items() if value is not None}
     segmenter = Segmenter(segmenter.model, replace(segmenter.card, **changes))

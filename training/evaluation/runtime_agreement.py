@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from clipseg_model import ClipsegError, create_model
 from clipseg_model.quantization import export_int8, mask_agreement
 from clipseg_model.registry import load_model
-from clipseg_model.runtime.export_files import weights_digest
+from clipseg_model.runtime.split import weights_digest
 from training.console import print_table, write_figures
 from training.datasets.tabletop import TabletopViews
 from training.evaluation import scripts
@@ -78,7 +78,8 @@ def main() -> None:
             except ClipsegError as error:
                 rows.append((f'{runtime} {precision}', str(error)))
                 continue
-            found = mask_agreement(create_model(args.model, 'cpu'), other, pictures, prompts)
+            reference = create_model(args.model, 'cpu', runtime='eager')
+            found = mask_agreement(reference, other, pictures, prompts)
             report[f'{runtime} {precision}'] = vars(found)
             figures = (f'{found.iou:.4f}', f'{found.correlation:.5f}', f'{found.share_on:.2%}')
             rows.append((f'{runtime} {precision}', *figures))

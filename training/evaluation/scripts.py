@@ -40,6 +40,7 @@ def add_device(parser: argparse.ArgumentParser) -> None:
 
 def load_segmenter(args: argparse.Namespace, **options: Any) -> Segmenter:
     """Load the model that the command line names, with further options of ``create_model``."""
+    options.setdefault('runtime', 'eager')
     return create_model(args.model, device=args.device, threads=args.threads, **options)
 
 

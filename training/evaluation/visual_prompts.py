@@ -112,14 +112,14 @@ def compare_methods(
     """
     outcomes = {name: Outcome() for name in (ORIGINAL, *methods)}
     for example in tqdm(chosen, unit='object', mininterval=10):
-        texts = functional.normalize(segmenter.embed(example.names).float(), dim=1)
+        texts = functional.normalize(torch.from_numpy(segmenter.embed(example.names)), dim=1)
         target = example.names.index(example.name)
         whole, masked = Prompt(image=example.image), Prompt(image=example.image, mask=example.mask)
         for name, outcome in outcomes.items():
             prompt = whole if name == ORIGINAL else masked
             if name != ORIGINAL:
                 segmenter.visual_method = name
-            image = functional.normalize(segmenter.embed([prompt]).float(), dim=1)
+            image = functional.normalize(torch.from_numpy(segmenter.embed([prompt])), dim=1)
             chances = torch.softmax(scale * image @ texts.T, dim=1)[0]
             outcome.probability.append(float(chances[target]))
             outcome.first.append(int(chances.argmax()) == target)

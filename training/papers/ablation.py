@@ -197,7 +197,7 @@ def run_row(row: str, seed: int, data: Path, output: Path, changes: Sequence[str
     checkpoint = folder / 'model.safetensors'
     if not checkpoint.exists():
         checkpoint = train(settings, folder, resume=True)
-    segmenter = create_model(checkpoint, device='cpu')
+    segmenter = create_model(checkpoint, device='cpu', runtime='eager')
     figures = {
         'row': row,
         'seed': seed,

@@ -55,7 +55,7 @@ class BoxesAsMasks:
             close_ups = CloseUps(parts, 'regions')
             joined = result.logits.copy()
             close_ups.paste_small(joined, result.height, result.width)
-            score = top_scores(torch.from_numpy(joined)[None])[0]
+            score = top_scores(joined[None])[0]
             results.append(replace(result, close_ups=close_ups, score=score, presence=bool(boxes)))
         return Segmentation(found.height, found.width, results, found.model)
 

@@ -10,10 +10,9 @@ from tokenizers import BertWordPieceTokenizer
 from torch import Tensor, nn
 from torch.nn import functional
 
-from clipseg_model.errors import PromptError
 from clipseg_model.modeling.attention import attend
 from clipseg_model.modeling.buffers import noise
-from clipseg_model.modeling.bundled.word_pieces import unpack_tokenizer
+from clipseg_model.modeling.bundled.word_pieces import tokenize, unpack_tokenizer
 from clipseg_model.modeling.dense import Dense
 
 
@@ -107,27 +106,8 @@ class TextTower(nn.Module):
             PromptError: If no piece of a text is known (another script, say), or there are too
                 many.
         """
-        tokenizer = self.tokenizer()
-        unknown = tokenizer.token_to_id('[UNK]')
-        rows: list[list[int]] = []
-        for text in texts:
-            ids = tokenizer.encode(text, add_special_tokens=False).ids
-            if len(ids) > self.max_pieces:
-                raise PromptError(
-                    f'the prompt {text[:60]!r} has {len(ids)} word pieces, and this model reads '
-                    f'{self.max_pieces} at most: say it in fewer words'
-                )
-            if not any(piece != unknown for piece in ids):
-                raise PromptError(
-                    f'no word of the prompt {text[:60]!r} is in the vocabulary of this model, '
-                    'which knows English only: write the prompt in English, or choose a model '
-                    'that reads this script'
-                )
-            rows.append(ids)
-        longest = max(len(row) for row in rows)
-        padded = torch.tensor([row + [0] * (longest - len(row)) for row in rows])
-        lengths = torch.tensor([len(row) for row in rows])
-        return padded, torch.arange(longest) < lengths[:, None]
+        tokens, mask = tokenize(self.tokenizer(), texts, self.max_pieces)
+        return torch.from_numpy(tokens), torch.from_numpy(mask)
 
     def words(self, pieces: Tensor) -> Tensor:
         """Look up word-piece vectors: ids (P, T) to (P, T, word_dim), unit variance or so."""

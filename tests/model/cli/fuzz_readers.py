@@ -22,6 +22,7 @@ from clipseg_model.cli.file_runner import find_files
 from clipseg_model.cli.video_files import OverlayWriter, Video, count_frames
 from clipseg_model.errors import ClipsegError
 from clipseg_model.images import check_image, read_image, read_mask
+from clipseg_model.weights.checkpoints import load_card
 
 MEMORY = 3 << 30
 SECONDS = 20
@@ -90,8 +91,6 @@ def read_manifest(path: Path, scratch: Path) -> None:
 
 
 def read_card(path: Path, scratch: Path) -> None:
-    from clipseg_model.weights.checkpoints import load_card
-
     load_card(path)
 
 

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 from numpy.typing import NDArray
 from pixel_model import pixel_segmenter
 
@@ -41,7 +40,7 @@ def test_what_a_distractor_takes_wholly_is_absent() -> None:
 
 
 def test_the_excess_is_taken_off_and_nothing_else() -> None:
-    logits = torch.tensor([[[3.0, 3.0, 3.0, -1.0]], [[-2.0, 1.0, 5.0, 2.0]]])
+    logits = np.array([[[3.0, 3.0, 3.0, -1.0]], [[-2.0, 1.0, 5.0, 2.0]]], np.float32)
     prompts = [Prompt('mug'), Prompt('vase', negative=True)]
     left, asked = compete(logits, prompts, 0.5, 0.0)
     assert asked == prompts[:1]
@@ -57,13 +56,13 @@ def test_the_excess_is_taken_off_and_nothing_else() -> None:
     ],
 )
 def test_an_absent_distractor_takes_nothing(prompt: Prompt, presence: float) -> None:
-    logits = torch.full((2, 4, 4), 2.0)
+    logits = np.full((2, 4, 4), 2.0, np.float32)
     left, _ = compete(logits, [Prompt('mug'), prompt], 0.5, presence)
     assert (left == 2.0).all()
 
 
 def test_without_distractors_nothing_changes() -> None:
-    logits = torch.randn(2, 4, 4)
+    logits = np.random.default_rng(0).normal(size=(2, 4, 4)).astype(np.float32)
     left, asked = compete(logits, [Prompt('mug'), Prompt('vase')], 0.5, 0.0)
     assert left is logits
     assert len(asked) == 2

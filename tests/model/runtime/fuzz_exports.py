@@ -23,6 +23,7 @@ from clipseg_model.model_card import ModelCard
 from clipseg_model.modeling.base import SegmentationModel
 from clipseg_model.registry import load_model
 from clipseg_model.runtime import create_runtime, runtime_class
+from clipseg_model.runtime.devices import Device
 from clipseg_model.runtime.export_files import MANIFEST
 from clipseg_model.segmenter import Segmenter
 from tests.mutations import guarded, mutate_bytes, mutate_json
@@ -86,7 +87,7 @@ def apart(model: SegmentationModel, card: ModelCard, folder: Path, runtime: str)
 def main(checkpoint: Path, exports: Path, scratch: Path, runtime: str, count: int) -> None:
     torch.set_num_threads(1)  # Threads do not survive a fork.
     kind = runtime_class(runtime)
-    name = kind.variant(torch.device('cpu'), 'fp32')  # type: ignore[attr-defined]
+    name = kind.variant(Device('cpu'), 'fp32')  # type: ignore[attr-defined]
     model, card = load_model(checkpoint)
     outcomes: Counter[str] = Counter()
     others = []

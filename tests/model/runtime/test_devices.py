@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from clipseg_model.errors import DeviceError
-from clipseg_model.runtime.devices import describe_device, resolve_device
+from clipseg_model.runtime.devices import Device, describe_device, resolve_device
 
 
 @pytest.fixture
@@ -22,14 +22,14 @@ def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_cpu_is_always_there() -> None:
-    assert resolve_device('cpu') == torch.device('cpu')
-    assert resolve_device(torch.device('cpu')) == torch.device('cpu')
+    assert resolve_device('cpu') == Device('cpu')
+    assert resolve_device(torch.device('cpu')) == resolve_device(Device('cpu')) == Device('cpu')
 
 
 @pytest.mark.usefixtures('no_cuda')
 def test_auto_without_cuda_says_what_it_took(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, 'clipseg_model'):
-        assert resolve_device('auto') == torch.device('cpu')
+        assert resolve_device('auto') == Device('cpu')
     assert caplog.messages == ['Device auto: cpu']
 
 
@@ -38,12 +38,13 @@ def test_auto_with_cuda(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, 'clipseg_model'):
         assert resolve_device('auto').type == 'cuda'
     assert caplog.messages == ['Device auto: cuda (Example GPU)']
-    assert describe_device(torch.device('cuda:1')) == 'cuda:1 (Example GPU)'
+    assert describe_device(Device('cuda', 1)) == 'cuda:1 (Example GPU)'
 
 
 @pytest.mark.usefixtures('two_gpus')
 def test_cuda_by_number() -> None:
-    assert resolve_device('cuda:1') == torch.device('cuda:1')
+    assert resolve_device('cuda:1') == Device('cuda', 1)
+    assert str(resolve_device('cuda:1')) == 'cuda:1'
     with pytest.raises(DeviceError, match=r'2 CUDA device.*cuda:0 to cuda:1'):
         resolve_device('cuda:2')
 

@@ -18,7 +18,7 @@ from clipseg_model.errors import (
 )
 from clipseg_model.quantization import export_int8, mask_agreement
 from clipseg_model.registry import create_model, load_model
-from clipseg_model.runtime.export_files import weights_digest
+from clipseg_model.runtime.split import weights_digest
 
 
 class TestInt8:
@@ -46,7 +46,7 @@ class TestInt8:
         assert not (folder / 'openvino-int8').exists()
         agreement = export_int8(model, card, digest, folder, pictures, PROMPTS, least_iou=0.5)
         other = start(vit, 'openvino', 'int8', exports=folder)
-        reference = create_model(vit, 'cpu')
+        reference = create_model(vit, 'cpu', runtime='eager')
         again = mask_agreement(reference, other, pictures, [PROMPTS] * len(pictures))
         assert 0.5 <= agreement.iou < 1
         assert again.iou == pytest.approx(agreement.iou, abs=1e-3)
@@ -62,7 +62,10 @@ class TestInt8:
             export_int8(model, card, 'digest', tmp_path, pictures[:2], PROMPTS)
 
     def test_agreement_counts_pixels(self, vit: Path, pictures: list[NDArray[np.uint8]]) -> None:
-        reference, other = create_model(vit, 'cpu'), create_model(vit, 'cpu')
+        reference, other = (
+            create_model(vit, 'cpu', runtime='eager'),
+            create_model(vit, 'cpu', runtime='eager'),
+        )
         same = mask_agreement(reference, other, pictures[:2], [PROMPTS] * 2)
         assert same.iou == 1.0
         assert same.correlation == pytest.approx(1.0)

@@ -8,13 +8,11 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
 from clipseg_model.modeling.onednn import OPERATORS
 from clipseg_model.runtime import torch_compile
-from clipseg_model.runtime.onnx_values import as_tensor
 from clipseg_model.runtime.torch_compile import allow_shapes, share_graphs
 
 
@@ -26,20 +24,6 @@ def test_torch_has_the_operators_of_onednn() -> None:
         f'torch {torch.__version__} has no torch.ops.mkldnn.{", ".join(missing)}: models run '
         'slower on CPUs until clipseg_model/modeling/onednn.py calls what takes their place'
     )
-
-
-def test_values_of_onnx_runtime_are_tensors() -> None:
-    ort = pytest.importorskip('onnxruntime')
-    array = np.arange(6, dtype=np.float32).reshape(2, 3)
-    value = ort.OrtValue.ortvalue_from_numpy(array)
-    try:
-        found = as_tensor(value)
-    except AttributeError as error:
-        pytest.fail(
-            f'onnxruntime {ort.__version__} has moved OrtValue._ortvalue.to_dlpack ({error}): '
-            'change clipseg_model/runtime/onnx_values.py, or GPUs have no ONNX Runtime'
-        )
-    np.testing.assert_array_equal(found.numpy(), array)
 
 
 def test_torch_compile_takes_many_shapes() -> None:

@@ -7,11 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from tiny_models import make_small_clip
 
 from clipseg_model.modeling.clipseg import CLIPSeg
+from clipseg_model.runtime.devices import Device
 from clipseg_model.runtime.eager import EagerRuntime
 from clipseg_model.runtime.onnx_runtime import OnnxRuntime
 from clipseg_model.runtime.tf32 import full_float32
@@ -84,10 +86,11 @@ class TestFullFloat32:
                 lambda *_: seen.append(bool(torch.backends.cudnn.allow_tf32))
             )
         with torch.inference_mode():
-            features = runtime.encode_image(torch.zeros(1, 3, 64, 64))
-            width = model.backbone.embed_dim
-            runtime.decode(features, runtime.encode_prompts(torch.zeros(2, width)))
-            runtime.embed_images(torch.zeros(1, 3, 64, 64))
+            image = np.zeros((1, 3, 64, 64), np.float32)
+            features = runtime.encode_image(image)
+            condition = np.zeros((2, model.backbone.embed_dim), np.float32)
+            runtime.decode(features, runtime.encode_prompts(condition))
+            runtime.embed_images(image)
         assert seen == [False, False, False]
         assert torch.backends.cudnn.allow_tf32
 
@@ -108,6 +111,6 @@ def test_onnx_runtime_s_float32_is_none_of_tf32(
     monkeypatch.setattr(ort, 'get_available_providers', lambda: ['CUDAExecutionProvider'])
     monkeypatch.setattr(ort, 'InferenceSession', Session)
     runtime = OnnxRuntime.__new__(OnnxRuntime)
-    runtime.device, runtime.precision = torch.device('cuda:1'), 'fp32'
+    runtime.device, runtime.precision = Device('cuda', 1), 'fp32'
     runtime._session(tmp_path / 'encoder.onnx')
     assert asked == {'CUDAExecutionProvider': {'device_id': 1, 'use_tf32': 0}}

@@ -23,9 +23,13 @@ class PixelModel(nn.Module):
     So a pixel is on at the threshold 0.5 where its level exceeds half.
     """
 
+    shares_image_features = True
+
     def __init__(self) -> None:
         super().__init__()
-        self.backbone = SimpleNamespace(patch_size=16, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+        self.backbone = SimpleNamespace(
+            patch_size=16, embed_dim=3, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)
+        )
         self.encoded: list[tuple[int, ...]] = []
         self.decoded: list[tuple[int, ...]] = []
 

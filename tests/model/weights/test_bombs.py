@@ -266,5 +266,5 @@ class TestPickles:
 
 
 def test_the_bundled_model_is_within_all_limits() -> None:
-    segmenter = create_model('tabletop', 'cpu')
+    segmenter = create_model('tabletop', 'cpu', runtime='eager')
     assert segmenter.segment(np.zeros((9, 9, 3), np.uint8), ['the mug']).labels().shape == (9, 9)

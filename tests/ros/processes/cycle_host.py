@@ -58,7 +58,7 @@ def main() -> int:
     def load(*words: Any) -> Any:
         segmenter = create_model(*words)
         segmenters.append(weakref.ref(segmenter))
-        models.append(weakref.ref(segmenter.model))
+        models.append(weakref.ref(segmenter.runtime))
         return segmenter
 
     rclpy.init()

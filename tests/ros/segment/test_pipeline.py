@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from numpy.typing import NDArray
 from pipeline_fakes import CountingModel, FakeOutputs
 from rclpy.time import Time
@@ -21,6 +20,7 @@ import clipseg_ros.segment.memory_relief as memory_relief_module
 from clipseg_model.cuda_streams import PendingSegmentation
 from clipseg_model.outputs.frame_outputs import FrameOutputs
 from clipseg_model.prompts import Prompt
+from clipseg_model.runtime.devices import Device
 from clipseg_model.segmentation import PromptResult, Segmentation
 from clipseg_ros.images.conversion import array_to_image, image_to_rgb
 from clipseg_ros.outputs.result import COMPRESSED_OUTPUTS, IMAGE_OUTPUTS
@@ -211,6 +211,8 @@ def test_frames_are_under_way_together_on_a_gpu_alone(monkeypatch: pytest.Monkey
     monkeypatch.setattr(memory_relief_module, 'StreamedSegmenter', made.append)
     assert stream_on_gpu(model) is None
     assert made == []
-    model.device = torch.device('cuda', 0)
+    model.device, model.runtime.streams = Device('cuda', 0), False
+    assert stream_on_gpu(model) is None
+    model.runtime.streams = True
     stream_on_gpu(model)
     assert made == [model]

@@ -124,13 +124,13 @@ def test_the_model_is_loaded_once_and_freed_with_its_last_user(tiny_model: Path)
     first = models.load(str(tiny_model), 'cpu', None)
     second = models.load(str(tiny_model), 'cpu', None)
     assert first is not second
-    assert first.model is second.model
+    assert first.runtime is second.runtime
     assert first.card == second.card
-    model = weakref.ref(first.model)
+    model = weakref.ref(first.runtime.model)
     del first
     gc.collect()
     third = models.load(str(tiny_model), 'cpu', None)
-    assert third.model is second.model
+    assert third.runtime is second.runtime
     del second, third
     gc.collect()
     assert model() is None

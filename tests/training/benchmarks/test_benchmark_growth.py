@@ -73,7 +73,7 @@ def steps_of(axis: str, **options: Any) -> tuple[dict[str, dict[int, Any]], list
     """The steps of an axis, and what goes through the encoder: images, then prompts decoded."""
     words = [word for name, values in options.items() for word in (f'--{name}', *values)]
     args = benchmark_growth.make_parser().parse_args(words)
-    model = create_model('tabletop', 'cpu')
+    model = create_model('tabletop', 'cpu', runtime='eager')
     calls: list[tuple[int, int]] = []
     runtime: Any = model.runtime
     encode, decode = runtime.encode_image, runtime.decode

@@ -80,7 +80,7 @@ class TestPaperMode:
             std = torch.tensor(model.backbone.std).view(3, 1, 1)
             with torch.no_grad():
                 features = model.encode_image(((image - mean) / std)[None])
-                condition = segmenter.embed([sample.phrase])[None]
+                condition = torch.from_numpy(segmenter.embed([sample.phrase]))[None]
                 logits = model.decode(features, condition)[0, 0]
             on = valid[0].numpy()
             planes.append((logits.sigmoid().numpy()[on], truth[0].numpy()[on] > 0.5))

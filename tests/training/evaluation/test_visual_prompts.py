@@ -58,7 +58,7 @@ class Colours:
             else:
                 made = visual_prompt(prompt.image, prompt.mask, 32, self.visual_method)
                 vectors.append(made.reshape(-1, 3).mean(0))
-        return torch.from_numpy(np.array(vectors))
+        return np.array(vectors, np.float32)
 
 
 def red_square_on_blue() -> Example:

@@ -10,7 +10,9 @@ from model_calls import Calls, with_card
 from numpy.typing import NDArray
 from PIL import Image
 
-from clipseg_model.modeling.preprocessing import input_shape
+from clipseg_model.modeling.preprocessing import normalise_tensor, resize_by_torch
+from clipseg_model.preprocessing import input_shape
+from clipseg_model.resizing import resize_antialiased
 from clipseg_model.segmenter import Segmenter
 
 
@@ -48,6 +50,24 @@ class TestInputShape:
         assert h * w <= max(side * side, 64 * 64)
 
 
+class TestWithoutTorch:
+    @pytest.mark.parametrize(
+        'size', [(480, 640), (720, 1280), (400, 370), (64, 64), (20, 33), (2000, 40), (352, 500)]
+    )
+    def test_is_resized_bit_for_bit(self, size: tuple[int, int]) -> None:
+        picture = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+        for shape in ((64, 64), (224, 288), (352, 352)):
+            found = resize_antialiased(picture, shape)
+            assert found.dtype == np.uint8
+            np.testing.assert_array_equal(found, resize_by_torch(picture, shape))
+
+    def test_is_normalised_bit_for_bit(self, segmenter: Segmenter) -> None:
+        levels = np.arange(256, dtype=np.uint8).reshape(1, 1, 16, 16).repeat(3, axis=1)
+        expected = normalise_tensor(torch.from_numpy(levels), segmenter.runtime.traits)
+        found = segmenter.preprocessor.normalise(levels)
+        np.testing.assert_array_equal(found, expected.numpy())
+
+
 class TestPreprocessing:
     @pytest.mark.parametrize('size', [(90, 120), (480, 640), (20, 33)])
     def test_is_antialiased_bilinear_on_uint8(
@@ -61,23 +81,23 @@ class TestPreprocessing:
         std = torch.tensor(backbone.std).view(3, 1, 1)
         expected = (resized / 255 - mean) / std
         pixels = segmenter.preprocessor.pixels(picture, (64, 64))
-        torch.testing.assert_close(pixels, expected, rtol=0, atol=2e-6)
+        torch.testing.assert_close(torch.from_numpy(pixels), expected, rtol=0, atol=2e-6)
 
     def test_agrees_with_pillow(self, segmenter: Segmenter) -> None:
         """Another implementation of the same filter, to within rounding."""
         picture = np.random.default_rng(0).integers(0, 256, (200, 301, 3), dtype=np.uint8)
         pillow = Image.fromarray(picture).resize((64, 64), Image.Resampling.BILINEAR)
         backbone = segmenter.model.backbone
-        pixels = segmenter.preprocessor.pixels(picture, (64, 64))[0].permute(1, 2, 0)
-        levels = (pixels * torch.tensor(backbone.std) + torch.tensor(backbone.mean)) * 255
-        assert np.abs(levels.numpy() - np.asarray(pillow, np.float32)).max() < 1.01
+        pixels = segmenter.preprocessor.pixels(picture, (64, 64))[0].transpose(1, 2, 0)
+        levels = (pixels * np.array(backbone.std) + np.array(backbone.mean)) * 255
+        assert np.abs(levels - np.asarray(pillow, np.float32)).max() < 1.01
 
     def test_an_image_of_the_models_size_is_not_resampled(self, segmenter: Segmenter) -> None:
         picture = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
-        pixels = segmenter.preprocessor.pixels(picture, (64, 64))[0].permute(1, 2, 0)
+        pixels = segmenter.preprocessor.pixels(picture, (64, 64))[0].transpose(1, 2, 0)
         backbone = segmenter.model.backbone
-        levels = (pixels * torch.tensor(backbone.std) + torch.tensor(backbone.mean)) * 255
-        assert np.array_equal(levels.round().numpy().astype(np.uint8), picture)
+        levels = (pixels * np.array(backbone.std) + np.array(backbone.mean)) * 255
+        assert np.array_equal(levels.round().astype(np.uint8), picture)
 
     def test_any_layout_in_memory(self, segmenter: Segmenter, image: NDArray[np.uint8]) -> None:
         expected = segmenter.segment(image, ['a mug']).results[0].logits
