@@ -25,7 +25,7 @@ from clipseg_model.registry import load_model
 from clipseg_model.runtime import create_runtime, runtime_class
 from clipseg_model.runtime.export_files import MANIFEST
 from clipseg_model.segmenter import Segmenter
-from tests.mutations import guarded, mutate_bytes, mutate_json
+from tests.fuzz.mutations import guarded, mutate_bytes, mutate_json
 
 SECONDS = 60
 

@@ -27,7 +27,7 @@ from clipseg_model.runtime.export_files import MANIFEST, read_variant, write_var
 from clipseg_model.weights import huggingface
 from clipseg_model.weights.checkpoints import load_card, load_checkpoint, save_checkpoint
 from clipseg_model.weights.official import read_official
-from tests.mutations import (
+from tests.fuzz.mutations import (
     guarded,
     lacked_memory,
     mutate_bytes,

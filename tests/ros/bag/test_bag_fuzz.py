@@ -23,7 +23,7 @@ from clipseg_ros.bag.reading import open_camera
 from clipseg_ros.bag.runner import BagOutput, BagRunner
 from clipseg_ros.errors import BagError
 from clipseg_ros.images.conversion import array_to_image
-from tests.mutations import time_limit
+from tests.fuzz.mutations import time_limit
 
 INPUTS = 60
 """Of each of the kinds of bag."""

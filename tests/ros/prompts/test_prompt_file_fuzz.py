@@ -14,7 +14,7 @@ from test_prompt_file import ENTRIES
 from clipseg_model.errors import ClipsegError
 from clipseg_ros.prompts.file import load_prompts, save_prompts
 from clipseg_ros.prompts.set import PromptSet
-from tests.mutations import guarded, lacked_memory, mutate_bytes, mutate_json
+from tests.fuzz.mutations import guarded, lacked_memory, mutate_bytes, mutate_json
 
 BOMB = '\n'.join(
     ['version: 1', 'a0: &a0 [x, x, x, x, x, x, x, x, x]']
