@@ -18,13 +18,13 @@ from clipseg_ros.camera.parameters import DECLARATIONS, CameraSettings
 from clipseg_ros.camera.sources import TABLETOP, CameraFrame, Source, open_source
 from clipseg_ros.errors import SourceError
 from clipseg_ros.images.conversion import fill_image
+from clipseg_ros.process.runner import run_node
+from clipseg_ros.process.tuning import keep_large_buffers
 from clipseg_ros.ros.given import GivenParameters, declare
 from clipseg_ros.ros.log import ThrottledLog
 from clipseg_ros.ros.parameters import find_problem, read_settings
 from clipseg_ros.ros.qos import QosWatch, image_output
-from clipseg_ros.process.runner import run_node
 from clipseg_ros.ros.timing import create_steady_timer
-from clipseg_ros.process.tuning import keep_large_buffers
 
 
 class CameraNode(GivenParameters, Node):
@@ -117,9 +117,9 @@ class CameraNode(GivenParameters, Node):
             try:
                 self._open()
             except SourceError as error:
-                self.get_logger().error(str(error))
+                self._log.error('change', str(error), each=True)
                 return
-            self.get_logger().info(f'scene {settings.seed}, {settings.motion}')
+            self._log.info('scene', f'scene {settings.seed}, {settings.motion}', each=True)
 
 
 def camera_info(

@@ -22,6 +22,7 @@ from clipseg_ros.outputs.messages import prompt_masks, segment_array
 from clipseg_ros.outputs.result import FrameResult
 from clipseg_ros.prompts.set import ActivePrompt
 from clipseg_ros.ros.interfaces import Interfaces
+from clipseg_ros.ros.log import ThrottledLog
 from clipseg_ros.ros.timing import create_steady_timer
 
 MOST_WAITING = 8
@@ -92,6 +93,7 @@ class OnceServer:
         answer: Callable[[OnceRequest], OnceAnswer],
     ) -> None:
         self._node, self._interfaces = node, interfaces
+        self._log = ThrottledLog(node.get_logger())
         self._accept, self._find = accept, answer
         self._waiting = 0
         self._finished: deque[tuple[Future[None], Callable[[], None]]] = deque()
@@ -142,7 +144,7 @@ class OnceServer:
         except Exception as error:
             # Whatever it is, whoever asked has to hear of it, and nobody else can tell them.
             reason = f'{type(error).__name__}: {error}'
-            self._node.get_logger().error(f'segment_once failed: {reason}')
+            self._log.error(type(error).__name__, f'segment_once failed: {reason}')
             response.success, response.message = False, reason
         self._finished.append((done, asked.release))
         if self._node.context.ok():

@@ -86,4 +86,4 @@ class PromptEntry:
         self._entities.append((self._node.destroy_service, service))
 
     def _refuse(self, what: str, error: Exception) -> None:
-        self._log.warning(f'{what} {str(error)[:40]}', f'{what} refused, nothing changed: {error}')
+        self._log.warning(what, f'{what} refused, nothing changed: {error}', each=True)

@@ -80,7 +80,7 @@ class PickServer(PromptEntry):
             f'{entry.id} {entry.name!r} is {picked.how}: box {picked.box} of a frame of {width} × '
             f'{height} px that arrived {frame.age:.2f} s ago'
         )
-        self._node.get_logger().info(said)
+        self._log.info('picked', said, each=True)
         return entry, picked, said
 
     def _take_point(self, message: Point) -> None:
