@@ -24,8 +24,8 @@ from clipseg_model.modeling.bundled.small_clip import SmallClip
 from clipseg_model.modeling.clipseg import CLIPSeg
 from clipseg_model.weights.checkpoints import save_checkpoint
 from clipseg_ros.images.conversion import array_to_image
-from clipseg_ros.prompts.text import survive_yaml
 from clipseg_ros.process.child_process import ChildProcess
+from clipseg_ros.prompts.text import survive_yaml
 from clipseg_ros.ros.peer import Peer as PlainPeer
 
 ROOT = Path(__file__).parents[2]
