@@ -19,6 +19,7 @@ from rclpy.task import Future
 from clipseg_model.errors import ClipsegError
 from clipseg_ros.errors import ImageConversionError, OnceError
 from clipseg_ros.outputs.messages import prompt_masks, segment_array
+from clipseg_ros.outputs.on_demand import find_crowd, find_wait_problem
 from clipseg_ros.outputs.result import FrameResult
 from clipseg_ros.prompts.set import ActivePrompt
 from clipseg_ros.ros.interfaces import Interfaces
@@ -125,13 +126,9 @@ class OnceServer:
         return response
 
     def _read(self, request: Any) -> OnceRequest:
-        if not 0.0 <= request.wait <= 3600.0:
-            raise OnceError(f'wait is {request.wait:g} s: give 0 to 3600, where 0 stands for 5')
-        if self._waiting >= MOST_WAITING:
-            raise OnceError(
-                f'{self._waiting} requests wait already, and no more are taken: ask again when one '
-                'is answered, or ask for several prompts at once'
-            )
+        problem = find_wait_problem(request.wait, _WAIT) or find_crowd(self._waiting, MOST_WAITING)
+        if problem:
+            raise OnceError(problem)
         wait = request.wait or _WAIT
         return self._accept(request, wait, time.monotonic() + wait)
 

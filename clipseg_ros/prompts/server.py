@@ -154,6 +154,10 @@ class PromptServer:
         """Return the parameter ``text_weight``."""
         return float(self._node.get_parameter('text_weight').value)
 
+    def max_pixels(self) -> int:
+        """Return the parameter ``max_pixels``, which holds for pictures of prompts too."""
+        return int(self._node.get_parameter('max_pixels').value)
+
     def _check(self, requests: Sequence[PromptRequest], new_model: bool = False) -> None:
         # The model has read the words that are active, unless it has just been loaded.
         known = set() if new_model else {entry.prompt.text for entry in self.prompts.active}

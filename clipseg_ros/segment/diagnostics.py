@@ -201,11 +201,15 @@ def diagnostic_array(
 
 
 class FrameFaults:
-    """Logs what is wrong with frames, and keeps the ``newest`` until a frame is good."""
+    """Logs what is wrong with frames, and keeps the ``newest`` until a frame is good.
+
+    ``refused`` counts images that could not be read, or were too large.
+    """
 
     def __init__(self, log: ThrottledLog) -> None:
         self._log = log
         self.newest = ''
+        self.refused = 0
 
     def clear(self) -> None:
         """Take note of a good frame."""
@@ -214,6 +218,7 @@ class FrameFaults:
     def add(self, error: Exception) -> None:
         """Take note of a frame that failed, and log why."""
         if isinstance(error, ImageConversionError):
+            self.refused += 1
             self.newest = f'bad image: {error}'
             self._log.warning(f'image {error.kind}', f'image dropped: {error}')
             return

@@ -74,7 +74,7 @@ class NodeReport:
                 f'{node.full_name.lstrip("/")}: segmentation',
                 '' if now.stream is None else str(now.stream.segmenter.device),
                 judge(situation),
-                _values(now, counts),
+                _values(now, counts) | {'callback_faults': str(self._callback_faults())},
                 node.get_clock().now().to_msg(),
             )
         )
@@ -96,6 +96,10 @@ class NodeReport:
                 self._node.get_logger().warning(reason)
         elif waiting and self._told_silence and situation.receives and not late:
             self._node.get_logger().info(f'images arrive on {situation.image_topic}')
+
+    def _callback_faults(self) -> int:
+        """Return how many callbacks failed, or had a message that cannot be read."""
+        return int(getattr(self._node.executor, 'faults', 0))
 
     def _count_namesakes(self) -> int:
         own = self._node.get_name(), self._node.get_namespace()
@@ -176,6 +180,7 @@ def _values(now: NodeState, counts: WorkerStatistics | None) -> dict[str, str]:
             'lost': str(stream.lost.count),
             'lost_on_way': str(stream.losses.total),
             'failed': str(counts.failed),
+            'refused': str(stream.faults.refused),
             'prompts_at_once': str((memory.warning() and memory.at_once) or 'all'),
             'last_error': stream.faults.newest,
         }

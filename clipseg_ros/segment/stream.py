@@ -7,6 +7,8 @@ from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from sensor_msgs.msg import CompressedImage, Image
 
 from clipseg_ros.depth.stage import DepthStage
@@ -49,7 +51,6 @@ class CameraStream:
         losses: Judges those that did not arrive.
         images: The subscription to the images, which is there while somebody needs them.
         faults: What was wrong with the newest frame.
-        to_rgb: From an image message of the camera to RGB uint8 (H, W, 3).
         topic: Resolved name of the image topic.
     """
 
@@ -65,11 +66,11 @@ class CameraStream:
         log: ThrottledLog,
     ) -> None:
         self._node, self._prompts, self._demand = node, prompts, demand
-        self.to_rgb = backend.to_rgb
+        self._backend = backend
         self.segmenter = segmenter
         self.settings = settings
         self.worker: FrameWorker[Any, StartedFrame, FrameResult] | None = None
-        self.newest, self.lost = NewestImage(backend.to_rgb), LostImages()
+        self.newest, self.lost = NewestImage(self.to_rgb), LostImages()
         self.losses = LossWatch()
         self.faults, self.watch = FrameFaults(log), QosWatch(node)
         compressed = settings.image_transport == 'compressed'
@@ -148,6 +149,14 @@ class CameraStream:
     def enabled(self, wish: bool) -> None:
         self.depth.pause(not wish)
         self.images.enabled = wish
+
+    def to_rgb(self, message: Any) -> NDArray[np.uint8]:
+        """Return the pixels of an image message of the camera, RGB uint8 (H, W, 3).
+
+        Raises:
+            ImageConversionError: It cannot be read, or has more pixels than ``max_pixels``.
+        """
+        return self._backend.to_rgb(message, self.settings.max_pixels)
 
     def segment_again(self) -> None:
         """Segment the newest image by the prompts of now, if it was not; or the next one."""
