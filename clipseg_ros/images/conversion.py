@@ -224,7 +224,6 @@ def check_layout(message: Image, encoding: Encoding, max_pixels: int = MAX_PIXEL
         raise ImageConversionError(
             'size', f'image of {width} × {height} pixels is empty; check the camera driver'
         )
-    check_pixels(width, height, max_pixels)
     if (encoding.even_width and width % 2) or (encoding.even_height and height % 2):
         raise ImageConversionError(
             'size',
@@ -247,6 +246,7 @@ def check_layout(message: Image, encoding: Encoding, max_pixels: int = MAX_PIXEL
             f'{step * rows}: the image is {"truncated" if size < step * rows else "mislabelled"}; '
             'check width, height and step against data',
         )
+    check_pixels(width, height, max_pixels)
 
 
 def check_compressed(message: CompressedImage, max_pixels: int = MAX_PIXELS) -> None:

@@ -15,12 +15,16 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 
 from clipseg_ros.errors import InterfacesError, ParameterError, SourceError
 from clipseg_ros.process.command_line import explain_unread, find_eaten
+from clipseg_ros.process.shared_memory import SHARED_MEMORY, remove_orphans
 from clipseg_ros.process.start import take_signals_as_usual
 from clipseg_ros.ros.log import ThrottledLog
 
 # rclpy's signal handler can wake the executor before the context is shut down; the executor then
 # waits again, for ever if nothing else happens.
 _LONGEST_WAIT = 0.5
+
+# Seconds: the owner of a younger file in shared memory may be about to take it.
+_YOUNG = 2.0
 
 
 def interrupt_once() -> Callable[[], None]:
@@ -148,6 +152,9 @@ def run_nodes(make_nodes: Callable[[], Sequence[Any]], args: list[str] | None = 
     if eaten:
         print(f'cannot start: {eaten}', file=sys.stderr)
         return 1
+    orphans = remove_orphans(least_age=_YOUNG)
+    if orphans:
+        print(f'{len(orphans)} file(s) of killed processes removed from {SHARED_MEMORY}')
     try:
         rclpy.init(args=args)
     except RuntimeError as error:

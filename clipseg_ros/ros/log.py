@@ -56,7 +56,7 @@ class ThrottledLog:
         now = time.monotonic()
         with self._lock:
             lines, before, repeats = self._buckets.get(key, (float(most), now, 0))
-            lines = min(float(most), lines + (now - before) / period)
+            lines = min(float(most), lines + (now - before) / max(period, 1e-9))
             passes = lines >= 1.0
             if key not in self._buckets and len(self._buckets) >= _MOST_KEYS:
                 self._forget()

@@ -57,6 +57,7 @@ class Situation:
         watchdog: Seconds after which idle or busy is a fault; 0 is never.
         rate: Frames a second.
         frame_fault: What was wrong with the newest frame.
+        deaf: Why no image reaches the node, though others get them; empty otherwise.
         loss: How many images do not arrive, and why; empty while few or none are lost.
         mismatches: Peers whose QoS does not fit.
         namesakes: Other nodes of the same name.
@@ -80,6 +81,7 @@ class Situation:
     watchdog: float = 0.0
     rate: float = 0.0
     frame_fault: str = ''
+    deaf: str = ''
     loss: str = ''
     mismatches: tuple[str, ...] = ()
     namesakes: int = 0
@@ -177,8 +179,8 @@ def no_images(now: Situation) -> str:
             f'nobody publishes on {now.image_topic}: start the camera, or remap the topic '
             '(--ros-args -r image:=/its/topic)'
         )
-    if now.loss:
-        return now.loss
+    if now.deaf or now.loss:
+        return now.deaf or now.loss
     return (
         f'no image on {now.image_topic} for {now.idle:.0f} s, though it has '
         f'{now.camera_count} publisher(s): is the camera running? Large images between processes '

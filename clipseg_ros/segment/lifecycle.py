@@ -93,7 +93,7 @@ class SegmentNode(GivenParameters, LifecycleNode):
         self._prompt_server = PromptServer(
             self, self._interfaces, self._check_prompts, self._announce_prompts
         )
-        self._services = NodeServices(
+        self._servers = NodeServices(
             self,
             self._interfaces,
             self._prompt_server,
@@ -224,14 +224,14 @@ class SegmentNode(GivenParameters, LifecycleNode):
             segmenter,
             backend,
             self._prompt_server.prompts,
-            self._services.demand,
+            self._servers.demand,
             self._interfaces,
             self._log,
         )
         stream.enabled = self._enabled
         self._prompt_server.inbox.open()
-        self._services.open(stream.watch)
-        if not self._services.prompt_files.restore():
+        self._servers.open(stream.watch)
+        if not self._servers.prompt_files.restore():
             self._prompt_server.resume()
         self._announce_prompts()
 
@@ -261,7 +261,7 @@ class SegmentNode(GivenParameters, LifecycleNode):
             )
 
     def _release(self) -> None:
-        self._services.close()
+        self._servers.close()
         self._prompt_server.inbox.close()
         if self._stream is not None:
             self._stream.close()

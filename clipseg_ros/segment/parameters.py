@@ -293,8 +293,9 @@ class Settings:
     )
     exit_on_failure: bool = parameter(
         False,
-        'Whether the process ends, with status 1, where configuring or activating fails: for '
-        'supervisors that start it again.',
+        'Whether the process ends, with status 1, where configuring or activating fails, or where '
+        'images reach others and not this node: for supervisors that start it again.',
+        when='start',
     )
 
     @cached_property

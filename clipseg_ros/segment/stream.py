@@ -29,6 +29,7 @@ from clipseg_ros.segment.memory_relief import MemoryRelief, stream_on_gpu
 from clipseg_ros.segment.parameters import Settings
 from clipseg_ros.segment.pipeline import FrameRequest, SegmentationPipeline, StartedFrame
 from clipseg_ros.segment.subscription import ImageSubscription
+from clipseg_ros.segment.wire_watch import LISTEN, WireWatch, hears_images
 
 
 class CameraStream:
@@ -51,6 +52,7 @@ class CameraStream:
         losses: Judges those that did not arrive.
         images: The subscription to the images, which is there while somebody needs them.
         faults: What was wrong with the newest frame.
+        wire: Finds out why no images come.
         topic: Resolved name of the image topic.
     """
 
@@ -97,6 +99,13 @@ class CameraStream:
                 self._forget_images,
             )
             created.callback(self.images.destroy)
+            self.wire = WireWatch(
+                self._receive_anew,
+                partial(
+                    hears_images, message_type, self.topic, node.context.get_domain_id(), LISTEN
+                ),
+            )
+            created.callback(self.wire.close)
             self.watch.expect_images(self.topic, compressed)
             self._created = created.pop_all()
 
@@ -191,6 +200,11 @@ class CameraStream:
         self.losses.resume(counts_from_zero=self.images.counts_losses)
         if self.worker is not None:
             self.worker.expect()
+
+    def _receive_anew(self) -> None:
+        self.images.renew()
+        self.lost.pause()
+        self.losses.resume(counts_from_zero=self.images.counts_losses)
 
     def _forget_images(self) -> None:
         """Forget what came last: the camera sees other things by now."""

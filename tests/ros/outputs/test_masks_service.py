@@ -19,6 +19,7 @@ from std_srvs.srv import SetBool
 from clipseg_model.registry import create_model
 from clipseg_ros.client import SegmentClient
 from clipseg_ros.errors import NodeTimeoutError
+from clipseg_ros.outputs.masks import MOST_WAITING
 from clipseg_ros.ros.interfaces import load_interfaces
 from clipseg_ros.ros.qos import command_input, image_output
 
@@ -84,6 +85,21 @@ def test_before_any_image(bench: Bench) -> None:
     assert not answer.success
     assert 'no image arrived within 0.5 s' in answer.message
     assert 0.4 < time.monotonic() - started < 5
+
+
+def test_one_who_waits_does_not_keep_others(bench: Bench) -> None:
+    bench.client.wait_for_service(5.0)
+    patient = [
+        bench.client.call_async(INTERFACES.GetMasks.Request(wait=8.0)) for _ in range(MOST_WAITING)
+    ]
+    answers = [bench.ask(wait=0.1) for _ in range(2)]
+    assert all('requests wait already' in answer.message for answer in answers), answers
+    assert not any(future.done() for future in patient), 'they wait'
+    answer = bench.ask(wait=3600.0)
+    assert 'wait is 3600 s: give 0 to 60' in answer.message
+    image = bench.show()
+    wait_until(lambda: all(future.done() for future in patient))
+    assert all(future.result().header == image.header for future in patient)
 
 
 def test_masks_of_the_newest_frame_though_nobody_subscribes(bench: Bench, tiny_model: Path) -> None:

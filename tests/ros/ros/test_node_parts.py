@@ -162,6 +162,19 @@ def test_throttling_is_by_what_happened() -> None:
     assert recorder.lines[3:] == ['W bad step']
 
 
+def test_a_flood_of_different_lines_is_throttled_and_cut() -> None:
+    recorder = Recorder()
+    log = ThrottledLog(recorder)
+    for number in range(1000):
+        log.warning('refused', f'{number} refused ' + 'x' * 5000, each=True)
+    assert len(recorder.lines) == 8, 'those of before a flood are all there'
+    assert all(len(line) < 1100 for line in recorder.lines)
+    assert recorder.lines[0].endswith('… (5010 characters)')
+    for number in range(1000):
+        log.error(f'key {number}', 'another cause')
+    assert len(log._buckets) <= 200
+
+
 def test_the_logger_of_a_node_takes_both_severities() -> None:
     """rclpy's raises where one line of code logs in another severity than before."""
     log = ThrottledLog(get_logger('throttled'))
