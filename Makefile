@@ -27,12 +27,14 @@ endif
 IN_VENV = source '$(VENV)/bin/activate'
 IN_ROS = $(IN_VENV) && source install/local_setup.bash
 
-.PHONY: help demo test bench lint env interfaces lock reference clean
+.PHONY: help demo test bench fuzz soak lint env interfaces lock reference clean
 
 help:
 	@echo 'make demo    a camera, the node, a few prompts; checks the masks and writes demo/'
 	@echo 'make test    style, types, imports and the tests (ARGS: more arguments of pytest)'
 	@echo 'make bench   how long a frame takes (ARGS: more arguments of the benchmark)'
+	@echo 'make fuzz    an hour of damaged files and hostile messages (ARGS: --seconds, --seed)'
+	@echo 'make soak    a quarter of an hour of a camera, changes and faults (ARGS: --minutes, --seed)'
 	@echo 'make lint    style, types and imports alone'
 	@echo 'make env     the environment $(VENV) alone (VENV=folder, PYTHON=interpreter)'
 	@echo 'make lock    requirements.lock again, from setup.py (ARGS=--upgrade: newest versions)'
@@ -47,6 +49,12 @@ test: lint interfaces
 
 bench: env
 	@$(IN_VENV) && python -m training.benchmark $(ARGS)
+
+fuzz: interfaces
+	@$(IN_ROS) && PYTHONPATH="$$PWD:$$PYTHONPATH" python -m tests.fuzz.hour $(ARGS)
+
+soak: interfaces
+	@$(IN_ROS) && PYTHONPATH="$$PWD:$$PYTHONPATH" python -m tests.soak.soak $(ARGS)
 
 lint: env
 	@$(IN_VENV) && ruff check . && ruff format --check . && mypy && lint-imports
@@ -64,4 +72,4 @@ reference: env
 	@$(IN_VENV) && python scripts/make_reference.py
 
 clean:
-	rm -rf build install log demo .pytest_cache .mypy_cache .ruff_cache
+	rm -rf build install log demo fuzz soak .pytest_cache .mypy_cache .ruff_cache

@@ -45,6 +45,7 @@ def fuzz(
     count: int = 1 << 40,
     seconds: float = 1e9,
     kinds: str = '',
+    corpus: Path | None = None,
 ) -> dict[str, Any]:
     """Read files until there were ``count`` or ``seconds`` have passed.
 
@@ -55,6 +56,7 @@ def fuzz(
         count: Most inputs.
         seconds: Longest time.
         kinds: Names separated by commas; all where empty.
+        corpus: Folder with a folder for each kind, whose entries are read as they are instead.
 
     Returns:
         The numbers of inputs by kind and outcome, the failures, and the most memory of a process.
@@ -69,7 +71,9 @@ def fuzz(
             shutil.rmtree(scratch, ignore_errors=True)
             scratch.mkdir()
             left = max(0.0, deadline - time.monotonic())
-            words = [str(seed), str(number), str(stop), f'{left:.3f}', f'{folder}/samples', kinds]
+            samples = f'{folder}/samples' if corpus is None else str(corpus)
+            words = [str(seed), str(number), str(stop), f'{left:.3f}', samples, kinds]
+            words.append('' if corpus is None else 'as they are')
             done = _run_worker(words, scratch)
             told = [json.loads(line) for line in done.stdout.splitlines() if line[:1] == '{']
             for line in told:
@@ -116,8 +120,13 @@ def _run_worker(words: list[str], scratch: Path) -> subprocess.CompletedProcess[
     )
 
 
-def work(seed: int, first: int, stop: int, seconds: float, samples: Path, names: str) -> None:
-    """Read inputs, with a line of JSON before and after each; end at the first that fails."""
+def work(
+    seed: int, first: int, stop: int, seconds: float, samples: Path, names: str, whole: bool
+) -> None:
+    """Read inputs, with a line of JSON before and after each; end at the first that fails.
+
+    Where they are to stay ``whole``, each entry of a kind's folder is read once, as it is.
+    """
     from clipseg_model.errors import ClipsegError
     from tests.fuzz.bags import make_bags, read_bag
     from tests.fuzz.damage import damage
@@ -127,8 +136,9 @@ def work(seed: int, first: int, stop: int, seconds: float, samples: Path, names:
     deadline = time.monotonic() + seconds
     every = {**KINDS, 'bags': Kind(make_bags, read_bag)}
     kinds = {name: every[name] for name in (names.split(',') if names else every)}
+    entries = [(name, path) for name in kinds for path in sorted((samples / name).glob('*'))]
     for name, kind in kinds.items():
-        if not (samples / name).is_dir():
+        if not whole and not (samples / name).is_dir():
             (samples / name).mkdir(parents=True)
             kind.make(samples / name)
     others = {
@@ -138,19 +148,22 @@ def work(seed: int, first: int, stop: int, seconds: float, samples: Path, names:
     # Where it is given to a reader that takes a name, and where it writes.
     place, out = Path('input'), Path('out')
     ordered = list(kinds)
-    for number in range(first, stop):
+    for number in range(first, min(stop, len(entries)) if whole else stop):
         if time.monotonic() > deadline:
             break
         name = ordered[number // _IN_A_ROW % len(ordered)]
         rng = np.random.default_rng([seed, number])
-        whole = sorted((samples / name).iterdir())
-        chosen = whole[rng.integers(0, len(whole))]
+        if whole:
+            name, chosen = entries[number]
+        else:
+            sound = sorted((samples / name).iterdir())
+            chosen = sound[rng.integers(0, len(sound))]
         for path in (place, out):
             shutil.rmtree(path, ignore_errors=True)
             path.mkdir()
         path = place.absolute() / chosen.name
         (shutil.copytree if chosen.is_dir() else shutil.copy)(chosen, path)
-        damaged = damage(path, rng, others[name])
+        damaged = 'nothing' if whole else damage(path, rng, others[name])
         told = {'kind': name, 'input': number, 'sample': chosen.name, 'damaged': damaged}
         print(json.dumps(told), flush=True)
         before = sorted(str(entry) for entry in Path().rglob('*') if out not in entry.parents)
@@ -185,10 +198,11 @@ def work(seed: int, first: int, stop: int, seconds: float, samples: Path, names:
 
 def main() -> int:
     if sys.argv[1:2] == ['--worker']:
-        seed, first, stop, seconds, samples, names = sys.argv[2:]
+        seed, first, stop, seconds, samples, names, whole = sys.argv[2:]
         # A core file of a reader that crashed is of no use, and large.
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        work(int(seed), int(first), int(stop), float(seconds), Path(samples), names)
+        spent = float(seconds)
+        work(int(seed), int(first), int(stop), spent, Path(samples), names, bool(whole))
         return 0
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--seed', type=int, default=int(time.time()))

@@ -17,6 +17,7 @@ from rcl_interfaces.srv import (
     SetParameters,
     SetParametersAtomically,
 )
+from rclpy.impl.implementation_singleton import rclpy_implementation as _rclpy
 from rclpy.serialization import serialize_message
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, RegionOfInterest
 from std_msgs.msg import String
@@ -179,7 +180,10 @@ class Hostile:
                 # Not what any program would write down.
                 message = mutate_bytes(serialize_message(message), rng)
                 topic = f'{topic} (bytes)'
-            publisher.publish(message)
+            try:
+                publisher.publish(message)
+            except _rclpy.RCLError:
+                topic = 'not sent, as the middleware refuses it'
             self._count(topic)
             return
         service, client, make = self._clients[rng.integers(0, len(self._clients))]

@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import re
+import signal
 import tempfile
 import time
 from collections import Counter
@@ -22,12 +23,15 @@ from typing import Any
 
 import numpy as np
 
+from clipseg_ros.process.child_process import ChildProcess
+
 ROOT = Path(__file__).parents[2]
 BURST = 100
 ANSWER = 2.0
 """Seconds from the last hostile message, and what restores the settings, to a valid answer."""
 
 PROMPTS = 'the mug; red bowl'
+_PATIENCE = 300.0  # Seconds until a node has started, on a busy machine.
 _LINES, _WINDOW = 20, 10.0  # Most lines of a cause in so many seconds: two a second.
 _UNGUARDED = ('change_state', 'set_parameters', 'set_parameters_atomically')
 
@@ -62,9 +66,14 @@ class Storm:
             'prompt_file': folder / 'prompts.yaml',
             'image_transport': 'compressed' if compressed else 'raw',
         }
-        self.node = NodeProcess('clipseg_ros.segment_node', parameters, ['-r', '__ns:=/storm'])
+        self.node = NodeProcess(
+            'clipseg_ros.segment_node',
+            parameters,
+            ['-r', '__ns:=/storm'],
+            {'PYTHONFAULTHANDLER': '1'},
+        )
         self.node.may_fail = True  # rclpy fails at some of what is sent; the node lives on.
-        self.node.wait_for('active: tiny', 120.0)
+        self.node.wait_for('active: tiny', _PATIENCE)
         self.peer = Peer(int(os.environ['ROS_DOMAIN_ID']), 'storm')
         self.masks = self.peer.collect(Image, '/storm/clipseg/mask', image_output())
         for name, kind in (('labels/compressed', CompressedImage), ('points', PointCloud2)):
@@ -78,7 +87,9 @@ class Storm:
         self.hostile = Hostile(
             self.peer.node, '/storm', load_interfaces(), np.random.default_rng([seed, compressed])
         )
-        self.expected = self.answer(30.0)
+        self.expected = self.answer(_PATIENCE)
+        if self.expected is None:
+            raise RuntimeError(f'no answer before the storm:\n{self.node.tail(30)}')
 
     def answer(self, patience: float) -> Any:
         """Show a valid frame until it is answered; return the mask."""
@@ -177,7 +188,8 @@ class Storm:
     def close(self) -> int:
         """End the node; return its exit status."""
         self.peer.close()
-        return self.node.stop()
+        # Where it hangs, SIGABRT has it say in which lines.
+        return ChildProcess.stop(self.node, (signal.SIGINT, signal.SIGABRT), 60.0)
 
 
 def crowds(lines: list[str]) -> list[str]:
