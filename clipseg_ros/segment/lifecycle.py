@@ -33,7 +33,7 @@ from clipseg_ros.outputs.messages import (
 from clipseg_ros.process.tuning import release_freed_memory
 from clipseg_ros.prompts.server import PromptServer
 from clipseg_ros.prompts.set import reported
-from clipseg_ros.ros.callback_groups import forget_dead_entities
+from clipseg_ros.ros.callback_groups import forget_dead_entities, guard_transitions
 from clipseg_ros.ros.given import GivenParameters, declare
 from clipseg_ros.ros.interfaces import MISSING, load_interfaces
 from clipseg_ros.ros.log import ThrottledLog, cut
@@ -83,6 +83,7 @@ class SegmentNode(GivenParameters, LifecycleNode):
         """Whether something failed that the process shall not outlive."""
         self._notices: set[str] = set()
         self._log = ThrottledLog(self.get_logger())
+        guard_transitions(self, lambda said: self._log.warning('transition', said, each=True))
         self._interfaces = load_interfaces()
         if self._interfaces is None:
             self.get_logger().info(MISSING)

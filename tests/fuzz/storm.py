@@ -148,9 +148,8 @@ class Storm:
         usual = {
             name: declared.default
             for name, declared in DECLARATIONS.items()
-            if declared.when == 'any time'
+            if declared.when == 'any time' and name != 'prompt'
         }
-        usual['prompt'] = PROMPTS
         messages = [
             Parameter(parameter, value=value).to_parameter_msg()
             for parameter, value in usual.items()
@@ -164,6 +163,9 @@ class Storm:
             result = self.peer.call(
                 SetParametersAtomically, f'{name}/set_parameters_atomically', request, 20.0
             )
+            # Pictures stay beside a text, unless it is empty.
+            for prompts in ('', PROMPTS):
+                self.peer.set_parameter(name, 'prompt', prompts, 20.0)
         except NodeTimeoutError as error:
             self.problems.append(f'burst {self.bursts}: {error}')
             return
