@@ -57,6 +57,7 @@ class Situation:
         watchdog: Seconds after which idle or busy is a fault; 0 is never.
         rate: Frames a second.
         frame_fault: What was wrong with the newest frame.
+        callback_fault: How many callbacks failed, or messages could not be taken, of late.
         deaf: Why no image reaches the node, though others get them; empty otherwise.
         loss: How many images do not arrive, and why; empty while few or none are lost.
         mismatches: Peers whose QoS does not fit.
@@ -81,6 +82,7 @@ class Situation:
     watchdog: float = 0.0
     rate: float = 0.0
     frame_fault: str = ''
+    callback_fault: str = ''
     deaf: str = ''
     loss: str = ''
     mismatches: tuple[str, ...] = ()
@@ -139,7 +141,7 @@ def _judge_alone(now: Situation) -> Verdict:
     if now.frame_fault and now.idle <= (now.watchdog or _FRESH):
         return Verdict(Level.ERROR, now.frame_fault)
     depth_fault = now.depth_fault and f'3D: {now.depth_fault}'
-    for warning in (now.loss, *now.mismatches, depth_fault, now.memory_warning):
+    for warning in (now.callback_fault, now.loss, *now.mismatches, depth_fault, now.memory_warning):
         if warning:
             return Verdict(Level.WARN, warning)
     if not now.outputs:
@@ -179,8 +181,9 @@ def no_images(now: Situation) -> str:
             f'nobody publishes on {now.image_topic}: start the camera, or remap the topic '
             '(--ros-args -r image:=/its/topic)'
         )
-    if now.deaf or now.loss:
-        return now.deaf or now.loss
+    for reason in (now.callback_fault, now.deaf, now.loss):
+        if reason:
+            return reason
     return (
         f'no image on {now.image_topic} for {now.idle:.0f} s, though it has '
         f'{now.camera_count} publisher(s): is the camera running? Large images between processes '

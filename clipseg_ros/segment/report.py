@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,6 +32,8 @@ from clipseg_ros.segment.parameters import Settings
 from clipseg_ros.segment.stream import CameraStream
 from clipseg_ros.segment.wire_watch import explain_deafness
 
+_FAULT_SECONDS = 10.0
+
 
 @dataclass(frozen=True)
 class NodeState:
@@ -54,6 +58,8 @@ class NodeReport:
         self._silent = self._told_silence = False
         self._namesakes = 0
         self._lossy = self._deaf = False
+        self._faults = self._new_faults = 0
+        self._fault_at = -math.inf
         self._memory = MemoryWatch()
         # Of its own: that of the stream exists while the node is configured.
         self._watch = QosWatch(node)
@@ -88,7 +94,14 @@ class NodeReport:
         """Find out whether images that stay away are on the wire, and say so."""
         if now.stream is None:
             return situation
-        missing = bool(_is_silent(situation) and situation.receives and situation.camera_count > 0)
+        # What could not be taken has come.
+        heard = bool(situation.callback_fault)
+        missing = (
+            _is_silent(situation)
+            and situation.receives
+            and situation.camera_count > 0
+            and not heard
+        )
         if not now.stream.wire.look(missing):
             self._deaf = False
             return situation
@@ -115,6 +128,21 @@ class NodeReport:
                 self._node.get_logger().warning(reason)
         elif _is_waiting(situation) and self._told_silence and situation.receives:
             self._node.get_logger().info(f'images arrive on {situation.image_topic}')
+
+    def _find_callback_fault(self) -> str:
+        """Return how many callbacks failed of late; empty while none has for some seconds."""
+        now, faults = time.monotonic(), self._callback_faults()
+        if faults > self._faults:
+            self._fault_at = now
+            self._new_faults += faults - self._faults
+        self._faults = faults
+        if now - self._fault_at > _FAULT_SECONDS:
+            self._new_faults = 0
+            return ''
+        return (
+            f'{self._new_faults} message(s) or callback(s) failed of late: the log says which, '
+            'and why'
+        )
 
     def _callback_faults(self) -> int:
         """Return how many callbacks failed, or had a message that cannot be read."""
@@ -149,6 +177,7 @@ class NodeReport:
             watchdog=now.settings.watchdog,
             mismatches=tuple(mismatches),
             namesakes=self._count_namesakes(),
+            callback_fault=self._find_callback_fault(),
         )
         stream = now.stream
         if stream is None:

@@ -29,7 +29,7 @@ from clipseg_ros.segment.memory_relief import MemoryRelief, stream_on_gpu
 from clipseg_ros.segment.parameters import Settings
 from clipseg_ros.segment.pipeline import FrameRequest, SegmentationPipeline, StartedFrame
 from clipseg_ros.segment.subscription import ImageSubscription
-from clipseg_ros.segment.wire_watch import LISTEN, WireWatch, hears_images
+from clipseg_ros.segment.wire_watch import WireWatch, hears_images
 
 
 class CameraStream:
@@ -102,7 +102,7 @@ class CameraStream:
             self.wire = WireWatch(
                 self._receive_anew,
                 partial(
-                    hears_images, message_type, self.topic, node.context.get_domain_id(), LISTEN
+                    hears_images, message_type.__name__, self.topic, node.context.get_domain_id()
                 ),
             )
             created.callback(self.wire.close)

@@ -3,36 +3,49 @@
 After a process was killed, the middleware of a new one may stay deaf for a minute: peers write to
 shared memory that the old one left. The graph shows a camera then, and no image comes; a camera
 that pauses looks the same. So another participant listens for a moment: what it gets is on the
-wire.
+wire. It is a process of its own, since the middleware ends one that has too little memory for it:
+
+    python -m clipseg_ros.segment.wire_watch TOPIC Image|CompressedImage SECONDS
+
+exits with 0 where it has heard something, and with 3 where it has not.
 """
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-from clipseg_ros.ros.peer import Peer
-from clipseg_ros.ros.qos import sensor_input
-
 LISTEN = 4.0
 """Seconds that the other participant listens: peers may take two of them to find it."""
 
+_HEARD, _SILENT = 0, 3
+_START = 60.0  # Seconds for the process to start and end, on a busy machine.
 _SETTLE = 3.0  # Seconds for a new subscription to get an image.
 _AGAIN = 30.0  # Seconds between two times that it is looked into.
 
 
-def hears_images(message_type: Any, topic: str, domain: int | None, seconds: float) -> bool:
-    """Return whether a participant of its own gets a message on a topic within some seconds."""
-    heard: list[Any] = []
-    peer = Peer('clipseg_wire_probe', domain)
-    try:
-        # Not deserialized: it only matters that there is one.
-        peer.node.create_subscription(message_type, topic, heard.append, sensor_input(), raw=True)
-        return bool(peer.wait_until(lambda: heard, seconds))
-    finally:
-        peer.close()
+def hears_images(message_type: str, topic: str, domain: int, seconds: float = LISTEN) -> bool:
+    """Return whether another process gets a message on a topic within some seconds.
+
+    Raises:
+        OSError: It cannot be started.
+        subprocess.TimeoutExpired: It does not end.
+    """
+    done = subprocess.run(
+        [sys.executable, '-m', __name__, topic, message_type, f'{seconds:g}'],
+        env={**os.environ, 'ROS_DOMAIN_ID': str(domain)},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        timeout=seconds + _START,
+        check=False,
+    )
+    return done.returncode == _HEARD
 
 
 class WireWatch:
@@ -102,3 +115,28 @@ def explain_deafness(topic: str, seconds: float) -> str:
         'a killed process left. It may come back within a minute; else start the node again '
         '(exit_on_failure:=true has it end with status 1, for whoever respawns it)'
     )
+
+
+def main(arguments: list[str]) -> int:
+    """Listen; see the top of this module."""
+    # Not at the top: the node has imported them long since, and this process needs little else.
+    from sensor_msgs import msg
+
+    from clipseg_ros.ros.peer import Peer
+    from clipseg_ros.ros.qos import sensor_input
+
+    topic, kind, seconds = arguments
+    heard: list[Any] = []
+    peer = Peer('clipseg_wire_probe')
+    try:
+        # Not deserialized: it only matters that there is one.
+        peer.node.create_subscription(
+            getattr(msg, kind), topic, heard.append, sensor_input(), raw=True
+        )
+        return _HEARD if peer.wait_until(lambda: heard, float(seconds)) else _SILENT
+    finally:
+        peer.close()
+
+
+if __name__ == '__main__':
+    raise SystemExit(main(sys.argv[1:]))

@@ -60,7 +60,7 @@ def test_another_participant_hears_what_is_sent(peer: Peer, domain: int, sends: 
     timer = peer.node.create_timer(0.05, lambda: publisher.publish(image) if sends else None)
     wait_until(lambda: peer.node.count_publishers('/wire/image'))
     try:
-        assert hears_images(Image, '/wire/image', domain, 10.0 if sends else 1.0) == sends
+        assert hears_images('Image', '/wire/image', domain, 60.0 if sends else 1.0) == sends
     finally:
         peer.node.destroy_timer(timer)
         peer.node.destroy_publisher(publisher)
