@@ -25,13 +25,13 @@ ROOT = Path(__file__).parents[2]
 
 def run(count: int, limit: float, patience: float) -> dict[str, Any]:
     """Restart ``count`` times; return the report."""
-    from ros_peers import NodeProcess, Peer, picture, write_tiny_model
+    from ros_peers import NodeProcess, Peer, picture, shared_memory_files, write_tiny_model
     from sensor_msgs.msg import Image
 
     from clipseg_ros.process.shared_memory import SHARED_MEMORY
     from clipseg_ros.ros.qos import image_output
 
-    before = {path.name for path in SHARED_MEMORY.glob('fastdds_*')}
+    ours: set[str] = set()
     from_ready: list[float] = []
     from_start: list[float] = []
     left: list[int] = []
@@ -63,18 +63,18 @@ def run(count: int, limit: float, patience: float) -> dict[str, Any]:
                 now = time.monotonic()
                 from_ready.append(now - ready if masks else float('inf'))
                 from_start.append(now - started)
+                ours |= shared_memory_files(node.pid)
                 if number < count - 1:
                     node.send_signal(signal.SIGKILL)
                     node.join(10.0)
-                    found = {path.name for path in SHARED_MEMORY.glob('fastdds_*')} - before
-                    left.append(len(found))
+                    left.append(sum((SHARED_MEMORY / name).exists() for name in ours))
                 else:
                     status = node.stop()
         finally:
             over.set()
             camera.join()
             peer.close()
-    after = {path.name for path in SHARED_MEMORY.glob('fastdds_*')} - before
+    after = {name for name in ours if (SHARED_MEMORY / name).exists()}
     late = [round(seconds, 2) for seconds in from_ready if seconds > limit]
     return {
         'restarts': count,
