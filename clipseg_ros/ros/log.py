@@ -21,7 +21,8 @@ class ThrottledLog:
     names, so that a wrong encoding is not hidden by a wrong step a second ago. A key holds nothing
     that a peer chooses, who could then have a line for each message. Where each line tells of
     something else, as of refusals and of what somebody has changed, ``each`` lets eight of a key
-    pass, and then one a second. Lines are cut at :data:`LONGEST` characters. Thread-safe.
+    pass, and then one a second; the same warning again waits as any other. Lines are cut at
+    :data:`LONGEST` characters. Thread-safe.
     """
 
     def __init__(self, logger: Any, period: float = 5.0) -> None:
@@ -29,6 +30,8 @@ class ThrottledLog:
         self._lock = threading.Lock()
         # Lines that may pass, when that was so, and lines that did not since the last that did.
         self._buckets: dict[str, tuple[float, float, int]] = {}
+        # The last line of a key, and when it passed.
+        self._last: dict[str, tuple[str, float]] = {}
 
     # A line that logs for each severity: rclpy refuses another one from the same line of code.
 
@@ -40,7 +43,7 @@ class ThrottledLog:
 
     def warning(self, key: str, message: str, each: bool = False) -> None:
         """Log a warning."""
-        due = self._due(key, message, each)
+        due = self._due(key, message, each, once=True)
         if due:
             self._logger.warning(due)
 
@@ -50,26 +53,31 @@ class ThrottledLog:
         if due:
             self._logger.error(due)
 
-    def _due(self, key: str, message: str, each: bool) -> str:
+    def _due(self, key: str, message: str, each: bool, once: bool = False) -> str:
         """Return what to log now, empty where it is too soon."""
         most, period = (_BURST, _BURST_PERIOD) if each else (1, self._period)
         now = time.monotonic()
+        message = cut(message)
         with self._lock:
             lines, before, repeats = self._buckets.get(key, (float(most), now, 0))
             lines = min(float(most), lines + (now - before) / max(period, 1e-9))
-            passes = lines >= 1.0
+            said, at = self._last.get(key, ('', now))
+            again = once and said == message and now - at < self._period
+            passes = lines >= 1.0 and not again
             if key not in self._buckets and len(self._buckets) >= _MOST_KEYS:
                 self._forget()
             self._buckets[key] = (lines - 1.0, now, 0) if passes else (lines, now, repeats + 1)
+            if passes:
+                self._last[key] = message, now
         if not passes:
             return ''
-        message = cut(message)
         return f'{message} ({repeats} more like it in between)' if repeats else message
 
     def _forget(self) -> None:
         """Keep the newer half: what was long ago is new where it comes again."""
         by_age = sorted(self._buckets.items(), key=lambda item: item[1][1])
         self._buckets = dict(by_age[_MOST_KEYS // 2 :])
+        self._last = {key: last for key, last in self._last.items() if key in self._buckets}
 
 
 def cut(message: str, longest: int = LONGEST) -> str:

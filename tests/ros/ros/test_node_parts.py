@@ -180,6 +180,9 @@ def test_a_flood_of_different_lines_is_throttled_and_cut() -> None:
     assert len(recorder.lines) == 8, 'those of before a flood are all there'
     assert all(len(line) < 1100 for line in recorder.lines)
     assert recorder.lines[0].endswith('… (5010 characters)')
+    for _ in range(3):
+        log.warning('same', 'the same again', each=True)
+    assert recorder.lines[8:] == ['W the same again']
     for number in range(1000):
         log.error(f'key {number}', 'another cause')
     assert len(log._buckets) <= 200
