@@ -13,7 +13,8 @@ from pathlib import Path
 
 
 def main() -> int:
-    import rclpy
+
+    from rclpy.node import Node
     from ros_peers import picture
     from sensor_msgs.msg import Image
     from std_msgs.msg import Header
@@ -25,7 +26,7 @@ def main() -> int:
 
     shift, rate, frame = Path(sys.argv[1]), float(sys.argv[2]), sys.argv[3]
 
-    class Camera(rclpy.node.Node):  # type: ignore[name-defined,misc]
+    class Camera(Node):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__('camera', namespace='/soak')
             self._publisher = self.create_publisher(Image, '/soak/image', image_output())
