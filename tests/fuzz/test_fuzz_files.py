@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import pytest
+
 from tests.fuzz.files import fuzz
 
 SEED = int(os.environ.get('FUZZ_SEED', '17'))
@@ -14,6 +16,7 @@ COUNT = 540
 CORPUS = Path(__file__).with_name('corpus')
 
 
+@pytest.mark.timeout(900)
 def test_damaged_files(tmp_path: Path) -> None:
     found = fuzz(SEED, tmp_path / 'kept', count=COUNT)
     assert found['failures'] == []
