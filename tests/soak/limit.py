@@ -39,6 +39,7 @@ def run(seconds: float, patience: float) -> dict[str, Any]:
             'clipseg_ros.segment_node',
             {'model': model, 'device': 'cpu', 'threads': 1, 'prompt': "'the mug'"},
             ['-r', '__ns:=/limit'],
+            afresh=True,
         )
         node.may_fail = True
         peer = Peer(int(os.environ['ROS_DOMAIN_ID']), 'limit')

@@ -160,7 +160,8 @@ class Soak:
             'prompt_file': self.folder / 'disk' / 'prompts.yaml',
         }
         self.checker.texts.append((time.monotonic(), PROMPTS[0]))
-        process = NodeProcess('clipseg_ros.segment_node', parameters, ['-r', '__ns:=/soak'])
+        arguments = ['-r', '__ns:=/soak']
+        process = NodeProcess('clipseg_ros.segment_node', parameters, arguments, afresh=True)
         process.may_fail = True
         return process
 
@@ -168,7 +169,7 @@ class Soak:
         from ros_peers import NodeProcess
 
         script = str(Path(__file__).with_name('camera.py'))
-        return NodeProcess(script, script=[str(self.shift), f'{RATE:g}', FRAME])
+        return NodeProcess(script, script=[str(self.shift), f'{RATE:g}', FRAME], afresh=True)
 
     def work(self, seconds: float) -> None:
         """Listen, change the prompts now and then, and keep the processes running."""
