@@ -230,6 +230,11 @@ def test_one_who_waits_does_not_keep_others(bench: Bench) -> None:
     assert not any(future.done() for future in patient)
     answer = bench.ask(wait=3600.0)
     assert 'wait is 3600 s: give 0 to 60' in answer.message
-    image = bench.show()
-    wait_until(lambda: all(future.done() for future in patient))
-    assert all(future.result().header == image.header for future in patient)
+    shown = []
+
+    def answered() -> bool:
+        shown.append(stamp_of(bench.show()))  # One may be lost.
+        return all(future.done() for future in patient)
+
+    wait_until(answered)
+    assert {stamp_of(future.result()) for future in patient} <= set(shown)
