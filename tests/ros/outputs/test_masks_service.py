@@ -220,10 +220,12 @@ def test_one_who_waits_does_not_keep_others(bench: Bench) -> None:
     bench.images.publish(bad)
     time.sleep(0.3)
     patient: list[Any] = []
-    # A service holds ten requests until they are taken, and others are lost.
-    for _ in range(2):
+    other = bench.peer.node.create_client(INTERFACES.GetMasks, '/masks/clipseg/get_masks')
+    assert other.wait_for_service(30.0)
+    # A service holds ten requests until they are taken, and a client ten answers; others are lost.
+    for client in (bench.client, other):
         request = INTERFACES.GetMasks.Request(wait=60.0)
-        patient += [bench.client.call_async(request) for _ in range(MOST_WAITING // 2)]
+        patient += [client.call_async(request) for _ in range(MOST_WAITING // 2)]
         answer = bench.ask(wait=0.1)
         assert not answer.success, 'it is answered, and they wait'
     assert f'{MOST_WAITING} requests wait already' in answer.message
