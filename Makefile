@@ -28,12 +28,14 @@ IN_VENV = source '$(VENV)/bin/activate'
 IN_ROS = $(IN_VENV) && source install/local_setup.bash
 LINT = ruff check . && ruff format --check . && mypy && lint-imports
 
-.PHONY: help demo test bench lint env interfaces lock reference exports clean
+.PHONY: help demo test bench fuzz soak lint env interfaces lock reference exports clean
 
 help:
 	@echo 'make demo    a camera, the node, a few prompts; checks the masks and writes demo/'
 	@echo 'make test    style, types, imports and the tests (ARGS: more arguments of pytest)'
 	@echo 'make bench   how long a frame takes (ARGS: more arguments of the benchmark)'
+	@echo 'make fuzz    an hour of damaged files and hostile messages (ARGS: --seconds, --seed)'
+	@echo 'make soak    a quarter of an hour of a camera, changes and faults (ARGS: --minutes, --seed)'
 	@echo 'make lint    style, types and imports alone'
 	@echo 'make env     the environment $(VENV) alone (VENV=folder, PYTHON=interpreter)'
 	@echo 'make lock    requirements.lock again, from setup.py (ARGS=--upgrade: newest versions)'
@@ -52,6 +54,12 @@ test: env
 
 bench: env
 	@$(IN_VENV) && python -m training.benchmark $(ARGS)
+
+fuzz: interfaces
+	@$(IN_ROS) && PYTHONPATH="$$PWD:$$PYTHONPATH" python -m tests.fuzz.hour $(ARGS)
+
+soak: interfaces
+	@$(IN_ROS) && PYTHONPATH="$$PWD:$$PYTHONPATH" python -m tests.soak.soak $(ARGS)
 
 lint: env
 	@$(IN_VENV) && $(LINT)
@@ -72,4 +80,4 @@ exports: env
 	@$(IN_VENV) && python scripts/export_bundled.py $(ARGS)
 
 clean:
-	rm -rf build install log demo .pytest_cache .mypy_cache .ruff_cache
+	rm -rf build install log demo fuzz soak .pytest_cache .mypy_cache .ruff_cache

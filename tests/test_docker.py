@@ -48,7 +48,7 @@ def test_there_is_an_image_for_each_kind_of_robot(
     assert set(TARGETS) <= set(stages)
     for target in TARGETS:
         (base,) = values(stages[target], 'FROM')
-        assert re.fullmatch(r'ros:[a-z]+-ros-base', base), 'a distribution of ROS, not latest'
+        assert re.fullmatch(r'ros@sha256:[0-9a-f]{64}', base), 'a tag may change its image'
     environment = ' '.join(values(stages['gpu'], 'ENV'))
     assert 'NVIDIA_VISIBLE_DEVICES=all' in environment
     assert 'compute' in environment
@@ -115,7 +115,9 @@ def test_what_it_copies_and_names_exists(
 
 
 @pytest.mark.parametrize('target', TARGETS)
-def test_layers_leave_nothing_behind(stages: dict[str, list[tuple[str, str]]], target: str) -> None:
+def test_layers_leave_nothing_behind(
+    stages: dict[str, list[tuple[str, str]]], repository: Path, target: str
+) -> None:
     runs = values(stages[target], 'RUN')
     for run in runs:
         if 'apt-get install' in run or 'rosdep install' in run:
@@ -125,7 +127,26 @@ def test_layers_leave_nothing_behind(stages: dict[str, list[tuple[str, str]]], t
             assert '--no-install-recommends' in run
         assert 'sudo' not in run
     assert 'PIP_NO_CACHE_DIR=1' in ' '.join(values(stages[target], 'ENV'))
-    assert any('pip install' in run and 'docker/requirements.txt' in run for run in runs)
+    # What is installed is in the lock, with its digests; torch without CUDA has none there.
+    for command in re.findall(r'pip install [^&]*', ' && '.join(runs)):
+        named = re.search(r'-r (docker/requirements\S*\.lock)', command)
+        assert ('--require-hashes' in command and named) or 'whl/cpu' in command, command
+        if named:
+            assert (repository / named[1]).is_file()
+        else:
+            versions = re.findall(r'torch(?:vision)?==[\d.]+', command)
+            assert len(versions) == 2
+            lock = (repository / 'docker' / 'requirements.lock').read_text()
+            assert all(f'\n{version} ' in lock for version in versions), 'the versions of the lock'
+
+
+def test_no_image_is_named_by_a_tag(repository: Path) -> None:
+    for path in (repository / 'docker').glob('Dockerfile*'):
+        text = path.read_text()
+        assert '# syntax=' not in text, 'an image too'
+        stages = set(re.findall(r' AS (\S+)', text))
+        for base in re.findall(r'^FROM (\S+)', text, re.MULTILINE):
+            assert base in stages or re.fullmatch(r'\S+@sha256:[0-9a-f]{64}', base), base
 
 
 def test_hadolint_has_nothing_to_say(repository: Path) -> None:

@@ -20,6 +20,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from clipseg_model.images import MAX_PIXELS
 from clipseg_ros.errors import ImageBackendError, ImageConversionError
 from clipseg_ros.images.conversion import (
     check_compressed,
@@ -45,10 +46,11 @@ _GENERIC = re.compile(r'\d+[USF]C\d+')
 class ImageBackend:
     """What reads an Image, or a CompressedImage, as RGB uint8 (H, W, 3).
 
-    ``to_rgb`` raises an ImageConversionError where it cannot; ``notice`` is for the user.
+    ``to_rgb`` takes a message, and the most pixels that it may have; it raises an
+    ImageConversionError where it cannot read it. ``notice`` is for the user.
     """
 
-    to_rgb: Callable[[Any], NDArray[np.uint8]]
+    to_rgb: Callable[..., NDArray[np.uint8]]
     notice: str = ''
 
 
@@ -95,10 +97,10 @@ class _CvBridgeReader:
         self._bridge = bridge
         self.any_step = True
 
-    def image_to_rgb(self, message: Image) -> NDArray[np.uint8]:
+    def image_to_rgb(self, message: Image, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
         """Return the pixels of an image: RGB uint8 (H, W, 3)."""
         encoding = find_encoding(message.encoding)
-        check_layout(message, encoding)
+        check_layout(message, encoding, max_pixels)
         pixel_bytes = _pixel_bytes(message)
         if message.step % pixel_bytes and not self.any_step:
             raise ImageConversionError(
@@ -115,9 +117,11 @@ class _CvBridgeReader:
         shape = size if encoding.channels == 1 else (*size, encoding.channels)
         return encoding.to_rgb(_checked(values, what, encoding.dtype, shape))
 
-    def compressed_to_rgb(self, message: CompressedImage) -> NDArray[np.uint8]:
+    def compressed_to_rgb(
+        self, message: CompressedImage, max_pixels: int = MAX_PIXELS
+    ) -> NDArray[np.uint8]:
         """Return the pixels of a compressed image: RGB uint8 (H, W, 3)."""
-        check_compressed(message)
+        check_compressed(message, max_pixels)
         what = f'compressed image of {len(message.data)} bytes'
         # As they are, because it takes every picture for one of three channels of 8 bits.
         values = self._ask(

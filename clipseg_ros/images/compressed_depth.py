@@ -15,6 +15,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from clipseg_model.errors import ImageError
+from clipseg_model.images import LARGEST, check_encoded
 from clipseg_ros.errors import ImageConversionError
 
 if TYPE_CHECKING:
@@ -72,6 +74,15 @@ def _read_png(data: bytes) -> NDArray[np.uint16]:
     # OpenCV fills what is missing of a truncated picture with zeros, and says nothing.
     if data.startswith(_PNG_START) and _PNG_END not in data[-64:]:
         raise _damaged(data, 'a whole PNG: its end mark is missing')
+    try:
+        width, height = check_encoded(data, LARGEST)
+    except ImageError as error:
+        raise _damaged(data, 'a PNG') from error
+    if width * height > _MOST_PIXELS:
+        raise ImageConversionError(
+            'size',
+            f'compressed depth of {width} × {height} pixels, and at most {_MOST_PIXELS} are read',
+        )
     try:
         values = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error as error:

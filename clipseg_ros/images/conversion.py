@@ -16,6 +16,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from clipseg_model.errors import ImageError
+from clipseg_model.images import LARGEST, MAX_PIXELS, check_encoded
 from clipseg_ros.errors import ImageConversionError
 from clipseg_ros.images.encodings import ENCODINGS, Encoding
 
@@ -38,17 +40,18 @@ _JPEG_START, _JPEG_SCAN, _JPEG_END = b'\xff\xd8', b'\xff\xda', b'\xff\xd9'
 _PNG_START, _PNG_END = b'\x89PNG\r\n\x1a\n', b'IEND\xaeB`\x82'
 
 
-def image_to_rgb(message: Image) -> NDArray[np.uint8]:
+def image_to_rgb(message: Image, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
     """Return the pixels of an image message as RGB uint8 (height, width, 3).
 
     It may have any of :data:`ENCODINGS`, padded rows and either byte order. For ``rgb8`` and
     ``rgba8`` it is a view of the message's data, maybe of strided rows: do not write to it.
 
     Raises:
-        ImageConversionError: Encoding, size, step, amount of data or values are wrong.
+        ImageConversionError: Encoding, size, step, amount of data or values are wrong, or it has
+            more than ``max_pixels`` pixels.
     """
     encoding = find_encoding(message.encoding)
-    pixels = _pixels(message, encoding)
+    pixels = _pixels(message, encoding, max_pixels)
     try:
         return encoding.to_rgb(pixels)
     except cv2.error as error:
@@ -101,15 +104,17 @@ def depth_to_metres(message: Image) -> NDArray[np.float32]:
     return depth
 
 
-def compressed_to_rgb(message: CompressedImage) -> NDArray[np.uint8]:
-    """Return the pixels of a JPEG, PNG or whatever else OpenCV decodes, as they are stored.
+def compressed_to_rgb(message: CompressedImage, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
+    """Return the pixels of a compressed image as they are stored.
 
-    RGB uint8 (height, width, 3); 16-bit pictures are scaled to 8 bits.
+    It has one of :data:`clipseg_model.images.FORMATS`, JPEG and PNG among them. RGB uint8
+    (height, width, 3); 16-bit pictures are scaled to 8 bits.
 
     Raises:
-        ImageConversionError: The data is empty, truncated or not a picture.
+        ImageConversionError: The data is empty, truncated or not such a picture, or its header
+            states more than ``max_pixels`` pixels: nothing is decoded then.
     """
-    check_compressed(message)
+    check_compressed(message, max_pixels)
     data = memoryview(message.data)
     try:
         picture = cv2.imdecode(
@@ -199,7 +204,19 @@ def find_encoding(name: str) -> Encoding:
     return encoding
 
 
-def check_layout(message: Image, encoding: Encoding) -> None:
+def check_pixels(
+    width: int, height: int, max_pixels: int = MAX_PIXELS, what: str = 'image'
+) -> None:
+    """Raise an ImageConversionError for more than ``max_pixels`` pixels of ``what``."""
+    if width * height > max_pixels:
+        raise ImageConversionError(
+            'size',
+            f'{what} of {width} × {height} pixels, and at most {max_pixels} are read: lower the '
+            'resolution of the camera, or raise the parameter max_pixels',
+        )
+
+
+def check_layout(message: Image, encoding: Encoding, max_pixels: int = MAX_PIXELS) -> None:
     """Raise an ImageConversionError unless an image's size, step and amount of data fit."""
     width, height, step = message.width, message.height, message.step
     name = message.encoding
@@ -229,10 +246,14 @@ def check_layout(message: Image, encoding: Encoding) -> None:
             f'{step * rows}: the image is {"truncated" if size < step * rows else "mislabelled"}; '
             'check width, height and step against data',
         )
+    check_pixels(width, height, max_pixels)
 
 
-def check_compressed(message: CompressedImage) -> None:
-    """Raise an ImageConversionError for a compressed image of depth, or one empty or truncated."""
+def check_compressed(message: CompressedImage, max_pixels: int = MAX_PIXELS) -> None:
+    """Raise an ImageConversionError for a compressed image that is not to be decoded.
+
+    It is of depth, empty, truncated, in another format, or states more than ``max_pixels`` pixels.
+    """
     encoding = message.format.partition(';')[0].strip()
     if 'compressedDepth' in message.format or _NO_COLOUR.fullmatch(encoding):
         raise ImageConversionError(
@@ -256,11 +277,20 @@ def check_compressed(message: CompressedImage) -> None:
             f'compressed image of format {_shorten(message.format)!r} is truncated: {len(data)} '
             'bytes without the end mark of the picture; check the driver and the network',
         )
+    try:
+        width, height = check_encoded(data, LARGEST)
+    except ImageError as error:
+        raise ImageConversionError(
+            'format',
+            f'{len(data)} bytes of format {_shorten(message.format)!r} cannot be decoded; '
+            f'publish JPEG or PNG. {error}',
+        ) from error
+    check_pixels(width, height, max_pixels, 'compressed image')
 
 
-def _pixels(message: Image, encoding: Encoding) -> NDArray[Any]:
+def _pixels(message: Image, encoding: Encoding, max_pixels: int = MAX_PIXELS) -> NDArray[Any]:
     """Return the message's values in the machine's byte order: (rows, width[, channels])."""
-    check_layout(message, encoding)
+    check_layout(message, encoding, max_pixels)
     width, step = message.width, message.step
     row_bytes = width * encoding.channels * encoding.dtype.itemsize
     rows = int(message.height * encoding.rows)

@@ -9,19 +9,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.callback_groups import ReentrantCallbackGroup
 
 from clipseg_ros.outputs.messages import prompt_masks
-from clipseg_ros.outputs.on_demand import FramesOnDemand
+from clipseg_ros.outputs.on_demand import FramesOnDemand, find_crowd, find_wait_problem
 from clipseg_ros.outputs.result import FrameResult
 from clipseg_ros.prompts.set import ActivePrompt, key_of
 from clipseg_ros.ros.interfaces import Interfaces
+
+MOST_WAITING = 16
+"""Requests that wait for a frame at the same time; more are refused."""
 
 _WAIT = 5.0  # Seconds that a request waits unless it says how long.
 
 
 class MaskServer:
     """Answers requests in the executor's thread, which runs other callbacks while one waits.
+
+    Others are answered meanwhile, whatever the first has asked for.
 
     The service exists as long as the node, and refuses before a model is loaded.
 
@@ -33,24 +38,33 @@ class MaskServer:
 
     def __init__(self, node: Any, interfaces: Interfaces | None, frames: FramesOnDemand) -> None:
         self._interfaces, self._frames = interfaces, frames
+        self._waiting = 0
         if interfaces is None:
             return
         self._service = node.create_service(
             interfaces.GetMasks,
             '~/get_masks',
             self._on_request,
-            callback_group=MutuallyExclusiveCallbackGroup(),
+            # Others are taken while one waits.
+            callback_group=ReentrantCallbackGroup(),
         )
 
     async def _on_request(self, request: Any, response: Any) -> Any:
         source = self._frames.look()
-        problem = source.rest or _unknown(request.names, source.prompts)
-        if not problem and not 0.0 <= request.wait <= 3600.0:
-            problem = f'wait is {request.wait:g} s: give 0 to 3600, where 0 stands for {_WAIT:g}'
+        problem = (
+            source.rest
+            or _unknown(request.names, source.prompts)
+            or find_wait_problem(request.wait, _WAIT)
+            or find_crowd(self._waiting, MOST_WAITING)
+        )
         if problem:
             return self._refuse(response, problem)
         wait = request.wait or _WAIT
-        frame = await self._frames.newest(wait)
+        self._waiting += 1
+        try:
+            frame = await self._frames.newest(wait)
+        finally:
+            self._waiting -= 1
         if frame is None:
             return self._refuse(response, self._explain(wait))
         return self._fill(response, frame, {key_of(name) for name in request.names})
@@ -79,5 +93,5 @@ def _unknown(names: Sequence[str], prompts: Sequence[ActivePrompt]) -> str:
     for name in names:
         if key_of(name) not in known:
             active = ', '.join(repr(entry.name) for entry in prompts[:20])
-            return f'no active prompt is called {name!r}: there are {active}'
+            return f'no active prompt is called {name[:200]!r}: there are {active}'
     return ''

@@ -16,6 +16,9 @@ from clipseg_ros.outputs.result import FrameResult
 from clipseg_ros.prompts.set import ActivePrompt
 from clipseg_ros.ros.timing import create_steady_timer
 
+LONGEST_WAIT = 60.0
+"""Most seconds that a request may ask to be waited for: one that waits takes a place meanwhile."""
+
 _PERIOD = 0.05
 
 
@@ -49,6 +52,23 @@ class FrameSource:
 class _Waiting:
     done: Future[FrameResult | None]
     until: float
+
+
+def find_wait_problem(wait: float, default: float) -> str:
+    """Return what is wrong with the seconds that a request is to wait, or an empty string."""
+    if 0.0 <= wait <= LONGEST_WAIT:
+        return ''
+    return f'wait is {wait:g} s: give 0 to {LONGEST_WAIT:g}, where 0 stands for {default:g}'
+
+
+def find_crowd(waiting: int, most: int) -> str:
+    """Return why no further request is taken, or an empty string."""
+    if waiting < most:
+        return ''
+    return (
+        f'{waiting} requests wait already, and no more are taken: ask again when one is answered, '
+        'or ask for several prompts at once'
+    )
 
 
 class FramesOnDemand:

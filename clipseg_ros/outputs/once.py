@@ -19,9 +19,11 @@ from rclpy.task import Future
 from clipseg_model.errors import ClipsegError
 from clipseg_ros.errors import ImageConversionError, OnceError
 from clipseg_ros.outputs.messages import prompt_masks, segment_array
+from clipseg_ros.outputs.on_demand import find_crowd, find_wait_problem
 from clipseg_ros.outputs.result import FrameResult
 from clipseg_ros.prompts.set import ActivePrompt
 from clipseg_ros.ros.interfaces import Interfaces
+from clipseg_ros.ros.log import ThrottledLog
 from clipseg_ros.ros.timing import create_steady_timer
 
 MOST_WAITING = 8
@@ -92,6 +94,7 @@ class OnceServer:
         answer: Callable[[OnceRequest], OnceAnswer],
     ) -> None:
         self._node, self._interfaces = node, interfaces
+        self._log = ThrottledLog(node.get_logger())
         self._accept, self._find = accept, answer
         self._waiting = 0
         self._finished: deque[tuple[Future[None], Callable[[], None]]] = deque()
@@ -123,13 +126,9 @@ class OnceServer:
         return response
 
     def _read(self, request: Any) -> OnceRequest:
-        if not 0.0 <= request.wait <= 3600.0:
-            raise OnceError(f'wait is {request.wait:g} s: give 0 to 3600, where 0 stands for 5')
-        if self._waiting >= MOST_WAITING:
-            raise OnceError(
-                f'{self._waiting} requests wait already, and no more are taken: ask again when one '
-                'is answered, or ask for several prompts at once'
-            )
+        problem = find_wait_problem(request.wait, _WAIT) or find_crowd(self._waiting, MOST_WAITING)
+        if problem:
+            raise OnceError(problem)
         wait = request.wait or _WAIT
         return self._accept(request, wait, time.monotonic() + wait)
 
@@ -142,7 +141,7 @@ class OnceServer:
         except Exception as error:
             # Whatever it is, whoever asked has to hear of it, and nobody else can tell them.
             reason = f'{type(error).__name__}: {error}'
-            self._node.get_logger().error(f'segment_once failed: {reason}')
+            self._log.error(type(error).__name__, f'segment_once failed: {reason}')
             response.success, response.message = False, reason
         self._finished.append((done, asked.release))
         if self._node.context.ok():

@@ -15,12 +15,16 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 
 from clipseg_ros.errors import InterfacesError, ParameterError, SourceError
 from clipseg_ros.process.command_line import explain_unread, find_eaten
+from clipseg_ros.process.shared_memory import SHARED_MEMORY, remove_orphans
 from clipseg_ros.process.start import take_signals_as_usual
 from clipseg_ros.ros.log import ThrottledLog
 
 # rclpy's signal handler can wake the executor before the context is shut down; the executor then
 # waits again, for ever if nothing else happens.
 _LONGEST_WAIT = 0.5
+
+# Seconds: the owner of a younger file in shared memory may be about to take it.
+_YOUNG = 2.0
 
 
 def interrupt_once() -> Callable[[], None]:
@@ -45,6 +49,47 @@ def interrupt_once() -> Callable[[], None]:
     return end
 
 
+class GuardedExecutor(SingleThreadedExecutor):
+    """An executor that outlives messages which rclpy cannot take.
+
+    A peer may send a text that is not UTF-8, or more than there is memory for. rclpy raises where
+    it makes the message, leaves the topic or service out of all further waiting, and ends the spin.
+
+    Attributes:
+        faults: Messages that could not be taken, and callbacks that failed, so far.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.faults = 0
+        self._fault_log: ThrottledLog | None = None
+
+    def report_faults(self, log: ThrottledLog) -> None:
+        """Log messages that cannot be taken there."""
+        self._fault_log = log
+
+    # These are rclpy's own names (7.1, Jazzy, and 9.1, Kilted); what they return is run.
+
+    def _take_subscription(self, sub: Any) -> Any:
+        return self._guarded(super()._take_subscription, sub, f'a message on {sub.topic_name}')
+
+    def _take_service(self, srv: Any) -> Any:
+        return self._guarded(super()._take_service, srv, f'a request of {srv.srv_name}')
+
+    def _take_client(self, client: Any) -> Any:
+        return self._guarded(super()._take_client, client, f'an answer of {client.srv_name}')
+
+    def _guarded(self, take: Callable[[Any], Any], entity: Any, what: str) -> Any:
+        try:
+            return take(entity)
+        except Exception as error:
+            self.faults += 1
+            if self._fault_log is not None:
+                reason = shorten(f'{type(error).__name__}: {error}', 200)
+                self._fault_log.error(what, f'{what} was dropped, as it cannot be read: {reason}')
+            return None
+
+
 def spin(executor: Any, logger: Any, is_over: Callable[[], bool] = lambda: False) -> None:
     """Run callbacks until a signal shuts the context down, and return soon after.
 
@@ -52,9 +97,12 @@ def spin(executor: Any, logger: Any, is_over: Callable[[], bool] = lambda: False
 
     An exception of a callback is logged and ends nothing: any peer may send what rclpy itself fails
     at, such as a parameter of a type that there is not. A service that fails does not answer. Other
-    exceptions, of the middleware, end the process.
+    exceptions, of the middleware, end the process. A :class:`GuardedExecutor` counts and outlives
+    messages that cannot be read as well.
     """
     log = ThrottledLog(logger)
+    if isinstance(executor, GuardedExecutor):
+        executor.report_faults(log)
     while rclpy.ok() and not is_over():
         try:
             executor.spin_once(timeout_sec=_LONGEST_WAIT)
@@ -69,6 +117,8 @@ def spin(executor: Any, logger: Any, is_over: Callable[[], bool] = lambda: False
             if all(place.name != 'await_or_execute' for place in places):
                 # Not of a callback: the executor may never look at this topic or service again.
                 raise
+            if isinstance(executor, GuardedExecutor):
+                executor.faults += 1
             place = places[-1]
             reason = shorten(f'{type(error).__name__}: {error}', 300)
             where = f'{place.filename}:{place.lineno}'
@@ -102,6 +152,9 @@ def run_nodes(make_nodes: Callable[[], Sequence[Any]], args: list[str] | None = 
     if eaten:
         print(f'cannot start: {eaten}', file=sys.stderr)
         return 1
+    orphans = remove_orphans(least_age=_YOUNG)
+    if orphans:
+        print(f'{len(orphans)} file(s) of killed processes removed from {SHARED_MEMORY}')
     try:
         rclpy.init(args=args)
     except RuntimeError as error:
@@ -127,7 +180,7 @@ def run_nodes(make_nodes: Callable[[], Sequence[Any]], args: list[str] | None = 
         def gave_up() -> bool:
             return any(getattr(node, 'gave_up', False) for node in nodes)
 
-        executor = SingleThreadedExecutor()
+        executor = GuardedExecutor()
         for node in nodes:
             executor.add_node(node)
         try:

@@ -11,19 +11,34 @@ from __future__ import annotations
 
 import fcntl
 import re
+import time
 from contextlib import suppress
 from pathlib import Path
 
 SHARED_MEMORY = Path('/dev/shm')
 
+_CONTAINER = ('/.dockerenv', '/run/.containerenv')
 
-def remove_orphans(folder: Path = SHARED_MEMORY) -> list[str]:
+
+def remove_orphans(folder: Path = SHARED_MEMORY, least_age: float = 0.0) -> list[str]:
     """Remove Fast DDS files without an owner; files in use, or of other users, stay.
+
+    Args:
+        folder: Where they lie.
+        least_age: Seconds; younger files stay, whose owner may be about to take them.
 
     Returns:
         Names of the segments and ports that were removed, sorted.
     """
+    newest = time.time() - least_age
     names = {path.name.removesuffix('_el') for path in folder.glob('fastdds_*')}
+    if least_age:
+        names = {name for name in names if _made(folder / name) <= newest}
+    if not names:
+        return []
+    if any(Path(mark).exists() for mark in _CONTAINER):
+        # Whoever writes to a port may be a process that is not seen from here.
+        names = {name for name in names if not name.startswith('fastdds_port')}
     mapped = _mapped_files(folder)
     removed = []
     for name in sorted(names - mapped):
@@ -40,6 +55,14 @@ def remove_orphans(folder: Path = SHARED_MEMORY) -> list[str]:
             continue
         removed.append(name)
     return removed
+
+
+def _made(path: Path) -> float:
+    """Return when a file was made; never, if it is gone. Fast DDS writes to it by memory alone."""
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
 
 
 def _remove(folder: Path, name: str) -> None:

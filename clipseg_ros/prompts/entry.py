@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup, ReentrantCallbackGroup
 
 from clipseg_model.errors import ClipsegError
 from clipseg_ros.errors import ImageConversionError
@@ -61,12 +61,17 @@ class PromptEntry:
         self._entities.append((self._node.destroy_subscription, subscription))
 
     def _serve(
-        self, service_type: Any, name: str, act: Callable[[Any, Any], str | Awaitable[str]]
+        self,
+        service_type: Any,
+        name: str,
+        act: Callable[[Any, Any], str | Awaitable[str]],
+        several: bool = False,
     ) -> None:
         """Create the service ``~/name``, which answers with what ``act`` returns or with its error.
 
         ``act`` gets request and answer; it fills in fields other than ``success`` and ``message``.
-        It may wait, and what other callbacks do meanwhile goes before what it does then.
+        It may wait, and what other callbacks do meanwhile goes before what it does then;
+        ``several`` has other requests of the service taken meanwhile.
         """
 
         async def answer(request: Any, response: Any) -> Any:
@@ -81,9 +86,9 @@ class PromptEntry:
             return response
 
         # A group of its own: the node's is closed to all other callbacks while one of it waits.
-        group = MutuallyExclusiveCallbackGroup()
+        group = ReentrantCallbackGroup() if several else MutuallyExclusiveCallbackGroup()
         service = self._node.create_service(service_type, f'~/{name}', answer, callback_group=group)
         self._entities.append((self._node.destroy_service, service))
 
     def _refuse(self, what: str, error: Exception) -> None:
-        self._log.warning(f'{what} {str(error)[:40]}', f'{what} refused, nothing changed: {error}')
+        self._log.warning(what, f'{what} refused, nothing changed: {error}', each=True)

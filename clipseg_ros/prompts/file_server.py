@@ -63,8 +63,9 @@ class PromptFiles(PromptEntry):
     def _save(self, _request: Any, _response: Any) -> str:
         path, active = self._required_path(), self._server.prompts.active
         save_prompts(path, active)
-        self._node.get_logger().info(f'{len(active)} prompt(s) saved to {path}')
-        return f'{len(active)} prompt(s) saved to {path}'
+        said = f'{len(active)} prompt(s) saved to {path}'
+        self._log.info('saved', said, each=True)
+        return said
 
     def _load(self, _request: Any, _response: Any) -> str:
         self._server.replace(load_prompts(self._required_path()))

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipseg_model.errors import PromptError
+from clipseg_model.images import MAX_PIXELS
 from clipseg_model.prompts import Prompt
 from clipseg_ros.errors import ImageConversionError
 from clipseg_ros.images.conversion import image_to_rgb
@@ -20,17 +21,20 @@ if TYPE_CHECKING:
     from sensor_msgs.msg import Image
 
 
-def read_message(message: Any, pictures: Mapping[str, ActivePrompt]) -> PromptRequest:
+def read_message(
+    message: Any, pictures: Mapping[str, ActivePrompt], max_pixels: int = MAX_PIXELS
+) -> PromptRequest:
     """Return the request that a ``clipseg_ros/Prompt`` makes.
 
-    ``pictures`` are the active prompts that are :func:`~clipseg_ros.prompts.set.pictured`.
+    ``pictures`` are the active prompts that are :func:`~clipseg_ros.prompts.set.pictured`, and
+    ``max_pixels`` is the most that a picture may have.
 
     Raises:
         PromptError: A field is wrong, or its picture or mask cannot be read.
     """
     name, phrase = check_written(message.name, message.phrase)
     label = name or phrase or EXAMPLE
-    picture = _picture(message, label, phrase, pictures)
+    picture = _picture(message, label, phrase, pictures, max_pixels)
     prompt = Prompt(
         text=phrase,
         image=picture.image if picture is not None else None,
@@ -75,13 +79,17 @@ def weight_of(prompt: Prompt) -> float:
     return 1.0 if prompt.image is None else float(prompt.weight)
 
 
-def mask_of(message: Image) -> NDArray[np.bool_]:
+def mask_of(message: Image, max_pixels: int = MAX_PIXELS) -> NDArray[np.bool_]:
     """Return where an image is not 0, bool (H, W); raises an ImageConversionError."""
-    return np.asarray(image_to_rgb(message).any(axis=2))
+    return np.asarray(image_to_rgb(message, max_pixels).any(axis=2))
 
 
 def _picture(
-    message: Any, label: str, phrase: str | None, pictures: Mapping[str, ActivePrompt]
+    message: Any,
+    label: str,
+    phrase: str | None,
+    pictures: Mapping[str, ActivePrompt],
+    max_pixels: int,
 ) -> SupportImage | None:
     """Return the message's own picture, or that of its name, or that of ``example``."""
     given = message.image.width > 0 or message.image.height > 0 or len(message.image.data) > 0
@@ -91,7 +99,7 @@ def _picture(
                 f'prompt {label!r} has words, a picture and weight 1, which is the words alone: '
                 'lower the weight (0.5 mixes both evenly), or leave the phrase or picture out'
             )
-        return _read_picture(message, label)
+        return _read_picture(message, label, max_pixels)
     if len(message.mask.data) > 0:
         raise PromptError(f'prompt {label!r} has a mask and no picture: give the one it belongs to')
     if phrase is not None and message.weight == 1.0:
@@ -106,13 +114,13 @@ def _picture(
     return SupportImage(known.prompt.image, known.prompt.mask)
 
 
-def _read_picture(message: Any, label: str) -> SupportImage:
+def _read_picture(message: Any, label: str, max_pixels: int) -> SupportImage:
     part = 'picture'
     try:
-        image, mask = image_to_rgb(message.image), None
+        image, mask = image_to_rgb(message.image, max_pixels), None
         part = 'mask'
         if message.mask.width > 0 or len(message.mask.data) > 0:
-            mask = mask_of(message.mask)
+            mask = mask_of(message.mask, max_pixels)
     except ImageConversionError as error:
         raise PromptError(f'prompt {label!r}: its {part} cannot be read: {error}') from error
     return SupportImage(image, mask)

@@ -34,6 +34,10 @@ class PickFrame:
     labels: Callable[[], NDArray[np.uint8]] | None = None
 
 
+_MOST_WAITING = 16
+"""Points that wait for the masks of their frame at the same time; more are refused."""
+
+
 class PickServer(PromptEntry):
     """``~/pick``, ``~/pick_point`` and ``~/pick_box``: make prompts of parts of a frame.
 
@@ -51,13 +55,14 @@ class PickServer(PromptEntry):
     ) -> None:
         super().__init__(*entry)
         self._frame, self._segment = frame, segment
+        self._waiting = 0
 
     def open(self, watch: QosWatch) -> None:
         """Create the topics and the service."""
         self._subscribe(watch, Point, '~/pick_point', self._take_point, PICTURE_PAUSE)
         self._subscribe(watch, RegionOfInterest, '~/pick_box', self._take_box, PICTURE_PAUSE)
         if self._interfaces is not None:
-            self._serve(self._interfaces.PickPrompt, 'pick', self._answer)
+            self._serve(self._interfaces.PickPrompt, 'pick', self._answer, several=True)
 
     def _pick(
         self,
@@ -80,7 +85,7 @@ class PickServer(PromptEntry):
             f'{entry.id} {entry.name!r} is {picked.how}: box {picked.box} of a frame of {width} × '
             f'{height} px that arrived {frame.age:.2f} s ago'
         )
-        self._node.get_logger().info(said)
+        self._log.info('picked', said, each=True)
         return entry, picked, said
 
     def _take_point(self, message: Point) -> None:
@@ -93,10 +98,22 @@ class PickServer(PromptEntry):
         else:
             self._node.executor.create_task(self._pick_soon(place))
 
+    async def _wait_for_masks(self) -> None:
+        if self._waiting >= _MOST_WAITING:
+            raise PromptError(
+                f'{self._waiting} points wait for the masks of their frame, and no more are taken: '
+                'try again when one is answered'
+            )
+        self._waiting += 1
+        try:
+            await self._segment()
+        finally:
+            self._waiting -= 1
+
     async def _pick_soon(self, place: Place) -> None:
         """Make the prompt of a point when the frame has been segmented."""
-        await self._segment()
         try:
+            await self._wait_for_masks()
             self._pick(place, self._frame(True))
         except (ClipsegError, ImageConversionError) as error:
             self._refuse('pick_point', error)
@@ -115,7 +132,7 @@ class PickServer(PromptEntry):
         place = Place(request.x, request.y, request.width, request.height)
         frame = self._frame(place.is_point)
         if place.is_point and frame.labels is None:
-            await self._segment()
+            await self._wait_for_masks()
             frame = self._frame(True)
         entry, picked, said = self._pick(place, frame, name, phrase, request.weight)
         [response.prompt] = self._server.messages([entry])

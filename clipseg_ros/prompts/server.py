@@ -21,6 +21,7 @@ from clipseg_ros.prompts.set import ActivePrompt, PromptRequest, PromptSet, desc
 from clipseg_ros.prompts.support_pair import SupportPair
 from clipseg_ros.prompts.text import Texts, read_prompts, survive_yaml_texts, write_prompts
 from clipseg_ros.ros.interfaces import Interfaces
+from clipseg_ros.ros.log import ThrottledLog
 
 
 class PromptServer:
@@ -47,6 +48,7 @@ class PromptServer:
         """The support image and its mask, which come one by one."""
         self._node, self._interfaces = node, interfaces
         self._check_readable, self._announce = check, announce
+        self._log = ThrottledLog(node.get_logger())
         # From the validation of the parameter to its application: a value, and what it asks for;
         # None for a value that was written here, after it had taken effect.
         self._validated: tuple[Parameter | None, list[PromptRequest] | None] = (None, None)
@@ -124,8 +126,8 @@ class PromptServer:
         try:
             self._check(requests, new_model=True)
         except ClipsegError as error:
-            self._node.get_logger().error(
-                f'parameter prompt refused, going on without one: {error}'
+            self._log.error(
+                'resume', f'parameter prompt refused, going on without one: {error}', each=True
             )
             # Not by change(): a model may refuse even no prompts, with this visual method.
             self._apply([])
@@ -152,6 +154,10 @@ class PromptServer:
         """Return the parameter ``text_weight``."""
         return float(self._node.get_parameter('text_weight').value)
 
+    def max_pixels(self) -> int:
+        """Return the parameter ``max_pixels``, which holds for pictures of prompts too."""
+        return int(self._node.get_parameter('max_pixels').value)
+
     def _check(self, requests: Sequence[PromptRequest], new_model: bool = False) -> None:
         # The model has read the words that are active, unless it has just been loaded. Words that
         # are known may have become a negative prompt's.
@@ -167,7 +173,7 @@ class PromptServer:
             self.pair.forget()
         before = self.prompts.active
         if self.prompts.replace(requests) != before:
-            self._node.get_logger().info(describe(self.prompts.active))
+            self._log.info('prompts', describe(self.prompts.active), each=True)
         self._announce()
 
     def _write(self, text: Texts | None = None) -> None:
@@ -181,7 +187,7 @@ class PromptServer:
         self._validated = parameter, None
         result = self._node.set_parameters_atomically([parameter])
         if not result.successful:
-            self._node.get_logger().error(f'parameter prompt lags behind: {result.reason}')
+            self._log.error('lag', f'parameter prompt lags behind: {result.reason}')
 
     def _active_words(self) -> str:
         return write_prompts(entry.prompt for entry in self.prompts.active)

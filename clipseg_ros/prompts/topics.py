@@ -32,10 +32,12 @@ class PromptTopics(PromptEntry):
         self._server.change(self._server.read(message.data), message.data)
 
     def _take_image(self, message: Image) -> None:
-        self._activate(self._server.pair.add_image(image_to_rgb(message), stamp_of(message)))
+        image = image_to_rgb(message, self._server.max_pixels())
+        self._activate(self._server.pair.add_image(image, stamp_of(message)))
 
     def _take_mask(self, message: Image) -> None:
-        example = self._server.pair.add_mask(mask_of(message), stamp_of(message))
+        mask = mask_of(message, self._server.max_pixels())
+        example = self._server.pair.add_mask(mask, stamp_of(message))
         if example is not None:
             self._activate(example)
             return
@@ -51,6 +53,7 @@ class PromptTopics(PromptEntry):
     def _set_prompts(self, request: Any, response: Any) -> str:
         server = self._server
         pictures = pictured(server.prompts.active)
-        server.replace([read_message(message, pictures) for message in request.prompts])
+        most = server.max_pixels()
+        server.replace([read_message(message, pictures, most) for message in request.prompts])
         response.prompts = server.messages(server.prompts.active)
         return describe(server.prompts.active)

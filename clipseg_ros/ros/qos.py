@@ -29,6 +29,8 @@ from rclpy.qos import (
 )
 from rclpy.qos_overriding_options import QoSOverridingOptions
 
+from clipseg_ros.ros.log import ThrottledLog
+
 Direction = Literal['publisher', 'subscription']
 
 _OVERRIDABLE = {'reliability', 'durability'}
@@ -99,7 +101,7 @@ class QosWatch:
     """
 
     def __init__(self, node: Any) -> None:
-        self._node = node
+        self._node, self._log = node, ThrottledLog(node.get_logger())
         self._profiles: dict[tuple[str, Direction], QoSProfile] = {}
         self._suspects: set[tuple[str, Direction]] = set()
         self._nameless: Counter[tuple[int, ...]] = Counter()
@@ -224,7 +226,7 @@ class QosWatch:
         mismatches = self.mismatches()
         for mismatch in mismatches:
             if mismatch not in self._warned_of:
-                self._node.get_logger().warning(mismatch)
+                self._log.warning('mismatch', mismatch, each=True)
         self._warned_of = mismatches
         return mismatches
 

@@ -57,6 +57,8 @@ class Situation:
         watchdog: Seconds after which idle or busy is a fault; 0 is never.
         rate: Frames a second.
         frame_fault: What was wrong with the newest frame.
+        callback_fault: How many callbacks failed, or messages could not be taken, of late.
+        deaf: Why no image reaches the node, though others get them; empty otherwise.
         loss: How many images do not arrive, and why; empty while few or none are lost.
         mismatches: Peers whose QoS does not fit.
         namesakes: Other nodes of the same name.
@@ -80,6 +82,8 @@ class Situation:
     watchdog: float = 0.0
     rate: float = 0.0
     frame_fault: str = ''
+    callback_fault: str = ''
+    deaf: str = ''
     loss: str = ''
     mismatches: tuple[str, ...] = ()
     namesakes: int = 0
@@ -137,7 +141,7 @@ def _judge_alone(now: Situation) -> Verdict:
     if now.frame_fault and now.idle <= (now.watchdog or _FRESH):
         return Verdict(Level.ERROR, now.frame_fault)
     depth_fault = now.depth_fault and f'3D: {now.depth_fault}'
-    for warning in (now.loss, *now.mismatches, depth_fault, now.memory_warning):
+    for warning in (now.callback_fault, now.loss, *now.mismatches, depth_fault, now.memory_warning):
         if warning:
             return Verdict(Level.WARN, warning)
     if not now.outputs:
@@ -177,8 +181,9 @@ def no_images(now: Situation) -> str:
             f'nobody publishes on {now.image_topic}: start the camera, or remap the topic '
             '(--ros-args -r image:=/its/topic)'
         )
-    if now.loss:
-        return now.loss
+    for reason in (now.callback_fault, now.deaf, now.loss):
+        if reason:
+            return reason
     return (
         f'no image on {now.image_topic} for {now.idle:.0f} s, though it has '
         f'{now.camera_count} publisher(s): is the camera running? Large images between processes '
@@ -201,11 +206,15 @@ def diagnostic_array(
 
 
 class FrameFaults:
-    """Logs what is wrong with frames, and keeps the ``newest`` until a frame is good."""
+    """Logs what is wrong with frames, and keeps the ``newest`` until a frame is good.
+
+    ``refused`` counts images that could not be read, or were too large.
+    """
 
     def __init__(self, log: ThrottledLog) -> None:
         self._log = log
         self.newest = ''
+        self.refused = 0
 
     def clear(self) -> None:
         """Take note of a good frame."""
@@ -214,6 +223,7 @@ class FrameFaults:
     def add(self, error: Exception) -> None:
         """Take note of a frame that failed, and log why."""
         if isinstance(error, ImageConversionError):
+            self.refused += 1
             self.newest = f'bad image: {error}'
             self._log.warning(f'image {error.kind}', f'image dropped: {error}')
             return

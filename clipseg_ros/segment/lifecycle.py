@@ -18,44 +18,37 @@ from rclpy.parameter import Parameter
 from std_msgs.msg import Header
 from std_srvs.srv import SetBool
 
-from clipseg_model.errors import ClipsegError, PromptError
+from clipseg_model.errors import ClipsegError
 from clipseg_model.prompts import Prompt
 from clipseg_model.registry import create_model
 from clipseg_model.runtime.devices import free_device_memory
 from clipseg_model.video.still import describe_reuse
 from clipseg_ros.images.backend import open_backend
-from clipseg_ros.outputs.masks import MaskServer
 from clipseg_ros.outputs.messages import (
     MARKERS_MISSING,
     VISION_MISSING,
     load_marker_messages,
     load_vision_messages,
 )
-from clipseg_ros.outputs.on_demand import FramesOnDemand, FrameSource
-from clipseg_ros.outputs.once import OnceServer
 from clipseg_ros.process.tuning import release_freed_memory
-from clipseg_ros.prompts.file_server import PromptFiles
-from clipseg_ros.prompts.pick_server import PickFrame, PickServer
 from clipseg_ros.prompts.server import PromptServer
 from clipseg_ros.prompts.set import reported
-from clipseg_ros.prompts.topics import PromptTopics
-from clipseg_ros.ros.callback_groups import forget_dead_entities
+from clipseg_ros.ros.callback_groups import forget_dead_entities, guard_transitions
 from clipseg_ros.ros.given import GivenParameters, declare
 from clipseg_ros.ros.interfaces import MISSING, load_interfaces
-from clipseg_ros.ros.log import ThrottledLog
+from clipseg_ros.ros.log import ThrottledLog, cut
 from clipseg_ros.ros.parameters import find_problem, read_settings
 from clipseg_ros.ros.timing import create_steady_timer
 from clipseg_ros.segment.diagnostics import Situation, find_rest
 from clipseg_ros.segment.loading import NodeSegmenter, check_representable, load_segmenter
-from clipseg_ros.segment.once import OneShot
+from clipseg_ros.segment.model_choice import find_choice_problem
 from clipseg_ros.segment.parameters import DECLARATIONS, Settings
 from clipseg_ros.segment.report import NodeReport, NodeState
+from clipseg_ros.segment.services import NodeServices
 from clipseg_ros.segment.stream import CameraStream
 
 _SUCCESS = TransitionCallbackReturn.SUCCESS
 _FAILURE = TransitionCallbackReturn.FAILURE
-
-_PICK_WAIT = 2.0  # Seconds for the masks of the frame that somebody points at.
 
 
 class SegmentNode(GivenParameters, LifecycleNode):
@@ -90,6 +83,7 @@ class SegmentNode(GivenParameters, LifecycleNode):
         """Whether something failed that the process shall not outlive."""
         self._notices: set[str] = set()
         self._log = ThrottledLog(self.get_logger())
+        guard_transitions(self, lambda said: self._log.warning('transition', said, each=True))
         self._interfaces = load_interfaces()
         if self._interfaces is None:
             self.get_logger().info(MISSING)
@@ -100,23 +94,21 @@ class SegmentNode(GivenParameters, LifecycleNode):
         self._prompt_server = PromptServer(
             self, self._interfaces, self._check_prompts, self._announce_prompts
         )
-        self._demand = FramesOnDemand(self, self._look_for_frame, self._segment_again)
-        entry = self, self._interfaces, self._prompt_server, self._log
-        self._prompt_files = PromptFiles(*entry)
-        self._prompt_entries = (
-            PromptTopics(*entry),
-            PickServer(self._image_to_pick_from, self._segment_for_pick, *entry),
-            self._prompt_files,
+        self._servers = NodeServices(
+            self,
+            self._interfaces,
+            self._prompt_server,
+            self._log,
+            self._look,
+            self._check_prompts,
         )
-        self._mask_server = MaskServer(self, self._interfaces, self._demand)
-        one_shot = OneShot(
-            lambda: self._stream, self._find_rest, self._prompt_server.prompts, self._check_prompts
-        )
-        self._once_server = OnceServer(self, self._interfaces, one_shot.accept, one_shot.answer)
+        # Anything may be chosen at start.
+        self._model_at_start: str | None = None
         self.add_on_set_parameters_callback(self._validate_parameters)
         declare(self, Settings)
         self._prompt_server.start()
         self._settings = read_settings(Settings, self)
+        self._model_at_start = self._settings.model
         self.add_post_set_parameters_callback(self._apply_parameters)
         self._report = NodeReport(self, self._look)
         self._enable_service = self.create_service(SetBool, '~/enable', self._on_enable)
@@ -162,14 +154,14 @@ class SegmentNode(GivenParameters, LifecycleNode):
         self._stop()
         super().on_deactivate(state)
         self._state, self._failure = 'inactive', ''
-        self.get_logger().info('inactive')
+        self._log.info('inactive', 'inactive', each=True)
         return _SUCCESS
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Free the model's memory and remove the topics."""
         self._release()
         self._state, self._failure = 'unconfigured', ''
-        self.get_logger().info('cleaned up, memory freed')
+        self._log.info('cleanup', 'cleaned up, memory freed', each=True)
         return _SUCCESS
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -204,11 +196,13 @@ class SegmentNode(GivenParameters, LifecycleNode):
         undo()
         if self._settings.exit_on_failure:
             self.gave_up = True
-            self.get_logger().error(f'{step} failed: {self._failure}. exit_on_failure: ending')
+            self._log.error(step, f'{step} failed: {self._failure}. exit_on_failure: ending')
             return _FAILURE
-        self.get_logger().error(
-            f'{step} failed: {self._failure}. The node lives on; mend it and call '
-            f'`ros2 lifecycle set {self.full_name} {step}`, or restart it'
+        self._log.error(
+            step,
+            f'{step} failed: {cut(self._failure)}. The node lives on; mend it and call '
+            f'`ros2 lifecycle set {self.full_name} {step}`, or restart it',
+            each=True,
         )
         return _FAILURE
 
@@ -216,10 +210,10 @@ class SegmentNode(GivenParameters, LifecycleNode):
         settings = self._settings
         backend = open_backend(settings.image_backend, settings.image_transport == 'compressed')
         if backend.notice:
-            self.get_logger().info(backend.notice)
+            self._log.info('backend', backend.notice, each=True)
         segmenter = load_segmenter(settings, self._load)
         card = segmenter.card
-        self.get_logger().info(f'Runtime: {segmenter.runtime.describe()}')
+        self._log.info('runtime', f'Runtime: {segmenter.runtime.describe()}', each=True)
         if settings.reuse_below:
             self._tell_reuse()
         if card.notice and card.name not in self._notices:
@@ -231,15 +225,14 @@ class SegmentNode(GivenParameters, LifecycleNode):
             segmenter,
             backend,
             self._prompt_server.prompts,
-            self._demand,
+            self._servers.demand,
             self._interfaces,
             self._log,
         )
         stream.enabled = self._enabled
         self._prompt_server.inbox.open()
-        for entry in self._prompt_entries:
-            entry.open(stream.watch)
-        if not self._prompt_files.restore():
+        self._servers.open(stream.watch)
+        if not self._servers.prompt_files.restore():
             self._prompt_server.resume()
         self._announce_prompts()
 
@@ -249,9 +242,11 @@ class SegmentNode(GivenParameters, LifecycleNode):
         super().on_activate(state)
         stream.start()
         release_freed_memory()  # What loading took, and no frame takes again.
-        self.get_logger().info(
+        self._log.info(
+            'active',
             f'active: {stream.segmenter.card.name} on {stream.segmenter.device}, images from '
-            f'{stream.topic}'
+            f'{stream.topic}',
+            each=True,
         )
         rest = find_rest(
             Situation.at_rest(
@@ -259,7 +254,7 @@ class SegmentNode(GivenParameters, LifecycleNode):
             )
         )
         if rest is not None:
-            self.get_logger().warning(rest.message)
+            self._log.warning('rest', rest.message, each=True)
 
     def _stop(self) -> None:
         if self._stream is not None and not self._stream.stop():
@@ -268,8 +263,7 @@ class SegmentNode(GivenParameters, LifecycleNode):
             )
 
     def _release(self) -> None:
-        for entry in self._prompt_entries:
-            entry.close()
+        self._servers.close()
         self._prompt_server.inbox.close()
         if self._stream is not None:
             self._stream.close()
@@ -285,6 +279,8 @@ class SegmentNode(GivenParameters, LifecycleNode):
         for parameter in parameters:
             name, value = parameter.name, parameter.value
             problem = find_problem(DECLARATIONS, name, value, configured=self._stream is not None)
+            if not problem and name == 'model' and self._model_at_start is not None:
+                problem = find_choice_problem(value, self._model_at_start)
             if not problem and name == 'prompt':
                 problem = self._prompt_server.find_problem(parameter)
             if not problem and name in ('template', 'visual_method', 'reuse_below', 'zoom'):
@@ -334,9 +330,10 @@ class SegmentNode(GivenParameters, LifecycleNode):
     def _tell_reuse(self) -> None:
         if self._settings.reuse_below:
             said = describe_reuse(self._settings.reuse_below, self._settings.reuse_frames)
-            self.get_logger().info(f'approximation (reuse_below): {said}')
+            self._log.info('reuse', f'approximation (reuse_below): {said}', each=True)
         else:
-            self.get_logger().info('no approximation (reuse_below 0): every image is encoded')
+            said = 'no approximation (reuse_below 0): every image is encoded'
+            self._log.info('reuse', said, each=True)
 
     def _announce_prompts(self) -> None:
         if self._stream is None:
@@ -354,10 +351,10 @@ class SegmentNode(GivenParameters, LifecycleNode):
         response.success = True
         response.message = 'enabled' if self._enabled else 'disabled: no image is segmented'
         if self._enabled != before:
-            self.get_logger().info(response.message)
+            self._log.info('enable', response.message, each=True)
         return response
 
-    # What its servers and its report ask it.
+    # What its services and its report ask it.
 
     def _look(self) -> NodeState:
         return NodeState(
@@ -368,35 +365,6 @@ class SegmentNode(GivenParameters, LifecycleNode):
             self._settings,
             self._stream,
         )
-
-    def _find_rest(self) -> str:
-        """Return why the model answers nobody, whatever the prompts; empty where it does."""
-        rest = find_rest(Situation(self.full_name, self._state, self._failure, prompts=('any',)))
-        return rest.message if rest is not None else ''
-
-    def _look_for_frame(self) -> FrameSource:
-        stream, prompts = self._stream, self._prompt_server.prompts.reported
-        state = self._state, self._failure, self._enabled
-        active = self._prompt_server.prompts.active
-        rest = find_rest(Situation.at_rest(self.full_name, *state, active))
-        said = rest.message if rest is not None else ''
-        if stream is None:
-            return FrameSource(said, '', prompts, None, None)
-        message, result = stream.newest.message, stream.newest.result
-        header = message.header if message is not None else None
-        return FrameSource(said, stream.faults.newest, prompts, header, result)
-
-    def _image_to_pick_from(self, with_labels: bool) -> PickFrame:
-        if self._stream is None:
-            raise PromptError('there is no frame to cut from: configure the node first')
-        return self._stream.newest.read(with_labels)
-
-    async def _segment_for_pick(self) -> None:
-        await self._demand.newest(_PICK_WAIT)
-
-    def _segment_again(self) -> None:
-        if self._stream is not None:
-            self._stream.segment_again()
 
 
 def _takes_effect_late(name: str) -> bool:

@@ -81,7 +81,8 @@ class OneShot:
         stream = self._working()
         pictures = pictured(self._prompts.active)
         asked = PromptSet()
-        asked.replace([read_message(message, pictures) for message in request.prompts])
+        most = stream.settings.max_pixels
+        asked.replace([read_message(message, pictures, most) for message in request.prompts])
         if not asked.reported:
             raise PromptError(
                 f'{len(request.prompts)} prompt(s), and none is enabled and not negative: say what '
@@ -129,9 +130,8 @@ class OneShot:
         else:
             message = request.image
             partners = {'depth': request.depth, 'camera_info': request.info}
-            frame = FrameRequest(
-                message.header, image_to_rgb(message), request.prompts, stream.settings
-            )
+            rgb = image_to_rgb(message, stream.settings.max_pixels)
+            frame = FrameRequest(message.header, rgb, request.prompts, stream.settings)
         found = self._segment(stream, frame, request)
         prompts = reported(request.prompts)
         pixels = compute_pixels(found, prompts, (), Scratch())

@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from clipseg_model.errors import ColourError
+from clipseg_model.images import LARGEST, MAX_PIXELS
 from clipseg_model.outputs.palette import Colours, read_colours
 from clipseg_model.prompting.templates import find_captions
 from clipseg_model.prompting.visual_prompt import METHODS, find_method
@@ -146,6 +147,13 @@ class Settings:
         choices=BACKENDS,
         when='configure',
         link='#reading-images-with-cv_bridge',
+    )
+    max_pixels: int = parameter(
+        MAX_PIXELS,
+        'Most pixels of an image. One that states more, compressed or not, is refused before '
+        'memory is taken for it.',
+        low=1,
+        high=LARGEST,
     )
     prompt: Texts = parameter(
         '',
@@ -328,8 +336,9 @@ class Settings:
     )
     exit_on_failure: bool = parameter(
         False,
-        'Whether the process ends, with status 1, where configuring or activating fails: for '
-        'supervisors that start it again.',
+        'Whether the process ends, with status 1, where configuring or activating fails, or where '
+        'images reach others and not this node: for supervisors that start it again.',
+        when='start',
     )
 
     @cached_property

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,8 +27,12 @@ from clipseg_ros.segment.diagnostics import (
 )
 from clipseg_ros.segment.frame_worker import WorkerStatistics
 from clipseg_ros.segment.loss import explain_loss
+from clipseg_ros.segment.memory_watch import MemoryWatch
 from clipseg_ros.segment.parameters import Settings
 from clipseg_ros.segment.stream import CameraStream
+from clipseg_ros.segment.wire_watch import explain_deafness
+
+_FAULT_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -51,7 +57,10 @@ class NodeReport:
         self._node, self._look = node, look
         self._silent = self._told_silence = False
         self._namesakes = 0
-        self._lossy = False
+        self._lossy = self._deaf = False
+        self._faults = self._new_faults = 0
+        self._fault_at = -math.inf
+        self._memory = MemoryWatch()
         # Of its own: that of the stream exists while the node is configured.
         self._watch = QosWatch(node)
         self._publisher = self._watch.create_publisher(
@@ -61,11 +70,13 @@ class NodeReport:
 
     def _report(self) -> None:
         node, now = self._node, self._look()
+        self._memory.look(_resident)
         watches = (self._watch,) if now.stream is None else (now.stream.watch, self._watch)
         mismatches = [mismatch for watch in watches for mismatch in watch.warn()]
         worker = None if now.stream is None else now.stream.worker
         counts = None if worker is None else worker.statistics()
         situation = self._situation(now, mismatches, counts)
+        situation = self._listen(now, situation)
         self._tell_silence(situation, mismatches)
         self._tell_namesakes(situation)
         self._tell_loss(situation)
@@ -74,28 +85,68 @@ class NodeReport:
                 f'{node.full_name.lstrip("/")}: segmentation',
                 '' if now.stream is None else str(now.stream.segmenter.device),
                 judge(situation),
-                _values(now, counts),
+                _values(now, counts) | {'callback_faults': str(self._callback_faults())},
                 node.get_clock().now().to_msg(),
             )
         )
 
+    def _listen(self, now: NodeState, situation: Situation) -> Situation:
+        """Find out whether images that stay away are on the wire, and say so."""
+        if now.stream is None:
+            return situation
+        # What could not be taken has come.
+        heard = bool(situation.callback_fault)
+        missing = (
+            _is_silent(situation)
+            and situation.receives
+            and situation.camera_count > 0
+            and not heard
+        )
+        if not now.stream.wire.look(missing):
+            self._deaf = False
+            return situation
+        deaf = explain_deafness(situation.image_topic, situation.idle)
+        if not self._deaf:
+            self._deaf = True
+            self._node.get_logger().error(deaf)
+            if now.settings.exit_on_failure:
+                self._node.gave_up = True
+        return replace(situation, deaf=deaf)
+
     def _tell_silence(self, situation: Situation, mismatches: Sequence[str]) -> None:
         """Log when images stay away, and when they arrive again."""
-        waiting = situation.state == 'active' and situation.enabled and situation.prompts
-        missed = situation.receives or not situation.camera_count
-        late = situation.watchdog and situation.idle > situation.watchdog
-        silent = bool(waiting and late and missed)
+        silent = _is_silent(situation)
         if silent == self._silent:
             return
         self._silent = silent
         if silent:
             reason = no_images(situation)
             # What is told of already: peers that do not fit, images that are lost.
-            self._told_silence = reason not in (*mismatches, situation.loss)
+            told = (*mismatches, situation.loss, situation.deaf)
+            self._told_silence = reason not in told
             if self._told_silence:
                 self._node.get_logger().warning(reason)
-        elif waiting and self._told_silence and situation.receives and not late:
+        elif _is_waiting(situation) and self._told_silence and situation.receives:
             self._node.get_logger().info(f'images arrive on {situation.image_topic}')
+
+    def _find_callback_fault(self) -> str:
+        """Return how many callbacks failed of late; empty while none has for some seconds."""
+        now, faults = time.monotonic(), self._callback_faults()
+        if faults > self._faults:
+            self._fault_at = now
+            self._new_faults += faults - self._faults
+        self._faults = faults
+        if now - self._fault_at > _FAULT_SECONDS:
+            self._new_faults = 0
+            return ''
+        return (
+            f'{self._new_faults} message(s) or callback(s) failed of late: the log says which, '
+            'and why'
+        )
+
+    def _callback_faults(self) -> int:
+        """Return how many callbacks failed, or had a message that cannot be read."""
+        return int(getattr(self._node.executor, 'faults', 0))
 
     def _count_namesakes(self) -> int:
         own = self._node.get_name(), self._node.get_namespace()
@@ -126,6 +177,7 @@ class NodeReport:
             watchdog=now.settings.watchdog,
             mismatches=tuple(mismatches),
             namesakes=self._count_namesakes(),
+            callback_fault=self._find_callback_fault(),
         )
         stream = now.stream
         if stream is None:
@@ -144,6 +196,18 @@ class NodeReport:
         if counts is None:
             return situation
         return replace(situation, idle=counts.idle, busy=counts.busy, rate=counts.rate)
+
+
+def _is_waiting(situation: Situation) -> bool:
+    """Return whether images would be segmented."""
+    return bool(situation.state == 'active' and situation.enabled and situation.prompts)
+
+
+def _is_silent(situation: Situation) -> bool:
+    """Return whether images are missed that somebody needs, or there is no camera."""
+    missed = situation.receives or not situation.camera_count
+    late = situation.watchdog and situation.idle > situation.watchdog
+    return bool(_is_waiting(situation) and late and missed)
 
 
 def _values(now: NodeState, counts: WorkerStatistics | None) -> dict[str, str]:
@@ -175,6 +239,7 @@ def _values(now: NodeState, counts: WorkerStatistics | None) -> dict[str, str]:
             'lost': str(stream.lost.count),
             'lost_on_way': str(stream.losses.total),
             'failed': str(counts.failed),
+            'refused': str(stream.faults.refused),
             'prompts_at_once': str((memory.warning() and memory.at_once) or 'all'),
             'last_error': stream.faults.newest,
         }

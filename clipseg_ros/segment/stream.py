@@ -7,6 +7,8 @@ from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from sensor_msgs.msg import CompressedImage, Image
 
 from clipseg_ros.depth.stage import DepthStage
@@ -27,6 +29,7 @@ from clipseg_ros.segment.memory_relief import MemoryRelief, stream_on_gpu
 from clipseg_ros.segment.parameters import Settings
 from clipseg_ros.segment.pipeline import FrameRequest, SegmentationPipeline, StartedFrame
 from clipseg_ros.segment.subscription import ImageSubscription
+from clipseg_ros.segment.wire_watch import WireWatch, hears_images
 from clipseg_ros.segment.zoom import NodeZoom
 
 
@@ -51,7 +54,7 @@ class CameraStream:
         losses: Judges those that did not arrive.
         images: The subscription to the images, which is there while somebody needs them.
         faults: What was wrong with the newest frame.
-        to_rgb: From an image message of the camera to RGB uint8 (H, W, 3).
+        wire: Finds out why no images come.
         topic: Resolved name of the image topic.
     """
 
@@ -67,12 +70,12 @@ class CameraStream:
         log: ThrottledLog,
     ) -> None:
         self._node, self._prompts, self._demand = node, prompts, demand
-        self.to_rgb = backend.to_rgb
+        self._backend = backend
         self.segmenter = segmenter
         self.zoom = NodeZoom(settings, segmenter)
         self.settings = settings
         self.worker: FrameWorker[Any, StartedFrame, FrameResult] | None = None
-        self.newest, self.lost = NewestImage(backend.to_rgb), LostImages()
+        self.newest, self.lost = NewestImage(self.to_rgb), LostImages()
         self.losses = LossWatch()
         self.faults, self.watch = FrameFaults(log), QosWatch(node)
         compressed = settings.image_transport == 'compressed'
@@ -101,6 +104,13 @@ class CameraStream:
                 self._forget_images,
             )
             created.callback(self.images.destroy)
+            self.wire = WireWatch(
+                self._receive_anew,
+                partial(
+                    hears_images, message_type.__name__, self.topic, node.context.get_domain_id()
+                ),
+            )
+            created.callback(self.wire.close)
             self.watch.expect_images(self.topic, compressed)
             self._created = created.pop_all()
 
@@ -154,6 +164,14 @@ class CameraStream:
         self.depth.pause(not wish)
         self.images.enabled = wish
 
+    def to_rgb(self, message: Any) -> NDArray[np.uint8]:
+        """Return the pixels of an image message of the camera, RGB uint8 (H, W, 3).
+
+        Raises:
+            ImageConversionError: It cannot be read, or has more pixels than ``max_pixels``.
+        """
+        return self._backend.to_rgb(message, self.settings.max_pixels)
+
     def segment_again(self) -> None:
         """Segment the newest image by the prompts of now, if it was not; or the next one."""
         self.images.update()
@@ -187,6 +205,11 @@ class CameraStream:
         self.losses.resume(counts_from_zero=self.images.counts_losses)
         if self.worker is not None:
             self.worker.expect()
+
+    def _receive_anew(self) -> None:
+        self.images.renew()
+        self.lost.pause()
+        self.losses.resume(counts_from_zero=self.images.counts_losses)
 
     def _forget_images(self) -> None:
         """Forget what came last: the camera sees other things by now."""

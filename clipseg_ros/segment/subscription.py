@@ -112,6 +112,12 @@ class ImageSubscription:
             self._close()
             self._closed()
 
+    def renew(self) -> None:
+        """Subscribe anew, if images are received: the subscription may be broken."""
+        if self.is_open:
+            self._close()
+            self._open()
+
     def destroy(self) -> None:
         """Unsubscribe for good."""
         self._node.destroy_timer(self._timer)

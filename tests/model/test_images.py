@@ -22,7 +22,7 @@ from clipseg_model.images import (
     read_image,
     read_mask,
 )
-from tests.mutations import guarded
+from tests.fuzz.mutations import guarded
 
 
 def test_an_image_is_height_width_three_uint8() -> None:

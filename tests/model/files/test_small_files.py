@@ -22,7 +22,7 @@ from clipseg_model.files.small_files import (
     read_yaml,
     shorten,
 )
-from tests.mutations import guarded
+from tests.fuzz.mutations import guarded
 
 SECRET = 'hunter2'
 

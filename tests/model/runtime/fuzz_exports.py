@@ -26,7 +26,7 @@ from clipseg_model.runtime import create_runtime, runtime_class
 from clipseg_model.runtime.devices import Device
 from clipseg_model.runtime.export_files import MANIFEST
 from clipseg_model.segmenter import Segmenter
-from tests.mutations import guarded, mutate_bytes, mutate_json
+from tests.fuzz.mutations import guarded, mutate_bytes, mutate_json
 
 SECONDS = 60
 

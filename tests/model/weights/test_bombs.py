@@ -28,7 +28,7 @@ from clipseg_model.weights.checkpoints import load_card, load_checkpoint, load_t
 from clipseg_model.weights.checkpoints import save_checkpoint as save_own
 from clipseg_model.weights.files import outline
 from clipseg_model.weights.official import read_official
-from tests.mutations import guarded
+from tests.fuzz.mutations import guarded
 
 MEGABYTE = 1 << 20
 

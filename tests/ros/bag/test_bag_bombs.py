@@ -18,7 +18,7 @@ from rosbags.rosbag2.reader import zstd
 from clipseg_ros.bag import storage
 from clipseg_ros.bag.reading import open_camera
 from clipseg_ros.errors import BagError
-from tests.mutations import guarded
+from tests.fuzz.mutations import guarded
 
 MEGABYTE = 1 << 20
 PACK = {'zstd': zstd.compress, 'lz4': lz4.frame.compress, '': bytes}

@@ -303,7 +303,7 @@ PNG = compressed(np.zeros((40, 40, 3), np.uint8)).data
         (PNG[:60], 'png', 'data', 'is truncated'),
         (PNG, 'compressedDepth', 'format', 'is depth'),
         (array.array('B'), 'jpeg', 'data', 'without data'),
-        (array.array('B', b'nothing of a picture'), 'jpeg', 'format', 'cannot decode this'),
+        (array.array('B', b'nothing of a picture'), 'jpeg', 'format', 'cannot be decoded'),
     ],
 )
 def test_bad_compressed_images_are_conversion_errors(

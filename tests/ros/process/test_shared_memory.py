@@ -37,6 +37,14 @@ def test_orphans_go_and_the_rest_stays(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [other]
 
 
+def test_what_is_young_stays(tmp_path: Path) -> None:
+    old, young = (make_segment(tmp_path, f'fastdds_port{number}') for number in (7000, 7001))
+    for file in old:
+        os.utime(file, (1e9, 1e9))
+    assert remove_orphans(tmp_path, least_age=60.0) == ['fastdds_port7000']
+    assert all(file.exists() for file in young), 'its owner may be about to take it'
+
+
 def test_a_port_without_a_companion_goes_unless_it_is_mapped(tmp_path: Path) -> None:
     ports = [make_segment(tmp_path, f'fastdds_port{number}') for number in (7000, 7001)]
     for _, lock, _ in ports:

@@ -14,13 +14,12 @@ from clipseg_ros.process.tuning import tune_process
 def main() -> int:
     tune_process()
     import rclpy
-    from rclpy.executors import SingleThreadedExecutor
 
-    from clipseg_ros.process.runner import spin
+    from clipseg_ros.process.runner import GuardedExecutor, spin
     from clipseg_ros.segment.lifecycle import SegmentNode
 
     rclpy.init()
-    executor = SingleThreadedExecutor()
+    executor = GuardedExecutor()
     nodes = [
         SegmentNode(cli_args=[*arguments, '-r', f'__ns:=/{namespace}'], use_global_arguments=False)
         for namespace, arguments in json.loads(sys.argv[1]).items()

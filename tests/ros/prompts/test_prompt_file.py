@@ -13,7 +13,7 @@ from clipseg_model.prompts import Prompt
 from clipseg_ros.prompts import file as prompt_file
 from clipseg_ros.prompts.file import load_prompts, save_prompts
 from clipseg_ros.prompts.set import ActivePrompt, PromptRequest, PromptSet
-from tests.mutations import guarded
+from tests.fuzz.mutations import guarded
 
 RNG = np.random.default_rng(0)
 IMAGE = RNG.integers(0, 256, (12, 17, 3)).astype(np.uint8)

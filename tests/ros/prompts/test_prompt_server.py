@@ -54,6 +54,7 @@ class Rig:
         self.server = PromptServer(node, None, self.check, self.announce)
         node.add_on_set_parameters_callback(self.validate)
         node.declare_parameter('text_weight', 0.5)
+        node.declare_parameter('max_pixels', 1_000_000)
         node.declare_parameter('prompt_file', '')
         entry = node, None, self.server, ThrottledLog(node.get_logger())
         self.topics, self.files = PromptTopics(*entry), PromptFiles(*entry)

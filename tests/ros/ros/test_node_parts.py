@@ -10,8 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import rclpy
 from builtin_interfaces.msg import Time
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
+from rclpy.context import Context
 from rclpy.duration import Duration
+from rclpy.lifecycle import LifecycleNode
 from rclpy.logging import get_logger
 from rclpy.qos import (
     QoSDurabilityPolicy,
@@ -20,6 +25,7 @@ from rclpy.qos import (
     QoSReliabilityPolicy,
 )
 
+from clipseg_ros.ros.callback_groups import guard_transitions
 from clipseg_ros.ros.interfaces import load_interfaces
 from clipseg_ros.ros.log import ThrottledLog
 from clipseg_ros.ros.qos import (
@@ -103,6 +109,10 @@ GOOD = Situation(
         ({'mismatches': ('QoS mismatch on /clipseg/mask: x',)}, Level.WARN, ['/clipseg/mask']),
         ({'loss': '9 of 9 lost'}, Level.WARN, ['9 of 9 lost']),
         ({'idle': 9.0, 'loss': '9 of 9 lost'}, Level.ERROR, ['9 of 9 lost']),
+        ({'callback_fault': '3 failed'}, Level.WARN, ['3 failed']),
+        # What could not be taken has come.
+        ({'idle': 9.0, 'callback_fault': '3 failed', 'deaf': 'x'}, Level.ERROR, ['3 failed']),
+        ({'idle': 9.0, 'deaf': 'others hear', 'loss': 'x'}, Level.ERROR, ['others hear']),
         ({'depth_fault': 'no depth on /depth'}, Level.WARN, ['3D: no depth on /depth']),
         ({'outputs': ()}, Level.OK, ['nobody subscribes']),
         # Who needs no images misses none; a camera that is not there is missed before.
@@ -160,6 +170,47 @@ def test_throttling_is_by_what_happened() -> None:
     time.sleep(0.12)
     log.warning('step', 'bad step')
     assert recorder.lines[3:] == ['W bad step']
+
+
+def test_a_flood_of_different_lines_is_throttled_and_cut() -> None:
+    recorder = Recorder()
+    log = ThrottledLog(recorder)
+    for number in range(1000):
+        log.warning('refused', f'{number} refused ' + 'x' * 5000, each=True)
+    assert len(recorder.lines) == 8, 'those of before a flood are all there'
+    assert all(len(line) < 1100 for line in recorder.lines)
+    assert recorder.lines[0].endswith('… (5010 characters)')
+    for _ in range(3):
+        log.warning('same', 'the same again', each=True)
+    assert recorder.lines[8:] == ['W the same again']
+    for number in range(1000):
+        log.error(f'key {number}', 'another cause')
+    assert len(log._buckets) <= 200
+
+
+def test_a_transition_that_there_is_not_is_refused_in_a_line_of_ours(domain: int) -> None:
+    context = Context()
+    rclpy.init(context=context, domain_id=domain)
+    node = LifecycleNode('guarded', context=context)
+    refused: list[str] = []
+    guard_transitions(node, refused.append)
+    change = node._service_change_state.callback
+
+    def ask(**transition: Any) -> bool:
+        request = ChangeState.Request(transition=Transition(**transition))
+        return bool(change(request, ChangeState.Response()).success)
+
+    try:
+        assert not ask(id=Transition.TRANSITION_ACTIVATE)
+        assert not ask(label='x' * 5000)
+        assert [len(line) < 200 for line in refused] == [True, True]
+        assert 'from unconfigured: there are configure, shutdown' in refused[0]
+        assert ask(id=Transition.TRANSITION_CONFIGURE)
+        assert ask(label='activate')
+        assert len(refused) == 2
+    finally:
+        node.destroy_node()
+        context.try_shutdown()
 
 
 def test_the_logger_of_a_node_takes_both_severities() -> None:

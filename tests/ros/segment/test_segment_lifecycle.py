@@ -41,8 +41,9 @@ from clipseg_ros.segment.lifecycle import SegmentNode
 
 
 @pytest.fixture(scope='module')
-def broken_models(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    folder = tmp_path_factory.mktemp('broken')
+def broken_models(tiny_model: Path) -> tuple[Path, Path]:
+    # Beside the model that the nodes may be given while they run.
+    folder = tiny_model.parent
     (folder / 'corrupt.safetensors').write_bytes(tiny_model.read_bytes()[:-1000])
     return folder / 'missing.safetensors', folder / 'corrupt.safetensors'
 
@@ -169,6 +170,9 @@ def test_what_cannot_be_loaded_leaves_the_node_alive_and_mendable(
         assert remote.state() == State.PRIMARY_STATE_UNCONFIGURED
         if name == 'model':
             assert remote.set('model', str(tiny_model))
+
+    for elsewhere in ('/etc/passwd', '~/.ssh/id_rsa', f'{tiny_model.parent}/../x.pth'):
+        assert not remote.set('model', elsewhere), 'a peer may not have any file opened'
 
     assert remote.set('device', 'cpu')
     assert remote.change_state(Transition.TRANSITION_CONFIGURE)

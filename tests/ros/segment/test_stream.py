@@ -46,9 +46,9 @@ class Rig:
         self.subscribe()
         self.ask('mug; bowl')
 
-    def to_rgb(self, message: Image) -> Any:
+    def to_rgb(self, message: Image, max_pixels: int) -> Any:
         self.read.append(message)
-        return image_to_rgb(message)
+        return image_to_rgb(message, max_pixels)
 
     def ask(self, text: str) -> None:
         self.prompts.replace([PromptRequest(prompt) for prompt in read_prompts(text)])
@@ -78,6 +78,18 @@ def test_without_a_subscriber_not_even_the_image_is_read(rig: Rig) -> None:
     assert rig.stream.segment(MESSAGE) is None
     assert rig.read == []
     assert rig.model.images == []
+
+
+def test_an_image_that_is_too_large_is_refused_and_counted(rig: Rig) -> None:
+    rig.subscribe('mask')
+    rig.stream.set_parameters(replace(rig.stream.settings, max_pixels=48 * 64 - 1))
+    with pytest.raises(ImageConversionError, match='64 × 48 pixels, and at most 3071') as caught:
+        rig.stream.segment(MESSAGE)
+    rig.stream.faults.add(caught.value)
+    assert rig.stream.faults.refused == 1
+    assert 'max_pixels' in rig.stream.faults.newest
+    rig.stream.set_parameters(replace(rig.stream.settings, max_pixels=48 * 64))
+    assert rig.stream.segment(MESSAGE) is not None
 
 
 def test_who_asks_for_masks_is_enough(rig: Rig) -> None:

@@ -6,7 +6,7 @@ import copy
 import json
 import resource
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -21,28 +21,64 @@ STRANGE: tuple[Any, ...] = (
 """Values that no writer would put there."""
 
 
-def mutate_bytes(data: bytes, rng: np.random.Generator) -> bytes:
-    """Change a few bytes, cut, repeat, insert or blank a part."""
+EXTREMES = (
+    0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 2**31 - 1, 2**31, 2**32 - 1, 2**62, 2**63, 2**64 - 1,
+)  # fmt: skip
+"""Numbers that counters, sizes and offsets of a file rarely are."""
+
+_ENDS = 400  # Bytes at either end of a file, where most formats have their structure.
+
+
+def mutate_bytes(data: bytes, rng: np.random.Generator, others: Sequence[bytes] = ()) -> bytes:
+    """Damage a file as disks, networks, people and ill will do: one to three changes.
+
+    Half of them are near the beginning or the end. ``others`` are files that parts may come from.
+    """
     changed = bytearray(data)
     for _ in range(rng.integers(1, 4)):
-        start = int(rng.integers(0, max(len(changed), 1)))
+        if not changed:
+            break
+        start = _place(len(changed), rng)
         length = int(2 ** rng.uniform(0, 10))
         part = slice(start, start + length)
-        match rng.integers(0, 7):
-            case 0 | 1:
+        match rng.integers(0, 10):
+            case 0:
+                changed[start] ^= 1 << int(rng.integers(0, 8))
+            case 1:
                 for place in range(start, min(start + int(rng.integers(1, 5)), len(changed))):
                     changed[place] = int(rng.integers(0, 256))
             case 2:
-                del changed[start:]
+                size = int(rng.choice([1, 2, 4, 8]))
+                number = EXTREMES[rng.integers(0, len(EXTREMES))] % 256**size
+                little = bool(rng.integers(0, 2))
+                changed[start : start + size] = number.to_bytes(size, 'little' if little else 'big')
             case 3:
-                del changed[part]
+                del changed[start:]
             case 4:
-                changed[start:start] = rng.bytes(length)
+                del changed[part]
             case 5:
-                changed[start:start] = changed[part]
+                changed[start:start] = rng.bytes(length)
             case 6:
+                changed[start:start] = changed[part]
+            case 7:
                 changed[part] = bytes([rng.choice([0, 255])]) * len(changed[part])
+            case 8:
+                changed[part] = rng.bytes(len(changed[part]))
+            case 9:
+                other = others[rng.integers(0, len(others))] if others else bytes(changed)
+                begin = int(rng.integers(0, max(len(other), 1)))
+                changed[part] = other[begin : begin + length]
     return bytes(changed)
+
+
+def _place(size: int, rng: np.random.Generator) -> int:
+    start = int(rng.integers(0, size))
+    match rng.integers(0, 4):
+        case 0:
+            return min(start, int(rng.integers(0, _ENDS)))
+        case 1:
+            return max(start, size - 1 - int(rng.integers(0, _ENDS)))
+    return start
 
 
 def mutate_json(value: Any, rng: np.random.Generator) -> Any:
