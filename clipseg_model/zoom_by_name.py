@@ -5,21 +5,19 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 
-import torch
-
 from clipseg_model.errors import RegionError
 from clipseg_model.registry import create_model, list_models
+from clipseg_model.runtime.base import require
 from clipseg_model.runtime.devices import resolve_device
 from clipseg_model.zoom.detectors import DetectorProposals
 from clipseg_model.zoom.model_detector import ModelDetector
 from clipseg_model.zoom.proposals import CoarseProposals, Proposer
 from clipseg_model.zoom.refinement import Zoom
-from clipseg_model.zoom.torchvision_detectors import load_detector
 
 
 def open_detector(
     name: str,
-    device: str | torch.device = 'auto',
+    device: object = 'auto',
     weights: str | os.PathLike[str] | None = None,
     wanted: Sequence[str] = (),
     categories_of: Mapping[str, str] | None = None,
@@ -53,7 +51,11 @@ def open_detector(
         raise RegionError(
             f'Tiles are of models as detectors; {name!r} is none, and sees the whole picture: set 1'
         )
-    detector = load_detector(weights, name, device=resolve_device(device))
+    require('torchvision', name, 'torch')
+    # torch and torchvision are imported where one of their detectors is asked for, and no sooner.
+    from clipseg_model.zoom.torchvision_detectors import load_detector
+
+    detector = load_detector(weights, name, device=str(resolve_device(device)))
     return DetectorProposals(detector, detector.categories, wanted, categories_of=categories_of)
 
 
