@@ -18,13 +18,13 @@ from clipseg_ros.camera.parameters import DECLARATIONS, CameraSettings
 from clipseg_ros.camera.sources import TABLETOP, CameraFrame, Source, open_source
 from clipseg_ros.errors import SourceError
 from clipseg_ros.images.conversion import fill_image
+from clipseg_ros.process.runner import run_node
+from clipseg_ros.process.tuning import keep_large_buffers
 from clipseg_ros.ros.given import GivenParameters, declare
 from clipseg_ros.ros.log import ThrottledLog
 from clipseg_ros.ros.parameters import find_problem, read_settings
 from clipseg_ros.ros.qos import QosWatch, image_output
-from clipseg_ros.process.runner import run_node
 from clipseg_ros.ros.timing import create_steady_timer
-from clipseg_ros.process.tuning import keep_large_buffers
 
 
 class CameraNode(GivenParameters, Node):
@@ -49,7 +49,7 @@ class CameraNode(GivenParameters, Node):
         self._started = time.monotonic()
         self._timer = create_steady_timer(self, 1.0 / self._settings.rate, self._tick)
         self._watch_timer = create_steady_timer(self, 1.0, self._watch.warn)
-        self.add_post_set_parameters_callback(self._apply)
+        self.follow_parameters(self._apply)
         self.get_logger().info(
             f'{self._settings.source} at {self._settings.rate:g} Hz on {self._info.topic_name}, '
             f'{self._images["image"][0].topic_name} and {self._images["depth"][0].topic_name}'

@@ -16,6 +16,9 @@ from pathlib import Path
 
 SHARED_MEMORY = Path('/dev/shm')
 
+# Of Fast DDS 3 (ROS 2 Kilted), and of 2 (Jazzy, Humble).
+_NAME = re.compile(r'fast(?:dds|rtps)_\w+')
+
 
 def remove_orphans(folder: Path = SHARED_MEMORY) -> list[str]:
     """Remove Fast DDS files without an owner; files in use, or of other users, stay.
@@ -23,7 +26,11 @@ def remove_orphans(folder: Path = SHARED_MEMORY) -> list[str]:
     Returns:
         Names of the segments and ports that were removed, sorted.
     """
-    names = {path.name.removesuffix('_el') for path in folder.glob('fastdds_*')}
+    names = {
+        path.name.removesuffix('_el')
+        for path in folder.glob('fast*_*')
+        if _NAME.fullmatch(path.name)
+    }
     mapped = _mapped_files(folder)
     removed = []
     for name in sorted(names - mapped):
@@ -49,7 +56,7 @@ def _remove(folder: Path, name: str) -> None:
 
 def _mapped_files(folder: Path) -> set[str]:
     """Return the names of a folder's Fast DDS files that a process of this user has mapped."""
-    pattern = re.compile(rf' {re.escape(str(folder))}/(fastdds_\w+)$', re.MULTILINE)
+    pattern = re.compile(rf' {re.escape(str(folder))}/({_NAME.pattern})$', re.MULTILINE)
     names: set[str] = set()
     for maps in Path('/proc').glob('[0-9]*/maps'):
         # Processes of other users cannot be looked into, nor their files be removed.

@@ -24,7 +24,7 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
-from clipseg_ros.ros.share import share_path
+from clipseg_ros.ros.share import profile_variables, share_path
 
 _RESPAWN_DELAY = 2.0  # Seconds.
 
@@ -124,12 +124,9 @@ def declare(arguments: Mapping[str, tuple[str, str]]) -> list[LaunchDescriptionE
         DeclareLaunchArgument(name, default_value=default, description=description)
         for name, (default, description) in arguments.items()
     ]
-    variable = 'FASTDDS_DEFAULT_PROFILES_FILE'
-    if variable not in os.environ:
-        # Fast DDS takes too little shared memory for images; see docs/troubleshooting.md.
-        profile = str(share_path('config', 'fastdds.xml'))
-        entities.append(SetEnvironmentVariable(variable, profile))
-    return entities
+    # Fast DDS takes too little shared memory for images; see docs/troubleshooting.md.
+    variables = profile_variables(os.environ)
+    return [*entities, *(SetEnvironmentVariable(*variable) for variable in variables.items())]
 
 
 def values_of(context: LaunchContext, names: Iterable[str]) -> dict[str, str]:

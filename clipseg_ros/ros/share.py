@@ -1,8 +1,12 @@
-"""Where the files are that the package installs beside its modules: config, launch and messages."""
+"""Where the files are that the package installs beside its modules, and who is told of them."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+
+PROFILE_VARIABLES = ('FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FILE')
+"""Name Fast DDS's profile: from version 3 (ROS 2 Kilted) on, and before (Jazzy, Humble)."""
 
 
 def share_path(*parts: str) -> Path:
@@ -20,3 +24,15 @@ def share_path(*parts: str) -> Path:
         f'{"/".join(parts)} is neither in {package.parent} nor in share/clipseg_ros of a folder '
         'above it: the installation of clipseg_ros is incomplete, install it again'
     )
+
+
+def profile_variables(given: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables with which Fast DDS takes as much shared memory as images need.
+
+    Args:
+        given: Those of this process. None is returned where one of them names a profile: that is
+            the user's choice.
+    """
+    if any(name in given for name in PROFILE_VARIABLES):
+        return {}
+    return dict.fromkeys(PROFILE_VARIABLES, str(share_path('config', 'fastdds.xml')))

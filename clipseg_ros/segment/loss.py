@@ -11,6 +11,8 @@ import time
 from collections import deque
 from collections.abc import Callable
 
+from clipseg_ros.ros.share import PROFILE_VARIABLES
+
 _WINDOW = 4.0  # Seconds.
 _LEAST = 2
 _BEGINS, _ENDS = 0.2, 0.05  # Shares of the images sent.
@@ -95,10 +97,11 @@ def explain_loss(
     how = 'did not arrive' if exact else 'did not arrive, or came while this node was busy'
     said = f'images are lost on their way: {lost} of the last {sent} on {topic} {how}. '
     if 'fastrtps' in middleware:
+        newer, older = PROFILE_VARIABLES
         return (
             f'{said}By default Fast DDS has less shared memory than an image needs: start the '
-            f"camera's process with FASTDDS_DEFAULT_PROFILES_FILE={profile} (between machines: a "
-            'lower rate, or image_transport:=compressed)'
+            f"camera's process with {newer}={profile} (before ROS 2 Kilted: {older}; between "
+            'machines: a lower rate, or image_transport:=compressed)'
         )
     return (
         f'{said}Enlarge the buffers of {middleware}, lower the rate or size of the images, or use '

@@ -13,6 +13,7 @@ import yaml
 from fake_launch import Launched, Node
 
 from clipseg_ros.camera import parameters as camera_parameters
+from clipseg_ros.ros.share import PROFILE_VARIABLES
 from clipseg_ros.segment import parameters as segment_parameters
 
 NAV2_ARGUMENTS = {'namespace', 'params_file', 'use_sim_time', 'autostart', 'log_level'}
@@ -28,7 +29,8 @@ FILES = ('segment.launch.py', 'demo.launch.py', 'cameras.launch.py', 'depth.laun
 @pytest.fixture
 def launch_folder(repository: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     fake_launch.install(monkeypatch)
-    monkeypatch.delenv('FASTDDS_DEFAULT_PROFILES_FILE', raising=False)
+    for variable in PROFILE_VARIABLES:
+        monkeypatch.delenv(variable, raising=False)
     return repository / 'launch'
 
 
@@ -146,12 +148,12 @@ def test_what_was_not_given_stays_as_in_the_file(launch_folder: Path) -> None:
 
 
 @pytest.mark.parametrize('file', FILES)
+@pytest.mark.parametrize('variable', PROFILE_VARIABLES)
 def test_the_fast_dds_profile_is_set_unless_the_user_has(
-    launch_folder: Path, file: str, monkeypatch: pytest.MonkeyPatch
+    launch_folder: Path, file: str, variable: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     profile = str(launch_folder.parent / 'config' / 'fastdds.xml')
-    variable = 'FASTDDS_DEFAULT_PROFILES_FILE'
-    assert environment_of(launch_folder / file) == {variable: profile}
+    assert environment_of(launch_folder / file) == dict.fromkeys(PROFILE_VARIABLES, profile)
     monkeypatch.setenv(variable, '/mine.xml')
     assert environment_of(launch_folder / file) == {}
 

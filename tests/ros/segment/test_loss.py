@@ -13,6 +13,7 @@ from ros_peers import PROFILE, ROOT, NodeProcess, Peer, wait_until
 from sensor_msgs.msg import Image
 
 from clipseg_ros.ros.qos import image_output
+from clipseg_ros.ros.share import PROFILE_VARIABLES
 from clipseg_ros.segment.loss import LossWatch, explain_loss
 
 
@@ -94,6 +95,7 @@ def test_the_sentence() -> None:
     said = explain_loss((149, 154), '/image', 'rmw_fastrtps_cpp', '/x/fastdds.xml', True)
     assert '149 of the last 154 on /image did not arrive.' in said
     assert 'FASTDDS_DEFAULT_PROFILES_FILE=/x/fastdds.xml' in said
+    assert 'before ROS 2 Kilted: FASTRTPS_DEFAULT_PROFILES_FILE' in said
     said = explain_loss((3, 4), '/image', 'rmw_cyclonedds_cpp', '/x/fastdds.xml', False)
     assert 'or came while this node was busy' in said
     assert 'fastdds.xml' not in said
@@ -113,7 +115,7 @@ def lossy_camera(request: pytest.FixtureRequest, domain: int) -> Iterator[NodePr
             'qos_overrides./lossy/image.publisher.reliability': request.param,
         },
         ['-r', '__ns:=/lossy'],
-        environment={'FASTDDS_DEFAULT_PROFILES_FILE': ''},
+        environment=dict.fromkeys(PROFILE_VARIABLES, ''),
     )
     yield node
     assert node.stop() == 0, node.output
