@@ -130,7 +130,14 @@ def test_another_packaging_is_told_what_is_missing(repository: Path, machine: Pa
 
 
 @pytest.mark.parametrize(
-    'script', ['scripts/setup_env.sh', 'scripts/build_interfaces.sh', 'scripts/lock.sh', '.ci/run']
+    'script',
+    [
+        'scripts/setup_env.sh',
+        'scripts/setup_ros_env.sh',
+        'scripts/build_interfaces.sh',
+        'scripts/lock.sh',
+        '.ci/run',
+    ],
 )
 def test_scripts_are_sound(repository: Path, script: str) -> None:
     path = repository / script

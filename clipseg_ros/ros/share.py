@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 PROFILE_VARIABLES = ('FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FILE')
-"""Name Fast DDS's profile: from version 3 (ROS 2 Kilted) on, and before (Jazzy, Humble)."""
+"""Name the profile of Fast DDS 3 (ROS 2 Kilted and later), and of Fast DDS 2."""
+
+_WITH_FAST_DDS_2 = ('humble', 'iron', 'jazzy')
 
 
 def share_path(*parts: str) -> Path:
@@ -26,8 +29,24 @@ def share_path(*parts: str) -> Path:
     )
 
 
+def profile_variable(given: Mapping[str, str], prefix: str = sys.prefix) -> str:
+    """Return the variable that names Fast DDS's profile in this distribution of ROS 2.
+
+    Both at once do not do: Fast DDS 3 warns of the older one.
+
+    Args:
+        given: The variables of this process.
+        prefix: Of Python's environment, which has the distribution where it comes from wheels.
+    """
+    newer, older = PROFILE_VARIABLES
+    distribution = given.get('ROS_DISTRO')
+    if distribution:
+        return older if distribution in _WITH_FAST_DDS_2 else newer
+    return older if Path(prefix, 'share', 'fastrtps').is_dir() else newer
+
+
 def profile_variables(given: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables with which Fast DDS takes as much shared memory as images need.
+    """Return the variable with which Fast DDS takes as much shared memory as images need.
 
     Args:
         given: Those of this process. None is returned where one of them names a profile: that is
@@ -35,4 +54,4 @@ def profile_variables(given: Mapping[str, str]) -> dict[str, str]:
     """
     if any(name in given for name in PROFILE_VARIABLES):
         return {}
-    return dict.fromkeys(PROFILE_VARIABLES, str(share_path('config', 'fastdds.xml')))
+    return {profile_variable(given): str(share_path('config', 'fastdds.xml'))}

@@ -7,11 +7,12 @@ change its rate or stop.
 
 from __future__ import annotations
 
+import os
 import time
 from collections import deque
 from collections.abc import Callable
 
-from clipseg_ros.ros.share import PROFILE_VARIABLES
+from clipseg_ros.ros.share import profile_variable
 
 _WINDOW = 4.0  # Seconds.
 _LEAST = 2
@@ -97,11 +98,10 @@ def explain_loss(
     how = 'did not arrive' if exact else 'did not arrive, or came while this node was busy'
     said = f'images are lost on their way: {lost} of the last {sent} on {topic} {how}. '
     if 'fastrtps' in middleware:
-        newer, older = PROFILE_VARIABLES
         return (
             f'{said}By default Fast DDS has less shared memory than an image needs: start the '
-            f"camera's process with {newer}={profile} (before ROS 2 Kilted: {older}; between "
-            'machines: a lower rate, or image_transport:=compressed)'
+            f"camera's process with {profile_variable(os.environ)}={profile} (between machines: a "
+            'lower rate, or image_transport:=compressed)'
         )
     return (
         f'{said}Enlarge the buffers of {middleware}, lower the rate or size of the images, or use '

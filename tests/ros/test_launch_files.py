@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ import yaml
 from fake_launch import Launched, Node
 
 from clipseg_ros.camera import parameters as camera_parameters
-from clipseg_ros.ros.share import PROFILE_VARIABLES
+from clipseg_ros.ros.share import PROFILE_VARIABLES, profile_variable
 from clipseg_ros.segment import parameters as segment_parameters
 
 NAV2_ARGUMENTS = {'namespace', 'params_file', 'use_sim_time', 'autostart', 'log_level'}
@@ -153,7 +154,7 @@ def test_the_fast_dds_profile_is_set_unless_the_user_has(
     launch_folder: Path, file: str, variable: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     profile = str(launch_folder.parent / 'config' / 'fastdds.xml')
-    assert environment_of(launch_folder / file) == dict.fromkeys(PROFILE_VARIABLES, profile)
+    assert environment_of(launch_folder / file) == {profile_variable(os.environ): profile}
     monkeypatch.setenv(variable, '/mine.xml')
     assert environment_of(launch_folder / file) == {}
 
