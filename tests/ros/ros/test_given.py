@@ -18,7 +18,7 @@ from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter, parameter_dict_from_yaml_file
 
 from clipseg_ros.camera import parameters as camera_parameters
-from clipseg_ros.camera_node import CameraNode
+from clipseg_ros.camera.node import CameraNode
 from clipseg_ros.errors import ParameterError
 from clipseg_ros.ros.given import explain_unknown
 from clipseg_ros.ros.parameters import Declaration
