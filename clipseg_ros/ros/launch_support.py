@@ -9,9 +9,11 @@ import os
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any
 
 import yaml
+from ament_index_python.packages import PackageNotFoundError, get_package_prefix
 from launch import LaunchContext, LaunchDescriptionEntity
 from launch.actions import (
     DeclareLaunchArgument,
@@ -25,6 +27,7 @@ from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
 from clipseg_ros.ros.share import profile_variables, share_path
+from clipseg_ros.ros.viewers import layout
 
 _RESPAWN_DELAY = 2.0  # Seconds.
 
@@ -170,6 +173,23 @@ def make_node(
         respawn_delay=_RESPAWN_DELAY,
         **options,
     )
+
+
+def rviz_node(namespace: str, image: str, frame: str) -> Node:
+    """Return RViz, with the layout of `config/` for a node and a camera; see `viewers.layout`.
+
+    Raises:
+        FileNotFoundError: RViz is not installed.
+    """
+    try:
+        get_package_prefix('rviz2')
+    except PackageNotFoundError as error:
+        raise FileNotFoundError(
+            'RViz is not installed: apt install ros-$ROS_DISTRO-rviz2, or leave rviz:=true out'
+        ) from error
+    with NamedTemporaryFile('w', prefix='clipseg_', suffix='.rviz', delete=False) as file:
+        file.write(layout('clipseg.rviz', namespace, image, frame))
+    return Node(package='rviz2', executable='rviz2', arguments=['-d', file.name])
 
 
 def _is_true(name: str, value: str) -> bool:
