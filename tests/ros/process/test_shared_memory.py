@@ -16,6 +16,8 @@ from ros_peers import shared_memory_files
 from clipseg_ros.process.child_process import ChildProcess
 from clipseg_ros.process.shared_memory import SHARED_MEMORY, remove_orphans
 
+pytestmark = pytest.mark.every_ros
+
 
 def make_segment(folder: Path, name: str) -> list[Path]:
     """Writes the files that Fast DDS has for one segment."""

@@ -26,6 +26,8 @@ from clipseg_ros.ros.peer import _plain
 from clipseg_ros.segment import parameters as segment_parameters
 from clipseg_ros.segment.lifecycle import SegmentNode
 
+pytestmark = pytest.mark.every_ros
+
 ROOT = Path(__file__).parents[3]
 NODES = {'clipseg': segment_parameters.DECLARATIONS, 'camera': camera_parameters.DECLARATIONS}
 ALL = [(node, entry) for node, entries in NODES.items() for entry in entries.values()]
