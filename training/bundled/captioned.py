@@ -8,7 +8,8 @@ What people say of a photograph tells which things are there, which is most of w
 masks lacks; where they are, the model finds, at two sizes and mirrored. Written are all
 photographs of ``--annotations``, and those of ``--captioned`` as one source more, labelled by the
 vocabulary of ``--source``: a thing that is said and found has a mask, one that is neither said nor
-found is absent, and any other is marked ``iscrowd``, which training takes for unknown.
+found is absent (so is any of ``SAID_IF_THERE`` that nobody says), and any other is marked
+``iscrowd``, which training takes for unknown.
 """
 
 from __future__ import annotations
@@ -46,6 +47,14 @@ PEOPLE = (
     *('someone', 'somebody', 'crowd', 'couple', 'toddler', 'chef', 'pitcher', 'catcher'),
 )
 """Other words for a person in captions."""
+SAID_IF_THERE = {
+    'airplane', 'bus', 'train', 'boat', 'motorcycle', 'elephant', 'bear', 'zebra', 'giraffe',
+    'horse', 'sheep', 'cow', 'cat', 'dog', 'toilet', 'bed', 'pizza', 'hot dog', 'donut', 'sandwich',
+    'broccoli', 'surfboard', 'skis', 'snowboard', 'skateboard', 'kite', 'frisbee', 'tennis racket',
+    'baseball bat', 'umbrella', 'fire hydrant', 'stop sign', 'parking meter', 'teddy bear',
+    'toothbrush', 'hair drier', 'toaster', 'microwave', 'refrigerator', 'oven', 'scissors',
+}  # fmt: skip
+"""Names that people hardly leave out of five captions: unsaid, they are absent."""
 FOUND = 0.5
 """Score from which a thing that is said is taken as found."""
 NOT_FOUND = 0.2
@@ -132,7 +141,7 @@ def entries_of(
     entries += [
         (name, None)
         for name, score in finder.scores(image).items()
-        if name not in said and score >= NOT_FOUND
+        if name not in said and name not in SAID_IF_THERE and score >= NOT_FOUND
     ]
     return entries
 
