@@ -31,6 +31,7 @@ from clipseg_ros.images.conversion import array_to_image
 from clipseg_ros.process.child_process import ChildProcess
 from clipseg_ros.prompts.text import survive_yaml
 from clipseg_ros.ros.peer import Peer as PlainPeer
+from clipseg_ros.ros.share import PROFILE_VARIABLES
 
 ROOT = Path(__file__).parents[2]
 PROFILE = ROOT / 'config' / 'fastdds.xml'
@@ -128,7 +129,7 @@ def warm_python(path: str) -> WarmPython:
 #: the libraries have started.
 READ_LATE = {
     'CLIPSEG_MODELS',
-    'FASTDDS_DEFAULT_PROFILES_FILE',
+    *PROFILE_VARIABLES,
     'ROS_DOMAIN_ID',
     'ROS_PYTHON_CHECK_FIELDS',
 }
