@@ -20,7 +20,7 @@ try:
         UnsupportedEventTypeError,
     )
 except ModuleNotFoundError:
-    from rclpy.qos_event import (  # type: ignore[no-redef]
+    from rclpy.qos_event import (
         PublisherEventCallbacks,
         SubscriptionEventCallbacks,
         UnsupportedEventTypeError,

@@ -126,6 +126,8 @@ def test_messages_find_their_topic(node: NodeProcess, asker: Peer, command: Comm
 def test_services_answer(node: NodeProcess, asker: Peer, command: Command) -> None:
     name, kind, text = words_of(command)[3:]
     request = fill(type_of(kind).Request(), yaml.safe_load(text))
+    # Its name is in them.
+    assert asker.set_parameter('/clipseg', 'prompt', 'mug:the mug').successful
     if hasattr(request, 'image'):
         # In place of the camera's newest.
         request.image = asker.stamped(picture())
