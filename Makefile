@@ -1,5 +1,6 @@
 # make demo    a camera, the node, a few prompts; checks the masks and writes demo/
 # make test    style, types, imports and the tests
+# make test ROS=jazzy  the tests of the nodes on another ROS 2
 # make bench   how long a frame takes
 # make help    all of them
 #
@@ -13,6 +14,9 @@ VENV ?= .venv
 PYTHON ?= python3
 # Which tests `make test` runs (pytest's -m): continuous integration says 'not slow or ci'.
 TESTS ?= not slow
+# The ROS 2 that `make test` runs on. With another one than that of requirements.lock (jazzy), the
+# tests of the nodes run, in an environment beside $(VENV).
+ROS ?= kilted
 # More arguments of pytest, of the demo, or of the benchmark: make test ARGS='-k camera'.
 ARGS ?=
 
@@ -26,6 +30,7 @@ endif
 
 IN_VENV = source '$(VENV)/bin/activate'
 IN_ROS = $(IN_VENV) && source install/local_setup.bash
+IN_OTHER_ROS = source '$(VENV)-$(ROS)/bin/activate' && source install-$(ROS)/local_setup.bash
 LINT = ruff check . && ruff format --check . && mypy && lint-imports
 
 .PHONY: help demo test bench fuzz soak lint env interfaces lock reference exports clean
@@ -33,6 +38,7 @@ LINT = ruff check . && ruff format --check . && mypy && lint-imports
 help:
 	@echo 'make demo    a camera, the node, a few prompts; checks the masks and writes demo/'
 	@echo 'make test    style, types, imports and the tests (ARGS: more arguments of pytest)'
+	@echo "make test ROS=jazzy  the nodes' tests on ROS 2 Jazzy"
 	@echo 'make bench   how long a frame takes (ARGS: more arguments of the benchmark)'
 	@echo 'make fuzz    an hour of damaged files and hostile messages (ARGS: --seconds, --seed)'
 	@echo 'make soak    a quarter of an hour of a camera, changes and faults (ARGS: --minutes, --seed)'
@@ -46,11 +52,18 @@ help:
 demo: interfaces
 	@$(IN_ROS) && python -m clipseg_ros.demo $(ARGS)
 
+ifeq ($(ROS),kilted)
 # Checks and build side by side: either keeps one core busy for a minute.
 test: env
 	@scripts/build_interfaces.sh '$(VENV)' & building=$$!; failed=0; \
 	{ $(IN_VENV) && $(LINT); } || failed=1; wait $$building || failed=1; exit $$failed
 	@$(IN_ROS) && scripts/run_tests.sh -m '$(TESTS)' $(ARGS)
+else
+test: env
+	@scripts/setup_ros_env.sh '$(ROS)' '$(VENV)-$(ROS)' '$(VENV)'
+	@scripts/build_interfaces.sh '$(VENV)-$(ROS)' '$(ROS)'
+	@$(IN_OTHER_ROS) && scripts/run_tests.sh --only ros -m '$(TESTS)' $(ARGS)
+endif
 
 bench: env
 	@$(IN_VENV) && python -m training.benchmark $(ARGS)
@@ -80,4 +93,4 @@ exports: env
 	@$(IN_VENV) && python scripts/export_bundled.py $(ARGS)
 
 clean:
-	rm -rf build install log demo fuzz soak .pytest_cache .mypy_cache .ruff_cache
+	rm -rf build install build-* install-* log demo fuzz soak .pytest_cache .mypy_cache .ruff_cache

@@ -17,34 +17,41 @@ PACKAGES = [
 
 # ROS 2 from wheels, for machines without a ROS 2 installation. The wheels under-declare what
 # they need, so everything that is needed stands here. One ROS distribution per environment.
-ROS_RUN = [
-    f'ros-kilted-{name}'
-    for name in (
-        'builtin-interfaces',
-        'rcl-interfaces',
-        'rclpy',
-        'rmw-fastrtps-cpp',
-        'std-msgs',
-        'std-srvs',
-        'sensor-msgs',
-        'geometry-msgs',
-        'diagnostic-msgs',
-        'lifecycle-msgs',
-    )
-]
-ROS_BUILD = [
-    f'ros-kilted-{name}'
-    for name in (
-        'ament-cmake',
-        'ament-cmake-include-directories',
-        'ament-cmake-pytest',
-        'ament-cmake-python',
-        'ament-cmake-ros-core',
-        'ament-package',
-        'rosidl-core-generators',
-        'rosidl-default-generators',
-    )
-]
+ROS_RUN = (
+    'builtin-interfaces',
+    'rcl-interfaces',
+    'rclpy',
+    'rmw-fastrtps-cpp',
+    'std-msgs',
+    'std-srvs',
+    'sensor-msgs',
+    'geometry-msgs',
+    'diagnostic-msgs',
+    'lifecycle-msgs',
+)
+ROS_BUILD = (
+    'ament-cmake',
+    'ament-cmake-include-directories',
+    'ament-cmake-pytest',
+    'ament-cmake-python',
+    'ament-package',
+    'rosidl-core-generators',
+    'rosidl-default-generators',
+)
+JAZZY_BUILD = ('ament-cmake-gmock', 'ament-cmake-gtest', 'ament-cmake-ros', 'python-cmake-module')
+BUILD_TOOLS = (
+    'catkin-pkg>=1.0',
+    'colcon-common-extensions>=0.3',
+    'empy>=4.2,<5',
+    'lark-parser>=0.12,<1',
+    'setuptools>=65.5,<80',
+    'wheel>=0.40',
+)
+
+
+def wheels(distribution: str, *names: str) -> list[str]:
+    """Return the wheels of some packages of a ROS 2 distribution."""
+    return [f'ros-{distribution}-{name}' for name in names]
 
 
 # What the light installation does without: eager and compiled models, GPUs, training.
@@ -125,16 +132,10 @@ setup(
         'tensorrt': [*EXPORT, 'tensorrt>=10.3,<11'],
         'world': ['mujoco>=3.3,<5'],
         'bag': ['lz4>=4.0', 'rosbags>=0.11,<0.12'],
-        'ros': [*ROS_RUN],
-        'build': [
-            *ROS_BUILD,
-            'catkin-pkg>=1.0',
-            'colcon-common-extensions>=0.3',
-            'empy>=4.2,<5',
-            'lark-parser>=0.12,<1',
-            'setuptools>=65.5,<80',
-            'wheel>=0.40',
-        ],
+        'ros': [*wheels('kilted', *ROS_RUN)],
+        'build': [*wheels('kilted', *ROS_BUILD, 'ament-cmake-ros-core'), *BUILD_TOOLS],
+        'ros-jazzy': wheels('jazzy', *ROS_RUN),
+        'build-jazzy': [*wheels('jazzy', *ROS_BUILD, *JAZZY_BUILD), *BUILD_TOOLS],
         'training': [
             *TORCH[:2],
             'accelerate>=1.0',

@@ -7,12 +7,9 @@ For example::
 
 from __future__ import annotations
 
-from ament_index_python.packages import PackageNotFoundError, get_package_prefix
 from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
 from launch.actions import OpaqueFunction
-from launch.conditions import IfCondition
 from launch.substitutions import LaunchConfiguration
-from launch_ros.actions import Node
 
 from clipseg_ros.ros.launch_support import (
     CAMERA_ARGUMENTS,
@@ -22,6 +19,7 @@ from clipseg_ros.ros.launch_support import (
     declare,
     include_segment,
     make_node,
+    rviz_node,
     values_of,
 )
 from clipseg_ros.ros.share import share_path
@@ -44,21 +42,19 @@ ARGUMENTS = {
 
 
 def check_first(context: LaunchContext) -> list[LaunchDescriptionEntity]:
-    """Return lines on the arguments; fail before anything runs that nobody would end.
+    """Return lines on the arguments, and RViz where it is asked for.
+
+    This comes first: what fails here leaves nothing running that nobody would end.
 
     Raises:
         FileNotFoundError: A file of parameters is not there, or RViz is asked for and missing.
     """
     lines = check(context, ARGUMENTS)
-    if values_of(context, ['rviz'])['rviz'].lower() in ('true', '1'):
-        try:
-            get_package_prefix('rviz2')
-        except PackageNotFoundError as error:
-            raise FileNotFoundError(
-                'rviz:=true needs RViz, which is not installed: apt install ros-$ROS_DISTRO-rviz2, '
-                'or leave rviz out'
-            ) from error
-    return lines
+    value = values_of(context, ARGUMENTS)
+    if value['rviz'].lower() not in ('true', '1'):
+        return lines
+    frame = value['target_frame'] or value['frame_id']
+    return [*lines, rviz_node(value['namespace'], value['image'], frame)]
 
 
 def start_camera(context: LaunchContext) -> list[LaunchDescriptionEntity]:
@@ -69,20 +65,12 @@ def start_camera(context: LaunchContext) -> list[LaunchDescriptionEntity]:
 
 
 def generate_launch_description() -> LaunchDescription:
-    """Return the arguments, the camera, the node, and RViz where it is asked for."""
-    rviz = Node(
-        package='rviz2',
-        executable='rviz2',
-        namespace=LaunchConfiguration('namespace'),
-        arguments=['-d', str(share_path('config', 'clipseg.rviz'))],
-        condition=IfCondition(LaunchConfiguration('rviz')),
-    )
+    """Return the arguments, RViz where it is asked for, the camera and the node."""
     return LaunchDescription(
         [
             *declare(ARGUMENTS),
             OpaqueFunction(function=check_first),
             OpaqueFunction(function=start_camera),
             include_segment({name: LaunchConfiguration(name) for name in SHARED_ARGUMENTS}),
-            rviz,
         ]
     )

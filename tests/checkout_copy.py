@@ -7,6 +7,7 @@ from pathlib import Path
 
 # What the Makefile and the commands leave at the root of a checkout.
 MADE = {'build', 'install', 'log', 'demo', 'runs', 'data', 'benchmarks'}
+MADE |= {'build-jazzy', 'install-jazzy'}
 
 
 def copy_checkout(root: Path, target: Path) -> None:

@@ -14,6 +14,7 @@ import pytest
 import setuptools
 
 from clipseg_ros.process.domain import claim_domain
+from clipseg_ros.ros.share import profile_variable
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -23,7 +24,7 @@ os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
 # Messages check the types of their fields.
 os.environ['ROS_PYTHON_CHECK_FIELDS'] = '1'
 # Images are larger than the shared memory that Fast DDS takes without a profile.
-os.environ['FASTDDS_DEFAULT_PROFILES_FILE'] = str(ROOT / 'config' / 'fastdds.xml')
+os.environ[profile_variable(os.environ)] = str(ROOT / 'config' / 'fastdds.xml')
 # Software rendering without a display; MuJoCo reads this when it is first imported.
 os.environ.setdefault('MUJOCO_GL', 'egl')
 # Threads of torch that wait may not take the cores from other processes.

@@ -38,17 +38,27 @@ def package(repository: Path) -> ElementTree.Element:
     return ElementTree.parse(repository / 'package.xml').getroot()
 
 
+# Locked versions, and the distribution of ROS 2 that they are of.
+LOCKS = {'requirements.lock': 'kilted', 'requirements-jazzy.lock': 'jazzy'}
+
+
+@pytest.fixture(scope='module', params=LOCKS)
+def lock(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
 @pytest.fixture(scope='module')
-def locked(repository: Path) -> list[Requirement]:
-    lines = (repository / 'requirements.lock').read_text().splitlines()
+def locked(repository: Path, lock: str) -> list[Requirement]:
+    lines = (repository / lock).read_text().splitlines()
     return [Requirement(line.removesuffix('\\')) for line in lines if not line.startswith(' ')]
 
 
-def test_every_locked_file_has_a_digest(repository: Path) -> None:
-    text = (repository / 'requirements.lock').read_text()
+def test_every_locked_file_has_a_digest(repository: Path, lock: str) -> None:
+    text = (repository / lock).read_text()
     digest = r'    --hash=sha256:[0-9a-f]{64}'
     assert re.fullmatch(rf'(?:\S[^\n\\]* \\\n(?:{digest} \\\n)*{digest}\n)+', text)
-    assert '--require-hashes' in (repository / 'scripts' / 'setup_env.sh').read_text()
+    for script in ('setup_env.sh', 'setup_ros_env.sh'):
+        assert '--require-hashes' in (repository / 'scripts' / script).read_text()
     assert '--generate-hashes' in (repository / 'scripts' / 'lock.sh').read_text()
 
 
@@ -64,11 +74,16 @@ def tracked(repository: Path) -> list[Path]:
     return [file for file in files if file.is_file() and b'\0' not in file.read_bytes()[:4096]]
 
 
-def declared(setup_arguments: dict[str, Any]) -> list[Requirement]:
-    """All that `make env` installs: every extra but tensorrt, which only some GPUs can use."""
-    extras = [
-        extra for name, extra in setup_arguments['extras_require'].items() if name != 'tensorrt'
-    ]
+def declared(setup_arguments: dict[str, Any], distribution: str) -> list[Requirement]:
+    """All that `make env` installs: every extra but tensorrt, which only some GPUs can use.
+
+    Of another distribution than Kilted: its own packages.
+    """
+    named = setup_arguments['extras_require']
+    if distribution != 'kilted':
+        names = [*named[f'ros-{distribution}'], *named[f'build-{distribution}']]
+        return [Requirement(name) for name in names if name.startswith('ros-')]
+    extras = [extra for name, extra in named.items() if name != 'tensorrt' and '-' not in name]
     names = [*setup_arguments['install_requires'], *(name for extra in extras for name in extra)]
     return [Requirement(name) for name in names]
 
@@ -104,7 +119,7 @@ class TestLock:
 
     @pytest.mark.parametrize('python', SUPPORTED_PYTHONS)
     def test_it_fits_what_setup_declares(
-        self, locked: list[Requirement], setup_arguments: dict[str, Any], python: str
+        self, lock: str, locked: list[Requirement], setup_arguments: dict[str, Any], python: str
     ) -> None:
         environment = {'python_version': python, 'python_full_version': f'{python}.0'}
         pins: dict[str, Version] = {}
@@ -113,18 +128,18 @@ class TestLock:
                 name = canonicalize_name(requirement.name)
                 assert name not in pins, f'{name} is locked twice for Python {python}'
                 pins[name] = Version(next(iter(requirement.specifier)).version)
-        for requirement in declared(setup_arguments):
+        for requirement in declared(setup_arguments, LOCKS[lock]):
             name = canonicalize_name(requirement.name)
-            assert name in pins, f'{name} is not in requirements.lock: make lock'
+            assert name in pins, f'{name} is not in {lock}: make lock'
             assert pins[name] in requirement.specifier, f'{requirement} against {pins[name]}'
 
-    def test_one_ros_distribution(self, locked: list[Requirement]) -> None:
+    def test_one_ros_distribution(self, lock: str, locked: list[Requirement]) -> None:
         distributions = {
             name.split('-')[1]
             for name in (canonicalize_name(requirement.name) for requirement in locked)
             if re.fullmatch(r'ros-(humble|iron|jazzy|kilted|rolling)-.*', name)
         }
-        assert distributions == {'kilted'}
+        assert distributions == {LOCKS[lock]}
 
 
 class TestInstallation:

@@ -130,7 +130,14 @@ def test_another_packaging_is_told_what_is_missing(repository: Path, machine: Pa
 
 
 @pytest.mark.parametrize(
-    'script', ['scripts/setup_env.sh', 'scripts/build_interfaces.sh', 'scripts/lock.sh', '.ci/run']
+    'script',
+    [
+        'scripts/setup_env.sh',
+        'scripts/setup_ros_env.sh',
+        'scripts/build_interfaces.sh',
+        'scripts/lock.sh',
+        '.ci/run',
+    ],
 )
 def test_scripts_are_sound(repository: Path, script: str) -> None:
     path = repository / script
@@ -160,6 +167,17 @@ class TestRunTests:
             assert line.startswith(f'-m pytest --part {part} --numprocesses auto')
             assert line.endswith('-k two words')
 
+    @pytest.mark.parametrize(('status', 'expected'), [(0, 0), (5, 5), (1, 1)])
+    def test_one_part_alone(
+        self, repository: Path, machine: Path, status: int, expected: int
+    ) -> None:
+        script = f'echo "$*"; exit {status}'
+        done = self._run(repository, machine, script, '--only', 'ros', '-k', 'camera')
+        (line,) = done.stdout.splitlines()
+        assert line.startswith('-m pytest --part ros ')
+        assert line.endswith(' -k camera')
+        assert done.returncode == expected
+
     @staticmethod
     def _run(
         repository: Path, machine: Path, python: str, *arguments: str
@@ -173,3 +191,13 @@ class TestRunTests:
             text=True,
             check=False,
         )
+
+
+def test_a_distribution_without_wheels_is_told(repository: Path, tmp_path: Path) -> None:
+    script = repository / 'scripts' / 'setup_ros_env.sh'
+    done = subprocess.run(
+        [script, 'humble', tmp_path / 'venv'], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert 'the wheels of ROS 2 humble are not known here' in done.stderr
+    assert not (tmp_path / 'venv').exists()

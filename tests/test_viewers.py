@@ -12,6 +12,8 @@ import pytest
 import reference_page
 import yaml
 
+from clipseg_ros.ros.viewers import layout, main
+
 # Panel → type of its topic, and where its configuration names it.
 FOXGLOVE = {
     'Image': 'sensor_msgs/msg/Image',
@@ -36,7 +38,7 @@ def topics() -> dict[str, tuple[str, str, str]]:
 
 
 @pytest.fixture(scope='module')
-def layout(repository: Path) -> dict[str, Any]:
+def layout_(repository: Path) -> dict[str, Any]:
     return dict(json.loads((repository / 'config' / 'foxglove.json').read_text()))
 
 
@@ -69,34 +71,40 @@ def topics_of(panel: str, configuration: dict[str, Any]) -> list[str]:
     raise AssertionError(f'{panel} is not known here')
 
 
-def test_foxglove_shows_each_panel_once(layout: dict[str, Any]) -> None:
-    assert set(layout) == {'configById', 'globalVariables', 'userNodes', 'playbackConfig', 'layout'}
-    shown = list(leaves(layout['layout']))
+def test_foxglove_shows_each_panel_once(layout_: dict[str, Any]) -> None:
+    assert set(layout_) == {
+        'configById',
+        'globalVariables',
+        'userNodes',
+        'playbackConfig',
+        'layout',
+    }
+    shown = list(leaves(layout_['layout']))
     assert len(shown) == len(set(shown))
-    assert set(shown) == set(layout['configById'])
-    titles = [panel['foxglovePanelTitle'] for panel in layout['configById'].values()]
+    assert set(shown) == set(layout_['configById'])
+    titles = [panel['foxglovePanelTitle'] for panel in layout_['configById'].values()]
     assert len(titles) == len(set(titles))
 
 
 def test_foxglove_reads_and_writes_real_topics(
-    layout: dict[str, Any], topics: dict[str, tuple[str, str, str]]
+    layout_: dict[str, Any], topics: dict[str, tuple[str, str, str]]
 ) -> None:
-    for panel, configuration in layout['configById'].items():
+    for panel, configuration in layout_['configById'].items():
         for topic in topics_of(panel, configuration):
             direction, kind, _ = topics[topic]
             assert kind == FOXGLOVE[panel.split('!')[0]], panel
             assert direction == ('in' if panel.startswith('Publish') else 'out'), panel
 
 
-def test_what_foxglove_publishes_is_a_prompt(layout: dict[str, Any]) -> None:
-    panel = layout['configById']['Publish!prompt']
+def test_what_foxglove_publishes_is_a_prompt(layout_: dict[str, Any]) -> None:
+    panel = layout_['configById']['Publish!prompt']
     assert panel['datatype'] == 'std_msgs/msg/String'
     assert list(json.loads(panel['value'])) == ['data']
 
 
-def test_fields_that_are_plotted_exist(layout: dict[str, Any], repository: Path) -> None:
+def test_fields_that_are_plotted_exist(layout_: dict[str, Any], repository: Path) -> None:
     fields = (repository / 'msg' / 'Segment.msg').read_text()
-    for path in layout['configById']['Plot!scores']['paths']:
+    for path in layout_['configById']['Plot!scores']['paths']:
         field = re.fullmatch(r'/clipseg/segments\.segments\[\d+\]\.(\w+)', path['value'])
         assert field is not None, path
         assert re.search(rf'^float32 {field[1]}$', fields, re.MULTILINE)
@@ -119,3 +127,50 @@ def test_rviz_shows_real_topics_with_a_qos_that_fits(
             assert policies['Reliability Policy'] == 'Best Effort'
         if 'latched' not in qos:
             assert policies['Durability Policy'] == 'Volatile'
+
+
+@pytest.mark.parametrize('file', ['clipseg.rviz', 'foxglove.json'])
+def test_topics_and_frame_of_another_robot(
+    repository: Path, topics: dict[str, tuple[str, str, str]], file: str
+) -> None:
+    plain = (repository / 'config' / file).read_text()
+    assert layout(file) == plain
+    text = layout(file, '/robot1/', '/camera/color/image_raw', 'base_link')
+    read: Any = json.loads(text) if file.endswith('.json') else yaml.safe_load(text)
+    named = [one for one in strings(read) if one.startswith('/') and not one.startswith('/dia')]
+    outputs = [one for one in named if one.startswith('/robot1/clipseg/')]
+    assert len(outputs) >= 4
+    for one in outputs:
+        assert one.removeprefix('/robot1').split('.')[0] in topics
+    assert set(named) - set(outputs) <= {'/camera/color/image_raw'}
+    assert ('/camera/color/image_raw' in named) == (
+        '/image' in list(strings(yaml.safe_load(plain)))
+    )
+    assert 'camera_optical_frame' not in text
+    assert 'base_link' in list(strings(read))
+
+
+def test_the_command_writes_a_layout(tmp_path: Path) -> None:
+    for name, file in (('mine.rviz', 'clipseg.rviz'), ('mine.json', 'foxglove.json')):
+        assert main([str(tmp_path / name), '--namespace', 'robot1', '--frame', 'map']) == 0
+        assert (tmp_path / name).read_text() == layout(file, 'robot1', 'image', 'map')
+
+
+def test_labels_have_colours_up_to_the_last_id(repository: Path, layout_: dict[str, Any]) -> None:
+    mode = layout_['configById']['Image!labels']['imageMode']
+    assert (mode['minValue'], mode['maxValue']) == (0, 254)
+    displays = yaml.safe_load((repository / 'config' / 'clipseg.rviz').read_text())
+    for display in displays['Visualization Manager']['Displays']:
+        if display['Name'] == 'Labels':
+            assert display['Normalize Range'] is False, 'or colours change with what is seen'
+            assert (display['Min Value'], display['Max Value']) == (0, 254)
+
+
+def strings(tree: Any) -> Iterator[str]:
+    """All keys and values that are text."""
+    if isinstance(tree, str):
+        yield tree
+    for part in tree if isinstance(tree, (list, dict)) else ():
+        yield from strings(part)
+        if isinstance(tree, dict):
+            yield from strings(tree[part])

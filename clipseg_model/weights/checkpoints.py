@@ -25,7 +25,7 @@ from clipseg_model.files.small_files import shorten
 from clipseg_model.files.user_folders import expanded
 from clipseg_model.model_card import AS_RELEASED, ModelCard, to_json
 from clipseg_model.modeling.backbone import Backbone, OpenClipBackbone, build_backbone
-from clipseg_model.modeling.base import SegmentationModel, build_model
+from clipseg_model.modeling.base import SegmentationModel
 from clipseg_model.modeling.clipseg import CLIPSeg
 from clipseg_model.weights import huggingface, official, store
 from clipseg_model.weights.cards import (
@@ -36,7 +36,8 @@ from clipseg_model.weights.cards import (
     read_entry,
     read_metadata,
 )
-from clipseg_model.weights.files import check_fit, outline, read_json, read_outline, read_tensors
+from clipseg_model.weights.files import check_fit, outline, read_json, read_outline, stream_tensors
+from clipseg_model.weights.filling import build_to_fill, fill
 
 _BACKBONE = 'backbone.'
 _PICKLED = ('.bin', '.pt', '.pth')
@@ -136,13 +137,17 @@ def load_checkpoint(
     wanted = outline(card.config, path)
     left_out = tuple(str(prefix) for prefix in without)
     check_fit({k: v for k, v in wanted.items() if not k.startswith(left_out)}, found, path)
-    tensors = read_tensors(path)
+    model = build_to_fill(card.config)
+    fill(
+        {k: v for k, v in model.state_dict().items() if k in found},
+        stream_tensors(path, found),
+        path,
+    )
     if without and backbone_weights is not None:
         towers = load_towers(backbone_weights, card.config.get('backbone'))
-        tensors.update(_prefixed(towers))
-    check_fit(wanted, tensors, path)
-    model = build_model(card.config)
-    model.load_state_dict(tensors, strict=True)
+        state = _prefixed(towers)
+        check_fit({k: v for k, v in wanted.items() if k.startswith(left_out)}, state, path)
+        model.load_state_dict(state, strict=False, assign=True)
     return model.eval(), card
 
 
@@ -186,11 +191,8 @@ def load_towers(path: str | Path, config: Mapping[str, Any] | None = None) -> Ba
     whole = outline(card.config, path)
     wanted = {key: value for key, value in whole.items() if key.startswith(_BACKBONE)}
     check_fit(wanted, found, path)
-    tensors = {key: value for key, value in read_tensors(path).items() if key.startswith(_BACKBONE)}
-    check_fit(wanted, tensors, path)
     towers = build_backbone(card.config['backbone'])
-    assert isinstance(towers, nn.Module)
-    towers.load_state_dict({key[len(_BACKBONE) :]: value for key, value in tensors.items()})
+    fill(_prefixed(towers), stream_tensors(path, found), path)
     return towers
 
 

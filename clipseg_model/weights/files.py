@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, cast
@@ -27,6 +27,8 @@ _LARGEST = 1 << 20  # Of any number in a configuration.
 _MOST_VALUES = 4_000_000_000  # Of a model: half as many again as the largest CLIP has.
 _MOST_BESIDE = 1 << 24  # Values that a model computes when it is built, such as masks.
 _MOST_TENSORS = 20_000
+_MOST_MAPPED = 1 << 24  # Bytes.
+_PART = 1 << 20  # Values.
 _DTYPES = {
     'F64': torch.float64,
     'F32': torch.float32,
@@ -56,47 +58,57 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def read_weights(path: Path, wanted: Mapping[str, Tensor], ignored: str) -> dict[str, Tensor]:
+def stream_weights(
+    path: Path, wanted: Mapping[str, Tensor], ignored: str
+) -> Iterator[tuple[str, Tensor]]:
     """Read the tensors of a file, or of all parts that an index (``.json``) names beside it.
 
     Args:
         path: The file, or the index.
-        wanted: What the tensors have to be like: of files that state what they hold
-            (``.safetensors``) nothing else is read.
+        wanted: What the tensors have to be like, which is checked at once.
         ignored: How the names end of tensors that are left out.
+
+    Returns:
+        Names and tensors. A tensor is to be copied before the next is asked for.
 
     Raises:
         CheckpointError: A file is missing or damaged, holds other tensors than are wanted, or the
             index names something else.
     """
-    if path.suffix != '.json':
-        return _read_part(path, wanted, wanted, ignored)
-    places = read_json(path).get('weight_map')
+    found: dict[Path, dict[str, Tensor]] = {}
+    for part in [path] if path.suffix != '.json' else _parts_of(path):
+        # Of files that do not state what they hold, all is read.
+        mapped = part.suffix == '.safetensors'
+        read = read_outline(part) if mapped else read_pickled(part)
+        found[part] = {key: one for key, one in read.items() if not key.endswith(ignored)}
+    check_fit(wanted, {key: one for part in found.values() for key, one in part.items()}, path)
+    return _stream(found)
+
+
+def _parts_of(index: Path) -> list[Path]:
+    """Return the files of weights that an index names."""
+    places = read_json(index).get('weight_map')
     parts = sorted({str(part) for part in places.values()}) if isinstance(places, dict) else []
-    tensors: dict[str, Tensor] = {}
     for part in parts:
-        file = path.parent / part
+        file = index.parent / part
         if Path(part).name != part or file.suffix == '.json' or not os.path.isfile(file):
             raise CheckpointError(
-                f'The weights are in {len(parts)} files that {path} names, and {part[:260]!r} is '
+                f'The weights are in {len(parts)} files that {index} names, and {part[:260]!r} is '
                 'not beside it: get all of them from where they came from'
             )
-        tensors.update(_read_part(file, wanted, (), ignored))
-    if not tensors:
-        raise CheckpointError(f'{path} names no files of weights (weight_map)')
-    return tensors
+    if not parts:
+        raise CheckpointError(f'{index} names no files of weights (weight_map)')
+    return [index.parent / part for part in parts]
 
 
-def _read_part(
-    path: Path, wanted: Mapping[str, Tensor], needed: Collection[str], ignored: str
-) -> dict[str, Tensor]:
-    """Read a file of tensors that are wanted, among them all that are needed."""
-    if path.suffix != '.safetensors':
-        read = read_pickled(path)
-        return {key: value for key, value in read.items() if not key.endswith(ignored)}
-    found = {key: one for key, one in read_outline(path).items() if not key.endswith(ignored)}
-    check_fit({key: wanted[key] for key in wanted if key in found or key in needed}, found, path)
-    return read_tensors(path, found)
+def _stream(found: dict[Path, dict[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
+    for part, tensors in found.items():
+        if part.suffix == '.safetensors':
+            yield from stream_tensors(part, tensors)
+            continue
+        while tensors:
+            # Taken out: what has been copied is freed.
+            yield tensors.popitem()
 
 
 def read_outline(path: Path) -> dict[str, Tensor]:
@@ -130,6 +142,34 @@ def read_tensors(path: Path, names: Collection[str] | None = None) -> dict[str, 
     with _opened(path) as opened:
         wanted = opened.keys() if names is None else names
         return {key: opened.get_tensor(key) for key in wanted}
+
+
+def stream_tensors(path: Path, names: Iterable[str]) -> Iterator[tuple[str, Tensor]]:
+    """Read tensors of a safetensors file one after another, on the CPU.
+
+    The file is mapped, and mapped anew after every 16 MiB: pages that were read count as memory of
+    this process until then.
+
+    Yields:
+        Names and tensors. A tensor is the file's own memory, to be copied before the next is asked
+        for.
+
+    Raises:
+        CheckpointError: The file is damaged.
+    """
+    left = iter(names)
+    ended = False
+    while not ended:
+        size = 0
+        with _opened(path) as opened:
+            while size < _MOST_MAPPED and not ended:
+                key = next(left, None)
+                ended = key is None
+                if key is not None:
+                    value = opened.get_tensor(key)
+                    size += value.nbytes
+                    yield key, value
+                    del value
 
 
 def read_pickled(path: Path) -> dict[str, Tensor]:
@@ -250,7 +290,10 @@ def check_fit(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor], path: P
 
 def _is_finite(value: Tensor) -> bool:
     """Whether all values of a tensor are finite; one without values has none that is not."""
-    return value.is_meta or not value.is_floating_point() or bool(value.isfinite().all())
+    if value.is_meta or not value.is_floating_point():
+        return True
+    # In parts: the answer for a whole tensor takes as much memory as the tensor.
+    return all(bool(part.isfinite().all()) for part in value.reshape(-1).split(_PART))
 
 
 @contextmanager

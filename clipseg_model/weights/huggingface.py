@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -19,8 +18,9 @@ from clipseg_model.files.atomic_files import replacing
 from clipseg_model.model_card import AS_RELEASED, ModelCard
 from clipseg_model.modeling.backbone import OpenClipBackbone
 from clipseg_model.modeling.base import SegmentationModel
-from clipseg_model.modeling.clipseg import CLIPSeg, build_clipseg
-from clipseg_model.weights.files import check_fit, outline, read_json, read_weights
+from clipseg_model.modeling.clipseg import CLIPSeg
+from clipseg_model.weights.files import outline, read_json, stream_weights
+from clipseg_model.weights.filling import build_to_fill, fill
 from clipseg_model.weights.huggingface_config import (
     CARD_FILE,
     find_processor,
@@ -100,10 +100,11 @@ def load_huggingface(path: str | Path) -> tuple[CLIPSeg, ModelCard]:
     assert card.weights is not None
     ours = outline(card.config, card.weights.with_name('config.json'))
     wanted = _to_theirs(ours)
-    tensors = read_weights(card.weights, wanted, '.position_ids')
-    check_fit(wanted, tensors, card.weights)
-    model = build_clipseg(dict(card.config))
-    model.load_state_dict(_to_ours(tensors, ours), strict=True)
+    tensors = stream_weights(card.weights, wanted, '.position_ids')
+    model = build_to_fill(card.config)
+    assert isinstance(model, CLIPSeg)
+    # Views of the model's weights, by their names there.
+    fill(_to_theirs(model.state_dict()), tensors, card.weights)
     return model.eval(), card
 
 
@@ -200,12 +201,3 @@ def _to_theirs(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         value = value.T if key in _TRANSPOSED else value
         theirs.update(zip(names, value.chunk(3) if len(names) == 3 else [value], strict=True))
     return theirs
-
-
-def _to_ours(tensors: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    ours: dict[str, Tensor] = {}
-    for key in state:
-        parts = [tensors[name] for name in _names(key)]
-        value = torch.cat(parts) if len(parts) == 3 else parts[0]
-        ours[key] = value.T if key in _TRANSPOSED else value
-    return ours

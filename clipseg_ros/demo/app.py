@@ -40,7 +40,7 @@ from clipseg_ros.demo.scenes import DemoScene, Question, make_scene
 from clipseg_ros.process.child_process import ChildError, ChildProcess
 from clipseg_ros.process.domain import claim_domain
 from clipseg_ros.process.shared_memory import remove_orphans
-from clipseg_ros.ros.share import share_path
+from clipseg_ros.ros.share import profile_variables
 
 SEEDS = (1, 5, 9, 10)
 WIDTH, HEIGHT = 640, 480
@@ -55,7 +55,7 @@ def prepare_environment(domain: int | None) -> None:
     """Give this process and its children a ROS domain on this machine alone."""
     os.environ['ROS_DOMAIN_ID'] = str(claim_domain() if domain is None else domain)
     os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
-    os.environ.setdefault('FASTDDS_DEFAULT_PROFILES_FILE', str(share_path('config', 'fastdds.xml')))
+    os.environ.update(profile_variables(os.environ))
     os.environ['PYTHONUNBUFFERED'] = '1'
 
 

@@ -6,7 +6,6 @@ import threading
 import time
 from typing import Any
 
-from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.qos import QoSDurabilityPolicy
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
@@ -14,6 +13,7 @@ from clipseg_ros.depth.parameters import DepthSettings
 from clipseg_ros.depth.stamp_matching import Match, StampMatcher
 from clipseg_ros.errors import DepthError
 from clipseg_ros.outputs.result import FrameResult
+from clipseg_ros.ros.distributions import SubscriptionEventCallbacks
 from clipseg_ros.ros.qos import QosWatch, latched_output, matched_input
 from clipseg_ros.ros.timing import stamp_of
 

@@ -17,6 +17,8 @@ from pathlib import Path
 
 SHARED_MEMORY = Path('/dev/shm')
 
+# Of Fast DDS 3 (ROS 2 Kilted), and of 2 (Jazzy, Humble).
+_NAME = re.compile(r'fast(?:dds|rtps)_\w+')
 _CONTAINER = ('/.dockerenv', '/run/.containerenv')
 
 
@@ -31,14 +33,18 @@ def remove_orphans(folder: Path = SHARED_MEMORY, least_age: float = 0.0) -> list
         Names of the segments and ports that were removed, sorted.
     """
     newest = time.time() - least_age
-    names = {path.name.removesuffix('_el') for path in folder.glob('fastdds_*')}
+    names = {
+        path.name.removesuffix('_el')
+        for path in folder.glob('fast*_*')
+        if _NAME.fullmatch(path.name)
+    }
     if least_age:
         names = {name for name in names if _made(folder / name) <= newest}
     if not names:
         return []
     if any(Path(mark).exists() for mark in _CONTAINER):
         # Whoever writes to a port may be a process that is not seen from here.
-        names = {name for name in names if not name.startswith('fastdds_port')}
+        names = {name for name in names if not name.startswith(('fastdds_port', 'fastrtps_port'))}
     mapped = _mapped_files(folder)
     removed = []
     for name in sorted(names - mapped):
@@ -72,7 +78,7 @@ def _remove(folder: Path, name: str) -> None:
 
 def _mapped_files(folder: Path) -> set[str]:
     """Return the names of a folder's Fast DDS files that a process of this user has mapped."""
-    pattern = re.compile(rf' {re.escape(str(folder))}/(fastdds_\w+)$', re.MULTILINE)
+    pattern = re.compile(rf' {re.escape(str(folder))}/({_NAME.pattern})$', re.MULTILINE)
     names: set[str] = set()
     for maps in Path('/proc').glob('[0-9]*/maps'):
         # Processes of other users cannot be looked into, nor their files be removed.

@@ -1,7 +1,7 @@
 """What the nodes need of rclpy's callback groups beyond its documentation.
 
-Everything here relies on internals of rclpy (checked with 7.1, Jazzy, and 9.1, Kilted), and nothing
-elsewhere in the package does.
+Everything here relies on internals of rclpy (checked with 3.3, Humble, 7.1, Jazzy, and 9.1,
+Kilted), and nothing elsewhere in the package does.
 """
 
 from __future__ import annotations

@@ -4,14 +4,15 @@ YAML has more types than people think of: ``max_rate:=5`` is no double to it, an
 nothing at all. What is meant is plain, so it is taken (:meth:`Declaration.typed`). A parameter that
 cannot be set any more is accepted where it stays as it is, so that a dump of all parameters loads.
 
-Parameters given at start are in rclpy's private ``_parameter_overrides`` (checked with 7.1, Jazzy,
-and 9.1, Kilted): nothing else tells their types, or which of them the node does not have.
+Parameters given at start are in rclpy's private ``_parameter_overrides`` (checked with 3.3, Humble,
+7.1, Jazzy, and 9.1, Kilted): nothing else tells their types, or which of them the node does not
+have.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
@@ -54,6 +55,17 @@ class GivenParameters:
     """
 
     declarations: Mapping[str, Declaration] = {}
+    _followers: tuple[Callable[[list[Parameter]], None], ...] = ()
+
+    def follow_parameters(self: Any, callback: Callable[[list[Parameter]], None]) -> None:
+        """Have a callback called with parameters, after they have been set.
+
+        That is rclpy's post-set callback, which Humble does not have.
+        """
+        if hasattr(self, 'add_post_set_parameters_callback'):
+            self.add_post_set_parameters_callback(callback)
+        else:
+            self._followers += (callback,)
 
     def set_parameters(self: Any, parameter_list: Sequence[Parameter]) -> list[SetParametersResult]:
         """Set parameters one by one; see :meth:`rclpy.node.Node.set_parameters`."""
@@ -86,6 +98,9 @@ class GivenParameters:
         if not changes:
             return SetParametersResult(successful=True)
         result: SetParametersResult = super().set_parameters_atomically(changes)  # type: ignore[misc]
+        if result.successful:
+            for follow in self._followers:
+                follow(changes)
         return result
 
 

@@ -9,9 +9,11 @@ import os
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any
 
 import yaml
+from ament_index_python.packages import PackageNotFoundError, get_package_prefix
 from launch import LaunchContext, LaunchDescriptionEntity
 from launch.actions import (
     DeclareLaunchArgument,
@@ -24,7 +26,8 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
-from clipseg_ros.ros.share import share_path
+from clipseg_ros.ros.share import profile_variables, share_path
+from clipseg_ros.ros.viewers import layout
 
 _RESPAWN_DELAY = 2.0  # Seconds.
 
@@ -124,12 +127,9 @@ def declare(arguments: Mapping[str, tuple[str, str]]) -> list[LaunchDescriptionE
         DeclareLaunchArgument(name, default_value=default, description=description)
         for name, (default, description) in arguments.items()
     ]
-    variable = 'FASTDDS_DEFAULT_PROFILES_FILE'
-    if variable not in os.environ:
-        # Fast DDS takes too little shared memory for images; see docs/troubleshooting.md.
-        profile = str(share_path('config', 'fastdds.xml'))
-        entities.append(SetEnvironmentVariable(variable, profile))
-    return entities
+    # Fast DDS takes too little shared memory for images; see docs/troubleshooting.md.
+    variables = profile_variables(os.environ)
+    return [*entities, *(SetEnvironmentVariable(*variable) for variable in variables.items())]
 
 
 def values_of(context: LaunchContext, names: Iterable[str]) -> dict[str, str]:
@@ -173,6 +173,23 @@ def make_node(
         respawn_delay=_RESPAWN_DELAY,
         **options,
     )
+
+
+def rviz_node(namespace: str, image: str, frame: str) -> Node:
+    """Return RViz, with the layout of `config/` for a node and a camera; see `viewers.layout`.
+
+    Raises:
+        FileNotFoundError: RViz is not installed.
+    """
+    try:
+        get_package_prefix('rviz2')
+    except PackageNotFoundError as error:
+        raise FileNotFoundError(
+            'RViz is not installed: apt install ros-$ROS_DISTRO-rviz2, or leave rviz:=true out'
+        ) from error
+    with NamedTemporaryFile('w', prefix='clipseg_', suffix='.rviz', delete=False) as file:
+        file.write(layout('clipseg.rviz', namespace, image, frame))
+    return Node(package='rviz2', executable='rviz2', arguments=['-d', file.name])
 
 
 def _is_true(name: str, value: str) -> bool:

@@ -14,11 +14,6 @@ from typing import Any, Literal
 
 from rclpy.callback_groups import CallbackGroup
 from rclpy.duration import Duration
-from rclpy.event_handler import (
-    PublisherEventCallbacks,
-    SubscriptionEventCallbacks,
-    UnsupportedEventTypeError,
-)
 from rclpy.qos import (
     QoSDurabilityPolicy,
     QoSHistoryPolicy,
@@ -29,6 +24,12 @@ from rclpy.qos import (
 )
 from rclpy.qos_overriding_options import QoSOverridingOptions
 
+from clipseg_ros.ros.distributions import (
+    PublisherEventCallbacks,
+    SubscriptionEventCallbacks,
+    UnsupportedEventTypeError,
+    with_message_info,
+)
 from clipseg_ros.ros.log import ThrottledLog
 
 Direction = Literal['publisher', 'subscription']
@@ -167,7 +168,7 @@ class QosWatch:
             one it does not, and not every middleware does.
         """
         suspect = self._watch(topic, 'subscription', profile)
-        of_topic = message_type, topic, callback, profile
+        of_topic = message_type, topic, with_message_info(callback), profile
         events = SubscriptionEventCallbacks(
             incompatible_qos=suspect, message_lost=lambda event: lose(event.total_count)
         )

@@ -109,7 +109,7 @@ class SegmentNode(GivenParameters, LifecycleNode):
         self._prompt_server.start()
         self._settings = read_settings(Settings, self)
         self._model_at_start = self._settings.model
-        self.add_post_set_parameters_callback(self._apply_parameters)
+        self.follow_parameters(self._apply_parameters)
         self._report = NodeReport(self, self._look)
         self._enable_service = self.create_service(SetBool, '~/enable', self._on_enable)
         self._start_timer: Any = None

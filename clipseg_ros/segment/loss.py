@@ -7,9 +7,12 @@ change its rate or stop.
 
 from __future__ import annotations
 
+import os
 import time
 from collections import deque
 from collections.abc import Callable
+
+from clipseg_ros.ros.share import profile_variable
 
 _WINDOW = 4.0  # Seconds.
 _LEAST = 2
@@ -97,7 +100,7 @@ def explain_loss(
     if 'fastrtps' in middleware:
         return (
             f'{said}By default Fast DDS has less shared memory than an image needs: start the '
-            f"camera's process with FASTDDS_DEFAULT_PROFILES_FILE={profile} (between machines: a "
+            f"camera's process with {profile_variable(os.environ)}={profile} (between machines: a "
             'lower rate, or image_transport:=compressed)'
         )
     return (

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from clipseg_ros.ros.callback_groups import forget_dead_entities
+from clipseg_ros.ros.distributions import count_clients, count_matched_publishers
 from clipseg_ros.ros.qos import QosWatch, sensor_input
 from clipseg_ros.ros.timing import create_steady_timer
 
@@ -97,7 +98,7 @@ class ImageSubscription:
 
     def publishers(self) -> int:
         """Return how many publishers the subscription has found."""
-        return int(self._subscription.get_publisher_count()) if self.is_open else 0
+        return count_matched_publishers(self._node, self._subscription) if self.is_open else 0
 
     def update(self) -> None:
         """Subscribe or unsubscribe, as is needed now."""
@@ -125,7 +126,7 @@ class ImageSubscription:
 
     def _may_be_asked(self) -> bool:
         node = self._node
-        return any(node.count_clients(name) for name in self._services) or any(
+        return any(count_clients(node, name) for name in self._services) or any(
             node.count_publishers(name) for name in self._topics
         )
 

@@ -6,6 +6,7 @@ documentation and has those messages that the node publishes, field by field.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import importlib.util
 import os
@@ -31,33 +32,38 @@ def environment_with_vision_msgs() -> dict[str, str]:
     files = sorted(path for path in SOURCE.rglob('*') if path.is_file())
     content = b''.join(path.read_bytes() for path in [*files, ROOT / 'cmake' / 'pip_wheels.cmake'])
     digest = hashlib.sha256(content + sys.prefix.encode()).hexdigest()[:16]
-    base = ROOT / 'build' / 'vision_msgs'
-    stamp = base / f'.built-{digest}'
+    # One for each environment: those of several ROS 2 share a checkout.
+    base = ROOT / 'build' / f'vision_msgs-{digest}'
     prefix = base / 'install' / 'vision_msgs'
-    if not stamp.exists():
-        shutil.rmtree(base, ignore_errors=True)
-        base.mkdir(parents=True)
-        words = ['--build-base', f'{base}/build', '--install-base', f'{base}/install']
-        done = subprocess.run(
-            [f'{sys.prefix}/bin/colcon', '--log-base', f'{base}/log', 'build',
-             '--base-paths', str(SOURCE), *words, '--cmake-args', '-DBUILD_TESTING=OFF'],
-            env={
-                **os.environ,
-                'PATH': f'{sys.prefix}/bin:{os.environ["PATH"]}',
-                'AMENT_PREFIX_PATH': ament_prefixes(),
-            },
-            capture_output=True,
-            text=True,
-            check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-        stamp.touch()
+    base.mkdir(parents=True, exist_ok=True)
+    with (base / '.busy').open('w') as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # Another worker may be at it.
+        if not (base / '.built').exists():
+            _build(base)
+            (base / '.built').touch()
     (packages,) = prefix.glob('l*/**/*-packages')
     return {
         'PYTHONPATH': os.pathsep.join([str(ROOT), str(packages), own]),
         'LD_LIBRARY_PATH': f'{prefix / "lib"}:{os.environ.get("LD_LIBRARY_PATH", "")}',
         'AMENT_PREFIX_PATH': f'{prefix}:{ament_prefixes()}',
     }
+
+
+def _build(base: Path) -> None:
+    words = ['--build-base', f'{base}/build', '--install-base', f'{base}/install']
+    done = subprocess.run(
+        [f'{sys.prefix}/bin/colcon', '--log-base', f'{base}/log', 'build',
+         '--base-paths', str(SOURCE), *words, '--cmake-args', '-DBUILD_TESTING=OFF'],
+        env={
+            **os.environ,
+            'PATH': f'{sys.prefix}/bin:{os.environ["PATH"]}',
+            'AMENT_PREFIX_PATH': ament_prefixes(),
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
 
 
 def ament_prefixes() -> str:

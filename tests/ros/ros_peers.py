@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -30,6 +31,7 @@ from clipseg_ros.images.conversion import array_to_image
 from clipseg_ros.process.child_process import ChildProcess
 from clipseg_ros.prompts.text import survive_yaml
 from clipseg_ros.ros.peer import Peer as PlainPeer
+from clipseg_ros.ros.share import PROFILE_VARIABLES
 
 ROOT = Path(__file__).parents[2]
 PROFILE = ROOT / 'config' / 'fastdds.xml'
@@ -127,7 +129,7 @@ def warm_python(path: str) -> WarmPython:
 #: the libraries have started.
 READ_LATE = {
     'CLIPSEG_MODELS',
-    'FASTDDS_DEFAULT_PROFILES_FILE',
+    *PROFILE_VARIABLES,
     'ROS_DOMAIN_ID',
     'ROS_PYTHON_CHECK_FIELDS',
 }
@@ -299,7 +301,7 @@ def shared_memory_files(process: int | str = 'self') -> set[str]:
     """Names of Fast DDS's shared-memory files that a process has mapped."""
     lines = Path(f'/proc/{process}/maps').read_text().splitlines()
     paths = {line.split(maxsplit=5)[-1] for line in lines if '/dev/shm/' in line}
-    return {Path(path).name for path in paths if 'fastdds' in path}
+    return {Path(path).name for path in paths if re.search(r'/fast(dds|rtps)_', path)}
 
 
 def stamp_of(message: Any) -> tuple[int, int]:

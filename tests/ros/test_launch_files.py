@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,8 @@ import yaml
 from fake_launch import Launched, Node
 
 from clipseg_ros.camera import parameters as camera_parameters
+from clipseg_ros.ros.share import PROFILE_VARIABLES, profile_variable
+from clipseg_ros.ros.viewers import layout
 from clipseg_ros.segment import parameters as segment_parameters
 
 NAV2_ARGUMENTS = {'namespace', 'params_file', 'use_sim_time', 'autostart', 'log_level'}
@@ -28,7 +31,8 @@ FILES = ('segment.launch.py', 'demo.launch.py', 'cameras.launch.py', 'depth.laun
 @pytest.fixture
 def launch_folder(repository: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     fake_launch.install(monkeypatch)
-    monkeypatch.delenv('FASTDDS_DEFAULT_PROFILES_FILE', raising=False)
+    for variable in PROFILE_VARIABLES:
+        monkeypatch.delenv(variable, raising=False)
     return repository / 'launch'
 
 
@@ -146,12 +150,12 @@ def test_what_was_not_given_stays_as_in_the_file(launch_folder: Path) -> None:
 
 
 @pytest.mark.parametrize('file', FILES)
+@pytest.mark.parametrize('variable', PROFILE_VARIABLES)
 def test_the_fast_dds_profile_is_set_unless_the_user_has(
-    launch_folder: Path, file: str, monkeypatch: pytest.MonkeyPatch
+    launch_folder: Path, file: str, variable: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     profile = str(launch_folder.parent / 'config' / 'fastdds.xml')
-    variable = 'FASTDDS_DEFAULT_PROFILES_FILE'
-    assert environment_of(launch_folder / file) == {variable: profile}
+    assert environment_of(launch_folder / file) == {profile_variable(os.environ): profile}
     monkeypatch.setenv(variable, '/mine.xml')
     assert environment_of(launch_folder / file) == {}
 
@@ -204,13 +208,29 @@ def test_rviz_starts_only_when_asked_for(launch_folder: Path) -> None:
     path = launch_folder / 'demo.launch.py'
     assert [node.executable for node in fake_launch.run(path, {}).nodes] == ['camera']
     executables = [node.executable for node in fake_launch.run(path, {'rviz': 'true'}).nodes]
-    assert executables == ['camera', 'rviz2']
+    assert executables == ['rviz2', 'camera']
+
+
+@pytest.mark.usefixtures('with_rviz')
+def test_rviz_shows_the_topics_and_frame_of_this_robot(launch_folder: Path) -> None:
+    """Of the arguments of the demo, and of its own for a node that runs already."""
+    given = {'namespace': 'robot1', 'image': '/front/image'}
+    for file, more in (
+        ('demo.launch.py', {'rviz': 'true', 'target_frame': 'map'}),
+        ('rviz.launch.py', {'frame': 'map'}),
+    ):
+        rviz = the_node(fake_launch.run(launch_folder / file, {**given, **more}), 'rviz2')
+        text = Path(rviz.arguments[-1]).read_text()
+        assert text == layout('clipseg.rviz', 'robot1', '/front/image', 'map')
+        assert 'Value: /robot1/clipseg/overlay' in text
+        assert 'Fixed Frame: map' in text
+        Path(rviz.arguments[-1]).unlink()
 
 
 @pytest.mark.parametrize(
     ('given', 'words'),
     [
-        ({'rviz': 'true'}, 'rviz2'),
+        ({'rviz': 'true'}, 'RViz is not installed'),
         ({'params_file': '/no/such.yaml'}, 'params_file:=/no/such.yaml'),
         ({'camera_params_file': '/no/such.yaml'}, 'camera_params_file:=/no/such.yaml'),
     ],
@@ -329,11 +349,19 @@ def test_launch_files_need_no_model(repository: Path) -> None:
         'sys.path.insert(0, "tests/ros")\n'
         'import fake_launch, pathlib, pytest\n'
         'fake_launch.install(pytest.MonkeyPatch())\n'
+        'import ament_index_python.packages as packages\n'
+        'packages.get_package_prefix = lambda name: "/opt"\n'
         'for path in sorted(pathlib.Path("launch").glob("*.launch.py")):\n'
-        '    print(path.name, len(fake_launch.run(path, {}).arguments))\n'
+        '    launched = fake_launch.run(path, {})\n'
+        '    print(path.name, len(launched.arguments))\n'
+        '    for node in launched.nodes:\n'
+        '        if node.executable == "rviz2":\n'
+        '            pathlib.Path(node.arguments[-1]).unlink()\n'
     )
     done = subprocess.run(
         [sys.executable, '-c', code], cwd=repository, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert [line.split()[0] for line in done.stdout.splitlines()] == sorted(FILES)
+    assert [line.split()[0] for line in done.stdout.splitlines()] == sorted(
+        [*FILES, 'rviz.launch.py']
+    )

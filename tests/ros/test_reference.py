@@ -21,7 +21,7 @@ from rclpy.qos import QoSDurabilityPolicy, QoSReliabilityPolicy
 from ros_peers import ROOT, NodeProcess, Peer, wait_until
 from sensor_msgs.msg import Image
 
-from clipseg_ros.camera_node import CameraNode
+from clipseg_ros.camera.node import CameraNode
 
 PAGE = ROOT / 'docs' / 'reference.md'
 # What the fixture `full_node` sets.

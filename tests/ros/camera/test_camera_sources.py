@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from std_msgs.msg import Header
 
 from clipseg_model.images import IMAGE_SUFFIXES
+from clipseg_ros.camera.node import camera_info
 from clipseg_ros.camera.sources import open_source
-from clipseg_ros.camera_node import camera_info
 from clipseg_ros.errors import SourceError
 
 

@@ -7,6 +7,7 @@ given and each that it takes, so that no tolerance is needed to say whether it t
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import time
 from itertools import pairwise
@@ -18,6 +19,7 @@ from processes.recorded_node import RECORD
 from ros_peers import PROFILE, NodeProcess
 
 from clipseg_ros.process.domain import claimed_domain
+from clipseg_ros.ros.share import profile_variable
 
 RATE, WIDTH, HEIGHT, MODEL_MS = 60.0, 1280, 720, 100.0
 SETTLE = 5.0
@@ -32,7 +34,7 @@ def film(folder: Path, seconds: float) -> dict[str, Any]:
         # The middleware's checks of every field are for tests of messages, and slow.
         environment = {
             'ROS_DOMAIN_ID': str(domain),
-            'FASTDDS_DEFAULT_PROFILES_FILE': str(PROFILE),
+            profile_variable(os.environ): str(PROFILE),
             'ROS_PYTHON_CHECK_FIELDS': '0',
         }
         parameters = ['--ros-args', '-p', "prompt:='mug; chair; bowl'"]

@@ -31,6 +31,8 @@ from clipseg_model.registry import create_model
 from clipseg_ros.images.conversion import compressed_to_rgb, image_to_rgb
 from clipseg_ros.ros.qos import command_input, image_output, sensor_input
 
+pytestmark = pytest.mark.every_ros
+
 OUTPUTS = {
     'mask': ('mono8', 1),
     'labels': ('mono8', 1),

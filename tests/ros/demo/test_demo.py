@@ -231,7 +231,7 @@ def test_ctrl_c_ends_it_and_its_nodes(tmp_path: Path, repository: Path, own_doma
     children = psutil.Process(process.pid).children(recursive=True)
     assert len(children) == 2
     mapped = {Path(one.path) for child in children for one in child.memory_maps()}
-    segments = [path for path in mapped if re.fullmatch(r'fastdds_[0-9a-f]+', path.name)]
+    segments = [path for path in mapped if re.fullmatch(r'fast(dds|rtps)_[0-9a-f]+', path.name)]
     assert len(segments) >= 2
     assert all(path.exists() for path in segments)
     process.send_signal(signal.SIGINT)

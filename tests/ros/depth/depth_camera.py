@@ -14,7 +14,7 @@ from ros_peers import Peer, picture, stamp_of, wait_until
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from std_msgs.msg import Header
 
-from clipseg_ros.camera_node import camera_info
+from clipseg_ros.camera.node import camera_info
 from clipseg_ros.depth.clouds import cloud_dtype
 from clipseg_ros.images.conversion import array_to_image
 from clipseg_ros.ros.qos import image_output

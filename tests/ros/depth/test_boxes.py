@@ -13,7 +13,7 @@ from std_msgs.msg import Header
 
 from clipseg_model.instances import Instance, find_instances
 from clipseg_model.prompts import Prompt
-from clipseg_ros.camera_node import camera_info
+from clipseg_ros.camera.node import camera_info
 from clipseg_ros.depth.box_messages import detection_3d_array, marker_array, pose_of
 from clipseg_ros.depth.boxes import Box3D, Plane, clean_mask, measure_box, thing_box
 from clipseg_ros.depth.parameters import DepthSettings

@@ -18,7 +18,7 @@ from ros_peers import NodeProcess, Peer, picture, running_node, stamp_of, wait_u
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from std_msgs.msg import Header
 
-from clipseg_ros.camera_node import camera_info
+from clipseg_ros.camera.node import camera_info
 from clipseg_ros.ros.qos import image_output, latched_output
 
 MILLIMETRES = np.round(np.nan_to_num(depth_values()) * 1000).astype(np.uint16)

@@ -10,7 +10,7 @@ import pytest
 from sensor_msgs.msg import CameraInfo, RegionOfInterest
 from std_msgs.msg import Header
 
-from clipseg_ros.camera_node import camera_info
+from clipseg_ros.camera.node import camera_info
 from clipseg_ros.depth.pinhole import pinhole_of
 from clipseg_ros.errors import DepthError
 

@@ -18,7 +18,7 @@ from std_msgs.msg import Header
 from clipseg_model.outputs.frame_outputs import FrameOutputs, Scratch
 from clipseg_model.prompts import Prompt
 from clipseg_model.segmentation import PromptResult, Segmentation
-from clipseg_ros.camera_node import camera_info
+from clipseg_ros.camera.node import camera_info
 from clipseg_ros.depth.parameters import DepthSettings
 from clipseg_ros.depth.points import PointMaker, PointsInSpace
 from clipseg_ros.depth.transforms import RigidTransform

@@ -28,6 +28,7 @@ from sensor_msgs.msg import Image, PointCloud2
 
 from clipseg_ros.ros.interfaces import load_interfaces
 from clipseg_ros.ros.qos import image_output
+from clipseg_ros.ros.share import PROFILE_VARIABLES, profile_variable
 
 ROS2 = shutil.which('ros2')
 pytestmark = [
@@ -45,7 +46,8 @@ PARAMETERS = """/**/clipseg:
 def variables() -> dict[str, str]:
     """The environment of `ros2 launch`: the installed package, and the profile of nobody's."""
     environment = {'PYTHONPATH': os.environ.get('PYTHONPATH', '')}
-    os.environ.pop('FASTDDS_DEFAULT_PROFILES_FILE', None)
+    for name in PROFILE_VARIABLES:
+        os.environ.pop(name, None)
     return environment
 
 
@@ -132,8 +134,8 @@ def test_one_camera(peer: Peer, tiny_model: Path, tmp_path: Path) -> None:
         assert peer.get_parameter(node, 'use_sim_time') is False
         assert process.count('[DEBUG]'), 'log_level'
         environment = Path(f'/proc/{process_id(process, "segment-1")}/environ').read_text()
-        installed = next(v for v in environment.split('\0') if v.startswith('FASTDDS_DEFAULT'))
-        assert Path(installed.split('=', 1)[1]).read_text() == PROFILE.read_text()
+        given = dict(v.split('=', 1) for v in environment.split('\0') if '=' in v)
+        assert Path(given[profile_variable(os.environ)]).read_text() == PROFILE.read_text()
 
 
 def test_words_that_yaml_would_change_and_a_node_that_waits(peer: Peer, tiny_model: Path) -> None:

@@ -21,6 +21,8 @@ from clipseg_model.registry import create_model
 from clipseg_ros.process.domain import claimed_domain
 from clipseg_ros.ros.interfaces import MISSING
 
+pytestmark = pytest.mark.every_ros
+
 
 @pytest.fixture(scope='module')
 def seen(built: dict[str, str], tiny_model: Path) -> Iterator[dict[str, Any]]:

@@ -17,7 +17,7 @@ from std_srvs.srv import SetBool
 
 from clipseg_model.registry import create_model
 from clipseg_model.segmentation import Segmentation
-from clipseg_ros.camera_node import camera_info
+from clipseg_ros.camera.node import camera_info
 from clipseg_ros.images.conversion import array_to_image
 from clipseg_ros.outputs.once import MOST_WAITING
 from clipseg_ros.ros.interfaces import load_interfaces

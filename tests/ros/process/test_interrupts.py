@@ -27,8 +27,16 @@ def test_more_than_one_interrupt_ends_in_order(domain: int, pause: float) -> Non
 
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize('executable', ['segment', 'segment_cameras'])
-@pytest.mark.parametrize('library', ['torch', 'rclpy'])
+@pytest.mark.parametrize(
+    ('executable', 'library'),
+    [
+        ('segment', 'torch'),
+        ('segment', 'rclpy'),
+        ('segment_cameras', 'torch'),
+        ('camera', 'cv2'),
+        ('camera', 'rclpy'),
+    ],
+)
 def test_a_signal_during_the_first_imports_is_one_line(
     tmp_path: Path, executable: str, library: str, number: int
 ) -> None:

@@ -5,14 +5,18 @@ from __future__ import annotations
 import fcntl
 import mmap
 import os
+import re
 import signal
 import sys
 from pathlib import Path
 
+import pytest
 from ros_peers import shared_memory_files
 
 from clipseg_ros.process.child_process import ChildProcess
 from clipseg_ros.process.shared_memory import SHARED_MEMORY, remove_orphans
+
+pytestmark = pytest.mark.every_ros
 
 
 def make_segment(folder: Path, name: str) -> list[Path]:
@@ -23,17 +27,18 @@ def make_segment(folder: Path, name: str) -> list[Path]:
     return files
 
 
-def test_orphans_go_and_the_rest_stays(tmp_path: Path) -> None:
-    orphan = make_segment(tmp_path, 'fastdds_port7000')
-    used = make_segment(tmp_path, 'fastdds_0123456789abcdef')
+@pytest.mark.parametrize('version', ['fastdds', 'fastrtps'])
+def test_orphans_go_and_the_rest_stays(tmp_path: Path, version: str) -> None:
+    orphan = make_segment(tmp_path, f'{version}_port7000')
+    used = make_segment(tmp_path, f'{version}_0123456789abcdef')
     other = tmp_path / 'sem.something_else'
     other.touch()
     with used[1].open() as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        assert remove_orphans(tmp_path) == ['fastdds_port7000']
+        assert remove_orphans(tmp_path) == [f'{version}_port7000']
         assert not any(file.exists() for file in orphan)
         assert all(file.exists() for file in [*used, other])
-    assert remove_orphans(tmp_path) == ['fastdds_0123456789abcdef']
+    assert remove_orphans(tmp_path) == [f'{version}_0123456789abcdef']
     assert list(tmp_path.iterdir()) == [other]
 
 
@@ -68,7 +73,7 @@ def test_a_killed_node_leaves_files_that_are_recognised(own_domain: int) -> None
         made = {
             name
             for name in shared_memory_files(victim.pid)
-            if name.startswith('fastdds_') and not name.startswith('fastdds_port')
+            if not re.match(r'fast(dds|rtps)_port', name)
         }
         assert made, 'Fast DDS made no file in shared memory: have its names changed?'
         assert not made & set(remove_orphans())

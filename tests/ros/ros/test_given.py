@@ -18,13 +18,15 @@ from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter, parameter_dict_from_yaml_file
 
 from clipseg_ros.camera import parameters as camera_parameters
-from clipseg_ros.camera_node import CameraNode
+from clipseg_ros.camera.node import CameraNode
 from clipseg_ros.errors import ParameterError
 from clipseg_ros.ros.given import explain_unknown
 from clipseg_ros.ros.parameters import Declaration
 from clipseg_ros.ros.peer import _plain
 from clipseg_ros.segment import parameters as segment_parameters
 from clipseg_ros.segment.lifecycle import SegmentNode
+
+pytestmark = pytest.mark.every_ros
 
 ROOT = Path(__file__).parents[3]
 NODES = {'clipseg': segment_parameters.DECLARATIONS, 'camera': camera_parameters.DECLARATIONS}

@@ -23,7 +23,7 @@ def test_closing_after_its_context_was_shut_down(own_domain: int) -> None:
     assert not shared_memory_files() - before
 
 
-class Destroyed(Waitable[Any]):
+class Destroyed(Waitable):  # Generic from Kilted on alone.
     """What an executor meets once that begins to wait for what another thread destroys."""
 
     met = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from ros_peers import PROFILE, ROOT, NodeProcess, Peer, wait_until
 from sensor_msgs.msg import Image
 
 from clipseg_ros.ros.qos import image_output
+from clipseg_ros.ros.share import profile_variable
 from clipseg_ros.segment.loss import LossWatch, explain_loss
 
 
@@ -93,7 +95,7 @@ def test_it_ends_with_its_cause_and_does_not_flutter(camera: Camera) -> None:
 def test_the_sentence() -> None:
     said = explain_loss((149, 154), '/image', 'rmw_fastrtps_cpp', '/x/fastdds.xml', True)
     assert '149 of the last 154 on /image did not arrive.' in said
-    assert 'FASTDDS_DEFAULT_PROFILES_FILE=/x/fastdds.xml' in said
+    assert f'{profile_variable(os.environ)}=/x/fastdds.xml' in said
     said = explain_loss((3, 4), '/image', 'rmw_cyclonedds_cpp', '/x/fastdds.xml', False)
     assert 'or came while this node was busy' in said
     assert 'fastdds.xml' not in said
@@ -113,7 +115,7 @@ def lossy_camera(request: pytest.FixtureRequest, domain: int) -> Iterator[NodePr
             'qos_overrides./lossy/image.publisher.reliability': request.param,
         },
         ['-r', '__ns:=/lossy'],
-        environment={'FASTDDS_DEFAULT_PROFILES_FILE': ''},
+        environment={profile_variable(os.environ): ''},
     )
     yield node
     assert node.stop() == 0, node.output
@@ -141,7 +143,7 @@ def test_a_camera_without_the_profile(
         print(f'told after {time.monotonic() - started:.1f} s, {len(masks)} masks')
         line = node.wait_for(said)
         assert '[WARN]' in line
-        assert f'FASTDDS_DEFAULT_PROFILES_FILE={PROFILE}' in line
+        assert f'{profile_variable(os.environ)}={PROFILE}' in line
         time.sleep(6.0)  # Longer than the watchdog waits.
         assert node.count(said) == 1
         assert node.count('no image on') == 0, 'one line'
