@@ -121,6 +121,7 @@ setup(
         'tensorrt': ['onnx>=1.16', 'onnxscript>=0.5', 'tensorrt>=10.3,<11', 'torch>=2.9'],
         'world': ['mujoco>=3.3,<5'],
         'bag': ['lz4>=4.0', 'rosbags>=0.11,<0.12'],
+        'console': ['starlette>=0.45', 'uvicorn>=0.34', 'websockets>=14.0'],
         'ros': [*ROS_RUN],
         'build': [
             *ROS_BUILD,
@@ -153,6 +154,7 @@ setup(
             'import-linter>=2.6',
             'mypy>=1.11',
             'packaging>=23.0',
+            'playwright>=1.49',
             'pooch>=1.8',
             'psutil>=5.9',
             'pytest>=8.0',

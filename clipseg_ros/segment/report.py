@@ -160,6 +160,7 @@ def _values(now: NodeState, counts: WorkerStatistics | None) -> dict[str, str]:
         return values
     segmenter, pipeline = stream.segmenter, stream.pipeline
     memory = pipeline.memory
+    values['image_topic'] = stream.topic
     if segmenter.device.type == 'cuda':
         reserved = torch.cuda.memory_reserved(segmenter.device)
         values['gpu_memory_mb'] = f'{reserved / 1e6:.0f}'
