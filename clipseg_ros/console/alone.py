@@ -76,6 +76,8 @@ class AloneBackEnd:
         self._wake = threading.Condition()
         self._dirty = self._closed = False
         self._fault = ''
+        self._show: Callable[[Shot], None] = lambda _: None
+        self._tell: Callable[[], None] = lambda: None
         self._thread = threading.Thread(target=self._run, name='console model', daemon=True)
 
     def start(self, show: Callable[[Shot], None], tell: Callable[[], None]) -> None:

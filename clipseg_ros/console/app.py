@@ -169,16 +169,22 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 class _Telling(uvicorn.Server):
-    """A server that says when browsers may come."""
+    """A server that says when browsers may come, and when they have to go."""
 
-    def __init__(self, config: uvicorn.Config, tell: Callable[[], None]) -> None:
+    def __init__(
+        self, config: uvicorn.Config, tell: Callable[[], None], end: Callable[[], None]
+    ) -> None:
         super().__init__(config)
-        self._tell = tell
+        self._tell, self._end = tell, end
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self.started:
             self._tell()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._end()
+        await super().shutdown(sockets)
 
 
 def addresses(access: Access, host: str, port: int) -> list[str]:
@@ -227,7 +233,7 @@ def serve(back_end: BackEnd, served: Served, say: Callable[[str], Any]) -> None:
         timeout_graceful_shutdown=3,
     )
     try:
-        _Telling(config, tell).run(sockets=[bound])
+        _Telling(config, tell, server.hub.end).run(sockets=[bound])
     except KeyboardInterrupt:
         return
     finally:

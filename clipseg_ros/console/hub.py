@@ -54,7 +54,7 @@ class Hub:
         self.shots: OrderedDict[int, Shot] = OrderedDict()
         self.stills: OrderedDict[int, Shot] = OrderedDict()
         self.viewers: set[Viewer] = set()
-        self.readers = 0
+        self.ending = False
         # Of this process: a browser that comes back after a restart must not wait for a number.
         self._numbers = itertools.count(1)
         self.newest = 0
@@ -67,6 +67,12 @@ class Hub:
         """Start the back end."""
         self._loop = asyncio.get_running_loop()
         await asyncio.to_thread(self.back_end.start, self._show, self.change_soon)
+
+    def end(self) -> None:
+        """Let all connections end."""
+        self.ending = True
+        self.change()
+        self._shot_came.set()
 
     async def close(self) -> None:
         """End the back end."""

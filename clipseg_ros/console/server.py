@@ -187,7 +187,7 @@ class Server:
         pings = asyncio.create_task(self._answer_pings(socket))
         told, since = '', 0.0
         try:
-            while not pings.done():
+            while not (pings.done() or self.hub.ending):
                 state = self.hub.state(may_change)
                 state['compare_models'] = [
                     {'key': one.key, 'text': one.text} for one in model_choices()

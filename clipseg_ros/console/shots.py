@@ -67,7 +67,7 @@ class Shot:
     jpeg: bytes | None = None
     segmented: bool = False
     _made: dict[Any, Any] = field(default_factory=dict, repr=False)
-    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+    _lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
 
     def pixels(self) -> NDArray[np.uint8]:
         """Return the picture, RGB uint8 (H, W, 3); raises what its reader raises."""

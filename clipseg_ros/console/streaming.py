@@ -84,7 +84,10 @@ class Pace:
         sent_at = 0.0
         while True:
             waiting = asyncio.create_task(self._asks.get())
-            await asyncio.wait({waiting, reader}, return_when=asyncio.FIRST_COMPLETED)
+            while not (waiting.done() or reader.done() or self._hub.ending):
+                await asyncio.wait(
+                    {waiting, reader}, timeout=1.0, return_when=asyncio.FIRST_COMPLETED
+                )
             if not waiting.done():
                 waiting.cancel()
                 return
@@ -94,7 +97,7 @@ class Pace:
             found = None
             while found is None:
                 found = await self._hub.next_shot(after if isinstance(after, int) else 0, 0.5)
-                if reader.done():
+                if reader.done() or self._hub.ending:
                     return
             number, shot = found
             more = {'sent': time.time()}
