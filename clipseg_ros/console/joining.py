@@ -14,8 +14,8 @@ from clipseg_ros.console.shots import Found, Shot
 _KEPT = 24
 """Images that wait for their layers; of 1.2 s at 20 Hz."""
 
-_PATIENCE = 0.5
-"""Seconds without layers after which pictures are shown without any."""
+_PATIENCE = 3.0
+"""Seconds without layers, though some should come, after which pictures are shown without any."""
 
 
 @dataclass
@@ -43,8 +43,9 @@ class Joiner:
         self._parts: OrderedDict[int, _Parts] = OrderedDict()
         self._found: Sequence[Found] = ()
         self._wanted: frozenset[str] = frozenset()
-        self._shown = self._layered = 0.0
-        self._last = 0
+        self._expected = True
+        self._layered = 0.0
+        self._last = self._last_segmented = 0
         self.picture_at = self.layer_at = 0.0
         """When a picture, and a layer, arrived last: of a monotonic clock, seconds."""
 
@@ -53,11 +54,15 @@ class Joiner:
         with self._lock:
             self._wanted = layers
 
+    def expect(self, wish: bool) -> None:
+        """Say whether layers should come: whether there is something to look for."""
+        self._expected = wish
+
     def forget(self) -> None:
         """Begin anew, with another camera."""
         with self._lock:
             self._parts.clear()
-            self._found, self._last = (), 0
+            self._found, self._last, self._last_segmented = (), 0, 0
             self.picture_at = self.layer_at = self._layered = 0.0
 
     def add_found(self, found: Sequence[Found]) -> None:
@@ -69,7 +74,7 @@ class Joiner:
         now = self.picture_at = time.monotonic()
         with self._lock:
             self._of(stamp).picture = message
-            alone = now - self._layered > _PATIENCE
+            alone = not self._expected or now - self._layered > _PATIENCE
         if alone:
             self._give(stamp, segmented=False)
         else:
@@ -102,15 +107,17 @@ class Joiner:
 
     def _give(self, stamp: int, segmented: bool) -> None:
         with self._lock:
-            # A camera's clock may be set back: then its pictures are the newest all the same.
-            if stamp < self._last and self._last - stamp < 2_000_000_000:
+            # A camera's clock may be set back: then its pictures are the newest all the same. The
+            # first segmented picture may be older than the last plain one.
+            last = self._last_segmented if segmented else self._last
+            if stamp < last and last - stamp < 2_000_000_000:
                 return
-            self._last = stamp
             parts = self._parts[stamp]
-            for old in [other for other in self._parts if other <= stamp]:
-                del self._parts[old]
+            self._last = stamp
             if segmented:
-                self._layered = time.monotonic()
+                self._last_segmented, self._layered = stamp, time.monotonic()
+                for old in [other for other in self._parts if other <= stamp]:
+                    del self._parts[old]
             found = self._found
         shot = self._make(stamp, parts.picture, parts.layers, found, segmented)
         if shot is not None:

@@ -291,6 +291,7 @@ class RosBackEnd:
             defaults, examples = self._defaults, self._examples
             cards = [messages.card_of(one, defaults, examples) for one in prompts]
             self.cards = ordered(cards, self._order)
+            self._joiner.expect(any(card.enabled and not card.negative for card in self.cards))
         self._tell()
 
     # What this process finds out by itself ------------------------------------------------------
@@ -301,10 +302,8 @@ class RosBackEnd:
             said = self._said()
             values = {} if said is None else {one.key: one.value for one in said.values}
             topic = self._image_given or values.get('image_topic', '')
-            kind = values.get('image_type', '')
-            if self._image_given:
-                kinds = dict(self._peer.node.get_topic_names_and_types()).get(topic, ['Image'])
-                kind = kinds[0]
+            kinds = dict(self._peer.node.get_topic_names_and_types()).get(topic, [])
+            kind = next(iter(kinds), 'sensor_msgs/msg/Image')
             with self._lock:
                 if topic and (topic, kind) != self._camera:
                     self._camera = (topic, kind)

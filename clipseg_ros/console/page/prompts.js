@@ -55,8 +55,8 @@ function Scores({prompt, presence}) {
         aria-valuemax="1"><div ref=${bar} class="fill" style=${{background: prompt.colour}}></div>
         <div class="mark" style=${{left: `${100 * presence}%`}} title="Presence threshold"></div>
       </div>
-      <span class="value" ref=${number}>–</span>
-      <span class="area" title="Share of the picture"><span ref=${area}>–</span></span>
+      <span class="value" ref=${number}></span>
+      <span class="area" title="Share of the picture"><span ref=${area}></span></span>
     </div>
     <canvas class="graph" ref=${graph} width="320" height="40" role="img"
       aria-label=${`Scores of ${prompt.name} over the last minute, ${last
