@@ -1,4 +1,5 @@
 # make demo    a camera, the node, a few prompts; checks the masks and writes demo/
+# make console the same camera and node, with a page in the browser
 # make test    style, types, imports and the tests
 # make bench   how long a frame takes
 # make help    all of them
@@ -27,10 +28,11 @@ endif
 IN_VENV = source '$(VENV)/bin/activate'
 IN_ROS = $(IN_VENV) && source install/local_setup.bash
 
-.PHONY: help demo test bench lint env interfaces lock reference clean
+.PHONY: help demo console test bench lint env interfaces lock reference clean
 
 help:
 	@echo 'make demo    a camera, the node, a few prompts; checks the masks and writes demo/'
+	@echo 'make console the same camera and node, with a page in the browser; prints its address'
 	@echo 'make test    style, types, imports and the tests (ARGS: more arguments of pytest)'
 	@echo 'make bench   how long a frame takes (ARGS: more arguments of the benchmark)'
 	@echo 'make lint    style, types and imports alone'
@@ -41,6 +43,9 @@ help:
 
 demo: interfaces
 	@$(IN_ROS) && python -m clipseg_ros.demo $(ARGS)
+
+console: interfaces
+	@$(IN_ROS) && python -m clipseg_ros.demo.console $(ARGS)
 
 test: lint interfaces
 	@$(IN_ROS) && scripts/run_tests.sh -m '$(TESTS)' $(ARGS)

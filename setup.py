@@ -74,7 +74,7 @@ setup(
     packages=PACKAGES,
     package_data={
         'clipseg_model': ['weights/*.safetensors', 'py.typed'],
-        'clipseg_ros': ['py.typed'],
+        'clipseg_ros': ['console/page/*', 'py.typed'],
         'tabletop_world': ['*/*.yaml', 'py.typed'],
     },
     data_files=[
@@ -83,11 +83,15 @@ setup(
         (f'share/{NAME}/msg', tree('msg', '*.msg')),
         (f'share/{NAME}/launch', tree('launch', '*.launch.py')),
         (f'share/{NAME}/config', tree('config', '*.yaml', '*.xml', '*.rviz', '*.json')),
-        (f'lib/{NAME}', ['scripts/camera', 'scripts/segment', 'scripts/segment_cameras']),
+        (
+            f'lib/{NAME}',
+            [f'scripts/{name}' for name in ('camera', 'console', 'segment', 'segment_cameras')],
+        ),
     ],
     entry_points={
         'console_scripts': [
             'clipseg = clipseg_ros.command:main',
+            'clipseg-console = clipseg_ros.console_node:main',
             'clipseg-camera = clipseg_ros.camera_node:main',
             'clipseg-demo = clipseg_ros.demo.app:app',
             'clipseg-node = clipseg_ros.segment_node:main',

@@ -45,7 +45,10 @@ OPTIONAL = {'cv_bridge', 'triton'}
 # The extras that bring what a module imports at once; the first pattern that fits its name counts.
 EXTRAS = {
     r'clipseg_model|clipseg_ros\.(cli|bag)': (),
-    r'clipseg_ros\.demo': ('ros', 'world'),
+    r'clipseg_ros\.console\.(ros|messages)': ('console', 'ros'),
+    r'clipseg_ros\.console': ('console',),
+    r'clipseg_ros\.console_node': (),
+    r'clipseg_ros\.demo': ('console', 'ros', 'world'),
     r'clipseg_ros': ('ros',),
     r'tabletop_world': ('world',),
     r'training\.benchmarks\.node': ('training', 'world', 'ros'),

@@ -206,8 +206,10 @@ def addresses(access: Access, host: str, port: int) -> list[str]:
     return lines
 
 
-def serve(back_end: BackEnd, served: Served, say: Callable[[str], Any]) -> None:
-    """Serve the page until a signal comes; ``say`` gets each line for the terminal.
+def make_server(
+    back_end: BackEnd, served: Served, say: Callable[[str], Any]
+) -> tuple[uvicorn.Server, socket.socket]:
+    """Return the server, and the socket that it is to run on; ``say`` gets lines for people.
 
     Raises:
         ConsoleError: The port cannot be listened on.
@@ -228,12 +230,19 @@ def serve(back_end: BackEnd, served: Served, say: Callable[[str], Any]) -> None:
         ws_per_message_deflate=False,
         log_level=os.environ.get('CLIPSEG_CONSOLE_LOG', 'warning'),
         lifespan='on',
+        proxy_headers=False,
         server_header=False,
         date_header=False,
         timeout_graceful_shutdown=3,
     )
+    return _Telling(config, tell, server.hub.end), bound
+
+
+def serve(back_end: BackEnd, served: Served, say: Callable[[str], Any]) -> None:
+    """Serve the page until a signal comes; raises as :func:`make_server`."""
+    server, bound = make_server(back_end, served, say)
     try:
-        _Telling(config, tell, server.hub.end).run(sockets=[bound])
+        server.run(sockets=[bound])
     except KeyboardInterrupt:
         return
     finally:

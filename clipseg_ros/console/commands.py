@@ -13,11 +13,15 @@ from clipseg_ros.console.back_end import Answer, ConsoleError
 from clipseg_ros.console.hub import Hub
 from clipseg_ros.console.models import SpareModel
 from clipseg_ros.console.shots import Shot, encode_values
-from clipseg_ros.prompts.pick import Place, pick
+from clipseg_ros.prompts.pick import Picked, Place, pick
 from clipseg_ros.prompts.set import EXAMPLE, key_of
 from clipseg_ros.prompts.support_pair import SupportImage
 
 Body = dict[str, Any]
+
+# What belongs to a point: pixels above this probability, whatever the score; as shares of the
+# picture, less than the least is noise, and more than the most is the background.
+_CUT, _ANY, _LEAST, _MOST = 0.5, 0.001, 0.0005, 0.6
 
 
 class Commands:
@@ -109,13 +113,32 @@ class Commands:
         height, width = image.shape[:2]
         return f'{name!r} is {picked.how}: box {picked.box} of {width} × {height} px'
 
-    def picked(self, shot: Shot, place: Place) -> Any:
-        """Return what is cut out of a shot at a place; raises a PromptError."""
+    def picked(self, shot: Shot, place: Place) -> Picked:
+        """Return what is cut out of a shot at a place; raises a PromptError.
+
+        For a point where no mask is, the model says what belongs to it: a square around the point
+        is asked for in the picture itself, and the part of the answer under the point counts.
+        """
         image = shot.pixels()
         labels = None
         if place.is_point and shot.segmented and (png := shot.layer('labels')) is not None:
             labels = decode_values(png)
-        return pick(place, image, labels)
+        first = pick(place, image, labels)
+        height, width = image.shape[:2]
+        if not place.is_point or (labels is not None and labels[place.y, place.x]):
+            return first
+        asked = editing.Card(
+            EXAMPLE, id=1, threshold=_CUT, presence=_ANY, example=first.example, pictured=True
+        )
+        answer = self._back_end.answer(image, (asked,)).labels
+        share = 0.0
+        if answer[place.y, place.x]:
+            second = pick(place, image, answer)
+            assert second.example.mask is not None, 'a pick has a mask'
+            share = float(second.example.mask.mean())
+        if not _LEAST < share < _MOST:
+            return first
+        return replace(second, how='what the model takes for one thing around the point')
 
     def _free_name(self) -> str:
         names = {card.key for card in self._back_end.cards}
