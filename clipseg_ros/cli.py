@@ -177,9 +177,9 @@ class ServeOptions:
     view: Annotated[bool, typer.Option('--view', help='Let browsers look, and change nothing.')] = (
         False
     )
-    token: Annotated[
-        bool, typer.Option('--token', help='Demand a token on this machine, too.')
-    ] = False
+    token: Annotated[bool, typer.Option('--token', help='Demand a token on this machine, too.')] = (
+        False
+    )
     allow_host: Annotated[
         list[str] | None,
         typer.Option(help='A name of this machine that browsers may use. Repeatable.'),

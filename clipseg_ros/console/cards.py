@@ -95,9 +95,7 @@ def added(cards: Sequence[Card], text: str) -> Cards:
     for prompt in found:
         key = key_of(prompt.label)
         old = by_key.get(key, Card(prompt.label))
-        by_key[key] = replace(
-            old, phrase=prompt.text or '', negative=prompt.negative, enabled=True
-        )
+        by_key[key] = replace(old, phrase=prompt.text or '', negative=prompt.negative, enabled=True)
     return _checked(by_key.values())
 
 
@@ -142,9 +140,7 @@ def without(cards: Sequence[Card], name: str) -> Cards:
     return tuple(one for one in cards if one is not card)
 
 
-def pictured(
-    cards: Sequence[Card], name: str, example: SupportImage, phrase: str = ''
-) -> Cards:
+def pictured(cards: Sequence[Card], name: str, example: SupportImage, phrase: str = '') -> Cards:
     """Return cards of which one has a picture; it is added where there is none of that name."""
     own, words = check_written(name, phrase)
     label = own or words or EXAMPLE

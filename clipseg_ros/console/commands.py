@@ -184,9 +184,7 @@ class Commands:
         return shot
 
 
-def compared(
-    hub: Hub, spare: SpareModel, number: int, model: str, threshold: float | None
-) -> Shot:
+def compared(hub: Hub, spare: SpareModel, number: int, model: str, threshold: float | None) -> Shot:
     """Return a frozen shot segmented once more, by another model or threshold.
 
     Raises:

@@ -307,9 +307,7 @@ def _reader(file: Path) -> Callable[[], Picture]:
     return lambda: read_image(file)
 
 
-def _captured(
-    capture: CaptureSource, rate: float
-) -> Iterator[tuple[float, Callable[[], Picture]]]:
+def _captured(capture: CaptureSource, rate: float) -> Iterator[tuple[float, Callable[[], Picture]]]:
     number = 0
     while (frame := capture.frame(number / rate)) is not None:
         rgb = frame.rgb

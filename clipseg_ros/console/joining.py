@@ -75,10 +75,8 @@ class Joiner:
         with self._lock:
             self._of(stamp).picture = message
             alone = not self._expected or now - self._layered > _PATIENCE
-        if alone:
+        if not self._try(stamp) and alone:
             self._give(stamp, segmented=False)
-        else:
-            self._try(stamp)
 
     def add_layer(self, stamp: int, name: str, message: Any) -> None:
         """Take a layer."""
@@ -94,16 +92,18 @@ class Joiner:
                 self._parts.popitem(last=False)
         return self._parts[stamp]
 
-    def _try(self, stamp: int) -> None:
+    def _try(self, stamp: int) -> bool:
+        """Show what is complete; return whether it is."""
         with self._lock:
             parts = self._parts.get(stamp)
             if parts is None or not self._wanted:
-                return
+                return False
             whole = self._wanted <= set(parts.layers)
             # The node's own drawing needs no picture beside it.
             whole = whole and (parts.picture is not None or 'overlay' in self._wanted)
         if whole:
             self._give(stamp, segmented=True)
+        return whole
 
     def _give(self, stamp: int, segmented: bool) -> None:
         with self._lock:

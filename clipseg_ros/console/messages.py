@@ -132,9 +132,7 @@ def make_shot(
         )
     data = bytes(picture.data)
     jpeg = data if data.startswith(b'\xff\xd8') else None
-    return Shot(
-        seconds, 0, 0, lambda: compressed_to_rgb(picture), made, found, jpeg, segmented
-    )
+    return Shot(seconds, 0, 0, lambda: compressed_to_rgb(picture), made, found, jpeg, segmented)
 
 
 def _heat(message: Image) -> bytes:

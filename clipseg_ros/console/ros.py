@@ -18,13 +18,13 @@ from sensor_msgs.msg import CompressedImage, Image
 from clipseg_model.errors import ClipsegError, PromptError
 from clipseg_model.registry import get_card
 from clipseg_ros.console import messages
-from clipseg_ros.console.back_end import Answer, Choice, ConsoleError, Status, Trouble
+from clipseg_ros.console.back_end import Answer, Choice, ConsoleError, Status
 from clipseg_ros.console.cards import Card, Cards, ordered
 from clipseg_ros.console.joining import Joiner
+from clipseg_ros.console.node_health import Seen, troubles
 from clipseg_ros.console.rates import Rates
 from clipseg_ros.console.shots import Found, Shot
 from clipseg_ros.errors import NodeTimeoutError
-
 from clipseg_ros.ros.interfaces import MISSING, load_interfaces
 from clipseg_ros.ros.peer import Peer
 from clipseg_ros.ros.qos import latched_output, report_output, sensor_input
@@ -33,9 +33,6 @@ from clipseg_ros.ros.timing import stamp_of
 _TIMEOUT = 10.0
 _GONE = 2.5
 """Seconds without diagnostics, which come every second, after which a node is taken for gone."""
-
-_SILENT = 1.5
-"""Seconds without a picture after which the page says so."""
 
 _LAYER_TOPICS: dict[str, tuple[str, Any]] = {
     'labels': ('labels/compressed', CompressedImage),
@@ -130,7 +127,7 @@ class RosBackEnd:
             model=values.get('model', ''),
             device=values.get('device', ''),
             values={**values, **{f'shown_{key}': text for key, text in shown.items()}},
-            troubles=tuple(self._troubles(said)),
+            troubles=tuple(troubles(self._seen(said))),
             sources=tuple(Choice(name, name) for name in self._nodes()),
             source=self._node,
             threshold=self._defaults[0],
@@ -240,7 +237,7 @@ class RosBackEnd:
             kind = self._interfaces.SegmentArray
             wanted['segments'] = (kind, f'{self._node}/segments', self._on_segments)
             topic, type_name = self._camera
-            if topic and not (layers == {'overlay'}):
+            if topic and layers != {'overlay'}:
                 compressed = type_name.endswith('CompressedImage')
                 kind = CompressedImage if compressed else Image
                 wanted['picture'] = (kind, topic, self._on_picture)
@@ -356,44 +353,20 @@ class RosBackEnd:
         alive = {name for name, (at, _) in self._diagnostics.items() if now - at < 10.0}
         return list(dict.fromkeys((*self._given, *sorted(alive), self._node)))
 
-    def _troubles(self, said: DiagnosticStatus | None) -> list[Trouble]:
-        if said is None:
-            known = self._node in self._diagnostics
-            what = 'has ended or hangs' if known else 'is not there'
-            domain = os.environ.get('ROS_DOMAIN_ID', '0')
-            return [
-                Trouble(
-                    f'the node {self._node} {what}: start it (ros2 run clipseg_ros segment), under '
-                    f'this name and in this ROS_DOMAIN_ID ({domain}); the page goes on by itself'
-                )
-            ]
-        found = []
-        silence = self._silence()
-        level = said.level[0] if isinstance(said.level, bytes) else int(said.level)
-        if silence:
-            found.append(Trouble(silence))
-        if level and not (silence and said.message.startswith(('nobody publishes', 'no image'))):
-            kind = 'note' if said.message.startswith('no prompt') else 'warning'
-            found.append(Trouble(said.message, 'error' if level >= 2 else kind))
-        return found
-
-    def _silence(self) -> str:
-        """Return why no pictures come, if they should; empty while they do."""
-        topic, _ = self._camera
-        if self._layers is None or not topic or self._layers == {'overlay'}:
-            return ''
+    def _seen(self, said: DiagnosticStatus | None) -> Seen:
+        topic = '' if self._layers is None or self._layers == {'overlay'} else self._camera[0]
+        level = b'\0' if said is None else said.level
         since = max(self._joiner.picture_at, self._watched_at)
-        seconds = time.monotonic() - since
-        if seconds < _SILENT:
-            return ''
-        if not self._peer.node.count_publishers(topic):
-            return (
-                f'nobody publishes on {topic}: start the camera, or let the node read another '
-                'topic (--ros-args -r image:=/its/topic)'
-            )
-        return (
-            f'no image on {topic} for {seconds:.0f} s, though somebody publishes there: is the '
-            'camera running? Large images between processes need config/fastdds.xml on its side'
+        return Seen(
+            node=self._node,
+            domain=os.environ.get('ROS_DOMAIN_ID', '0'),
+            known=self._node in self._diagnostics,
+            alive=said is not None,
+            level=level[0] if isinstance(level, bytes) else int(level),
+            message='' if said is None else str(said.message),
+            topic=topic,
+            publishers=self._peer.node.count_publishers(topic) if topic else 0,
+            silent=time.monotonic() - since,
         )
 
     def _set_parameter(self, name: str, value: Any) -> None:
@@ -403,5 +376,3 @@ class RosBackEnd:
 
     def _call(self, kind: Any, name: str, request: Any) -> Any:
         return self._peer.call(kind, f'{self._node}/{name}', request, _TIMEOUT)
-
-

@@ -107,9 +107,7 @@ class Server:
 
     async def _take_mask(self, request: Request) -> Response:
         mask = (await read_picture(request, 'the mask')).max(axis=2) > 127
-        return await self._said(
-            self._commands.set_mask, request.query_params.get('name', ''), mask
-        )
+        return await self._said(self._commands.set_mask, request.query_params.get('name', ''), mask)
 
     async def _freeze(self, request: Request) -> Response:
         shot = self.hub.freeze(request.path_params['number'])
@@ -126,9 +124,7 @@ class Server:
             threshold = None if threshold is None else float(threshold)
         except (ValueError, TypeError, KeyError) as error:
             raise ConsoleError(f'a comparison needs a number: {error}') from error
-        shot = await asyncio.to_thread(
-            compared, self.hub, self._spare, number, model, threshold
-        )
+        shot = await asyncio.to_thread(compared, self.hub, self._spare, number, model, threshold)
         data = await asyncio.to_thread(message, shot, number, ['labels'], 0, {})
         return Response(data, media_type='application/octet-stream')
 

@@ -1,7 +1,7 @@
 """Sending shots to one browser, at its own pace.
 
-The browser asks for each shot when it has drawn the one before: at most one is under way, and a slow
-browser leaves shots out instead of getting them late. It also gets smaller pictures.
+The browser asks for each shot when it has drawn the one before: at most one is under way, and a
+slow browser leaves shots out instead of getting them late. It also gets smaller pictures.
 """
 
 from __future__ import annotations

@@ -78,8 +78,12 @@ def test_a_page_of_another_site_cannot_drive_the_robot(client: Client, back_end:
         assert status == 403, headers
     assert back_end.cards == ()
     for path in ('state', 'shots'):
-        with pytest.raises(InvalidStatus) as refused, connect(
-            f'ws://{client.host}/{path}', origin='http://evil.example'  # type: ignore[arg-type]
+        with (
+            pytest.raises(InvalidStatus) as refused,
+            connect(
+                f'ws://{client.host}/{path}',
+                origin='http://evil.example',  # type: ignore[arg-type]
+            ),
         ):
             pass
         assert refused.value.response.status_code == 403
@@ -91,8 +95,9 @@ def test_a_page_of_another_site_cannot_drive_the_robot(client: Client, back_end:
                                   '[', 'localhost.evil.example', 'a' * 300])  # fmt: skip
 def test_a_name_that_is_not_ours_is_refused(client: Client, host: str) -> None:
     assert client.ask('/', Host=host)[0] == 421
-    with pytest.raises(InvalidStatus), connect(
-        f'ws://{client.host}/state', additional_headers={'Host': host}
+    with (
+        pytest.raises(InvalidStatus),
+        connect(f'ws://{client.host}/state', additional_headers={'Host': host}),
     ):
         pass
 
@@ -279,6 +284,10 @@ def is_closed(one: socket.socket) -> bool:
 
 def test_browsers_are_limited(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr('clipseg_ros.console.server.MOST_BROWSERS', 1)
-    with connect(f'ws://{client.host}/state'), connect(f'ws://{client.host}/shots'):
-        with pytest.raises(InvalidStatus), connect(f'ws://{client.host}/shots'):
-            pass
+    with (
+        connect(f'ws://{client.host}/state'),
+        connect(f'ws://{client.host}/shots'),
+        pytest.raises(InvalidStatus),
+        connect(f'ws://{client.host}/shots'),
+    ):
+        pass
