@@ -124,7 +124,6 @@ class Commands:
         if place.is_point and shot.segmented and (png := shot.layer('labels')) is not None:
             labels = decode_values(png)
         first = pick(place, image, labels)
-        height, width = image.shape[:2]
         if not place.is_point or (labels is not None and labels[place.y, place.x]):
             return first
         asked = editing.Card(

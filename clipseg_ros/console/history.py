@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections import deque
 from collections.abc import Iterable, Sequence
@@ -101,7 +102,7 @@ def suggest(marks: Sequence[tuple[float, bool]]) -> float | None:
         return None
     edges = sorted({0.0, 1.0, *there, *absent})
     best: tuple[int, float, float] | None = None
-    for low, high in zip(edges, edges[1:], strict=False):
+    for low, high in itertools.pairwise(edges):
         cut = (low + high) / 2
         errors = sum(score < cut for score in there) + sum(score >= cut for score in absent)
         # Fewest errors, then the widest gap, then the lower one.
