@@ -47,7 +47,6 @@ EXTRAS = {
     r'clipseg_model|clipseg_ros\.(cli|bag)': (),
     r'clipseg_ros\.console\.(ros|messages)': ('console', 'ros'),
     r'clipseg_ros\.console': ('console',),
-    r'clipseg_ros\.console_node': (),
     r'clipseg_ros\.demo': ('console', 'ros', 'world'),
     r'clipseg_ros': ('ros',),
     r'tabletop_world': ('world',),

@@ -30,7 +30,10 @@ from clipseg_ros.ros.peer import Peer
 from clipseg_ros.ros.qos import latched_output, report_output, sensor_input
 from clipseg_ros.ros.timing import stamp_of
 
-_TIMEOUT = 10.0
+_TIMEOUT = 20.0
+_WAIT = 15.0
+"""Seconds: the node answers before this process gives up, to say why."""
+
 _GONE = 2.5
 """Seconds without diagnostics, which come every second, after which a node is taken for gone."""
 
@@ -203,6 +206,7 @@ class RosBackEnd:
             image=messages.image_message(rgb),
             prompts=[messages.prompt_message(interfaces.Prompt, card, card.id) for card in on],
             positions=False,
+            wait=_WAIT,
         )
         answer = self._call(interfaces.SegmentOnce, 'segment_once', request)
         if not answer.success:

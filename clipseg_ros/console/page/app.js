@@ -3,7 +3,7 @@
 import {h, html, render, useEffect, useState} from './preact.js';
 import {command, connect, link, listen, upload} from './link.js';
 import {openStream, setLayers} from './stream.js';
-import {Health, Message} from './health.js';
+import {Message} from './health.js';
 import {Prompts} from './prompts.js';
 import {Stage} from './stage.js';
 import {Saving} from './saving.js';
@@ -117,10 +117,9 @@ function App() {
       ${lost ? 'The console does not answer.' : 'The page waits for the console.'}</p>`;
   }
   return html`<${Head} state=${state}/>
-    <${Health} state=${state} connected=${connected}/>
     <main>
       <section class="left" aria-label="What is seen">
-        <${Stage} state=${state} options=${options} setOptions=${setOptions}/>
+        <${Stage} state=${state} options=${options} setOptions=${setOptions} connected=${connected}/>
         <${Saving} state=${state}/>
       </section>
       <${Prompts} state=${state}/>

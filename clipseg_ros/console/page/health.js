@@ -3,6 +3,7 @@
 import {html, useEffect, useState} from './preact.js';
 import {shown} from './stream.js';
 
+// Below the picture, which would move under the pointer otherwise.
 export function Health({state, connected}) {
   const troubles = [...state.troubles];
   if (!connected) {

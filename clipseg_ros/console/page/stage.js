@@ -4,7 +4,7 @@ import {html, useEffect, useRef, useState} from './preact.js';
 import {ask, command, say, unreachable} from './link.js';
 import {drawShot} from './draw.js';
 import {decode, onShot, setPaused, shown} from './stream.js';
-import {Figures} from './health.js';
+import {Figures, Health} from './health.js';
 
 const LEAST_BOX = 5;  // Pixels of the screen; less is a click.
 
@@ -129,7 +129,7 @@ function Compare({state, number, second, setSecond, split, setSplit}) {
   </fieldset>`;
 }
 
-export function Stage({state, options, setOptions}) {
+export function Stage({state, options, setOptions, connected}) {
   const canvas = useRef(null);
   const [name, setName] = useState('');
   const [frozen, setFrozen] = useState(0);
@@ -204,6 +204,7 @@ export function Stage({state, options, setOptions}) {
         left: percent(keys.cross.x, width), top: percent(keys.cross.y, height)}}></div>`}
       ${frozen > 0 && html`<span class="badge frozen">frozen</span>`}
     </div>
+    <${Health} state=${state} connected=${connected}/>
     <div class="tools" role="toolbar" aria-label="Picture">
       <button aria-pressed=${frozen > 0} onClick=${toggleFrozen}>Freeze</button>
       ${[['tint', 'Tint'], ['outline', 'Outline'], ['heat', 'Heat'], ['instances', 'Instances']]
