@@ -176,8 +176,7 @@ class Commands:
 
     def shot(self, body: Body) -> Shot:
         """Return the shot that a request names by its number; raises a ConsoleError."""
-        number = _whole(body, 'number')
-        shot = self._hub.stills.get(number) or self._hub.shots.get(number)
+        shot = self._hub.find(_whole(body, 'number'))
         if shot is None:
             raise ConsoleError('that picture is no longer kept: freeze it before, or try again')
         return shot

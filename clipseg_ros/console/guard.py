@@ -200,8 +200,6 @@ class PatientProtocol(H11Protocol):
     most = 96
     """Connections at once."""
 
-    _waiting: Iterable[Any]
-
     def connection_made(self, transport: Any) -> None:  # type: ignore[override]
         """Begin to wait for a request; with too many connections, the oldest such one ends."""
         super().connection_made(transport)
@@ -222,6 +220,11 @@ class PatientProtocol(H11Protocol):
         super().handle_events()
         if self.cycle is not None:
             self._timer.cancel()
+
+    def handle_websocket_upgrade(self, event: Any) -> None:
+        """Leave the connection to WebSocket, for as long as it likes."""
+        self._timer.cancel()
+        super().handle_websocket_upgrade(event)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End waiting."""

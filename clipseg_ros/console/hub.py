@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from dataclasses import asdict
 from typing import Any
 
@@ -34,10 +34,12 @@ class Viewer:
 
     Attributes:
         layers: What it shows beside the picture.
+        sent: Numbers and shots that it got last: a slow one may still show them.
     """
 
     def __init__(self) -> None:
         self.layers: frozenset[str] = frozenset()
+        self.sent: deque[tuple[int, Shot]] = deque(maxlen=2)
 
 
 class Hub:
@@ -58,6 +60,7 @@ class Hub:
         # Of this process: a browser that comes back after a restart must not wait for a number.
         self._numbers = itertools.count(1)
         self.newest = 0
+        self._looking = asyncio.Lock()
         self._shot_came = asyncio.Event()
         self._state_changed = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -128,23 +131,34 @@ class Hub:
 
     async def look(self, viewer: Viewer, layers: frozenset[str] | None) -> None:
         """Take note of what a browser shows; None where it has gone."""
-        if layers is None:
-            self.viewers.discard(viewer)
-        else:
-            viewer.layers = layers
-            self.viewers.add(viewer)
-        wanted = frozenset().union(*(one.layers for one in self.viewers)) if self.viewers else None
-        await asyncio.to_thread(self.back_end.watch, wanted)
-        if wanted is None:
-            # Pictures of the past are no pictures for who comes next.
-            self.shots.clear()
-            self.newest = 0
+        # One after the other: the back end must hear last what holds last.
+        async with self._looking:
+            if layers is None:
+                self.viewers.discard(viewer)
+            else:
+                viewer.layers = layers
+                self.viewers.add(viewer)
+            wanted = None
+            if self.viewers:
+                wanted = frozenset().union(*(one.layers for one in self.viewers))
+            await asyncio.to_thread(self.back_end.watch, wanted)
+            if wanted is None:
+                # Pictures of the past are no pictures for who comes next.
+                self.shots.clear()
+                self.newest = 0
+        self.change()
+
+    def find(self, number: int) -> Shot | None:
+        """Return the shot of a number that a browser may show or has frozen."""
+        sent = {key: shot for viewer in tuple(self.viewers) for key, shot in tuple(viewer.sent)}
+        return self.stills.get(number) or self.shots.get(number) or sent.get(number)
 
     def freeze(self, number: int) -> Shot | None:
         """Keep a shot that a browser shows; None where it is too old."""
-        shot = self.stills.pop(number, None) or self.shots.get(number)
+        shot = self.find(number)
         if shot is not None:
             self.stills[number] = shot
+            self.stills.move_to_end(number)
             while len(self.stills) > _KEPT_STILLS:
                 self.stills.popitem(last=False)
         return shot

@@ -299,7 +299,7 @@ class RosBackEnd:
 
     def _follow_camera(self) -> None:
         """Find the camera's topic, which the node says in its diagnostics."""
-        while not self._closed.wait(0.25):
+        while not self._closed.wait(1.0 if self._layers is None else 0.25):
             said = self._said()
             values = {} if said is None else {one.key: one.value for one in said.values}
             topic = self._image_given or values.get('image_topic', '')

@@ -104,5 +104,6 @@ class Pace:
             level = self._quality.level
             wanted = [name for name in LAYERS if name in self._viewer.layers]
             data = await asyncio.to_thread(message, shot, number, wanted, level, more)
+            self._viewer.sent.append((number, shot))
             sent_at = time.monotonic()
             await self._socket.send_bytes(data)

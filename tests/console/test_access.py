@@ -272,6 +272,26 @@ def test_200_connections_and_slow_ones_harm_nobody(
             one.close()
 
 
+def test_a_browser_that_looks_is_not_cut_off(
+    client: Client, back_end: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(PatientProtocol, 'patience', 0.3)
+    with connect(f'ws://{client.host}/shots', compression=None) as shots:
+        for number in range(1, 4):
+            time.sleep(0.4)
+            back_end.push()
+            shots.send(json.dumps({'after': number - 1}))
+            data = shots.recv(timeout=10)
+            assert isinstance(data, bytes)
+            length = int.from_bytes(data[:4], 'little')
+            assert json.loads(data[4 : 4 + length])['number'] == number
+    deadline = time.monotonic() + 10
+    while back_end.watched[-1] is not None:
+        # Without a browser, nothing is watched.
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
 def is_closed(one: socket.socket) -> bool:
     one.settimeout(0.001)
     try:

@@ -179,10 +179,13 @@ class SceneCamera:
         self._thread.join(5)
         self._peer.node.destroy_publisher(self.publisher)
 
+    def message(self) -> Image:
+        return self._peer.stamped(self.rgb)
+
     def _run(self) -> None:
         while not self._ends:
             if self.sends.is_set():
-                self.publisher.publish(self._peer.stamped(self.rgb))
+                self.publisher.publish(self.message())
                 self.last = time.monotonic()
             time.sleep(1 / self._rate)
 

@@ -33,7 +33,7 @@ MUG, PLATE = 'the mug', 'yellow plate'
 def start_node(environment: dict[str, str]) -> NodeProcess:
     parameters = {'model': 'tabletop', 'threads': 1}
     node = NodeProcess('clipseg_ros.segment_node', parameters, environment=environment)
-    node.wait_for('active: tabletop', 90.0)
+    node.wait_for('active: tabletop', 120.0)
     return node
 
 
