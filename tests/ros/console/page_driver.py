@@ -22,6 +22,9 @@ from clipseg_ros.ros.qos import image_output
 
 Mask = NDArray[np.bool_]
 
+# On a machine that does much else, everything but what is measured may take longer.
+PATIENCE = float(os.environ.get('CLIPSEG_BROWSER_PATIENCE', '1'))
+
 BROWSERS = ('chromium', 'chromium-browser', 'google-chrome')
 
 # What is drawn in the colour of one prompt, and of which picture it is.
@@ -79,12 +82,13 @@ class Page:
     def __init__(self, browser: Any, address: str, width: int = 1280, height: int = 900) -> None:
         self.context = browser.new_context(viewport={'width': width, 'height': height})
         self.page = self.context.new_page()
+        self.page.set_default_timeout(30_000 * PATIENCE)
         self.requests: list[str] = []
         self.faults: list[str] = []
         self.page.on('request', lambda request: self.requests.append(request.url))
         self.page.on('pageerror', lambda error: self.faults.append(str(error)))
         self.page.goto(address)
-        self.page.wait_for_selector('.picture canvas', timeout=30_000)
+        self.page.wait_for_selector('.picture canvas', timeout=30_000 * PATIENCE)
 
     def close(self) -> None:
         self.context.close()
@@ -100,7 +104,9 @@ class Page:
         return list(self.page.locator('.card').evaluate_all(
             'cards => cards.map((card) => card.dataset.prompt)'))  # fmt: skip
 
-    def wait_for(self, condition: Callable[[], Any], timeout: float = 20.0, what: str = '') -> Any:
+    def wait_for(
+        self, condition: Callable[[], Any], timeout: float = 20.0 * PATIENCE, what: str = ''
+    ) -> Any:
         deadline = time.monotonic() + timeout
         while not (value := condition()):
             if time.monotonic() > deadline:

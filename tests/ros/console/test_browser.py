@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from console_server import served
 from numpy.typing import NDArray
-from page_driver import Page, SceneCamera, overlap, running_browser
+from page_driver import PATIENCE, Page, SceneCamera, overlap, running_browser
 from ros_peers import NodeProcess, Peer, stamp_of
 from sensor_msgs.msg import Image
 
@@ -25,7 +25,7 @@ from clipseg_ros.images.conversion import image_to_array
 from clipseg_ros.ros.interfaces import load_interfaces
 from clipseg_ros.ros.qos import sensor_input
 
-pytestmark = [pytest.mark.browser, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(240 * PATIENCE)]
 
 MUG, PLATE = 'the mug', 'yellow plate'
 
@@ -33,7 +33,7 @@ MUG, PLATE = 'the mug', 'yellow plate'
 def start_node(environment: dict[str, str]) -> NodeProcess:
     parameters = {'model': 'tabletop', 'threads': 1}
     node = NodeProcess('clipseg_ros.segment_node', parameters, environment=environment)
-    node.wait_for('active: tabletop', 120.0)
+    node.wait_for('active: tabletop', 60.0 * PATIENCE)
     return node
 
 
@@ -80,7 +80,7 @@ def robot(
         camera = SceneCamera(peer, scene.rgb)
         stack.callback(camera.close)
         made = Robot(environment, camera, RosBackEnd(['/clipseg'], domain_id=own_domain))
-        stack.callback(lambda: made.node.stop(patience=40.0))
+        stack.callback(lambda: made.node.stop(patience=40.0 * PATIENCE))
         _, lines = stack.enter_context(served(made.back_end, token=True))
         made.address, made.view_address = (line.partition(': ')[2] for line in lines)
         peer.node.create_subscription(Image, '/clipseg/mask', made.masks.append, sensor_input())
@@ -106,7 +106,7 @@ def mug(page: Page, robot: Robot) -> Page:
     if [card.name for card in robot.back_end.cards] != [MUG]:
         robot.back_end.change(editing.added((), MUG))
     page.wait_for(lambda: page.names() == [MUG], what='the one prompt')
-    page.wait_for(lambda: page.drawn(MUG)[0].any(), 30.0, 'its mask')
+    page.wait_for(lambda: page.drawn(MUG)[0].any(), 30.0 * PATIENCE, 'its mask')
     return page
 
 
@@ -304,10 +304,12 @@ def test_why_no_pictures_come_is_said_within_3_seconds(page: Page, robot: Robot)
 
 def test_a_node_that_dies_and_comes_back(page: Page, robot: Robot) -> None:
     page.page.evaluate('globalThis.sameePage = 1')
-    assert robot.node.stop((signal.SIGINT,), 40.0) == 0
-    page.wait_for(lambda: 'the node /clipseg has ended' in page.health(), 8.0, 'the reason')
+    assert robot.node.stop((signal.SIGINT,), 40.0 * PATIENCE) == 0
+    page.wait_for(
+        lambda: 'the node /clipseg has ended' in page.health(), 8.0 * PATIENCE, 'the reason'
+    )
     robot.node = start_node(robot.environment)
-    page.wait_for(lambda: 'has ended' not in page.health(), 30.0, 'the end of it')
+    page.wait_for(lambda: 'has ended' not in page.health(), 30.0 * PATIENCE, 'the end of it')
     page.add(MUG)
 
     def seen() -> bool:
@@ -317,5 +319,5 @@ def test_a_node_that_dies_and_comes_back(page: Page, robot: Robot) -> None:
         own = robot.mask_of(shot['stamp'])
         return own is not None and bool(own.any()) and np.array_equal(drawn, own)
 
-    page.wait_for(seen, 30.0, 'the mask of the new node')
+    page.wait_for(seen, 30.0 * PATIENCE, 'the mask of the new node')
     assert page.page.evaluate('globalThis.sameePage') == 1
