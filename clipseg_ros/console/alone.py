@@ -305,7 +305,7 @@ class AloneBackEnd:
     ) -> Shot:
         told = [card for card in cards if not card.negative]
         labels = found.labels([card.id for card in told])
-        layers = {
+        layers: dict[str, bytes | Callable[[], bytes]] = {
             'labels': partial(encode_values, labels),
             'heat': lambda: encode_heat(found.probability()),
             'instances': lambda: encode_values(_instances(found)),

@@ -81,7 +81,7 @@ class Commands:
         return self._back_end.set_values({'colours': chosen})
 
     def _values(self, body: Body) -> str:
-        values = {key: body[key] for key in ('threshold', 'presence') if key in body}
+        values: Body = {key: body[key] for key in ('threshold', 'presence') if key in body}
         for key, value in values.items():
             known = isinstance(value, (int, float)) and not isinstance(value, bool)
             inside = value is None or (known and 0 <= value <= 1)

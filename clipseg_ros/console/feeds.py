@@ -36,16 +36,22 @@ class Feed(Protocol):
     Attributes:
         title: What people call it.
         problem: Why there is no picture now; empty where there is.
-        steps: Number of pictures to step through; 0 for what moves by itself.
-        at: Number of the current one.
-        playing: Whether they go on by themselves.
     """
 
     title: str
     problem: str
-    steps: int
-    at: int
-    playing: bool
+
+    @property
+    def steps(self) -> int:
+        """Number of pictures to step through; 0 for what moves by itself."""
+
+    @property
+    def at(self) -> int:
+        """Number of the current one."""
+
+    @property
+    def playing(self) -> bool:
+        """Whether they go on by themselves."""
 
     def newest(self, after: int, timeout: float) -> tuple[int, float, Picture] | None:
         """Wait for a picture of a number above ``after``: its number, stamp (s) and pixels."""
@@ -143,7 +149,8 @@ class Moving:
         live: Whether pictures come at the source's own pace.
     """
 
-    steps, at, playing = 0, 0, True
+    steps = at = 0
+    playing = True
 
     def __init__(
         self,

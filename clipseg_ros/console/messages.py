@@ -24,7 +24,7 @@ from clipseg_ros.images.conversion import (
 )
 from clipseg_ros.prompts.set import key_of
 
-_NO_PICTURE = np.zeros((1, 1, 3), np.uint8)
+_NO_PICTURE: NDArray[np.uint8] = np.zeros((1, 1, 3), np.uint8)
 
 
 def prompt_message(kind: Any, card: Card, number: int = 0) -> Any:
@@ -100,7 +100,7 @@ def read_chosen(value: Any) -> dict[str, str]:
 
 def answer_of(answer: Any, shape: Sequence[int]) -> Answer:
     """Return what ``~/segment_once`` answers; where masks overlap, the higher score wins."""
-    labels = np.zeros(tuple(shape), np.uint8)
+    labels: NDArray[np.uint8] = np.zeros(tuple(shape), np.uint8)
     for entry in sorted(answer.masks, key=lambda one: one.score):
         labels[image_to_array(entry.mask) > 0] = entry.id
     found = tuple(

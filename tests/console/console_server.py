@@ -61,10 +61,10 @@ class StandIn:
         return 'changed'
 
     def choose(self, what: str, key: str) -> str:
-        raise ConsoleError('/home/somebody/models/secret.pt is not there')
+        raise ConsoleError('/srv/somebody/models/secret.pt is not there')
 
     def step(self, by: int, playing: bool | None = None) -> str:
-        raise RuntimeError('/home/somebody has a bug')
+        raise RuntimeError('/srv/somebody has a bug')
 
     def take_picture(self, rgb: NDArray[np.uint8], name: str) -> str:
         self.pictures.append(rgb)

@@ -218,7 +218,7 @@ def test_errors_say_no_path_of_this_machine(client: Client) -> None:
     assert said['error'] == 'secret.pt is not there'
     status, said = client.do('step', by=1)
     assert status == 500
-    assert '/home' not in said['error']
+    assert '/srv' not in said['error']
     for path in ('/page/../server.py', '/page/%2e%2e/server.py', '/page/..%2fserver.py'):
         status, _, body = client.ask(path)
         assert status == 404, path

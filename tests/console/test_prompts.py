@@ -122,7 +122,7 @@ def test_history_keeps_a_minute_and_marks() -> None:
 @pytest.mark.parametrize(
     ('text', 'expected'),
     [
-        ('/home/robot/models/my.pt is damaged', 'my.pt is damaged'),
+        ('/srv/robot/models/my.pt is damaged', 'my.pt is damaged'),
         ("folder '/tmp/x/y z' is", "folder 'y z' is"),
         ('nobody publishes on /clipseg/mask', 'nobody publishes on /clipseg/mask'),
         ('no image on /camera/color/image_raw', 'no image on /camera/color/image_raw'),
