@@ -11,13 +11,13 @@ from pathlib import Path
 import torch
 
 from clipseg_model.errors import CheckpointError, ClipsegError, ModelNotFoundError
+from clipseg_model.files.user_folders import expanded
 from clipseg_model.model_card import AS_RELEASED, ModelCard
 from clipseg_model.modeling.backbone import IMAGENET_MEAN, IMAGENET_STD
 from clipseg_model.modeling.base import SegmentationModel
 from clipseg_model.runtime import create_runtime
 from clipseg_model.segmenter import Segmenter
 from clipseg_model.settings import SegmentSettings
-from clipseg_model.files.user_folders import expanded
 from clipseg_model.weights import store
 from clipseg_model.weights.checkpoints import load_card, load_checkpoint
 from clipseg_model.weights.untrained import UNTRAINED, how_to_train

@@ -18,13 +18,13 @@ from clipseg_ros.camera.parameters import DECLARATIONS, CameraSettings
 from clipseg_ros.camera.sources import TABLETOP, CameraFrame, Source, open_source
 from clipseg_ros.errors import SourceError
 from clipseg_ros.images.conversion import fill_image
+from clipseg_ros.process.runner import run_node
+from clipseg_ros.process.tuning import keep_large_buffers
 from clipseg_ros.ros.given import GivenParameters, declare
 from clipseg_ros.ros.log import ThrottledLog
 from clipseg_ros.ros.parameters import find_problem, read_settings
 from clipseg_ros.ros.qos import QosWatch, image_output
-from clipseg_ros.process.runner import run_node
 from clipseg_ros.ros.timing import create_steady_timer
-from clipseg_ros.process.tuning import keep_large_buffers
 
 
 class CameraNode(GivenParameters, Node):

@@ -96,7 +96,8 @@ stamp="$venv/.lock-$(sha256sum <requirements.lock | cut -c1-16)"
 if [ ! -e "$stamp" ]; then
     echo 'clipseg_ros: installing requirements.lock (about 6 GB; two minutes on a fast connection)'
     rm -f "$venv"/.lock-*
-    "$python" -m pip install -qq --no-input --disable-pip-version-check \
+    # What is imported is compiled then, once; most of 20,000 modules never are.
+    "$python" -m pip install -qq --no-input --disable-pip-version-check --no-compile \
         --require-hashes --requirement requirements.lock \
         || fail 'pip could not install requirements.lock.' 'What it said stands above.'
     touch "$stamp"

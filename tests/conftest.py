@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import runpy
 import signal
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -47,13 +48,27 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    # pytest-xdist would begin with the files of the most tests.
+    config.option.loadscopereorder = False
+
+
+@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     part = config.getoption('--part')
     if part is None:
         return
     chosen = [item for item in items if _is_of_nodes(item.path) == (part == 'ros')]
     config.hook.pytest_deselected(items=[item for item in items if item not in set(chosen)])
-    items[:] = chosen
+    # Files that may take long come first, so that no worker is left with one at the end.
+    work = Counter[Path]()
+    for item in chosen:
+        work[item.path] += SLOW_AS if item.get_closest_marker('slow') else 1
+    items[:] = sorted(chosen, key=lambda item: -work[item.path])
+
+
+SLOW_AS = 30
+"""How many others a slow test counts as, where files are put in order."""
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

@@ -26,8 +26,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from clipseg_model.files.atomic_files import write_atomically
 from clipseg_model.errors import ClipsegError
+from clipseg_model.files.atomic_files import write_atomically
 from clipseg_model.modeling.base import SegmentationModel
 from clipseg_model.runtime.devices import resolve_device
 from training.datasets.sources import open_source

@@ -10,8 +10,8 @@ from typing import Any
 
 import yaml
 
-from clipseg_model.files.atomic_files import write_atomically
 from clipseg_model.errors import ClipsegError
+from clipseg_model.files.atomic_files import write_atomically
 from clipseg_model.model_card import ModelCard
 from clipseg_model.modeling.backbone import OpenClipBackbone
 from clipseg_model.modeling.base import SegmentationModel

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from clipseg_model.files.archives import check_archive
 from clipseg_model.errors import CheckpointError, refusal_of
+from clipseg_model.files.archives import check_archive
+from clipseg_model.files.small_files import shorten
 from clipseg_model.modeling.attention import ImageAttention
 from clipseg_model.modeling.dense import FeedForward
-from clipseg_model.files.small_files import shorten
 
 # open_clip takes seconds to import, and small models do without it: where it is needed only.
 if TYPE_CHECKING:

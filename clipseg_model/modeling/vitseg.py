@@ -20,6 +20,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from clipseg_model.errors import CheckpointError
+from clipseg_model.files.small_files import shorten
 from clipseg_model.modeling.backbone import (
     Backbone,
     build_backbone,
@@ -29,7 +30,6 @@ from clipseg_model.modeling.backbone import (
 from clipseg_model.modeling.base import ImageFeatures
 from clipseg_model.modeling.clipseg import FilmDecoding, check_layers
 from clipseg_model.modeling.decoder import CLIPSegDecoder
-from clipseg_model.files.small_files import shorten
 
 
 class ImageNetViT(nn.Module):

@@ -17,12 +17,12 @@ from typing import Any
 
 import torch
 
-from clipseg_model.files.atomic_files import replacing
 from clipseg_model.errors import ExportError, FileError
-from clipseg_model.model_card import ModelCard
-from clipseg_model.modeling.base import SegmentationModel
+from clipseg_model.files.atomic_files import replacing
 from clipseg_model.files.small_files import read_json, shorten
 from clipseg_model.files.user_folders import cache_folder
+from clipseg_model.model_card import ModelCard
+from clipseg_model.modeling.base import SegmentationModel
 
 MANIFEST = 'manifest.json'
 _FORMAT = 'clipseg_ros export'

@@ -19,14 +19,14 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from clipseg_model.files.atomic_files import replacing
 from clipseg_model.errors import CheckpointError, FileError
+from clipseg_model.files.atomic_files import replacing
+from clipseg_model.files.small_files import parse_json, shorten
+from clipseg_model.files.user_folders import expanded
 from clipseg_model.model_card import AS_RELEASED, ModelCard, to_json
 from clipseg_model.modeling.backbone import Backbone, OpenClipBackbone, build_backbone
 from clipseg_model.modeling.base import SegmentationModel, build_model
 from clipseg_model.modeling.clipseg import CLIPSeg
-from clipseg_model.files.small_files import parse_json, shorten
-from clipseg_model.files.user_folders import expanded
 from clipseg_model.weights import huggingface, official, store
 from clipseg_model.weights.files import (
     check_fit,

@@ -30,8 +30,8 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import WeakFileLock
 
-from clipseg_model.files.atomic_files import write_atomically
 from clipseg_model.errors import DownloadError
+from clipseg_model.files.atomic_files import write_atomically
 from clipseg_model.weights.store import Source, find_downloaded
 
 _Answer = TypeVar('_Answer')

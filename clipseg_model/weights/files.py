@@ -13,11 +13,11 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from clipseg_model.errors import CheckpointError, ClipsegError, FileError, refusal_of
 from clipseg_model.files import small_files
 from clipseg_model.files.archives import check_archive
-from clipseg_model.errors import CheckpointError, ClipsegError, FileError, refusal_of
-from clipseg_model.modeling.base import build_model
 from clipseg_model.files.small_files import shorten
+from clipseg_model.modeling.base import build_model
 
 MOST_BLOCKS = 256
 """Most blocks of a tower or a decoder, and most layers that are tapped."""

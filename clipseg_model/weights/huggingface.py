@@ -14,8 +14,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from clipseg_model.files.atomic_files import replacing
 from clipseg_model.errors import CheckpointError
+from clipseg_model.files.atomic_files import replacing
 from clipseg_model.model_card import AS_RELEASED, ModelCard
 from clipseg_model.modeling.backbone import OpenClipBackbone
 from clipseg_model.modeling.base import SegmentationModel

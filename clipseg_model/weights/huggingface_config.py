@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clipseg_model.errors import CheckpointError
-from clipseg_model.model_card import ModelCard, to_json
 from clipseg_model.files.small_files import shorten
+from clipseg_model.model_card import ModelCard, to_json
 from clipseg_model.weights.files import read_json
 
 if TYPE_CHECKING:

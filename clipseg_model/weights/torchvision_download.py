@@ -8,8 +8,8 @@ import urllib.request
 from http.client import HTTPException
 from pathlib import Path
 
-from clipseg_model.files.atomic_files import replacing
 from clipseg_model.errors import DownloadError
+from clipseg_model.files.atomic_files import replacing
 from clipseg_model.weights.torchvision_store import TorchvisionWeights
 
 _CHUNK = 1 << 20

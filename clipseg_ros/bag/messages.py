@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -39,9 +40,17 @@ _DTYPES = {'byte': np.uint8, 'octet': np.uint8, 'char': np.uint8}
 
 def message_store() -> Typestore:
     """Return the types of this package's bags; raises a BagError without its msg files."""
-    from rosbags.typesys import Stores, get_types_from_msg, get_typestore
+    from rosbags.typesys import Stores, get_typestore
 
     store = get_typestore(Stores.LATEST)
+    store.register(_own_types())
+    return store
+
+
+@cache
+def _own_types() -> dict[str, Any]:
+    from rosbags.typesys import get_types_from_msg
+
     types: dict[str, Any] = {}
     for name in OWN:
         try:
@@ -51,8 +60,7 @@ def message_store() -> Typestore:
         types |= get_types_from_msg(text, f'clipseg_ros/msg/{name}')
     for name, text in VISION.items():
         types |= get_types_from_msg(text, f'vision_msgs/msg/{name}')
-    store.register(types)
-    return store
+    return types
 
 
 class MessageFactory:

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipseg_model.errors import ImageError
-from clipseg_model.images import IMAGE_SUFFIXES, native_name, read_image
 from clipseg_model.files.user_folders import expanded
+from clipseg_model.images import IMAGE_SUFFIXES, native_name, read_image
 from clipseg_ros.errors import SourceError
 
 TABLETOP = 'tabletop'

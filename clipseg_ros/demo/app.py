@@ -39,8 +39,8 @@ from clipseg_ros.demo.report import (
 from clipseg_ros.demo.scenes import DemoScene, Question, make_scene
 from clipseg_ros.process.child_process import ChildError, ChildProcess
 from clipseg_ros.process.domain import claim_domain
-from clipseg_ros.ros.share import share_path
 from clipseg_ros.process.shared_memory import remove_orphans
+from clipseg_ros.ros.share import share_path
 
 SEEDS = (1, 5, 9, 10)
 WIDTH, HEIGHT = 640, 480

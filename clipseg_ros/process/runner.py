@@ -15,8 +15,8 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 
 from clipseg_ros.errors import InterfacesError, ParameterError, SourceError
 from clipseg_ros.process.command_line import explain_unread, find_eaten
-from clipseg_ros.ros.log import ThrottledLog
 from clipseg_ros.process.start import take_signals_as_usual
+from clipseg_ros.ros.log import ThrottledLog
 
 # rclpy's signal handler can wake the executor before the context is shut down; the executor then
 # waits again, for ever if nothing else happens.

@@ -27,11 +27,11 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from clipseg_model.files.atomic_files import write_atomically
 from clipseg_model.errors import ClipsegError, FileError, ImageError, PromptError
+from clipseg_model.files.atomic_files import write_atomically
+from clipseg_model.files.small_files import read_small, read_yaml
 from clipseg_model.images import read_image, read_mask
 from clipseg_model.prompts import MAX_PROMPT_CHARS, MAX_PROMPTS, Prompt
-from clipseg_model.files.small_files import read_small, read_yaml
 from clipseg_ros.prompts.messages import weight_of
 from clipseg_ros.prompts.set import ActivePrompt, PromptRequest
 from clipseg_ros.prompts.text import check_written

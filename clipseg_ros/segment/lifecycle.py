@@ -33,6 +33,7 @@ from clipseg_ros.outputs.messages import (
 )
 from clipseg_ros.outputs.on_demand import FramesOnDemand, FrameSource
 from clipseg_ros.outputs.once import OnceServer
+from clipseg_ros.process.tuning import release_freed_memory
 from clipseg_ros.prompts.file_server import PromptFiles
 from clipseg_ros.prompts.pick_server import PickFrame, PickServer
 from clipseg_ros.prompts.server import PromptServer
@@ -44,7 +45,6 @@ from clipseg_ros.ros.interfaces import MISSING, load_interfaces
 from clipseg_ros.ros.log import ThrottledLog
 from clipseg_ros.ros.parameters import find_problem, read_settings
 from clipseg_ros.ros.timing import create_steady_timer
-from clipseg_ros.process.tuning import release_freed_memory
 from clipseg_ros.segment.diagnostics import Situation, find_rest
 from clipseg_ros.segment.loading import NodeSegmenter, check_representable, load_segmenter
 from clipseg_ros.segment.once import OneShot

@@ -13,10 +13,10 @@ from tabletop_world.scenes.furnishing import furnish_floor, furnish_tabletop
 from tabletop_world.scenes.placement import Item
 from tabletop_world.scenes.rooms import build_room
 from tabletop_world.scenes.scene import Scene, SceneObject
-from tabletop_world.scenes.variation import vary_blueprint, vary_camera
+from tabletop_world.scenes.variation import texture_blueprint, vary_blueprint, vary_camera
 from tabletop_world.scenes.viewpoints import as_vector, draw_cameras, draw_lights
 
-SPLITS = ('train', 'val', 'test', 'unseen_pairs', 'varied')
+SPLITS = ('train', 'textured', 'val', 'test', 'unseen_pairs', 'varied')
 KINDS = ('tabletop', 'floor')
 
 
@@ -43,7 +43,7 @@ def generate_scene(seed: int, split: str = 'train', kind: str | None = None) -> 
 
     Args:
         seed: Any integer from 0.
-        split: ``train``, ``val``, ``test``, ``varied`` (see
+        split: ``train``, ``val``, ``test``, ``textured`` and ``varied`` (see
             :mod:`tabletop_world.scenes.variation`), or ``unseen_pairs``: the last one has at least
             one of :data:`~tabletop_world.catalogue.categories.HELD_OUT_PAIRS` in every scene, the
             others never.
@@ -85,9 +85,11 @@ def generate_scene(seed: int, split: str = 'train', kind: str | None = None) -> 
         reach=1.7 if kind == 'tabletop' else 3.0,
     )
     surfaces = room.objects
-    if split == 'varied':
-        blueprint = vary_blueprint(rng, blueprint, [surface.id for surface in surfaces])
-        cameras = tuple(vary_camera(rng, camera, room.half) for camera in cameras)
+    if split in ('textured', 'varied'):
+        change = texture_blueprint if split == 'textured' else vary_blueprint
+        blueprint = change(rng, blueprint, [surface.id for surface in surfaces])
+        if split == 'varied':
+            cameras = tuple(vary_camera(rng, camera, room.half) for camera in cameras)
         # Their new pictures have neither a colour with a name nor a material.
         surfaces = tuple(replace(s, colour='', pattern='plain', material='') for s in surfaces)
     objects = (*surfaces, *(_describe(item) for item in items))

@@ -77,7 +77,7 @@ class Scene:
 
     Attributes:
         seed: Seed that, with ``split``, made this scene.
-        split: ``train``, ``val``, ``test``, ``unseen_pairs`` or ``varied``.
+        split: ``train``, ``textured``, ``val``, ``test``, ``unseen_pairs`` or ``varied``.
         kind: ``tabletop`` or ``floor``.
         objects: All objects, surfaces included; ids are unique.
         cameras: At least one camera.

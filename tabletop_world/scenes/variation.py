@@ -1,9 +1,12 @@
-"""Looks, lights and cameras that training never sees: the split ``varied``.
+"""Other looks than a household's: the split ``textured``, to train on, and ``varied``, to test.
 
 A model may learn its renderer instead of things. The scenes of this split hold the same things,
 by the same names, but stand outside of what ``train`` draws: other surfaces under the things,
 glossier or duller and grainier finishes, harder, dimmer and coloured lights, wider and narrower
 lenses from lower, higher, nearer and farther, and pictures as a cheap sensor takes them.
+
+``textured`` loosens what ``train`` draws without reaching there: lights and lenses stay those of
+``train``, surfaces show gradients and stripes, and finishes move less.
 """
 
 from __future__ import annotations
@@ -47,6 +50,49 @@ def vary_blueprint(
     return replace(blueprint, parts=tuple(parts), lights=lights, ambient=ambient)
 
 
+def texture_blueprint(
+    rng: np.random.Generator, blueprint: Blueprint, surfaces: Collection[int]
+) -> Blueprint:
+    """Change finishes alone, less than :func:`vary_blueprint` and in other ways.
+
+    Arguments are those of :func:`vary_blueprint`.
+    """
+    changed: dict[tuple[Finish, bool], Finish] = {}
+    parts = []
+    for part in blueprint.parts:
+        key = part.finish, part.object_id in surfaces
+        if key not in changed:
+            if key[1]:
+                changed[key] = _striped(rng, part.finish)
+            else:
+                changed[key] = _item(rng, part.finish, (0.88, 1.1), (0.0, 0.03), 0.5)
+        parts.append(Part(part.object_id, part.mesh, changed[key]))
+    return replace(blueprint, parts=tuple(parts))
+
+
+def _striped(rng: np.random.Generator, finish: Finish) -> Finish:
+    """A gradient between two colours, with stripes over it half of the time, and a little grain."""
+    rows, columns = np.mgrid[0 : 1 : SURFACE_SIDE * 1j, 0 : 1 : SURFACE_SIDE * 1j]
+    angle = rng.uniform(-np.pi, np.pi)
+    along = (np.cos(angle) * rows + np.sin(angle) * columns)[..., None]
+    base, other = rng.uniform(0.15, 0.95, 3), rng.uniform(0.15, 0.95, 3)
+    # Most floors and walls are near grey.
+    base = base.mean() + rng.uniform(0.1, 0.6) * (base - base.mean())
+    picture = base + rng.uniform(0, 0.4) * along * (other - base)
+    if rng.random() < 0.5:
+        stripes = np.sin(2 * np.pi * (rng.uniform(2, 14) * along + rng.random()))
+        picture = picture + rng.uniform(0.02, 0.12) * (stripes > rng.uniform(-0.8, 0.8))
+    picture = picture + rng.normal(0, rng.uniform(0.0, 0.03), picture.shape)
+    return Finish(
+        (1.0, 1.0, 1.0),
+        finish.alpha,
+        (np.clip(picture, 0.05, 0.98) * 255).astype(np.uint8),
+        specular=float(rng.uniform(0.0, 0.4)),
+        shininess=float(rng.uniform(0.1, 0.6)),
+        emission=finish.emission,
+    )
+
+
 def _surface(rng: np.random.Generator, finish: Finish) -> Finish:
     """Blotches of two colours at two scales: neither the wood nor the tiles of training."""
     coarse = rng.random((int(rng.integers(3, 12)), int(rng.integers(3, 12))))
@@ -68,10 +114,16 @@ def _surface(rng: np.random.Generator, finish: Finish) -> Finish:
     )
 
 
-def _item(rng: np.random.Generator, finish: Finish) -> Finish:
+def _item(
+    rng: np.random.Generator,
+    finish: Finish,
+    shades: tuple[float, float] = (0.8, 1.15),
+    grains: tuple[float, float] = (0.03, 0.12),
+    glossiest: float = 0.9,
+) -> Finish:
     """Another gloss, a shade lighter or darker, and grain; the hue stays."""
-    shade = float(rng.uniform(0.8, 1.15))
-    grain = rng.normal(1.0, rng.uniform(0.03, 0.12), (64, 64, 1))
+    shade = float(rng.uniform(*shades))
+    grain = rng.normal(1.0, rng.uniform(*grains), (64, 64, 1))
     image = np.full((64, 64, 3), 255.0) if finish.image is None else finish.image.astype(float)
     if finish.image is not None:
         rows, columns = image.shape[:2]
@@ -81,7 +133,7 @@ def _item(rng: np.random.Generator, finish: Finish) -> Finish:
         (red, green, blue),
         finish.alpha,
         np.ascontiguousarray(np.clip(image * grain, 0, 255).astype(np.uint8)),
-        specular=float(rng.uniform(0.0, 0.9)),
+        specular=float(rng.uniform(0.0, glossiest)),
         shininess=float(rng.uniform(0.1, 0.95)),
         emission=finish.emission,
     )

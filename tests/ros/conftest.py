@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from build_vision_msgs import environment_with_vision_msgs
-from ros_peers import ROOT, NodeProcess, Peer, running_node, write_tiny_model
+from ros_peers import BUILT_PATH, ROOT, NodeProcess, Peer, running_node, write_tiny_model
 
 from clipseg_ros.process.domain import claimed_domain
 from clipseg_ros.ros.interfaces import load_interfaces
@@ -45,6 +45,7 @@ def segment(domain: int, tiny_model: Path) -> Iterator[NodeProcess]:
     with running_node(
         'clipseg_ros.segment_node',
         {'model': tiny_model, 'device': 'cpu', 'threads': 1, 'prompt': "'the mug; red bowl'"},
+        afresh=True,
     ) as node:
         yield node
 
@@ -53,7 +54,7 @@ def segment(domain: int, tiny_model: Path) -> Iterator[NodeProcess]:
 def built() -> dict[str, str]:
     """Variables with which a process finds the generated messages."""
     if load_interfaces() is not None:
-        return {'PYTHONPATH': f'{os.environ.get("PYTHONPATH", "")}:{Path(__file__).parent}'}
+        return {'PYTHONPATH': BUILT_PATH}
     for tool in ('colcon', 'cmake', 'g++'):
         if shutil.which(tool, path=f'{sys.prefix}/bin:{os.environ["PATH"]}') is None:
             pytest.skip(f'{tool} is needed to build the messages, and is not here')

@@ -7,10 +7,12 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +21,14 @@ import torch
 from numpy.typing import NDArray
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
+from warm_python import WarmPython
 
 from clipseg_model.modeling.bundled.small_clip import SmallClip
 from clipseg_model.modeling.clipseg import CLIPSeg
 from clipseg_model.weights.checkpoints import save_checkpoint
 from clipseg_ros.images.conversion import array_to_image
-from clipseg_ros.prompts.text import survive_yaml
 from clipseg_ros.process.child_process import ChildProcess
+from clipseg_ros.prompts.text import survive_yaml
 from clipseg_ros.ros.peer import Peer as PlainPeer
 
 ROOT = Path(__file__).parents[2]
@@ -110,6 +113,26 @@ def ros_arguments(parameters: dict[str, Any], arguments: Sequence[str] = ()) -> 
 CALLBACK_FAULT = 'a callback failed, and the node lives on'
 
 
+#: Where Python looks for modules in processes with the package's own messages, if they are built.
+BUILT_PATH = f'{os.environ.get("PYTHONPATH", "")}:{Path(__file__).parent}'
+
+
+@cache
+def warm_python(path: str) -> WarmPython:
+    """What forks nodes off that look for modules there, as long as this process lives."""
+    return WarmPython(ROOT, {**os.environ, 'PYTHONPATH': path})
+
+
+#: Variables that are read when a node is made, or later; others are as good as none once Python and
+#: the libraries have started.
+READ_LATE = {
+    'CLIPSEG_MODELS',
+    'FASTDDS_DEFAULT_PROFILES_FILE',
+    'ROS_DOMAIN_ID',
+    'ROS_PYTHON_CHECK_FIELDS',
+}
+
+
 class NodeProcess(ChildProcess):
     """A node in a process of its own.
 
@@ -122,6 +145,8 @@ class NodeProcess(ChildProcess):
         arguments: Further ROS arguments, such as remappings.
         script: Arguments of ``module``, which is a file then, in place of those.
         environment: Variables that it gets beside those of this process.
+        afresh: Whether Python starts anew, as for users. Else its imports are done already, unless
+            a variable of ``environment`` would come too late.
     """
 
     def __init__(
@@ -131,13 +156,22 @@ class NodeProcess(ChildProcess):
         arguments: Sequence[str] = (),
         environment: dict[str, str] | None = None,
         script: Sequence[str] | None = None,
+        afresh: bool = False,
     ) -> None:
         words = ['-m', module, *ros_arguments(parameters or {}, arguments)]
         if script is not None:
             words = [module, *script]
         variables = {**os.environ, 'PYTHONPATH': str(ROOT), **(environment or {})}
-        command = [sys.executable, '-u', *words]
-        super().__init__(module, command, environment=variables, folder=ROOT)
+        path = variables['PYTHONPATH']
+        late = set(environment or ()) <= READ_LATE | {'PYTHONPATH'}
+        if afresh or not late or path not in {str(ROOT), BUILT_PATH}:
+            command = [sys.executable, '-u', *words]
+            super().__init__(module, command, environment=variables, folder=ROOT)
+            return
+        self.name, self.log = module, None
+        self._output = tempfile.TemporaryFile()  # noqa: SIM115 - read while the process lives
+        output = self._output.fileno()
+        self._process: Any = warm_python(path).start(words, output, ROOT, variables)
 
     may_fail = False
 

@@ -26,6 +26,9 @@ FOLDER = Path(__file__).parents[2] / 'training' / 'configs'
 CONFIGS = sorted(path for path in FOLDER.glob('*.yaml') if not path.stem.startswith('tabletop'))
 #: Runs in the default suite; the others take longer together than it may.
 QUICK = ('clipseg_highlight',)
+#: With it, one for each architecture, each data set and each kind of start: continuous integration
+#: runs them. The rest differ from these in numbers.
+KINDS = ('clip_deconv', 'clipseg_coco_n', 'clipseg_lvis', 'clsclip_vpt', 'own', 'vitseg_pc')
 PIXELS = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
 
 
@@ -155,11 +158,20 @@ def test_it_is_valid_and_builds_the_model_that_it_names(path):
     changes = {'model': config, 'towers': 'random', 'image_tower': None, 'prompts': prompts}
     model, _ = begin_model(settings.model_copy(update=changes))
     assert model.config()['decoder'] == config['decoder']
+    logits = model(torch.zeros(1, 3, 64, 64), model.embed_texts(['a mug', 'something'])[None])
+    assert logits.shape == (1, 2, 64, 64)
+    logits.sum().backward()
 
 
 def test_there_is_one_for_every_architecture():
-    known = (load_settings(path).model for path in CONFIGS)
-    assert {model['architecture'] for model in known if model} == ARCHITECTURES.keys()
+    settings = {path.stem: load_settings(path) for path in CONFIGS}
+    chosen = [settings[name] for name in (*QUICK, *KINDS)]
+    for some in (settings.values(), chosen):
+        assert {one.model['architecture'] for one in some if one.model} == ARCHITECTURES.keys()
+    kinds = [
+        {(one.data['dataset'], one.init_from) for one in s} for s in (settings.values(), chosen)
+    ]
+    assert kinds[0] == kinds[1]
 
 
 def test_the_recipe_is_that_of_the_supplement():
@@ -265,7 +277,10 @@ def test_it_runs_at_full_size(path, tmp_path, monkeypatch):
     [
         pytest.param(
             path,
-            marks=() if path.stem in QUICK else (pytest.mark.slow, pytest.mark.ci),
+            marks=[
+                *([] if path.stem in QUICK else [pytest.mark.slow]),
+                *([pytest.mark.ci] if path.stem in KINDS else []),
+            ],
             id=path.stem,
         )
         for path in CONFIGS

@@ -4,7 +4,7 @@ import pytest
 from tabletop_world.language.phrases import describe
 from tabletop_world.render.renderer import Renderer
 from tabletop_world.scenes.random_scenes import generate_scene
-from tabletop_world.scenes.variation import sensor, vary_blueprint
+from tabletop_world.scenes.variation import sensor, texture_blueprint, vary_blueprint
 
 SEEDS = range(12)
 
@@ -81,3 +81,28 @@ def test_a_sensor_degrades_a_picture_and_leaves_it_recognisable():
         assert not np.array_equal(one, picture)
         bright = one.mean(-1)
         assert np.corrcoef(bright.ravel(), picture[..., 0].ravel())[0, 1] > 0.9
+
+
+def test_textured_scenes_change_finishes_and_stay_within_the_lenses_and_lights_of_training():
+    scenes = [generate_scene(seed, 'textured') for seed in SEEDS]
+
+    assert all(35 <= camera.fovy <= 60 for scene in scenes for camera in scene.cameras)
+    assert all(max(s.blueprint.lights[0].strength) < 0.48 * 1.06 for s in scenes)
+    assert {len(scene.blueprint.lights) for scene in scenes} == {2}
+    for scene in scenes:
+        surfaces = {o.id for o in scene.objects if o.surface}
+        for part in scene.blueprint.parts:
+            assert part.finish.image is not None
+            if part.object_id in surfaces:
+                assert part.finish.rgb == (1.0, 1.0, 1.0)
+        assert all(o.colour == '' for o in scene.objects if o.surface)
+
+
+def test_textured_items_keep_their_hue():
+    plain = generate_scene(3, 'test')
+    changed = texture_blueprint(np.random.default_rng(0), plain.blueprint, [])
+
+    for old, new in zip(plain.blueprint.parts, changed.parts, strict=True):
+        before, after = np.array(old.finish.rgb), np.array(new.finish.rgb)
+        shades = (after / np.maximum(before, 1e-9))[(before > 0.02) & (after < 1)]
+        assert len(shades) == 0 or (np.ptp(shades) < 1e-6 and 0.85 < shades[0] < 1.15)

@@ -66,7 +66,7 @@ def view_record(frame: Frame, camera: int, rng: np.random.Generator) -> dict[str
         present = describe_unseen_pairs(frame, rng)
     else:
         present = describe(frame, rng)
-        if frame.scene.split != 'train':
+        if frame.scene.split not in ('train', 'textured'):
             record['unseen_words'] = unseen_word_records(frame)
     order = rng.permutation(len(present))[:PRESENT_PHRASES]
     record['present'] = [phrase_record(present[i]) for i in order]
@@ -107,12 +107,13 @@ def main() -> None:
     parser.add_argument('output', type=Path, help='folder of the rendered splits')
     parser.add_argument('--split', default='train', help=f'one of {", ".join(SPLITS)}')
     parser.add_argument('--scenes', type=int, required=True, help='number of scenes')
+    parser.add_argument('--into', help='folder in the output, that of the split by default')
     parser.add_argument('--first-shard', type=int, default=0, help='shard to begin with')
     parser.add_argument('--shard-scenes', type=int, default=100, help='scenes a shard')
     parser.add_argument('--size', type=int, default=288, help='side of the pictures, pixels')
     parser.add_argument('--workers', type=int, default=os.cpu_count(), help='processes')
     args = parser.parse_args()
-    folder: Path = args.output / args.split
+    folder: Path = args.output / (args.into or args.split)
     folder.mkdir(parents=True, exist_ok=True)
     shards = range(args.first_shard, args.first_shard + -(-args.scenes // args.shard_scenes))
     with ProcessPoolExecutor(args.workers) as pool:

@@ -24,10 +24,10 @@ from typing import Any
 import numpy as np
 
 from clipseg_model.errors import ClipsegError, FileError
+from clipseg_model.files.small_files import parse_yaml, read_yaml
 from clipseg_model.prompting.templates import TEMPLATES
 from clipseg_model.prompting.visual_prompt import METHODS
 from clipseg_model.registry import load_model
-from clipseg_model.files.small_files import parse_yaml, read_yaml
 from training.console import print_table, write_figures
 from training.datasets.phrasecut import PhraseCut
 from training.datasets.phrasecut_files.subsets import COUNTS_FILE

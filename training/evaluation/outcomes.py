@@ -18,8 +18,8 @@ from accelerate.utils import gather_object
 from numpy.typing import NDArray
 from PIL import Image
 
-from clipseg_model.files.atomic_files import replacing, write_atomically
 from clipseg_model.errors import ClipsegError
+from clipseg_model.files.atomic_files import replacing, write_atomically
 from training.datasets.phrasecut import PhraseCut
 from training.datasets.samples import Sample, SampleSource
 from training.metrics.outcomes import Outcome

@@ -26,8 +26,8 @@ import torch
 import yaml
 from torch import nn
 
-from clipseg_model.files.atomic_files import write_atomically
 from clipseg_model.errors import ClipsegError
+from clipseg_model.files.atomic_files import write_atomically
 
 PACKAGES = ('torch', 'accelerate', 'open_clip_torch', 'timm', 'numpy', 'safetensors', 'tensorboard')
 

@@ -21,8 +21,8 @@ from pydantic import (
     model_validator,
 )
 
-from clipseg_model.files import small_files
 from clipseg_model.errors import ClipsegError, FileError
+from clipseg_model.files import small_files
 from clipseg_model.modeling.base import ARCHITECTURES
 from training.datasets.samples import StrictSettings, mistakes_in
 from training.datasets.sources import SourceError, check_source

@@ -29,8 +29,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from webdataset.tariterators import group_by_keys, tar_file_expander
 
-from clipseg_model.files.atomic_files import replacing, write_atomically
 from clipseg_model.errors import ClipsegError
+from clipseg_model.files.atomic_files import replacing, write_atomically
 from training.loop.feeding import Load, Place
 from training.loop.prompting import PromptBatch
 

@@ -28,8 +28,8 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from clipseg_model import Prompt, Segmenter, create_model
-from clipseg_model.files.atomic_files import write_atomically
 from clipseg_model.errors import ClipsegError
+from clipseg_model.files.atomic_files import write_atomically
 from clipseg_model.segmentation import PromptResult
 from training.cache_activations import cache
 from training.console import markdown_table, write_figures

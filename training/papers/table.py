@@ -22,8 +22,8 @@ import numpy as np
 from accelerate import Accelerator
 from rich.console import Console
 
-from clipseg_model.files.atomic_files import write_atomically
 from clipseg_model.errors import ClipsegError
+from clipseg_model.files.atomic_files import write_atomically
 from clipseg_model.registry import load_model
 from clipseg_model.zoom.torchvision_detectors import DEFAULT_DETECTOR
 from training.console import write_figures

@@ -71,14 +71,21 @@ def take_for_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 class TestAgreement:
     @pytest.fixture(autouse=True)
-    def _bf16(
-        self, name: str, precision: str, device: str, monkeypatch: pytest.MonkeyPatch
+    def _ready(
+        self,
+        name: str,
+        precision: str,
+        device: str,
+        monkeypatch: pytest.MonkeyPatch,
+        request: pytest.FixtureRequest,
     ) -> None:
         if (precision, device) == ('bf16', 'cpu'):
             if name in ('eager', 'compile'):
                 take_for_bf16(monkeypatch)
             elif not base.cpu_flags() & base.BF16_FLAGS:
                 pytest.skip('this CPU has no instructions for bf16')
+        if device == 'cpu' and name in ('onnxruntime', 'openvino'):
+            request.getfixturevalue('exported')
 
     def test_tiny_vit(
         self,

@@ -221,9 +221,11 @@ class TestCommands:
 
     @pytest.mark.slow
     @pytest.mark.ci
-    def test_export_then_segment(self, vit: Path, photos: Path, tmp_path: Path) -> None:
+    def test_export_then_segment(
+        self, vit: Path, exported: Path, photos: Path, tmp_path: Path
+    ) -> None:
         pytest.importorskip('nncf')
-        folder, out = tmp_path / 'exports', tmp_path / 'out'
+        folder, out = Path(shutil.copytree(exported, tmp_path / 'exports')), tmp_path / 'out'
         arguments = ['export', vit, folder, '--runtime', 'openvino', '--precision', 'int8']
         more = ['--calibration', photos, '-p', 'a mug; a chair', '--least-iou', '0.2']
         made = clipseg(*arguments, *more)

@@ -11,6 +11,7 @@ from bags import clipseg, read, record, stamped
 from ros_peers import ROOT
 from std_msgs.msg import String
 
+from clipseg_ros.bag import messages
 from clipseg_ros.ros import share
 
 
@@ -86,6 +87,7 @@ def test_an_incomplete_installation_is_said(
     bag: Path, tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(share, '__file__', str(tmp_path / 'clipseg_ros' / 'ros' / 'share.py'))
+    messages._own_types.cache_clear()
     result = clipseg('bag', bag, '-p', 'mug', '-o', tmp_path / 'out', '-m', tiny_model)
     assert result.exit_code == 1
     said = ' '.join(result.stderr.split())

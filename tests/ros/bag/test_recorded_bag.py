@@ -58,7 +58,7 @@ def test_live_and_offline_are_the_same(peer: Peer, domain: int, tmp_path: Path) 
     try:
         node.wait_for('active: tabletop', 60)
         camera = NodeProcess('clipseg_ros.camera_node', {'rate': 1.0, 'motion': 'orbit', 'seed': 4})
-        wait_until(lambda: len(received['/recorded/labels']) >= 12, 90, 'labels')
+        wait_until(lambda: len(received['/recorded/labels']) >= 8, 90, 'labels')
     finally:
         statuses = [process.stop() for process in (node, camera) if process is not None]
     assert statuses == [0, 0], node.output
@@ -69,7 +69,7 @@ def test_live_and_offline_are_the_same(peer: Peer, domain: int, tmp_path: Path) 
     first = max(min(live), min(stamp_of(message) for message in received['/image']))
     live = {stamp: message for stamp, message in live.items() if stamp >= first}
     images = [m for m in received['/image'] if first <= stamp_of(m) <= max(live)]
-    assert len(live) >= 8
+    assert len(live) >= 5
     assert [stamp_of(m) for m in images] == sorted(live), 'at this rate nothing is dropped'
     received['/image'] = images
 

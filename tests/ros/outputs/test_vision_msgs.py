@@ -34,8 +34,8 @@ from clipseg_ros.outputs.messages import (
     load_vision_messages,
 )
 from clipseg_ros.outputs.result import FrameResult, compute_pixels
-from clipseg_ros.prompts.set import ActivePrompt
 from clipseg_ros.process.domain import claimed_domain
+from clipseg_ros.prompts.set import ActivePrompt
 
 built = [pytest.mark.slow, pytest.mark.ci, pytest.mark.timeout(400)]
 

@@ -9,8 +9,8 @@ from rcl_interfaces.srv import SetParameters
 from ros_peers import CALLBACK_FAULT, NodeProcess, wait_until
 
 from clipseg_ros.errors import NodeTimeoutError
-from clipseg_ros.ros.peer import Peer
 from clipseg_ros.process.runner import spin
+from clipseg_ros.ros.peer import Peer
 
 NO_TYPE = SetParameters.Request(parameters=[Parameter(name='x', value=ParameterValue(type=77))])
 

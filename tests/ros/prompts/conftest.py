@@ -1,4 +1,4 @@
-"""The node that the tests of a module share, where prompts come from another process."""
+"""The node that tests share, where prompts come from another process."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ def seeing_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture(scope='module')
+@pytest.fixture(scope='session')
 def prompt_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where the bench saves prompts; nothing is there yet."""
     return tmp_path_factory.mktemp('saved') / 'prompts.yaml'
 
 
-@pytest.fixture(scope='module')
+@pytest.fixture(scope='session')
 def the_bench(seeing_model: Path, prompt_file: Path, domain: int) -> Iterator[Bench]:
     peer = Peer(domain, 'bench')
     given = {'model': seeing_model, 'device': 'cpu', 'threads': 1, 'prompt': f"'{BOTH}'"}

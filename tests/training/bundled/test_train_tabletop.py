@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from accelerate.state import AcceleratorState
 
 from clipseg_model import create_model
 from training.bundled.inputs import draw_window
@@ -41,11 +43,16 @@ def settings(rendered: Path, frozen: tuple[Path, dict[str, int]], iterations: in
     }
 
 
-def run(module: str, *arguments: object) -> str:
-    command = [sys.executable, '-m', module, *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
+def run(module: str, *arguments: object) -> None:
+    """Runs a command in this process, and leaves the settings of torch as they were."""
+    threads = torch.get_num_threads()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, 'argv', [module, *map(str, arguments)])
+        try:
+            importlib.import_module(module).main()
+        finally:
+            torch.set_num_threads(threads)
+            AcceleratorState._reset_state(True)
 
 
 @pytest.fixture(scope='module')
@@ -84,11 +91,13 @@ def test_frozen_parts_stay_and_the_rest_learns(trained, frozen):
 def test_two_processes_go_on_from_the_weights_of_another_run(trained, rendered, frozen, tmp_path):
     config = tmp_path / 'tiny.yaml'
     config.write_text(yaml.safe_dump(settings(rendered, frozen, 4)))
-    run(
-        'torch.distributed.run', '--standalone', '--nproc_per_node', 2,
+    command = [
+        sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node', '2',
         '-m', 'training.train_tabletop', config, '--output', tmp_path / 'run',
         '--init-from', trained / 'state.pt',
-    )  # fmt: skip
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
     state = torch.load(tmp_path / 'run/state.pt', weights_only=True)
     assert state['iteration'] == 4
     run('training.export', tmp_path / 'run', tmp_path / 'grown.safetensors', '--input-size', 96)
@@ -101,10 +110,8 @@ def test_two_processes_go_on_from_the_weights_of_another_run(trained, rendered, 
 def test_a_run_is_not_overwritten(trained, rendered, frozen, tmp_path):
     config = tmp_path / 'tiny.yaml'
     config.write_text(yaml.safe_dump(settings(rendered, frozen, 4)))
-    command = [sys.executable, '-m', 'training.train_tabletop', config, '--output', trained]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert done.returncode != 0
-    assert '--resume' in done.stderr
+    with pytest.raises(SystemExit, match='--resume'):
+        run('training.train_tabletop', config, '--output', trained)
 
 
 @pytest.mark.slow

@@ -24,8 +24,8 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
 from clipseg_ros.images.conversion import array_to_image
-from clipseg_ros.ros.qos import image_output
 from clipseg_ros.process.tuning import keep_large_buffers
+from clipseg_ros.ros.qos import image_output
 
 _MATCH_TIMEOUT = 30.0
 

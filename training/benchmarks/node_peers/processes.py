@@ -10,8 +10,8 @@ from pathlib import Path
 
 from clipseg_ros.process.child_process import ChildError, ChildProcess
 from clipseg_ros.process.domain import claim_domain
-from clipseg_ros.ros.share import share_path
 from clipseg_ros.process.shared_memory import remove_orphans
+from clipseg_ros.ros.share import share_path
 
 __all__ = ['ChildError', 'ChildProcess', 'names_of', 'prepare_environment', 'running_node', 'start']
 

@@ -21,9 +21,9 @@ from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.executors import SingleThreadedExecutor
 from sensor_msgs.msg import Image
 
-from clipseg_ros.ros.qos import image_output
 from clipseg_ros.process.runner import spin
 from clipseg_ros.process.tuning import keep_large_buffers
+from clipseg_ros.ros.qos import image_output
 
 
 class Receiver:

@@ -168,8 +168,8 @@ def check(seen: dict[str, Any], growth_mb: float) -> None:
 @pytest.mark.slow
 @pytest.mark.ci
 def test_a_fast_camera_before_a_slow_model(tmp_path: Path) -> None:
-    """Of 1,500 images of 2.8 MB."""
-    check(film(tmp_path, seconds=20), growth_mb=20.0)
+    """Of 900 images of 2.8 MB."""
+    check(film(tmp_path, seconds=10), growth_mb=20.0)
 
 
 @pytest.mark.slow

@@ -269,7 +269,7 @@ def test_an_output_costs_nothing_while_nobody_subscribes(peer: Peer, domain: int
             own = [a for a in list(diagnostics) if a.status[0].name == 'idle: segmentation']
             return own[-1] if own else None
 
-        def busy(seconds: float = 4.0, settling: float = 1.0) -> float:
+        def busy(seconds: float = 2.0, settling: float = 1.0) -> float:
             """Processor time over time."""
             time.sleep(settling)
             before = usage.cpu_times()
