@@ -200,7 +200,7 @@ class PatientProtocol(H11Protocol):
     most = 96
     """Connections at once."""
 
-    def connection_made(self, transport: Any) -> None:  # type: ignore[override]
+    def connection_made(self, transport: Any) -> None:
         """Begin to wait for a request; with too many connections, the oldest such one ends."""
         super().connection_made(transport)
         self._timer = asyncio.get_running_loop().call_later(self.patience, self._expire)

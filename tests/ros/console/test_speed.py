@@ -132,7 +132,7 @@ def console(own_domain: int, built: dict[str, str]) -> Iterator[NodeProcess]:
         stack.callback(lambda: node.stop(patience=40.0))
         node.wait_for('active: tabletop', 120.0)
         words = ['-m', 'clipseg_ros.command', 'console', '--node', '/clipseg', '--port', '0']
-        made = NodeProcess('-m', script=words[1:], environment=environment)
+        made = NodeProcess('-m', script=words[1:], environment=environment, afresh=True)
         stack.callback(lambda: made.stop(patience=40.0))
         made.wait_for('The console: ', 120.0)
         yield made
