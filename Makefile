@@ -1,4 +1,5 @@
 # make demo    a camera, the node, a few prompts; checks the masks and writes demo/
+# make console the same camera and node, with a page in the browser
 # make test    style, types, imports and the tests
 # make test ROS=jazzy  the tests of the nodes on another ROS 2
 # make bench   how long a frame takes
@@ -33,10 +34,11 @@ IN_ROS = $(IN_VENV) && source install/local_setup.bash
 IN_OTHER_ROS = source '$(VENV)-$(ROS)/bin/activate' && source install-$(ROS)/local_setup.bash
 LINT = ruff check . && ruff format --check . && mypy && lint-imports
 
-.PHONY: help demo test bench fuzz soak lint env interfaces lock reference exports clean
+.PHONY: help demo console test bench fuzz soak lint env interfaces lock reference exports clean
 
 help:
 	@echo 'make demo    a camera, the node, a few prompts; checks the masks and writes demo/'
+	@echo 'make console the same camera and node, with a page in the browser; prints its address'
 	@echo 'make test    style, types, imports and the tests (ARGS: more arguments of pytest)'
 	@echo "make test ROS=jazzy  the nodes' tests on ROS 2 Jazzy"
 	@echo 'make bench   how long a frame takes (ARGS: more arguments of the benchmark)'
@@ -51,6 +53,9 @@ help:
 
 demo: interfaces
 	@$(IN_ROS) && python -m clipseg_ros.demo $(ARGS)
+
+console: interfaces
+	@$(IN_ROS) && python -m clipseg_ros.demo.console $(ARGS)
 
 ifeq ($(ROS),kilted)
 # Checks and build side by side: either keeps one core busy for a minute.

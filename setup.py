@@ -91,7 +91,7 @@ setup(
             'weights/*.safetensors',
             'py.typed',
         ],
-        'clipseg_ros': ['py.typed'],
+        'clipseg_ros': ['console/page/*', 'py.typed'],
         'tabletop_world': ['*/*.yaml', 'py.typed'],
     },
     data_files=[
@@ -100,11 +100,15 @@ setup(
         (f'share/{NAME}/msg', tree('msg', '*.msg')),
         (f'share/{NAME}/launch', tree('launch', '*.launch.py')),
         (f'share/{NAME}/config', tree('config', '*.yaml', '*.xml', '*.rviz', '*.json')),
-        (f'lib/{NAME}', ['scripts/camera', 'scripts/segment', 'scripts/segment_cameras']),
+        (
+            f'lib/{NAME}',
+            [f'scripts/{name}' for name in ('camera', 'console', 'segment', 'segment_cameras')],
+        ),
     ],
     entry_points={
         'console_scripts': [
             'clipseg = clipseg_ros.command:main',
+            'clipseg-console = clipseg_ros.console_node:main',
             'clipseg-camera = clipseg_ros.camera_node:main',
             'clipseg-demo = clipseg_ros.demo.app:app',
             'clipseg-node = clipseg_ros.segment_node:main',
@@ -132,6 +136,7 @@ setup(
         'tensorrt': [*EXPORT, 'tensorrt>=10.3,<11'],
         'world': ['mujoco>=3.3,<5'],
         'bag': ['lz4>=4.0', 'rosbags>=0.11,<0.12'],
+        'console': ['starlette>=0.45', 'uvicorn>=0.34', 'websockets>=14.0'],
         'ros': [*wheels('kilted', *ROS_RUN)],
         'build': [*wheels('kilted', *ROS_BUILD, 'ament-cmake-ros-core'), *BUILD_TOOLS],
         'ros-jazzy': wheels('jazzy', *ROS_RUN),
@@ -161,6 +166,7 @@ setup(
             'import-linter>=2.6',
             'mypy>=1.11',
             'packaging>=23.0',
+            'playwright>=1.49',
             'pooch>=1.8',
             'psutil>=5.9',
             'pytest>=8.0',

@@ -1,4 +1,4 @@
-"""The command ``clipseg`` with everything that ROS adds to it: bags."""
+"""The command ``clipseg`` with everything that ROS adds to it: bags, and the console."""
 
 from __future__ import annotations
 
@@ -132,6 +132,104 @@ def bag(
         report(source, f'{times} × {problem}')
     if runner.problems:
         fail(f'{runner.problems.total()} of {done + runner.problems.total()} images left out')
+
+
+@dataclass(frozen=True)
+class LookOptions:
+    """What the console looks at."""
+
+    images: Annotated[
+        Path | None, typer.Option(help='A folder of pictures, or one.', metavar='FOLDER')
+    ] = None
+    video: Annotated[Path | None, typer.Option(help='A video.', metavar='FILE')] = None
+    camera: Annotated[
+        str | None, typer.Option(help='A camera of this machine: 0, or /dev/video0.', metavar='N')
+    ] = None
+    bag: Annotated[Path | None, typer.Option(help='A ROS 2 bag.', metavar='BAG')] = None
+    topic: Annotated[
+        str | None, typer.Option(help='The image topic, where the bag has more than one.')
+    ] = None
+    node: Annotated[
+        list[str] | None,
+        typer.Option(
+            help='A running node `segment`, such as /clipseg, in place of a model in this process. '
+            'Repeatable.',
+            metavar='NAME',
+        ),
+    ] = None
+    namespace: Annotated[str, typer.Option(help='Namespace of nodes without one.')] = ''
+    image: Annotated[
+        str | None, typer.Option(help="The camera's topic, where the node does not say it.")
+    ] = None
+
+
+@dataclass(frozen=True)
+class ServeOptions:
+    """How the console is served."""
+
+    host: Annotated[
+        str,
+        typer.Option(help='Address to listen on. Beyond this machine, a token is demanded.'),
+    ] = '127.0.0.1'
+    port: Annotated[int, typer.Option(help='Port; 0 takes one that is free.', min=0, max=65535)] = (
+        8088
+    )
+    view: Annotated[bool, typer.Option('--view', help='Let browsers look, and change nothing.')] = (
+        False
+    )
+    token: Annotated[bool, typer.Option('--token', help='Demand a token on this machine, too.')] = (
+        False
+    )
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(help='A name of this machine that browsers may use. Repeatable.'),
+    ] = None
+
+
+@app.command()
+@grouped
+def console(
+    look: LookOptions,
+    serve: ServeOptions,
+    prompt: Annotated[list[str] | None, PROMPT] = None,
+    model: ModelOption = 'everyday',
+    device: DeviceOption = 'auto',
+    threads: Annotated[
+        int | None, typer.Option(help="Threads of the model on a CPU; torch's choice.", min=1)
+    ] = None,
+) -> None:
+    """Serve a page that shows what prompts find: in pictures, a camera, a bag, or a robot's node.
+
+    It opens at the address that is printed. The exit status is 0 after Ctrl-C, and 1 if the page
+    cannot be served.
+    """
+    try:
+        from clipseg_ros.console.app import Looked, Served, make_back_end, split_nodes
+        from clipseg_ros.console.app import serve as run
+    except ImportError as error:
+        fail(f"the console needs its packages ({error}): pip install 'clipseg_ros[console]'")
+    looked = Looked(
+        nodes=split_nodes(look.node or (), look.namespace),
+        image=look.image,
+        pictures=look.images,
+        video=look.video,
+        camera=look.camera,
+        bag=look.bag,
+        topic=look.topic,
+        model=model,
+        device=device,
+        threads=threads,
+        prompts=tuple(prompt or ()),
+    )
+    served = Served(serve.host, serve.port, serve.view, serve.token, tuple(serve.allow_host or ()))
+
+    def say(line: str) -> None:
+        out.print(escape(line), soft_wrap=True, emoji=False, highlight=False)
+
+    try:
+        run(make_back_end(looked), served, say)
+    except ClipsegError as error:
+        fail(str(error))
 
 
 if __name__ == '__main__':

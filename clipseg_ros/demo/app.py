@@ -12,7 +12,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -59,13 +59,23 @@ def prepare_environment(domain: int | None) -> None:
     os.environ['PYTHONUNBUFFERED'] = '1'
 
 
-def start_nodes(stack: ExitStack, output: Path, model: str, device: str) -> list[ChildProcess]:
-    """Start the camera and the node, which log to the folder ``output`` and end with the stack."""
-    camera = ['source:=tabletop', 'motion:=still', f'rate:={CAMERA_RATE}']
-    camera += [f'width:={WIDTH}', f'height:={HEIGHT}']
-    segment = [f"model:='{model}'", f'device:={device}']
+def start_nodes(
+    stack: ExitStack,
+    output: Path,
+    model: str,
+    device: str,
+    camera: Sequence[str] = ('motion:=still',),
+    segment: Sequence[str] = (),
+) -> list[ChildProcess]:
+    """Start the camera and the node, which log to the folder ``output`` and end with the stack.
+
+    ``camera`` and ``segment`` are further parameters of the two.
+    """
+    cameras = ['source:=tabletop', f'rate:={CAMERA_RATE}', *camera]
+    cameras += [f'width:={WIDTH}', f'height:={HEIGHT}']
+    segments = [f"model:='{model}'", f'device:={device}', *segment]
     children = []
-    for name, parameters in (('camera', camera), ('segment', segment)):
+    for name, parameters in (('camera', cameras), ('segment', segments)):
         arguments = [word for parameter in parameters for word in ('-p', parameter)]
         command = [sys.executable, '-m', f'clipseg_ros.{name}_node', '--ros-args', *arguments]
         child = ChildProcess(name, command, output / f'{name}.log', os.environ)

@@ -224,6 +224,7 @@ def _values(now: NodeState, counts: WorkerStatistics | None) -> dict[str, str]:
         return values
     segmenter, pipeline = stream.segmenter, stream.pipeline
     memory = pipeline.memory
+    values['image_topic'] = stream.topic
     if segmenter.device.type == 'cuda':
         values['gpu_memory_mb'] = f'{reserved_memory(segmenter.device) / 1e6:.0f}'
     if counts is not None:

@@ -1,0 +1,238 @@
+"""What a browser may ask for, beside looking. Each command is a name and a JSON object."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from clipseg_model.errors import PromptError
+from clipseg_ros.console import cards as editing
+from clipseg_ros.console.back_end import Answer, ConsoleError
+from clipseg_ros.console.hub import Hub
+from clipseg_ros.console.models import SpareModel
+from clipseg_ros.console.shots import Shot, encode_values
+from clipseg_ros.prompts.pick import Picked, Place, pick
+from clipseg_ros.prompts.set import EXAMPLE, key_of
+from clipseg_ros.prompts.support_pair import SupportImage
+
+Body = dict[str, Any]
+
+# What belongs to a point: pixels above this probability, whatever the score; as shares of the
+# picture, less than the least is noise, and more than the most is the background.
+_CUT, _ANY, _LEAST, _MOST = 0.5, 0.001, 0.0005, 0.6
+
+
+class Commands:
+    """The commands that change something; each blocks, and returns what it did in words.
+
+    Errors are ClipsegErrors; nothing has changed then.
+    """
+
+    def __init__(self, hub: Hub) -> None:
+        self._hub, self._back_end = hub, hub.back_end
+        self.all: dict[str, Callable[[Body], str]] = {
+            'add': self._add,
+            'edit': self._edit,
+            'remove': self._remove,
+            'order': self._order,
+            'clear': self._clear,
+            'colour': self._colour,
+            'values': self._values,
+            'choose': self._choose,
+            'step': self._step,
+            'pick': self._pick,
+            'mark': self._mark,
+            'forget_marks': self._forget_marks,
+        }
+
+    def _add(self, body: Body) -> str:
+        return self._back_end.change(editing.added(self._back_end.cards, _text(body, 'text')))
+
+    def _edit(self, body: Body) -> str:
+        name = _text(body, 'name')
+        changes = body.get('changes')
+        if not isinstance(changes, dict):
+            raise ConsoleError('an edit needs changes')
+        said = self._back_end.change(editing.edited(self._back_end.cards, name, changes))
+        if changes.get('name'):
+            self._hub.history.rename(name, str(changes['name']).strip())
+        return said
+
+    def _remove(self, body: Body) -> str:
+        return self._back_end.change(editing.without(self._back_end.cards, _text(body, 'name')))
+
+    def _order(self, body: Body) -> str:
+        names = body.get('names')
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise ConsoleError('an order is a list of names')
+        return self._back_end.change(editing.ordered(self._back_end.cards, names))
+
+    def _clear(self, body: Body) -> str:
+        return self._back_end.change(())
+
+    def _colour(self, body: Body) -> str:
+        name, colour = _text(body, 'name'), _text(body, 'colour')
+        if not re.fullmatch('#[0-9a-fA-F]{6}', colour):
+            raise ConsoleError(f'a colour is #rrggbb, not {colour[:20]!r}')
+        editing.find(self._back_end.cards, name)
+        chosen = {**self._back_end.status().colours, key_of(name): colour.lower()}
+        return self._back_end.set_values({'colours': chosen})
+
+    def _values(self, body: Body) -> str:
+        values: Body = {key: body[key] for key in ('threshold', 'presence') if key in body}
+        for key, value in values.items():
+            known = isinstance(value, (int, float)) and not isinstance(value, bool)
+            inside = value is None or (known and 0 <= value <= 1)
+            if not inside or (key == 'threshold' and value is not None and not 0 < value < 1):
+                raise ConsoleError(f'{key} is a number between 0 and 1, not {value!r}')
+        if not values:
+            raise ConsoleError('give threshold or presence')
+        return self._back_end.set_values(values)
+
+    def _choose(self, body: Body) -> str:
+        return self._back_end.choose(_text(body, 'what'), _text(body, 'key'))
+
+    def _step(self, body: Body) -> str:
+        by, playing = body.get('by', 0), body.get('playing')
+        if not isinstance(by, int) or abs(by) > 1000 or not isinstance(playing, (bool, type(None))):
+            raise ConsoleError('a step is a whole number of pictures')
+        return self._back_end.step(by, playing)
+
+    def _pick(self, body: Body) -> str:
+        shot = self.shot(body)
+        place = Place(*(_whole(body, key) for key in ('x', 'y', 'width', 'height')))
+        name = _text(body, 'name', '') or self._free_name()
+        image = shot.pixels()
+        picked = self.picked(shot, place)
+        cards = editing.pictured(
+            self._back_end.cards, name, picked.example, _text(body, 'phrase', '')
+        )
+        self._back_end.change(cards)
+        height, width = image.shape[:2]
+        return f'{name!r} is {picked.how}: box {picked.box} of {width} × {height} px'
+
+    def picked(self, shot: Shot, place: Place) -> Picked:
+        """Return what is cut out of a shot at a place; raises a PromptError.
+
+        For a point where no mask is, the model says what belongs to it: a square around the point
+        is asked for in the picture itself, and the part of the answer under the point counts.
+        """
+        image = shot.pixels()
+        labels = None
+        if place.is_point and shot.segmented and (png := shot.layer('labels')) is not None:
+            labels = decode_values(png)
+        first = pick(place, image, labels)
+        if not place.is_point or (labels is not None and labels[place.y, place.x]):
+            return first
+        asked = editing.Card(
+            EXAMPLE, id=1, threshold=_CUT, presence=_ANY, example=first.example, pictured=True
+        )
+        answer = self._back_end.answer(image, (asked,)).labels
+        share = 0.0
+        if answer[place.y, place.x]:
+            second = pick(place, image, answer)
+            assert second.example.mask is not None, 'a pick has a mask'
+            share = float(second.example.mask.mean())
+        if not _LEAST < share < _MOST:
+            return first
+        return replace(second, how='what the model takes for one thing around the point')
+
+    def _free_name(self) -> str:
+        names = {card.key for card in self._back_end.cards}
+        candidates = [EXAMPLE, *(f'{EXAMPLE} {number}' for number in range(2, 255))]
+        return next((name for name in candidates if key_of(name) not in names), EXAMPLE)
+
+    def _mark(self, body: Body) -> str:
+        name, right = _text(body, 'name'), body.get('right')
+        if not isinstance(right, bool):
+            raise ConsoleError('a mark is right or wrong')
+        try:
+            said = self._hub.history.mark(name, right)
+        except KeyError:
+            raise ConsoleError(f'nothing is shown of {name!r} yet') from None
+        self._hub.change_soon()
+        return said
+
+    def _forget_marks(self, body: Body) -> str:
+        self._hub.history.clear_marks(_text(body, 'name'))
+        self._hub.change_soon()
+        return 'marks are forgotten'
+
+    def add_example(self, name: str, phrase: str, example: SupportImage) -> str:
+        """Make a picture the example of a prompt; raises a ClipsegError."""
+        label = name or phrase or self._free_name()
+        self._back_end.change(editing.pictured(self._back_end.cards, label, example, phrase))
+        return f'{label!r} looks for what the picture shows'
+
+    def set_mask(self, name: str, mask: Any) -> str:
+        """Say what of its picture a prompt means, bool (H, W); raises a ClipsegError."""
+        card = editing.find(self._back_end.cards, name)
+        if card.example is None:
+            raise PromptError(f'{name!r} has no picture here: pick or drop one first')
+        example = SupportImage(card.example.image, mask)
+        return self._back_end.change(editing.pictured(self._back_end.cards, name, example))
+
+    def shot(self, body: Body) -> Shot:
+        """Return the shot that a request names by its number; raises a ConsoleError."""
+        shot = self._hub.find(_whole(body, 'number'))
+        if shot is None:
+            raise ConsoleError('that picture is no longer kept: freeze it before, or try again')
+        return shot
+
+
+def compared(hub: Hub, spare: SpareModel, number: int, model: str, threshold: float | None) -> Shot:
+    """Return a frozen shot segmented once more, by another model or threshold.
+
+    Raises:
+        ConsoleError: The shot is no longer kept, or there is no such model.
+        ClipsegError: It cannot be segmented so.
+    """
+    shot = hub.freeze(number)
+    if shot is None:
+        raise ConsoleError('that picture is no longer kept: freeze another')
+    if threshold is not None and not 0 < threshold < 1:
+        raise ConsoleError(f'threshold is a number between 0 and 1, not {threshold!r}')
+    rgb = shot.pixels()
+    cards = hub.back_end.cards
+    if threshold is not None:
+        cards = tuple(replace(card, threshold=threshold) for card in cards)
+    if model:
+        # Imported here: without a comparison, a console of ROS needs no torch.
+        from clipseg_ros.console.alone import answer_of
+
+        ours = tuple(card for card in cards if card.example is not None or card.phrase)
+        with spare.lock:
+            # Thresholds of prompts belong to the model that they were chosen for.
+            if threshold is None:
+                ours = tuple(replace(card, threshold=None, presence=None) for card in ours)
+            answer: Answer = answer_of(spare.get(model), rgb, ours, None, None)
+    else:
+        answer = hub.back_end.answer(rgb, cards)
+    ids = {card.key: card.id for card in hub.back_end.cards}
+    found = tuple(replace(one, id=ids.get(key_of(one.name), one.id)) for one in answer.found)
+    layers = {'labels': encode_values(answer.labels)}
+    return Shot(shot.stamp, rgb.shape[1], rgb.shape[0], lambda: rgb, layers, found, segmented=True)
+
+
+def decode_values(png: bytes) -> Any:
+    """Return the values of a layer, uint8 (H, W)."""
+    import cv2
+    import numpy as np
+
+    return cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_GRAYSCALE)
+
+
+def _text(body: Body, key: str, default: str | None = None) -> str:
+    value = body.get(key, default)
+    if not isinstance(value, str) or len(value) > 100_000:
+        raise ConsoleError(f'{key} is a text')
+    return value
+
+
+def _whole(body: Body, key: str) -> int:
+    value = body.get(key, 0)
+    if not isinstance(value, int) or isinstance(value, bool) or abs(value) > 2**53:
+        raise ConsoleError(f'{key} is a whole number')
+    return value

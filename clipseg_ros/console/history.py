@@ -1,0 +1,112 @@
+"""The scores of the last minute, and thresholds suggested by what people marked. No ROS in here."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from clipseg_ros.console.shots import Found
+
+SECONDS = 60.0
+"""How far back scores are kept."""
+
+PERIOD = 0.25
+"""Least time between two scores of a prompt that are kept, seconds."""
+
+MOST_MARKS = 200
+"""Marks of a prompt that are kept, the newest."""
+
+
+@dataclass
+class Track:
+    """The scores of one prompt, (seconds, score), and its marks, (score, whether it is there)."""
+
+    scores: deque[tuple[float, float]] = field(default_factory=deque)
+    marks: deque[tuple[float, bool]] = field(default_factory=lambda: deque(maxlen=MOST_MARKS))
+    last: Found | None = None
+
+
+class History:
+    """Scores and marks of all prompts, by name."""
+
+    def __init__(self) -> None:
+        self.tracks: dict[str, Track] = {}
+        # Marks come from the threads of commands.
+        self._lock = threading.Lock()
+
+    def add(self, found: Iterable[Found], now: float) -> None:
+        """Take note of what was found at a time, seconds."""
+        for one in found:
+            track = self.tracks.setdefault(one.name, Track())
+            track.last = one
+            if not track.scores or now - track.scores[-1][0] >= PERIOD:
+                track.scores.append((now, one.score))
+            while track.scores and now - track.scores[0][0] > SECONDS:
+                track.scores.popleft()
+
+    def keep(self, names: Iterable[str]) -> None:
+        """Forget all prompts but these."""
+        kept = set(names)
+        for name in set(self.tracks) - kept:
+            del self.tracks[name]
+
+    def rename(self, before: str, name: str) -> None:
+        """Keep the scores of a prompt that is called otherwise now."""
+        if before in self.tracks:
+            self.tracks[name] = self.tracks.pop(before)
+
+    def mark(self, name: str, right: bool) -> str:
+        """Take note that what is shown of a prompt is right or wrong; return that in words.
+
+        Raises:
+            KeyError: Nothing is shown of it.
+        """
+        with self._lock:
+            track = self.tracks.get(name)
+            if track is None or track.last is None:
+                raise KeyError(name)
+            last = track.last
+            there = last.presence == right
+            track.marks.append((last.score, there))
+        return f'{name!r} is {"there" if there else "not there"}, at a score of {last.score:.2f}'
+
+    def clear_marks(self, name: str) -> None:
+        """Forget the marks of a prompt."""
+        with self._lock:
+            if name in self.tracks:
+                self.tracks[name].marks.clear()
+
+    def suggestion(self, name: str) -> float | None:
+        """Return the presence threshold that :func:`suggest` reads off the marks of a prompt."""
+        with self._lock:
+            track = self.tracks.get(name)
+            marks = () if track is None else tuple(track.marks)
+        return suggest(marks)
+
+
+def suggest(marks: Sequence[tuple[float, bool]]) -> float | None:
+    """Return the threshold with the fewest errors, in the middle of the widest such gap.
+
+    Args:
+        marks: (score in 0…1, whether the thing is there).
+
+    Returns:
+        None unless there are marks of both kinds.
+    """
+    there = sorted(score for score, is_there in marks if is_there)
+    absent = sorted(score for score, is_there in marks if not is_there)
+    if not there or not absent:
+        return None
+    edges = sorted({0.0, 1.0, *there, *absent})
+    best: tuple[int, float, float] | None = None
+    for low, high in itertools.pairwise(edges):
+        cut = (low + high) / 2
+        errors = sum(score < cut for score in there) + sum(score >= cut for score in absent)
+        # Fewest errors, then the widest gap, then the lower one.
+        rated = (errors, low - high, cut)
+        best = rated if best is None or rated < best else best
+    assert best is not None, 'there are two scores at least'
+    return round(best[2], 3)

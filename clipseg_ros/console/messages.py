@@ -1,0 +1,143 @@
+"""From the messages of the node to what the page shows, and back."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sensor_msgs.msg import Image
+from std_msgs.msg import Header
+
+from clipseg_ros.console.back_end import Answer
+from clipseg_ros.console.cards import Card
+from clipseg_ros.console.shots import Found, Shot, encode_heat, encode_values, fold_instances
+from clipseg_ros.images.conversion import (
+    array_to_image,
+    compressed_to_rgb,
+    image_to_array,
+    image_to_rgb,
+)
+from clipseg_ros.prompts.set import key_of
+
+_NO_PICTURE: NDArray[np.uint8] = np.zeros((1, 1, 3), np.uint8)
+
+
+def prompt_message(kind: Any, card: Card, number: int = 0) -> Any:
+    """Return a ``clipseg_ros/Prompt`` of a card, with its picture where this process has it.
+
+    ``number`` is the id that is asked for; 0 leaves the choice to the node.
+    """
+    mixed = card.pictured and bool(card.phrase)
+    weight = card.weight if mixed else float(bool(card.phrase))
+    message = kind(
+        id=number,
+        name='' if card.name == card.phrase else card.name,
+        phrase=card.phrase,
+        threshold=card.threshold or 0.0,
+        presence_threshold=card.presence or 0.0,
+        enabled=card.enabled,
+        negative=card.negative,
+        weight=weight,
+    )
+    # With weight 1 the words alone count, and the node takes no picture.
+    if card.example is not None and weight < 1.0:
+        message.image = image_message(card.example.image)
+        if card.example.mask is not None:
+            mask = card.example.mask.astype(np.uint8) * np.uint8(255)
+            message.mask = array_to_image(mask, 'mono8', Header())
+    return message
+
+
+def image_message(rgb: NDArray[np.uint8]) -> Image:
+    """Return a picture, RGB uint8 (H, W, 3), as a message."""
+    return array_to_image(np.ascontiguousarray(rgb), 'rgb8', Header())
+
+
+def card_of(message: Any, defaults: tuple[float, float], known: Mapping[str, Card]) -> Card:
+    """Return the card of a ``clipseg_ros/Prompt``.
+
+    ``defaults`` are the thresholds of prompts without their own, and ``known`` are cards whose
+    pictures this process has, by their keys.
+    """
+    card = Card(
+        name=message.name,
+        phrase=message.phrase,
+        id=int(message.id),
+        threshold=own(float(message.threshold), defaults[0]),
+        presence=own(float(message.presence_threshold), defaults[1]),
+        enabled=bool(message.enabled),
+        negative=bool(message.negative),
+        weight=float(message.weight),
+        pictured=message.weight < 1.0,
+    )
+    before = known.get(key_of(message.name))
+    if before is not None:
+        # A picture whose weight is 0 for now is kept here.
+        card = replace(card, example=before.example, pictured=True)
+    return card
+
+
+def own(value: float | None, default: float) -> float | None:
+    """Return a threshold unless it is the default, as far as a float of 32 bits can tell."""
+    return None if value is None or abs(value - default) < 1e-5 else round(value, 5)
+
+
+def read_chosen(value: Any) -> dict[str, str]:
+    """Return the colours that the parameter ``overlay_colors`` gives to names."""
+    text = value if isinstance(value, str) else '; '.join(value or ())
+    found = {}
+    for part in re.split(r'[;\r\n]', text):
+        name, _, colour = (word.strip() for word in part.rpartition('='))
+        if name and re.fullmatch('#[0-9a-fA-F]{6}', colour) and not name.isdecimal():
+            found[key_of(' '.join(name.split()))] = colour.lower()
+    return found
+
+
+def answer_of(answer: Any, shape: Sequence[int]) -> Answer:
+    """Return what ``~/segment_once`` answers; where masks overlap, the higher score wins."""
+    labels: NDArray[np.uint8] = np.zeros(tuple(shape), np.uint8)
+    for entry in sorted(answer.masks, key=lambda one: one.score):
+        labels[image_to_array(entry.mask) > 0] = entry.id
+    found = tuple(
+        Found(one.id, one.name, float(one.score), bool(one.presence), int(one.area))
+        for one in answer.segments.segments
+    )
+    return Answer(labels, found)
+
+
+def make_shot(
+    stamp: int, picture: Any, layers: dict[str, Any], found: Sequence[Found], segmented: bool
+) -> Shot | None:
+    """Return a shot of messages; None where there is no picture in them at all."""
+    made: dict[str, Any] = {}
+    for name, message in layers.items():
+        if name in ('labels', 'overlay'):
+            made[name] = bytes(message.data)
+        elif name == 'heat':
+            made[name] = partial(_heat, message)
+        elif name == 'instances':
+            made[name] = partial(_instances, message)
+    seconds = stamp / 1e9
+    if picture is None:
+        return Shot(seconds, 0, 0, lambda: _NO_PICTURE, made, found, segmented=segmented)
+    if isinstance(picture, Image):
+        width, height = picture.width, picture.height
+        return Shot(
+            seconds, width, height, lambda: image_to_rgb(picture), made, found, segmented=segmented
+        )
+    data = bytes(picture.data)
+    jpeg = data if data.startswith(b'\xff\xd8') else None
+    return Shot(seconds, 0, 0, lambda: compressed_to_rgb(picture), made, found, jpeg, segmented)
+
+
+def _heat(message: Image) -> bytes:
+    return encode_heat(image_to_array(message))
+
+
+def _instances(message: Image) -> bytes:
+    return encode_values(fold_instances(image_to_array(message)))

@@ -1,0 +1,189 @@
+"""What the console looks at without ROS, and the model beside it."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from clipseg_model.errors import PromptError
+from clipseg_ros.console.alone import DROPPED, AloneBackEnd
+from clipseg_ros.console.back_end import ConsoleError
+from clipseg_ros.console.cards import added
+from clipseg_ros.console.feeds import MOST_DROPPED, Moving, fitted, open_pictures, open_video
+from clipseg_ros.console.shots import Shot
+from clipseg_ros.demo.scenes import make_scene
+from clipseg_ros.errors import SourceError
+
+
+def wait_until(condition: Callable[[], Any], timeout: float = 60.0) -> Any:
+    deadline = time.monotonic() + timeout
+    while not (value := condition()):
+        assert time.monotonic() < deadline, 'it does not happen'
+        time.sleep(0.02)
+    return value
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for number, name in enumerate(('a.png', 'b.png', 'c.png')):
+        picture = np.full((40, 60, 3), 80 * number, np.uint8)
+        assert cv2.imwrite(str(tmp_path / name), picture)
+    (tmp_path / 'words.txt').write_text('no picture')
+    return tmp_path
+
+
+def test_pictures_of_a_folder(folder: Path) -> None:
+    feed = open_pictures(folder)
+    assert feed.steps == 3
+    number, _, picture = feed.newest(0, 1.0) or pytest.fail('no picture')
+    assert picture[0, 0, 0] == 0
+    assert feed.newest(number, 0.01) is None
+    feed.step(-1, None)
+    later, _, picture = feed.newest(number, 1.0) or pytest.fail('no picture')
+    assert later > number
+    assert picture[0, 0, 0] == 160
+    (folder / 'a.png').write_bytes(b'damaged')
+    feed.step(1, None)
+    assert feed.newest(later, 1.0) is not None
+    assert 'a.png is left out' in feed.problem
+
+
+def test_dropped_pictures_are_few(folder: Path) -> None:
+    feed = open_pictures(folder)
+    for number in range(MOST_DROPPED + 5):
+        feed.add(f'{number}', np.full((8, 8, 3), number, np.uint8))
+    assert feed.steps == MOST_DROPPED
+    assert feed.name == str(MOST_DROPPED + 4)
+
+
+def test_large_pictures_are_shown_smaller() -> None:
+    assert fitted(np.zeros((1000, 4000, 3), np.uint8)).shape == (320, 1280, 3)
+    small = np.zeros((10, 20, 3), np.uint8)
+    assert fitted(small) is small
+
+
+def test_the_newest_of_a_camera_wins_and_it_rests() -> None:
+    taken: list[int] = []
+
+    def pictures() -> Iterator[tuple[float, Callable[[], NDArray[np.uint8]]]]:
+        for number in itertools.count():
+            time.sleep(0.002)
+            taken.append(number)
+            yield 0.0, lambda number=number: np.full((4, 4, 3), number % 256, np.uint8)
+
+    freed = threading.Event()
+    feed = Moving('camera', pictures(), freed.set, live=True)
+    first = feed.newest(0, 5.0) or pytest.fail('no picture')
+    time.sleep(0.2)
+    second = feed.newest(first[0], 5.0) or pytest.fail('no picture')
+    assert second[0] > first[0] + 3
+    feed.pause(True)
+    time.sleep(0.05)
+    before = len(taken)
+    time.sleep(0.1)
+    assert len(taken) <= before + 1
+    feed.pause(False)
+    assert feed.newest(feed.newest(0, 1.0)[0], 5.0) is not None  # type: ignore[index]
+    feed.close()
+    assert freed.is_set()
+
+
+def test_a_camera_that_fails_is_said() -> None:
+    def pictures() -> Iterator[tuple[float, Callable[[], NDArray[np.uint8]]]]:
+        yield 0.0, lambda: np.zeros((4, 4, 3), np.uint8)
+        raise SourceError('camera 0 gives no picture')
+
+    feed = Moving('camera', pictures(), lambda: None, live=True)
+    wait_until(lambda: 'gives no picture' in feed.problem)
+    feed.close()
+
+
+def test_a_video_keeps_its_pace(tmp_path: Path) -> None:
+    path = tmp_path / 'short.avi'
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*'MJPG'), 20.0, (64, 48))
+    for number in range(8):
+        writer.write(np.full((48, 64, 3), 20 * number, np.uint8))
+    writer.release()
+    feed = open_video(path)
+    seen, number = 0, 0
+    begin = time.monotonic()
+    while time.monotonic() - begin < 1.0:
+        new = feed.newest(number, 0.5)
+        if new is not None:
+            number, seen = new[0], seen + 1
+    feed.close()
+    # It goes round, no faster than its 20 Hz.
+    assert 3 <= seen <= 25
+    with pytest.raises(ConsoleError, match='no such video'):
+        open_video(tmp_path / 'none.avi')
+
+
+class Page:
+    """What a browser would get of a back end."""
+
+    def __init__(self, back_end: AloneBackEnd) -> None:
+        self.shots: list[Shot] = []
+        self.back_end = back_end
+        back_end.start(self.shots.append, lambda: None)
+
+    def segmented(self, after: int = 0) -> Shot:
+        def newest() -> Shot | None:
+            shots = [shot for shot in self.shots[after:] if shot.segmented]
+            return shots[-1] if shots else None
+
+        shot: Shot = wait_until(newest)
+        return shot
+
+
+def test_the_model_on_a_folder(tmp_path: Path) -> None:
+    scene = make_scene(1, 320, 240)
+    assert cv2.imwrite(str(tmp_path / 'scene.png'), scene.rgb[..., ::-1])
+    back_end = AloneBackEnd(
+        [('given', 'pictures', lambda: open_pictures(tmp_path))], 'tabletop', 'cpu', 1
+    )
+    page = Page(back_end)
+    try:
+        back_end.change(added((), 'the mug'))
+        # Nobody looks: nothing is read, and nothing segmented.
+        wait_until(lambda: back_end.status().model == 'tabletop')
+        time.sleep(0.2)
+        assert page.shots == []
+        back_end.watch(frozenset({'labels'}))
+        shot = page.segmented()
+        assert shot.found[0].presence
+        truth = next(q.truth for q in scene.questions if q.text == 'the mug')
+        labels = cv2.imdecode(
+            np.frombuffer(shot.layer('labels') or b'', np.uint8), cv2.IMREAD_GRAYSCALE
+        )
+        mask = labels == back_end.cards[0].id
+        assert (mask & truth).sum() / (mask | truth).sum() > 0.6
+        for name in ('heat', 'instances'):
+            assert shot.layer(name)
+        # A threshold tells at once, of the picture that stands still.
+        seen = len(page.shots)
+        back_end.set_values({'threshold': 0.97})
+        assert page.segmented(seen).found[0].area < shot.found[0].area
+        with pytest.raises(PromptError):
+            back_end.change(added((), '\N{CJK UNIFIED IDEOGRAPH-4E2D}' * 5))
+        assert [card.name for card in back_end.cards] == ['the mug']
+        # A model that cannot be loaded is said, and another one can be chosen.
+        back_end._own = back_end._model = str(tmp_path / 'none.safetensors')
+        wait_until(lambda: any('cannot be loaded' in t.text for t in back_end.status().troubles))
+        back_end.choose('model', 'tabletop')
+        wait_until(lambda: back_end.status().model == 'tabletop')
+        back_end.take_picture(scene.rgb, 'dropped.png')
+        assert back_end.status().source == DROPPED
+        for what, key in (('model', 'no'), ('source', 'no'), ('no', 'no')):
+            with pytest.raises(ConsoleError):
+                back_end.choose(what, key)
+    finally:
+        back_end.close()
