@@ -30,9 +30,9 @@ def test_more_than_one_interrupt_ends_in_order(domain: int, pause: float) -> Non
 @pytest.mark.parametrize(
     ('executable', 'library'),
     [
-        ('segment', 'torch'),
+        ('segment', 'cv2'),
         ('segment', 'rclpy'),
-        ('segment_cameras', 'torch'),
+        ('segment_cameras', 'cv2'),
         ('camera', 'cv2'),
         ('camera', 'rclpy'),
     ],

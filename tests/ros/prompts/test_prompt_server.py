@@ -22,6 +22,7 @@ from std_msgs.msg import Header, String
 from std_srvs.srv import Trigger
 
 from clipseg_model.errors import PromptError
+from clipseg_model.modeling.masked_attention import check_restrictable
 from clipseg_model.prompts import Prompt, parse_prompts
 from clipseg_ros.images.conversion import array_to_image
 from clipseg_ros.prompts import text as prompt_text
@@ -291,8 +292,10 @@ def test_a_visual_method_that_the_model_cannot_use(node: Node, text: str) -> Non
     settings = Settings(visual_method='attention_cls')
     segmenter: Any = SimpleNamespace(
         card=SimpleNamespace(template='plain'),
-        model=torch.nn.Identity(),
-        runtime=SimpleNamespace(embed_texts=lambda texts: None),
+        runtime=SimpleNamespace(
+            embed_texts=lambda texts: None,
+            check_restrictable=lambda: check_restrictable(torch.nn.Identity()),
+        ),
     )
     rig = Rig(node)
     rig.start(text)

@@ -61,7 +61,7 @@ def test_a_flood_of_prompts(bench: Bench) -> None:
     texts = (f'thing {number % 100}: red mug {number}' for number in range(2000))
     answered = flood(bench, 'prompt', (String(data=text) for text in texts))
     bench.commands['prompt'].publish(String(data='last: the mug'))
-    bench.node.wait_for("'last'", since=since)
+    # Lines are throttled, so that of the last prompt may not be among them.
     wait_until(lambda: bench.peer.get_parameter('/live/clipseg', 'prompt') == 'last:the mug')
     assert bench.node.count('prompt(s) active', since) < 80, 'not every one took its time'
     served = {stamp_of(message) for message in list(bench.received['mask'])}
