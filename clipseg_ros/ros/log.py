@@ -21,8 +21,9 @@ class ThrottledLog:
     names, so that a wrong encoding is not hidden by a wrong step a second ago. A key holds nothing
     that a peer chooses, who could then have a line for each message. Where each line tells of
     something else, as of refusals and of what somebody has changed, ``each`` lets eight of a key
-    pass, and then one a second; the same warning again waits as any other. Lines are cut at
-    :data:`LONGEST` characters. Thread-safe.
+    pass, and then one a second, the newest of which comes late rather than never: it tells what is
+    true now. The same warning again waits as any other. Lines are cut at :data:`LONGEST`
+    characters. Thread-safe.
     """
 
     def __init__(self, logger: Any, period: float = 5.0) -> None:
@@ -32,6 +33,9 @@ class ThrottledLog:
         self._buckets: dict[str, tuple[float, float, int]] = {}
         # The last line of a key, and when it passed.
         self._last: dict[str, tuple[str, float]] = {}
+        # The newest line of a key that had to wait, with how severe it is, and who lets it pass.
+        self._waiting: dict[str, tuple[str, str]] = {}
+        self._timer: threading.Timer | None = None
 
     # A line that logs for each severity: rclpy refuses another one from the same line of code.
 
@@ -40,18 +44,24 @@ class ThrottledLog:
         due = self._due(key, message, each)
         if due:
             self._logger.info(due)
+        elif each:
+            self._wait('info', key, message)
 
-    def warning(self, key: str, message: str, each: bool = False) -> None:
-        """Log a warning."""
-        due = self._due(key, message, each, once=True)
+    def warning(self, key: str, message: str, each: bool = False, again: bool = False) -> None:
+        """Log a warning; one that has come back says so ``again``, however soon that is."""
+        due = self._due(key, message, each, once=not again)
         if due:
             self._logger.warning(due)
+        elif each:
+            self._wait('warning', key, message)
 
     def error(self, key: str, message: str, each: bool = False) -> None:
         """Log an error."""
         due = self._due(key, message, each)
         if due:
             self._logger.error(due)
+        elif each:
+            self._wait('error', key, message)
 
     def _due(self, key: str, message: str, each: bool, once: bool = False) -> str:
         """Return what to log now, empty where it is too soon."""
@@ -69,9 +79,31 @@ class ThrottledLog:
             self._buckets[key] = (lines - 1.0, now, 0) if passes else (lines, now, repeats + 1)
             if passes:
                 self._last[key] = message, now
+                self._waiting.pop(key, None)
         if not passes:
             return ''
         return f'{message} ({repeats} more like it in between)' if repeats else message
+
+    def _wait(self, severity: str, key: str, message: str) -> None:
+        """Let a line pass when it may, unless a newer one does before or it has just been said."""
+        with self._lock:
+            if self._last.get(key, ('',))[0] == cut(message):
+                return
+            self._waiting[key] = severity, message
+            if self._timer is None:
+                self._timer = threading.Timer(_BURST_PERIOD, self._let_pass)
+                self._timer.daemon = True
+                self._timer.start()
+
+    def _let_pass(self) -> None:
+        with self._lock:
+            self._timer, waiting, self._waiting = None, self._waiting, {}
+            for key in waiting:
+                # It is said now, and is none of those in between.
+                lines, before, repeats = self._buckets.get(key, (0.0, time.monotonic(), 1))
+                self._buckets[key] = lines, before, max(0, repeats - 1)
+        for key, (severity, message) in waiting.items():
+            getattr(self, severity)(key, message, each=True)
 
     def _forget(self) -> None:
         """Keep the newer half: what was long ago is new where it comes again."""

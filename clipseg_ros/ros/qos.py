@@ -227,7 +227,7 @@ class QosWatch:
         mismatches = self.mismatches()
         for mismatch in mismatches:
             if mismatch not in self._warned_of:
-                self._log.warning('mismatch', mismatch, each=True)
+                self._log.warning('mismatch', mismatch, each=True, again=True)
         self._warned_of = mismatches
         return mismatches
 

@@ -13,10 +13,17 @@ from pathlib import Path
 import pytest
 from ros_peers import shared_memory_files
 
+from clipseg_ros.process import shared_memory
 from clipseg_ros.process.child_process import ChildProcess
 from clipseg_ros.process.shared_memory import SHARED_MEMORY, remove_orphans
 
 pytestmark = pytest.mark.every_ros
+
+
+@pytest.fixture(autouse=True)
+def _no_container(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tests may run in one, from where not all processes are seen."""
+    monkeypatch.setattr(shared_memory, '_CONTAINER', ())
 
 
 def make_segment(folder: Path, name: str) -> list[Path]:
@@ -40,6 +47,18 @@ def test_orphans_go_and_the_rest_stays(tmp_path: Path, version: str) -> None:
         assert all(file.exists() for file in [*used, other])
     assert remove_orphans(tmp_path) == [f'{version}_0123456789abcdef']
     assert list(tmp_path.iterdir()) == [other]
+
+
+def test_ports_stay_in_a_container(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mark = tmp_path / 'mark'
+    mark.touch()
+    monkeypatch.setattr(shared_memory, '_CONTAINER', (str(mark),))
+    folder = tmp_path / 'shm'
+    folder.mkdir()
+    port, segment = (make_segment(folder, f'fastdds_{name}') for name in ('port7000', '0123456789'))
+    assert remove_orphans(folder) == ['fastdds_0123456789']
+    assert all(file.exists() for file in port), 'its process may be outside'
+    assert not any(file.exists() for file in segment)
 
 
 def test_what_is_young_stays(tmp_path: Path) -> None:
