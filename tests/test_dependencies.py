@@ -47,7 +47,7 @@ EXTRAS = {
     r'clipseg_model\.('
     r'modeling|quantization|zoom\.torchvision_detectors|'
     r'runtime\.(compiled|eager|exporting|split|tensorrt_runtime|tf32|torch_compile|torch_runtime)|'
-    r'weights\.(checkpoints|files|huggingface|huggingface_config|official))': ('torch',),
+    r'weights\.(checkpoints|files|filling|huggingface|huggingface_config|official))': ('torch',),
     # All else is the light installation, without torch.
     r'clipseg_model|clipseg_ros\.(cli|bag)': (),
     r'clipseg_ros\.console\.(ros|messages)': ('console', 'ros'),

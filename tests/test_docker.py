@@ -43,7 +43,7 @@ def values(stage: list[tuple[str, str]], instruction: str) -> list[str]:
 
 
 def test_there_is_an_image_for_each_kind_of_robot(
-    stages: dict[str, list[tuple[str, str]]],
+    stages: dict[str, list[tuple[str, str]]], repository: Path
 ) -> None:
     assert set(TARGETS) <= set(stages)
     for target in TARGETS:
@@ -57,8 +57,11 @@ def test_there_is_an_image_for_each_kind_of_robot(
     assert not any('whl/cpu' in run for run in values(stages['gpu'], 'RUN'))
     light = ' '.join(values(stages['light'], 'RUN'))
     assert 'torch' not in light, 'the image without torch'
-    for target in ('cpu', 'gpu'):
-        assert 'requirements-torch.txt' in ' '.join(values(stages[target], 'RUN'))
+    for target, name in (('light', '-light'), ('cpu', '-cpu'), ('gpu', '')):
+        assert f'-r docker/requirements{name}.lock' in ' '.join(values(stages[target], 'RUN'))
+        lock = (repository / f'docker/requirements{name}.lock').read_text()
+        assert ('\ntorch==' in lock) == (target == 'gpu')
+        assert ('\nopen-clip-torch==' in lock) == (target != 'light')
 
 
 @pytest.mark.parametrize('target', TARGETS)

@@ -154,7 +154,5 @@ def test_what_setup_declares_is_enough_to_segment_a_picture_without_torch(
     (found,) = json.loads((tmp_path / 'out' / 'photo.json').read_text())['prompts']
     assert found['prompt'] == 'the mug'
     assert (tmp_path / 'out' / found['mask']).is_file()
-    expected = create_model('tabletop', 'cpu', runtime='eager').segment(
-        read_image(picture), ['the mug']
-    )
+    expected = create_model(device='cpu', runtime='eager').segment(read_image(picture), ['the mug'])
     assert found['score'] == pytest.approx(expected.results[0].score, abs=0.005)

@@ -26,7 +26,7 @@ def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_default_comes_first() -> None:
-    assert registry.list_models()[0] == registry.DEFAULT_MODEL == 'tabletop'
+    assert registry.list_models()[0] == registry.DEFAULT_MODEL == 'everyday'
 
 
 def test_every_name_has_a_card() -> None:
@@ -124,7 +124,7 @@ def test_the_architecture_of_the_papers_model_builds() -> None:
     [
         ('tabeltop', "Did you mean 'tabletop'"),
         ('clipseg', "Did you mean 'clipseg-rd64'"),
-        ('sam', 'There are tabletop, everyday, clipseg-rd64'),
+        ('sam', 'There are everyday, tabletop, clipseg-rd64'),
         ('', 'There are'),
     ],
 )

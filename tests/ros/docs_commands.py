@@ -45,7 +45,7 @@ REASONS = {
     r'(python3 -m venv|colcon build|AMENT_PREFIX_PATH|source |make env && source|make interfaces)':
         'builds: tests/ros/test_colcon_build.py does so, in a workspace of its own',
     r'docker ': 'needs docker: tests/test_docker.py reads the files',
-    r'(python -m training|torchrun|tensorboard|python data/|\$[RTEC] |[RTECP]=)':
+    r'(python -m training|torchrun|tensorboard|python data/|\$[RTEC] |[RTECPA]=)':
         'takes hours, or data that is not here: tests/training run the same commands, reduced',
     r'export OMP_': 'for training',
     r'python -m pytest': 'the tests',
@@ -53,6 +53,7 @@ REASONS = {
     r'clipseg (export|segment .*--runtime)': 'tests/model/runtime run them; they take minutes',
     r'clipseg segment .*(--camera|--zoom detector)': 'needs a webcam, or weights that are not here',
     r'clipseg segment my_data': 'tests/training/test_training_doc.py runs it',
+    r'clipseg console': 'serves until Ctrl-C: tests/console and tests/ros/console start it',
     r'clipseg bag': 'tests/ros/bag run it on bags that they write',
     r'ros2 run rqt_image_view|ros2 launch foxglove_bridge': 'of other packages',
     r'ros2 run clipseg_ros camera .*/dev/video0': 'needs a webcam',

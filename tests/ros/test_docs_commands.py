@@ -91,7 +91,7 @@ def node(built: dict[str, str], own_domain: int) -> Iterator[NodeProcess]:
         'clipseg_ros.segment_node',
         {'device': 'cpu', 'threads': 1, 'prompt': "'the mug'"},
         environment={**built, 'ROS_DOMAIN_ID': str(own_domain)},
-        ready='active: tabletop',
+        ready='active: everyday',
     ) as made:
         yield made
 
@@ -185,7 +185,7 @@ def test_nodes_start(own_domain: int, command: Command) -> None:
         script = [str(ROOT / 'scripts' / executable), *words[1:]]
     node = NodeProcess(script[0], script=script[1:], environment={'ROS_DOMAIN_ID': str(own_domain)})
     try:
-        node.wait_for('tabletop at' if 'camera ' in command.line else 'active: tabletop', 60)
+        node.wait_for('tabletop at' if 'camera ' in command.line else 'active: everyday', 60)
     finally:
         assert node.stop() == 0, node.output
 

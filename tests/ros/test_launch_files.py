@@ -363,5 +363,5 @@ def test_launch_files_need_no_model(repository: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert [line.split()[0] for line in done.stdout.splitlines()] == sorted(
-        [*FILES, 'rviz.launch.py']
+        [*FILES, 'console.launch.py', 'rviz.launch.py']
     )

@@ -48,7 +48,7 @@ class TestModels:
         result = clipseg('models', '--json')
         assert result.exit_code == 0
         entries: list[dict[str, Any]] = json.loads(result.stdout)
-        bundled, everyday, *others = entries
+        everyday, bundled, *others = entries
         assert (everyday['name'], everyday['present']) == ('everyday', False)
         assert bundled['present'] is True
         assert bundled['size_mb'] > 0

@@ -15,7 +15,7 @@ from clipseg_command import clipseg, segment, squeezed
 
 from clipseg_model.cli.file_runner import find_files
 from clipseg_model.images import read_image
-from clipseg_model.runtime.exported import ONNX
+from clipseg_model.runtime.export_files import ONNX
 from clipseg_model.runtime.split import write_onnx
 
 ROOT = Path(__file__).parents[3]
@@ -98,17 +98,19 @@ def test_names_of_exports(checkpoint: Path, photo: Path, monkeypatch: pytest.Mon
         """Copies what the first one has written, which took half a minute."""
         if not made:
             return write_onnx(model, folder)
-        source, parts = made[0]
-        for path in source.glob('*.onnx*'):
-            shutil.copy(path, folder)
-        return parts
+        source, said = made[0]
+        for path in source.iterdir():
+            if path.name != 'manifest.json':
+                shutil.copy(path, folder)
+        return said
 
-    monkeypatch.setattr('clipseg_model.runtime.exported.write_onnx', write_once)
+    monkeypatch.setattr('clipseg_model.runtime.exporting.write_onnx', write_once)
     for name in ('-a b#?%20&é', '茶' * 66, '~nobody-at-all'):
         result = clipseg('export', '--device', 'cpu', '--', checkpoint, name)
         assert result.exit_code == 0, result.output
         folder = Path(name, ONNX)
-        made.append((folder, json.loads((folder / 'manifest.json').read_text())['parts']))
+        manifest = json.loads((folder / 'manifest.json').read_text())
+        made.append((folder, {key: manifest[key] for key in ('parts', 'traits', 'tokenizer')}))
         result = segment(
             checkpoint, photo, '-p', 'mug', '--runtime', 'onnxruntime', f'--exports={name}'
         )

@@ -80,7 +80,7 @@ class TestWithoutHome:
         assert done.returncode == 0, done.stderr
         assert Path('out/photo.json').is_file()
         made = tmp_path / 'tmp' / 'clipseg-54321' / 'clipseg' / 'exports'
-        assert [path.name for path in made.glob('tiny-*/onnx/*')] == ['manifest.json']
+        assert 'manifest.json' in {path.name for path in made.glob('tiny-*/onnx/*')}
 
     def test_a_name_for_who_asks(self, nobody: tuple[str, ...], tmp_path: Path) -> None:
         """As torch.compile and torch.onnx do."""

@@ -27,7 +27,7 @@ NEEDS_TORCH = (
             *('torch_compile', 'torch_runtime'),
         )
     ),
-    *(f'weights.{name}' for name in ('checkpoints', 'files', 'huggingface', 'official')),
+    *(f'weights.{name}' for name in ('checkpoints', 'files', 'filling', 'huggingface', 'official')),
     'zoom.torchvision_detectors',
 )
 #: What a pip installation has not, with torch or without.

@@ -27,7 +27,7 @@ def _load_once(weights: str | Path, **options: Any) -> Any:
 def _no_model_is_loaded_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     """The command loads one; these tests call it two hundred times with the same."""
     monkeypatch.setattr(
-        'clipseg_model.registry.load_checkpoint',
+        'clipseg_model.weights.checkpoints.load_checkpoint',
         lambda weights, **options: copy.deepcopy(_load_once(weights, **options)),
     )
 

@@ -10,8 +10,9 @@ import torch
 from accelerate import Accelerator
 from test_configs import write_voc
 
-from clipseg_model import Segmenter, zoom_by_name
+from clipseg_model import Segmenter
 from clipseg_model.weights.checkpoints import load_checkpoint, save_checkpoint
+from clipseg_model.zoom import torchvision_detectors
 from clipseg_model.zoom.detectors import Detection, DetectorProposals
 from tests.training.tiny_runs import tiny_settings
 from training.datasets.pascal import Pascal5i, PascalSettings
@@ -54,7 +55,7 @@ class Detector:
 
 
 def test_table_7_beside_the_truth(checkpoint, data, monkeypatch):
-    monkeypatch.setattr(zoom_by_name, 'load_detector', lambda *_, **__: Detector())
+    monkeypatch.setattr(torchvision_detectors, 'load_detector', lambda *_, **__: Detector())
     models = {'Detector': str(checkpoint), 'Manual boxes': str(checkpoint)}
     options = Options(data, Path('none'), models, seen=True)
     report = run_table('clsclip+/7', options, list(models), None, Accelerator(cpu=True))
@@ -73,7 +74,7 @@ def test_table_7_beside_the_truth(checkpoint, data, monkeypatch):
 
 
 def test_table_6_takes_the_boxes_for_masks(checkpoint, data, monkeypatch):
-    monkeypatch.setattr(zoom_by_name, 'load_detector', lambda *_, **__: Detector())
+    monkeypatch.setattr(torchvision_detectors, 'load_detector', lambda *_, **__: Detector())
     row = "Detector's boxes"
     options = Options(data, Path('none'), {row: str(checkpoint)}, ['fold=0'], seen=True)
     report = run_table('clsclip+/6', options, [row], None, Accelerator(cpu=True))

@@ -59,6 +59,9 @@ class StandIn:
         self._seconds = milliseconds * 1e-3
         self._logits: list[NDArray[np.float32]] = []
 
+    def check_settings(self, settings: SegmentSettings) -> None:
+        """Do nothing: it takes all settings alike."""
+
     def warm_up(self, prompts: int = 1) -> None:
         """Do nothing: there is nothing to warm up."""
 
