@@ -223,8 +223,7 @@ def test_one_who_waits_does_not_keep_others(bench: Bench) -> None:
     other = bench.peer.node.create_client(INTERFACES.GetMasks, '/masks/clipseg/get_masks')
     for client in (bench.client, other):
         assert client.wait_for_service(30.0)
-    # A service holds ten requests until they are taken, and others are lost. A client holds ten
-    # answers, those to the other among them.
+    # A client holds ten answers until it takes them, those to the other among them.
     for client in (bench.client, other):
         request = INTERFACES.GetMasks.Request(wait=60.0)
         patient += [client.call_async(request) for _ in range(MOST_WAITING // 2)]
