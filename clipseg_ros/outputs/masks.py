@@ -16,6 +16,7 @@ from clipseg_ros.outputs.on_demand import FramesOnDemand, find_crowd, find_wait_
 from clipseg_ros.outputs.result import FrameResult
 from clipseg_ros.prompts.set import ActivePrompt, key_of
 from clipseg_ros.ros.interfaces import Interfaces
+from clipseg_ros.ros.qos import crowd_service
 
 MOST_WAITING = 16
 """Requests that wait for a frame at the same time; more are refused."""
@@ -45,6 +46,7 @@ class MaskServer:
             interfaces.GetMasks,
             '~/get_masks',
             self._on_request,
+            qos_profile=crowd_service(),
             # Others are taken while one waits.
             callback_group=ReentrantCallbackGroup(),
         )

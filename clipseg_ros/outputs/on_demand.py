@@ -6,6 +6,7 @@ A request waits for the frame without holding up the executor's thread.
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +21,10 @@ LONGEST_WAIT = 60.0
 """Most seconds that a request may ask to be waited for: one that waits takes a place meanwhile."""
 
 _PERIOD = 0.05
+
+# A client holds ten answers of a service until it takes them, those to other clients among them,
+# and drops the oldest for a further one: all that wait, answered at once, would lose some.
+_AT_ONCE = 4
 
 
 @dataclass(frozen=True)
@@ -88,14 +93,17 @@ class FramesOnDemand:
     ) -> None:
         self.look, self._again = look, again
         self._waiting: list[_Waiting] = []
+        # Whose wait is over, what they get, and when the next of them may have it.
+        self._due: deque[tuple[Future[FrameResult | None], FrameResult | None]] = deque()
+        self._next_turn = 0.0
         self._ready = node.create_guard_condition(self._answer)
         self._timer = create_steady_timer(node, _PERIOD, self._answer)
         self._timer.cancel()
 
     @property
     def asked(self) -> bool:
-        """Whether somebody waits for a frame."""
-        return bool(self._waiting)
+        """Whether somebody waits for a frame, or reads the newest one soon."""
+        return bool(self._waiting or self._due)
 
     def notice(self) -> None:
         """Take note of a new result; called from the thread that publishes."""
@@ -116,20 +124,31 @@ class FramesOnDemand:
         waiting = _Waiting(Future(), time.monotonic() + wait)
         self._waiting.append(waiting)
         self._again()
-        self._timer.reset()
+        if self._timer.is_canceled():
+            self._timer.reset()
         return await waiting.done
 
     def _answer(self) -> None:
-        """Answer those whose frame is there or whose time is over."""
-        if not self._waiting:
-            return
+        """Answer those whose frame is there or whose time is over, a few at a time."""
+        if self._waiting:
+            self._find_due()
+        now = time.monotonic()
+        if self._due and now >= self._next_turn:
+            for _ in range(min(len(self._due), _AT_ONCE)):
+                done, frame = self._due.popleft()
+                done.set_result(frame)
+            if self._due:
+                self._next_turn = now + _PERIOD
+                self._timer.reset()
+        if not self.asked:
+            self._timer.cancel()
+
+    def _find_due(self) -> None:
         source, now = self.look(), time.monotonic()
         frame = source.answer
         for waiting in list(self._waiting):
             if frame is not None or source.rest or now > waiting.until:
                 self._waiting.remove(waiting)
-                waiting.done.set_result(frame)
+                self._due.append((waiting.done, frame))
         if self._waiting:
             self._again()
-        else:
-            self._timer.cancel()

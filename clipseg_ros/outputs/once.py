@@ -24,6 +24,7 @@ from clipseg_ros.outputs.result import FrameResult
 from clipseg_ros.prompts.set import ActivePrompt
 from clipseg_ros.ros.interfaces import Interfaces
 from clipseg_ros.ros.log import ThrottledLog
+from clipseg_ros.ros.qos import crowd_service
 from clipseg_ros.ros.timing import create_steady_timer
 
 MOST_WAITING = 8
@@ -109,6 +110,7 @@ class OnceServer:
             interfaces.SegmentOnce,
             '~/segment_once',
             self._on_request,
+            qos_profile=crowd_service(),
             # Others are taken while one waits.
             callback_group=ReentrantCallbackGroup(),
         )

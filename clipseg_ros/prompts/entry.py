@@ -12,7 +12,7 @@ from clipseg_ros.errors import ImageConversionError
 from clipseg_ros.prompts.server import PromptServer
 from clipseg_ros.ros.interfaces import Interfaces
 from clipseg_ros.ros.log import ThrottledLog
-from clipseg_ros.ros.qos import QosWatch, command_input
+from clipseg_ros.ros.qos import QosWatch, command_input, crowd_service
 
 TEXT_PAUSE = 0.05
 """Least time between texts that take effect, seconds; of faster ones the newest does."""
@@ -87,7 +87,10 @@ class PromptEntry:
 
         # A group of its own: the node's is closed to all other callbacks while one of it waits.
         group = ReentrantCallbackGroup() if several else MutuallyExclusiveCallbackGroup()
-        service = self._node.create_service(service_type, f'~/{name}', answer, callback_group=group)
+        options = {'qos_profile': crowd_service()} if several else {}
+        service = self._node.create_service(
+            service_type, f'~/{name}', answer, callback_group=group, **options
+        )
         self._entities.append((self._node.destroy_service, service))
 
     def _refuse(self, what: str, error: Exception) -> None:

@@ -68,6 +68,14 @@ def command_input() -> QoSProfile:
     return _profile(QoSReliabilityPolicy.RELIABLE, QoSDurabilityPolicy.VOLATILE, 10)
 
 
+def crowd_service() -> QoSProfile:
+    """Return reliable, 40 deep: for services that take many requests at the same time.
+
+    Those of a burst are lost beyond the depth until the node takes them; services have ten.
+    """
+    return _profile(QoSReliabilityPolicy.RELIABLE, QoSDurabilityPolicy.VOLATILE, 40)
+
+
 def image_output() -> QoSProfile:
     """Return reliable, the newest only: for images."""
     return _profile(QoSReliabilityPolicy.RELIABLE, QoSDurabilityPolicy.VOLATILE, 1)
