@@ -28,7 +28,7 @@ def the_bench(seeing_model: Path, prompt_file: Path, domain: int) -> Iterator[Be
     peer = Peer(domain, 'bench')
     given = {'model': seeing_model, 'device': 'cpu', 'threads': 1, 'prompt': f"'{BOTH}'"}
     with running_node(
-        'clipseg_ros.segment_node',
+        'tests.ros.processes.talkative_node',
         {**given, 'prompt_file': prompt_file},
         ['-r', '__ns:=/live'],
     ) as node:
