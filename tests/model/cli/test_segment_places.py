@@ -69,6 +69,7 @@ class TestWithoutHome:
         assert 'tabletop' in done.stdout
         assert os.listdir(tmp_path) == []
 
+    @pytest.mark.slow
     def test_segment_and_export(
         self, nobody: tuple[str, ...], checkpoint: Path, photo: Path, tmp_path: Path
     ) -> None:

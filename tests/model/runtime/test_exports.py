@@ -127,6 +127,7 @@ class TestExports:
         assert f'clipseg export {vit} {folder} --runtime {name}' in str(caught.value)
         assert sorted(folder.rglob('*')) == before
 
+    @pytest.mark.slow
     def test_what_is_damaged_is_made_anew_in_the_cache(
         self,
         vit: Path,

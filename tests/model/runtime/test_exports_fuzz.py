@@ -14,7 +14,6 @@ ROOT = Path(__file__).parents[3]
 
 
 @pytest.mark.slow
-@pytest.mark.ci
 @pytest.mark.parametrize('runtime', ['onnxruntime', 'openvino'])
 def test_damaged_exports(vit: Path, exported: Path, tmp_path: Path, runtime: str) -> None:
     script = Path(__file__).with_name('fuzz_exports.py')

@@ -33,7 +33,6 @@ class TestInt8:
             start(vit, 'openvino', 'int8')
 
     @pytest.mark.slow
-    @pytest.mark.ci
     def test_is_written_where_masks_agree(
         self, vit: Path, exported: Path, tmp_path: Path, pictures: list[NDArray[np.uint8]]
     ) -> None:

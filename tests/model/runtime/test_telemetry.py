@@ -79,7 +79,6 @@ def _need(package: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.ci
 def test_runtimes(checkpoint: Path, home: Path) -> None:
     """Made, exported and used, one after the other: they share an export, which takes long."""
     runtimes = ('eager', 'onnxruntime', 'openvino')

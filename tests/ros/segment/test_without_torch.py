@@ -29,7 +29,7 @@ def node(domain: int) -> Iterator[NodeProcess]:
     arguments = ros_arguments(parameters, ['-r', '__ns:=/light'])
     # With the package's messages, where they are built.
     environment = {'PYTHONPATH': f'{ROOT}:{os.environ.get("PYTHONPATH", "")}'}
-    words = ['tests.without_torch', 'clipseg_ros.segment_node', *arguments]
+    words = ['tests.without_torch', 'clipseg_ros.segment_node', *arguments, '-p', 'model:=tabletop']
     with running_node(
         '-m', script=words, environment=environment, ready='active: tabletop', afresh=True
     ) as started:

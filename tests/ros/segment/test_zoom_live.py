@@ -66,11 +66,11 @@ def host(domain: int, sees_prompts: Path) -> Iterator[NodeProcess]:
     common = {'device': 'cpu', 'threads': 1, 'prompt': f"'{'; '.join(PROMPTS)}'"}
     plus = {'zoom': 'detector', 'zoom_detector': 'tabletop', 'zoom_regions': 3}
     nodes = {
-        'live': ros_arguments({**common, 'model': 'tabletop'}),
+        'zoomed': ros_arguments({**common, 'model': 'tabletop'}),
         'plus': ros_arguments({**common, 'model': sees_prompts, **plus}),
     }
     host = str(Path(__file__).parents[1] / 'processes' / 'node_host.py')
-    with running_node(host, script=[json.dumps(nodes)], ready='images from /live/image') as process:
+    with running_node(host, script=[json.dumps(nodes)], ready='images from /zoomed/image') as process:
         process.wait_for('images from /plus/image')
         yield process
 
@@ -103,16 +103,16 @@ def test_clsclip_plus_by_a_detector(host: NodeProcess, peer: Peer, sees_prompts:
 
 
 def test_it_is_changed_while_the_node_runs(host: NodeProcess, peer: Peer) -> None:
-    node = '/live/clipseg'
+    node = '/zoomed/clipseg'
     segmenter = create_model('tabletop', 'cpu', 1)
     plain = segmenter.segment(RGB, PROMPTS)
-    np.testing.assert_allclose(probability(peer, 'live', RGB), plain.probability(), atol=1e-3)
+    np.testing.assert_allclose(probability(peer, 'zoomed', RGB), plain.probability(), atol=1e-3)
     assert peer.set_parameter(node, 'zoom', 'self').successful
     assert peer.set_parameter(node, 'zoom_combination', 'replace').successful
     zoom = make_zoom(CoarseProposals(), 'clipseg', 'replace')
     found = segmenter.segment(RGB, PROMPTS, settings=SegmentSettings(zoom=zoom))
     assert np.abs(found.probability() - plain.probability()).max() > 0.1
-    np.testing.assert_allclose(probability(peer, 'live', RGB), found.probability(), atol=1e-3)
+    np.testing.assert_allclose(probability(peer, 'zoomed', RGB), found.probability(), atol=1e-3)
     answer = peer.set_parameter(node, 'reuse_below', 3.0)
     assert not answer.successful
     assert 'leave zoom out' in answer.reason
@@ -139,7 +139,7 @@ def test_it_is_changed_while_the_node_runs(host: NodeProcess, peer: Peer) -> Non
 def test_values_that_are_refused(
     host: NodeProcess, peer: Peer, name: str, value: Any, reason: str
 ) -> None:
-    answer = peer.set_parameter('/live/clipseg', name, value)
+    answer = peer.set_parameter('/zoomed/clipseg', name, value)
     assert not answer.successful
     assert reason in answer.reason
 
