@@ -70,7 +70,9 @@ def host(domain: int, sees_prompts: Path) -> Iterator[NodeProcess]:
         'plus': ros_arguments({**common, 'model': sees_prompts, **plus}),
     }
     host = str(Path(__file__).parents[1] / 'processes' / 'node_host.py')
-    with running_node(host, script=[json.dumps(nodes)], ready='images from /zoomed/image') as process:
+    with running_node(
+        host, script=[json.dumps(nodes)], ready='images from /zoomed/image'
+    ) as process:
         process.wait_for('images from /plus/image')
         yield process
 
