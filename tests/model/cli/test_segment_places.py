@@ -169,7 +169,9 @@ class TestFullDisks:
         assert 'Traceback' not in said
         assert os.listdir('out') == [], 'no half of a file'
 
-    @pytest.mark.parametrize('size', [(120, 90), (121, 91)], ids=str)
+    @pytest.mark.parametrize(
+        'size', [(120, 90), pytest.param((121, 91), marks=pytest.mark.slow)], ids=str
+    )
     def test_overlays_of_videos(self, checkpoint: Path, work: Path, size: tuple[int, int]) -> None:
         small_videos.write_at(work / 'v.mp4', range(0, 4000, 100), size)
         words = ('segment', 'v.mp4', '-p', 'mug', '-m', checkpoint)
@@ -179,6 +181,7 @@ class TestFullDisks:
         assert 'v_overlay.mp4 is incomplete' in said
         assert '1 of 1 inputs failed' in said
 
+    @pytest.mark.slow
     def test_lines_of_videos(self, checkpoint: Path, work: Path) -> None:
         small_videos.write(work / 'v.mp4', 'mp4v', 40, (16, 16))
         words = ('segment', 'v.mp4', '-p', 'mug', '-m', checkpoint)

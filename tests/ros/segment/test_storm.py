@@ -11,7 +11,9 @@ from tests.fuzz.storm import storm
 SEED = int(os.environ.get('FUZZ_SEED', '17'))
 
 
-@pytest.mark.parametrize('compressed', [False, True], ids=['raw', 'compressed'])
+@pytest.mark.parametrize(
+    'compressed', [False, pytest.param(True, marks=pytest.mark.slow)], ids=['raw', 'compressed']
+)
 def test_the_node_answers_through_a_storm(compressed: bool) -> None:
     found = storm(SEED, 6.0, 2.0, compressed)
     # Other processes of the machine may take their time.

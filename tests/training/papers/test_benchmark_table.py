@@ -232,6 +232,7 @@ class TestInterrupted:
         assert capsys.readouterr().err.count('kept from before: CLIPSeg (PC+)') == 3
         assert run(tmp_path / 'parts') == (whole[0], 0)
 
+    @pytest.mark.slow
     def test_what_was_measured_otherwise_does_not_count(self, run, tmp_path):
         run(tmp_path / 'out')
         assert run(tmp_path / 'out', samples=1)[1] == 4
