@@ -56,7 +56,7 @@ def test_live_and_offline_are_the_same(peer: Peer, domain: int, tmp_path: Path) 
     camera = None
     received = {topic: peer.collect(kind, topic, image_output()) for topic, kind in TYPES.items()}
     try:
-        node.wait_for('active: tabletop', 60)
+        node.wait_for('active: everyday', 60)
         camera = NodeProcess('clipseg_ros.camera_node', {'rate': 1.0, 'motion': 'orbit', 'seed': 4})
         wait_until(lambda: len(received['/recorded/labels']) >= 8, 90, 'labels')
     finally:

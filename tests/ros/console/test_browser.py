@@ -135,7 +135,7 @@ def test_a_typed_prompt_changes_what_is_seen(page: Page, robot: Robot, scene: De
     page.wait_for(equal, what="the node's own mask, pixel by pixel")
     drawn, _ = page.drawn(MUG)
     assert overlap(drawn, truth_of(scene, MUG)) > 0.7
-    assert 'no prompt' not in page.health()
+    page.wait_for(lambda: 'no prompt' not in page.health(), what='no word on a missing prompt')
 
 
 def test_a_threshold_slider_changes_the_area(mug: Page, robot: Robot) -> None:

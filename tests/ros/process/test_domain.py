@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
+from clipseg_ros.process import domain as domain_module
 from clipseg_ros.process.domain import claimed_domain
-from clipseg_ros.ros import domain as domain_module
 
 
 def test_a_claim_holds_against_this_and_other_processes(

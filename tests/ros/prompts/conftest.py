@@ -9,6 +9,8 @@ import pytest
 from prompt_bench import BOTH, Bench
 from ros_peers import Peer, running_node, write_tiny_model
 
+from clipseg_ros.process.domain import claimed_domain
+
 
 @pytest.fixture(scope='session')
 def seeing_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -24,13 +26,21 @@ def prompt_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope='session')
-def the_bench(seeing_model: Path, prompt_file: Path, domain: int) -> Iterator[Bench]:
-    peer = Peer(domain, 'bench')
+def bench_domain() -> Iterator[int]:
+    """A domain of its own: the bench outlives these tests, and others look at /diagnostics."""
+    with claimed_domain() as number:
+        yield number
+
+
+@pytest.fixture(scope='session')
+def the_bench(seeing_model: Path, prompt_file: Path, bench_domain: int) -> Iterator[Bench]:
+    peer = Peer(bench_domain, 'bench')
     given = {'model': seeing_model, 'device': 'cpu', 'threads': 1, 'prompt': f"'{BOTH}'"}
     with running_node(
         'tests.ros.processes.talkative_node',
         {**given, 'prompt_file': prompt_file},
         ['-r', '__ns:=/live'],
+        environment={'ROS_DOMAIN_ID': str(bench_domain)},
     ) as node:
         yield Bench(node, peer)
     peer.close()
