@@ -38,9 +38,8 @@ from clipseg_ros.demo.report import (
 )
 from clipseg_ros.demo.scenes import DemoScene, Question, make_scene
 from clipseg_ros.process.child_process import ChildError, ChildProcess
-from clipseg_ros.process.domain import claim_domain
+from clipseg_ros.process.domain import keep_to_own_domain
 from clipseg_ros.process.shared_memory import remove_orphans
-from clipseg_ros.ros.share import profile_variables
 
 SEEDS = (1, 5, 9, 10)
 WIDTH, HEIGHT = 640, 480
@@ -53,9 +52,7 @@ START_TIMEOUT = 120.0
 
 def prepare_environment(domain: int | None) -> None:
     """Give this process and its children a ROS domain on this machine alone."""
-    os.environ['ROS_DOMAIN_ID'] = str(claim_domain() if domain is None else domain)
-    os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
-    os.environ.update(profile_variables(os.environ))
+    keep_to_own_domain(domain)
     os.environ['PYTHONUNBUFFERED'] = '1'
 
 

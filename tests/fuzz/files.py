@@ -27,6 +27,8 @@ from typing import Any
 
 import numpy as np
 
+from tests.long_runs import report
+
 ROOT = Path(__file__).parents[2]
 MEMORY = 2 << 30
 """Bytes that a reader may take beyond what the process has."""
@@ -214,11 +216,7 @@ def main() -> int:
     parser.add_argument('--report', type=Path)
     given = parser.parse_args()
     found = fuzz(given.seed, given.kept, given.first, given.count, given.seconds, given.kinds)
-    text = json.dumps(found, indent=2)
-    print(text)
-    if given.report is not None:
-        given.report.write_text(text + '\n')
-    return 1 if found['failures'] else 0
+    return report(found, given.report, 'failures')
 
 
 if __name__ == '__main__':

@@ -11,7 +11,6 @@ and a minute of normal work later the memory is what it was.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import re
 import signal
@@ -24,8 +23,8 @@ from typing import Any
 import numpy as np
 
 from clipseg_ros.process.child_process import ChildProcess
+from tests.long_runs import prepare, report
 
-ROOT = Path(__file__).parents[2]
 BURST = 100
 ANSWER = 2.0
 """Seconds from the last hostile message, and what restores the settings, to a valid answer."""
@@ -267,8 +266,6 @@ def storm(seed: int, seconds: float, rest: float, compressed: bool) -> dict[str,
 
 
 def main() -> int:
-    from clipseg_ros.process.domain import claim_domain
-
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--seed', type=int, default=int(time.time()))
     parser.add_argument('--seconds', type=float, default=60.0)
@@ -276,16 +273,9 @@ def main() -> int:
     parser.add_argument('--compressed', action='store_true')
     parser.add_argument('--report', type=Path)
     given = parser.parse_args()
-    os.environ['ROS_DOMAIN_ID'] = str(claim_domain())
-    os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
-    os.environ['RCUTILS_COLORIZED_OUTPUT'] = '0'
-    os.environ['FASTDDS_DEFAULT_PROFILES_FILE'] = str(ROOT / 'config' / 'fastdds.xml')
+    prepare()
     found = storm(given.seed, given.seconds, given.rest, given.compressed)
-    text = json.dumps(found, indent=2, ensure_ascii=False)
-    print(text)
-    if given.report is not None:
-        given.report.write_text(text + '\n')
-    return 1 if found['problems'] else 0
+    return report(found, given.report)
 
 
 if __name__ == '__main__':

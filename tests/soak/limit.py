@@ -9,16 +9,15 @@ Afterwards, without the limit, it answers a small image. Exits with 1 where that
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import resource
-import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[2]
+from tests.long_runs import prepare, report
+
 MORE = 200_000_000
 _COUNTS = ('received', 'processed', 'dropped', 'failed', 'refused', 'callback_faults', 'lost')
 
@@ -115,19 +114,9 @@ def main() -> int:
     parser.add_argument('--patience', type=float, default=300.0)
     parser.add_argument('--report', type=Path)
     given = parser.parse_args()
-    from clipseg_ros.process.domain import claim_domain
-
-    os.environ['ROS_DOMAIN_ID'] = str(claim_domain())
-    os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
-    os.environ['RCUTILS_COLORIZED_OUTPUT'] = '0'
-    os.environ['FASTDDS_DEFAULT_PROFILES_FILE'] = str(ROOT / 'config' / 'fastdds.xml')
-    sys.path.insert(0, str(ROOT / 'tests' / 'ros'))
+    prepare()
     found = run(given.seconds, given.patience)
-    text = json.dumps(found, indent=2)
-    print(text)
-    if given.report is not None:
-        given.report.write_text(text + '\n')
-    return 1 if found['problems'] else 0
+    return report(found, given.report)
 
 
 if __name__ == '__main__':

@@ -10,17 +10,15 @@ where an answer took longer than ``--limit`` seconds.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import signal
-import sys
 import tempfile
 import threading
 import time
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[2]
+from tests.long_runs import prepare, report
 
 
 def run(count: int, limit: float, patience: float, warm: bool = False) -> dict[str, Any]:
@@ -110,20 +108,10 @@ def main() -> int:
     parser.add_argument('--warm', action='store_true')
     parser.add_argument('--report', type=Path)
     given = parser.parse_args()
-    from clipseg_ros.process.domain import claim_domain
-
-    os.environ['ROS_DOMAIN_ID'] = str(claim_domain())
-    os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
-    os.environ['RCUTILS_COLORIZED_OUTPUT'] = '0'
-    os.environ['FASTDDS_DEFAULT_PROFILES_FILE'] = str(ROOT / 'config' / 'fastdds.xml')
-    sys.path.insert(0, str(ROOT / 'tests' / 'ros'))
+    prepare()
     os.environ['OMP_WAIT_POLICY'] = 'PASSIVE'
     found = run(given.count, given.limit, given.patience, given.warm)
-    text = json.dumps(found, indent=2)
-    print(text)
-    if given.report is not None:
-        given.report.write_text(text + '\n')
-    return 1 if found['problems'] else 0
+    return report(found, given.report)
 
 
 if __name__ == '__main__':

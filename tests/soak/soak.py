@@ -12,7 +12,6 @@ image by the prompts of before or after the last change. Exits with 1 where a pr
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import signal
 import sys
@@ -25,7 +24,8 @@ from typing import Any
 
 import numpy as np
 
-ROOT = Path(__file__).parents[2]
+from tests.long_runs import prepare, report
+
 RATE = 30.0
 FRAME = 'lens'
 BACK, START = 5.0, 30.0
@@ -360,19 +360,9 @@ def main() -> int:
     parser.add_argument('--patience', type=float, default=60.0)
     parser.add_argument('--folder', type=Path, default=Path('soak'))
     given = parser.parse_args()
-    from clipseg_ros.process.domain import claim_domain
-
-    os.environ['ROS_DOMAIN_ID'] = str(claim_domain())
-    os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
-    os.environ['RCUTILS_COLORIZED_OUTPUT'] = '0'
-    os.environ['FASTDDS_DEFAULT_PROFILES_FILE'] = str(ROOT / 'config' / 'fastdds.xml')
-    sys.path.insert(0, str(ROOT / 'tests' / 'ros'))
+    prepare()
     found = run(given.minutes, given.seed, given.patience)
-    given.folder.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(found, indent=2, ensure_ascii=False)
-    (given.folder / 'report.json').write_text(text + '\n')
-    print(text)
-    return 1 if found['problems'] else 0
+    return report(found, given.folder / 'report.json')
 
 
 if __name__ == '__main__':

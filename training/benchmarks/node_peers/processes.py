@@ -9,9 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from clipseg_ros.process.child_process import ChildError, ChildProcess
-from clipseg_ros.process.domain import claim_domain
+from clipseg_ros.process.domain import keep_to_own_domain
 from clipseg_ros.process.shared_memory import remove_orphans
-from clipseg_ros.ros.share import profile_variables
 
 __all__ = ['ChildError', 'ChildProcess', 'names_of', 'prepare_environment', 'running_node', 'start']
 
@@ -28,9 +27,7 @@ def prepare_environment(domain: int | None) -> None:
     Args:
         domain: ``ROS_DOMAIN_ID``; None chooses one that is free.
     """
-    os.environ['ROS_DOMAIN_ID'] = str(claim_domain() if domain is None else domain)
-    os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
-    os.environ.update(profile_variables(os.environ))
+    keep_to_own_domain(domain)
     os.environ['RCUTILS_COLORIZED_OUTPUT'] = '0'
     # Checks each element of a message, refuses what the plain node does, and is off by default.
     os.environ.pop('ROS_PYTHON_CHECK_FIELDS', None)
