@@ -159,12 +159,14 @@ class Runtime(ABC):
         See :mod:`clipseg_model.modeling.masked_attention`. Raises PromptError where
         :meth:`check_restrictable` does.
         """
-        self.check_restrictable()
-        raise NotImplementedError
+        raise self._not_restrictable()
 
     def check_restrictable(self) -> None:
         """Raise PromptError unless attention can be restricted to a mask."""
-        raise PromptError(
+        raise self._not_restrictable()
+
+    def _not_restrictable(self) -> PromptError:
+        return PromptError(
             f'The runtime {self.name!r} executes an exported model, whose attention cannot be '
             'restricted to a mask: choose a method for visual prompts that changes the pixels '
             '(crop_blur_10, blur_10_crop, background_10 …), or the runtime eager, which needs '
