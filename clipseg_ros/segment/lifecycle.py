@@ -23,6 +23,7 @@ from clipseg_model.prompts import Prompt
 from clipseg_model.registry import create_model
 from clipseg_model.runtime.devices import free_device_memory
 from clipseg_model.video.still import describe_reuse
+from clipseg_ros.health.diagnostics import Situation, find_rest
 from clipseg_ros.images.backend import open_backend
 from clipseg_ros.outputs.messages import (
     MARKERS_MISSING,
@@ -39,7 +40,6 @@ from clipseg_ros.ros.interfaces import MISSING, load_interfaces
 from clipseg_ros.ros.log import ThrottledLog, cut
 from clipseg_ros.ros.parameters import find_problem, read_settings
 from clipseg_ros.ros.timing import create_steady_timer
-from clipseg_ros.segment.diagnostics import Situation, find_rest
 from clipseg_ros.segment.loading import NodeSegmenter, check_representable, load_segmenter
 from clipseg_ros.segment.model_choice import find_choice_problem
 from clipseg_ros.segment.parameters import DECLARATIONS, Settings

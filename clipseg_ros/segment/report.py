@@ -14,30 +14,30 @@ from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.utilities import get_rmw_implementation_identifier
 
 from clipseg_model.runtime.devices import reserved_memory
-from clipseg_ros.prompts.set import ActivePrompt, reported
-from clipseg_ros.ros.qos import QosWatch, report_output
-from clipseg_ros.ros.share import share_path
-from clipseg_ros.ros.timing import create_steady_timer
-from clipseg_ros.segment.diagnostics import (
+from clipseg_ros.health.diagnostics import (
     Situation,
     diagnostic_array,
     judge,
     namesake,
     no_images,
 )
+from clipseg_ros.health.loss import explain_loss
+from clipseg_ros.health.memory_watch import MemoryWatch
+from clipseg_ros.health.wire_watch import explain_deafness
+from clipseg_ros.prompts.set import ActivePrompt, reported
+from clipseg_ros.ros.qos import QosWatch, report_output
+from clipseg_ros.ros.share import share_path
+from clipseg_ros.ros.timing import create_steady_timer
 from clipseg_ros.segment.frame_worker import WorkerStatistics
-from clipseg_ros.segment.loss import explain_loss
-from clipseg_ros.segment.memory_watch import MemoryWatch
 from clipseg_ros.segment.parameters import Settings
 from clipseg_ros.segment.stream import CameraStream
-from clipseg_ros.segment.wire_watch import explain_deafness
 
 _FAULT_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
 class NodeState:
-    """The node at a moment; see :class:`~clipseg_ros.segment.diagnostics.Situation`.
+    """The node at a moment; see :class:`~clipseg_ros.health.diagnostics.Situation`.
 
     ``prompts`` are all, the negative and the disabled ones included.
     """

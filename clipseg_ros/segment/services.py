@@ -7,6 +7,7 @@ from typing import Any
 
 from clipseg_model.errors import PromptError
 from clipseg_model.prompts import Prompt
+from clipseg_ros.health.diagnostics import Situation, find_rest
 from clipseg_ros.outputs.masks import MaskServer
 from clipseg_ros.outputs.on_demand import FramesOnDemand, FrameSource
 from clipseg_ros.outputs.once import OnceServer
@@ -18,7 +19,6 @@ from clipseg_ros.prompts.topics import PromptTopics
 from clipseg_ros.ros.interfaces import Interfaces
 from clipseg_ros.ros.log import ThrottledLog
 from clipseg_ros.ros.qos import QosWatch
-from clipseg_ros.segment.diagnostics import Situation, find_rest
 from clipseg_ros.segment.once import OneShot
 from clipseg_ros.segment.report import NodeState
 

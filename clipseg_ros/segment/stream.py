@@ -12,6 +12,10 @@ from numpy.typing import NDArray
 from sensor_msgs.msg import CompressedImage, Image
 
 from clipseg_ros.depth.stage import DepthStage
+from clipseg_ros.health.arrivals import LostImages, NewestImage
+from clipseg_ros.health.diagnostics import FrameFaults
+from clipseg_ros.health.loss import LossWatch
+from clipseg_ros.health.wire_watch import WireWatch, hears_images
 from clipseg_ros.images.backend import ImageBackend
 from clipseg_ros.outputs.on_demand import FramesOnDemand
 from clipseg_ros.outputs.publishers import SegmentOutputs
@@ -20,16 +24,12 @@ from clipseg_ros.prompts.set import PromptSet, reported
 from clipseg_ros.ros.interfaces import Interfaces
 from clipseg_ros.ros.log import ThrottledLog
 from clipseg_ros.ros.qos import QosWatch
-from clipseg_ros.segment.arrivals import LostImages, NewestImage
-from clipseg_ros.segment.diagnostics import FrameFaults
 from clipseg_ros.segment.frame_worker import FrameWorker
 from clipseg_ros.segment.loading import NodeSegmenter
-from clipseg_ros.segment.loss import LossWatch
 from clipseg_ros.segment.memory_relief import MemoryRelief, stream_on_gpu
 from clipseg_ros.segment.parameters import Settings
 from clipseg_ros.segment.pipeline import FrameRequest, SegmentationPipeline, StartedFrame
 from clipseg_ros.segment.subscription import ImageSubscription
-from clipseg_ros.segment.wire_watch import WireWatch, hears_images
 from clipseg_ros.segment.zoom import NodeZoom
 
 

@@ -25,6 +25,7 @@ from rclpy.qos import (
     QoSReliabilityPolicy,
 )
 
+from clipseg_ros.health.diagnostics import Level, Situation, diagnostic_array, judge
 from clipseg_ros.ros.callback_groups import guard_transitions
 from clipseg_ros.ros.interfaces import load_interfaces
 from clipseg_ros.ros.log import ThrottledLog
@@ -35,7 +36,6 @@ from clipseg_ros.ros.qos import (
     latched_output,
     sensor_input,
 )
-from clipseg_ros.segment.diagnostics import Level, Situation, diagnostic_array, judge
 
 ROOT = Path(__file__).parents[3]
 

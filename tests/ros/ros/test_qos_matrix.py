@@ -29,9 +29,9 @@ from ros_peers import (
 )
 from sensor_msgs.msg import CompressedImage, Image
 
+from clipseg_ros.health.diagnostics import Level
 from clipseg_ros.process.domain import claimed_domain
 from clipseg_ros.ros.qos import incompatible_policies
-from clipseg_ros.segment.diagnostics import Level
 
 pytestmark = [pytest.mark.slow, pytest.mark.ci]
 

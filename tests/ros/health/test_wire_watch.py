@@ -9,8 +9,8 @@ import pytest
 from ros_peers import Peer, picture, wait_until
 from sensor_msgs.msg import Image
 
+from clipseg_ros.health.wire_watch import WireWatch, hears_images
 from clipseg_ros.ros.qos import image_output
-from clipseg_ros.segment.wire_watch import WireWatch, hears_images
 
 
 class Watched:

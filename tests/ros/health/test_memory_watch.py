@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from clipseg_ros.segment.memory_watch import MemoryWatch
+from clipseg_ros.health.memory_watch import MemoryWatch
 
 
 class Process:

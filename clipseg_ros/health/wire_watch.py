@@ -5,7 +5,7 @@ shared memory that the old one left. The graph shows a camera then, and no image
 that pauses looks the same. So another participant listens for a moment: what it gets is on the
 wire. It is a process of its own, since the middleware ends one that has too little memory for it:
 
-    python -m clipseg_ros.segment.wire_watch TOPIC Image|CompressedImage SECONDS
+    python -m clipseg_ros.health.wire_watch TOPIC Image|CompressedImage SECONDS
 
 exits with 0 where it has heard something, and with 3 where it has not.
 """

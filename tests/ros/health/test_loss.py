@@ -13,9 +13,9 @@ from diagnostic_msgs.msg import DiagnosticArray
 from ros_peers import PROFILE, ROOT, NodeProcess, Peer, wait_until
 from sensor_msgs.msg import Image
 
+from clipseg_ros.health.loss import LossWatch, explain_loss
 from clipseg_ros.ros.qos import image_output
 from clipseg_ros.ros.share import profile_variable
-from clipseg_ros.segment.loss import LossWatch, explain_loss
 
 
 class Camera:
