@@ -11,9 +11,8 @@ from typing import Any
 
 import uvicorn
 
-from clipseg_ros.console.back_end import BackEnd, ConsoleError
-from clipseg_ros.console.cards import added
-from clipseg_ros.console.feeds import (
+from clipseg_ros.console.back_ends.base import BackEnd, ConsoleError
+from clipseg_ros.console.back_ends.feeds import (
     Feed,
     machine_cameras,
     open_bag,
@@ -21,6 +20,7 @@ from clipseg_ros.console.feeds import (
     open_pictures,
     open_video,
 )
+from clipseg_ros.console.cards import added
 from clipseg_ros.console.guard import (
     Access,
     PatientProtocol,
@@ -93,14 +93,14 @@ def make_back_end(looked: Looked) -> BackEnd:
     """
     if looked.nodes:
         try:
-            from clipseg_ros.console.ros import RosBackEnd
+            from clipseg_ros.console.back_ends.ros import RosBackEnd
         except ImportError as error:
             raise ConsoleError(
                 f'--node needs ROS 2, which cannot be imported ({error}): source its setup file, '
                 'or leave --node out (clipseg console --images FOLDER)'
             ) from error
         return RosBackEnd(looked.nodes, looked.image)
-    from clipseg_ros.console.alone import AloneBackEnd
+    from clipseg_ros.console.back_ends.alone import AloneBackEnd
 
     back_end = AloneBackEnd(_sources(looked), looked.model, looked.device, looked.threads)
     if looked.prompts:

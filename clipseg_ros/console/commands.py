@@ -9,9 +9,9 @@ from typing import Any
 
 from clipseg_model.errors import PromptError
 from clipseg_ros.console import cards as editing
-from clipseg_ros.console.back_end import Answer, ConsoleError
+from clipseg_ros.console.back_ends.base import Answer, ConsoleError
+from clipseg_ros.console.back_ends.models import SpareModel
 from clipseg_ros.console.hub import Hub
-from clipseg_ros.console.models import SpareModel
 from clipseg_ros.console.shots import Shot, encode_values
 from clipseg_ros.prompts.pick import Picked, Place, pick
 from clipseg_ros.prompts.set import EXAMPLE, key_of
@@ -200,7 +200,7 @@ def compared(hub: Hub, spare: SpareModel, number: int, model: str, threshold: fl
         cards = tuple(replace(card, threshold=threshold) for card in cards)
     if model:
         # Imported here: without a comparison, a console of ROS needs no torch.
-        from clipseg_ros.console.alone import answer_of
+        from clipseg_ros.console.back_ends.alone import answer_of
 
         ours = tuple(card for card in cards if card.example is not None or card.phrase)
         with spare.lock:

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from clipseg_ros.console.back_end import ConsoleError
+from clipseg_ros.console.back_ends.base import ConsoleError
 from clipseg_ros.console.cards import Card
 from clipseg_ros.prompts.file import save_prompts
 from clipseg_ros.prompts.set import ActivePrompt

@@ -13,7 +13,7 @@ from collections import OrderedDict, deque
 from dataclasses import asdict
 from typing import Any
 
-from clipseg_ros.console.back_end import BackEnd
+from clipseg_ros.console.back_ends.base import BackEnd
 from clipseg_ros.console.cards import colour
 from clipseg_ros.console.history import History
 from clipseg_ros.console.shots import Shot

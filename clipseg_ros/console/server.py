@@ -19,12 +19,12 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from clipseg_model.errors import ClipsegError, PromptError
 from clipseg_ros.console import exports
-from clipseg_ros.console.back_end import BackEnd, ConsoleError
+from clipseg_ros.console.back_ends.base import BackEnd, ConsoleError
+from clipseg_ros.console.back_ends.models import SpareModel, model_choices
 from clipseg_ros.console.cards import find
 from clipseg_ros.console.commands import Commands, compared
 from clipseg_ros.console.guard import CHANGE, Access, Guard
 from clipseg_ros.console.hub import TICK, Hub
-from clipseg_ros.console.models import SpareModel, model_choices
 from clipseg_ros.console.shots import LAYERS, encode_picture, message
 from clipseg_ros.console.streaming import Pace
 from clipseg_ros.console.uploads import read_body, read_picture

@@ -13,7 +13,7 @@ from starlette.requests import Request
 
 from clipseg_model.errors import ImageError
 from clipseg_model.images import FORMATS, check_encoded
-from clipseg_ros.console.back_end import ConsoleError
+from clipseg_ros.console.back_ends.base import ConsoleError
 
 MAX_BYTES = 24_000_000
 """Largest upload."""

@@ -16,7 +16,14 @@ from numpy.typing import NDArray
 
 from clipseg_model.errors import PromptError
 from clipseg_ros.console.app import Served, make_server
-from clipseg_ros.console.back_end import Answer, BackEnd, Choice, ConsoleError, Status, Trouble
+from clipseg_ros.console.back_ends.base import (
+    Answer,
+    BackEnd,
+    Choice,
+    ConsoleError,
+    Status,
+    Trouble,
+)
 from clipseg_ros.console.cards import Card, Cards
 from clipseg_ros.console.shots import Found, Shot, encode_values
 

@@ -15,10 +15,16 @@ import pytest
 from numpy.typing import NDArray
 
 from clipseg_model.errors import PromptError
-from clipseg_ros.console.alone import DROPPED, AloneBackEnd
-from clipseg_ros.console.back_end import ConsoleError
+from clipseg_ros.console.back_ends.alone import DROPPED, AloneBackEnd
+from clipseg_ros.console.back_ends.base import ConsoleError
+from clipseg_ros.console.back_ends.feeds import (
+    MOST_DROPPED,
+    Moving,
+    fitted,
+    open_pictures,
+    open_video,
+)
 from clipseg_ros.console.cards import added
-from clipseg_ros.console.feeds import MOST_DROPPED, Moving, fitted, open_pictures, open_video
 from clipseg_ros.console.shots import Shot
 from clipseg_ros.demo.scenes import make_scene
 from clipseg_ros.errors import SourceError

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from clipseg_ros.console.joining import Joiner
-from clipseg_ros.console.node_health import Seen, troubles
+from clipseg_ros.console.back_ends.joining import Joiner
+from clipseg_ros.console.back_ends.node_health import Seen, troubles
 from clipseg_ros.console.shots import Found, Shot
 
 FINE = Seen('/clipseg', alive=True, known=True, topic='/image', publishers=1, silent=0.1)
@@ -103,7 +103,7 @@ def test_pictures_are_shown_where_layers_stay_away(monkeypatch: pytest.MonkeyPat
     assert shown.shots[-1] == (3, [], False)
     joiner.expect(True)
     late = time.monotonic() + 10
-    monkeypatch.setattr('clipseg_ros.console.joining.time.monotonic', lambda: late)
+    monkeypatch.setattr('clipseg_ros.console.back_ends.joining.time.monotonic', lambda: late)
     joiner.add_picture(4, 'p')
     assert shown.shots[-1] == (4, [], False)
 

@@ -15,7 +15,7 @@ import yaml
 from clipseg_model.errors import PromptError
 from clipseg_ros.console import cards as editing
 from clipseg_ros.console import exports
-from clipseg_ros.console.back_end import ConsoleError
+from clipseg_ros.console.back_ends.base import ConsoleError
 from clipseg_ros.console.cards import Card
 from clipseg_ros.console.history import History, suggest
 from clipseg_ros.console.shots import Found, Shot, encode_values, fold_instances, message

@@ -19,7 +19,7 @@ from ros_peers import NodeProcess, Peer, stamp_of
 from sensor_msgs.msg import Image
 
 from clipseg_ros.console import cards as editing
-from clipseg_ros.console.ros import RosBackEnd
+from clipseg_ros.console.back_ends.ros import RosBackEnd
 from clipseg_ros.demo.scenes import DemoScene, make_scene
 from clipseg_ros.images.conversion import image_to_array
 from clipseg_ros.ros.interfaces import load_interfaces

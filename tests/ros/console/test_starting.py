@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from clipseg_ros.cli import app
 from clipseg_ros.console import app as starting
 from clipseg_ros.console.app import Looked, Served, make_back_end, split_nodes
-from clipseg_ros.console.back_end import ConsoleError
+from clipseg_ros.console.back_ends.base import ConsoleError
 
 
 def test_the_launch_file(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,7 +90,7 @@ def test_it_starts_without_ros(repository: Path) -> None:
         '            raise ImportError(name)\n'
         'sys.meta_path.insert(0, Without())\n'
         'from clipseg_ros.console.app import Looked, make_back_end\n'
-        'from clipseg_ros.console.back_end import ConsoleError\n'
+        'from clipseg_ros.console.back_ends.base import ConsoleError\n'
         'print(make_back_end(Looked()).kind)\n'
         'try:\n'
         '    make_back_end(Looked(nodes=("/clipseg",)))\n'

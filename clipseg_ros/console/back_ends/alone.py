@@ -20,11 +20,11 @@ from clipseg_model.errors import ClipsegError, PromptError
 from clipseg_model.registry import create_model
 from clipseg_model.segmentation import Segmentation
 from clipseg_model.segmenter import Segmenter
-from clipseg_ros.console.back_end import Answer, Choice, ConsoleError, Status, Trouble
+from clipseg_ros.console.back_ends.base import Answer, Choice, ConsoleError, Status, Trouble
+from clipseg_ros.console.back_ends.feeds import Feed, Stills, fitted
+from clipseg_ros.console.back_ends.models import OWN, model_choices
+from clipseg_ros.console.back_ends.rates import Rates
 from clipseg_ros.console.cards import Card, Cards
-from clipseg_ros.console.feeds import Feed, Stills, fitted
-from clipseg_ros.console.models import OWN, model_choices
-from clipseg_ros.console.rates import Rates
 from clipseg_ros.console.shots import Found, Shot, encode_heat, encode_values, fold_instances
 from clipseg_ros.errors import BagError, SourceError
 from clipseg_ros.prompts.set import PromptSet, key_of
@@ -37,7 +37,7 @@ DROPPED = 'dropped'
 
 
 class AloneBackEnd:
-    """See :class:`~clipseg_ros.console.back_end.BackEnd`.
+    """See :class:`~clipseg_ros.console.back_ends.base.BackEnd`.
 
     Args:
         sources: (key, text, how to open it); the first is looked at first.

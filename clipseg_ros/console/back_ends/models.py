@@ -9,7 +9,7 @@ from pathlib import Path
 from clipseg_model.errors import ClipsegError
 from clipseg_model.registry import create_model, get_card, list_models
 from clipseg_model.segmenter import Segmenter
-from clipseg_ros.console.back_end import Choice, ConsoleError
+from clipseg_ros.console.back_ends.base import Choice, ConsoleError
 
 OWN = 'own'
 """Key of the model that the command line names by a path."""

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
-from clipseg_ros.console.back_end import Answer
+from clipseg_ros.console.back_ends.base import Answer
 from clipseg_ros.console.cards import Card
 from clipseg_ros.console.shots import Found, Shot, encode_heat, encode_values, fold_instances
 from clipseg_ros.images.conversion import (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from clipseg_ros.console.back_end import Trouble
+from clipseg_ros.console.back_ends.base import Trouble
 
 SILENT = 1.5
 """Seconds without a picture after which the page says so."""

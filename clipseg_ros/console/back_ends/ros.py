@@ -17,12 +17,12 @@ from sensor_msgs.msg import CompressedImage, Image
 
 from clipseg_model.errors import ClipsegError, PromptError
 from clipseg_model.registry import get_card
-from clipseg_ros.console import messages
-from clipseg_ros.console.back_end import Answer, Choice, ConsoleError, Status
+from clipseg_ros.console.back_ends import messages
+from clipseg_ros.console.back_ends.base import Answer, Choice, ConsoleError, Status
+from clipseg_ros.console.back_ends.joining import Joiner
+from clipseg_ros.console.back_ends.node_health import Seen, troubles
+from clipseg_ros.console.back_ends.rates import Rates
 from clipseg_ros.console.cards import Card, Cards, ordered
-from clipseg_ros.console.joining import Joiner
-from clipseg_ros.console.node_health import Seen, troubles
-from clipseg_ros.console.rates import Rates
 from clipseg_ros.console.shots import Found, Shot
 from clipseg_ros.errors import NodeTimeoutError
 from clipseg_ros.ros.interfaces import MISSING, load_interfaces
@@ -46,7 +46,7 @@ _LAYER_TOPICS: dict[str, tuple[str, Any]] = {
 
 
 class RosBackEnd:
-    """See :class:`~clipseg_ros.console.back_end.BackEnd`.
+    """See :class:`~clipseg_ros.console.back_ends.base.BackEnd`.
 
     Args:
         nodes: Names of nodes, with their namespaces; the first is looked at first. Others that are

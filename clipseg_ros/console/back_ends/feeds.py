@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from clipseg_model.errors import ClipsegError, ImageError
 from clipseg_model.images import IMAGE_SUFFIXES, native_name, read_image
 from clipseg_ros.camera.sources import CaptureSource
-from clipseg_ros.console.back_end import ConsoleError
+from clipseg_ros.console.back_ends.base import ConsoleError
 from clipseg_ros.errors import ImageConversionError, SourceError
 
 Picture = NDArray[np.uint8]
