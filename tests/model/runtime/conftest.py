@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import fcntl
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,17 @@ from tiny_models import CARD
 from clipseg_model.registry import load_model
 from clipseg_model.runtime import runtime_class
 from clipseg_model.runtime.devices import Device
-from clipseg_model.runtime.export_files import exports_folder
+from clipseg_model.runtime.exports.files import exports_folder
 from clipseg_model.runtime.split import weights_digest
 from clipseg_model.weights.checkpoints import save_checkpoint
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep other workers from making the same meanwhile."""
+    with (folder / '.lock').open('w') as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 @pytest.fixture(scope='session')
@@ -34,9 +44,13 @@ def _own_cache(exports: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope='session')
-def vit(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp('vit') / 'vit.safetensors'
-    save_checkpoint(path, make_vit(), CARD)
+def vit(exports: Path) -> Path:
+    """One file for all workers: an export is of a file, whose bytes may come in another order."""
+    path = exports.parent / 'vit' / 'vit.safetensors'
+    with locked(exports):
+        if not path.exists():
+            path.parent.mkdir()
+            save_checkpoint(path, make_vit(), CARD)
     return path
 
 
@@ -46,8 +60,7 @@ def exported(vit: Path, exports: Path) -> Path:
     model, card = load_model(vit)
     digest = weights_digest(model)
     root = exports / exports_folder(card, digest).name
-    with (exports / '.lock').open('w') as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with locked(exports):
         if not (root / '.whole').exists():
             kind: Any = runtime_class('onnxruntime')
             kind.export(model, card, digest, root, Device('cpu'), 'fp32')
