@@ -13,7 +13,7 @@ from clipseg_model.calibration import top_scores
 from clipseg_model.errors import ClipsegError
 from clipseg_model.features import ImageFeatures, PromptFeatures
 from clipseg_model.model_card import ModelCard
-from clipseg_model.preprocessing import Preprocessor
+from clipseg_model.pixels.preprocessing import Preprocessor
 from clipseg_model.prompting.competition import compete
 from clipseg_model.prompting.embedding import PromptEmbedder
 from clipseg_model.prompts import Prompt

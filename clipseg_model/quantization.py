@@ -16,8 +16,8 @@ from clipseg_model.model_card import ModelCard
 from clipseg_model.prompts import Prompt
 from clipseg_model.runtime.base import require
 from clipseg_model.runtime.devices import Device
-from clipseg_model.runtime.export_files import DECODER, ENCODER, write_variant
 from clipseg_model.runtime.exporting import ensure_onnx, package_versions
+from clipseg_model.runtime.exports.files import DECODER, ENCODER, write_variant
 from clipseg_model.runtime.openvino_runtime import INT8_VARIANT, OpenVinoRuntime
 from clipseg_model.segmenter import Segmenter
 

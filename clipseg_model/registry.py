@@ -14,7 +14,7 @@ from clipseg_model.files.user_folders import expanded
 from clipseg_model.model_card import AS_RELEASED, ModelCard
 from clipseg_model.runtime import create_runtime, open_exported
 from clipseg_model.runtime.base import require
-from clipseg_model.runtime.export_files import ExportSource
+from clipseg_model.runtime.exports.files import ExportSource
 from clipseg_model.runtime.threads import set_threads
 from clipseg_model.segmenter import Segmenter
 from clipseg_model.settings import SegmentSettings

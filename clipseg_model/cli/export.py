@@ -130,8 +130,8 @@ def write_export(
     from clipseg_model.registry import load_model
     from clipseg_model.runtime import runtime_class
     from clipseg_model.runtime.devices import resolve_device
-    from clipseg_model.runtime.export_files import exports_folder
     from clipseg_model.runtime.exported import Exporting
+    from clipseg_model.runtime.exports.files import exports_folder
     from clipseg_model.runtime.split import check_exportable, weights_digest
 
     calibration = calibration or CalibrationOptions()

@@ -1,4 +1,4 @@
-"""The first steps of :mod:`clipseg_model.preprocessing` by torch, on the CPU or on a GPU."""
+"""The first steps of :mod:`clipseg_model.pixels.preprocessing` by torch, on the CPU or on a GPU."""
 
 from __future__ import annotations
 

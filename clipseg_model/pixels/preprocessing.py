@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from clipseg_model.features import ModelTraits
 from clipseg_model.model_card import ModelCard
-from clipseg_model.resizing import resize_antialiased
+from clipseg_model.pixels.resizing import resize_antialiased
 
 Resize = Callable[[NDArray[np.uint8], tuple[int, int]], NDArray[np.uint8]]
 """Resizes (H, W, 3) uint8 RGB to (3, h, w) uint8, given (h, w), with antialiasing."""

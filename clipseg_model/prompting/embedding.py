@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from clipseg_model.errors import CheckpointError
 from clipseg_model.features import PromptFeatures
 from clipseg_model.model_card import ModelCard
-from clipseg_model.preprocessing import Preprocessor
+from clipseg_model.pixels.preprocessing import Preprocessor
 from clipseg_model.prompting.templates import find_captions
 from clipseg_model.prompting.visual_prompt import METHODS, find_method, visual_prompt
 from clipseg_model.prompts import Prompt

@@ -18,7 +18,7 @@ from clipseg_model.files.user_folders import expanded
 from clipseg_model.model_card import ModelCard
 from clipseg_model.runtime.base import PRECISIONS, Runtime, require
 from clipseg_model.runtime.devices import Device, resolve_device
-from clipseg_model.runtime.export_files import (
+from clipseg_model.runtime.exports.files import (
     ExportSource,
     OnnxExport,
     exports_folder,

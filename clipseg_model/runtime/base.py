@@ -23,7 +23,7 @@ from clipseg_model.errors import (
     RuntimeMissingError,
 )
 from clipseg_model.features import ImageFeatures, ModelTraits, PromptFeatures
-from clipseg_model.resizing import resize_antialiased
+from clipseg_model.pixels.resizing import resize_antialiased
 from clipseg_model.runtime.devices import Device
 
 Floats = NDArray[np.float32]
@@ -121,7 +121,7 @@ class Runtime(ABC):
             _check_bf16(device)
 
     def resize(self, image: NDArray[np.uint8], shape: tuple[int, int]) -> NDArray[np.uint8]:
-        """Resize an image for the model; see :data:`clipseg_model.preprocessing.Resize`."""
+        """Resize an image for the model; see :data:`clipseg_model.pixels.preprocessing.Resize`."""
         return resize_antialiased(image, shape)
 
     @abstractmethod

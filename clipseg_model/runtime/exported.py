@@ -15,8 +15,8 @@ from clipseg_model.errors import ClipsegError, ExportError
 from clipseg_model.features import ImageFeatures, PromptFeatures
 from clipseg_model.runtime.base import Floats, Runtime, memory_guard
 from clipseg_model.runtime.devices import Device
-from clipseg_model.runtime.export_files import PROMPT, TEXT, OnnxExport, read_variant
-from clipseg_model.runtime.text_tokens import open_tokenizer
+from clipseg_model.runtime.exports.files import PROMPT, TEXT, OnnxExport, read_variant
+from clipseg_model.runtime.exports.text_tokens import open_tokenizer
 
 if TYPE_CHECKING:
     from clipseg_model.model_card import ModelCard

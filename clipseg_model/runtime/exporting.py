@@ -11,7 +11,7 @@ from clipseg_model.errors import ExportError
 from clipseg_model.files.atomic_files import replacing
 from clipseg_model.model_card import ModelCard
 from clipseg_model.modeling.base import SegmentationModel, check_weights
-from clipseg_model.runtime.export_files import (
+from clipseg_model.runtime.exports.files import (
     ONNX,
     OnnxExport,
     bundled_manifest,

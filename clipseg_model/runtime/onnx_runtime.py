@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from clipseg_model.errors import RuntimeMissingError
 from clipseg_model.runtime.base import Floats, require
 from clipseg_model.runtime.devices import Device
-from clipseg_model.runtime.export_files import DECODER, ENCODER, ONNX
 from clipseg_model.runtime.exported import ExportedRuntime, Parts
+from clipseg_model.runtime.exports.files import DECODER, ENCODER, ONNX
 from clipseg_model.runtime.threads import thread_count
 
 if TYPE_CHECKING:

@@ -25,9 +25,15 @@ from clipseg_model.modeling.backbone import OpenClipBackbone
 from clipseg_model.modeling.base import SegmentationModel, traits_of
 from clipseg_model.modeling.bundled.small_clip import SmallClip
 from clipseg_model.runtime.base import require
-from clipseg_model.runtime.export_files import DECODER, ENCODER, PROMPT, TEXT
-from clipseg_model.runtime.onnx_files import WEIGHTS, Checkpoint, NewShelf, Shelf, store_weights
-from clipseg_model.runtime.text_tokens import CLIP, WORD_PIECES
+from clipseg_model.runtime.exports.files import DECODER, ENCODER, PROMPT, TEXT
+from clipseg_model.runtime.exports.onnx_files import (
+    WEIGHTS,
+    Checkpoint,
+    NewShelf,
+    Shelf,
+    store_weights,
+)
+from clipseg_model.runtime.exports.text_tokens import CLIP, WORD_PIECES
 
 OPSET = 18
 

@@ -14,19 +14,19 @@ from clipseg_model.errors import ExportError
 from clipseg_model.features import ImageFeatures, PromptFeatures
 from clipseg_model.model_card import ModelCard
 from clipseg_model.modeling.base import SegmentationModel
-from clipseg_model.preprocessing import input_shape
+from clipseg_model.pixels.preprocessing import input_shape
 from clipseg_model.runtime.base import memory_guard, require
 from clipseg_model.runtime.compiled import prompt_buckets
 from clipseg_model.runtime.devices import Device
-from clipseg_model.runtime.export_files import (
+from clipseg_model.runtime.exported import Exporting
+from clipseg_model.runtime.exporting import ensure_onnx, package_versions
+from clipseg_model.runtime.exports.files import (
     DECODER,
     ENCODER,
     exports_folder,
     read_variant,
     write_variant,
 )
-from clipseg_model.runtime.exported import Exporting
-from clipseg_model.runtime.exporting import ensure_onnx, package_versions
 from clipseg_model.runtime.split import ImageEncoder, check_exportable, weights_digest
 from clipseg_model.runtime.torch_runtime import TorchRuntime
 

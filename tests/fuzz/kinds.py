@@ -23,7 +23,7 @@ from clipseg_model.model_card import ModelCard
 from clipseg_model.modeling.backbone import OpenClipBackbone
 from clipseg_model.modeling.clipseg import CLIPSeg
 from clipseg_model.prompts import Prompt
-from clipseg_model.runtime.export_files import read_variant, write_variant
+from clipseg_model.runtime.exports.files import read_variant, write_variant
 from clipseg_model.weights import huggingface
 from clipseg_model.weights.checkpoints import load_card, load_checkpoint, save_checkpoint
 from clipseg_model.weights.official import read_official

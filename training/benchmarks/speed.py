@@ -42,7 +42,7 @@ from clipseg_model.quantization import FEWEST_IMAGES, export_int8
 from clipseg_model.registry import get_card, load_model
 from clipseg_model.runtime import create_runtime
 from clipseg_model.runtime.devices import resolve_device
-from clipseg_model.runtime.export_files import exports_folder
+from clipseg_model.runtime.exports.files import exports_folder
 from clipseg_model.runtime.openvino_runtime import INT8_VARIANT
 from clipseg_model.runtime.split import weights_digest
 from training.benchmarks.arguments import add_device, count_of_cameras, frame_size

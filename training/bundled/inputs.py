@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from clipseg_model.modeling.bundled.small_clip import SmallClip
-from clipseg_model.preprocessing import input_shape
+from clipseg_model.pixels.preprocessing import input_shape
 from training.bundled.losses import noisy_words
 from training.bundled.settings import Settings
 from training.datasets.tabletop import Batch, object_share, token_classes

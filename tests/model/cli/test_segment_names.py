@@ -15,7 +15,7 @@ from clipseg_command import clipseg, segment, squeezed
 
 from clipseg_model.cli.file_runner import find_files
 from clipseg_model.images import read_image
-from clipseg_model.runtime.export_files import ONNX
+from clipseg_model.runtime.exports.files import ONNX
 from clipseg_model.runtime.split import write_onnx
 
 ROOT = Path(__file__).parents[3]

@@ -13,7 +13,7 @@ import small_videos
 
 from clipseg_model.errors import ClipsegError
 from clipseg_model.files.user_folders import cache_folder, expanded
-from clipseg_model.runtime.export_files import exports_folder
+from clipseg_model.runtime.exports.files import exports_folder
 from clipseg_model.weights import store
 
 ROOT = Path(__file__).parents[3]

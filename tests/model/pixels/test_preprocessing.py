@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from clipseg_model.modeling.preprocessing import normalise_tensor, resize_by_torch
-from clipseg_model.preprocessing import input_shape
-from clipseg_model.resizing import resize_antialiased
+from clipseg_model.pixels.preprocessing import input_shape
+from clipseg_model.pixels.resizing import resize_antialiased
 from clipseg_model.segmenter import Segmenter
 
 

@@ -24,7 +24,7 @@ from clipseg_model.modeling.base import SegmentationModel
 from clipseg_model.registry import load_model
 from clipseg_model.runtime import create_runtime, runtime_class
 from clipseg_model.runtime.devices import Device
-from clipseg_model.runtime.export_files import MANIFEST
+from clipseg_model.runtime.exports.files import MANIFEST
 from clipseg_model.segmenter import Segmenter
 from tests.fuzz.mutations import guarded, mutate_bytes, mutate_json
 

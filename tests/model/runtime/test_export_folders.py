@@ -21,8 +21,8 @@ from clipseg_model.errors import ExportError
 from clipseg_model.prompts import Prompt
 from clipseg_model.registry import WEIGHTS_FOLDER, create_model, load_model
 from clipseg_model.runtime import split
-from clipseg_model.runtime.export_files import ONNX, ExportSource, find_export
 from clipseg_model.runtime.exporting import ensure_onnx
+from clipseg_model.runtime.exports.files import ONNX, ExportSource, find_export
 from clipseg_model.runtime.split import weights_digest
 
 onnx = pytest.importorskip('onnx')

@@ -28,7 +28,7 @@ from clipseg_model.modeling.clipseg import CLIPSeg
 from clipseg_model.modeling.clsclip import ClsCLIP
 from clipseg_model.registry import create_model, load_model
 from clipseg_model.runtime import create_runtime
-from clipseg_model.runtime.export_files import ONNX, exports_folder, read_variant, write_variant
+from clipseg_model.runtime.exports.files import ONNX, exports_folder, read_variant, write_variant
 from clipseg_model.runtime.split import weights_digest
 from clipseg_model.weights.checkpoints import save_checkpoint
 

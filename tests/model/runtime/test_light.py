@@ -18,7 +18,7 @@ from clipseg_model.errors import ExportError
 from clipseg_model.images import read_image
 from clipseg_model.prompts import Prompt
 from clipseg_model.registry import BUNDLED, WEIGHTS_FOLDER, create_model
-from clipseg_model.runtime.export_files import bundled_manifest, open_bundled
+from clipseg_model.runtime.exports.files import bundled_manifest, open_bundled
 
 ROOT = Path(__file__).parents[3]
 DEMO = ROOT / 'docs' / 'images' / 'demo.png'

@@ -11,8 +11,8 @@ import pytest
 from safetensors.numpy import save_file
 
 from clipseg_model.errors import ExportError, PromptError
-from clipseg_model.runtime.onnx_files import Checkpoint, NewShelf, store_weights
-from clipseg_model.runtime.text_tokens import CLIP, open_tokenizer
+from clipseg_model.runtime.exports.onnx_files import Checkpoint, NewShelf, store_weights
+from clipseg_model.runtime.exports.text_tokens import CLIP, open_tokenizer
 
 onnx = pytest.importorskip('onnx')
 ort = pytest.importorskip('onnxruntime')
