@@ -16,9 +16,7 @@ import pytest
 import torch
 from clipseg_command import segment
 from PIL import Image
-from typer.testing import CliRunner
 
-from clipseg_model.cli.app import app
 from clipseg_model.cli.zoom_options import ZoomKind, ZoomOptions
 from clipseg_model.images import read_image, read_mask
 from clipseg_model.registry import create_model
@@ -26,6 +24,7 @@ from clipseg_model.zoom.detectors import DetectorProposals
 from clipseg_model.zoom.model_detector import ModelDetector
 from clipseg_model.zoom.proposals import GivenBoxes
 from clipseg_model.zoom.refinement import Zoom
+from tests.doc_examples import check_options, run_python
 
 
 def entries() -> list[dict[str, Any]]:
@@ -167,16 +166,5 @@ def test_the_page_is_true(
 
     page = (repository / 'docs' / 'zoom.md').read_text(encoding='utf-8')
     monkeypatch.setattr(clipseg_model, 'create_model', lambda *_: create_model(checkpoint, 'cpu'))
-    names: dict[str, object] = {}
-    blocks = re.findall(r'```python\n(.*?)```', page, re.DOTALL)
-    assert len(blocks) >= 3
-    for block in blocks:
-        exec(block, names)
-    commands = re.findall(r'^\$ clipseg (.*)$', page, re.MULTILINE)
-    assert len(commands) >= 3
-    for command in commands:
-        name, *arguments = shlex.split(command)
-        help_text = CliRunner().invoke(app, [name, '--help'], env={'COLUMNS': '200'}).output
-        for argument in arguments:
-            if argument.startswith('--'):
-                assert argument in help_text
+    assert run_python(page) >= 3
+    assert check_options(page) >= 3

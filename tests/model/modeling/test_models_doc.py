@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import re
-import shlex
 import shutil
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
 from clipseg_model import errors, list_models, registry
-from clipseg_model.cli.app import app
+from tests.doc_examples import check_options, run_python
 
 
 @pytest.fixture
@@ -29,11 +26,7 @@ def test_the_examples_run(
         monkeypatch.setattr(registry, 'WEIGHTS_FOLDER', folder)
         # The tiny model of the tests knows few words.
         page = page.replace('short green grass', 'something to sit on')
-    blocks = re.findall(r'```python\n(.*?)```', page, re.DOTALL)
-    assert len(blocks) >= 4
-    names: dict[str, object] = {}
-    for block in blocks:
-        exec(block, names)
+    assert run_python(page) >= 4
 
 
 def test_models_and_errors_are_complete(page: str) -> None:
@@ -44,11 +37,4 @@ def test_models_and_errors_are_complete(page: str) -> None:
 
 
 def test_options_exist(page: str) -> None:
-    commands = re.findall(r'^\$ clipseg (.*)$', page, re.MULTILINE)
-    assert commands
-    for command in commands:
-        name, *arguments = shlex.split(command)
-        help_text = CliRunner().invoke(app, [name, '--help'], env={'COLUMNS': '200'}).output
-        for argument in arguments:
-            if argument.startswith('-'):
-                assert argument in help_text
+    assert check_options(page) >= 1
