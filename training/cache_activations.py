@@ -14,7 +14,6 @@ Four processes share the work with ``--part 0/4`` … ``3/4``. ``--bits 8`` take
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -29,7 +28,7 @@ from training.datasets.sources import open_source
 from training.loop.activations import KIND, description, taps_of
 from training.loop.feeding import DrawnPictures, Load, join
 from training.loop.learner import Learner, begin_model, follow_card
-from training.loop.packing import Packing, read_part
+from training.loop.packing import Packing, packing_parser, read_part
 from training.loop.run_folder import frozen_fingerprint
 from training.loop.settings import Settings, load_settings
 from training.loop.shards import ActivationsError, Bits, ShardWriter
@@ -162,15 +161,8 @@ def _write(
 
 def main() -> None:
     """Run the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument('config', type=Path, help='YAML file of the run')
-    parser.add_argument('folder', type=Path, help='where the shards go')
-    parser.add_argument('--epochs', type=int, default=1, help='draws of each sample')
-    parser.add_argument('--shard-size', type=int, default=256, help='samples of a shard')
+    parser = packing_parser(__doc__)
     parser.add_argument('--batch', type=int, default=16, help='samples in the towers at once')
-    parser.add_argument('--part', default='0/1', metavar='I/N', help='this of N parts')
     parser.add_argument(
         '--layers',
         type=lambda text: [int(layer) for layer in text.split(',')],
@@ -185,7 +177,6 @@ def main() -> None:
         help='of a stored activation: 8 takes half the disk, rounded (docs/training.md)',
     )
     parser.add_argument('--init-from', metavar='MODEL', help='as training.train')
-    parser.add_argument('--set', action='append', default=[], metavar='KEY=VALUE')
     args = parser.parse_args()
     part = read_part(args.part)
     try:

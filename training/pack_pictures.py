@@ -13,14 +13,13 @@ the work with ``--part 0/4`` … ``3/4``.
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 from clipseg_model.errors import ClipsegError
 from training.datasets.sources import open_source
 from training.loop.feeding import DrawnPictures, Place
 from training.loop.packed_pictures import KIND, describe, pack
-from training.loop.packing import Packing, read_part
+from training.loop.packing import Packing, packing_parser, read_part
 from training.loop.settings import Settings, load_settings
 from training.loop.shards import ShardWriter
 
@@ -87,16 +86,7 @@ def _size(item: Packed) -> int:
 
 def main() -> None:
     """Run the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument('config', type=Path, help='YAML file of the run')
-    parser.add_argument('folder', type=Path, help='where the shards go')
-    parser.add_argument('--epochs', type=int, default=1, help='draws of each sample')
-    parser.add_argument('--shard-size', type=int, default=256, help='samples of a shard')
-    parser.add_argument('--part', default='0/1', metavar='I/N', help='this of N parts')
-    parser.add_argument('--set', action='append', default=[], metavar='KEY=VALUE')
-    args = parser.parse_args()
+    args = packing_parser(__doc__).parse_args()
     part = read_part(args.part)
     try:
         settings = load_settings(args.config, args.set)

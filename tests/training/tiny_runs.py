@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 import yaml
+from accelerate.state import AcceleratorState
 from numpy.typing import NDArray
 from pydantic import Field
 
@@ -22,6 +24,7 @@ from training.datasets.samples import (
 )
 from training.loop.run_folder import RunFolder
 from training.loop.settings import Settings
+from training.train import train
 
 #: A CLIP of open_clip's, made small.
 TINY_BACKBONE: dict[str, Any] = {
@@ -167,6 +170,20 @@ def _flat(value: Any, prefix: str = '') -> dict[str, torch.Tensor]:
     else:
         return {prefix: torch.as_tensor(0 if value is None else value)}
     return {k: v for key, part in items for k, v in _flat(part, f'{prefix}.{key}').items()}
+
+
+def assert_resuming_changes_nothing(settings: Settings, folder: Path, monkeypatch: Any) -> None:
+    """Train at once, and with a stop after four of six steps: both runs have to be the same."""
+    train(settings, folder / 'whole')
+    assert len(losses(folder / 'whole')) == 6
+    AcceleratorState._reset_state(True)
+    with monkeypatch.context() as patch:
+        stop_after(patch, 4)
+        with pytest.raises(KeyboardInterrupt):
+            train(settings, folder / 'parts')
+    AcceleratorState._reset_state(True)
+    train(settings, folder / 'parts', resume=True)
+    assert_same_run(folder / 'whole', folder / 'parts')
 
 
 def stop_after(monkeypatch: Any, step: int) -> None:

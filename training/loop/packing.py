@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import shutil
 from collections.abc import Callable, Mapping
@@ -132,6 +133,20 @@ def check_room(folder: Path, samples: int, one: int) -> None:
             'disks by --part'
         )
     print(f'{what} in {folder}, which has {free / 1e9:,.1f} GB free')
+
+
+def packing_parser(description: str | None) -> argparse.ArgumentParser:
+    """Return a parser with the options of every command that writes the shards of a run."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('config', type=Path, help='YAML file of the run')
+    parser.add_argument('folder', type=Path, help='where the shards go')
+    parser.add_argument('--epochs', type=int, default=1, help='draws of each sample')
+    parser.add_argument('--shard-size', type=int, default=256, help='samples of a shard')
+    parser.add_argument('--part', default='0/1', metavar='I/N', help='this of N parts')
+    parser.add_argument('--set', action='append', default=[], metavar='KEY=VALUE')
+    return parser
 
 
 def read_part(text: str) -> tuple[int, int]:

@@ -20,9 +20,8 @@ from torch import Tensor
 
 from tests.training.tiny_runs import (
     Shapes,
-    assert_same_run,
+    assert_resuming_changes_nothing,
     losses,
-    stop_after,
     tiny_settings,
 )
 from training.datasets.samples import Sample
@@ -104,16 +103,7 @@ def test_they_are_webdatasets(packed):
 class TestTraining:
     def test_it_resumes_where_it_was(self, packed, tmp_path, monkeypatch):
         settings = tiny_settings(data=DATA, shards=str(packed), validation=None)
-        train(settings, tmp_path / 'whole')
-        assert len(losses(tmp_path / 'whole')) == 6
-        AcceleratorState._reset_state(True)
-        with monkeypatch.context() as patch:
-            stop_after(patch, 4)
-            with pytest.raises(KeyboardInterrupt):
-                train(settings, tmp_path / 'parts')
-        AcceleratorState._reset_state(True)
-        train(settings, tmp_path / 'parts', resume=True)
-        assert_same_run(tmp_path / 'whole', tmp_path / 'parts')
+        assert_resuming_changes_nothing(settings, tmp_path, monkeypatch)
 
     def test_the_data_may_lie_elsewhere_but_must_be_the_same(self, packed, tmp_path):
         elsewhere = tiny_settings(

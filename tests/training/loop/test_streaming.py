@@ -13,7 +13,12 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 
-from tests.training.tiny_runs import assert_same_run, losses, stop_after, tiny_settings
+from tests.training.tiny_runs import (
+    assert_resuming_changes_nothing,
+    losses,
+    stop_after,
+    tiny_settings,
+)
 from training.cache_activations import cache
 from training.loop import shards as shards_module
 from training.loop.activations import CachedActivations
@@ -105,15 +110,7 @@ class TestTraining:
     @pytest.mark.parametrize('workers', [0, pytest.param(3, marks=pytest.mark.slow)])
     def test_resuming_changes_nothing(self, cached, tmp_path, monkeypatch, workers):
         settings = tiny_settings(activations=str(cached), stream=True, workers=workers)
-        train(settings, tmp_path / 'whole')
-        AcceleratorState._reset_state(True)
-        with monkeypatch.context() as patch:
-            stop_after(patch, 4)
-            with pytest.raises(KeyboardInterrupt):
-                train(settings, tmp_path / 'parts')
-        AcceleratorState._reset_state(True)
-        train(settings, tmp_path / 'parts', resume=True)
-        assert_same_run(tmp_path / 'whole', tmp_path / 'parts')
+        assert_resuming_changes_nothing(settings, tmp_path, monkeypatch)
 
     def test_another_number_of_loading_processes_is_refused(self, cached, tmp_path, monkeypatch):
         settings = tiny_settings(activations=str(cached), stream=True)
