@@ -129,10 +129,14 @@ def read_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> NDArray[np.uin
             f'{path} has {status.st_size} bytes, and no picture of {max_pixels} pixels has more '
             f'than {most}: convert it to a smaller one, or allow more pixels'
         )
-    with _opened(path, str(path)) as opened:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise _unreadable(str(path), error) from error
+    # From memory: a chunk that claims gigabytes makes the reader of a file ask for as many.
+    with _opened(io.BytesIO(data), str(path)) as opened:
         check_pixels(*opened.size, max_pixels, str(path))
-        if opened.format in _JPEG:
-            _check_scans(opened, path.read_bytes(), str(path))
+        _check_scans(opened, data, str(path))
         mode = opened.mode
         if not mode.startswith(('I', 'F')):
             ImageOps.exif_transpose(opened, in_place=True)
@@ -175,7 +179,7 @@ def _check_scans(opened: Image.Image, data: bytes, what: str) -> None:
 
 
 @contextmanager
-def _opened(source: Path | io.BytesIO, what: str) -> Iterator[Image.Image]:
+def _opened(source: io.BytesIO, what: str) -> Iterator[Image.Image]:
     """Open a picture, of which the header alone is read at first; all errors are ImageErrors."""
     try:
         # Pillow's words on large pictures, and on oddities of a file.

@@ -7,6 +7,7 @@ generators from :func:`sample_rng` draws the same pictures in any process and or
 
 from __future__ import annotations
 
+import io
 import json
 from abc import ABC, abstractmethod
 from collections import Counter, defaultdict
@@ -23,6 +24,7 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from clipseg_model.errors import ClipsegError
+from clipseg_model.images import FORMATS
 from clipseg_model.prompting.templates import TEMPLATES
 
 #: What to do about a broken record.
@@ -235,7 +237,8 @@ def _opened(path: Path, record: str, use: Callable[[Image.Image], Image.Image]) 
     if not path.is_file():
         raise BadRecord('missing image', f'{path} does not exist, and {record} needs it')
     try:
-        with Image.open(path) as image:
+        # From memory: a chunk that claims gigabytes makes the reader of a file ask for as many.
+        with Image.open(io.BytesIO(path.read_bytes()), formats=FORMATS) as image:
             image.load()
             return use(image)
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
