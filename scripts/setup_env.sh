@@ -94,12 +94,20 @@ python="$venv/bin/python"
 
 stamp="$venv/.lock-$(sha256sum <requirements.lock | cut -c1-16)"
 if [ ! -e "$stamp" ]; then
-    echo 'clipseg_ros: installing requirements.lock (about 6 GB; two minutes on a fast connection)'
+    echo 'clipseg_ros: installing requirements.lock (about 6 GB; a minute or two on a fast connection)'
     rm -f "$venv"/.lock-*
-    # What is imported is compiled then, once; most of 20,000 modules never are.
-    "$python" -m pip install -qq --no-input --disable-pip-version-check --no-compile \
-        --require-hashes --requirement requirements.lock \
+    # Every package of the lock is named, so nothing is resolved, and parts of it can be unpacked side
+    # by side. What is imported is compiled then, once; most of 20,000 modules never are.
+    parts="$(mktemp -d)"
+    trap 'rm -rf "$parts"' EXIT
+    awk -v folder="$parts" '/^[^ ]/ { part = ++number % 6 } { print > (folder "/" part) }' \
+        requirements.lock
+    printf '%s\0' "$parts"/* | xargs -0 -n 1 -P "$(nproc)" \
+        "$python" -m pip install -qq --no-input --disable-pip-version-check --no-compile \
+        --no-deps --require-hashes --requirement \
         || fail 'pip could not install requirements.lock.' 'What it said stands above.'
+    "$python" -m pip check --disable-pip-version-check >"$parts/check" \
+        || fail 'the packages of requirements.lock do not fit together:' "$(cat "$parts/check")"
     touch "$stamp"
 fi
 
