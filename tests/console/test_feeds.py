@@ -63,6 +63,27 @@ def test_pictures_of_a_folder(folder: Path) -> None:
     assert 'a.png is left out' in feed.problem
 
 
+def test_pictures_play_and_whoever_waits_for_them_can_be_woken(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    feed = open_pictures(folder)
+    [number, _, _] = feed.newest(0, 1.0) or pytest.fail('no picture')
+    for playing in (False, True):
+        # Who waits has other things to do: a threshold has changed.
+        feed.step(0, playing)
+        feed.wake()
+        begin = time.monotonic()
+        assert feed.newest(number, 10.0) is None
+        assert time.monotonic() - begin < 1.0
+        assert feed.newest(number, 0.05) is None
+    monkeypatch.setattr('clipseg_ros.console.back_ends.feeds._SECONDS_A_PICTURE', 0.1)
+    feed.step(0, True)
+    for at in (1, 2, 0):
+        later, _, _ = feed.newest(number, 5.0) or pytest.fail('it does not play')
+        assert (feed.at, later > number) == (at, True)
+        number = later
+
+
 def test_dropped_pictures_are_few(folder: Path) -> None:
     feed = open_pictures(folder)
     for number in range(MOST_DROPPED + 5):
@@ -150,6 +171,11 @@ class Page:
         return shot
 
 
+def labels_of(shot: Shot) -> NDArray[Any]:
+    png = np.frombuffer(shot.layer('labels') or b'', np.uint8)
+    return np.asarray(cv2.imdecode(png, cv2.IMREAD_GRAYSCALE))
+
+
 def test_the_model_on_a_folder(tmp_path: Path) -> None:
     scene = make_scene(1, 320, 240)
     assert cv2.imwrite(str(tmp_path / 'scene.png'), scene.rgb[..., ::-1])
@@ -167,13 +193,16 @@ def test_the_model_on_a_folder(tmp_path: Path) -> None:
         shot = page.segmented()
         assert shot.found[0].presence
         truth = next(q.truth for q in scene.questions if q.text == 'the mug')
-        labels = cv2.imdecode(
-            np.frombuffer(shot.layer('labels') or b'', np.uint8), cv2.IMREAD_GRAYSCALE
-        )
-        mask = labels == back_end.cards[0].id
+        mask = labels_of(shot) == back_end.cards[0].id
         assert (mask & truth).sum() / (mask | truth).sum() > 0.6
         for name in ('heat', 'instances'):
             assert shot.layer(name)
+        # What was asked of other pictures meanwhile leaves this one alone.
+        labels = labels_of(shot)
+        back_end.answer(np.zeros((240, 320, 3), np.uint8), back_end.cards)
+        seen = len(page.shots)
+        back_end.set_values({'threshold': None})
+        assert np.array_equal(labels_of(page.segmented(seen)), labels)
         # A threshold tells at once, of the picture that stands still.
         seen = len(page.shots)
         back_end.set_values({'threshold': 0.97})
@@ -186,6 +215,11 @@ def test_the_model_on_a_folder(tmp_path: Path) -> None:
         wait_until(lambda: any('cannot be loaded' in t.text for t in back_end.status().troubles))
         back_end.choose('model', 'tabletop')
         wait_until(lambda: back_end.status().model == 'tabletop')
+        # It sees the picture too, not what it was tried with.
+        back_end.set_values({'threshold': None})
+        seen = len(page.shots)
+        back_end.set_values({'threshold': None})
+        assert np.array_equal(labels_of(page.segmented(seen)), labels)
         back_end.take_picture(scene.rgb, 'dropped.png')
         assert back_end.status().source == DROPPED
         for what, key in (('model', 'no'), ('source', 'no'), ('no', 'no')):

@@ -65,6 +65,8 @@ class AloneBackEnd:
         self._device, self._threads = device, threads
         self._model_problem, self._segmenter_name = '', ''
         self._segmenter: Segmenter | None = None
+        # What the segmenter has encoded: answers to other questions leave theirs in it.
+        self._encoded: Picture | None = None
         # The segmenter is no use to two threads at once.
         self._at_model = threading.Lock()
         self._prompts = PromptSet()
@@ -187,13 +189,15 @@ class AloneBackEnd:
         if segmenter is None:
             raise ConsoleError('there is no model yet: wait until it is loaded')
         with self._at_model:
+            self._encoded = None
             return answer_of(segmenter, rgb, cards, self._threshold, self._presence)
 
     def _again(self) -> None:
         with self._wake:
             self._dirty = True
             self._wake.notify_all()
-        self._dropped.step(0, None)
+        if self._feed is not None:
+            self._feed.wake()
         self._tell()
 
     def _presence_now(self) -> float:
@@ -205,7 +209,7 @@ class AloneBackEnd:
         feed = self._feed
         found = []
         if self._model_problem:
-            text = f'{self._model_problem} Choose another model below the picture.'
+            text = f'{self._model_problem} Choose another model above the picture.'
             found.append(Trouble(text))
         elif self._segmenter is None:
             found.append(Trouble(f'the model {self._model} is being loaded', 'note'))
@@ -244,11 +248,10 @@ class AloneBackEnd:
                 continue
             with self._wake:
                 self._dirty = False
-            is_new = new is not None
             if new is not None:
                 number, at, picture = new
             assert picture is not None, 'there is a picture to segment'
-            self._segment(picture, at if feed.steps == 0 else time.time(), is_new)
+            self._segment(picture, at if feed.steps == 0 else time.time())
 
     def _load(self) -> None:
         name = self._model
@@ -261,7 +264,8 @@ class AloneBackEnd:
             self._segmenter = None
         else:
             self._model_problem = ''
-            self._segmenter = made
+            with self._at_model:
+                self._segmenter, self._encoded = made, None
         self._segmenter_name = name
         self._dirty = True
         self._tell()
@@ -277,7 +281,7 @@ class AloneBackEnd:
             self._feed_problem = str(error)
         self._tell()
 
-    def _segment(self, picture: Picture, stamp: float, is_new: bool) -> None:
+    def _segment(self, picture: Picture, stamp: float) -> None:
         cards = [card for card in self.cards if card.enabled]
         segmenter, begin = self._segmenter, time.monotonic()
         height, width = picture.shape[:2]
@@ -285,8 +289,10 @@ class AloneBackEnd:
         if segmenter is not None and any(not card.negative for card in cards):
             try:
                 with self._at_model:
-                    if is_new or segmenter.settings is None:
+                    if self._encoded is not picture:
+                        self._encoded = None
                         segmenter.set_image(picture)
+                        self._encoded = picture
                     found = _predict(segmenter, picture, cards, self._threshold, self._presence)
                 shot = self._shot(picture, stamp, found, cards)
                 self._set_fault('')

@@ -59,6 +59,9 @@ class Feed(Protocol):
     def step(self, by: int, playing: bool | None) -> None:
         """Step, or begin or end playing."""
 
+    def wake(self) -> None:
+        """Let who waits for a picture go on without one."""
+
     def pause(self, wish: bool) -> None:
         """Rest while nobody looks, or go on."""
 
@@ -74,7 +77,8 @@ class Stills:
         self.playing = False
         self.at = 0
         self._loaders = loaders
-        self._number = 1
+        self._number, self._due = 1, 0.0
+        self._awake = False
         self._changed = threading.Condition()
 
     @property
@@ -90,12 +94,13 @@ class Stills:
     def newest(self, after: int, timeout: float) -> tuple[int, float, Picture] | None:
         """Wait for another picture; see :class:`Feed`."""
         with self._changed:
-            if self.playing and self._number <= after and len(self._loaders) > 1:
-                if not self._changed.wait(_SECONDS_A_PICTURE):
-                    self._go(1)
-            elif self._number <= after or not self._loaders:
-                self._changed.wait_for(lambda: self._number > after, timeout)
-            if self._number <= after or not self._loaders:
+            rest = self._due - time.monotonic()
+            goes_on = self.playing and len(self._loaders) > 1 and rest <= timeout
+            wait = max(0.0, rest) if goes_on else timeout
+            if not self._changed.wait_for(lambda: self._awake or self._is_newer(after), wait):
+                self._go(1 if goes_on else 0)
+            self._awake = False
+            if not self._is_newer(after):
                 return None
             number, load = self._number, self._loaders[self.at][1]
         try:
@@ -112,7 +117,14 @@ class Stills:
         with self._changed:
             if playing is not None:
                 self.playing = playing
+                self._due = time.monotonic() + _SECONDS_A_PICTURE
             self._go(by)
+            self._changed.notify_all()
+
+    def wake(self) -> None:
+        """See :class:`Feed`."""
+        with self._changed:
+            self._awake = True
             self._changed.notify_all()
 
     def add(self, name: str, picture: Picture) -> None:
@@ -132,10 +144,14 @@ class Stills:
         with self._changed:
             self._changed.notify_all()
 
+    def _is_newer(self, after: int) -> bool:
+        return bool(self._loaders) and self._number > after
+
     def _go(self, by: int) -> None:
         if self._loaders and by:
             self.at = (self.at + by) % len(self._loaders)
             self._number += 1
+            self._due = time.monotonic() + _SECONDS_A_PICTURE
 
 
 class Moving:
@@ -163,19 +179,28 @@ class Moving:
         self._pictures, self._free, self._live = pictures, close, live
         self._changed = threading.Condition()
         self._slot: tuple[int, float, Picture] | None = None
-        self._closed = self._paused = False
+        self._closed = self._paused = self._awake = False
         self._thread = threading.Thread(target=self._run, name='console feed', daemon=True)
         self._thread.start()
 
     def newest(self, after: int, timeout: float) -> tuple[int, float, Picture] | None:
         """Wait for a newer picture; see :class:`Feed`."""
         with self._changed:
-            self._changed.wait_for(lambda: self._is_newer(after) or self._closed, timeout)
+            self._changed.wait_for(
+                lambda: self._is_newer(after) or self._awake or self._closed, timeout
+            )
+            self._awake = False
             return self._slot if self._is_newer(after) else None
 
     def step(self, by: int, playing: bool | None) -> None:
         """Refuse: there is nothing to step through."""
         raise ConsoleError('there is nothing to step through: this source moves by itself')
+
+    def wake(self) -> None:
+        """See :class:`Feed`."""
+        with self._changed:
+            self._awake = True
+            self._changed.notify_all()
 
     def pause(self, wish: bool) -> None:
         """Rest while nobody looks, or go on; see :class:`Feed`."""
