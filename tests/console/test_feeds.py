@@ -19,8 +19,10 @@ from clipseg_ros.console.back_ends.alone import DROPPED, AloneBackEnd
 from clipseg_ros.console.back_ends.base import ConsoleError
 from clipseg_ros.console.back_ends.feeds import (
     MOST_DROPPED,
+    Feed,
     Moving,
     fitted,
+    open_bag,
     open_pictures,
     open_video,
 )
@@ -152,6 +154,62 @@ def test_a_video_keeps_its_pace(tmp_path: Path) -> None:
     assert 3 <= seen <= 25
     with pytest.raises(ConsoleError, match='no such video'):
         open_video(tmp_path / 'none.avi')
+
+
+def test_a_bag_of_either_storage_is_read(tmp_path: Path) -> None:
+    rosbag2 = pytest.importorskip('rosbags.rosbag2')
+    typesys = pytest.importorskip('rosbags.typesys')
+    store = typesys.get_typestore(typesys.Stores.LATEST)
+    kinds = store.types
+    kind = 'sensor_msgs/msg/Image'
+    for storage in rosbag2.StoragePlugin:
+        path = tmp_path / storage.name
+        with rosbag2.Writer(path, version=8, storage_plugin=storage) as writer:
+            topic = writer.add_connection('/image', kind, typestore=store)
+            for number in range(3):
+                stamp = kinds['builtin_interfaces/msg/Time'](1, number * 10_000_000)
+                header = kinds['std_msgs/msg/Header'](stamp, 'lens')
+                pixels = np.full(4 * 6 * 3, 50 * number + 10, np.uint8)
+                image = kinds[kind](header, 4, 6, 'rgb8', 0, 18, pixels)
+                writer.write(topic, number * 10_000_000, store.serialize_cdr(image, kind))
+        feed = open_bag(path, None)
+        try:
+            number, _, picture = feed.newest(0, 10.0) or pytest.fail(feed.problem)
+            assert picture.shape == (4, 6, 3)
+            # It begins again after its end.
+            wait_until(lambda: feed.newest(number + 5, 0.1))  # noqa: B023
+            assert not feed.failed
+        finally:
+            feed.close()
+        assert not feed.problem
+
+
+def test_a_source_that_failed_is_tried_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr('clipseg_ros.console.back_ends.alone._TRY_AGAIN', 0.2)
+    plugged = threading.Event()
+
+    def open_() -> Feed:
+        if not plugged.is_set():
+            raise SourceError('/dev/video7 cannot be opened as a camera')
+        return open_pictures(folder)
+
+    back_end = AloneBackEnd([('camera7', 'camera 7', open_)], 'tabletop', 'cpu', 1)
+    page = Page(back_end)
+    try:
+        back_end.watch(frozenset({'labels'}))
+
+        def said() -> str:
+            return ' '.join(trouble.text for trouble in back_end.status().troubles)
+
+        assert 'camera 7 is being opened' in said()
+        wait_until(lambda: 'cannot be opened as a camera' in said())
+        assert 'Choose another source' in said()
+        assert page.shots == []
+        plugged.set()
+        wait_until(lambda: page.shots)
+        assert 'camera' not in said()
+    finally:
+        back_end.close()
 
 
 class Page:

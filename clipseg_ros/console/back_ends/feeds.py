@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -36,10 +35,12 @@ class Feed(Protocol):
     Attributes:
         title: What people call it.
         problem: Why there is no picture now; empty where there is.
+        failed: Whether there will be none any more, unless the source is opened again.
     """
 
     title: str
     problem: str
+    failed: bool
 
     @property
     def steps(self) -> int:
@@ -73,7 +74,7 @@ class Stills:
     """Pictures that stay until another is chosen: those of a folder, and those dropped."""
 
     def __init__(self, title: str, loaders: list[tuple[str, Callable[[], Picture]]]) -> None:
-        self.title, self.problem = title, ''
+        self.title, self.problem, self.failed = title, '', False
         self.playing = False
         self.at = 0
         self._loaders = loaders
@@ -175,7 +176,7 @@ class Moving:
         close: Callable[[], None],
         live: bool,
     ) -> None:
-        self.title, self.problem = title, ''
+        self.title, self.problem, self.failed = title, '', False
         self._pictures, self._free, self._live = pictures, close, live
         self._changed = threading.Condition()
         self._slot: tuple[int, float, Picture] | None = None
@@ -247,7 +248,7 @@ class Moving:
             else:
                 self.problem = f'{self.title} is at its end'
         except (SourceError, ClipsegError) as error:
-            self.problem = str(error)
+            self.problem, self.failed = str(error), True
         finally:
             self._free()
 
@@ -289,26 +290,29 @@ def open_bag(path: Path, topic: str | None) -> Moving:
     from clipseg_ros.bag.reading import CONVERTERS
     from clipseg_ros.bag.reading import open_camera as open_topic
 
-    stack = ExitStack()
-    camera = stack.enter_context(open_topic(path, topic))
+    with open_topic(path, topic) as tried:
+        name = tried.topic
 
-    def pictures() -> Iterator[tuple[float, Callable[[], Picture]]]:
-        shift = 0.0
-        while True:
-            first = due = None
-            for stamp, kind, data in camera.messages():
-                first = stamp if first is None else first
-                due = shift + (stamp - first) / 1e9
+    def pictures() -> Generator[tuple[float, Callable[[], Picture]]]:
+        # In the thread that reads: SQLite hands a file that is open to no other one.
+        with open_topic(path, name) as camera:
+            shift = 0.0
+            while True:
+                first = due = None
+                for stamp, kind, data in camera.messages():
+                    first = stamp if first is None else first
+                    due = shift + (stamp - first) / 1e9
 
-                def load(kind: str = kind, data: object = data) -> Picture:
-                    return np.array(CONVERTERS[kind](camera.read(kind, data)))
+                    def load(kind: str = kind, data: object = data) -> Picture:
+                        return np.array(CONVERTERS[kind](camera.read(kind, data)))
 
-                yield due, load
-            if due is None:
-                return
-            shift = due + 0.1
+                    yield due, load
+                if due is None:
+                    return
+                shift = due + 0.1
 
-    return Moving(f'{path.name} {camera.topic}', pictures(), stack.close, live=False)
+    reading = pictures()
+    return Moving(f'{path.name} {name}', reading, reading.close, live=False)
 
 
 def machine_cameras() -> list[tuple[str, str]]:
