@@ -88,6 +88,7 @@ def drop(page: Page, target: Any, name: str, data: bytes) -> None:
 def begin(page: Page, back_end: AloneBackEnd, text: str) -> list[str]:
     """Makes these the prompts, and waits until the page shows them and the first one's mask."""
     back_end.change(())
+    back_end.set_values({'threshold': None})
     page.wait_for(lambda: page.names() == [], what='no prompt')
     back_end.change(editing.added((), text))
     names = [card.name for card in back_end.cards]
@@ -233,7 +234,6 @@ def test_what_is_typed_into_a_card_stays_while_the_state_changes(
     page.page.keyboard.press('Enter')
     page.wait_for(lambda: 'choose another name' in page.message(), what='the reason')
     assert field.input_value() == PLATE
-    back_end.set_values({'threshold': None})
 
 
 def downloaded(page: Page, words: str) -> tuple[str, bytes]:
