@@ -120,6 +120,9 @@ class Hub:
             except asyncio.TimeoutError:
                 # Of its own before Python 3.11.
                 return None
+        if self.newest in (0, after):
+            # The console ends, or pictures of the past have just gone.
+            return None
         return self.newest, self.shots[self.newest]
 
     async def next_change(self, timeout: float) -> None:

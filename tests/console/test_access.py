@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import socket
@@ -19,6 +20,7 @@ from websockets.sync.client import connect
 
 from clipseg_ros.console.app import Served, addresses, find_access
 from clipseg_ros.console.guard import PatientProtocol, is_loopback
+from clipseg_ros.console.hub import Hub
 
 
 @pytest.fixture
@@ -300,6 +302,20 @@ def is_closed(one: socket.socket) -> bool:
         return False
     except OSError:
         return True
+
+
+def test_who_waits_for_a_first_picture_is_let_go_at_the_end(back_end: StandIn) -> None:
+    async def wait() -> object:
+        hub = Hub(back_end)
+        await hub.start()
+        waiting = asyncio.create_task(hub.next_shot(0, 10.0))
+        await asyncio.sleep(0)
+        hub.end()
+        found = await asyncio.wait_for(waiting, 5.0)
+        await hub.close()
+        return found
+
+    assert asyncio.run(wait()) is None
 
 
 def test_browsers_are_limited(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:

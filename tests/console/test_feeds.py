@@ -19,8 +19,10 @@ from clipseg_ros.console.back_ends.alone import DROPPED, AloneBackEnd
 from clipseg_ros.console.back_ends.base import ConsoleError
 from clipseg_ros.console.back_ends.feeds import (
     MOST_DROPPED,
+    Feed,
     Moving,
     fitted,
+    open_bag,
     open_pictures,
     open_video,
 )
@@ -61,6 +63,27 @@ def test_pictures_of_a_folder(folder: Path) -> None:
     feed.step(1, None)
     assert feed.newest(later, 1.0) is not None
     assert 'a.png is left out' in feed.problem
+
+
+def test_pictures_play_and_whoever_waits_for_them_can_be_woken(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    feed = open_pictures(folder)
+    [number, _, _] = feed.newest(0, 1.0) or pytest.fail('no picture')
+    for playing in (False, True):
+        # Who waits has other things to do: a threshold has changed.
+        feed.step(0, playing)
+        feed.wake()
+        begin = time.monotonic()
+        assert feed.newest(number, 10.0) is None
+        assert time.monotonic() - begin < 1.0
+        assert feed.newest(number, 0.05) is None
+    monkeypatch.setattr('clipseg_ros.console.back_ends.feeds._SECONDS_A_PICTURE', 0.1)
+    feed.step(0, True)
+    for at in (1, 2, 0):
+        later, _, _ = feed.newest(number, 5.0) or pytest.fail('it does not play')
+        assert (feed.at, later > number) == (at, True)
+        number = later
 
 
 def test_dropped_pictures_are_few(folder: Path) -> None:
@@ -133,6 +156,62 @@ def test_a_video_keeps_its_pace(tmp_path: Path) -> None:
         open_video(tmp_path / 'none.avi')
 
 
+def test_a_bag_of_either_storage_is_read(tmp_path: Path) -> None:
+    rosbag2 = pytest.importorskip('rosbags.rosbag2')
+    typesys = pytest.importorskip('rosbags.typesys')
+    store = typesys.get_typestore(typesys.Stores.LATEST)
+    kinds = store.types
+    kind = 'sensor_msgs/msg/Image'
+    for storage in rosbag2.StoragePlugin:
+        path = tmp_path / storage.name
+        with rosbag2.Writer(path, version=8, storage_plugin=storage) as writer:
+            topic = writer.add_connection('/image', kind, typestore=store)
+            for number in range(3):
+                stamp = kinds['builtin_interfaces/msg/Time'](1, number * 10_000_000)
+                header = kinds['std_msgs/msg/Header'](stamp, 'lens')
+                pixels = np.full(4 * 6 * 3, 50 * number + 10, np.uint8)
+                image = kinds[kind](header, 4, 6, 'rgb8', 0, 18, pixels)
+                writer.write(topic, number * 10_000_000, store.serialize_cdr(image, kind))
+        feed = open_bag(path, None)
+        try:
+            number, _, picture = feed.newest(0, 10.0) or pytest.fail(feed.problem)
+            assert picture.shape == (4, 6, 3)
+            # It begins again after its end.
+            wait_until(lambda: feed.newest(number + 5, 0.1))  # noqa: B023
+            assert not feed.failed
+        finally:
+            feed.close()
+        assert not feed.problem
+
+
+def test_a_source_that_failed_is_tried_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr('clipseg_ros.console.back_ends.alone._TRY_AGAIN', 0.2)
+    plugged = threading.Event()
+
+    def open_() -> Feed:
+        if not plugged.is_set():
+            raise SourceError('/dev/video7 cannot be opened as a camera')
+        return open_pictures(folder)
+
+    back_end = AloneBackEnd([('camera7', 'camera 7', open_)], 'tabletop', 'cpu', 1)
+    page = Page(back_end)
+    try:
+        back_end.watch(frozenset({'labels'}))
+
+        def said() -> str:
+            return ' '.join(trouble.text for trouble in back_end.status().troubles)
+
+        assert 'camera 7 is being opened' in said()
+        wait_until(lambda: 'cannot be opened as a camera' in said())
+        assert 'Choose another source' in said()
+        assert page.shots == []
+        plugged.set()
+        wait_until(lambda: page.shots)
+        assert 'camera' not in said()
+    finally:
+        back_end.close()
+
+
 class Page:
     """What a browser would get of a back end."""
 
@@ -148,6 +227,11 @@ class Page:
 
         shot: Shot = wait_until(newest)
         return shot
+
+
+def labels_of(shot: Shot) -> NDArray[Any]:
+    png = np.frombuffer(shot.layer('labels') or b'', np.uint8)
+    return np.asarray(cv2.imdecode(png, cv2.IMREAD_GRAYSCALE))
 
 
 def test_the_model_on_a_folder(tmp_path: Path) -> None:
@@ -167,13 +251,16 @@ def test_the_model_on_a_folder(tmp_path: Path) -> None:
         shot = page.segmented()
         assert shot.found[0].presence
         truth = next(q.truth for q in scene.questions if q.text == 'the mug')
-        labels = cv2.imdecode(
-            np.frombuffer(shot.layer('labels') or b'', np.uint8), cv2.IMREAD_GRAYSCALE
-        )
-        mask = labels == back_end.cards[0].id
+        mask = labels_of(shot) == back_end.cards[0].id
         assert (mask & truth).sum() / (mask | truth).sum() > 0.6
         for name in ('heat', 'instances'):
             assert shot.layer(name)
+        # What was asked of other pictures meanwhile leaves this one alone.
+        labels = labels_of(shot)
+        back_end.answer(np.zeros((240, 320, 3), np.uint8), back_end.cards)
+        seen = len(page.shots)
+        back_end.set_values({'threshold': None})
+        assert np.array_equal(labels_of(page.segmented(seen)), labels)
         # A threshold tells at once, of the picture that stands still.
         seen = len(page.shots)
         back_end.set_values({'threshold': 0.97})
@@ -186,6 +273,11 @@ def test_the_model_on_a_folder(tmp_path: Path) -> None:
         wait_until(lambda: any('cannot be loaded' in t.text for t in back_end.status().troubles))
         back_end.choose('model', 'tabletop')
         wait_until(lambda: back_end.status().model == 'tabletop')
+        # It sees the picture too, not what it was tried with.
+        back_end.set_values({'threshold': None})
+        seen = len(page.shots)
+        back_end.set_values({'threshold': None})
+        assert np.array_equal(labels_of(page.segmented(seen)), labels)
         back_end.take_picture(scene.rgb, 'dropped.png')
         assert back_end.status().source == DROPPED
         for what, key in (('model', 'no'), ('source', 'no'), ('no', 'no')):

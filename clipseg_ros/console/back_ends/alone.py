@@ -35,6 +35,9 @@ OpenFeed = Callable[[], Feed]
 DROPPED = 'dropped'
 """Key of the source that dropped pictures are."""
 
+_TRY_AGAIN = 5.0
+"""Seconds after which a source that failed is opened again: a camera may have been plugged in."""
+
 
 class AloneBackEnd:
     """See :class:`~clipseg_ros.console.back_ends.base.BackEnd`.
@@ -60,11 +63,14 @@ class AloneBackEnd:
         self._sources = [*sources, (DROPPED, 'dropped pictures', lambda: self._dropped)]
         self._source = self._sources[0][0]
         self._feed: Feed | None = None
-        self._feed_problem = ''
+        self._feed_problem = self._opened = ''
+        self._tried = 0.0
         self._own = self._model = model
         self._device, self._threads = device, threads
         self._model_problem, self._segmenter_name = '', ''
         self._segmenter: Segmenter | None = None
+        # What the segmenter has encoded: answers to other questions leave theirs in it.
+        self._encoded: Picture | None = None
         # The segmenter is no use to two threads at once.
         self._at_model = threading.Lock()
         self._prompts = PromptSet()
@@ -109,10 +115,9 @@ class AloneBackEnd:
     def status(self) -> Status:
         """Return how it is."""
         feed, segmenter = self._feed, self._segmenter
-        title = next(text for key, text, _ in self._sources if key == self._source)
         card = None if segmenter is None else segmenter.card
         return Status(
-            title=title,
+            title=self._title(),
             model='' if card is None else card.name,
             device='' if segmenter is None else str(segmenter.device),
             values=self._rates.texts(),
@@ -160,11 +165,11 @@ class AloneBackEnd:
                 raise ConsoleError(f'there is no model {key[:60]!r} to choose')
             self._model = self._own if key == OWN else key
         elif what == 'source' and key in {name for name, _, _ in self._sources}:
-            self._source, self._feed_problem = key, ''
+            self._source = key
         else:
             raise ConsoleError(f'there is no {what[:20]} {key[:60]!r} to choose')
         self._again()
-        return f'{what} {key}'
+        return f'{self._title()} is looked at' if what == 'source' else f'{key} is being loaded'
 
     def step(self, by: int, playing: bool | None = None) -> str:
         """Step through pictures; see :class:`BackEnd`."""
@@ -177,7 +182,7 @@ class AloneBackEnd:
     def take_picture(self, rgb: Picture, name: str) -> str:
         """Look at a picture that was dropped; see :class:`BackEnd`."""
         self._dropped.add(name, fitted(rgb))
-        self._source, self._feed_problem = DROPPED, ''
+        self._source = DROPPED
         self._again()
         return f'{name} is looked at'
 
@@ -187,13 +192,18 @@ class AloneBackEnd:
         if segmenter is None:
             raise ConsoleError('there is no model yet: wait until it is loaded')
         with self._at_model:
+            self._encoded = None
             return answer_of(segmenter, rgb, cards, self._threshold, self._presence)
+
+    def _title(self) -> str:
+        return next(text for key, text, _ in self._sources if key == self._source)
 
     def _again(self) -> None:
         with self._wake:
             self._dirty = True
             self._wake.notify_all()
-        self._dropped.step(0, None)
+        if self._feed is not None:
+            self._feed.wake()
         self._tell()
 
     def _presence_now(self) -> float:
@@ -205,15 +215,17 @@ class AloneBackEnd:
         feed = self._feed
         found = []
         if self._model_problem:
-            text = f'{self._model_problem} Choose another model below the picture.'
+            text = f'{self._model_problem} Choose another model above the picture.'
             found.append(Trouble(text))
         elif self._segmenter is None:
             found.append(Trouble(f'the model {self._model} is being loaded', 'note'))
-        if self._feed_problem:
+        if self._opened != self._source:
+            found.append(Trouble(f'{self._title()} is being opened', 'note'))
+        elif self._feed_problem:
             text = f'{self._feed_problem}. Choose another source, or drop a picture onto the page.'
             found.append(Trouble(text))
         elif feed is not None and feed.problem:
-            found.append(Trouble(feed.problem, 'warning'))
+            found.append(Trouble(feed.problem, 'error' if feed.failed else 'warning'))
         elif self._source == DROPPED and not self._dropped.steps:
             found.append(Trouble('drop a picture onto the page, or choose a source', 'note'))
         if self._fault:
@@ -224,13 +236,11 @@ class AloneBackEnd:
 
     def _run(self) -> None:
         number, at, picture = 0, 0.0, None
-        source = ''
         while not self._closed:
             if self._segmenter_name != self._model:
                 self._load()
-            if source != self._source and self._layers is not None:
-                source = self._source
-                self._open(source)
+            if self._layers is not None and self._is_to_be_opened():
+                self._open(self._source)
                 number, picture = 0, None
             feed = self._feed
             if self._layers is None or feed is None:
@@ -244,11 +254,10 @@ class AloneBackEnd:
                 continue
             with self._wake:
                 self._dirty = False
-            is_new = new is not None
             if new is not None:
                 number, at, picture = new
             assert picture is not None, 'there is a picture to segment'
-            self._segment(picture, at if feed.steps == 0 else time.time(), is_new)
+            self._segment(picture, at if feed.steps == 0 else time.time())
 
     def _load(self) -> None:
         name = self._model
@@ -261,10 +270,17 @@ class AloneBackEnd:
             self._segmenter = None
         else:
             self._model_problem = ''
-            self._segmenter = made
+            with self._at_model:
+                self._segmenter, self._encoded = made, None
         self._segmenter_name = name
         self._dirty = True
         self._tell()
+
+    def _is_to_be_opened(self) -> bool:
+        if self._opened != self._source:
+            return True
+        failed = self._feed_problem or (self._feed is not None and self._feed.failed)
+        return bool(failed) and time.monotonic() - self._tried > _TRY_AGAIN
 
     def _open(self, key: str) -> None:
         if self._feed is not None and self._feed is not self._dropped:
@@ -275,9 +291,10 @@ class AloneBackEnd:
             self._feed_problem = ''
         except (SourceError, BagError, ClipsegError, OSError) as error:
             self._feed_problem = str(error)
+        self._opened, self._tried = key, time.monotonic()
         self._tell()
 
-    def _segment(self, picture: Picture, stamp: float, is_new: bool) -> None:
+    def _segment(self, picture: Picture, stamp: float) -> None:
         cards = [card for card in self.cards if card.enabled]
         segmenter, begin = self._segmenter, time.monotonic()
         height, width = picture.shape[:2]
@@ -285,8 +302,10 @@ class AloneBackEnd:
         if segmenter is not None and any(not card.negative for card in cards):
             try:
                 with self._at_model:
-                    if is_new or segmenter.settings is None:
+                    if self._encoded is not picture:
+                        self._encoded = None
                         segmenter.set_image(picture)
+                        self._encoded = picture
                     found = _predict(segmenter, picture, cards, self._threshold, self._presence)
                 shot = self._shot(picture, stamp, found, cards)
                 self._set_fault('')

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -36,10 +35,12 @@ class Feed(Protocol):
     Attributes:
         title: What people call it.
         problem: Why there is no picture now; empty where there is.
+        failed: Whether there will be none any more, unless the source is opened again.
     """
 
     title: str
     problem: str
+    failed: bool
 
     @property
     def steps(self) -> int:
@@ -59,6 +60,9 @@ class Feed(Protocol):
     def step(self, by: int, playing: bool | None) -> None:
         """Step, or begin or end playing."""
 
+    def wake(self) -> None:
+        """Let who waits for a picture go on without one."""
+
     def pause(self, wish: bool) -> None:
         """Rest while nobody looks, or go on."""
 
@@ -70,11 +74,12 @@ class Stills:
     """Pictures that stay until another is chosen: those of a folder, and those dropped."""
 
     def __init__(self, title: str, loaders: list[tuple[str, Callable[[], Picture]]]) -> None:
-        self.title, self.problem = title, ''
+        self.title, self.problem, self.failed = title, '', False
         self.playing = False
         self.at = 0
         self._loaders = loaders
-        self._number = 1
+        self._number, self._due = 1, 0.0
+        self._awake = False
         self._changed = threading.Condition()
 
     @property
@@ -90,12 +95,13 @@ class Stills:
     def newest(self, after: int, timeout: float) -> tuple[int, float, Picture] | None:
         """Wait for another picture; see :class:`Feed`."""
         with self._changed:
-            if self.playing and self._number <= after and len(self._loaders) > 1:
-                if not self._changed.wait(_SECONDS_A_PICTURE):
-                    self._go(1)
-            elif self._number <= after or not self._loaders:
-                self._changed.wait_for(lambda: self._number > after, timeout)
-            if self._number <= after or not self._loaders:
+            rest = self._due - time.monotonic()
+            goes_on = self.playing and len(self._loaders) > 1 and rest <= timeout
+            wait = max(0.0, rest) if goes_on else timeout
+            if not self._changed.wait_for(lambda: self._awake or self._is_newer(after), wait):
+                self._go(1 if goes_on else 0)
+            self._awake = False
+            if not self._is_newer(after):
                 return None
             number, load = self._number, self._loaders[self.at][1]
         try:
@@ -112,7 +118,14 @@ class Stills:
         with self._changed:
             if playing is not None:
                 self.playing = playing
+                self._due = time.monotonic() + _SECONDS_A_PICTURE
             self._go(by)
+            self._changed.notify_all()
+
+    def wake(self) -> None:
+        """See :class:`Feed`."""
+        with self._changed:
+            self._awake = True
             self._changed.notify_all()
 
     def add(self, name: str, picture: Picture) -> None:
@@ -132,10 +145,14 @@ class Stills:
         with self._changed:
             self._changed.notify_all()
 
+    def _is_newer(self, after: int) -> bool:
+        return bool(self._loaders) and self._number > after
+
     def _go(self, by: int) -> None:
         if self._loaders and by:
             self.at = (self.at + by) % len(self._loaders)
             self._number += 1
+            self._due = time.monotonic() + _SECONDS_A_PICTURE
 
 
 class Moving:
@@ -159,23 +176,32 @@ class Moving:
         close: Callable[[], None],
         live: bool,
     ) -> None:
-        self.title, self.problem = title, ''
+        self.title, self.problem, self.failed = title, '', False
         self._pictures, self._free, self._live = pictures, close, live
         self._changed = threading.Condition()
         self._slot: tuple[int, float, Picture] | None = None
-        self._closed = self._paused = False
+        self._closed = self._paused = self._awake = False
         self._thread = threading.Thread(target=self._run, name='console feed', daemon=True)
         self._thread.start()
 
     def newest(self, after: int, timeout: float) -> tuple[int, float, Picture] | None:
         """Wait for a newer picture; see :class:`Feed`."""
         with self._changed:
-            self._changed.wait_for(lambda: self._is_newer(after) or self._closed, timeout)
+            self._changed.wait_for(
+                lambda: self._is_newer(after) or self._awake or self._closed, timeout
+            )
+            self._awake = False
             return self._slot if self._is_newer(after) else None
 
     def step(self, by: int, playing: bool | None) -> None:
         """Refuse: there is nothing to step through."""
         raise ConsoleError('there is nothing to step through: this source moves by itself')
+
+    def wake(self) -> None:
+        """See :class:`Feed`."""
+        with self._changed:
+            self._awake = True
+            self._changed.notify_all()
 
     def pause(self, wish: bool) -> None:
         """Rest while nobody looks, or go on; see :class:`Feed`."""
@@ -222,7 +248,7 @@ class Moving:
             else:
                 self.problem = f'{self.title} is at its end'
         except (SourceError, ClipsegError) as error:
-            self.problem = str(error)
+            self.problem, self.failed = str(error), True
         finally:
             self._free()
 
@@ -264,26 +290,29 @@ def open_bag(path: Path, topic: str | None) -> Moving:
     from clipseg_ros.bag.reading import CONVERTERS
     from clipseg_ros.bag.reading import open_camera as open_topic
 
-    stack = ExitStack()
-    camera = stack.enter_context(open_topic(path, topic))
+    with open_topic(path, topic) as tried:
+        name = tried.topic
 
-    def pictures() -> Iterator[tuple[float, Callable[[], Picture]]]:
-        shift = 0.0
-        while True:
-            first = due = None
-            for stamp, kind, data in camera.messages():
-                first = stamp if first is None else first
-                due = shift + (stamp - first) / 1e9
+    def pictures() -> Generator[tuple[float, Callable[[], Picture]]]:
+        # In the thread that reads: SQLite hands a file that is open to no other one.
+        with open_topic(path, name) as camera:
+            shift = 0.0
+            while True:
+                first = due = None
+                for stamp, kind, data in camera.messages():
+                    first = stamp if first is None else first
+                    due = shift + (stamp - first) / 1e9
 
-                def load(kind: str = kind, data: object = data) -> Picture:
-                    return np.array(CONVERTERS[kind](camera.read(kind, data)))
+                    def load(kind: str = kind, data: object = data) -> Picture:
+                        return np.array(CONVERTERS[kind](camera.read(kind, data)))
 
-                yield due, load
-            if due is None:
-                return
-            shift = due + 0.1
+                    yield due, load
+                if due is None:
+                    return
+                shift = due + 0.1
 
-    return Moving(f'{path.name} {camera.topic}', pictures(), stack.close, live=False)
+    reading = pictures()
+    return Moving(f'{path.name} {name}', reading, reading.close, live=False)
 
 
 def machine_cameras() -> list[tuple[str, str]]:

@@ -1,7 +1,7 @@
 // The page: what is where, and what follows from the state of the console.
 
 import {h, html, render, useEffect, useState} from './preact.js';
-import {command, connect, link, listen, upload} from './link.js';
+import {command, connect, link, listen, upload, uploadOf} from './link.js';
 import {openStream, setLayers} from './stream.js';
 import {Message} from './health.js';
 import {Prompts} from './prompts.js';
@@ -71,7 +71,7 @@ function Head({state}) {
     <${Steps} state=${state}/>
     ${state.takes_pictures && html`<label class="button">Open a picture…
       <input type="file" accept="image/*" class="hidden" disabled=${off}
-        onChange=${(event) => upload(event.target.files, state)}/></label>`}
+        onChange=${(event) => uploadOf(event, state)}/></label>`}
     <span class="grow"></span>
     ${off && html`<span class="badge">look only</span>`}
     ${state.viewers > 1 && html`<span class="badge">${state.viewers} browsers</span>`}

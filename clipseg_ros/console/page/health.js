@@ -1,7 +1,8 @@
 // What is wrong, in words; how fast and how old pictures are; and what commands answer.
 
 import {html, useEffect, useState} from './preact.js';
-import {shown} from './stream.js';
+import {now} from './link.js';
+import {rate, shown} from './stream.js';
 
 // Below the picture, which would move under the pointer otherwise.
 export function Health({state, connected}) {
@@ -30,9 +31,15 @@ export function Figures({state}) {
     return () => clearInterval(timer);
   }, []);
   const {values} = state;
+  const {fps, silent} = rate();
+  let age = '–';
+  if (shown.shot && !shown.paused && state.steps === 0) {
+    age = silent < 1000 ? `${Math.max(0, Math.round(shown.age))} ms`
+      : `${((now() - shown.shot.stamp * 1000) / 1000).toFixed(1)} s`;
+  }
   const items = [
-    ['frames', `${shown.fps.toFixed(1)}/s`],
-    ['age', shown.shot && state.steps === 0 ? `${Math.max(0, Math.round(shown.age))} ms` : '–'],
+    ['frames', `${fps.toFixed(1)}/s`],
+    ['age', age],
     ['latency', values.latency_ms ? `${Math.round(values.latency_ms)} ms` : '–'],
     ['model', state.model || '–'],
     ['device', state.device || '–'],

@@ -142,6 +142,13 @@ export async function upload(files, state, prompt = '') {
   }
 }
 
+// Sends the pictures that a field for files got, and empties it: the same file may come again.
+export function uploadOf(event, state, prompt = '') {
+  const files = [...event.target.files];
+  event.target.value = '';
+  return upload(files, state, prompt);
+}
+
 // Calls a function with the newest arguments, at most once in so many milliseconds.
 export function paced(act, milliseconds) {
   let waiting = null;

@@ -1,7 +1,7 @@
 // Painting the mask of an example: what of the picture is meant.
 
 import {html, useEffect, useRef, useState} from './preact.js';
-import {say, send} from './link.js';
+import {link, say, send} from './link.js';
 
 const RED = [236, 26, 110];
 
@@ -13,6 +13,7 @@ export function Painting({prompt, close}) {
   const [brush, setBrush] = useState(12);
   const [erases, setErases] = useState(false);
   const last = useRef(null);
+  const cross = useRef(null);  // Where keys paint, and whether they do now.
   const name = encodeURIComponent(prompt.name);
 
   const redraw = () => {
@@ -22,6 +23,17 @@ export function Painting({prompt, close}) {
     context.drawImage(picture.current, 0, 0, width, height);
     context.globalAlpha = 0.5;
     context.drawImage(mask.current, 0, 0);
+    if (!cross.current) return;
+    const scale = width / canvas.current.getBoundingClientRect().width;
+    context.globalAlpha = 1;
+    for (const [colour, thickness] of [['#000', 4], ['#fff', 2]]) {
+      context.strokeStyle = colour;
+      context.lineWidth = thickness * scale;
+      context.setLineDash(cross.current.down ? [] : [6 * scale, 4 * scale]);
+      context.beginPath();
+      context.arc(cross.current.x, cross.current.y, brush * scale, 0, 2 * Math.PI);
+      context.stroke();
+    }
   };
   useEffect(() => {
     dialog.current.showModal();
@@ -32,6 +44,8 @@ export function Painting({prompt, close}) {
         const made = document.createElement('canvas');
         made.width = canvas.current.width = values.width;
         made.height = canvas.current.height = values.height;
+        // Exactly its proportions: a pixel of the screen must be one of the picture.
+        canvas.current.style.width = `min(100%, ${65 * made.width / made.height}vh)`;
         const context = made.getContext('2d', {willReadFrequently: true});
         context.drawImage(values, 0, 0);
         const image = context.getImageData(0, 0, made.width, made.height);
@@ -50,31 +64,53 @@ export function Painting({prompt, close}) {
     const scale = canvas.current.width / bounds.width;
     return [(event.clientX - bounds.left) * scale, (event.clientY - bounds.top) * scale, scale];
   };
-  const stroke = (event) => {
-    if (!last.current || !mask.current) return;
-    const [x, y, scale] = place(event);
+  const line = ([fromX, fromY], [x, y, scale]) => {
     const context = mask.current.getContext('2d');
     context.globalCompositeOperation = erases ? 'destination-out' : 'source-over';
     context.strokeStyle = `rgb(${RED.join(',')})`;
     context.lineCap = 'round';
     context.lineWidth = 2 * brush * scale;
     context.beginPath();
-    context.moveTo(...last.current);
+    context.moveTo(fromX, fromY);
     context.lineTo(x, y + 0.01);
     context.stroke();
-    last.current = [x, y];
+  };
+  const stroke = (event) => {
+    if (!last.current || !mask.current) return;
+    const to = place(event);
+    line(last.current, to);
+    last.current = to;
     redraw();
   };
   const begin = (event) => {
+    cross.current = null;
     canvas.current.setPointerCapture(event.pointerId);
-    last.current = place(event).slice(0, 2);
+    last.current = place(event);
     stroke(event);
   };
+  const key = (event) => {
+    const {width, height} = canvas.current;
+    const moves = {ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1],
+      ' ': [0, 0]};
+    if (!moves[event.key] || !mask.current) return;
+    event.preventDefault();
+    const at = cross.current ?? {x: width / 2, y: height / 2, down: false};
+    const scale = width / canvas.current.getBoundingClientRect().width;
+    const [dx, dy] = moves[event.key].map((one) => one * (event.shiftKey ? 1 : 10) * scale);
+    const x = Math.min(width, Math.max(0, at.x + dx));
+    const y = Math.min(height, Math.max(0, at.y + dy));
+    cross.current = {x, y, down: event.key === ' ' ? !at.down : at.down};
+    if (cross.current.down) line([at.x, at.y], [x, y, scale]);
+    redraw();
+  };
+  const lift = () => { last.current = null; };
   const clear = () => {
+    if (!mask.current) return;
     mask.current.getContext('2d').clearRect(0, 0, mask.current.width, mask.current.height);
     redraw();
   };
   const accept = async () => {
+    if (!mask.current) return;
     const {width, height} = mask.current;
     const made = document.createElement('canvas');
     made.width = width;
@@ -92,8 +128,11 @@ export function Painting({prompt, close}) {
   return html`<dialog ref=${dialog} class="painting" onClose=${close}
       aria-label=${`Mask of the example of ${prompt.name}`}>
     <p>Paint what is meant. The rest of the picture says where it is.</p>
-    <canvas ref=${canvas} onPointerDown=${begin} onPointerMove=${stroke}
-      onPointerUp=${() => { last.current = null; }}></canvas>
+    <canvas ref=${canvas} tabindex="0" role="application" onKeyDown=${key}
+      aria-label="The picture and its mask. Arrow keys move the brush, the space bar sets it down
+        and lifts it." onPointerDown=${begin} onPointerMove=${stroke}
+      onPointerUp=${lift} onPointerCancel=${lift}></canvas>
+    ${link.message?.error && html`<p class="wrong" role="alert">${link.message.text}</p>`}
     <div class="tools">
       <button aria-pressed=${!erases} onClick=${() => setErases(false)}>Paint</button>
       <button aria-pressed=${erases} onClick=${() => setErases(true)}>Erase</button>

@@ -1,27 +1,36 @@
 // Prompts as cards: words, colour, thresholds, scores, examples, marks; in an order of one's own.
 
 import {html, useEffect, useRef, useState} from './preact.js';
-import {command, link, paced, upload} from './link.js';
+import {command, link, paced, uploadOf} from './link.js';
 import {onShot} from './stream.js';
 import {Painting} from './painting.js';
 
 const edit = (name, changes) => command('edit', {name, changes}, true);
 
-// A slider that answers while it is moved, and follows the state while it is not.
-function Slider({label, value, min, max, step, disabled, change, reset, own}) {
+// Cards whose "More" is open, by name: a card of another name is another card.
+const opened = new Set();
+
+// A value that follows the state but while somebody changes it: the state comes several times a
+// second, and would write over what is being typed. Returns [value, hold, release].
+function useHeld(value) {
   const [held, setHeld] = useState(null);
+  return [held ?? value, setHeld, () => setTimeout(() => setHeld(null), 700)];
+}
+
+// A slider that answers while it is moved.
+function Slider({label, value, min, max, step, disabled, change, reset, own}) {
+  const [shownValue, hold, release] = useHeld(value);
   const sending = useRef(null);
   sending.current ??= paced((act, number) => act(number), 120);
-  const shownValue = held ?? value;
   const input = (event) => {
     const number = Number(event.target.value);
-    setHeld(number);
+    hold(number);
     sending.current(change, number);
   };
   return html`<label class="slider"><span>${label}</span>
     <input type="range" min=${min} max=${max} step=${step} value=${shownValue}
       disabled=${disabled} aria-label=${label} onInput=${input}
-      onChange=${() => setTimeout(() => setHeld(null), 700)}/>
+      onChange=${release}/>
     <output>${shownValue.toFixed(2)}</output>
     ${reset && html`<button class="quiet" disabled=${disabled || !own} onClick=${reset}
       title="Take the one of all prompts" aria-label=${`${label}: take the one of all`}>↺</button>`}
@@ -93,19 +102,47 @@ function drawGraph(canvas, scores, presence, colour) {
   context.stroke();
 }
 
-function Words({prompt, off}) {
-  const change = (field) => (event) => {
-    const value = event.target.value.trim();
-    if (value !== prompt[field]) edit(prompt.name, {[field]: value});
+// A field that is sent when one leaves it or presses Enter; what is refused stays, to be mended.
+function Field({label, field, prompt, off, most, placeholder = ''}) {
+  const [text, hold, release] = useHeld(prompt[field]);
+  const change = async () => {
+    const value = text.trim();
+    if (value === prompt[field]) {
+      release();
+      return;
+    }
+    const named = field === 'name' || prompt.name === prompt.phrase;
+    if (named) opened.add(value || prompt.phrase);
+    if (await edit(prompt.name, {[field]: value})) release();
   };
-  const enter = (event) => { if (event.key === 'Enter') event.target.blur(); };
+  const key = (event) => {
+    if (event.key === 'Enter') event.target.blur();
+    if (event.key === 'Escape') hold(null);
+  };
+  return html`<label><span>${label}</span><input value=${text} maxlength=${most} disabled=${off}
+    placeholder=${placeholder} onInput=${(event) => hold(event.target.value)}
+    onChange=${change} onKeyDown=${key}/></label>`;
+}
+
+function Words({prompt, off}) {
   return html`<div class="words">
-    <label><span>Name</span><input value=${prompt.name} maxlength="200" disabled=${off}
-      onChange=${change('name')} onKeyDown=${enter}/></label>
-    <label><span>Words</span><input value=${prompt.phrase} maxlength="1000" disabled=${off}
-      placeholder=${prompt.pictured ? 'a picture alone' : ''}
-      onChange=${change('phrase')} onKeyDown=${enter}/></label>
+    <${Field} label="Name" field="name" prompt=${prompt} off=${off} most="200"/>
+    <${Field} label="Words" field="phrase" prompt=${prompt} off=${off} most="1000"
+      placeholder=${prompt.pictured ? 'a picture alone' : ''}/>
   </div>`;
+}
+
+function Colour({prompt, off}) {
+  const [value, hold, release] = useHeld(prompt.colour);
+  const sending = useRef(null);
+  sending.current ??= paced(
+    (name, colour) => command('colour', {name, colour}, true), 150);
+  const input = (event) => {
+    hold(event.target.value);
+    sending.current(prompt.name, event.target.value);
+  };
+  return html`<input type="color" value=${value} disabled=${off}
+    aria-label=${`Colour of ${prompt.name}`} onInput=${input} onChange=${release}/>`;
 }
 
 function Marks({prompt, off}) {
@@ -135,7 +172,7 @@ function Example({prompt, off, state}) {
       change=${(weight) => edit(prompt.name, {weight})}/>`}
     <label class="button">${prompt.pictured ? 'Other picture…' : 'Add a picture…'}
       <input type="file" accept="image/*" class="hidden" disabled=${off}
-        onChange=${(event) => upload(event.target.files, state, prompt.name)}/></label>
+        onChange=${(event) => uploadOf(event, state, prompt.name)}/></label>
     ${prompt.example && html`<button disabled=${off} onClick=${() => setPaints(true)}>
       Paint its mask…</button>`}
     ${paints && html`<${Painting} prompt=${prompt} close=${() => setPaints(false)}/>`}
@@ -147,8 +184,8 @@ function Card({prompt, place, state, move}) {
   const {name} = prompt;
   const threshold = prompt.threshold ?? state.threshold;
   const presence = prompt.presence ?? state.presence;
-  const colour = useRef(null);
-  colour.current ??= paced((value) => command('colour', {name, colour: value}, true), 150);
+  useEffect(() => () => opened.delete(name), []);
+  const toggle = (event) => opened[event.target.open ? 'add' : 'delete'](name);
   const drag = (event) => event.dataTransfer.setData('text/clipseg-prompt', name);
   const drop = (event) => {
     const dragged = event.dataTransfer.getData('text/clipseg-prompt');
@@ -160,8 +197,7 @@ function Card({prompt, place, state, move}) {
       onDragOver=${(event) => event.preventDefault()} onDrop=${drop}>
     <div class="top">
       <span class="handle" draggable=${!off} onDragStart=${drag} title="Drag to reorder">⠿</span>
-      <input type="color" value=${prompt.colour} disabled=${off} aria-label=${`Colour of ${name}`}
-        onInput=${(event) => colour.current(event.target.value)}/>
+      <${Colour} prompt=${prompt} off=${off}/>
       <strong class="name">${prompt.negative ? 'not ' : ''}${name}</strong>
       <label class="check"><input type="checkbox" checked=${prompt.enabled} disabled=${off}
         aria-label=${`Look for ${name}`}
@@ -178,7 +214,7 @@ function Card({prompt, place, state, move}) {
       value=${threshold} disabled=${off} own=${prompt.threshold !== null}
       change=${(value) => edit(name, {threshold: value})}
       reset=${() => edit(name, {threshold: null})}/>`}
-    <details><summary>More</summary>
+    <details open=${opened.has(name)} onToggle=${toggle}><summary>More</summary>
       <${Words} prompt=${prompt} off=${off}/>
       <label class="check"><input type="checkbox" checked=${prompt.negative} disabled=${off}
         onChange=${(event) => edit(name, {negative: event.target.checked})}/>
@@ -202,8 +238,15 @@ export function Prompts({state}) {
     event.preventDefault();
     if (await command('add', {text})) setText('');
   };
+  const order = state.prompts.map((one) => one.name);
+  const pressed = useRef(null);
+  // A button whose card has moved loses the focus, and gets it back.
+  useEffect(() => {
+    if (document.activeElement === document.body) pressed.current?.focus();
+  }, [JSON.stringify(order)]);
   const move = (name, place) => {
-    const names = state.prompts.map((one) => one.name).filter((one) => one !== name);
+    pressed.current = document.activeElement;
+    const names = order.filter((one) => one !== name);
     names.splice(Math.max(0, place), 0, name);
     command('order', {names}, true);
   };

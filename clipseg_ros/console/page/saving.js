@@ -22,7 +22,8 @@ function stampName() {
 async function saveFile(kind) {
   const {shot} = shown;
   if (!shot || (kind !== 'picture' && !shot.labels)) {
-    say(`there is no ${kind} yet: add a prompt, and wait for a picture`, true);
+    say(shot?.own ? `"Node's drawing" has no ${kind}: switch it off, and save again`
+      : `there is no ${kind} yet: add a prompt, and wait for a picture`, true);
     return;
   }
   const name = `${kind}_${stampName()}.png`;

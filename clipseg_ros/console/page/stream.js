@@ -5,12 +5,12 @@ import {now, socketAddress} from './link.js';
 
 export const shown = {
   shot: null,       // the header of what is drawn, with its decoded parts
-  fps: 0,
   age: 0,           // milliseconds from its stamp until it was drawn
   paused: false,
   layers: ['labels'],
 };
 
+const WINDOW = 3000;  // Milliseconds over which pictures are counted.
 const listeners = new Set();
 const times = [];
 const scratch = document.createElement('canvas');
@@ -69,13 +69,23 @@ export function openStream() {
   };
 }
 
+// Returns pictures a second, and the milliseconds since the last one.
+export function rate() {
+  const moment = performance.now();
+  if (times.length < 2) return {fps: 0, silent: 0};
+  const count = times.length - 1;
+  const usual = (times[count] - times[0]) / count;
+  const silent = moment - times[count];
+  // Without pictures, the rate goes to nothing.
+  return {fps: 1000 / (silent > 2 * usual ? silent : usual), silent};
+}
+
 export function show(shot) {
   shown.shot = shot;
   shown.age = now() - shot.stamp * 1000;
   const moment = performance.now();
   times.push(moment);
-  while (times.length && moment - times[0] > 3000) times.shift();
-  shown.fps = times.length > 1 ? (times.length - 1) / ((moment - times[0]) / 1000) : 0;
+  while (times.length > 2 && moment - times[0] > WINDOW) times.shift();
   for (const listener of listeners) listener(shot);
 }
 

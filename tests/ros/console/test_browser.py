@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import time
 from collections.abc import Iterator
@@ -14,8 +15,9 @@ import numpy as np
 import pytest
 from console_server import served
 from numpy.typing import NDArray
-from page_driver import PATIENCE, Page, SceneCamera, overlap, running_browser
+from page_driver import PATIENCE, Page, overlap, running_browser
 from ros_peers import NodeProcess, Peer, stamp_of
+from scene_camera import SceneCamera
 from sensor_msgs.msg import Image
 
 from clipseg_ros.console import cards as editing
@@ -296,6 +298,11 @@ def test_why_no_pictures_come_is_said_within_3_seconds(page: Page, robot: Robot)
     stopped = robot.camera.last
     page.wait_for(lambda: 'no image on /image' in page.health(), 3.0, 'the reason')
     assert time.monotonic() - stopped < 3.5
+    figures = page.page.locator('.figures')
+    page.wait_for(
+        lambda: re.search(r'frames\s0\.\d/s\s+age\s\d+\.\d s', figures.inner_text()),
+        what='how old the picture is by now',
+    )
     robot.camera.sends.set()
     page.wait_for(lambda: 'no image on' not in page.health(), what='the end of it')
 

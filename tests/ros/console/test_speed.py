@@ -14,8 +14,9 @@ import numpy as np
 import psutil
 import pytest
 from numpy.typing import NDArray
-from page_driver import Page, SceneCamera, running_browser
+from page_driver import Page, running_browser
 from ros_peers import NodeProcess, Peer
+from scene_camera import SceneCamera
 from sensor_msgs.msg import Image
 
 from clipseg_ros.ros.interfaces import load_interfaces
