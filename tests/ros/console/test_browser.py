@@ -108,8 +108,16 @@ def mug(page: Page, robot: Robot) -> Page:
     if [card.name for card in robot.back_end.cards] != [MUG]:
         robot.back_end.change(editing.added((), MUG))
     page.wait_for(lambda: page.names() == [MUG], what='the one prompt')
-    page.wait_for(lambda: page.drawn(MUG)[0].any(), 30.0 * PATIENCE, 'its mask')
+    # Not a picture of before, in which other prompts compete with it.
+    page.wait_for(lambda: is_all_of_it(page, robot), 30.0 * PATIENCE, 'its mask, and no other')
     return page
+
+
+def is_all_of_it(page: Page, robot: Robot) -> bool:
+    """Whether what is drawn of the mug is every pixel of the node's mask of this very picture."""
+    drawn, shot = page.drawn(MUG)
+    own = robot.mask_of(shot['stamp'])
+    return own is not None and bool(own.any()) and np.array_equal(drawn, own)
 
 
 def truth_of(scene: DemoScene, text: str) -> NDArray[np.bool_]:
@@ -127,14 +135,7 @@ def test_a_typed_prompt_changes_what_is_seen(page: Page, robot: Robot, scene: De
     page.wait_for(lambda: 'no prompt' in page.health(), what='a word on the missing prompt')
     page.add(MUG)
     page.wait_for(lambda: page.names() == [MUG], what='the card')
-
-    def equal() -> bool:
-        drawn, shot = page.drawn(MUG)
-        own = robot.mask_of(shot['stamp'])
-        # Every pixel is that of the node's mask of this very picture.
-        return own is not None and bool(own.any()) and np.array_equal(drawn, own)
-
-    page.wait_for(equal, what="the node's own mask, pixel by pixel")
+    page.wait_for(lambda: is_all_of_it(page, robot), what="the node's own mask, pixel by pixel")
     drawn, _ = page.drawn(MUG)
     assert overlap(drawn, truth_of(scene, MUG)) > 0.7
     page.wait_for(lambda: 'no prompt' not in page.health(), what='no word on a missing prompt')
