@@ -59,8 +59,8 @@ class BagOptions:
     outputs: Annotated[
         str,
         typer.Option(
-            help='What to write: mask, labels, confidence, probability, overlay, segments, '
-            'detections; with commas.'
+            help='What to write: mask, labels, labels/color, confidence, probability, overlay, '
+            'segments, detections; with commas.'
         ),
     ] = 'mask,labels,confidence,segments'
     threshold: ThresholdOption = None

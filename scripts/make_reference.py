@@ -23,6 +23,8 @@ import yaml
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from clipseg_model.outputs.palette import PALETTE  # noqa: E402
+from clipseg_model.prompts import MAX_PROMPTS  # noqa: E402
 from clipseg_ros.camera import parameters as camera_parameters  # noqa: E402
 from clipseg_ros.ros.parameters import Declaration  # noqa: E402
 from clipseg_ros.segment import parameters as segment_parameters  # noqa: E402
@@ -52,6 +54,11 @@ that begin with `~/` are private: `~/mask` of the node `clipseg` is `/clipseg/ma
 every topic can be changed (`qos_overrides`). What has a type of clipseg_ros or of vision_msgs is
 there if these messages are. The services of every node (parameters) and of every managed node
 (`~/change_state` and so on) are left out.
+"""
+
+COLOURS = """\
+Of `~/overlay`, `~/labels/color`, `~/markers` and the [console](console.md), by id; how far apart
+they are stands in [nodes.md](nodes.md#colours). Id 12 is in the row "10 +", column 2.
 """
 
 FILE = """\
@@ -145,7 +152,18 @@ def reference_page(nodes_page: str) -> str:
     for path in sorted([*ROOT.glob('msg/*.msg'), *ROOT.glob('srv/*.srv')]):
         name = f'clipseg_ros/{path.suffix[1:]}/{path.stem}'
         parts.append(f'### {name}\n\n```\n{path.read_text(encoding="utf-8").strip()}\n```\n')
+    parts.append(f'## Label colours\n\n{COLOURS}\n{colour_table()}')
     return '\n'.join(parts)
+
+
+def colour_table() -> str:
+    """Return a Markdown table of the colours of ids, ten to a row."""
+    rows = [['ids', *map(str, range(10))], ['---'] * 11]
+    for tens in range(26):
+        ids = [10 * tens + unit for unit in range(10)]
+        hexes = [PALETTE[i].tobytes().hex() if 1 <= i <= MAX_PROMPTS else '' for i in ids]
+        rows.append([f'{10 * tens} +', *(f'`#{value}`' if value else '' for value in hexes)])
+    return ''.join('| ' + ' | '.join(row) + ' |\n' for row in rows)
 
 
 def make_files() -> dict[str, str]:

@@ -12,6 +12,7 @@ import pytest
 import reference_page
 import yaml
 
+from clipseg_ros.outputs.result import IMAGE_OUTPUTS
 from clipseg_ros.ros.viewers import layout, main
 
 # Panel → type of its topic, and where its configuration names it.
@@ -156,14 +157,21 @@ def test_the_command_writes_a_layout(tmp_path: Path) -> None:
         assert (tmp_path / name).read_text() == layout(file, 'robot1', 'image', 'map')
 
 
-def test_labels_have_colours_up_to_the_last_id(repository: Path, layout_: dict[str, Any]) -> None:
-    mode = layout_['configById']['Image!labels']['imageMode']
-    assert (mode['minValue'], mode['maxValue']) == (0, 254)
+def test_labels_are_shown_in_the_colours_of_their_ids(
+    repository: Path, layout_: dict[str, Any]
+) -> None:
+    """Viewers have no colours of their own that differ from one id to the next, up to 254."""
+    (encoding,) = {IMAGE_OUTPUTS['labels/color'], IMAGE_OUTPUTS['overlay']}
+    assert encoding == 'rgb8', 'needs no colour map'
+    assert layout_['configById']['Image!labels']['imageMode'] == {
+        'imageTopic': '/clipseg/labels/color'
+    }
     displays = yaml.safe_load((repository / 'config' / 'clipseg.rviz').read_text())
-    for display in displays['Visualization Manager']['Displays']:
-        if display['Name'] == 'Labels':
-            assert display['Normalize Range'] is False, 'or colours change with what is seen'
-            assert (display['Min Value'], display['Max Value']) == (0, 254)
+    topics = {
+        display['Name']: display['Topic']['Value']
+        for display in displays['Visualization Manager']['Displays']
+    }
+    assert topics['Labels'] == '/clipseg/labels/color'
 
 
 def strings(tree: Any) -> Iterator[str]:

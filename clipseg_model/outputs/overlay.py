@@ -11,6 +11,16 @@ from numpy.typing import NDArray
 from clipseg_model.outputs.palette import PALETTE, colour_of
 
 
+def colour_labels(
+    labels: NDArray[np.uint8], palette: NDArray[np.uint8], out: NDArray[np.uint8]
+) -> None:
+    """Write the colour of every label to RGB uint8 (H, W, 3).
+
+    ``labels`` are uint8 (H, W), ``palette`` is RGB uint8 (256, 3); ``out`` is contiguous.
+    """
+    cv2.applyColorMap(labels, palette.reshape(256, 1, 3), dst=out)
+
+
 def render_overlay(
     rgb: NDArray[np.uint8],
     labels: NDArray[np.uint8],

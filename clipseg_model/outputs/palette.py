@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import colorsys
 import re
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
@@ -11,12 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipseg_model.errors import ColourError
+from clipseg_model.outputs.label_colours import LABEL_COLOURS
 
 _LAST_ID = 254
-
-# Steps of the golden angle spread any number of hues evenly and keep neighbours far apart.
-_GOLDEN = 0.6180339887498949
-_FIRST_HUE = 0.97
 
 Colours = tuple[tuple[int | str, tuple[int, int, int]], ...]
 """What :func:`read_colours` returns: (id or name as it is compared, RGB), each id and name once."""
@@ -24,18 +20,13 @@ Colours = tuple[tuple[int | str, tuple[int, int, int]], ...]
 
 def _palette() -> NDArray[np.uint8]:
     colours = np.zeros((256, 3), dtype=np.uint8)
-    for number in range(1, 256):
-        hue = (_FIRST_HUE + (number - 1) * _GOLDEN) % 1.0
-        # Every dozen colours look alike in hue alone, so brightness and saturation go round too.
-        saturation = (0.85, 0.6, 1.0)[(number - 1) // 12 % 3]
-        value = (1.0, 0.75, 0.88)[(number - 1) // 36 % 3]
-        colours[number] = [round(255 * c) for c in colorsys.hsv_to_rgb(hue, saturation, value)]
+    colours[1 : _LAST_ID + 1] = np.frombuffer(LABEL_COLOURS, np.uint8).reshape(-1, 3)
     colours.setflags(write=False)
     return colours
 
 
 PALETTE: NDArray[np.uint8] = _palette()
-"""RGB colour of every label, uint8 of shape (256, 3); the same in every process, 0 is black."""
+"""RGB colour of every label, uint8 of shape (256, 3); 0 and 255, which no prompt has, are black."""
 
 
 def colour_of(label: int, palette: NDArray[np.uint8] = PALETTE) -> tuple[int, int, int]:

@@ -30,7 +30,6 @@ from clipseg_ros.outputs.messages import detection_array, label_info, segment_ar
 from clipseg_ros.outputs.result import (
     IMAGE_OUTPUTS,
     FrameResult,
-    Look,
     compute_pixels,
     write_image,
 )
@@ -58,11 +57,11 @@ class BagOutput:
     Attributes:
         node: Name of the node whose topics are written, with its namespace.
         min_area: Least area of a detection, pixels.
-        colours: Of prompts on the overlay, by name or id, in place of the palette's.
+        colours: Of prompts in the outputs, by name or id, in place of the palette's.
 
     Raises:
         BagError: The folder exists or is not called in Unicode, an output or the storage is
-            unknown, or there are colours and no overlay.
+            unknown, or there are colours and no output that has them.
     """
 
     folder: Path
@@ -80,10 +79,10 @@ class BagOutput:
             )
         if self.storage not in STORAGES:
             raise BagError(f'the storage is one of {", ".join(STORAGES)}, not {self.storage!r}')
-        if self.colours and 'overlay' not in self.outputs:
+        if self.colours and not {'overlay', 'labels/color'} & set(self.outputs):
             raise BagError(
-                'colours are for the output overlay, which is not asked for: add it (--outputs), '
-                'or leave the colours out'
+                'colours are for the outputs overlay and labels/color, and neither is asked for: '
+                'add one (--outputs), or leave the colours out'
             )
         if os.path.lexists(self.folder):
             raise BagError(f'{self.folder} exists already: name another folder, or remove it')
@@ -116,7 +115,6 @@ class BagRunner:
         self._asked = PromptSet().replace([PromptRequest(prompt) for prompt in prompts])
         self._prompts = reported(self._asked)
         check_used(output.colours, [(entry.id, entry.name) for entry in self._prompts])
-        self._look = Look(colours=output.colours)
         # As a node with the parameters that it has by default.
         self._steadier, self._steadying = Steadier(), Steadying()
         self._wanted = [name for name in OUTPUTS if name in output.outputs]
@@ -181,7 +179,8 @@ class BagRunner:
         if not self._connections:
             self._announce(writer, found, message.header, time)
         pixels = compute_pixels(found, self._prompts, self._wanted, self._scratch)
-        result = FrameResult(message.header, rgb, self._prompts, found, pixels)
+        colours = self._output.colours
+        result = FrameResult(message.header, rgb, self._prompts, found, pixels, colours=colours)
         for name in self._wanted:
             if name in IMAGE_OUTPUTS:
                 made = self._image(name, result)
@@ -194,9 +193,9 @@ class BagRunner:
 
     def _image(self, name: str, result: FrameResult) -> Any:
         kind = np.float32 if name == 'probability' else np.uint8
-        shape = result.rgb.shape if name == 'overlay' else result.pixels.shape
+        shape = result.rgb.shape if IMAGE_OUTPUTS[name] == 'rgb8' else result.pixels.shape
         pixels = np.empty(shape, kind)
-        write_image(name, result, pixels, self._look)
+        write_image(name, result, pixels)
         height, width = result.pixels.shape
         return self._make.Image(
             header=result.header,

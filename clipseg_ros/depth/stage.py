@@ -231,7 +231,7 @@ class DepthStage:
         if 'detections_3d' in result.wanted:
             outputs.publish('detections_3d', detection_3d_array(outputs.vision, *found))
         if 'markers' in result.wanted:
-            outputs.publish('markers', marker_array(outputs.markers, *found))
+            outputs.publish('markers', marker_array(outputs.markers, *found, result.palette))
 
     def _find_transform(self, target: str, source: str, stamp: Any) -> RigidTransform | None:
         """Return the transform; None, after a report, where there is none and none is demanded.

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipseg_model.outputs.frame_outputs import FrameOutputs, Scratch
-from clipseg_model.outputs.overlay import render_overlay
+from clipseg_model.outputs.overlay import colour_labels, render_overlay
 from clipseg_model.outputs.palette import Colours, palette_with
 from clipseg_model.segmentation import Segmentation
 from clipseg_ros.outputs.things import Thing
@@ -19,6 +19,7 @@ from clipseg_ros.prompts.set import ActivePrompt
 IMAGE_OUTPUTS: dict[str, str] = {
     'mask': 'mono8',
     'labels': 'mono8',
+    'labels/color': 'rgb8',
     'confidence': 'mono8',
     'probability': '32FC1',
     'overlay': 'rgb8',
@@ -40,6 +41,7 @@ IN_SPACE = frozenset({'detections_3d', 'markers'})
 _MADE_OF = {
     'overlay': 'labels',
     'overlay/compressed': 'labels',
+    'labels/color': 'labels',
     'labels/compressed': 'labels',
     'mask/compressed': 'mask',
     'points': 'confidence',
@@ -61,6 +63,7 @@ class FrameResult:
         wanted: Outputs that somebody subscribes to.
         segments_wait: Whether ``~/segments`` is left to the depth stage, which adds positions.
         things: The single things, where an output that needs them is wanted.
+        colours: Of prompts, in place of the palette's.
     """
 
     header: Any
@@ -71,15 +74,25 @@ class FrameResult:
     wanted: frozenset[str] = frozenset()
     segments_wait: bool = False
     things: tuple[Thing, ...] = ()
+    colours: Colours = ()
+
+    @property
+    def palette(self) -> NDArray[np.uint8]:
+        """The colour of every label, RGB uint8 (256, 3)."""
+        return palette_with(self.colours, self.names)
+
+    @property
+    def names(self) -> list[tuple[int, str]]:
+        """Label and name of every prompt."""
+        return [(entry.id, entry.name) for entry in self.prompts]
 
 
 @dataclass(frozen=True)
 class Look:
-    """How the overlay looks: share of the tint (0…1), colours in place of the palette's."""
+    """How the overlay looks: share of the tint (0…1), and whether it has names."""
 
     alpha: float = 0.5
     legend: bool = True
-    colours: Colours = ()
 
 
 _DEFAULT_LOOK = Look()
@@ -104,15 +117,17 @@ def write_image(
     The probability is written after the confidence, whose memory it takes over. ``out`` is
     contiguous, of the size and type of the output; ``look`` is that of the overlay.
     """
+    if name == 'labels/color':
+        colour_labels(result.pixels.labels(), result.palette, out)
+        return
     if name != 'overlay':
         getattr(result.pixels, name)(out)
         return
-    names = [(entry.id, entry.name) for entry in result.prompts]
     render_overlay(
         result.rgb,
         result.pixels.labels(),
         look.alpha,
-        names if look.legend else (),
+        result.names if look.legend else (),
         out=out,
-        palette=palette_with(look.colours, names),
+        palette=result.palette,
     )

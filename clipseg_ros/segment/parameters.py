@@ -295,8 +295,9 @@ class Settings:
     overlay_alpha: float = parameter(0.5, 'Share of the tint on ~/overlay.', low=0.0, high=1.0)
     overlay_colors: Colours = parameter(
         '',
-        'Colours on ~/overlay in place of the palette: NAME_OR_ID=#RRGGBB, by the name of a '
-        'prompt or the id of a label (; separates several), or a list of such texts.',
+        'Colours on ~/overlay, ~/labels/color and ~/markers in place of the palette: '
+        'NAME_OR_ID=#RRGGBB, by the name of a prompt or the id of a label (; separates several), '
+        'or a list of such texts.',
         constraints='Such as mug=#ff8800 or 3=#00ff00; an entry for a name that no active prompt '
         'has is kept; empty is the palette.',
         any_type=True,

@@ -154,7 +154,14 @@ class SegmentationPipeline:
         wanted = frozenset(outputs.wanted())
         pixels = compute_pixels(found, prompts, wanted, self._scratch)
         result = FrameResult(
-            request.header, request.rgb, prompts, found, pixels, wanted, segments_wait
+            request.header,
+            request.rgb,
+            prompts,
+            found,
+            pixels,
+            wanted,
+            segments_wait,
+            colours=request.settings.overlay_colors,
         )
         for name in ('mask', 'labels', 'confidence'):
             if name in wanted:
@@ -174,7 +181,7 @@ class SegmentationPipeline:
         return replace(result, things=things)
 
     def finish(self, result: FrameResult, settings: Settings) -> None:
-        """Publish what costs more and can wait: PNG, detections, overlay, probability."""
+        """Publish what costs more and can wait: PNG, colours, detections, overlay, probability."""
         outputs = self._outputs
         wanted = result.wanted
         if 'labels/compressed' in wanted:
@@ -184,9 +191,12 @@ class SegmentationPipeline:
             mask = np.empty(result.rgb.shape[:2], np.uint8)
             write_image('mask', result, mask)
             outputs.publish_png('mask', mask, result)
+        if 'labels/color' in wanted:
+            write_image('labels/color', result, outputs.open_image('labels/color', result))
+            outputs.publish_image('labels/color')
         if 'detections' in wanted:
             outputs.publish_detections(result, settings.detection_min_area)
-        look = Look(settings.overlay_alpha, settings.overlay_legend, settings.overlay_colors)
+        look = Look(settings.overlay_alpha, settings.overlay_legend)
         # The overlay is drawn once for both of its topics.
         for name, copy in (('overlay', 'overlay/compressed'), ('probability', '')):
             if name in wanted or copy in wanted:

@@ -43,7 +43,7 @@ class FakeOutputs:
     def open_image(self, name: str, result: FrameResult) -> NDArray[Any]:
         self.opened.append(name)
         height, width = result.rgb.shape[:2]
-        shape = (height, width, 3) if name == 'overlay' else (height, width)
+        shape = (height, width, 3) if name in ('overlay', 'labels/color') else (height, width)
         dtype = {'probability': np.float32, 'instances': np.uint16}.get(name, np.uint8)
         self.pixels[name] = np.zeros(shape, dtype)
         return self.pixels[name]

@@ -3,9 +3,11 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
+from skimage.color import deltaE_ciede2000, rgb2lab
 
 from clipseg_model.errors import ColourError
 from clipseg_model.outputs.palette import PALETTE, check_used, colour_of, palette_with, read_colours
@@ -13,16 +15,30 @@ from clipseg_model.outputs.palette import PALETTE, check_used, colour_of, palett
 MUG, BOWL = (255, 136, 0), (0, 68, 255)
 
 
-def test_colours_differ_and_zero_is_black() -> None:
+# What docs/nodes.md says: the least distances by CIEDE2000.
+FIRST_20, FIRST_32, FROM_THE_NEXT_THREE, ANY_TWO, FROM_NO_PROMPT = 21, 17, 25, 6.8, 28
+
+
+def test_colours_are_as_far_apart_as_the_docs_say() -> None:
     assert PALETTE.shape == (256, 3)
-    assert colour_of(0) == (0, 0, 0)
+    assert colour_of(0) == colour_of(255) == (0, 0, 0)
     assert not PALETTE.flags.writeable
-    assert len({tuple(colour) for colour in PALETTE[:255].tolist()}) == 255
-    # The first dozen has to be told apart by eye.
-    first = PALETTE[1:13].astype(int)
-    distances = np.abs(first[:, None] - first[None]).sum(axis=2) + 999 * np.eye(12, dtype=int)
-    assert distances.min() > 60
-    assert (PALETTE[1:].max(axis=1) > 150).all()
+    lab = rgb2lab(PALETTE[:255][None] / 255.0)[0]
+    distances = deltaE_ciede2000(lab[:, None], lab[None])
+    np.fill_diagonal(distances, np.inf)
+    assert distances[0].min() >= FROM_NO_PROMPT
+    ids = distances[1:, 1:]
+    assert ids[:20, :20].min() >= FIRST_20
+    assert ids[:32, :32].min() >= FIRST_32
+    assert ids.min() >= ANY_TWO
+    for step in (1, 2, 3):
+        assert np.diagonal(ids, step).min() >= FROM_THE_NEXT_THREE
+
+
+def test_distances_of_the_docs(repository: Path) -> None:
+    page = (repository / 'docs' / 'nodes.md').read_text()
+    row = [FIRST_20, FIRST_32, FROM_THE_NEXT_THREE, ANY_TWO, FROM_NO_PROMPT]
+    assert '| ' + ' | '.join(map(str, row)) + ' |' in page
 
 
 def test_colours_are_the_same_in_another_process() -> None:

@@ -104,15 +104,17 @@ def test_nothing_is_said_of_negative_prompts(bag: Path, tmp_path: Path, tiny_mod
 def test_colours_of_the_overlay(bag: Path, tmp_path: Path, tiny_model: Path) -> None:
     words = ('bag', bag, '-p', 'the mug; red bowl', '-m', tiny_model, '--threads', 1)
     out = tmp_path / 'out'
-    result = clipseg(*words, '-o', out, '--outputs', 'labels,overlay',
+    result = clipseg(*words, '-o', out, '--outputs', 'labels,labels/color,overlay',
                      '--color', 'The Mug=#123456', '--color', '2=#fedcba')  # fmt: skip
     assert result.exit_code == 0, result.output
     found, seen = read(out), set()
     for number in range(4):
         labels, overlay = (pixels(found[f'/clipseg/{n}'][number][1]) for n in ('labels', 'overlay'))
+        coloured = pixels(found['/clipseg/labels/color'][number][1])
         rgb = picture(90, 120, seed=number).astype(float)
         for label, colour in ((1, (0x12, 0x34, 0x56)), (2, (0xFE, 0xDC, 0xBA))):
             where = labels == label
+            assert (coloured[where] == colour).all()
             where[:30] = False  # The legend.
             np.testing.assert_allclose(overlay[where], (rgb[where] + colour) / 2, atol=1)
             seen |= {label} if where.any() else set()
@@ -120,7 +122,7 @@ def test_colours_of_the_overlay(bag: Path, tmp_path: Path, tiny_model: Path) -> 
     for outputs, colour, message in (
         ('overlay', 'cup=#ff8800', "'cup', and no prompt is called that"),
         ('overlay', 'the mug=red', "'the mug=red' is not NAME_OR_ID=#RRGGBB"),
-        ('labels', 'the mug=#ff8800', 'colours are for the output overlay'),
+        ('labels', 'the mug=#ff8800', 'colours are for the outputs overlay and labels/color'),
     ):
         result = clipseg(*words, '-o', tmp_path / 'no', '--outputs', outputs, '--color', colour)
         assert result.exit_code == 1

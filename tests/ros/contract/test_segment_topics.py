@@ -36,6 +36,7 @@ pytestmark = pytest.mark.every_ros
 OUTPUTS = {
     'mask': ('mono8', 1),
     'labels': ('mono8', 1),
+    'labels/color': ('rgb8', 3),
     'confidence': ('mono8', 1),
     'probability': ('32FC1', 4),
     'overlay': ('rgb8', 3),
@@ -208,6 +209,7 @@ def test_outputs_are_what_the_model_says(camera: Camera, tiny_model: Path) -> No
     assert set(np.unique(found['labels'])) <= {0, 1, 2}
     np.testing.assert_array_equal(found['labels'] > 0, found['mask'] > 0)
     assert (found['confidence'][found['labels'] == 0] == 0).all()
+    np.testing.assert_array_equal(found['labels/color'], PALETTE[found['labels']])
     labelled = found['labels'] > 0
     labelled[:40, :120] = False  # The legend.
     tint = (rgb[labelled].astype(float) + PALETTE[found['labels'][labelled]]) / 2
@@ -324,11 +326,15 @@ def test_overlay_colors_while_running(camera: Camera, prompt: Callable[..., None
 
     def colours() -> dict[int, set[tuple[int, ...]]]:
         """What colours each label has on the overlay."""
-        found = camera.ask(peer.stamped(rgb), 'labels', 'overlay')
+        found = camera.ask(peer.stamped(rgb), 'labels', 'labels/color', 'overlay')
         labels, overlay = pixels_of(found['labels']).copy(), pixels_of(found['overlay'])
+        coloured = pixels_of(found['labels/color'])
+        assert not coloured[labels == 0].any()
         np.testing.assert_array_equal(overlay[40:][labels[40:] == 0], rgb[40:][labels[40:] == 0])
         labels[:40, :120] = 0  # The legend.
-        return {n: {tuple(c) for c in overlay[labels == n].tolist()} for n in (1, 2)}
+        of_labels = {n: {tuple(c) for c in coloured[labels == n].tolist()} for n in (1, 2)}
+        assert of_labels == {n: {tuple(c) for c in overlay[labels == n].tolist()} for n in (1, 2)}
+        return of_labels
 
     def default(label: int) -> set[tuple[int, ...]]:
         return {tuple(PALETTE[label].tolist())}

@@ -239,7 +239,9 @@ def frame_of(mask: NDArray[np.bool_], header: Header, *wanted: str) -> FrameResu
     nothing: Any = None
     things = (Thing(5, ActivePrompt(2, Prompt('the mug')), instance(mask)),)
     rgb = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
-    return FrameResult(header, rgb, (), nothing, nothing, frozenset(wanted), False, things)
+    return FrameResult(
+        header, rgb, (), nothing, nothing, frozenset(wanted), False, things, ((2, (255, 0, 51)),)
+    )
 
 
 def test_a_frame_with_depth_has_the_boxes_of_its_things_in_the_target_frame() -> None:
@@ -270,6 +272,9 @@ def test_boxes_go_to_who_wants_them(wanted: tuple[str, ...]) -> None:
     result = frame_of(view(LOW, HIGH)[0], Header(frame_id='lens'), *wanted)
     stage._publish_boxes(result, PointsInSpace('base', None, (), (BOX,)))
     assert tuple(published) == wanted
+    if 'markers' in wanted:
+        color = published['markers'].markers[1].color
+        np.testing.assert_allclose([color.r, color.g, color.b], [1.0, 0.0, 0.2])
     for message in published.values():
         header = message.markers[0].header if hasattr(message, 'markers') else message.header
         assert header.frame_id == 'base'

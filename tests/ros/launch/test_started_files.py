@@ -52,12 +52,19 @@ def variables() -> dict[str, str]:
 
 
 @contextmanager
-def launched(file: str, **arguments: Any) -> Iterator[NodeProcess]:
-    """Runs a launch file; asserts that Ctrl-C ends all it started cleanly."""
+def launched(file: str, *, models: Path | None = None, **arguments: Any) -> Iterator[NodeProcess]:
+    """Runs a launch file; asserts that Ctrl-C ends all it started cleanly.
+
+    Args:
+        file: Its name.
+        models: Folder of models that may be chosen while the node runs.
+        arguments: Of the launch file.
+    """
     assert ROS2 is not None
     given = [f'{name}:={value}' for name, value in arguments.items()]
+    environment = variables() | ({'CLIPSEG_MODELS': str(models)} if models else {})
     process = NodeProcess(
-        ROS2, script=['launch', 'clipseg_ros', file, *given], environment=variables()
+        ROS2, script=['launch', 'clipseg_ros', file, *given], environment=environment
     )
     try:
         yield process
@@ -141,6 +148,7 @@ def test_one_camera(peer: Peer, tiny_model: Path, tmp_path: Path) -> None:
 def test_words_that_yaml_would_change_and_a_node_that_waits(peer: Peer, tiny_model: Path) -> None:
     with launched(
         'segment.launch.py',
+        models=tiny_model.parent,
         autostart='false',
         use_sim_time='true',
         prompt='no',
@@ -175,6 +183,8 @@ def test_several_cameras(peer: Peer, tiny_model: Path) -> None:
         model=tiny_model,
         device='cpu',
     ) as process:
+        for camera in ('front', 'rear'):
+            process.wait_for(f'images from /robot1/{camera}/image_raw')
         for camera in ('front', 'rear'):
             answer(peer, f'/robot1/{camera}/image_raw', f'/robot1/{camera}/clipseg/mask')
         assert process.count('process started with pid') == 1, 'composed'

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import array
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing, contextmanager
+from copy import copy
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -14,8 +16,10 @@ import yaml
 from pipeline_fakes import CountingModel
 from rcl_interfaces.msg import ParameterType
 from rclpy.context import Context
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter, parameter_dict_from_yaml_file
+from ros_peers import Peer
 
 from clipseg_ros.camera import parameters as camera_parameters
 from clipseg_ros.camera.node import CameraNode
@@ -113,33 +117,65 @@ def test_whole_floats_are_integers(start: Start) -> None:
     assert plain(node.get_parameter('roi').value) == [0, 0, 8, 9]
 
 
-@pytest.mark.parametrize('how', ['command line', 'file', 'live'])
+@pytest.mark.parametrize(
+    ('how', 'empty'),
+    [('command line', []), ('file', []), ('file', None), ('live', []), ('client', None)],
+)
 @pytest.mark.parametrize('name', NODES)
 def test_every_number_and_every_empty_value(
-    start: Start, tmp_path: Path, name: str, how: str
+    start: Start, domain: int, tmp_path: Path, name: str, how: str, empty: Any
 ) -> None:
     values: dict[str, Any] = {e.name: whole(e) for n, e in FLOATS if n == name}
-    values |= {e.name: [] for n, e in EMPTY if n == name and e.any_type}
-    # These lie between, or say more than a number.
-    values.pop('threshold', None)
+    # Those that can be set at any time, and may be empty.
+    can_be_empty = [
+        e
+        for n, e in EMPTY
+        if n == name and e.when == 'any time' and not e.find_problem(e.typed([]))
+    ]
+    # Not one list for all, which YAML would write as an alias.
+    values |= {e.name: copy(empty) for e in can_be_empty}
     if how == 'command line':
-        given = [word for item in values.items() for word in ('-p', '{}:={}'.format(*item))]
+        given = [
+            word
+            for key, value in values.items()
+            for word in ('-p', f'{key}:={"null" if value is None else value}')
+        ]
         node = start(name, *given)
     elif how == 'file':
         file = tmp_path / 'given.yaml'
         file.write_text(yaml.safe_dump({f'/**/{name}': {'ros__parameters': values}}))
         node = start(name, '--params-file', str(file))
-    else:
+    elif how == 'live':
         node = start(name)
         for key, value in values.items():
             [result] = node.set_parameters([Parameter(key, value=value)])
             assert result.successful, result.reason
-        nothing = [Parameter(key) for key, value in values.items() if value == []]
+        nothing = [Parameter(key) for key, value in values.items() if value == empty]
         assert not nothing or node.set_parameters_atomically(nothing).successful
+    else:
+        node = start(name)
+        with spinning(node), closing(Peer(domain)) as peer:
+            for key, value in values.items():
+                answer = peer.set_parameter(f'/{name}', key, value)
+                assert answer.successful, answer.reason
     for key, value in values.items():
         found = plain(node.get_parameter(key).value)
-        wanted = NODES[name][key].default if value == [] else float(value)
+        wanted = NODES[name][key].typed([]) if value == empty else float(value)
         assert (type(found), found) == (type(wanted), wanted), key
+
+
+@contextmanager
+def spinning(node: Any) -> Iterator[None]:
+    """Has a node answer its services."""
+    executor = SingleThreadedExecutor(context=node.context)
+    executor.add_node(node)
+    thread = Thread(target=executor.spin)
+    thread.start()
+    try:
+        yield
+    finally:
+        executor.shutdown()
+        thread.join()
 
 
 def values_of(node: Any) -> dict[str, Any]:

@@ -56,9 +56,13 @@ def run(pipeline: SegmentationPipeline, message: Image) -> None:
 @pytest.mark.parametrize(
     ('subscribed', 'order'),
     [
-        (ALL, ['mask', 'labels', 'confidence', 'segments', 'overlay', 'probability']),
+        (
+            ALL,
+            ['mask', 'labels', 'confidence', 'segments', 'labels/color', 'overlay', 'probability'],
+        ),
         (('labels', 'mask'), ['mask', 'labels']),
         (('overlay',), ['overlay']),
+        (('labels/color',), ['labels/color']),
         (('labels/compressed',), ['labels/compressed']),
         (('mask/compressed',), ['mask/compressed']),
         (('overlay/compressed',), ['overlay/compressed']),
@@ -85,6 +89,7 @@ def test_what_nobody_subscribes_to_is_not_made(subscribed: Sequence[str], order:
         (ALL, {'mask', 'labels', 'confidence', 'probability'}),
         (('mask',), {'mask'}),
         (('overlay', 'mask'), {'mask', 'labels'}),
+        (('labels/color',), {'labels'}),
         (('segments',), set()),
         (('mask/compressed',), {'mask'}),
         (('overlay/compressed', 'labels/compressed'), {'labels'}),
