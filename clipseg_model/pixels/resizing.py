@@ -19,6 +19,9 @@ from numpy.typing import NDArray
 _BLOCK = 32
 """Output pixels of a block."""
 
+_ROWS = 256
+"""Rows that are numbers of floating point at a time: all of an image take more than a model."""
+
 _EXACT = 1 << 24
 """Up to here float32 holds every whole number."""
 
@@ -39,15 +42,21 @@ def resize_antialiased(image: NDArray[np.uint8], shape: tuple[int, int]) -> NDAr
 
     The same as ``torch.nn.functional.interpolate(mode='bilinear', antialias=True)``.
     """
-    planes: NDArray[Any] = np.stack(cv2.split(np.ascontiguousarray(image)))
-    _, height, width = planes.shape
+    height, width = image.shape[:2]
+    planes: NDArray[Any] = np.empty((3, height, width), np.uint8)
+    cv2.split(np.ascontiguousarray(image), list(planes))
     if shape[1] != width:
         blocks = _blocks(width, shape[1])
-        rows = planes.reshape(-1, width).astype(blocks[0].weights.dtype)
-        sums = np.empty((len(rows), shape[1]), rows.dtype)
-        for block in blocks:
-            np.matmul(rows[:, block.inputs], block.weights, out=sums[:, block.outputs])
-        planes = _rounded(sums).reshape(3, height, shape[1])
+        narrow = np.empty((3 * height, shape[1]), np.uint8)
+        rows = planes.reshape(-1, width)
+        for start in range(0, len(rows), _ROWS):
+            part = slice(start, start + _ROWS)
+            inputs = rows[part].astype(blocks[0].weights.dtype)
+            sums = np.empty((len(inputs), shape[1]), inputs.dtype)
+            for block in blocks:
+                np.matmul(inputs[:, block.inputs], block.weights, out=sums[:, block.outputs])
+            narrow[part] = _rounded(sums)
+        planes = narrow.reshape(3, height, shape[1])
     if shape[0] != height:
         blocks = _blocks(height, shape[0])
         columns = planes.astype(blocks[0].weights.dtype)

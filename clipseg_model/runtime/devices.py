@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from clipseg_model.errors import DeviceError
+from clipseg_model.runtime.onnx_scratch import release_scratch
 
 logger = logging.getLogger(__name__)
 
@@ -99,7 +100,8 @@ def reserved_memory(device: Device) -> int:
 
 
 def free_device_memory() -> None:
-    """Give back what torch keeps of a GPU's memory, where it has used one."""
+    """Give back what torch keeps of a GPU's memory, and ONNX Runtime of the CPU's."""
+    release_scratch()
     torch = sys.modules.get('torch')
     if torch is not None and torch.cuda.is_initialized():
         torch.cuda.synchronize()

@@ -10,6 +10,7 @@ from clipseg_model.runtime.base import Floats, require
 from clipseg_model.runtime.devices import Device
 from clipseg_model.runtime.exported import ExportedRuntime, Parts
 from clipseg_model.runtime.exports.files import DECODER, ENCODER, ONNX
+from clipseg_model.runtime.onnx_scratch import share_scratch
 from clipseg_model.runtime.threads import thread_count
 
 if TYPE_CHECKING:
@@ -73,8 +74,10 @@ class OnnxRuntime(ExportedRuntime):
             )
         options = ort.SessionOptions()
         options.log_severity_level = 3
-        # It keeps the most that any frame took, in several places; the allocator does as well.
-        options.enable_cpu_mem_arena = False
+        if self.device.type == 'cpu':
+            share_scratch(ort, options)
+        else:
+            options.enable_cpu_mem_arena = False  # It would keep the most that any frame took.
         options.intra_op_num_threads = thread_count()
         options.add_session_config_entry('session.intra_op.allow_spinning', '0')
         settings: dict[str, Any] = {}

@@ -241,7 +241,9 @@ class SegmentNode(GivenParameters, LifecycleNode):
         assert stream is not None
         super().on_activate(state)
         stream.start()
-        release_freed_memory()  # What loading took, and no frame takes again.
+        # What loading took, and no frame takes again; and what the first one takes anew.
+        free_device_memory()
+        release_freed_memory()
         self._log.info(
             'active',
             f'active: {stream.segmenter.card.name} on {stream.segmenter.device}, images from '

@@ -14,19 +14,16 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 from warm_python import WarmPython
 
-from clipseg_model.modeling.bundled.small_clip import SmallClip
-from clipseg_model.modeling.clipseg import CLIPSeg
-from clipseg_model.weights.checkpoints import save_checkpoint
 from clipseg_ros.images.conversion import array_to_image
 from clipseg_ros.process.child_process import ChildProcess
 from clipseg_ros.prompts.text import survive_yaml
@@ -47,6 +44,13 @@ def write_tiny_model(path: Path, sees_pictures: bool = False) -> None:
         sees_pictures: Whether support images make a difference. Random towers embed all pictures
             nearly alike: what differs is stretched then.
     """
+    # Here: tests run where there is no torch, with a model that was written elsewhere.
+    import torch
+
+    from clipseg_model.modeling.bundled.small_clip import SmallClip
+    from clipseg_model.modeling.clipseg import CLIPSeg
+    from clipseg_model.weights.checkpoints import save_checkpoint
+
     torch.manual_seed(0)
     packed = zlib.compress('\n'.join(WORDS).encode())
     towers = SmallClip(
@@ -74,8 +78,10 @@ def write_tiny_model(path: Path, sees_pictures: bool = False) -> None:
     save_checkpoint(path, model.eval(), card)
 
 
-def _stretch_pictures(towers: SmallClip) -> None:
+def _stretch_pictures(towers: Any) -> None:
     """Makes tokens and embeddings differ as pictures differ from a grey one."""
+    import torch
+
     stem, grey = towers.stem_proj, torch.zeros(1, 3, 64, 64)
     seen: list[torch.Tensor] = []
     hook = stem.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
@@ -166,6 +172,7 @@ class NodeProcess(ChildProcess):
         variables = {**os.environ, 'PYTHONPATH': str(ROOT), **(environment or {})}
         path = variables['PYTHONPATH']
         late = set(environment or ()) <= READ_LATE | {'PYTHONPATH'}
+        afresh = afresh or find_spec('torch') is None
         if afresh or not late or path not in {str(ROOT), BUILT_PATH}:
             command = [sys.executable, '-u', *words]
             super().__init__(module, command, environment=variables, folder=ROOT)
