@@ -47,7 +47,7 @@ class GuidedDecoder(CLIPSegDecoder):
         meaning = functional.normalize(condition[..., -towers.meaning_dim :], dim=-1)
         nearness = meaning @ towers.name_meanings().to(meaning.dtype).T
         weights = (nearness * self.sharpness.exp()).softmax(-1)
-        classes = towers.sum_names(weights)
+        classes = weights @ towers.membership().to(weights.dtype)
         direction = functional.normalize(condition, dim=-1)
         best = nearness.amax(-1, keepdim=True)
         return *super().modulate(condition), direction, classes, best

@@ -219,16 +219,6 @@ class PhotoClip(SmallClip):
         name, number = self.members.long().unbind(1)
         return dense.index_put((name, number), dense.new_ones(()))
 
-    def sum_names(self, weights: Tensor) -> Tensor:
-        """Sum weights of names (…, names) for each class, (…, 1000).
-
-        The product with :meth:`membership`, of which one in two hundred is 1.
-        """
-        name, number = self.members.long().unbind(1)
-        chosen = weights.index_select(-1, name)
-        classes = weights.new_zeros(*weights.shape[:-1], CLASSES)
-        return classes.scatter_add(-1, number.expand_as(chosen), chosen)
-
     def image_tokens(
         self, pixels: Tensor, layers: Sequence[int]
     ) -> tuple[list[Tensor], tuple[int, int]]:
