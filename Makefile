@@ -83,7 +83,7 @@ test-launch: interfaces
 	@$(IN_ROS) && source build-launch/setup.bash && export PYTHONPATH="$$PWD:$$PYTHONPATH" \
 	&& launch_test tests/ros/launch/test_demo_launch.py \
 	&& python -m pytest -p no:xdist -p no:launch_testing -p no:launch_ros \
-		tests/ros/launch/test_started_files.py $(ARGS)
+		tests/ros/launch/test_started_files.py tests/ros/launch/test_docs_ros2.py $(ARGS)
 
 bench: env
 	@$(IN_VENV) && python -m training.benchmark $(ARGS)

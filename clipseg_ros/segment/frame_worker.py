@@ -163,7 +163,8 @@ class FrameWorker(Generic[FrameT, FoundT, ResultT]):
         """Start the threads, once; ``setup`` is waited for.
 
         It is called in the thread that runs ``process``: a model's thread pool belongs to the
-        thread that first ran it. What it raises is raised here, and no thread is left running.
+        thread that first ran it. What it raises is raised here, and no thread is left running; nor
+        where a signal interrupts the wait: a process must not end while a thread runs a model.
 
         Raises:
             RuntimeError: It was started before.
@@ -185,13 +186,18 @@ class FrameWorker(Generic[FrameT, FoundT, ResultT]):
             self._work()
 
         self._threads = [
-            threading.Thread(target=work, name='frame_worker', daemon=True),
             threading.Thread(target=self._work_on_found, name='frame_publisher', daemon=True),
             threading.Thread(target=self._work_on_results, name='frame_finisher', daemon=True),
+            threading.Thread(target=work, name='frame_worker', daemon=True),
         ]
-        for thread in self._threads:
-            thread.start()
-        ready.wait()
+        try:
+            for thread in self._threads:
+                thread.start()
+            ready.wait()
+        except BaseException:
+            self._threads = [thread for thread in self._threads if thread.ident is not None]
+            self.stop()
+            raise
         if errors:
             self.stop()
             raise errors[0]

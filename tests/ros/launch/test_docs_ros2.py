@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
 import shutil
+import signal
 import subprocess
+import time
 from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,21 +26,19 @@ from ros_peers import NodeProcess, running_node
 
 from clipseg_ros.ros.interfaces import load_interfaces
 
-ROS2 = shutil.which('ros2')
 pytestmark = [
-    pytest.mark.skipif(ROS2 is None, reason=REASON),
+    pytest.mark.skipif(shutil.which('ros2') is None, reason=REASON),
     pytest.mark.skipif(load_interfaces() is None, reason='the package is not built'),
     pytest.mark.timeout(300),
 ]
 
 ALL = [one for one in commands() if one.line.startswith('ros2 ') and not reason_against(one)]
 TOLD = {
-    r'param set .*/clipseg device': 'clean it up first',
     'param set': 'Set parameter successful',
     'topic pub': 'publishing #1',
     'service call': 'response:',
 }
-"""What comes of a command; the parameter `device` cannot be set any more, as its page says."""
+"""What comes of a command."""
 
 STARTED = {
     r'rviz\.launch\.py': 'RViz is not installed',
@@ -45,7 +46,7 @@ STARTED = {
     r'console(\.launch\.py)?\b': 'http://',
     r'run clipseg_ros camera ': 'tabletop at',
     'pc_plus': 'pc_plus',
-    '': 'active: everyday',
+    '': 'active: ',
 }
 """What is said by what a command starts: here is no RViz, and no model that has to be fetched."""
 
@@ -103,17 +104,34 @@ def test_the_life_of_a_node(node: NodeProcess, environment: dict[str, str]) -> N
 
 
 @of_kind('launch clipseg_ros', 'run clipseg_ros')
-def test_it_starts_and_ends(environment: dict[str, str], command: Command) -> None:
-    assert ROS2 is not None
-    if 'rviz.launch.py' in command.line and shutil.which('rviz2') is not None:
+def test_it_starts_and_ends(environment: dict[str, str], tmp_path: Path, command: Command) -> None:
+    said, log = said_of(command, STARTED), tmp_path / 'output'
+    no_rviz = said == STARTED[r'rviz\.launch\.py']
+    if no_rviz and shutil.which('rviz2') is not None:
         pytest.skip('RViz is here, and needs a screen')
-    process = NodeProcess(
-        ROS2, script=shlex.split(command.line, comments=True)[1:], environment=environment
-    )
-    said = said_of(command, STARTED)
+    with log.open('wb') as file:
+        process = subprocess.Popen(
+            ['bash', '-c', f'exec {command.line}'],
+            env={**environment, 'PYTHONUNBUFFERED': '1'},
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
     try:
-        process.wait_for(said, 120.0)
+        deadline = time.monotonic() + 120.0
+        while said not in log.read_text() and time.monotonic() < deadline:
+            if process.poll() is not None:
+                break
+            time.sleep(0.1)
+        if not no_rviz:
+            # Ctrl-C reaches every process of the terminal: `ros2 run` passes none on.
+            os.killpg(process.pid, signal.SIGINT)
+        status = process.wait(60.0)
     finally:
-        status = process.stop(patience=30.0)
-    assert 'Traceback' not in process.output, process.output
-    assert status == 0 or said in ('RViz is not installed', 'pc_plus'), process.output
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    output = log.read_text()
+    assert said in output, output
+    assert 'Traceback' not in output, output
+    assert status == (1 if no_rviz else 0), output

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import _thread
 import itertools
 import threading
 import time
@@ -381,3 +382,19 @@ def test_an_errand_that_fails_is_reported_and_none_is_run_after_the_end(
     worker.run(lambda: ran.append(1))
     time.sleep(0.1)
     assert ran == []
+
+
+def test_an_interrupt_while_it_starts_leaves_no_thread(make_worker: MakeWorker) -> None:
+    """A process that ends while a thread runs a model is aborted by the model's own threads."""
+    left = threading.Event()
+
+    def warm_up() -> None:
+        _thread.interrupt_main()
+        time.sleep(0.2)
+        left.set()
+
+    worker = make_worker(lambda frame: frame)
+    with pytest.raises(KeyboardInterrupt):
+        worker.start(setup=warm_up)
+    assert left.is_set(), 'the model has not been waited for'
+    assert not [thread for thread in worker._threads if thread.is_alive()]
