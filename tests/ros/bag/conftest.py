@@ -19,10 +19,8 @@ from clipseg_model.segmentation import Segmentation
 
 
 @cache
-def _load_once(weights: str | Path, **options: Any) -> Any:
-    from clipseg_model.weights.checkpoints import load_checkpoint
-
-    return load_checkpoint(weights, **options)
+def _load_once(load: Callable[..., Any], weights: str | Path, **options: Any) -> Any:
+    return load(weights, **options)
 
 
 @pytest.fixture(autouse=True)
@@ -30,9 +28,11 @@ def _no_model_is_loaded_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     """The command loads one; these tests call it two hundred times with the same."""
     if find_spec('torch') is None:
         return
+    from clipseg_model.weights.checkpoints import load_checkpoint as load
+
     monkeypatch.setattr(
         'clipseg_model.weights.checkpoints.load_checkpoint',
-        lambda weights, **options: copy.deepcopy(_load_once(weights, **options)),
+        lambda weights, **options: copy.deepcopy(_load_once(load, weights, **options)),
     )
 
 

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import subprocess
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
+from bags import pixels, read, record
 from ros_peers import ROOT, write_tiny_model
+from sensor_msgs.msg import Image
+from std_msgs.msg import Header
 
 from clipseg_model.images import read_image
 from clipseg_model.registry import create_model
+from clipseg_ros.images.conversion import array_to_image
 from tests.torch_free import TINY_MODEL, make_environment, variables
+
+# It starts tests of this folder there.
+pytestmark = pytest.mark.skipif(find_spec('torch') is None, reason='torch is not installed')
 
 DEMO = ROOT / 'docs' / 'images' / 'demo.png'
 
@@ -45,12 +53,6 @@ def test_there_is_no_torch(python: Path) -> None:
 
 
 def test_a_bag_is_segmented_as_torch_does(python: Path, tmp_path: Path) -> None:
-    from bags import pixels, read, record
-    from sensor_msgs.msg import Image
-    from std_msgs.msg import Header
-
-    from clipseg_ros.images.conversion import array_to_image
-
     scene = np.ascontiguousarray(read_image(DEMO)[6:215, 6:286])
     image: Image = array_to_image(scene, 'rgb8', Header(frame_id='lens'))
     bag = record(tmp_path / 'bag', [('/image', image)])
