@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
@@ -15,11 +16,13 @@ from clipseg_ros.cli import app
 from clipseg_ros.console import app as starting
 from clipseg_ros.console.app import Looked, Served, make_back_end, split_nodes
 from clipseg_ros.console.back_ends.base import ConsoleError
+from clipseg_ros.ros.share import PROFILE_VARIABLES, profile_variable
 
 
 def test_the_launch_file(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake_launch.install(monkeypatch)
-    monkeypatch.delenv('FASTDDS_DEFAULT_PROFILES_FILE', raising=False)
+    for name in PROFILE_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
     file = repository / 'launch' / 'console.launch.py'
     launched = fake_launch.run(file, {'nodes': '/front/clipseg /back/clipseg', 'view': 'true'})
     [node] = launched.nodes
@@ -29,7 +32,7 @@ def test_the_launch_file(repository: Path, monkeypatch: pytest.MonkeyPatch) -> N
         '--host=127.0.0.1', '--port=8088', '--namespace=',
         '--node', '/front/clipseg', '--node', '/back/clipseg', '--view',
     ]  # fmt: skip
-    assert Path(launched.environment['FASTDDS_DEFAULT_PROFILES_FILE']).is_file()
+    assert Path(launched.environment[profile_variable(os.environ)]).is_file()
     with pytest.raises(ValueError, match='true or false'):
         fake_launch.run(file, {'view': 'maybe'})
 
