@@ -2,7 +2,6 @@
 # make console the same camera and node, with a page in the browser
 # make test    style, types, imports and the tests
 # make test ROS=jazzy  the tests of the nodes on another ROS 2
-# make test-launch  the launch files with ros2 launch, which is built for it
 # make bench   how long a frame takes
 # make help    all of them
 #
@@ -38,14 +37,13 @@ BUILD_VISION_MSGS = PYTHONPATH="tests/ros:$$PWD:$$PYTHONPATH" python -c \
 	'import build_vision_msgs; build_vision_msgs.environment_with_vision_msgs()'
 LINT = ruff check . && ruff format --check . && mypy && lint-imports
 
-.PHONY: help demo console test test-launch bench fuzz soak lint env interfaces lock reference exports clean
+.PHONY: help demo console test bench fuzz soak lint env interfaces lock reference exports clean
 
 help:
 	@echo 'make demo    a camera, the node, a few prompts; checks the masks and writes demo/'
 	@echo 'make console the same camera and node, with a page in the browser; prints its address'
 	@echo 'make test    style, types, imports and the tests (ARGS: more arguments of pytest)'
 	@echo "make test ROS=jazzy  the nodes' tests on ROS 2 Jazzy"
-	@echo 'make test-launch  the launch files with ros2 launch itself, built from its sources'
 	@echo 'make bench   how long a frame takes (ARGS: more arguments of the benchmark)'
 	@echo 'make fuzz    an hour of damaged files and hostile messages (ARGS: --seconds, --seed)'
 	@echo 'make soak    a quarter of an hour of a camera, changes and faults (ARGS: --minutes, --seed)'
@@ -75,15 +73,6 @@ test: env
 	@scripts/build_interfaces.sh '$(VENV)-$(ROS)' '$(ROS)'
 	@$(IN_OTHER_ROS) && scripts/run_tests.sh --only ros -m '$(TESTS)' $(ARGS)
 endif
-
-# The plugins of launch_testing do not load in the pytest of requirements.lock, so its own command
-# runs the test that needs it.
-test-launch: interfaces
-	@scripts/setup_launch.sh build-launch '$(VENV)'
-	@$(IN_ROS) && source build-launch/setup.bash && export PYTHONPATH="$$PWD:$$PYTHONPATH" \
-	&& launch_test tests/ros/launch/test_demo_launch.py \
-	&& python -m pytest -p no:xdist -p no:launch_testing -p no:launch_ros \
-		tests/ros/launch/test_started_files.py tests/ros/launch/test_docs_ros2.py $(ARGS)
 
 bench: env
 	@$(IN_VENV) && python -m training.benchmark $(ARGS)

@@ -133,7 +133,6 @@ def test_another_packaging_is_told_what_is_missing(repository: Path, machine: Pa
     'script',
     [
         'scripts/setup_env.sh',
-        'scripts/setup_launch.sh',
         'scripts/setup_ros_env.sh',
         'scripts/build_interfaces.sh',
         'scripts/lock.sh',
