@@ -18,7 +18,9 @@ outcomes=()
 failed=0
 for part in "${parts[@]}"; do
     outcome=0
-    python -m pytest --part "$part" --numprocesses auto --maxprocesses 8 --dist loadfile "$@" \
+    # After a worker that crashed, xdist can wait for ever: its end is that of the run.
+    python -m pytest --part "$part" --numprocesses auto --maxprocesses 8 --dist loadfile \
+        --max-worker-restart 0 "$@" \
         || outcome=$?
     outcomes+=("$outcome")
     case "$outcome" in 0 | "$none") ;; *) failed=$outcome ;; esac

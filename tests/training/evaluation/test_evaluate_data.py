@@ -100,10 +100,12 @@ class TestPaperMode:
         black = replace(card, prompt_ground='black')
         assert paper_prompts(black, model, Evaluation('paper')).ground == (0, 0, 0)
 
-    def test_batches_and_workers_change_nothing(self, model, card, phrases):
+    # A loading process is a fork; twice, one in a worker of pytest-xdist took the worker with it.
+    @pytest.mark.parametrize('workers', [0, pytest.param(1, marks=pytest.mark.slow)])
+    def test_batches_and_workers_change_nothing(self, model, card, phrases, workers):
         reports = [
             evaluate(model, card, phrases, Evaluation('paper', size=64, **how), cpu()).report()
-            for how in ({'batch': 1}, {'batch': 4}, {'batch': 2, 'workers': 1})
+            for how in ({'batch': 1}, {'batch': 4}, {'batch': 2, 'workers': workers})
         ]
         assert reports[1]['at'] == reports[2]['at']
         for one in reports[1:]:
