@@ -239,7 +239,7 @@ def full_size(path: Path, root: Path) -> Settings:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(2400)
 @pytest.mark.parametrize('path', CONFIGS, ids=lambda path: path.stem)
 def test_it_runs_at_full_size(path, tmp_path, monkeypatch):
     """Starts, saves, resumes, and is evaluated, at the size of its towers and pictures."""
