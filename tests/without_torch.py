@@ -5,9 +5,15 @@ When that ends, nothing may have imported torch behind its back either.
 
 from __future__ import annotations
 
+import json
+import os
 import runpy
+import subprocess
 import sys
+from pathlib import Path
 from typing import Any
+
+ROOT = Path(__file__).parents[1]
 
 HIDDEN = frozenset(['torch', 'torchvision', 'open_clip', 'timm', 'onnx', 'onnxscript'])
 
@@ -31,6 +37,20 @@ def hide() -> None:
     """Hide them from this process."""
     assert not HIDDEN & set(sys.modules)
     sys.meta_path[:] = [Hiding(finder) for finder in sys.meta_path]
+
+
+def told_by(script: Path, *words: object) -> tuple[dict[str, Any], str]:
+    """Run a script that hides them; return the JSON of its last line, and what it complained of."""
+    done = subprocess.run(
+        [sys.executable, script, *map(str, words)],
+        env={**os.environ, 'PYTHONPATH': f'{ROOT}:{os.environ.get("PYTHONPATH", "")}'},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1]), done.stderr
 
 
 if __name__ == '__main__':

@@ -242,8 +242,7 @@ class SegmentNode(GivenParameters, LifecycleNode):
         super().on_activate(state)
         stream.start()
         # What loading took, and no frame takes again; and what the first one takes anew.
-        free_device_memory()
-        release_freed_memory()
+        _give_back_memory()
         self._log.info(
             'active',
             f'active: {stream.segmenter.card.name} on {stream.segmenter.device}, images from '
@@ -272,8 +271,7 @@ class SegmentNode(GivenParameters, LifecycleNode):
         self._stream = None
         gc.collect()
         forget_dead_entities(self)
-        free_device_memory()
-        release_freed_memory()
+        _give_back_memory()
 
     # Parameters, prompts, enable.
 
@@ -375,3 +373,9 @@ def _takes_effect_late(name: str) -> bool:
 
 def _reuse_of(settings: Settings) -> tuple[float, int]:
     return settings.reuse_below, settings.reuse_frames
+
+
+def _give_back_memory() -> None:
+    """Give back to the system what runtimes and the C library keep for later."""
+    free_device_memory()
+    release_freed_memory()

@@ -27,6 +27,7 @@ from clipseg_ros.console.back_ends.feeds import (
     open_video,
 )
 from clipseg_ros.console.cards import added
+from clipseg_ros.console.commands import decode_values
 from clipseg_ros.console.shots import Shot
 from clipseg_ros.demo.scenes import make_scene
 from clipseg_ros.errors import SourceError
@@ -230,8 +231,7 @@ class Page:
 
 
 def labels_of(shot: Shot) -> NDArray[Any]:
-    png = np.frombuffer(shot.layer('labels') or b'', np.uint8)
-    return np.asarray(cv2.imdecode(png, cv2.IMREAD_GRAYSCALE))
+    return np.asarray(decode_values(shot.layer('labels') or b''))
 
 
 def test_the_model_on_a_folder(tmp_path: Path) -> None:

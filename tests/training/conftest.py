@@ -25,7 +25,12 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
-    # One process holds one precision, and keeps it.
+
+
+@pytest.fixture(autouse=True)
+def _no_accelerator_is_left() -> Iterator[None]:
+    """One process holds one precision, and keeps it: the next test may have another."""
+    yield
     AcceleratorState._reset_state(True)
 
 

@@ -26,7 +26,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from pycocotools import mask as coco_rle
 from torch.nn import functional
 from tqdm import tqdm
@@ -38,7 +37,7 @@ from clipseg_model.files.atomic_files import write_atomically
 from clipseg_model.registry import load_model
 from training.bundled.cached import OTHER_WORDS
 from training.datasets.photographs import PhotographFile, held_out
-from training.datasets.samples import DataError
+from training.datasets.samples import DataError, read_pixels
 
 SOURCE = 'captioned'
 PEOPLE = (
@@ -173,7 +172,7 @@ def label(
     entry_id = max(entry['id'] for entry in data['annotations']) + 1
     for record in tqdm(records, unit='photo', mininterval=10):
         path = captioned / Path(record['file_name']).name
-        image = np.asarray(Image.open(path).convert('RGB'))
+        image = read_pixels(path, 'its caption')
         height, width = image.shape[:2]
         data['images'].append(
             {

@@ -8,9 +8,9 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from training.datasets.photographs import Photograph
+from training.datasets.samples import read_pixels
 
 LEAST_SHARE = 0.0015
 """Share of a crop below which a thing counts neither as shown nor as absent."""
@@ -114,6 +114,6 @@ def paste(photo: Photograph, other: Photograph, rng: np.random.Generator) -> boo
 
 def background(path: Path, size: int, rng: np.random.Generator) -> Photograph:
     """Read a photograph of which nothing is known, to paste into."""
-    image = np.asarray(Image.open(path).convert('RGB'))
+    image = read_pixels(path, 'a pasted object')
     photo = Photograph(image, {}, (), set(), 'captioned', path.name)
     return crop(photo, size, rng, (0.6, 1.0))

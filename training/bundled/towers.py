@@ -33,6 +33,7 @@ from clipseg_model.modeling.clipseg import build_clipseg
 from clipseg_model.registry import load_model
 from clipseg_model.weights.checkpoints import save_checkpoint
 from training.bundled.frozen_parts import PHYSICAL_NOUNS, fold, word_table
+from training.datasets.samples import read_pixels
 from training.datasets.tabletop import TabletopViews
 
 WIDEST_KIND = 420
@@ -263,7 +264,8 @@ def pictures(
         yield rendered.rgb(view)
     paths = sorted(images.glob('*.jpg'))
     for path in rng.sample(paths, min(count, len(paths))):
-        yield np.asarray(Image.open(path).convert('RGB').resize((side, side)))
+        photo = Image.fromarray(read_pixels(path, 'the text tower'))
+        yield np.asarray(photo.resize((side, side)))
 
 
 def start_model(known: Any, members: dict[str, set[int]], table: tuple[Tensor, Tensor]) -> Any:

@@ -15,10 +15,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from training.datasets.coco import coco_mask, plain_name
-from training.datasets.samples import DataError
+from training.datasets.samples import DataError, read_pixels
 
 HELD_OUT = Path(__file__).with_name('test_photos.json')
 """Photographs and names that nothing may be trained on; see the file."""
@@ -96,7 +95,7 @@ class PhotographFile:
     def read(self, number: int, without: Collection[str] = ()) -> Photograph:
         """Read a photograph; the names ``without`` are left out of all that is known of it."""
         record = self.records[number]
-        image = np.asarray(Image.open(self.images / record['file_name']).convert('RGB'))
+        image = read_pixels(self.images / record['file_name'], f'photograph {number}')
         height, width = image.shape[:2]
         masks: dict[str, NDArray[np.bool_]] = {}
         unknown, objects = set(), []

@@ -2,32 +2,19 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).parents[3]
+from tests.without_torch import told_by
+
 POOLS = 4
 """Of encoder, decoder, text tower and OpenCV; they compute one after the other."""
 
 
 def run(threads: int) -> dict[str, Any]:
-    done = subprocess.run(
-        [sys.executable, Path(__file__).with_name('frugal_process.py'), str(threads)],
-        env={**os.environ, 'PYTHONPATH': f'{ROOT}:{os.environ.get("PYTHONPATH", "")}'},
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    seen: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return seen
+    return told_by(Path(__file__).with_name('frugal_process.py'), threads)[0]
 
 
 @pytest.fixture(scope='module')

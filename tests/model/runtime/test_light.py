@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +16,7 @@ from clipseg_model.images import read_image
 from clipseg_model.prompts import Prompt
 from clipseg_model.registry import BUNDLED, WEIGHTS_FOLDER, create_model
 from clipseg_model.runtime.exports.files import bundled_manifest, open_bundled
+from tests.without_torch import told_by
 
 ROOT = Path(__file__).parents[3]
 DEMO = ROOT / 'docs' / 'images' / 'demo.png'
@@ -29,17 +27,8 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What a process without torch said and made."""
     folder = tmp_path_factory.mktemp('light')
     script = Path(__file__).with_name('light_process.py')
-    done = subprocess.run(
-        [sys.executable, script, DEMO, folder],
-        env={**os.environ, 'PYTHONPATH': f'{ROOT}:{os.environ.get("PYTHONPATH", "")}'},
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    seen: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return {**seen, 'masks': dict(np.load(folder / 'masks.npz')), 'errors': done.stderr}
+    seen, errors = told_by(script, DEMO, folder)
+    return {**seen, 'masks': dict(np.load(folder / 'masks.npz')), 'errors': errors}
 
 
 def test_every_module_on_the_way_is_imported_without_torch(seen: dict[str, Any]) -> None:
