@@ -20,6 +20,7 @@ from torch import Tensor
 
 from clipseg_model.errors import PromptError
 from clipseg_model.registry import load_model
+from clipseg_model.runtime.base import has_bf16
 from training.bundled.cache_features import feature_key
 from training.bundled.cached import CachedData
 from training.bundled.cached_settings import CachedSettings, load_cached_settings
@@ -76,6 +77,9 @@ class OnCache(Training):
         settings, module, corpus = self._settings, self.module, self._corpus
         rng = np.random.default_rng([settings.seed, start])
         noises = settings.word_noise, settings.word_dropout, settings.meaning_noise
+        bf16 = settings.bf16 and has_bf16()
+        if bf16 != settings.bf16:
+            print('in float32: this CPU has no instructions for bf16, and is slower with it')
         for iteration in range(start, settings.iterations):
             visual = iteration % settings.visual_every == 0
             texts = settings.texts + (not visual)
@@ -83,7 +87,7 @@ class OnCache(Training):
             batch = self._data.batch(settings.batch, texts, window, visual, rng)
             rows = rng.integers(len(corpus['texts']), size=settings.distil)
             phrases = [corpus['texts'][row] for row in rows]
-            with torch.autocast('cpu', torch.bfloat16, enabled=settings.bf16):
+            with torch.autocast('cpu', torch.bfloat16, enabled=bf16):
                 losses = module(batch, *noises)
                 losses['distil'] = module.distil(phrases, corpus['vectors'][rows].float())
             yield losses, {'texts': batch.texts, 'phrases': phrases}

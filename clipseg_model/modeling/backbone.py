@@ -270,7 +270,7 @@ class OpenClipBackbone(nn.Module):
         if side != self.patch_size:
             kernel = F.interpolate(kernel, (side, side), mode='bilinear', align_corners=True)
         patches = F.conv2d(pixels, kernel, stride=side).flatten(2).transpose(1, 2)
-        cls = visual.class_embedding.expand(len(patches), 1, -1)
+        cls = visual.class_embedding.expand(patches.shape[0], 1, -1)
         positions = interpolate_positions(visual.positional_embedding, visual.grid_size, grid)
         return visual.ln_pre(torch.cat([cls, patches], dim=1) + positions), grid
 

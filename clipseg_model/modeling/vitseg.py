@@ -116,7 +116,7 @@ class ImageNetViT(nn.Module):
         model = self.model
         grid = token_grid(pixels, self.patch_size)
         patches = model.patch_embed(pixels).flatten(1, 2)
-        cls = model.cls_token.expand(len(patches), -1, -1)
+        cls = model.cls_token.expand(patches.shape[0], -1, -1)
         native = tuple(model.patch_embed.grid_size)
         positions = interpolate_positions(model.pos_embed[0], (native[0], native[1]), grid)
         tokens = model.norm_pre(torch.cat([cls, patches], 1) + positions)

@@ -221,11 +221,16 @@ def _check_bf16(device: Device) -> None:
         if not torch.cuda.is_bf16_supported(including_emulation=False):
             name = torch.cuda.get_device_name(str(device))
             raise PrecisionError(f'{name} does not compute in bf16: choose precision fp16 or fp32')
-    elif not cpu_flags() & BF16_FLAGS:
+    elif not has_bf16():
         raise PrecisionError(
             f'This CPU ({platform.machine()}) has no instructions for bf16 (AVX512_BF16, AMX or '
             "Arm's BF16), without which it is slower than fp32: choose precision fp32 or int8"
         )
+
+
+def has_bf16() -> bool:
+    """Whether this CPU has instructions for bf16, without which it is slower than float32."""
+    return bool(cpu_flags() & BF16_FLAGS)
 
 
 def cpu_flags() -> frozenset[str]:

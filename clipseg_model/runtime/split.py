@@ -240,6 +240,8 @@ def write_onnx(
             PROMPT: (PromptEncoder(model), (pixels,), images),
         }
         shelf: Shelf = NewShelf(folder / WEIGHTS) if checkpoint is None else Checkpoint(checkpoint)
+        # The exporter takes len(tensor) for a constant, fails, and traces anew in another way,
+        # which takes half as long again: modules ask for shape[0].
         for part, (module, inputs, dynamics) in jobs.items():
             program = _export(part, module.eval(), inputs, dynamics, *signature[part])
             store_weights(program, shelf, folder / f'{prefix}{part}.onnx')

@@ -83,7 +83,6 @@ def test_modules_and_functions_that_any_page_names_exist(repository):
 
 
 @pytest.mark.slow
-@pytest.mark.ci
 def test_a_newcomer_gets_a_model(guide, repository, tmp_path):
     make_pictures(tmp_path / 'my_data/train', [f'kitchen{number}' for number in range(1, 7)])
     make_pictures(tmp_path / 'my_data/val', ['kitchen41', 'kitchen42'])

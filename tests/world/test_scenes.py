@@ -69,6 +69,7 @@ def test_held_out_pairs_appear_in_their_split_alone(scenes):
         assert bool(pairs) == (scene.split == 'unseen_pairs'), (scene.split, scene.seed)
 
 
+@pytest.mark.slow
 def test_all_held_out_pairs_get_their_turn():
     seen = set()
     for seed in range(300):
@@ -177,6 +178,7 @@ def test_kinds_have_their_things(scenes):
         assert generate_scene(3, 'train', kind).kind == kind
 
 
+@pytest.mark.slow
 def test_every_category_appears():
     seen = {o.category for seed in range(250) for o in items(generate_scene(seed))}
     assert seen == set(CATEGORIES)

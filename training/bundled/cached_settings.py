@@ -40,7 +40,9 @@ class CachedSettings(StrictSettings):
     )
     losses: CachedWeights = CachedWeights()
     iterations: int = Field(gt=0)
-    bf16: bool = Field(False, description='mixed precision: twice as fast on a CPU with AMX')
+    bf16: bool = Field(
+        False, description='mixed precision, on a CPU that has it: twice as fast with AMX'
+    )
     batch: int = Field(8, ge=1, description='crops of a step')
     texts: int = Field(3, ge=1, description='texts of a crop; one more where no image is asked')
     visual_every: int = Field(3, ge=1, description='steps of which one asks by prompt images')

@@ -35,6 +35,7 @@ from clipseg_model.calibration import top_scores
 from clipseg_model.errors import ClipsegError
 from clipseg_model.files.atomic_files import write_atomically
 from clipseg_model.registry import load_model
+from clipseg_model.runtime.base import has_bf16
 from training.bundled.cached import OTHER_WORDS
 from training.datasets.photographs import PhotographFile, held_out
 from training.datasets.samples import DataError, read_pixels
@@ -93,7 +94,7 @@ class Finder:
         self.names = list(names)
 
     @torch.inference_mode()
-    @torch.autocast('cpu', torch.bfloat16)
+    @torch.autocast('cpu', torch.bfloat16, enabled=has_bf16())
     def scores(self, image: NDArray[np.uint8]) -> dict[str, float]:
         """Return for each name how sure the model is that it is there, 0…1."""
         segmenter = self.overview
@@ -103,7 +104,7 @@ class Finder:
         return dict(zip(self.names, top_scores(logits), strict=True))
 
     @torch.inference_mode()
-    @torch.autocast('cpu', torch.bfloat16)
+    @torch.autocast('cpu', torch.bfloat16, enabled=has_bf16())
     def find(
         self, image: NDArray[np.uint8], names: Sequence[str]
     ) -> list[tuple[float, NDArray[np.float32]]]:

@@ -287,7 +287,7 @@ class PhotoClip(SmallClip):
         coarse = functional.interpolate(coarse, scale_factor=2.0, mode='bilinear')
         coarse = coarse[:, :, : grid[0], : grid[1]].flatten(2).transpose(1, 2)
         patches = self.stem_proj(patches) + coarse
-        tokens = torch.cat([self.cls.to(patches.dtype).expand(len(patches), 1, -1), patches], 1)
+        tokens = torch.cat([self.cls.to(patches.dtype).expand(patches.shape[0], 1, -1), patches], 1)
         return tokens + self._position_embedding(grid), grid
 
     def embed_images(self, pixels: Tensor) -> Tensor:

@@ -143,12 +143,12 @@ class SmallClip(nn.Module):
             )
         features = self.stem(pixels)
         grid = (features.shape[-2], features.shape[-1])
-        patches = features.permute(0, 2, 3, 1).reshape(len(features), -1, features.shape[1])
+        patches = features.permute(0, 2, 3, 1).reshape(features.shape[0], -1, features.shape[1])
         # Whitening takes differences of large numbers, so it runs in full precision.
         with torch.autocast(pixels.device.type, enabled=False):
             patches = (patches.float() - self.feature_mean) @ self.whitening
         patches = self.stem_proj(patches)
-        tokens = torch.cat([self.cls.to(patches.dtype).expand(len(patches), 1, -1), patches], 1)
+        tokens = torch.cat([self.cls.to(patches.dtype).expand(patches.shape[0], 1, -1), patches], 1)
         tokens = tokens + self._position_embedding(grid)
         return self.run_blocks(tokens, 0, block), grid
 

@@ -130,7 +130,7 @@ def read_words(tower: Any, words: Tensor, mask: Tensor) -> Tensor:
         (P, E).
     """
     tokens = tower.reduce(words)
-    start = tower.start.to(tokens.dtype).expand(len(tokens), 1, -1)
+    start = tower.start.to(tokens.dtype).expand(tokens.shape[0], 1, -1)
     tokens = torch.cat([start, tokens], 1) + tower.positions[: tokens.shape[1] + 1]
     bias = torch.zeros(mask.shape, device=tokens.device).masked_fill(~mask, -1e4)
     bias = functional.pad(bias, (1, 0))[:, None, None, :]

@@ -89,7 +89,6 @@ class TestNames:
 
 
 @pytest.mark.slow
-@pytest.mark.ci
 def test_names_of_exports(checkpoint: Path, photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip('onnxruntime')
     made: list[tuple[Path, Any]] = []

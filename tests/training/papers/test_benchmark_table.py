@@ -223,6 +223,7 @@ class TestInterrupted:
 
         return run
 
+    @pytest.mark.slow
     def test_a_row_keeps_its_finished_folds_and_goes_on(self, run, tmp_path, capsys):
         whole = run(tmp_path / 'whole')
         assert whole[1] == 4
