@@ -220,7 +220,6 @@ def run(*arguments: object, **options) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.ci
 def test_two_processes_learn_as_one(ignoring, tmp_path):
     """Also where they have unlike shares of the pixels that count."""
     config = write(tmp_path / 'tiny.yaml', data=IGNORED, batch_size=8)
