@@ -18,6 +18,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from clipseg_model.errors import ClipsegError, PromptError
+from clipseg_model.registry import DEFAULT_MODEL
 from clipseg_ros.console import exports
 from clipseg_ros.console.back_ends.base import BackEnd, ConsoleError
 from clipseg_ros.console.back_ends.models import SpareModel, model_choices
@@ -151,20 +152,20 @@ class Server:
 
     async def _copy(self, request: Request) -> Response:
         back_end, kind = self.hub.back_end, request.path_params['kind']
-        status = back_end.status()
+        status, cards = back_end.status(), back_end.cards_to_save()
         node = status.source if back_end.kind == 'ros' else '/clipseg'
         if kind == 'yaml':
-            text, said = await asyncio.to_thread(exports.as_yaml, back_end.cards)
+            text, said = await asyncio.to_thread(exports.as_yaml, cards)
         elif kind == 'ros2':
-            text, said = exports.as_command(back_end.cards, node)
+            text, said = exports.as_command(cards, node)
         elif kind == 'python':
-            text, said = exports.as_python(back_end.cards, status.model or 'tabletop')
+            text, said = exports.as_python(cards, status.model or DEFAULT_MODEL)
         else:
             raise ConsoleError(f'{kind[:20]!r} is none of yaml, ros2, python')
         return JSONResponse({'text': text, 'said': said})
 
     async def _save_prompts(self, _: Request) -> Response:
-        cards = self.hub.back_end.cards
+        cards = self.hub.back_end.cards_to_save()
         data, name, _left_out = await asyncio.to_thread(exports.prompt_file, cards)
         kind = 'application/zip' if name.endswith('zip') else 'application/yaml'
         disposition = {'Content-Disposition': f'attachment; filename="{name}"'}

@@ -63,6 +63,9 @@ class StandIn:
         self.cards = tuple(replace(card, id=n) for n, card in enumerate(cards, start=1))
         return f'{len(cards)} active'
 
+    def cards_to_save(self) -> Cards:
+        return self.cards
+
     def set_values(self, values: dict[str, Any]) -> str:
         self.values.update(values)
         return 'changed'

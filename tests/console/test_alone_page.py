@@ -19,7 +19,7 @@ from console_server import served
 from numpy.typing import NDArray
 from page_driver import PATIENCE, Page, running_browser
 
-from clipseg_model import create_model
+from clipseg_model import Prompt, create_model
 from clipseg_model.segmenter import Segmenter
 from clipseg_ros.console import cards as editing
 from clipseg_ros.console.back_ends.alone import AloneBackEnd
@@ -264,7 +264,9 @@ def test_files_are_those_of_the_model(
 ) -> None:
     begin(page, back_end, f'{MUG}; dish: {PLATE}')
     back_end.change(editing.edited(back_end.cards, 'dish', {'threshold': 0.3}))
-    prompts = [card.request().prompt for card in back_end.cards]
+    # Nobody else keeps the threshold of all.
+    back_end.set_values({'threshold': 0.42})
+    prompts = [Prompt(MUG, threshold=0.42), Prompt(PLATE, name='dish', threshold=0.3)]
     found = model.segment(scene.rgb, prompts)
     labels = found.labels([card.id for card in back_end.cards])
     assert len(np.unique(labels)) == 3
@@ -294,9 +296,10 @@ def test_files_are_those_of_the_model(
     assert [one.prompt for one in load_prompts(tmp_path / name)] == prompts
     assert copied(page, 'YAML', lambda text: text.startswith('version')).encode() == data
     command = shlex.split(copied(page, 'ros2', lambda text: text.startswith('ros2')))
-    assert yaml.safe_load(command[-1])['prompts'][1] == {
-        'phrase': PLATE, 'name': 'dish', 'threshold': 0.3,
-    }  # fmt: skip
+    assert yaml.safe_load(command[-1])['prompts'] == [
+        {'phrase': MUG, 'threshold': 0.42},
+        {'phrase': PLATE, 'name': 'dish', 'threshold': 0.3},
+    ]
     script = copied(page, 'Python', lambda text: text.startswith('from'))
     names: dict[str, Any] = {}
     picture_file = tmp_path / 'picture.png'

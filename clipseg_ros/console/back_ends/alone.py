@@ -147,6 +147,20 @@ class AloneBackEnd:
         self._again()
         return f'{len(cards)} prompt(s) active'
 
+    def cards_to_save(self) -> Cards:
+        """Return the prompts with the thresholds of all, where they were changed.
+
+        No node keeps those, so without them the masks of the file would be others.
+        """
+        return tuple(
+            replace(
+                card,
+                threshold=self._threshold if card.threshold is None else card.threshold,
+                presence=self._presence if card.presence is None else card.presence,
+            )
+            for card in self.cards
+        )
+
     def set_values(self, values: dict[str, Any]) -> str:
         """Change thresholds or colours of all; see :class:`BackEnd`."""
         if 'threshold' in values:

@@ -112,6 +112,9 @@ class BackEnd(Protocol):
     def change(self, cards: Sequence[Card]) -> str:
         """Make these the active prompts; return that in words, or raise a ClipsegError."""
 
+    def cards_to_save(self) -> Cards:
+        """Return the prompts for a file or script: with what nobody but this back end keeps."""
+
     def set_values(self, values: dict[str, Any]) -> str:
         """Change ``threshold``, ``presence`` or ``colours`` of all; raises a ClipsegError."""
 

@@ -158,6 +158,10 @@ class RosBackEnd:
         self._take_prompts(answer.prompts)
         return str(answer.message)
 
+    def cards_to_save(self) -> Cards:
+        """Return the prompts as they are: the thresholds of all are the node's parameters."""
+        return self.cards
+
     def set_values(self, values: dict[str, Any]) -> str:
         """Set parameters of the node; see :class:`BackEnd`."""
         for key, value in values.items():
