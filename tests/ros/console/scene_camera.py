@@ -16,9 +16,11 @@ from clipseg_ros.ros.qos import image_output
 class SceneCamera:
     """Publishes one picture at a rate, from a thread of its own."""
 
-    def __init__(self, peer: Peer, rgb: NDArray[np.uint8], rate: float = 5.0) -> None:
+    def __init__(
+        self, peer: Peer, rgb: NDArray[np.uint8], rate: float = 5.0, topic: str = '/image'
+    ) -> None:
         self._peer, self.rgb, self._rate = peer, rgb, rate
-        self.publisher = peer.node.create_publisher(Image, '/image', image_output())
+        self.publisher = peer.node.create_publisher(Image, topic, image_output())
         self.sends = threading.Event()
         self.sends.set()
         self.last = 0.0

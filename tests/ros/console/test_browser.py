@@ -32,11 +32,20 @@ pytestmark = [pytest.mark.browser, pytest.mark.timeout(240 * PATIENCE)]
 MUG, PLATE = 'the mug', 'yellow plate'
 
 
-def start_node(environment: dict[str, str]) -> NodeProcess:
+def start_node(environment: dict[str, str], namespace: str = '/') -> NodeProcess:
     parameters = {'model': 'tabletop', 'threads': 1}
-    node = NodeProcess('clipseg_ros.segment_node', parameters, environment=environment)
+    remapped = ['-r', f'__ns:={namespace}']
+    node = NodeProcess('clipseg_ros.segment_node', parameters, remapped, environment=environment)
     node.wait_for('active: tabletop', 60.0 * PATIENCE)
     return node
+
+
+def mask_of(masks: list[Image], stamp: float) -> NDArray[np.bool_] | None:
+    for message in list(masks):
+        seconds, nanoseconds = stamp_of(message)
+        if abs(seconds + nanoseconds / 1e9 - stamp) < 2e-6:
+            return image_to_array(message) > 0
+    return None
 
 
 class Robot:
@@ -51,11 +60,7 @@ class Robot:
         self.masks: list[Image] = []
 
     def mask_of(self, stamp: float) -> NDArray[np.bool_] | None:
-        for message in list(self.masks):
-            seconds, nanoseconds = stamp_of(message)
-            if abs(seconds + nanoseconds / 1e9 - stamp) < 2e-6:
-                return image_to_array(message) > 0
-        return None
+        return mask_of(self.masks, stamp)
 
 
 @pytest.fixture(scope='module')
@@ -306,6 +311,38 @@ def test_why_no_pictures_come_is_said_within_3_seconds(page: Page, robot: Robot)
     )
     robot.camera.sends.set()
     page.wait_for(lambda: 'no image on' not in page.health(), what='the end of it')
+
+
+@pytest.mark.slow
+def test_another_camera_is_chosen(mug: Page, robot: Robot, own_domain: int) -> None:
+    page, cameras = mug, mug.page.get_by_label('Camera')
+    masks: list[Image] = []
+    with ExitStack() as stack:
+        peer = Peer(own_domain)
+        stack.callback(peer.close)
+        left = SceneCamera(peer, make_scene(2, 320, 240).rgb, topic='/left/image')
+        stack.callback(left.close)
+        node = start_node(robot.environment, '/left')
+        stack.callback(lambda: node.stop(patience=40.0 * PATIENCE))
+        peer.node.create_subscription(Image, '/left/clipseg/mask', masks.append, sensor_input())
+        page.wait_for(lambda: '/left/clipseg' in cameras.inner_text(), what='the choice')
+        cameras.select_option('/left/clipseg')
+        page.wait_for(lambda: page.names() == [], what='no prompt: this node has none')
+        page.add(PLATE)
+        page.wait_for(lambda: page.names() == [PLATE], what='the card')
+
+        def shown() -> bool:
+            drawn, shot = page.drawn(PLATE)
+            own = mask_of(masks, shot['stamp'])
+            return own is not None and drawn.shape == (240, 320) and np.array_equal(drawn, own)
+
+        page.wait_for(shown, 30.0 * PATIENCE, "the other node's mask on the other camera's picture")
+        cameras.select_option('/clipseg')
+        page.wait_for(lambda: page.names() == [MUG], what="the first node's prompt, untouched")
+        page.wait_for(lambda: is_all_of_it(page, robot), 30.0 * PATIENCE, 'its mask')
+    page.wait_for(
+        lambda: '/left/clipseg' not in cameras.inner_text(), 20.0 * PATIENCE, 'no such choice'
+    )
 
 
 def test_a_node_that_dies_and_comes_back(page: Page, robot: Robot) -> None:
