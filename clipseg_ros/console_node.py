@@ -5,12 +5,15 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+from clipseg_ros.process.tuning import tune_process
+
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run the console with the words of a command line, those of ROS among them.
 
     A namespace (``--ros-args -r __ns:=/robot``) is that of the nodes that are looked at.
     """
+    tune_process()
     from rclpy.utilities import remove_ros_args
 
     from clipseg_ros.cli import app

@@ -29,6 +29,8 @@ os.environ[profile_variable(os.environ)] = str(ROOT / 'config' / 'fastdds.xml')
 os.environ.setdefault('MUJOCO_GL', 'egl')
 # Threads of torch that wait may not take the cores from other processes.
 os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
+# Those of numpy's products would, whatever is set.
+os.environ.setdefault('OPENBLAS_NUM_THREADS', '1')
 # What a test needs is in the repository; nothing may be downloaded.
 os.environ['HF_HUB_OFFLINE'] = '1'
 

@@ -177,6 +177,7 @@ def become(asked: dict[str, Any], output: int) -> None:
 
 def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for who made this process.
+    os.environ.setdefault('OPENBLAS_NUM_THREADS', '1')  # As tune_process() does for a node.
     for name in IMPORTS:
         importlib.import_module(name)
     assert 'rclpy' not in sys.modules

@@ -280,6 +280,20 @@ def test_the_process_is_tuned_before_torch_is_there() -> None:
     assert run(code, OMP_WAIT_POLICY='ACTIVE') == f'ACTIVE {taken}'
 
 
+@pytest.mark.parametrize(
+    'name', ['command', 'console_node', 'segment_node', 'segment_cameras_node']
+)
+def test_what_is_started_is_tuned_before_numpy_is_there(name: str) -> None:
+    code = (
+        'import sys\n'
+        'from clipseg_ros.process import tuning\n'
+        "tuning.tune_process = lambda: sys.exit(print('numpy' in sys.modules))\n"
+        f'import clipseg_ros.{name}\n'
+        f'clipseg_ros.{name}.main()\n'
+    )
+    assert run(code) == 'False'
+
+
 def test_tuning_too_late_is_an_error() -> None:
     code = (
         "import sys; sys.modules['torch'] = sys\n"
