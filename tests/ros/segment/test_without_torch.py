@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,15 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from ros_peers import (
-    ROOT,
-    NodeProcess,
-    Peer,
-    ros_arguments,
-    running_node,
-    until_answered,
-    wait_until,
-)
+from ros_peers import ROOT, NodeProcess, Peer, ros_arguments, running_node, until_answered
 from sensor_msgs.msg import Image
 
 from clipseg_model.images import read_image
@@ -85,26 +76,3 @@ def test_what_needs_torch_is_refused_and_the_node_lives_on(node: NodeProcess, pe
     assert not answer.successful
     assert 'clipseg_ros[torch]' in answer.reason
     assert peer.set_parameter(NAME, 'visual_method', 'crop').successful
-
-
-@pytest.mark.slow
-def test_memory_of_frames_is_given_back_when_nobody_listens(
-    node: NodeProcess, peer: Peer, scene: NDArray[np.uint8]
-) -> None:
-    """Measured with images of 1280 × 720: 20 MB and more."""
-    large = np.ascontiguousarray(np.tile(scene, (4, 4, 1)))
-    labels: list[Image] = []
-    listener = peer.node.create_subscription(Image, f'{NAME}/labels', labels.append, image_output())
-    images = peer.publisher(Image, '/light/image', image_output())
-    until_answered(images, peer.stamped(large), labels)
-    until_answered(images, peer.stamped(large), labels)
-    before = own_memory(node.pid)
-    peer.node.destroy_subscription(listener)
-    wait_until(lambda: own_memory(node.pid) < before - 10, 20.0, f'less than {before} MB')
-
-
-def own_memory(process: int) -> float:
-    """Memory of a process that no file has, MB."""
-    found = re.search(r'RssAnon:\s+(\d+)', Path(f'/proc/{process}/status').read_text())
-    assert found
-    return int(found[1]) * 1024 / 1e6
