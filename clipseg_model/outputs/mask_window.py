@@ -37,6 +37,10 @@ class Scratch:
         """Return uint8 memory (H, W) of a name, with whatever is in it."""
         return self._get(name, shape, np.uint8)
 
+    def clear(self) -> None:
+        """Forget all of it; what was returned stays. From any thread."""
+        self._arrays = {}
+
     def _get(self, name: str, shape: tuple[int, int], kind: type[np.generic]) -> NDArray[Any]:
         array, size = self._arrays.get((name, kind)), shape[0] * shape[1]
         if array is None or array.size < size:

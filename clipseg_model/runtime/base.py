@@ -153,6 +153,9 @@ class Runtime(ABC):
     def embed_images(self, pixels: Floats) -> Floats:
         """Embed normalised prompt images (P, 3, H, W) as conditional vectors (P, E), float32."""
 
+    def release_prompt_towers(self) -> None:  # noqa: B027 - few have such a thing
+        """Give back what only embeds prompts, where it can be loaded anew when a prompt comes."""
+
     def embed_masked(self, pixels: Floats, masks: NDArray[np.bool_], scope: str) -> Floats:
         """Embed prompt images by what their masks (P, h, w) show, by restricted attention.
 

@@ -16,7 +16,7 @@ from clipseg_model.features import ImageFeatures, PromptFeatures
 from clipseg_model.runtime.base import Floats, Runtime, memory_guard
 from clipseg_model.runtime.devices import Device
 from clipseg_model.runtime.exports.files import PROMPT, TEXT, OnnxExport, read_variant
-from clipseg_model.runtime.exports.text_tokens import open_tokenizer
+from clipseg_model.runtime.exports.text_tokens import ReadTexts, open_tokenizer
 
 if TYPE_CHECKING:
     from clipseg_model.model_card import ModelCard
@@ -26,6 +26,9 @@ logger = logging.getLogger(__name__)
 
 KEPT_TOWER = 64 << 20
 """Bytes of weights up to which a tower that embeds prompts stays loaded."""
+
+KEPT_FOR = 100
+"""Answers without a new prompt after which it is given back all the same."""
 
 Parts = list[Any]
 
@@ -88,12 +91,15 @@ class ExportedRuntime(Runtime, Exporting):
 
     Attributes:
         prompts_at_once: Prompts that are decoded together: as many as fit the caches.
+        opens_quickly: Whether a tower is loaded in a tenth of a second on a CPU; one that has not
+            been needed for a while is given back then.
 
     Raises:
         ExportError: The files cannot be used.
     """
 
     prompts_at_once: ClassVar[int] = 4
+    opens_quickly: ClassVar[bool] = False
 
     def __init__(
         self, export: OnnxExport, variant: Path | None, device: Device, precision: str = 'fp32'
@@ -101,7 +107,9 @@ class ExportedRuntime(Runtime, Exporting):
         super().__init__(export.traits, device, precision)
         self._export = export
         self._towers: dict[str, Any] = {}
-        self._read_texts = open_tokenizer(export.manifest['tokenizer'], export.folder)
+        self._answers = 0
+        # Opened here, so that a damaged one is refused at once.
+        self._read_texts: ReadTexts | None = self._open_tokenizer()
         with self._explained(f'load {variant or export.folder}'):
             self._load(variant)
 
@@ -183,6 +191,9 @@ class ExportedRuntime(Runtime, Exporting):
                 raise ValueError(f'a condition (P, E) is for one image, but there are {batch}')
             one: Floats = self.decode(features, condition[None])[0]
             return one
+        self._answers += 1
+        if self._answers == KEPT_FOR:
+            self.release_prompt_towers()
         condition = np.ascontiguousarray(condition, np.float32)
         shape = (*condition.shape[:2], features.height, features.width)
         logits = np.empty(shape, np.float32)
@@ -205,13 +216,27 @@ class ExportedRuntime(Runtime, Exporting):
         """See :meth:`Runtime.embed_texts`."""
         if not texts:
             return np.zeros((0, self.traits.embed_dim), np.float32)
-        return self._embed(TEXT, self._read_texts(texts))
+        read = self._read_texts
+        if read is None:
+            read = self._read_texts = self._open_tokenizer()
+        return self._embed(TEXT, read(texts))
 
     def embed_images(self, pixels: Floats) -> Floats:
         """See :meth:`Runtime.embed_images`."""
         return self._embed(PROMPT, {'pixels': np.ascontiguousarray(pixels, np.float32)})
 
+    def release_prompt_towers(self) -> None:
+        """See :meth:`Runtime.release_prompt_towers`: the towers and the tokenizer."""
+        if not self.opens_quickly or self.device.type != 'cpu':
+            return
+        self._towers.clear()
+        self._read_texts = None
+
+    def _open_tokenizer(self) -> ReadTexts:
+        return open_tokenizer(self._export.manifest['tokenizer'], self._export.folder)
+
     def _embed(self, part: str, inputs: dict[str, Any]) -> Floats:
+        self._answers = 0
         with self._explained(f'embed prompts ({part})'):
             tower = self._towers.get(part)
             if tower is None:

@@ -32,6 +32,7 @@ class OnnxRuntime(ExportedRuntime):
     package = 'onnxruntime'
     extra = None
     prompts_at_once = 2
+    opens_quickly = True
 
     @classmethod
     def variant(cls, device: Device, precision: str) -> str:

@@ -275,6 +275,8 @@ class FrameWorker(Generic[FrameT, FoundT, ResultT]):
             found = self._attempt('process', self._process, frame)
             if found is not None:
                 self._found.hand_over((found, put_at))
+            # A thread that waits keeps no frame: it is megabytes.
+            del taken, frame, found
 
     def _work_on_found(self) -> None:
         while True:
@@ -289,6 +291,7 @@ class FrameWorker(Generic[FrameT, FoundT, ResultT]):
                     self._processed += 1
                     self._done.append((ended, ended - put_at))
                 self._results.put(result)
+            del taken, found, result
 
     def _work_on_results(self) -> None:
         while True:
@@ -299,6 +302,7 @@ class FrameWorker(Generic[FrameT, FoundT, ResultT]):
                 self._finish(result)
             except Exception as error:
                 self._on_error(error)
+            del result
 
     def _attempt(self, stage: str, act: Callable[[ItemT], AnswerT], item: ItemT) -> AnswerT | None:
         """Run a step; report and count an error, and return None for it."""

@@ -21,7 +21,6 @@ from std_srvs.srv import SetBool
 from clipseg_model.errors import ClipsegError
 from clipseg_model.prompts import Prompt
 from clipseg_model.registry import create_model
-from clipseg_model.runtime.devices import free_device_memory
 from clipseg_model.video.still import describe_reuse
 from clipseg_ros.health.diagnostics import Situation, find_rest
 from clipseg_ros.images.backend import open_backend
@@ -31,7 +30,7 @@ from clipseg_ros.outputs.messages import (
     load_marker_messages,
     load_vision_messages,
 )
-from clipseg_ros.process.tuning import release_freed_memory
+from clipseg_ros.process.tuning import large_blocks_apart
 from clipseg_ros.prompts.server import PromptServer
 from clipseg_ros.prompts.set import reported
 from clipseg_ros.ros.callback_groups import forget_dead_entities, guard_transitions
@@ -41,6 +40,7 @@ from clipseg_ros.ros.log import ThrottledLog, cut
 from clipseg_ros.ros.parameters import find_problem, read_settings
 from clipseg_ros.ros.timing import create_steady_timer
 from clipseg_ros.segment.loading import NodeSegmenter, check_representable, load_segmenter
+from clipseg_ros.segment.memory_relief import give_back_memory
 from clipseg_ros.segment.model_choice import find_choice_problem
 from clipseg_ros.segment.parameters import DECLARATIONS, Settings
 from clipseg_ros.segment.report import NodeReport, NodeState
@@ -185,7 +185,8 @@ class SegmentNode(GivenParameters, LifecycleNode):
         self, step: str, act: Callable[[], None], undo: Callable[[], None], reached: str
     ) -> TransitionCallbackReturn:
         try:
-            act()
+            with large_blocks_apart():
+                act()
         except Exception as error:
             named = isinstance(error, ClipsegError)
             self._failure = str(error) if named else f'{type(error).__name__}: {error}'
@@ -242,7 +243,7 @@ class SegmentNode(GivenParameters, LifecycleNode):
         super().on_activate(state)
         stream.start()
         # What loading took, and no frame takes again; and what the first one takes anew.
-        _give_back_memory()
+        give_back_memory()
         self._log.info(
             'active',
             f'active: {stream.segmenter.card.name} on {stream.segmenter.device}, images from '
@@ -271,7 +272,7 @@ class SegmentNode(GivenParameters, LifecycleNode):
         self._stream = None
         gc.collect()
         forget_dead_entities(self)
-        _give_back_memory()
+        give_back_memory()
 
     # Parameters, prompts, enable.
 
@@ -373,9 +374,3 @@ def _takes_effect_late(name: str) -> bool:
 
 def _reuse_of(settings: Settings) -> tuple[float, int]:
     return settings.reuse_below, settings.reuse_frames
-
-
-def _give_back_memory() -> None:
-    """Give back to the system what runtimes and the C library keep for later."""
-    free_device_memory()
-    release_freed_memory()

@@ -22,6 +22,7 @@ from clipseg_model.runtime.base import memory_guard
 from clipseg_model.runtime.devices import free_device_memory
 from clipseg_model.segmentation import Segmentation
 from clipseg_model.settings import SegmentSettings
+from clipseg_ros.process.tuning import release_freed_memory
 from clipseg_ros.segment.loading import NodeSegmenter
 
 PATIENCE = 60.0  # Seconds after the last trouble until all prompts are tried at once again.
@@ -34,6 +35,13 @@ def stream_on_gpu(segmenter: NodeSegmenter) -> StreamedSegmenter | None:
     if segmenter.device.type != 'cuda' or not segmenter.runtime.streams:
         return None
     return StreamedSegmenter(segmenter)
+
+
+def give_back_memory() -> None:
+    """Give back to the system what runtimes and the C library keep for later."""
+    gc.collect()
+    free_device_memory()
+    release_freed_memory()
 
 
 class MemoryRelief:

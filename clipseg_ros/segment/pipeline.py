@@ -226,6 +226,10 @@ class SegmentationPipeline:
             answer = answer.result()
         return self._apply(Steadier(), request, answer)
 
+    def release_scratch(self) -> None:
+        """Forget the memory that frames were computed in; a frame in work keeps its own."""
+        self._scratch.clear()
+
     def _steady(self, frame: StartedFrame) -> Segmentation:
         """Wait for the answer, smooth it over the frames and decide on presence."""
         request, found = frame.request, frame.answer

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sensor_msgs.msg import CompressedImage, Image
 
+from clipseg_model.errors import ClipsegError
 from clipseg_ros.depth.stage import DepthStage
 from clipseg_ros.health.arrivals import LostImages, NewestImage
 from clipseg_ros.health.diagnostics import FrameFaults
@@ -26,7 +27,7 @@ from clipseg_ros.ros.log import ThrottledLog
 from clipseg_ros.ros.qos import QosWatch
 from clipseg_ros.segment.frame_worker import FrameWorker
 from clipseg_ros.segment.loading import NodeSegmenter
-from clipseg_ros.segment.memory_relief import MemoryRelief, stream_on_gpu
+from clipseg_ros.segment.memory_relief import MemoryRelief, give_back_memory, stream_on_gpu
 from clipseg_ros.segment.parameters import Settings
 from clipseg_ros.segment.pipeline import FrameRequest, SegmentationPipeline, StartedFrame
 from clipseg_ros.segment.subscription import ImageSubscription
@@ -123,13 +124,22 @@ class CameraStream:
         worker: FrameWorker[Any, StartedFrame, FrameResult] = FrameWorker(
             self.segment, self.publish, self.finish, self._fail, self.settings.max_rate
         )
-        prompts = max(1, len(self._prompts.enabled))
-        worker.start(setup=lambda: self.segmenter.warm_up(prompts=prompts))
+        worker.start(setup=self._warm_up)
         self.faults.clear()
         self.lost.start()
         self.losses.start()
         self.worker = worker
         self.depth.start()
+
+    def _warm_up(self) -> None:
+        prompts = [entry.prompt for entry in self._prompts.enabled]
+        self.segmenter.warm_up(prompts=max(1, len(prompts)))
+        if prompts:
+            # The first image tells what is wrong with one.
+            with suppress(ClipsegError):
+                self.segmenter.prepare(prompts, self.zoom.segment_settings(self.settings))
+        # Prompts change seldom, and what reads them is loaded anew in a tenth of a second.
+        self.segmenter.runtime.release_prompt_towers()
 
     def stop(self) -> bool:
         """Stop the threads after the frames in work; return whether they ended in time."""
@@ -139,8 +149,12 @@ class CameraStream:
         return ended
 
     def close(self) -> None:
-        """Remove the topics; the worker has been stopped before."""
+        """Remove the topics and let go of the model; the worker has been stopped before."""
         self._created.close()
+        # rclpy's executor keeps what it waited for last, and so callbacks, which are methods of
+        # this object, until it waits anew: the model's memory would be given back after that.
+        del self.segmenter, self.zoom, self.pipeline
+        self.newest.forget()
 
     def set_parameters(self, settings: Settings) -> None:
         """Follow the parameters."""
@@ -215,6 +229,16 @@ class CameraStream:
         """Forget what came last: the camera sees other things by now."""
         self.newest.forget()
         self.faults.clear()
+        if self.worker is not None:
+            # In the thread that owns the model: its last image may be in work.
+            self.worker.run(self._rest)
+
+    def _rest(self) -> None:
+        """Give back what frames were computed in: none will come for a while."""
+        self.segmenter.release_caches()
+        self.segmenter.runtime.release_prompt_towers()
+        self.pipeline.release_scratch()
+        give_back_memory()
 
     # The three steps of the worker.
 

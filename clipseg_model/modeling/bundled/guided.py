@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from clipseg_model.modeling.bundled.membership import sum_of_names
 from clipseg_model.modeling.bundled.photo_clip import PhotoClip
 from clipseg_model.modeling.decoder import CLIPSegDecoder
 from clipseg_model.modeling.dense import Dense
@@ -47,7 +48,7 @@ class GuidedDecoder(CLIPSegDecoder):
         meaning = functional.normalize(condition[..., -towers.meaning_dim :], dim=-1)
         nearness = meaning @ towers.name_meanings().to(meaning.dtype).T
         weights = (nearness * self.sharpness.exp()).softmax(-1)
-        classes = weights @ towers.membership().to(weights.dtype)
+        classes = sum_of_names(weights, towers.names_of_classes())
         direction = functional.normalize(condition, dim=-1)
         best = nearness.amax(-1, keepdim=True)
         return *super().modulate(condition), direction, classes, best

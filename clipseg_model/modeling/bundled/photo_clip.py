@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from clipseg_model.modeling.buffers import identity, noise
 from clipseg_model.modeling.bundled.lite0 import Lite0Block
+from clipseg_model.modeling.bundled.membership import mean_of_names, tabulate
 from clipseg_model.modeling.bundled.small_clip import SmallClip
 from clipseg_model.modeling.bundled.text_tower import PreNormBlock, TextTower, read_words
 from clipseg_model.modeling.dense import Dense, convolve
@@ -202,6 +203,9 @@ class PhotoClip(SmallClip):
         self.register_buffer('names', torch.zeros(num_names, meaning_dim, dtype=torch.int8))
         self.register_buffer('name_scale', torch.ones(()))
         self.register_buffer('members', torch.zeros(num_members, 2, dtype=torch.int16))
+        # Made of the members; not stored.
+        self._table: Tensor | None
+        self.register_buffer('_table', None, persistent=False)
         #: Of the classifier's opinion in the embedding of a prompt image.
         self.class_gain = nn.Parameter(torch.tensor(1.0))
 
@@ -213,11 +217,29 @@ class PhotoClip(SmallClip):
         """Return what the names mean, (names, meaning_dim)."""
         return self.names.to(self.name_scale.dtype) * self.name_scale
 
-    def membership(self) -> Tensor:
-        """Return which class is under which name, 1 or 0, (names, 1000)."""
-        dense = self.name_scale.new_zeros(len(self.names), CLASSES)
-        name, number = self.members.long().unbind(1)
-        return dense.index_put((name, number), dense.new_ones(()))
+    def names_of_classes(self) -> Tensor:
+        """Return the names of each class, int16 (1000, most), filled up with their number.
+
+        It is that of the members when they were loaded, or at the last :meth:`train` or ``eval``.
+        """
+        if self._table is None:
+            self._table = tabulate(self.members, len(self.names), CLASSES)
+        return self._table
+
+    def train(self, mode: bool = True) -> PhotoClip:
+        """See :class:`torch.nn.Module`; the table is made here, where all ways to load a model end.
+
+        Its width depends on the members, so it cannot be made while a model is exported.
+        """
+        super().train(mode)
+        self._table = None
+        if not self.members.is_meta:
+            self.names_of_classes()
+        return self
+
+    def _load_from_state_dict(self, *words: Any) -> None:
+        super()._load_from_state_dict(*words)
+        self._table = None
 
     def image_tokens(
         self, pixels: Tensor, layers: Sequence[int]
@@ -300,7 +322,7 @@ class PhotoClip(SmallClip):
     def embed_tokens(self, tokens: Tensor, probabilities: Tensor) -> Tensor:
         """Embed, as :meth:`embed_images`, tokens (P, N, C) and class probabilities (P, 1000)."""
         own = self.project(self.run_blocks(tokens, 0, self.num_blocks)[:, 0])
-        names = probabilities @ functional.normalize(self.membership(), p=1, dim=0).T
-        meaning = names.to(own.dtype) @ self.name_meanings().to(own.dtype)
+        meanings = mean_of_names(self.name_meanings(), self.names_of_classes())
+        meaning = probabilities.to(own.dtype) @ meanings.to(own.dtype)
         meaning = functional.normalize(meaning, dim=-1) * self.meaning_dim**0.5 * self.class_gain
         return own + functional.pad(meaning, (own.shape[-1] - self.meaning_dim, 0))

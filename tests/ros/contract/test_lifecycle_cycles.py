@@ -44,6 +44,7 @@ def test_cleanup_frees_the_model_and_takes_everything_away(tiny_model: Path) -> 
     seen = walk(tiny_model, 4)
     assert seen['loaded'] == 4
     assert seen['alive'] == [0, 0], 'segmenters and models are gone'
+    assert seen['late'] == 0, 'before cleanup gives memory back to the system'
     for what in FLAT:
         assert len({after[what] for after in seen['seen'][1:]}) == 1, (what, seen['seen'])
 

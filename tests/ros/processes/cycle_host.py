@@ -76,6 +76,7 @@ def main() -> int:
     images = camera.create_publisher(Image, '/cycles/image', image_output())
     seen: list[dict[str, int]] = []
     types: list[Counter[str]] = []
+    late = 0
     for number in range(cycles):
         for step in ('configure', 'activate'):
             assert getattr(node, f'trigger_{step}')().name == 'SUCCESS', step
@@ -89,8 +90,12 @@ def main() -> int:
             if labels:
                 break
         assert labels, f'nothing came out in cycle {number}'
+        # As an executor does that runs a transition for a service.
+        waited_for = [*node.subscriptions, *node.timers, *node.services]
         for step in ('deactivate', 'cleanup'):
             assert getattr(node, f'trigger_{step}')().name == 'SUCCESS', step
+        late += segmenters[-1]() is not None
+        del waited_for
         for _ in range(3):
             executor.spin_once(timeout_sec=0.01)
         seen.append(holds(node, camera))
@@ -98,7 +103,11 @@ def main() -> int:
             types.append(Counter(type(one).__qualname__ for one in gc.get_objects()))
     alive = [sum(reference() is not None for reference in kind) for kind in (segmenters, models)]
     more = dict((types[1] - types[0]).most_common(12))
-    print(json.dumps({'loaded': len(models), 'alive': alive, 'seen': seen, 'more': more}))
+    print(
+        json.dumps(
+            {'loaded': len(models), 'alive': alive, 'late': late, 'seen': seen, 'more': more}
+        )
+    )
     node.close()
     executor.shutdown()
     for each in (node, camera):

@@ -294,6 +294,32 @@ def test_what_is_started_is_tuned_before_numpy_is_there(name: str) -> None:
     assert run(code) == 'False'
 
 
+@pytest.mark.skipif(not sys.platform.startswith('linux'), reason='of glibc')
+def test_what_loading_frees_goes_back_at_once() -> None:
+    code = (
+        'import ctypes, re\n'
+        'from pathlib import Path\n'
+        'from clipseg_ros.process.tuning import keep_large_buffers, large_blocks_apart\n'
+        'libc = ctypes.CDLL(None)\n'
+        'libc.malloc.restype = ctypes.c_void_p\n'
+        'libc.free.argtypes = [ctypes.c_void_p]\n'
+        'def left():\n'
+        '    before = own()\n'
+        '    block, fence = libc.malloc(20 << 20), libc.malloc(1000)\n'
+        '    ctypes.memset(block, 1, 20 << 20)\n'
+        '    libc.free(block)\n'
+        '    return (own() - before) >> 10 > 10\n'
+        'def own():\n'
+        "    text = Path('/proc/self/status').read_text()\n"
+        "    return int(re.search(r'RssAnon:\\s+(\\d+)', text)[1])\n"
+        'keep_large_buffers()\n'
+        'with large_blocks_apart():\n'
+        '    apart = left()\n'
+        'print(apart, left())\n'
+    )
+    assert run(code) == 'False True', 'and frames keep theirs'
+
+
 def test_tuning_too_late_is_an_error() -> None:
     code = (
         "import sys; sys.modules['torch'] = sys\n"

@@ -4,6 +4,7 @@ import _thread
 import itertools
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -398,3 +399,19 @@ def test_an_interrupt_while_it_starts_leaves_no_thread(make_worker: MakeWorker) 
         worker.start(setup=warm_up)
     assert left.is_set(), 'the model has not been waited for'
     assert not [thread for thread in worker._threads if thread.is_alive()]
+
+
+def test_threads_that_wait_keep_no_frame(make_worker: MakeWorker) -> None:
+    class Frame:
+        """Something that can be referred to weakly."""
+
+    kept: list[weakref.ref[Frame]] = []
+
+    def follow(frame: Frame) -> Frame:
+        kept.append(weakref.ref(frame))
+        return Frame()
+
+    worker = make_worker(follow, finish=lambda result: follow(result) and None, publish=follow)
+    worker.start()
+    worker.put(Frame())
+    wait_until(lambda: len(kept) == 3 and not any(one() for one in kept))

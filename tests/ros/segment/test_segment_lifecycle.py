@@ -195,7 +195,7 @@ def test_a_failed_model_is_gone_when_its_memory_is_given_back(
         raise ClipsegError('it does not fit')
 
     monkeypatch.setattr(
-        'clipseg_ros.segment.lifecycle.release_freed_memory',
+        'clipseg_ros.segment.memory_relief.release_freed_memory',
         lambda: alive.append(models[0]() is not None),
     )
     context = Context()

@@ -209,3 +209,21 @@ def test_losses_go_on_over_a_pause(rig: Rig) -> None:
     assert stream.losses.total == 9
     stream.lost.see({'publication_sequence_number': 90}, 1)
     assert stream.lost.count == 0, 'nobody listened meanwhile'
+
+
+def test_memory_is_given_back_when_nobody_listens_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+
+    def note(name: str) -> Any:
+        return lambda: done.append(name)
+
+    monkeypatch.setattr('clipseg_ros.segment.stream.give_back_memory', note('all'))
+    stream: Any = CameraStream.__new__(CameraStream)
+    stream.newest = SimpleNamespace(forget=note('newest'))
+    stream.faults = SimpleNamespace(clear=note('faults'))
+    runtime = SimpleNamespace(release_prompt_towers=note('towers'))
+    stream.segmenter = SimpleNamespace(runtime=runtime, release_caches=note('caches'))
+    stream.pipeline = SimpleNamespace(release_scratch=note('scratch'))
+    stream.worker = SimpleNamespace(run=lambda act: act())
+    stream._forget_images()
+    assert done == ['newest', 'faults', 'caches', 'towers', 'scratch', 'all']
