@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import sysconfig
+from collections.abc import Iterator
 from pathlib import Path
 
 from tests.without_torch import HIDDEN
@@ -20,9 +21,8 @@ def make_environment(folder: Path) -> Path:
     """Make a virtual environment of links, which takes a second; return its Python."""
     command = [sys.executable, '-m', 'venv', '--without-pip', '--symlinks', folder]
     subprocess.run(command, check=True)
-    packages = Path(sysconfig.get_path('purelib'))
     (own,) = folder.glob('lib/python3*/site-packages')
-    for path in packages.iterdir():
+    for path in _packages(Path(sysconfig.get_path('purelib'))):
         name = path.name.partition('-')[0].partition('.')[0]
         if name not in HIDDEN and not path.name.startswith(_NEVER):
             (own / path.name).symlink_to(path)
@@ -33,6 +33,17 @@ def make_environment(folder: Path) -> Path:
             if not (folder / kind / path.name).exists():
                 (folder / kind / path.name).symlink_to(path)
     return folder / 'bin' / 'python'
+
+
+def _packages(folder: Path) -> Iterator[Path]:
+    """What can be imported of a folder, and of those that its .pth files name."""
+    for path in folder.iterdir():
+        lines = path.read_text().split() if path.suffix == '.pth' else []
+        folders = [Path(line) for line in lines if Path(line).is_dir()]
+        for each in folders:
+            yield from _packages(each)
+        if not folders:
+            yield path
 
 
 def variables(root: Path, **more: str) -> dict[str, str]:
