@@ -11,8 +11,11 @@ from pathlib import Path
 
 from tests.without_torch import HIDDEN
 
-TINY_MODEL = 'CLIPSEG_TINY_MODEL'
-"""Variable that names a tiny model which was written, and exported, where there is torch."""
+TINY_MODELS = 'CLIPSEG_TINY_MODELS'
+"""Variable that names a folder of models which were written, and exported, where there is torch.
+
+They are ``tiny.safetensors``, and ``seeing.safetensors``, which pictures make a difference to.
+"""
 
 _NEVER = ('__editable__', '__pycache__')  # A checkout is found by PYTHONPATH.
 
@@ -49,6 +52,9 @@ def _packages(folder: Path) -> Iterator[Path]:
 def variables(root: Path, **more: str) -> dict[str, str]:
     """Return the environment variables of a process of it that runs a checkout."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith('_ROS_WHEELS')}
-    for key in ('LD_LIBRARY_PATH', 'PYTEST_XDIST_WORKER', 'PYTEST_CURRENT_TEST', 'VIRTUAL_ENV'):
+    for key in ('PYTEST_XDIST_WORKER', 'PYTEST_CURRENT_TEST', 'VIRTUAL_ENV'):
         kept.pop(key, None)
+    # The libraries of the package's messages, and not those of this environment.
+    libraries = kept.pop('LD_LIBRARY_PATH', '').split(':')
+    kept['LD_LIBRARY_PATH'] = ':'.join(p for p in libraries if not p.startswith(sys.prefix))
     return {**kept, 'PYTHONPATH': f'{root}:{kept.get("PYTHONPATH", "")}', **more}

@@ -15,7 +15,6 @@ from ros_peers import BUILT_PATH, ROOT, NodeProcess, Peer, running_node, write_t
 
 from clipseg_ros.process.domain import claimed_domain
 from clipseg_ros.ros.interfaces import load_interfaces
-from tests.torch_free import TINY_MODEL
 
 # Lines of the nodes' logs are compared with plain text.
 os.environ['RCUTILS_COLORIZED_OUTPUT'] = '0'
@@ -28,8 +27,6 @@ def domain() -> int:
 
 @pytest.fixture(scope='session')
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    if TINY_MODEL in os.environ:
-        return Path(os.environ[TINY_MODEL])
     path = tmp_path_factory.mktemp('model') / 'tiny.safetensors'
     write_tiny_model(path)
     return path

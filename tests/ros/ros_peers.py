@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -29,6 +30,7 @@ from clipseg_ros.process.child_process import ChildProcess
 from clipseg_ros.prompts.text import survive_yaml
 from clipseg_ros.ros.peer import Peer as PlainPeer
 from clipseg_ros.ros.share import PROFILE_VARIABLES
+from tests.torch_free import TINY_MODELS
 
 ROOT = Path(__file__).parents[2]
 PROFILE = ROOT / 'config' / 'fastdds.xml'
@@ -44,7 +46,10 @@ def write_tiny_model(path: Path, sees_pictures: bool = False) -> None:
         sees_pictures: Whether support images make a difference. Random towers embed all pictures
             nearly alike: what differs is stretched then.
     """
-    # Here: tests run where there is no torch, with a model that was written elsewhere.
+    if TINY_MODELS in os.environ:
+        name = 'seeing' if sees_pictures else 'tiny'
+        shutil.copy(Path(os.environ[TINY_MODELS], f'{name}.safetensors'), path)
+        return
     import torch
 
     from clipseg_model.modeling.bundled.small_clip import SmallClip

@@ -16,7 +16,7 @@ from std_msgs.msg import Header
 from clipseg_model.images import read_image
 from clipseg_model.registry import create_model
 from clipseg_ros.images.conversion import array_to_image
-from tests.torch_free import TINY_MODEL, make_environment, variables
+from tests.torch_free import TINY_MODELS, make_environment, variables
 
 # It starts tests of this folder there.
 pytestmark = pytest.mark.skipif(find_spec('torch') is None, reason='torch is not installed')
@@ -76,12 +76,13 @@ def test_tests_of_3d_that_need_no_model(python: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_all_tests_of_bags_3d_and_picking(python: Path, tmp_path: Path) -> None:
-    tiny = tmp_path / 'tiny.safetensors'
-    write_tiny_model(tiny)
     exports = str(tmp_path / 'exports')
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv('CLIPSEG_EXPORTS', exports)
-        create_model(tiny, 'cpu', runtime='onnxruntime')
+        for name in ('tiny', 'seeing'):
+            path = tmp_path / f'{name}.safetensors'
+            write_tiny_model(path, sees_pictures=name == 'seeing')
+            create_model(path, 'cpu', runtime='onnxruntime')
     folders = ['tests/ros/bag', 'tests/ros/depth', 'tests/ros/prompts/test_prompt_pick.py']
-    more = {TINY_MODEL: str(tiny), 'CLIPSEG_EXPORTS': exports}
+    more = {TINY_MODELS: str(tmp_path), 'CLIPSEG_EXPORTS': exports}
     print(run_tests(python, *folders, 'tests/ros/prompts/test_picks_live.py', **more))
