@@ -11,12 +11,6 @@ from pathlib import Path
 
 from tests.without_torch import HIDDEN
 
-TINY_MODELS = 'CLIPSEG_TINY_MODELS'
-"""Variable that names a folder of models which were written, and exported, where there is torch.
-
-They are ``tiny.safetensors``, and ``seeing.safetensors``, which pictures make a difference to.
-"""
-
 _NEVER = ('__editable__', '__pycache__')  # A checkout is found by PYTHONPATH.
 
 

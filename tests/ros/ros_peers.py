@@ -30,12 +30,16 @@ from clipseg_ros.process.child_process import ChildProcess
 from clipseg_ros.prompts.text import survive_yaml
 from clipseg_ros.ros.peer import Peer as PlainPeer
 from clipseg_ros.ros.share import PROFILE_VARIABLES
-from tests.torch_free import TINY_MODELS
 
 ROOT = Path(__file__).parents[2]
 PROFILE = ROOT / 'config' / 'fastdds.xml'
 WORDS = ('[PAD]', '[UNK]', '[CLS]', '[SEP]', 'a', 'the', 'red', 'blue', 'mug', 'bowl', 'chair')
 NOTICE = 'Random weights: its masks mean nothing.'
+TINY_MODELS = 'CLIPSEG_TINY_MODELS'
+"""Variable that names a folder of models which were written, and exported, where there is torch.
+
+They are ``tiny.safetensors``, and ``seeing.safetensors``, which pictures make a difference to.
+"""
 
 
 def write_tiny_model(path: Path, sees_pictures: bool = False) -> None:

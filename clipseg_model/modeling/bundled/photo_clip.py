@@ -8,7 +8,7 @@ reads a phrase as a sentence encoder (MiniLM) does. Phrase and classes meet in t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -203,9 +203,8 @@ class PhotoClip(SmallClip):
         self.register_buffer('names', torch.zeros(num_names, meaning_dim, dtype=torch.int8))
         self.register_buffer('name_scale', torch.ones(()))
         self.register_buffer('members', torch.zeros(num_members, 2, dtype=torch.int16))
-        # Made of the members; not stored.
-        self._table: Tensor | None
-        self.register_buffer('_table', None, persistent=False)
+        # Made of the members. No buffer: training would average it with those of other steps.
+        self._table: Tensor | None = None
         #: Of the classifier's opinion in the embedding of a prompt image.
         self.class_gain = nn.Parameter(torch.tensor(1.0))
 
@@ -235,6 +234,12 @@ class PhotoClip(SmallClip):
         self._table = None
         if not self.members.is_meta:
             self.names_of_classes()
+        return self
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> PhotoClip:
+        super()._apply(fn, recurse)
+        if self._table is not None:
+            self._table = fn(self._table)
         return self
 
     def _load_from_state_dict(self, *words: Any) -> None:

@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from bags import pixels, read, record
-from ros_peers import ROOT, write_tiny_model
+from ros_peers import ROOT, TINY_MODELS, write_tiny_model
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
 from clipseg_model.images import read_image
 from clipseg_model.registry import create_model
 from clipseg_ros.images.conversion import array_to_image
-from tests.torch_free import TINY_MODELS, make_environment, variables
+from tests.torch_free import make_environment, variables
 
 # It starts tests of this folder there.
 pytestmark = pytest.mark.skipif(find_spec('torch') is None, reason='torch is not installed')

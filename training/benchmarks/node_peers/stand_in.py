@@ -55,7 +55,11 @@ class StandIn:
         self.device = torch.device('cpu')
         name = f'stand-in:{milliseconds:g}'
         self.card = ModelCard(name, 'stand-in', {}, LOGIT_SIZE)
-        self.runtime = SimpleNamespace(describe=lambda: name, embed_texts=lambda texts: None)
+        self.runtime = SimpleNamespace(
+            describe=lambda: name,
+            embed_texts=lambda texts: None,
+            release_prompt_towers=lambda: None,
+        )
         self._seconds = milliseconds * 1e-3
         self._logits: list[NDArray[np.float32]] = []
 
@@ -64,6 +68,12 @@ class StandIn:
 
     def warm_up(self, prompts: int = 1) -> None:
         """Do nothing: there is nothing to warm up."""
+
+    def prepare(self, prompts: Sequence[Prompt], settings: SegmentSettings | None = None) -> None:
+        """Do nothing: prompts are taken as they are."""
+
+    def release_caches(self) -> None:
+        """Do nothing: nothing is kept."""
 
     def segment(
         self,
