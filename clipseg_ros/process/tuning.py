@@ -1,9 +1,9 @@
 """Settings of the process that must be made before torch and numpy are imported.
 
-They were measured on two busy cores. Without the first, the buffers of every frame are mapped and
+Two were measured on two busy cores. Without the first, the buffers of every frame are mapped and
 unmapped again, thousands of page faults each. Without the second, the model's idle threads spin and
-take the core that the camera needs (182 ms a frame of 720p instead of 42). So do those of numpy's
-products, by which frames are resized (a third of the frames of the console).
+take the core that the camera needs (182 ms a frame of 720p instead of 42). So would those of
+numpy's products, by which frames are resized; what that costs was not measured apart.
 """
 
 from __future__ import annotations
