@@ -72,6 +72,20 @@ _SWITCHES = ('enabled', 'negative')
 _WORDS = ('name', 'phrase')
 
 
+def filled(
+    cards: Sequence[Card], threshold: float | None = None, presence: float | None = None
+) -> Cards:
+    """Return cards with these thresholds where they have none of their own."""
+    return tuple(
+        replace(
+            card,
+            threshold=threshold if card.threshold is None else card.threshold,
+            presence=presence if card.presence is None else card.presence,
+        )
+        for card in cards
+    )
+
+
 def find(cards: Sequence[Card], name: str) -> Card:
     """Return the card of a name; raises a PromptError where there is none (any more)."""
     for card in cards:

@@ -24,7 +24,7 @@ from clipseg_ros.console.back_ends.base import Answer, Choice, ConsoleError, Sta
 from clipseg_ros.console.back_ends.feeds import Feed, Stills, fitted
 from clipseg_ros.console.back_ends.models import OWN, model_choices
 from clipseg_ros.console.back_ends.rates import Rates
-from clipseg_ros.console.cards import Card, Cards
+from clipseg_ros.console.cards import Card, Cards, filled
 from clipseg_ros.console.shots import Found, Shot, encode_heat, encode_values, fold_instances
 from clipseg_ros.errors import BagError, SourceError
 from clipseg_ros.prompts.set import PromptSet, key_of
@@ -152,14 +152,7 @@ class AloneBackEnd:
 
         No node keeps those, so without them the masks of the file would be others.
         """
-        return tuple(
-            replace(
-                card,
-                threshold=self._threshold if card.threshold is None else card.threshold,
-                presence=self._presence if card.presence is None else card.presence,
-            )
-            for card in self.cards
-        )
+        return filled(self.cards, self._threshold, self._presence)
 
     def set_values(self, values: dict[str, Any]) -> str:
         """Change thresholds or colours of all; see :class:`BackEnd`."""
@@ -377,12 +370,7 @@ def _predict(
     presence: float | None,
 ) -> Segmentation:
     # A prompt's own presence threshold is the only one that a segmenter takes with a call.
-    prompts = [
-        replace(card, presence=presence if card.presence is None else card.presence)
-        .request()
-        .prompt
-        for card in cards
-    ]
+    prompts = [card.request().prompt for card in filled(cards, presence=presence)]
     return segmenter.predict(prompts, threshold)
 
 

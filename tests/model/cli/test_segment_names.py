@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 from clipseg_command import clipseg, segment, squeezed
+from copied_exports import copying
 
 from clipseg_model.cli.file_runner import find_files
 from clipseg_model.images import read_image
 from clipseg_model.runtime.exports.files import ONNX
-from clipseg_model.runtime.split import write_onnx
 
 ROOT = Path(__file__).parents[3]
 
@@ -91,25 +89,12 @@ class TestNames:
 @pytest.mark.slow
 def test_names_of_exports(checkpoint: Path, photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip('onnxruntime')
-    made: list[tuple[Path, Any]] = []
-
-    def write_once(model: Any, folder: Path) -> Any:
-        """Copies what the first one has written, which took half a minute."""
-        if not made:
-            return write_onnx(model, folder)
-        source, said = made[0]
-        for path in source.iterdir():
-            if path.name != 'manifest.json':
-                shutil.copy(path, folder)
-        return said
-
-    monkeypatch.setattr('clipseg_model.runtime.exporting.write_onnx', write_once)
+    made: list[Path] = []
     for name in ('-a b#?%20&é', '茶' * 66, '~nobody-at-all'):
         result = clipseg('export', '--device', 'cpu', '--', checkpoint, name)
         assert result.exit_code == 0, result.output
-        folder = Path(name, ONNX)
-        manifest = json.loads((folder / 'manifest.json').read_text())
-        made.append((folder, {key: manifest[key] for key in ('parts', 'traits', 'tokenizer')}))
+        made.append(Path(name, ONNX))
+        monkeypatch.setattr('clipseg_model.runtime.exporting.write_onnx', copying(made[0]))
         result = segment(
             checkpoint, photo, '-p', 'mug', '--runtime', 'onnxruntime', f'--exports={name}'
         )

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import Result
+from copied_exports import copying
 from numpy.typing import NDArray
 from PIL import Image
 from runtime_models import PROMPTS, assert_agrees, make_vit, start
@@ -140,18 +141,8 @@ class TestExports:
         monkeypatch.setenv('CLIPSEG_EXPORTS', str(cache))
         model, card = load_model(vit)
         shutil.copytree(folder, exports_folder(card, weights_digest(model)))
-        manifest = json.loads((folder / ONNX / 'manifest.json').read_text())
         truncate(exports_folder(card, weights_digest(model)) / ONNX / 'weights.bin')
-
-        def write_again(model: Any, made: Path) -> Any:
-            """Copies what `exported` has written, which took half a minute."""
-            shutil.copytree(
-                folder / ONNX, made, dirs_exist_ok=True,
-                ignore=shutil.ignore_patterns('manifest.json'),
-            )  # fmt: skip
-            return {key: manifest[key] for key in ('parts', 'traits', 'tokenizer')}
-
-        monkeypatch.setattr('clipseg_model.runtime.exporting.write_onnx', write_again)
+        monkeypatch.setattr('clipseg_model.runtime.exporting.write_onnx', copying(folder / ONNX))
         with caplog.at_level('INFO'):
             made = start(vit, 'openvino', 'fp32')
         assert 'truncated' in caplog.text
