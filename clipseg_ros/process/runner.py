@@ -12,11 +12,12 @@ from typing import Any
 import rclpy
 from rclpy.exceptions import InvalidParameterException, InvalidParameterValueException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.signals import uninstall_signal_handlers
 
 from clipseg_ros.errors import InterfacesError, ParameterError, SourceError
 from clipseg_ros.process.command_line import explain_unread, find_eaten
 from clipseg_ros.process.shared_memory import SHARED_MEMORY, remove_orphans
-from clipseg_ros.process.start import take_signals_as_usual
+from clipseg_ros.process.start import ENDING_SIGNALS
 from clipseg_ros.ros.log import ThrottledLog
 
 # rclpy's signal handler can wake the executor before the context is shut down; the executor then
@@ -28,24 +29,36 @@ _YOUNG = 2.0
 
 
 def interrupt_once() -> Callable[[], None]:
-    """Let SIGINT interrupt this process only once, so that it ends in order.
+    """Let SIGINT and SIGTERM interrupt this process only once, so that it ends in order.
 
     `ros2 launch` passes on the signal that the terminal has sent already, and people press Ctrl-C
-    twice. Call it before ``rclpy.init``, whose own handler calls the one that it finds. After a
-    call of the returned function SIGINT does not interrupt at all.
+    twice. Call it before ``rclpy.init``, whose own handlers call those that they find.
+
+    Returns:
+        To be called before anything of rclpy is taken down: no signal does anything from then on.
     """
     ending = False
+
+    def interrupt(*_: Any) -> None:
+        nonlocal ending
+        if not ending:
+            ending = True
+            raise KeyboardInterrupt
+
+    def take_signals() -> None:
+        for number in ENDING_SIGNALS:
+            signal.signal(number, interrupt)
 
     def end() -> None:
         nonlocal ending
         ending = True
+        # For each signal that rclpy's handlers see, a thread of its own wakes the executors, which
+        # it may find half destroyed; and they may find themselves half removed. So they see none
+        # any more, and then that thread ends.
+        take_signals()
+        uninstall_signal_handlers()
 
-    def interrupt(*_: Any) -> None:
-        if not ending:
-            end()
-            raise KeyboardInterrupt
-
-    signal.signal(signal.SIGINT, interrupt)
+    take_signals()
     return end
 
 
@@ -58,6 +71,9 @@ class GuardedExecutor(SingleThreadedExecutor):
     Attributes:
         faults: Messages that could not be taken, and callbacks that failed, so far.
     """
+
+    # What rclpy's own end of an executor looks at, which a signal may have kept from being made.
+    _sigint_gc: Any = None
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -134,8 +150,8 @@ def run_nodes(make_nodes: Callable[[], Sequence[Any]], args: list[str] | None = 
     """Spin nodes in this thread until SIGINT or SIGTERM, then end them in order.
 
     Killed processes leak the middleware's shared memory, so threads are joined, topics removed and
-    the context shut down before this returns. It must be the last thing that a process does: SIGINT
-    is ignored after it.
+    the context shut down before this returns. It must be the last thing that a process does: both
+    signals are ignored after it.
 
     Args:
         make_nodes: Makes the nodes; their ``close()`` is called at the end. One whose ``gave_up``
@@ -145,8 +161,6 @@ def run_nodes(make_nodes: Callable[[], Sequence[Any]], args: list[str] | None = 
     Returns:
         Exit status: 0 after a signal, 1 where a node could not be made or gave up.
     """
-    take_signals_as_usual()
-    end = interrupt_once()
     command_line = sys.argv if args is None else args
     eaten = find_eaten(command_line)
     if eaten:
@@ -155,8 +169,11 @@ def run_nodes(make_nodes: Callable[[], Sequence[Any]], args: list[str] | None = 
     orphans = remove_orphans(least_age=_YOUNG)
     if orphans:
         print(f'{len(orphans)} file(s) of killed processes removed from {SHARED_MEMORY}')
+    end = interrupt_once()
     try:
         rclpy.init(args=args)
+    except KeyboardInterrupt:
+        return _interrupted()
     except RuntimeError as error:
         # The command line cannot be parsed, or a parameters file is missing or no YAML.
         print(f'cannot start: {explain_unread(command_line) or error}', file=sys.stderr)
@@ -174,26 +191,39 @@ def run_nodes(make_nodes: Callable[[], Sequence[Any]], args: list[str] | None = 
             print(f'cannot start: {error}', file=sys.stderr)
             return 1
         except KeyboardInterrupt:
-            print('interrupted while starting', file=sys.stderr)
-            return 0
+            return _interrupted()
 
-        def gave_up() -> bool:
-            return any(getattr(node, 'gave_up', False) for node in nodes)
-
-        executor = GuardedExecutor()
-        for node in nodes:
-            executor.add_node(node)
-        try:
-            spin(executor, nodes[0].get_logger(), gave_up)
-        finally:
-            end()
-            for node in nodes:
-                node.close()
-            executor.shutdown()
-            for node in nodes:
-                node.destroy_node()
-        return 1 if gave_up() else 0
+        return _spin_to_the_end(nodes, end)
     finally:
         rclpy.try_shutdown()
         # Python removes its own handlers before it has ended.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        for number in ENDING_SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
+
+
+def _spin_to_the_end(nodes: Sequence[Any], end: Callable[[], None]) -> int:
+    def gave_up() -> bool:
+        return any(getattr(node, 'gave_up', False) for node in nodes)
+
+    executor: GuardedExecutor | None = None
+    try:
+        executor = GuardedExecutor()
+        for node in nodes:
+            executor.add_node(node)
+        spin(executor, nodes[0].get_logger(), gave_up)
+    except KeyboardInterrupt:
+        pass  # Before or after the spin.
+    finally:
+        end()
+        for node in nodes:
+            node.close()
+        if executor is not None:
+            executor.shutdown()
+        for node in nodes:
+            node.destroy_node()
+    return 1 if gave_up() else 0
+
+
+def _interrupted() -> int:
+    print('interrupted while starting', file=sys.stderr)
+    return 0

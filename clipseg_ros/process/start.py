@@ -6,7 +6,7 @@ import os
 import signal
 from typing import Any
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def end_at_once_if_asked() -> None:
@@ -21,7 +21,7 @@ def end_at_once_if_asked() -> None:
         os.write(2, b'interrupted while starting: nothing had begun\n')
         os._exit(0)
 
-    for number in _SIGNALS:
+    for number in ENDING_SIGNALS:
         signal.signal(number, end)
 
 
