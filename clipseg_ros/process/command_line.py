@@ -1,7 +1,7 @@
 """What YAML makes of the parameters on a command line, where it is not what was typed.
 
-rcl reads values as YAML: ``!the vase`` is `vase` with a tag, ``grass: green grass`` is a mapping,
-which it refuses without naming a remedy.
+rcl reads values as YAML: ``!the vase`` is `vase` with a tag, ``the mug #2`` is `the mug` with a
+comment, and ``grass: green grass`` is a mapping, which it refuses without naming a remedy.
 """
 
 from __future__ import annotations
@@ -10,28 +10,45 @@ import json
 import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import yaml
 
+# rcl reads with libyaml. PyYAML's own parser, where that is not in it, differs in rare cases.
+_LOADER: Any = getattr(yaml, 'CLoader', yaml.Loader)
+_RESOLVER = yaml.resolver.Resolver()
 _VALUE, _FILE = ('-p', '--param'), ('--params-file',)
 
 
-def find_eaten(command_line: Sequence[str]) -> str:
-    """Return which value loses its beginning, as YAML takes it for a tag; empty if none does.
+class _Loss(NamedTuple):
+    what: str
+    """What YAML does to a value."""
+    whole: str
+    """The value as it was typed."""
+    line: int
+    """Where, from 1."""
 
-    Parameters on the command line are looked through, and the files that it names.
+
+def find_eaten(command_line: Sequence[str]) -> str:
+    """Return which value loses a part of its text, as YAML takes that for something else.
+
+    Parameters on the command line are looked through, and the files that it names: there, comments
+    and folded lines are what they are meant to be.
+
+    Returns:
+        Empty where nothing is lost.
     """
     for option, value in _ros_options(command_line):
         if option in _FILE:
-            for tag, rest, line in _tagged(_text_of(Path(value))):
+            for loss in _marks(_text_of(Path(value)), in_file=True):
                 return (
-                    f'{value}, line {line}: {_eaten(tag, rest)}. Put the value between quotes: '
-                    f'{json.dumps(f"{tag} {rest}", ensure_ascii=False)}'
+                    f'{value}, line {loss.line}: {loss.what}. Put the value between quotes: '
+                    f'{json.dumps(loss.whole, ensure_ascii=False)}'
                 )
         else:
             name, _, text = value.partition(':=')
-            for tag, rest, _ in _tagged(text):
-                return f'{value}: {_eaten(tag, rest)}. {_remedy(name, text)}'
+            for loss in (*_marks(text), *_cuts(text)):
+                return f'{value}: {loss.what}. {_remedy(name, text)}'
     return ''
 
 
@@ -68,17 +85,59 @@ def _ros_options(command_line: Sequence[str]) -> Iterator[tuple[str, str]]:
                 yield word, value
 
 
-def _tagged(text: str) -> Iterator[tuple[str, str, int]]:
-    """Yield the tags of YAML that are none of its own, what is left, and the line, from 1."""
+def _events(text: str) -> Iterator[Any]:
     try:
-        for event in yaml.parse(text):
-            tag = getattr(event, 'tag', None)
-            # A lone ! is a tag too. Those of YAML itself, as in !!str, are meant.
-            if isinstance(tag, str) and tag.startswith('!'):
-                line = 0 if event.start_mark is None else event.start_mark.line
-                yield tag, getattr(event, 'value', ''), line + 1
+        yield from yaml.parse(text, Loader=_LOADER)
     except yaml.YAMLError:
         return  # rcl will say so.
+
+
+def _marks(text: str, in_file: bool = False) -> Iterator[_Loss]:
+    """Yield the tags that are none of YAML's own, and the anchors.
+
+    In a file, an anchor counts before a text alone, and where nothing refers to it: others change
+    no value, and rcl refuses references.
+    """
+    events = list(_events(text))
+    referred = {event.anchor for event in events if isinstance(event, yaml.AliasEvent)}
+    for event in events:
+        rest = getattr(event, 'value', '')
+        tag, anchor = getattr(event, 'tag', None), getattr(event, 'anchor', None)
+        # A lone ! is a tag too. Those of YAML itself, as in !!str, are meant.
+        if isinstance(tag, str) and tag.startswith('!'):
+            yield _loss('a tag', tag, rest, event)
+        elif anchor is None or isinstance(event, yaml.AliasEvent):
+            continue
+        elif not in_file or (anchor not in referred and _is_text(event)):
+            yield _loss('an anchor', f'&{anchor}', rest, event)
+
+
+def _cuts(text: str) -> Iterator[_Loss]:
+    """Yield the unquoted texts of a value that YAML ends at a comment.
+
+    A value that is nothing but text is not to lose its line breaks either, which separate prompts.
+    """
+    if text.lstrip().startswith('#'):
+        yield _Loss('YAML takes all of it for a comment', text, 1)
+    depth = 0
+    for event in _events(text):
+        depth += isinstance(event, yaml.CollectionStartEvent)
+        depth -= isinstance(event, yaml.CollectionEndEvent)
+        if not _is_text(event) or event.style:
+            continue
+        comment = text[event.end_mark.index :].lstrip()
+        if comment.startswith('#'):
+            yield _loss('a comment', comment.splitlines()[0], event.value, event)
+        elif not depth and event.tag is None and event.value != text.strip():
+            yield _Loss(f'YAML makes {event.value!r} of it', text, 1)
+
+
+def _is_text(event: Any) -> bool:
+    """Whether YAML reads an event as text, not as a number, true, false or a list."""
+    if not isinstance(event, yaml.ScalarEvent):
+        return False
+    kind = _RESOLVER.resolve(yaml.ScalarNode, event.value, event.implicit)
+    return kind == _RESOLVER.DEFAULT_SCALAR_TAG
 
 
 def _text_of(path: Path) -> str:
@@ -88,8 +147,9 @@ def _text_of(path: Path) -> str:
         return ''  # rcl will say so.
 
 
-def _eaten(tag: str, rest: str) -> str:
-    return f'YAML takes {tag} for a tag and drops it, which leaves {rest!r}'
+def _loss(kind: str, part: str, rest: str, event: Any) -> _Loss:
+    what = f'YAML takes {part} for {kind} and drops it, which leaves {rest!r}'
+    return _Loss(what, f'{part} {rest}', event.start_mark.line + 1)
 
 
 def _remedy(name: str, text: str) -> str:

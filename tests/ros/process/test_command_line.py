@@ -33,7 +33,7 @@ def value_of(*values: str) -> object:
     return value
 
 
-EATEN = [
+TAGGED = [
     '!the vase; the mug',
     '!  the vase',
     '[the mug, !the vase]',
@@ -41,7 +41,22 @@ EATEN = [
     '!x "a mug"',
     '!a: b',
 ]
-UNREAD = ['grass: short green grass', '!vase', '*a', '@a', '%a', 'mug: ', 'a: b; c', '']
+ANCHORED = ['&a the mug', '[the mug, &b a bowl]', '&a "the mug"', '&a [the mug]']
+CUT = {
+    'the mug #2; a bowl': '#2; a bowl for a comment',
+    'the mug #': '# for a comment',
+    'the mug \t#2': '#2 for a comment',
+    'the mug\n# 2': '# 2 for a comment',
+    '[the mug #1\n, a bowl]': '#1 for a comment',
+    '#2': 'all of it for a comment',
+    ' # 2; the mug': 'all of it for a comment',
+    'the mug\na bowl': "'the mug a bowl'",
+    '--- the mug': "'the mug'",
+}
+"""Text that is cut, or joined → what is said of it."""
+
+EATEN = [*TAGGED, *ANCHORED, *CUT]
+UNREAD = ['grass: short green grass', '!vase', '*a', '&a; b', '@a', '%a', 'mug: ', 'a: b; c', '']
 KEPT = [
     'the mug; !the vase',
     ';!the vase; the mug',
@@ -51,16 +66,36 @@ KEPT = [
     "'!the vase'",
     '[the mug, "!the vase"]',
     '!!str 7',
+    'the mug#2; a & b, &c',
+    ';&a the mug',
+    '"the mug #2; a bowl"',
+    '"&a the mug"',
+    '"the mug" # as a text',
+    '[the mug, "a bowl"] # as a list',
+    "'the mug\n\n a bowl'",
+    '[the mug,\n a bowl]',
+    '0.5 # low',
+    ' the mug ',
+    'null',
     'what a mug!',
     '-1',
 ]
 
 
-@pytest.mark.parametrize('text', EATEN)
-def test_a_tag_is_told(text: str) -> None:
+@pytest.mark.parametrize('text', [*TAGGED, *ANCHORED])
+def test_a_tag_or_an_anchor_is_told(text: str) -> None:
     said = find_eaten(words('threshold:=0.5', f'prompt:={text}'))
-    assert said.startswith(f'prompt:={text}: YAML takes !')
-    assert "which leaves '" in said
+    mark, kind = ('!', 'a tag') if text in TAGGED else ('&', 'an anchor')
+    assert said.startswith(f'prompt:={text}: YAML takes {mark}')
+    assert f' for {kind} and drops it, which leaves' in said
+
+
+@pytest.mark.parametrize(('text', 'told'), CUT.items())
+def test_a_cut_is_told(text: str, told: str) -> None:
+    assert value_of(f'prompt:={text}') != text
+    said = find_eaten(words('threshold:=0.5', f'prompt:={text}'))
+    assert said.startswith(f'prompt:={text}: YAML ')
+    assert told in said
 
 
 @pytest.mark.parametrize('text', UNREAD)
@@ -77,7 +112,7 @@ def test_what_rcl_reads_is_left_alone(text: str) -> None:
     value_of(f'prompt:={text}')
 
 
-@pytest.mark.parametrize('text', [*EATEN[:2], *UNREAD[:-1]])
+@pytest.mark.parametrize('text', [*EATEN, *UNREAD[:-1]])
 def test_the_remedy_helps(text: str) -> None:
     given = words(f'prompt:={text}')
     said = find_eaten(given) or explain_unread(given)
@@ -102,11 +137,19 @@ def test_a_file(tmp_path: Path) -> None:
     said = find_eaten(given)
     assert said.startswith(f'{file}, line 4: YAML takes !the for a tag')
     assert '"!the vase; the mug"' in said
-    file.write_text(text.format('"!the vase; the mug"'))
-    assert find_eaten(given) == ''
+    file.write_text(text.format('&the vase; the mug'))
+    said = find_eaten(given)
+    assert said.startswith(f'{file}, line 4: YAML takes &the for an anchor')
+    assert '"&the vase; the mug"' in said
+    meant = ['"!the vase"', '"&the vase"', 'the mug  # the red one', 'the mug\n      with a lid']
+    for value in [*meant, 'x\n    rate: &rate 5.0', 'x\n    rates: &all [5.0]']:
+        file.write_text(text.format(value))
+        assert find_eaten(given) == '', value
 
 
-@pytest.mark.parametrize('text', ['!the vase; the mug', 'grass: short green grass'])
+@pytest.mark.parametrize(
+    'text', ['!the vase; the mug', '&the vase', 'the mug #2; a bowl', 'grass: short green grass']
+)
 def test_a_node_does_not_start_with_it(text: str, capfd: pytest.CaptureFixture[str]) -> None:
     made: list[object] = []
     assert run_node(lambda: made.append(1), words(f'prompt:={text}')) == 1
