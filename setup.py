@@ -110,7 +110,7 @@ setup(
             'clipseg = clipseg_ros.command:main',
             'clipseg-console = clipseg_ros.console_node:main',
             'clipseg-camera = clipseg_ros.camera_node:main',
-            'clipseg-demo = clipseg_ros.demo.app:app',
+            'clipseg-demo = clipseg_ros.demo.__main__:main',
             'clipseg-node = clipseg_ros.segment_node:main',
             'clipseg-cameras = clipseg_ros.segment_cameras_node:main',
         ],

@@ -10,7 +10,15 @@ import typer
 from rich.markup import escape
 
 import clipseg_model.cli.app
-from clipseg_model.cli.console import fail, out, report, show_notice, show_progress, show_reuse
+from clipseg_model.cli.console import (
+    begin_work,
+    fail,
+    out,
+    report,
+    show_notice,
+    show_progress,
+    show_reuse,
+)
 from clipseg_model.cli.options import (
     PROMPT,
     ColorOption,
@@ -111,6 +119,7 @@ def bag(
         if not prompts:
             raise PromptError('There is nothing to look for: give --prompt')
         target = bags.target()
+        begin_work()
         with open_camera(source, bags.topic) as camera:
             segmenter = create_model(
                 execution.model,
@@ -204,7 +213,13 @@ def console(
     cannot be served.
     """
     try:
-        from clipseg_ros.console.app import Looked, Served, make_back_end, split_nodes
+        from clipseg_ros.console.app import (
+            Looked,
+            Served,
+            import_back_end,
+            make_back_end,
+            split_nodes,
+        )
         from clipseg_ros.console.app import serve as run
     except ImportError as error:
         fail(f"the console needs its packages ({error}): pip install 'clipseg_ros[console]'")
@@ -226,6 +241,8 @@ def console(
     def say(line: str) -> None:
         out.print(escape(line), soft_wrap=True, emoji=False, highlight=False)
 
+    import_back_end(looked)
+    begin_work()
     try:
         run(make_back_end(looked), served, say)
     except ClipsegError as error:

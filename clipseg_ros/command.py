@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-import signal
-
+from clipseg_ros.process.start import (
+    INTERRUPTED,
+    end_at_once_if_asked,
+    take_signals_as_usual,
+)
 from clipseg_ros.process.tuning import tune_process
 
 
 def main() -> None:
-    """Run the command. Ctrl-C ends it at once while libraries are imported, without a traceback."""
-    before = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    """Run the command; Ctrl-C ends it with status 130, at once until its work begins."""
+    end_at_once_if_asked(INTERRUPTED)
     tune_process()
+    # Imported here: a signal may come meanwhile.
+    from clipseg_model.cli.console import before_work
     from clipseg_ros.cli import app
 
-    signal.signal(signal.SIGINT, before)
+    before_work.append(take_signals_as_usual)
     app()
 
 

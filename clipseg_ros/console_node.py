@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+from clipseg_ros.process.start import end_at_once_if_asked, take_signals_as_usual
 from clipseg_ros.process.tuning import tune_process
 
 
@@ -13,11 +14,15 @@ def main(args: Sequence[str] | None = None) -> int:
 
     A namespace (``--ros-args -r __ns:=/robot``) is that of the nodes that are looked at.
     """
+    end_at_once_if_asked()
     tune_process()
+    # Imported here: a signal may come meanwhile.
     from rclpy.utilities import remove_ros_args
 
+    from clipseg_model.cli.console import before_work
     from clipseg_ros.cli import app
 
+    before_work.append(take_signals_as_usual)
     words = list(sys.argv[1:] if args is None else args)
     own = list(remove_ros_args(['console', *words]))[1:]
     if '--node' not in own:

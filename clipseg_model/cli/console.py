@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -16,6 +17,19 @@ if TYPE_CHECKING:
 
 out = Console()
 err = Console(stderr=True)
+
+before_work: list[Callable[[], None]] = []
+"""Called by :func:`begin_work`: who starts the command may have it end otherwise until then."""
+
+
+def begin_work() -> None:
+    """Say that what a command needs is imported, and that work begins which ends in order.
+
+    Until then Ctrl-C may end the process at once, as an exception in the middle of an import may
+    surface as any error.
+    """
+    for call in before_work:
+        call()
 
 
 def report(path: Path, reason: str) -> None:

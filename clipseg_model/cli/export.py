@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
-from clipseg_model.cli.console import fail, out
+from clipseg_model.cli.console import begin_work, fail, out
 from clipseg_model.cli.options import DeviceOption, PrecisionOption, grouped
 from clipseg_model.errors import ClipsegError, ExportError
 
@@ -134,6 +134,7 @@ def write_export(
     from clipseg_model.runtime.exports.files import exports_folder
     from clipseg_model.runtime.split import check_exportable, weights_digest
 
+    begin_work()
     calibration = calibration or CalibrationOptions()
     kind = runtime_class(runtime)
     if not issubclass(kind, Exporting):

@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from clipseg_model.cli.console import err, fail, out
+from clipseg_model.cli.console import begin_work, err, fail, out
 from clipseg_model.errors import CheckpointError, ClipsegError, ModelNotFoundError
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ def models(as_json: Annotated[bool, typer.Option('--json', help='For machines.')
     """List the models that are known by name."""
     from clipseg_model.registry import get_card, list_models
 
+    begin_work()
     try:
         cards = [get_card(name) for name in list_models()]
     except ClipsegError as error:
@@ -99,6 +100,7 @@ def download(
     from clipseg_model.weights.torchvision_download import download_detector
     from clipseg_model.weights.torchvision_store import LICENCE, detector_weights, list_detectors
 
+    begin_work()
     if exports is not None and (runtime is None or len(names) != 1):
         fail('--exports is the folder of one model for a --runtime: give both, and one name')
     if runtime is not None:
@@ -187,6 +189,7 @@ def convert(
             raise CheckpointError(
                 f'--half and --without-towers are for .safetensors files, unlike {target}'
             )
+        begin_work()
         model, card = load_model(source, towers, None if layers is None else _numbers(layers))
         if own:
             dtype = torch.float16 if half else None

@@ -10,7 +10,16 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from clipseg_model.cli.console import err, fail, out, report, show_notice, show_progress, show_reuse
+from clipseg_model.cli.console import (
+    begin_work,
+    err,
+    fail,
+    out,
+    report,
+    show_notice,
+    show_progress,
+    show_reuse,
+)
 from clipseg_model.cli.options import (
     PROMPT,
     ColorOption,
@@ -274,6 +283,7 @@ def segment(
         files, unusable = sources.find(execution.reuse_below, results.frame_masks)
         segmenter = execution.load(settings)
         zoom.fit(segmenter)
+        begin_work()
         runner = FileRunner(
             segmenter,
             wanted,

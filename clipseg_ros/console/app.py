@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import socket
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +32,8 @@ from clipseg_ros.console.guard import (
     new_token,
 )
 from clipseg_ros.console.server import Server
+
+_BACK_ENDS = 'clipseg_ros.console.back_ends'
 
 SMALLEST_MESSAGE = 65_536
 """Largest message that a browser may send, bytes: it only asks."""
@@ -83,6 +87,12 @@ class Served:
     view: bool = False
     token: bool = False
     allowed: tuple[str, ...] = ()
+
+
+def import_back_end(looked: Looked) -> None:
+    """Import what :func:`make_back_end` needs, as far as it is there."""
+    with suppress(ImportError):
+        importlib.import_module(f'{_BACK_ENDS}.{"ros" if looked.nodes else "alone"}')
 
 
 def make_back_end(looked: Looked) -> BackEnd:

@@ -40,6 +40,7 @@ from clipseg_ros.demo.scenes import DemoScene, Question, make_scene
 from clipseg_ros.process.child_process import ChildError, ChildProcess
 from clipseg_ros.process.domain import keep_to_own_domain
 from clipseg_ros.process.shared_memory import remove_orphans
+from clipseg_ros.process.start import INTERRUPTED, take_signals_as_usual
 
 SEEDS = (1, 5, 9, 10)
 WIDTH, HEIGHT = 640, 480
@@ -194,6 +195,7 @@ def demo(
     ] = None,
 ) -> None:
     """Run a camera and the node, and compare the masks with the truth."""
+    take_signals_as_usual()
     console = Console(width=None if sys.stdout.isatty() else 110)
     prepare_environment(domain)
     for number in (signal.SIGTERM, signal.SIGHUP):
@@ -206,7 +208,7 @@ def demo(
         answers = run_demo(console, list(seed or SEEDS), model, device, output)
     except KeyboardInterrupt:
         console.print('stopped')
-        raise typer.Exit(130) from None
+        raise typer.Exit(INTERRUPTED) from None
     except (ChildError, ClipsegError):
         raise typer.Exit(1) from None
     console.print(make_table(answers, CAMERA_RATE))

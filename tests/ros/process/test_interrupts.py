@@ -13,6 +13,9 @@ from ros_peers import ROOT, NodeProcess, shared_memory_files
 from clipseg_ros.process.runner import run_node
 from clipseg_ros.process.start import ENDING_SIGNALS
 
+NOTHING_BEGUN = 'interrupted while starting: nothing had begun'
+OF_NODES = ['front', '--ros-args', '-p', 'device:=cpu']
+
 
 @pytest.mark.parametrize('pause', [0.0, 0.1, 0.4])
 def test_more_than_one_interrupt_ends_in_order(domain: int, pause: float) -> None:
@@ -53,26 +56,50 @@ def test_signals_while_it_ends_change_nothing(domain: int, number: int) -> None:
         ('segment_cameras', 'cv2'),
         ('camera', 'cv2'),
         ('camera', 'rclpy'),
+        ('console', 'rclpy'),
     ],
 )
 def test_a_signal_during_the_first_imports_is_one_line(
     tmp_path: Path, executable: str, library: str, number: int
 ) -> None:
-    (tmp_path / f'{library}.py').write_text(
+    process = importing(library, tmp_path, str(ROOT / 'scripts' / executable), *OF_NODES)
+    assert process.stop([number]) == 0, process.output
+    assert process.lines[1:] == [NOTHING_BEGUN], process.output
+
+
+@pytest.mark.parametrize(
+    ('line', 'library', 'status'),
+    [
+        ('scripts/console', 'uvicorn', 0),
+        ('scripts/console', 'diagnostic_msgs', 0),
+        ('-m clipseg_ros.demo', 'cv2', 130),
+        ('-m clipseg_ros.demo.console', 'typer', 0),
+        ('-m clipseg_ros.demo.console', 'diagnostic_msgs', 0),
+        ('-m clipseg_ros.command console', 'uvicorn', 130),
+        ('-m clipseg_ros.command segment x.png --prompt mug', 'cv2', 130),
+        ('-m clipseg_ros.command bag x --prompt mug -o y', 'numpy', 130),
+    ],
+)
+def test_ctrl_c_while_a_command_imports_is_one_line(
+    tmp_path: Path, line: str, library: str, status: int
+) -> None:
+    process = importing(library, tmp_path, *line.split())
+    assert process.stop() == status, process.output
+    assert process.lines[1:] == [NOTHING_BEGUN], process.output
+
+
+def importing(library: str, folder: Path, *words: str) -> NodeProcess:
+    """A process of ours in the middle of an import, which takes for ever."""
+    (folder / f'{library}.py').write_text(
         f'import sys, time\nprint("importing {library}", flush=True)\n'
         'try:\n    time.sleep(30)\n'
         # As a library may that is interrupted in the middle of its start.
         'except KeyboardInterrupt:\n    raise ImportError("half of it")\n'
     )
-    process = NodeProcess(
-        str(ROOT / 'scripts' / executable),
-        script=['front', '--ros-args', '-p', 'device:=cpu'],
-        environment={'PYTHONPATH': f'{tmp_path}:{ROOT}'},
-    )
+    environment = {'PYTHONPATH': f'{folder}:{ROOT}'}
+    process = NodeProcess(words[0], script=words[1:], environment=environment)
     process.wait_for(f'importing {library}')
-    assert process.stop([number]) == 0, process.output
-    said = process.lines[1:]
-    assert said == ['interrupted while starting: nothing had begun'], process.output
+    return process
 
 
 def test_a_signal_while_a_node_is_made(capfd: pytest.CaptureFixture[str]) -> None:
