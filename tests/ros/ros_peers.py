@@ -162,6 +162,7 @@ class NodeProcess(ChildProcess):
         arguments: Further ROS arguments, such as remappings.
         script: Arguments of ``module``, which is a file then, in place of those.
         environment: Variables that it gets beside those of this process.
+        folder: Its working folder.
         afresh: Whether Python starts anew, as for users. Else its imports are done already, unless
             a variable of ``environment`` would come too late.
     """
@@ -173,6 +174,7 @@ class NodeProcess(ChildProcess):
         arguments: Sequence[str] = (),
         environment: dict[str, str] | None = None,
         script: Sequence[str] | None = None,
+        folder: Path = ROOT,
         afresh: bool = False,
     ) -> None:
         words = ['-m', module, *ros_arguments(parameters or {}, arguments)]
@@ -184,12 +186,12 @@ class NodeProcess(ChildProcess):
         afresh = afresh or find_spec('torch') is None
         if afresh or not late or path not in {str(ROOT), BUILT_PATH}:
             command = [sys.executable, '-u', *words]
-            super().__init__(module, command, environment=variables, folder=ROOT)
+            super().__init__(module, command, environment=variables, folder=folder)
             return
         self.name, self.log = module, None
         self._output = tempfile.TemporaryFile()  # noqa: SIM115 - read while the process lives
         output = self._output.fileno()
-        self._process: Any = warm_python(path).start(words, output, ROOT, variables)
+        self._process: Any = warm_python(path).start(words, output, folder, variables)
 
     may_fail = False
 
