@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import shlex
-import tempfile
 import zipfile
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,7 +14,7 @@ import yaml
 
 from clipseg_ros.console.back_ends.base import ConsoleError
 from clipseg_ros.console.cards import Card
-from clipseg_ros.prompts.file import save_prompts
+from clipseg_ros.prompts.file import encode_prompts
 from clipseg_ros.prompts.set import ActivePrompt
 
 FILE = 'prompts.yaml'
@@ -31,26 +30,25 @@ def prompt_file(cards: Sequence[Card]) -> tuple[bytes, str, str]:
         PromptError: A prompt cannot be written.
     """
     written, left_out = _written(cards)
-    with tempfile.TemporaryDirectory(prefix='clipseg-console-') as folder:
-        path = Path(folder, FILE)
-        save_prompts(path, written)
-        files = sorted(Path(folder).iterdir())
-        if len(files) == 1:
-            return path.read_bytes(), FILE, left_out
-        archive = io.BytesIO()
-        with zipfile.ZipFile(archive, 'w', zipfile.ZIP_DEFLATED) as packed:
-            for file in files:
-                packed.write(file, file.name)
+    text, pictures = encode_prompts(written, Path(FILE).stem)
+    if not pictures:
+        return text.encode(), FILE, left_out
+    # In memory: what is uploaded never reaches this machine's disk.
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, 'w', zipfile.ZIP_DEFLATED) as packed:
+        packed.writestr(FILE, text)
+        for name, data in pictures.items():
+            # PNG is compressed already.
+            packed.writestr(name, data, zipfile.ZIP_STORED)
     return archive.getvalue(), 'prompts.zip', left_out
 
 
 def as_yaml(cards: Sequence[Card]) -> tuple[str, str]:
     """Return the text of the file, and what was left out; raises as :func:`prompt_file`."""
-    data, name, left_out = prompt_file(cards)
-    if name == FILE:
-        return data.decode(), left_out
-    with zipfile.ZipFile(io.BytesIO(data)) as packed:
-        text = packed.read(FILE).decode()
+    written, left_out = _written(cards)
+    text, pictures = encode_prompts(written, Path(FILE).stem)
+    if not pictures:
+        return text, left_out
     more = 'the pictures that it names come with "Prompt file"'
     return text, f'{left_out}; {more}' if left_out else more
 

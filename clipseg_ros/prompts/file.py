@@ -70,12 +70,11 @@ def save_prompts(path: Path, active: Sequence[ActivePrompt]) -> None:
         there = os.path.lexists(path)
         before = _pictures_of(_read_entries(path), path) if there else set()
         mode = stat.S_IMODE(path.stat().st_mode) if there else None
-        entries = [_entry(path, entry, mode) for entry in active]
-        text = yaml.safe_dump(
-            {'version': VERSION, 'prompts': entries}, sort_keys=False, allow_unicode=True
-        )
+        text, pictures = encode_prompts(active, path.stem)
+        for name, data in pictures.items():
+            _save_picture(path.with_name(name), data, mode)
         write_atomically(path, text, mode)
-        for name in before - _pictures_of(entries, path):
+        for name in before - set(pictures):
             path.with_name(name).unlink(missing_ok=True)
     except (OSError, RuntimeError) as error:  # RuntimeError: of links that lead in a circle.
         raise PromptError(f'the prompts cannot be saved to {path}: {error}') from error
@@ -84,6 +83,30 @@ def save_prompts(path: Path, active: Sequence[ActivePrompt]) -> None:
             f'the prompts are not saved, since another file is there ({error}): move it away, or '
             'start the node with another prompt_file'
         ) from error
+
+
+def encode_prompts(active: Sequence[ActivePrompt], stem: str) -> tuple[str, dict[str, bytes]]:
+    """Return the text of a file of prompts, and the pictures beside it by their names.
+
+    ``stem`` is the name of the file without its suffix; raises a PromptError for a picture that
+    cannot be encoded.
+    """
+    pictures: dict[str, bytes] = {}
+
+    def keep(pixels: NDArray[np.uint8]) -> str:
+        fine, encoded = cv2.imencode('.png', np.ascontiguousarray(pixels))
+        if not fine:
+            raise PromptError(f'a picture of shape {pixels.shape} cannot be written as PNG')
+        data = encoded.tobytes()
+        name = f'{stem}.{hashlib.blake2b(data, digest_size=16).hexdigest()}.png'
+        pictures[name] = data
+        return name
+
+    entries = [_entry(entry, keep) for entry in active]
+    text = yaml.safe_dump(
+        {'version': VERSION, 'prompts': entries}, sort_keys=False, allow_unicode=True
+    )
+    return text, pictures
 
 
 def load_prompts(path: Path) -> list[PromptRequest]:
@@ -126,7 +149,7 @@ def _pictures_of(entries: Sequence[Any], path: Path) -> set[str]:
     return {name for name in names if isinstance(name, str) and ours.fullmatch(name)}
 
 
-def _entry(path: Path, active: ActivePrompt, mode: int | None) -> dict[str, Any]:
+def _entry(active: ActivePrompt, keep: Callable[[NDArray[np.uint8]], str]) -> dict[str, Any]:
     prompt = active.prompt
     entry: dict[str, Any] = {'id': active.id, 'name': active.name}
     if prompt.text is not None:
@@ -139,10 +162,10 @@ def _entry(path: Path, active: ActivePrompt, mode: int | None) -> dict[str, Any]
         entry['negative'] = True
     if prompt.image is not None:
         entry['weight'] = weight_of(prompt)
-        entry['image'] = _save_picture(path, prompt.image[..., ::-1], mode)
+        entry['image'] = keep(prompt.image[..., ::-1])
     if prompt.mask is not None:
         mask = prompt.mask.view(np.uint8) * np.uint8(255)
-        entry['mask'] = _save_picture(path, mask, mode)
+        entry['mask'] = keep(mask)
     return entry
 
 
@@ -196,16 +219,9 @@ def _picture(
         raise PromptError(f'{key}: {str(error).replace(str(target), "it")}') from None
 
 
-def _save_picture(path: Path, pixels: NDArray[np.uint8], mode: int | None) -> str:
-    """Write a picture unless it is there; return its name."""
-    fine, encoded = cv2.imencode('.png', np.ascontiguousarray(pixels))
-    if not fine:
-        raise PromptError(f'a picture of shape {pixels.shape} cannot be written as PNG')
-    data = encoded.tobytes()
-    name = f'{path.stem}.{hashlib.blake2b(data, digest_size=16).hexdigest()}.png'
-    target = path.with_name(name)
+def _save_picture(target: Path, data: bytes, mode: int | None) -> None:
+    """Write a picture unless it is there."""
     if not os.path.lexists(target):
         write_atomically(target, data, mode)
     elif target.is_symlink() or read_small(target, len(data)) != data:
         raise FileError(f'{target} is not the picture that it is called after')
-    return name
