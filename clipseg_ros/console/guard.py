@@ -141,8 +141,9 @@ class Guard:
         origin = headers.get('origin')
         foreign = origin is not None and urlsplit(origin).netloc.lower() != host.lower()
         site = headers.get('sec-fetch-site', 'none')
-        writes = scope['type'] == 'websocket' or scope['method'] not in _READS
-        if foreign or (writes and site not in ('same-origin', 'none')):
+        # A link may open the page; what is asked for then, the page itself asks for.
+        opens = scope['type'] == 'http' and scope['method'] in _READS and scope['path'] == '/'
+        if foreign or (site not in ('same-origin', 'none') and not opens):
             return PlainTextResponse('Pages of other sites may not talk to the console.\n', 403)
         return None
 
@@ -190,12 +191,13 @@ def _same(given: str, token: str) -> bool:
 class PatientProtocol(H11Protocol):
     """HTTP connections that have to ask for something soon.
 
-    uvicorn waits for ever for a request that never ends, and refuses whoever comes when there are
-    many. Here those that have asked for nothing yet make room for others, and end after a while.
+    uvicorn waits for ever for a request that never ends, the first or a later one, and refuses
+    whoever comes when there are many. Here those that ask for nothing make room for others, and end
+    after a while.
     """
 
     patience = 10.0
-    """Seconds in which a request has to be there."""
+    """Seconds in which a request has to be there, from the connection or the answer before it."""
 
     most = 96
     """Connections at once."""
@@ -203,7 +205,7 @@ class PatientProtocol(H11Protocol):
     def connection_made(self, transport: Any) -> None:
         """Begin to wait for a request; with too many connections, the oldest such one ends."""
         super().connection_made(transport)
-        self._timer = asyncio.get_running_loop().call_later(self.patience, self._expire)
+        self._await_request()
         connections = self.connections
         if len(connections) > self.most:
             idle = [one for one in connections if isinstance(one, PatientProtocol) and one.is_idle]
@@ -218,8 +220,14 @@ class PatientProtocol(H11Protocol):
     def handle_events(self) -> None:
         """Take note of a request."""
         super().handle_events()
-        if self.cycle is not None:
+        if not self.is_idle:
             self._timer.cancel()
+
+    def on_response_complete(self) -> None:
+        """Begin to wait for the next request."""
+        self._timer.cancel()
+        self._await_request()
+        super().on_response_complete()
 
     def handle_websocket_upgrade(self, event: Any) -> None:
         """Leave the connection to WebSocket, for as long as it likes."""
@@ -231,8 +239,18 @@ class PatientProtocol(H11Protocol):
         self._timer.cancel()
         super().connection_lost(exc)
 
-    def _expire(self) -> None:
-        if self.cycle is None and self.transport is not None:
+    def _await_request(self, unread: int = 0) -> None:
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(self.patience, self._expire, unread)
+
+    def _expire(self, unread: int) -> None:
+        """End the connection, unless its answer is still being read: then there is less of it."""
+        if not self.is_idle or self.transport is None:
+            return
+        left = self.transport.get_write_buffer_size()
+        if left and (left < unread or not unread):
+            self._await_request(left)
+        else:
             self.transport.abort()
 
 
