@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import suppress
 from typing import Any
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from clipseg_model.errors import ClipsegError
 from clipseg_ros.console.hub import Hub, Viewer
 from clipseg_ros.console.shots import LAYERS, QUALITIES, message
 
@@ -70,6 +72,9 @@ class Pace:
                 ask = await self._socket.receive_json()
                 if not isinstance(ask, dict):
                     return
+                browser = ask.get('browser')
+                if isinstance(browser, str):
+                    self._viewer.browser = browser[:40]
                 layers = ask.get('layers')
                 if isinstance(layers, list):
                     wanted = frozenset(name for name in layers if name in LAYERS)
@@ -94,16 +99,22 @@ class Pace:
             after = waiting.result()['after']
             if sent_at:
                 self._quality.took(time.monotonic() - sent_at)
-            found = None
-            while found is None:
-                found = await self._hub.next_shot(after if isinstance(after, int) else 0, 0.5)
+            after = after if isinstance(after, int) else 0
+            data = None
+            while data is None:
+                found = await self._hub.next_shot(after, 0.5)
                 if reader.done() or self._hub.ending:
                     return
-            number, shot = found
-            more = {'sent': time.time()}
-            level = self._quality.level
-            wanted = [name for name in LAYERS if name in self._viewer.layers]
-            data = await asyncio.to_thread(message, shot, number, wanted, level, more)
+                if found is None:
+                    continue
+                number, shot = found
+                after = number
+                more = {'sent': time.time()}
+                level = self._quality.level
+                wanted = [name for name in LAYERS if name in self._viewer.layers]
+                # Of an image whose picture has never come, there may be the node's drawing alone.
+                with suppress(ClipsegError):
+                    data = await asyncio.to_thread(message, shot, number, wanted, level, more)
             self._viewer.sent.append((number, shot))
             sent_at = time.monotonic()
             await self._socket.send_bytes(data)

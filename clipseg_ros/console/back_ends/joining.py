@@ -99,8 +99,9 @@ class Joiner:
             if parts is None or not self._wanted:
                 return False
             whole = self._wanted <= set(parts.layers)
-            # The node's own drawing needs no picture beside it.
-            whole = whole and (parts.picture is not None or 'overlay' in self._wanted)
+            # The node's own drawing is shown without the picture where that does not arrive.
+            alone = self._wanted == {'overlay'} and time.monotonic() - self.picture_at > _PATIENCE
+            whole = whole and (parts.picture is not None or alone)
         if whole:
             self._give(stamp, segmented=True)
         return whole

@@ -245,7 +245,7 @@ class RosBackEnd:
             kind = self._interfaces.SegmentArray
             wanted['segments'] = (kind, f'{self._node}/segments', self._on_segments)
             topic, type_name = self._camera
-            if topic and layers != {'overlay'}:
+            if topic:
                 compressed = type_name.endswith('CompressedImage')
                 kind = CompressedImage if compressed else Image
                 wanted['picture'] = (kind, topic, self._on_picture)
@@ -362,9 +362,12 @@ class RosBackEnd:
         return list(dict.fromkeys((*self._given, *sorted(alive), self._node)))
 
     def _seen(self, said: DiagnosticStatus | None) -> Seen:
-        topic = '' if self._layers is None or self._layers == {'overlay'} else self._camera[0]
+        topic = '' if self._layers is None else self._camera[0]
         level = b'\0' if said is None else said.level
         since = max(self._joiner.picture_at, self._watched_at)
+        if self._layers == {'overlay'}:
+            # Its own drawing is all that is shown of an image.
+            since = max(since, self._joiner.layer_at)
         return Seen(
             node=self._node,
             domain=os.environ.get('ROS_DOMAIN_ID', '0'),
