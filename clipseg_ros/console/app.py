@@ -227,7 +227,7 @@ def make_server(
     access = find_access(served)
     bound = listen(served.host, served.port)
     port = bound.getsockname()[1]
-    server = Server(back_end, access, f'clipseg_{port}')
+    server = Server(back_end, access, f'clipseg_{port}', say)
 
     def tell() -> None:
         for line in addresses(access, served.host, port):

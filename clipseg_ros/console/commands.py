@@ -9,7 +9,7 @@ from typing import Any
 
 from clipseg_model.errors import PromptError
 from clipseg_ros.console import cards as editing
-from clipseg_ros.console.back_ends.base import Answer, ConsoleError
+from clipseg_ros.console.back_ends.base import Answer, BackEnd, ConsoleError
 from clipseg_ros.console.back_ends.models import SpareModel
 from clipseg_ros.console.hub import Hub
 from clipseg_ros.console.shots import Shot, encode_values
@@ -22,6 +22,9 @@ Body = dict[str, Any]
 # What belongs to a point: pixels above this probability, whatever the score; as shares of the
 # picture, less than the least is noise, and more than the most is the background.
 _CUT, _ANY, _LEAST, _MOST = 0.5, 0.001, 0.0005, 0.6
+
+MOST_EXAMPLE_BYTES = 64_000_000
+"""Pixels of the pictures of all prompts together: a node gets them all with each change."""
 
 
 class Commands:
@@ -109,7 +112,7 @@ class Commands:
         cards = editing.pictured(
             self._back_end.cards, name, picked.example, _text(body, 'phrase', '')
         )
-        self._back_end.change(cards)
+        self._back_end.change(_within_limit(cards))
         height, width = image.shape[:2]
         return f'{name!r} is {picked.how}: box {picked.box} of {width} × {height} px'
 
@@ -148,10 +151,12 @@ class Commands:
         name, right = _text(body, 'name'), body.get('right')
         if not isinstance(right, bool):
             raise ConsoleError('a mark is right or wrong')
-        try:
-            said = self._hub.history.mark(name, right)
-        except KeyError:
-            raise ConsoleError(f'nothing is shown of {name!r} yet') from None
+        # What is shown may be frozen, or a slow browser's: its number says what that is.
+        shot = self.shot(body)
+        found = next((one for one in shot.found if key_of(one.name) == key_of(name)), None)
+        if found is None:
+            raise ConsoleError(f'nothing is shown of {name!r} yet')
+        said = self._hub.history.mark(found, right)
         self._hub.change_soon()
         return said
 
@@ -163,7 +168,8 @@ class Commands:
     def add_example(self, name: str, phrase: str, example: SupportImage) -> str:
         """Make a picture the example of a prompt; raises a ClipsegError."""
         label = name or phrase or self._free_name()
-        self._back_end.change(editing.pictured(self._back_end.cards, label, example, phrase))
+        cards = editing.pictured(self._back_end.cards, label, example, phrase)
+        self._back_end.change(_within_limit(cards))
         return f'{label!r} looks for what the picture shows'
 
     def set_mask(self, name: str, mask: Any) -> str:
@@ -182,20 +188,19 @@ class Commands:
         return shot
 
 
-def compared(hub: Hub, spare: SpareModel, number: int, model: str, threshold: float | None) -> Shot:
-    """Return a frozen shot segmented once more, by another model or threshold.
+def compared(
+    back_end: BackEnd, spare: SpareModel, shot: Shot, model: str, threshold: float | None
+) -> Shot:
+    """Return a shot segmented once more, by another model or threshold where they are given.
 
     Raises:
-        ConsoleError: The shot is no longer kept, or there is no such model.
+        ConsoleError: There is no such model, or threshold.
         ClipsegError: It cannot be segmented so.
     """
-    shot = hub.freeze(number)
-    if shot is None:
-        raise ConsoleError('that picture is no longer kept: freeze another')
     if threshold is not None and not 0 < threshold < 1:
         raise ConsoleError(f'threshold is a number between 0 and 1, not {threshold!r}')
     rgb = shot.pixels()
-    cards = hub.back_end.cards
+    cards = back_end.cards
     if threshold is not None:
         cards = tuple(replace(card, threshold=threshold) for card in cards)
     if model:
@@ -209,11 +214,22 @@ def compared(hub: Hub, spare: SpareModel, number: int, model: str, threshold: fl
                 ours = tuple(replace(card, threshold=None, presence=None) for card in ours)
             answer: Answer = answer_of(spare.get(model), rgb, ours, None, None)
     else:
-        answer = hub.back_end.answer(rgb, cards)
-    ids = {card.key: card.id for card in hub.back_end.cards}
+        answer = back_end.answer(rgb, cards)
+    ids = {card.key: card.id for card in back_end.cards}
     found = tuple(replace(one, id=ids.get(key_of(one.name), one.id)) for one in answer.found)
-    layers = {'labels': encode_values(answer.labels)}
+    layers = {**answer.layers, 'labels': encode_values(answer.labels)}
     return Shot(shot.stamp, rgb.shape[1], rgb.shape[0], lambda: rgb, layers, found, segmented=True)
+
+
+def _within_limit(cards: editing.Cards) -> editing.Cards:
+    total = sum(card.example.image.nbytes for card in cards if card.example is not None)
+    if total > MOST_EXAMPLE_BYTES:
+        raise ConsoleError(
+            f'the pictures of all prompts would take {total / 1e6:.0f} MB of memory, and '
+            f'{MOST_EXAMPLE_BYTES / 1e6:.0f} MB are possible: remove a prompt that is a picture, '
+            'or give a smaller one'
+        )
+    return cards
 
 
 def decode_values(png: bytes) -> Any:

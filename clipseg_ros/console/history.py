@@ -26,7 +26,6 @@ class Track:
 
     scores: deque[tuple[float, float]] = field(default_factory=deque)
     marks: deque[tuple[float, bool]] = field(default_factory=lambda: deque(maxlen=MOST_MARKS))
-    last: Found | None = None
 
 
 class History:
@@ -41,7 +40,6 @@ class History:
         """Take note of what was found at a time, seconds."""
         for one in found:
             track = self.tracks.setdefault(one.name, Track())
-            track.last = one
             if not track.scores or now - track.scores[-1][0] >= PERIOD:
                 track.scores.append((now, one.score))
             while track.scores and now - track.scores[0][0] > SECONDS:
@@ -58,20 +56,13 @@ class History:
         if before in self.tracks:
             self.tracks[name] = self.tracks.pop(before)
 
-    def mark(self, name: str, right: bool) -> str:
-        """Take note that what is shown of a prompt is right or wrong; return that in words.
-
-        Raises:
-            KeyError: Nothing is shown of it.
-        """
+    def mark(self, shown: Found, right: bool) -> str:
+        """Take note that what is shown of a prompt is right or wrong; return that in words."""
+        there = shown.presence == right
         with self._lock:
-            track = self.tracks.get(name)
-            if track is None or track.last is None:
-                raise KeyError(name)
-            last = track.last
-            there = last.presence == right
-            track.marks.append((last.score, there))
-        return f'{name!r} is {"there" if there else "not there"}, at a score of {last.score:.2f}'
+            self.tracks.setdefault(shown.name, Track()).marks.append((shown.score, there))
+        what = 'there' if there else 'not there'
+        return f'{shown.name!r} is {what}, at a score of {shown.score:.2f}'
 
     def clear_marks(self, name: str) -> None:
         """Forget the marks of a prompt."""

@@ -10,6 +10,7 @@ import asyncio
 import itertools
 import time
 from collections import OrderedDict, deque
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
@@ -17,13 +18,17 @@ from clipseg_ros.console.back_ends.base import BackEnd
 from clipseg_ros.console.cards import colour
 from clipseg_ros.console.history import History
 from clipseg_ros.console.shots import Shot
+from clipseg_ros.console.terminal import Terminal
 from clipseg_ros.console.words import without_folders
 
 _KEPT_SHOTS = 12
 """Shots that a browser may still name, to freeze one or to pick something in it."""
 
-_KEPT_STILLS = 6
-"""Frozen shots that are kept; they may be large."""
+_KEPT_STILLS = 3
+"""Frozen shots of a browser that are kept: clicks freeze, too. They may be large."""
+
+_KEPT_GONE = 4
+"""Browsers that are gone, maybe for a moment, whose frozen shots are kept."""
 
 TICK = 0.25
 """Seconds between two messages of state, at least."""
@@ -35,9 +40,11 @@ class Viewer:
     Attributes:
         layers: What it shows beside the picture.
         sent: Numbers and shots that it got last: a slow one may still show them.
+        browser: What it calls itself, the same in all its connections.
     """
 
     def __init__(self) -> None:
+        self.browser = ''
         self.layers: frozenset[str] = frozenset()
         self.sent: deque[tuple[int, Shot]] = deque(maxlen=2)
 
@@ -48,13 +55,18 @@ class Hub:
     Args:
         back_end: Where shots come from.
         view: Whether no browser may change anything.
+        say: Prints a line in the terminal.
     """
 
-    def __init__(self, back_end: BackEnd, view: bool = False) -> None:
+    def __init__(
+        self, back_end: BackEnd, view: bool = False, say: Callable[[str], Any] = lambda _: None
+    ) -> None:
         self.back_end, self.view = back_end, view
+        self.terminal = Terminal(say)
         self.history = History()
         self.shots: OrderedDict[int, Shot] = OrderedDict()
-        self.stills: OrderedDict[int, Shot] = OrderedDict()
+        # Of each browser, the one that froze last at the end.
+        self.stills: OrderedDict[str, OrderedDict[int, Shot]] = OrderedDict()
         self.viewers: set[Viewer] = set()
         self.ending = False
         # Of this process: a browser that comes back after a restart must not wait for a number.
@@ -65,11 +77,13 @@ class Hub:
         self._state_changed = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._queued: Shot | None = None
+        self._telling: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Start the back end."""
         self._loop = asyncio.get_running_loop()
         await asyncio.to_thread(self.back_end.start, self._show, self.change_soon)
+        self._telling = asyncio.create_task(self._tell_troubles())
 
     def end(self) -> None:
         """Let all connections end."""
@@ -79,7 +93,17 @@ class Hub:
 
     async def close(self) -> None:
         """End the back end."""
+        if self._telling is not None:
+            self._telling.cancel()
+            await asyncio.gather(self._telling, return_exceptions=True)
         await asyncio.to_thread(self.back_end.close)
+
+    async def _tell_troubles(self) -> None:
+        """Say in the terminal what is wrong, whether a browser looks or not."""
+        while not self.ending:
+            self.terminal.troubles(self.back_end.status().troubles)
+            await asyncio.sleep(TICK)
+            await self.next_change(1.0)
 
     def _show(self, shot: Shot) -> None:
         """Take a shot from a thread of the back end; newer ones replace one that waits."""
@@ -154,17 +178,32 @@ class Hub:
     def find(self, number: int) -> Shot | None:
         """Return the shot of a number that a browser may show or has frozen."""
         sent = {key: shot for viewer in tuple(self.viewers) for key, shot in tuple(viewer.sent)}
-        return self.stills.get(number) or self.shots.get(number) or sent.get(number)
+        still = next((own[number] for own in tuple(self.stills.values()) if number in own), None)
+        return still or self.shots.get(number) or sent.get(number)
 
-    def freeze(self, number: int) -> Shot | None:
+    def freeze(self, number: int, browser: str = '') -> Shot | None:
         """Keep a shot that a browser shows; None where it is too old."""
         shot = self.find(number)
-        if shot is not None:
-            self.stills[number] = shot
-            self.stills.move_to_end(number)
-            while len(self.stills) > _KEPT_STILLS:
-                self.stills.popitem(last=False)
+        if shot is None:
+            return None
+        own = self.stills.setdefault(browser, OrderedDict())
+        own[number] = shot
+        own.move_to_end(number)
+        while len(own) > _KEPT_STILLS:
+            own.popitem(last=False)
+        self.stills.move_to_end(browser)
+        # Names that nobody goes by drop nothing of who looks.
+        looking = {viewer.browser for viewer in self.viewers}
+        gone = [name for name in self.stills if name not in looking]
+        for name in gone[:-_KEPT_GONE]:
+            del self.stills[name]
         return shot
+
+    def replace_still(self, number: int, shot: Shot) -> None:
+        """Show a frozen shot as it has been segmented since."""
+        for own in self.stills.values():
+            if number in own:
+                own[number] = shot
 
     def state(self, may_change: bool) -> dict[str, Any]:
         """Return everything that the page shows but shots."""

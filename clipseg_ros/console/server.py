@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 from starlette.websockets import WebSocket, WebSocketDisconnect
@@ -21,6 +21,7 @@ from clipseg_model.errors import ClipsegError, PromptError
 from clipseg_model.registry import DEFAULT_MODEL
 from clipseg_ros.console import exports
 from clipseg_ros.console.back_ends.base import BackEnd, ConsoleError
+from clipseg_ros.console.back_ends.feeds import fitted
 from clipseg_ros.console.back_ends.models import SpareModel, model_choices
 from clipseg_ros.console.cards import find
 from clipseg_ros.console.commands import Commands, compared
@@ -41,12 +42,20 @@ _COMMAND_BYTES = 200_000
 
 
 class Server:
-    """The console as an ASGI application, :attr:`app`."""
+    """The console as an ASGI application, :attr:`app`; ``say`` prints a line in the terminal."""
 
-    def __init__(self, back_end: BackEnd, access: Access, cookie: str = 'clipseg') -> None:
-        self.hub = Hub(back_end, access.view)
+    def __init__(
+        self,
+        back_end: BackEnd,
+        access: Access,
+        cookie: str = 'clipseg',
+        say: Callable[[str], Any] = lambda _: None,
+    ) -> None:
+        self.hub = Hub(back_end, access.view, say)
         self._commands = Commands(self.hub)
         self._spare = SpareModel()
+        # One after the other: what is kept of a frozen shot is what was asked for last.
+        self._comparing = asyncio.Lock()
         self._readers = 0
         routes = [
             Route('/', self._page),
@@ -74,11 +83,18 @@ class Server:
         inner = Starlette(
             routes=routes,
             lifespan=lifespan,
-            exception_handlers={ClipsegError: _refuse, Exception: _fail},
+            exception_handlers={ClipsegError: self._refuse, Exception: _fail},
         )
         self.app = Guard(inner, access, cookie)
 
     async def _page(self, _: Request) -> Response:
+        # A page has two connections. One that is open already learns the reason here, too.
+        if self._readers + 2 > 2 * MOST_BROWSERS:
+            return PlainTextResponse(
+                f'{MOST_BROWSERS} browsers look already, and no more are possible: close the page '
+                'in one of them, and load this one again.\n',
+                503,
+            )
         return FileResponse(PAGE / 'index.html')
 
     async def _do(self, request: Request) -> Response:
@@ -102,7 +118,8 @@ class Server:
     async def _take_example(self, request: Request) -> Response:
         query = request.query_params
         rgb = await read_picture(request, query.get('file', '')[:80])
-        example = SupportImage(rgb)
+        # A model sees no more, and a node gets the pictures of all prompts with each change.
+        example = SupportImage(await asyncio.to_thread(fitted, rgb))
         add = self._commands.add_example
         return await self._said(add, query.get('name', ''), query.get('phrase', ''), example)
 
@@ -111,7 +128,8 @@ class Server:
         return await self._said(self._commands.set_mask, request.query_params.get('name', ''), mask)
 
     async def _freeze(self, request: Request) -> Response:
-        shot = self.hub.freeze(request.path_params['number'])
+        browser = request.query_params.get('browser', '')[:40]
+        shot = self.hub.freeze(request.path_params['number'], browser)
         if shot is None:
             raise ConsoleError('that picture is no longer kept: try again')
         return JSONResponse({'said': 'frozen'})
@@ -123,10 +141,21 @@ class Server:
             number, model = int(body['number']), str(body.get('model') or '')
             threshold = body.get('threshold')
             threshold = None if threshold is None else float(threshold)
+            layers = body.get('layers') or ()
+            wanted = ['labels', *(name for name in ('heat', 'instances') if name in layers)]
         except (ValueError, TypeError, KeyError) as error:
             raise ConsoleError(f'a comparison needs a number: {error}') from error
-        shot = await asyncio.to_thread(compared, self.hub, self._spare, number, model, threshold)
-        data = await asyncio.to_thread(message, shot, number, ['labels'], 0, {})
+        async with self._comparing:
+            frozen = self.hub.freeze(number, str(body.get('browser') or '')[:40])
+            if frozen is None:
+                raise ConsoleError('that picture is no longer kept: freeze another')
+            shot = await asyncio.to_thread(
+                compared, self.hub.back_end, self._spare, frozen, model, threshold
+            )
+            if not model and threshold is None:
+                # What is marked or clicked in it from now on is what is shown now.
+                self.hub.replace_still(number, shot)
+        data = await asyncio.to_thread(message, shot, number, wanted, 0, {})
         return Response(data, media_type='application/octet-stream')
 
     async def _cutout(self, request: Request) -> Response:
@@ -170,6 +199,10 @@ class Server:
         kind = 'application/zip' if name.endswith('zip') else 'application/yaml'
         disposition = {'Content-Disposition': f'attachment; filename="{name}"'}
         return Response(data, media_type=kind, headers=disposition)
+
+    async def _refuse(self, _: Request, error: Exception) -> Response:
+        self.hub.terminal.refused(error)
+        return JSONResponse({'error': without_folders(str(error))}, 400)
 
     async def _said(self, act: Any, *arguments: Any) -> Response:
         said = await asyncio.to_thread(act, *arguments)
@@ -247,10 +280,6 @@ def _cut_out(example: SupportImage, whole: bool) -> bytes:
     longest = max(image.shape[:2])
     side = 1600 if whole else 240
     return encode_picture(np.ascontiguousarray(image), min(1.0, side / longest), 85)
-
-
-async def _refuse(_: Request, error: Exception) -> Response:
-    return JSONResponse({'error': without_folders(str(error))}, 400)
 
 
 async def _fail(_: Request, error: Exception) -> Response:

@@ -332,9 +332,8 @@ class AloneBackEnd:
         told = [card for card in cards if not card.negative]
         labels = found.labels([card.id for card in told])
         layers: dict[str, bytes | Callable[[], bytes]] = {
+            **_layers(found),
             'labels': partial(encode_values, labels),
-            'heat': lambda: encode_heat(found.probability()),
-            'instances': lambda: encode_values(_instances(found)),
         }
         height, width = picture.shape[:2]
         listed = listed_of(found, told)
@@ -359,7 +358,7 @@ def answer_of(
     segmenter.set_image(rgb)
     found = _predict(segmenter, rgb, on, threshold, presence)
     ids = [card.id or number for number, card in enumerate(told, start=1)]
-    return Answer(found.labels(ids), listed_of(found, told))
+    return Answer(found.labels(ids), listed_of(found, told), _layers(found))
 
 
 def _predict(
@@ -380,6 +379,14 @@ def listed_of(found: Segmentation, cards: Sequence[Card]) -> tuple[Found, ...]:
         Found(card.id, card.name, result.score, result.presence, int(result.mask.sum()))
         for card, result in zip(cards, found.results, strict=True)
     )
+
+
+def _layers(found: Segmentation) -> dict[str, Callable[[], bytes]]:
+    """Return what takes time to make, for when it is wanted."""
+    return {
+        'heat': lambda: encode_heat(found.probability()),
+        'instances': lambda: encode_values(_instances(found)),
+    }
 
 
 def _instances(found: Segmentation) -> NDArray[np.uint8]:

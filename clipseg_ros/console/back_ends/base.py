@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -80,10 +80,17 @@ class Status:
 
 @dataclass(frozen=True, eq=False)
 class Answer:
-    """What was found in a picture that stands still: labels (H, W) uint8, and the scores."""
+    """What was found in a picture that stands still.
+
+    Attributes:
+        labels: Ids (H, W) uint8.
+        found: The scores.
+        layers: Further layers, as those of a shot.
+    """
 
     labels: NDArray[np.uint8]
     found: tuple[Found, ...]
+    layers: Mapping[str, bytes | Callable[[], bytes]] = field(default_factory=dict)
 
 
 class BackEnd(Protocol):

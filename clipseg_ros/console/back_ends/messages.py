@@ -8,12 +8,13 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
-from clipseg_ros.console.back_ends.base import Answer
+from clipseg_ros.console.back_ends.base import Answer, ConsoleError
 from clipseg_ros.console.cards import Card
 from clipseg_ros.console.shots import Found, Shot, encode_heat, encode_values, fold_instances
 from clipseg_ros.images.conversion import (
@@ -24,7 +25,8 @@ from clipseg_ros.images.conversion import (
 )
 from clipseg_ros.prompts.set import key_of
 
-_NO_PICTURE: NDArray[np.uint8] = np.zeros((1, 1, 3), np.uint8)
+_LEAST_PART = 20
+"""Pixels of a part of a mask that is a thing."""
 
 
 def prompt_message(kind: Any, card: Card, number: int = 0) -> Any:
@@ -107,7 +109,8 @@ def answer_of(answer: Any, shape: Sequence[int]) -> Answer:
         Found(one.id, one.name, float(one.score), bool(one.presence), int(one.area))
         for one in answer.segments.segments
     )
-    return Answer(labels, found)
+    masks = [image_to_array(entry.mask) > 0 for entry in answer.masks]
+    return Answer(labels, found, {'instances': partial(_parts, masks, labels.shape)})
 
 
 def make_shot(
@@ -124,7 +127,7 @@ def make_shot(
             made[name] = partial(_instances, message)
     seconds = stamp / 1e9
     if picture is None:
-        return Shot(seconds, 0, 0, lambda: _NO_PICTURE, made, found, segmented=segmented)
+        return Shot(seconds, 0, 0, _no_picture, made, found, segmented=segmented)
     if isinstance(picture, Image):
         width, height = picture.width, picture.height
         return Shot(
@@ -133,6 +136,23 @@ def make_shot(
     data = bytes(picture.data)
     jpeg = data if data.startswith(b'\xff\xd8') else None
     return Shot(seconds, 0, 0, lambda: compressed_to_rgb(picture), made, found, jpeg, segmented)
+
+
+def _no_picture() -> NDArray[np.uint8]:
+    raise ConsoleError(
+        "of this picture there is the node's own drawing alone: switch that off, and try again"
+    )
+
+
+def _parts(masks: Sequence[NDArray[np.bool_]], shape: Sequence[int]) -> bytes:
+    """Return the connected parts of masks as things, since ``~/segment_once`` tells of none."""
+    ids: NDArray[np.int32] = np.zeros(tuple(shape), np.int32)
+    for mask in masks:
+        count, parts, facts, _ = cv2.connectedComponentsWithStats(mask.view(np.uint8))
+        for part in range(1, count):
+            if facts[part, cv2.CC_STAT_AREA] >= _LEAST_PART:
+                ids[parts == part] = ids.max() + 1
+    return encode_values(fold_instances(ids))
 
 
 def _heat(message: Image) -> bytes:

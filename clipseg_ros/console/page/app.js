@@ -108,13 +108,13 @@ function useDropping(state) {
 }
 
 function App() {
-  const {state, connected, lost, message} = useLink();
+  const {state, connected, lost, message, refusal} = useLink();
   const [options, setOptions] = useState(OPTIONS);
   useEffect(() => setLayers(layersOf(options)), [options]);
   useDropping(state);
   if (!state) {
     return html`<p class="starting" role="status">
-      ${lost ? 'The console does not answer.' : 'The page waits for the console.'}</p>`;
+      ${refusal || (lost ? 'The console does not answer.' : 'The page waits for the console.')}</p>`;
   }
   return html`<${Head} state=${state}/>
     <main>

@@ -1,13 +1,15 @@
 // What is wrong, in words; how fast and how old pictures are; and what commands answer.
 
 import {html, useEffect, useState} from './preact.js';
-import {now} from './link.js';
+import {link, now} from './link.js';
 import {rate, shown} from './stream.js';
 
 // Below the picture, which would move under the pointer otherwise.
 export function Health({state, connected}) {
   const troubles = [...state.troubles];
-  if (!connected) {
+  if (link.refusal) {
+    troubles.unshift({level: 'error', text: link.refusal});
+  } else if (!connected) {
     const text = 'the console does not answer: is it still running? The page tries again by itself';
     troubles.unshift({level: 'error', text});
   }

@@ -7,7 +7,12 @@ export const link = {
   scores: new Map(),  // name -> [[seconds, score], …] of the last minute
   offset: 0,        // server's clock minus this browser's, milliseconds
   message: null,    // {text, error}: the answer to the last command
+  refusal: '',      // why the console refuses connections, though it answers
 };
+
+// What this page calls itself in all its connections: what it freezes is kept for it.
+export const browser = Array.from(crypto.getRandomValues(new Uint8Array(12)),
+  (one) => one.toString(16).padStart(2, '0')).join('');
 
 const listeners = new Set();
 const MINUTE = 60;
@@ -39,12 +44,22 @@ export function now() {
   return Date.now() + link.offset;
 }
 
+// Finds out why a WebSocket was closed before it was open, which does not say so itself.
+export async function explain() {
+  link.refusal = await fetch('/', {cache: 'no-store'}).then(
+    async (response) => (response.ok ? '' : (await response.text()).trim()), () => '');
+  tell();
+}
+
 export function connect() {
   const socket = new WebSocket(socketAddress('state'));
+  let opened = false;
   let pinging = 0;
   const ping = () => socket.send(JSON.stringify({ping: Date.now()}));
   socket.onopen = () => {
+    opened = true;
     pause = 300;
+    link.refusal = '';
     bestTrip = Infinity;
     link.connected = true;
     link.lost = false;
@@ -72,6 +87,7 @@ export function connect() {
     link.lost = link.lost || link.connected;
     link.connected = false;
     tell();
+    if (!opened) explain();
     setTimeout(connect, pause);
     pause = Math.min(pause * 1.5, 3000);
   };

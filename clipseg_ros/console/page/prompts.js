@@ -2,7 +2,7 @@
 
 import {html, useEffect, useRef, useState} from './preact.js';
 import {command, link, paced, uploadOf} from './link.js';
-import {onShot} from './stream.js';
+import {onShot, shown} from './stream.js';
 import {Painting} from './painting.js';
 
 const edit = (name, changes) => command('edit', {name, changes}, true);
@@ -146,7 +146,8 @@ function Colour({prompt, off}) {
 }
 
 function Marks({prompt, off}) {
-  const mark = (right) => command('mark', {name: prompt.name, right});
+  const mark = (right) => command('mark',
+    {name: prompt.name, right, number: shown.shot?.number ?? 0});
   const use = () => edit(prompt.name, {presence: prompt.suggested});
   return html`<div class="marks">
     <span>What is shown is</span>

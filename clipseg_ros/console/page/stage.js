@@ -1,9 +1,9 @@
 // The picture: live or frozen, with layers, where people point at things.
 
 import {html, useEffect, useRef, useState} from './preact.js';
-import {ask, command, say, unreachable} from './link.js';
+import {ask, browser, command, say, unreachable} from './link.js';
 import {drawShot} from './draw.js';
-import {decode, onShot, setPaused, shown} from './stream.js';
+import {decode, onShot, setPaused, shown, tellShot} from './stream.js';
 import {Figures, Health} from './health.js';
 
 const LEAST_BOX = 5;  // Pixels of the screen; less is a click.
@@ -11,8 +11,10 @@ const LEAST_BOX = 5;  // Pixels of the screen; less is a click.
 // What the picture is drawn with, apart from the shot: read by who saves it.
 export const stage = {canvas: null, second: null};
 
-function Toggle({name, words, options, setOptions, title}) {
-  return html`<button aria-pressed=${options[name]} title=${title}
+const freeze = (number) => ask(`freeze/${number}?browser=${browser}`);
+
+function Toggle({name, words, options, setOptions, title, disabled}) {
+  return html`<button aria-pressed=${options[name]} title=${title} disabled=${disabled}
     onClick=${() => setOptions({...options, [name]: !options[name]})}>${words}</button>`;
 }
 
@@ -33,7 +35,7 @@ function usePointer(canvas, state, pickAt) {
     const at = place(event);
     // Nothing moves while somebody points, and the server keeps this very picture.
     const {number} = shown.shot;
-    if (!shown.paused) ask(`freeze/${number}`).catch(() => {});
+    if (!shown.paused) freeze(number).catch(() => {});
     setBox({from: at, to: at, number, held: !shown.paused});
     if (!shown.paused) setPaused(true);
   };
@@ -95,12 +97,61 @@ function useKeys(canvas, state, pickAt, toggleFrozen) {
 }
 
 // Segments the frozen picture again, by what the state says now.
-async function segmentFrozen(number, more = {}) {
-  const response = await ask('compare', {number, ...more});
+async function segmentFrozen(number, layers, more = {}) {
+  const response = await ask('compare', {number, browser, layers, ...more});
   return decode(await response.arrayBuffer());
 }
 
-function Compare({state, number, second, setSecond, split, setSplit}) {
+// Keeps the frozen picture as prompts, thresholds and layers say: one request at a time, the last
+// of which is by what they are in the end.
+function useFrozen(frozen, state, options) {
+  const {prompts, threshold, presence, may_change: mayChange} = state;
+  const words = JSON.stringify(prompts.map((one) => [one.name, one.phrase, one.enabled,
+    one.negative, one.weight, one.example]));
+  const cuts = JSON.stringify([prompts.map((one) => [one.threshold, one.presence]), threshold,
+    presence]);
+  const layers = ['heat', 'instances'].filter((name) => options[name]);
+  const now = useRef({});
+  Object.assign(now.current, {frozen, words, layers});
+  useEffect(() => { now.current.begun = words; }, [frozen]);
+  useEffect(() => {
+    const one = now.current;
+    one.again = true;
+    if (!frozen || !mayChange || one.works) return;
+    one.works = true;
+    (async () => {
+      while (one.again && one.frozen) {
+        one.again = false;
+        const number = one.frozen;
+        try {
+          take(await segmentFrozen(number, one.layers), number, one);
+        } catch (error) {
+          say(unreachable(error), true);
+        }
+      }
+      one.works = false;
+    })();
+  }, [frozen, words, cuts, String(layers)]);
+}
+
+function take(shot, number, {words, begun, layers}) {
+  const {shot: old} = shown;
+  if (!old || old.number !== number) return;
+  const {labels, labelsSize, labelsFile, found, instances, instancesSize} = shot;
+  // A node tells no probability of a picture that stands still. That of before does not depend on
+  // thresholds, and holds while the words do.
+  const from = shot.heat ? shot : words === begun ? old : {};
+  Object.assign(old, {labels, labelsSize, labelsFile, found, instances, instancesSize,
+    heat: from.heat, heatSize: from.heatSize});
+  // What is shown from now on is no longer the node's own drawing.
+  if (old.own) Object.assign(old, {picture: shot.picture, own: false});
+  if (layers.includes('heat') && !old.heat) {
+    say('the node tells the heat of live pictures alone: end Freeze to see it', true);
+  }
+  tellShot();
+}
+
+function Compare({state, options, number, second, setSecond, split, setSplit}) {
   const [model, setModel] = useState('');
   const [threshold, setThreshold] = useState('');
   const [works, setWorks] = useState(false);
@@ -108,7 +159,8 @@ function Compare({state, number, second, setSecond, split, setSplit}) {
     setWorks(true);
     try {
       const cut = threshold === '' ? null : Number(threshold);
-      setSecond(await segmentFrozen(number, {model, threshold: cut}));
+      const layers = ['heat', 'instances'].filter((name) => options[name]);
+      setSecond(await segmentFrozen(number, layers, {model, threshold: cut}));
     } catch (error) {
       say(unreachable(error), true);
     }
@@ -148,18 +200,10 @@ export function Stage({state, options, setOptions, connected}) {
   useEffect(() => onShot(() => newest.current()), []);
   useEffect(redraw, [state.prompts, options, second, split]);
 
-  const asked = JSON.stringify([state.prompts.map((one) => [one.name, one.phrase, one.threshold,
-    one.presence, one.enabled, one.negative, one.weight, one.example]), state.threshold,
-    state.presence]);
-  useEffect(() => {
-    if (!frozen || !state.may_change) return;
-    segmentFrozen(frozen).then((shot) => {
-      if (!shown.shot || shown.shot.number !== frozen) return;
-      Object.assign(shown.shot, {labels: shot.labels, labelsSize: shot.labelsSize,
-        labelsFile: shot.labelsFile, found: shot.found, heat: undefined, instances: undefined});
-      newest.current();
-    }, (error) => say(unreachable(error), true));
-  }, [frozen, asked]);
+  useFrozen(frozen, state, options);
+  // Who may only look has no frozen picture segmented again.
+  const lacks = (key) => frozen > 0 && !state.may_change && !shown.shot?.[key]
+    && ['heat', 'instances'].includes(key);
 
   const toggleFrozen = async () => {
     if (frozen) {
@@ -172,7 +216,7 @@ export function Stage({state, options, setOptions, connected}) {
     const {number} = shown.shot;
     setPaused(true);
     try {
-      await ask(`freeze/${number}`);
+      await freeze(number);
       setFrozen(number);
     } catch (error) {
       setPaused(false);
@@ -209,7 +253,8 @@ export function Stage({state, options, setOptions, connected}) {
       <button aria-pressed=${frozen > 0} onClick=${toggleFrozen}>Freeze</button>
       ${[['tint', 'Tint'], ['outline', 'Outline'], ['heat', 'Heat'], ['instances', 'Instances']]
         .map(([key, words]) => html`<${Toggle} key=${key} name=${key} words=${words}
-          options=${options} setOptions=${setOptions}/>`)}
+          options=${options} setOptions=${setOptions} disabled=${lacks(key)}
+          title=${lacks(key) ? 'Of a frozen picture only for who may change things' : ''}/>`)}
       ${state.kind === 'ros' && html`<${Toggle} name="own" words="Node's drawing"
         options=${options} setOptions=${setOptions} title="The topic ~/overlay/compressed"/>`}
       <label class="strength">Strength <input type="range" min="0" max="1" step="0.05"
@@ -221,7 +266,7 @@ export function Stage({state, options, setOptions, connected}) {
       <label>Click a thing, or drag a box around it: an example of
         <input value=${name} placeholder="name (optional)" maxlength="80"
           onInput=${(event) => setName(event.target.value)}/></label></p>`}
-    ${frozen > 0 && state.may_change && html`<${Compare} state=${state} number=${frozen}
-      second=${second} setSecond=${setSecond} split=${split} setSplit=${setSplit}/>`}
+    ${frozen > 0 && state.may_change && html`<${Compare} state=${state} options=${options}
+      number=${frozen} second=${second} setSecond=${setSecond} split=${split} setSplit=${setSplit}/>`}
     <${Figures} state=${state}/>`;
 }

@@ -1,7 +1,7 @@
 // Pictures and layers by a binary channel of their own. The next one is asked for when the one
 // before has been drawn, so a slow browser leaves pictures out instead of getting them late.
 
-import {now, socketAddress} from './link.js';
+import {browser, explain, link, now, socketAddress} from './link.js';
 
 export const shown = {
   shot: null,       // the header of what is drawn, with its decoded parts
@@ -38,7 +38,7 @@ function request() {
   const rests = shown.paused || document.hidden || asked;
   if (rests || socket?.readyState !== WebSocket.OPEN) return;
   asked = true;
-  socket.send(JSON.stringify({after: last, layers: shown.layers}));
+  socket.send(JSON.stringify({after: last, layers: shown.layers, browser}));
 }
 
 document.addEventListener('visibilitychange', request);
@@ -47,7 +47,10 @@ export function openStream() {
   socket = new WebSocket(socketAddress('shots'));
   socket.binaryType = 'arraybuffer';
   asked = false;
+  let opened = false;
   socket.onopen = () => {
+    opened = true;
+    link.refusal = '';
     pause = 300;
     last = 0;
     request();
@@ -55,8 +58,11 @@ export function openStream() {
   socket.onmessage = async (event) => {
     try {
       const shot = await decode(event.data);
-      last = shot.number;
-      if (!shown.paused) show(shot);
+      // One that is not shown is asked for again: of a still picture there is no newer one.
+      if (!shown.paused) {
+        last = shot.number;
+        show(shot);
+      }
     } catch (error) {
       console.error('a picture cannot be shown', error);
     }
@@ -64,6 +70,7 @@ export function openStream() {
     request();
   };
   socket.onclose = () => {
+    if (!opened) explain();
     setTimeout(openStream, pause);
     pause = Math.min(pause * 1.5, 3000);
   };
@@ -86,7 +93,12 @@ export function show(shot) {
   const moment = performance.now();
   times.push(moment);
   while (times.length > 2 && moment - times[0] > WINDOW) times.shift();
-  for (const listener of listeners) listener(shot);
+  tellShot();
+}
+
+// Says that what is shown is another shot, or has been segmented again.
+export function tellShot() {
+  for (const listener of listeners) listener(shown.shot);
 }
 
 // Returns a message as its header with `picture` (ImageBitmap), and `labels`, `heat`, `instances`
