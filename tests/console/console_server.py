@@ -126,7 +126,7 @@ class Client:
         finally:
             connection.close()
 
-    def do(self, name: str, **body: Any) -> tuple[int, dict[str, Any]]:
+    def do(self, name: str, /, **body: Any) -> tuple[int, dict[str, Any]]:
         status, _, text = self.ask(f'/do/{name}', 'POST', json.dumps(body).encode())
         return status, json.loads(text)
 
@@ -135,7 +135,7 @@ class Client:
 def served(back_end: BackEnd, **options: Any) -> Iterator[tuple[Client, list[str]]]:
     """A console in a thread of its own, and the lines that it says."""
     lines: list[str] = []
-    server, bound = make_server(back_end, Served(port=0, **options), lines.append)
+    server, bound = make_server(back_end, Served(**{'port': 0, **options}), lines.append)
     port = bound.getsockname()[1]
     thread = threading.Thread(target=server.run, kwargs={'sockets': [bound]})
     thread.start()

@@ -43,6 +43,17 @@ _DRAWN = """async (colour) => {
         number: shot ? shot.number : 0, segmented: Boolean(shot && shot.segmented)};
 }"""
 
+_PIXELS = """() => {
+    const canvas = document.querySelector('.picture canvas');
+    const {width, height} = canvas;
+    const pixels = canvas.getContext('2d').getImageData(0, 0, width, height).data;
+    let text = '';
+    for (let i = 0; i < pixels.length; i += 8192) {
+        text += String.fromCharCode(...pixels.subarray(i, i + 8192));
+    }
+    return {width, height, data: btoa(text)};
+}"""
+
 _UNNAMED = """() => [...document.querySelectorAll('button, input, select, textarea, canvas, img')]
     .filter((one) => !one.getAttribute('aria-label') && !one.labels?.length
         && !one.textContent.trim() && !one.hasAttribute('alt') && one.type !== 'hidden')
@@ -131,6 +142,18 @@ class Page:
         found = self.page.evaluate(_DRAWN, colour)
         bits = np.frombuffer(base64.b64decode(found['bits']), np.uint8)
         return bits.reshape(found['height'], found['width']).astype(bool), found
+
+    def pixels(self) -> NDArray[np.uint8]:
+        """What is drawn, RGB."""
+        found = self.page.evaluate(_PIXELS)
+        values = np.frombuffer(base64.b64decode(found['data']), np.uint8)
+        return values.reshape(found['height'], found['width'], 4)[..., :3]
+
+    def press(self, name: str) -> Any:
+        """Presses a button above or below the picture."""
+        button = self.page.get_by_role('button', name=name, exact=True)
+        button.click()
+        return button
 
     def slide(self, name: str, label: str, value: float) -> None:
         self.card(name).get_by_label(label, exact=True).fill(str(value))

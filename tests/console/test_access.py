@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
+import itertools
 import json
+import os
 import socket
 import struct
+import sys
 import time
+import zipfile
 import zlib
 from collections.abc import Iterator
 
@@ -89,6 +94,12 @@ def test_a_page_of_another_site_cannot_drive_the_robot(client: Client, back_end:
         ):
             pass
         assert refused.value.response.status_code == 403
+    # Nor have its pictures, or tell what runs here; a link may open the page.
+    for path in ('/freeze/9', '/page/app.js', '/copy/yaml', '/cutout?name=x'):
+        for site in ('cross-site', 'same-site'):
+            assert client.ask(path, Sec_Fetch_Site=site)[0] == 403, path
+    assert client.ask('/', Sec_Fetch_Site='cross-site')[0] == 200
+    assert client.ask('/page/app.js', Sec_Fetch_Site='same-origin')[0] == 200
     assert client.ask('/do/add', 'POST', body, Origin=f'http://{client.host}')[0] == 200
     assert [card.name for card in back_end.cards] == ['the mug']
 
@@ -169,6 +180,62 @@ def test_who_may_only_look_changes_nothing() -> None:
         assert back_end.cards == ()
         assert back_end.pictures == []
         assert client.ask('/')[0] == 200
+
+
+def test_examples_are_limited(
+    client: Client, back_end: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def add(name: str) -> tuple[int, str]:
+        status, _, text = client.ask(f'/example?name={name}', 'POST', png(2000, 1000))
+        return status, json.loads(text).get('error', '')
+
+    monkeypatch.setattr('clipseg_ros.console.commands.MOST_EXAMPLE_BYTES', 6_000_000)
+    assert add('one')[0] == add('two')[0] == 200
+    image = back_end.cards[0].example.image  # type: ignore[union-attr]
+    assert image.shape == (640, 1280, 3)
+    status, error = add('three')
+    assert status == 400
+    assert '7 MB of memory, and 6 MB are possible: remove a prompt' in error
+    with connect(f'ws://{client.host}/shots', compression=None) as shots:
+        shots.send(json.dumps({'after': 0}))
+        back_end.rgb = np.zeros((1200, 1300, 3), np.uint8)
+        time.sleep(0.05)
+        back_end.push()
+        data = shots.recv(timeout=10)
+        assert isinstance(data, bytes)
+        number = json.loads(data[4 : 4 + int.from_bytes(data[:4], 'little')])['number']
+        status, said = client.do('pick', number=number, x=1, y=1, width=5, height=5)
+    assert status == 400
+    assert 'are possible' in said['error']
+    assert [card.name for card in back_end.cards] == ['one', 'two']
+    # Another picture of the same prompt takes its place.
+    assert add('two')[0] == 200
+
+
+def test_uploads_reach_no_disk(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert client.ask('/example?name=one', 'POST', png(64, 48))[0] == 200
+    opened: list[str] = []
+
+    def note(event: str, arguments: tuple[object, ...]) -> None:
+        if watches and event == 'open' and isinstance(arguments[2], int):
+            if arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
+                opened.append(str(arguments[0]))
+        elif watches and event in ('os.mkdir', 'tempfile.mkdtemp', 'tempfile.mkstemp'):
+            opened.append(str(arguments[0]))
+
+    watches = True
+    sys.addaudithook(note)
+    try:
+        status, headers, data = client.ask('/save/prompts')
+        assert (status, headers['content-type']) == (200, 'application/zip')
+        assert client.ask('/copy/yaml')[0] == 200
+    finally:
+        watches = False
+    assert opened == []
+    with zipfile.ZipFile(io.BytesIO(data)) as packed:
+        names = packed.namelist()
+        assert names[0] == 'prompts.yaml'
+        assert Image.open(io.BytesIO(packed.read(names[1]))).size == (64, 48)
 
 
 def test_uploads_are_limited(client: Client, back_end: StandIn) -> None:
@@ -274,6 +341,59 @@ def test_200_connections_and_slow_ones_harm_nobody(
             one.close()
 
 
+def test_a_later_request_that_never_ends_is_cut_off(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(PatientProtocol, 'patience', 0.5)
+    with socket.create_connection(('127.0.0.1', client.port), timeout=5) as raw:
+        ask_for_icon(client, raw)
+        begin = time.monotonic()
+        endless = itertools.cycle(b'GET / HTTP/1.1\r\nX-Slow: ' + b'a' * 1000)
+        while not is_closed(raw):
+            assert time.monotonic() - begin < 5
+            with contextlib.suppress(OSError):
+                raw.sendall(bytes([next(endless)]))
+            time.sleep(0.05)
+    # Requests in time may be many.
+    with socket.create_connection(('127.0.0.1', client.port), timeout=5) as raw:
+        for _ in range(4):
+            time.sleep(0.3)
+            ask_for_icon(client, raw)
+
+
+def ask_for_icon(client: Client, raw: socket.socket) -> None:
+    raw.sendall(f'GET /page/icon.svg HTTP/1.1\r\nHost: {client.host}\r\n\r\n'.encode())
+    got = b''
+    while b'</svg>\n' not in got:
+        more = raw.recv(100_000)
+        assert more, 'the connection was closed'
+        got += more
+    assert got.startswith(b'HTTP/1.1 200')
+
+
+def test_who_reads_slowly_gets_everything(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (1280, 1280, 3), np.uint8)
+    data = io.BytesIO()
+    Image.fromarray(noise).save(data, 'PNG', compress_level=0)
+    assert client.ask('/example?name=one', 'POST', data.getvalue())[0] == 200
+    monkeypatch.setattr(PatientProtocol, 'patience', 0.3)
+    with socket.socket() as raw:
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        raw.settimeout(10)
+        raw.connect(('127.0.0.1', client.port))
+        raw.sendall(
+            f'GET /save/prompts HTTP/1.1\r\nHost: {client.host}\r\nConnection: close\r\n\r\n'
+            .encode()
+        )  # fmt: skip
+        got = bytearray()
+        while more := raw.recv(65536):
+            got += more
+            time.sleep(0.012)
+    head, _, body = bytes(got).partition(b'\r\n\r\n')
+    stated = int(head.lower().partition(b'content-length: ')[2].partition(b'\r')[0])
+    assert len(body) == stated > 4_500_000
+
+
 def test_a_browser_that_looks_is_not_cut_off(
     client: Client, back_end: StandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -323,7 +443,9 @@ def test_browsers_are_limited(client: Client, monkeypatch: pytest.MonkeyPatch) -
     with (
         connect(f'ws://{client.host}/state'),
         connect(f'ws://{client.host}/shots'),
-        pytest.raises(InvalidStatus),
-        connect(f'ws://{client.host}/shots'),
     ):
-        pass
+        with pytest.raises(InvalidStatus), connect(f'ws://{client.host}/shots'):
+            pass
+        status, _, text = client.ask('/')
+        assert status == 503
+        assert b'1 browsers look already' in text

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import ast
-import base64
 import io
 import shlex
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,96 +14,22 @@ import cv2
 import numpy as np
 import pytest
 import yaml
-from console_server import served
+from alone_page import MUG, PLATE, begin, card_of, drop, open_card, png
 from numpy.typing import NDArray
-from page_driver import PATIENCE, Page, running_browser
+from page_driver import PATIENCE, Page
 
-from clipseg_model import Prompt, create_model
+from clipseg_model import Prompt
 from clipseg_model.segmenter import Segmenter
 from clipseg_ros.console import cards as editing
 from clipseg_ros.console.back_ends.alone import AloneBackEnd
-from clipseg_ros.console.cards import Card
-from clipseg_ros.demo.scenes import DemoScene, make_scene
+from clipseg_ros.demo.scenes import DemoScene
 from clipseg_ros.prompts.file import load_prompts
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(240 * PATIENCE)]
 
-MUG, PLATE = 'the mug', 'yellow plate'
-
-# Lets a file fall onto an element, as a file manager does.
-_DROP = """(target, {name, data}) => {
-    const bytes = Uint8Array.from(atob(data), (one) => one.charCodeAt(0));
-    const transfer = new DataTransfer();
-    transfer.items.add(new File([bytes], name, {type: 'image/png'}));
-    for (const kind of ['dragover', 'drop']) {
-        target.dispatchEvent(new DragEvent(
-            kind, {bubbles: true, cancelable: true, dataTransfer: transfer}));
-    }
-}"""
-
-
-def png(rgb: NDArray[np.uint8]) -> bytes:
-    return cv2.imencode('.png', rgb[..., ::-1])[1].tobytes()
-
 
 def grey(data: bytes) -> NDArray[Any]:
     return np.asarray(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED))
-
-
-@pytest.fixture(scope='module')
-def scene() -> DemoScene:
-    return make_scene(1, 320, 240)
-
-
-@pytest.fixture(scope='module')
-def model() -> Segmenter:
-    return create_model('tabletop', 'cpu', 1)
-
-
-@pytest.fixture(scope='module')
-def back_end() -> AloneBackEnd:
-    return AloneBackEnd([], 'tabletop', 'cpu', 1)
-
-
-@pytest.fixture(scope='module')
-def page(back_end: AloneBackEnd, scene: DemoScene) -> Iterator[Page]:
-    with running_browser() as browser, served(back_end) as (client, _):
-        made = Page(browser, f'http://{client.host}/')
-        made.context.grant_permissions(['clipboard-read', 'clipboard-write'])
-        made.only_tint()
-        drop(made, made.page.locator('.picture'), 'scene.png', png(scene.rgb))
-        made.wait_for(lambda: 'scene.png is looked at' in made.message(), what='the picture')
-        yield made
-        assert not made.faults
-        assert not made.foreign()
-        assert made.unnamed() == []
-        made.close()
-
-
-def drop(page: Page, target: Any, name: str, data: bytes) -> None:
-    target.evaluate(_DROP, {'name': name, 'data': base64.b64encode(data).decode()})
-
-
-def begin(page: Page, back_end: AloneBackEnd, text: str) -> list[str]:
-    """Makes these the prompts, and waits until the page shows them and the first one's mask."""
-    back_end.change(())
-    back_end.set_values({'threshold': None})
-    page.wait_for(lambda: page.names() == [], what='no prompt')
-    back_end.change(editing.added((), text))
-    names = [card.name for card in back_end.cards]
-    page.wait_for(lambda: page.names() == names, what='the prompts')
-    page.wait_for(lambda: page.drawn(names[0])[0].any(), 30.0 * PATIENCE, 'the mask')
-    return names
-
-
-def card_of(back_end: AloneBackEnd, name: str) -> Card:
-    return next(card for card in back_end.cards if card.name == name)
-
-
-def open_card(page: Page, name: str) -> Any:
-    if page.card(name).locator('details').get_attribute('open') is None:
-        page.card(name).locator('summary').click()
-    return page.card(name)
 
 
 def open_painting(page: Page, name: str) -> Any:

@@ -87,6 +87,24 @@ def test_layers_are_joined_with_their_picture() -> None:
     assert len(shown.shots) == 1
 
 
+def test_the_drawing_of_a_node_waits_for_its_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = Shown()
+    joiner = shown.joiner
+    joiner.want(frozenset({'overlay'}))
+    joiner.add_picture(1, 'p')
+    shown.shots.clear()
+    joiner.add_layer(2, 'overlay', 'o')
+    # People click in it.
+    assert shown.shots == []
+    joiner.add_picture(2, 'p')
+    assert shown.shots == [(2, ['overlay'], True)]
+    # Unless pictures do not come through.
+    late = time.monotonic() + 10
+    monkeypatch.setattr('clipseg_ros.console.back_ends.joining.time.monotonic', lambda: late)
+    joiner.add_layer(3, 'overlay', 'o')
+    assert shown.shots[-1] == (3, ['overlay'], True)
+
+
 def test_pictures_are_shown_where_layers_stay_away(monkeypatch: pytest.MonkeyPatch) -> None:
     shown = Shown()
     joiner = shown.joiner

@@ -313,6 +313,60 @@ def test_why_no_pictures_come_is_said_within_3_seconds(page: Page, robot: Robot)
     page.wait_for(lambda: 'no image on' not in page.health(), what='the end of it')
 
 
+def test_what_is_clicked_in_the_drawing_of_the_node(
+    mug: Page, robot: Robot, scene: DemoScene
+) -> None:
+    page = mug
+    drawing = page.page.get_by_role('button', name="Node's drawing")
+    drawing.click()
+    try:
+        seen: set[int] = set()
+
+        def drawn() -> bool:
+            seen.update(
+                page.page.evaluate("""async () => {
+                    const {shown} = await import('/page/stream.js');
+                    return shown.shot.own ? [shown.shot.number] : [];
+                }""")
+            )
+            # Not only of images whose pictures came before.
+            return len(seen) > 3
+
+        page.wait_for(drawn, what='the drawing')
+        page.page.get_by_placeholder('name (optional)').fill('drawn')
+        page.click(*inside(truth_of(scene, MUG)))
+        page.wait_for(lambda: 'drawn' in page.names(), what='the example')
+        example = next(card for card in robot.back_end.cards if card.name == 'drawn').example
+        assert example is not None
+        assert np.array_equal(example.image, scene.rgb)
+        page.card('drawn').get_by_label('Remove drawn').click()
+        page.wait_for(lambda: page.names() == [MUG], what='its removal')
+        page.page.get_by_role('button', name='Freeze').click()
+        # What is frozen follows the threshold, so the page draws it itself.
+        page.wait_for(lambda: page.drawn(MUG)[0].any(), what='its mask')
+        page.press('Instances')
+        page.wait_for(
+            lambda: page.page.evaluate("""async () => {
+                const {shown} = await import('/page/stream.js');
+                return new Set(shown.shot.instances).size > 1;
+            }"""),
+            what='its things',
+        )
+        page.press('Instances')
+        page.press('Heat')
+        page.wait_for(lambda: 'heat of live pictures alone' in page.message(), what='why not')
+        page.press('Heat')
+        page.page.get_by_role('button', name='Freeze').click()
+        robot.camera.sends.clear()
+        stopped = robot.camera.last
+        page.wait_for(lambda: 'no image on /image' in page.health(), 3.0, 'the reason')
+        assert time.monotonic() - stopped < 3.5
+    finally:
+        robot.camera.sends.set()
+        drawing.click()
+    page.wait_for(lambda: 'no image on' not in page.health(), what='the end of it')
+
+
 @pytest.mark.slow
 def test_another_camera_is_chosen(mug: Page, robot: Robot, own_domain: int) -> None:
     page, cameras = mug, mug.page.get_by_label('Camera')
