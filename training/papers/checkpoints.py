@@ -8,12 +8,10 @@ from typing import Any
 
 from clipseg_model.errors import ClipsegError
 from clipseg_model.zoom.torchvision_detectors import DEFAULT_DETECTOR
+from training.datasets.sources import PLACES
 from training.evaluation.modes import PAPER_SIZE
 from training.loop.settings import changed
 from training.papers.published import Part, Row, Table, filled
-
-#: Settings that are paths below the folder of all data sets.
-PLACES = ('folder', 'annotations', 'images', 'labels', 'mattes', 'sbd', 'chosen')
 
 
 class NotRun(ClipsegError):
