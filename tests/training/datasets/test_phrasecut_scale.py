@@ -100,7 +100,7 @@ def test_opening_345000_phrases(tmp_path, repository, monkeypatch):
     write_full_size(folder)
     first = opened(folder, tmp_path)
     again = opened(folder, tmp_path)
-    without = opened(folder, tmp_path, remove='pascal5i/1')
+    without = opened(folder, tmp_path, remove='pascal5i/0')
     print(f'first {first}, again {again}, with remove {without}')
     assert first['samples'] == again['samples'] == PHRASES
     assert not again['problems']
