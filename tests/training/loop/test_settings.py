@@ -128,6 +128,7 @@ def test_settings_survive_being_written_down(tmp_path):
     [
         {'dataset': 'pascal-5i', 'folder': '/gone/VOC2012', 'split': 'train', 'fold': 1},
         {'dataset': 'coco-20i', 'folder': '/gone/coco', 'split': 'train', 'fold': 1},
+        {'dataset': 'coco-20i', 'folder': '/gone', 'images': '/gone/2014', 'fold': 1},
         {'dataset': 'coco', 'annotations': '/gone/all.json', 'images': '/gone/images'},
         {'dataset': 'lvis', 'annotations': '/gone/lvis.json', 'images': '/gone/coco'},
         {'dataset': 'phrasecut+', 'folder': '/gone/VGPhraseCut_v0'},
