@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -38,6 +38,10 @@ _SAME = {
     'television': 'tv',
 }
 _ARTICLE = re.compile(r'^(an?|the)\s+')
+# Plurals in -es whatever a detector knows: "glasses", "dishes", "couches", "boxes", "buses".
+_ES = re.compile(r'(ss|sh|ch|x|zz|\bbus)es$')
+# Ends of plurals and what they may stand for, where the result is a name that is known.
+_PLURALS = (('s', ''), ('es', ''), ('ies', 'y'), ('ves', 'fe'), ('ves', 'f'))
 
 
 @dataclass(frozen=True)
@@ -72,9 +76,9 @@ class DetectorProposals:
     """Regions where a detector sees things, for each prompt those of its category.
 
     A prompt's category is what ``categories_of`` says, or the category of the same name; letter
-    case, an article, a plural and the differences between Pascal VOC's and COCO's names do not
-    matter. A prompt that names no category of the detector ("something to drink from", an example
-    image) has every region looked at.
+    case, an article, a regular plural and the differences between Pascal VOC's and COCO's names do
+    not matter. A prompt that names no category of the detector ("something to drink from", an
+    example image) has every region looked at.
 
     Args:
         detect: The detector.
@@ -136,16 +140,20 @@ class DetectorProposals:
     def category_of(self, prompt: Prompt) -> str | None:
         """Return the plain name of the category that a prompt names; None where it names none."""
         for text in filter(None, (prompt.label, prompt.text)):
-            name = plain_name(text)
-            if name in self._of:
-                return self._of[name]
-            if self._known is not None and name in self._known:
-                return name
+            given = _found(text, self._of)
+            if given is not None:
+                return self._of[given]
+            known = _found(text, self._known or ())
+            if known is not None:
+                return known
         return plain_name(prompt.text) if self._known is None and prompt.text else None
 
     def _check(self, name: str) -> str:
         plain = plain_name(name)
-        if self._known is not None and plain not in self._known:
+        if self._known is None:
+            return plain
+        found = _found(name, self._known)
+        if found is None:
             close = difflib.get_close_matches(plain, self._known, n=3, cutoff=0.5)
             near = ' or '.join(repr(self._known[one]) for one in close)
             hint = f'Did you mean {near}? ' if near else ''
@@ -153,17 +161,33 @@ class DetectorProposals:
             raise RegionError(
                 f'The detector knows no category {name!r}. {hint}It knows {", ".join(names)}'
             )
-        return plain
+        return found
 
 
 def plain_name(text: str) -> str:
     """Return a name without what does not tell categories apart: case, article, plural, dialect."""
-    name = _ARTICLE.sub('', re.sub(r'[\s_-]+', ' ', text.strip().casefold()))
-    name = _SAME.get(name, name)
-    # "bus" and "glass" are no plurals; "buses", "knives" and "mice" are told by categories_of.
-    if len(name) > 3 and name.endswith('s') and not name.endswith(('ss', 'us', 'is')):
+    name = _bare(text)
+    if _ES.search(name):
+        name = name[:-2]
+    # "bus" and "glass" are no plurals.
+    elif len(name) > 3 and name.endswith('s') and not name.endswith(('ss', 'us', 'is')):
         name = name[:-1]
     return _SAME.get(name, name)
+
+
+def _bare(text: str) -> str:
+    name = _ARTICLE.sub('', re.sub(r'[\s_-]+', ' ', text.strip().casefold()))
+    return _SAME.get(name, name)
+
+
+def _found(text: str, names: Collection[str]) -> str | None:
+    """Return which of some plain names a text is, in the singular or a regular plural."""
+    plain, bare = plain_name(text), _bare(text)
+    singulars = [bare[: -len(end)] + other for end, other in _PLURALS if bare.endswith(end)]
+    for name in (plain, *(_SAME.get(one, one) for one in singulars)):
+        if name in names:
+            return name
+    return None
 
 
 def _clipped(edges: tuple[float, float, float, float], height: int, width: int) -> Box | None:

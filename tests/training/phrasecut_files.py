@@ -31,6 +31,12 @@ TASKS: list[tuple[int, str, list[list[list[list[float]]]]]] = [
     (21, 'blue mug', [[[[8.4, 8.4], [60.6, 9.2], [55.1, 40.8]]]]),
     (22, 'red car', [[[[8.4, 8.4], [28.6, 9.2], [25.1, 30.8]]]]),
 ]  # fmt: skip
+#: What name_att_rel_count.json has of them, most frequent first.
+COUNTS = {
+    'cat': [['car', 5], ['mug', 2], ['dogs', 1], ['wheel', 1]],
+    'att': [['red', 4], ['blue', 2], ['walking', 1]],
+    'rel': [],
+}
 
 
 def box(polygons: list[list[list[float]]]) -> list[float]:

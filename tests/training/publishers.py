@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
-from phrasecut_files import write_phrasecut
+from phrasecut_files import COUNTS, write_phrasecut
 
 #: Stands for git, pip and wget: each leaves what the publisher's servers would send.
 SENDER = """#!{python}
@@ -49,6 +50,7 @@ def put_tools(sent: Path) -> Path:
 def offer_phrasecut(sent: Path) -> None:
     """Offer the repository of PhraseCut, whose downloader brings a miniature."""
     files = write_phrasecut(sent)
+    (files / 'name_att_rel_count.json').write_text(json.dumps(COUNTS))
     (sent / 'PhraseCutDataset').mkdir()
     script = DOWNLOADER.format(files=str(files))
     (sent / 'PhraseCutDataset/download_dataset.py').write_text(script)

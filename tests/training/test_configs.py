@@ -217,8 +217,8 @@ def test_the_explorations_of_clsclip_differ_in_what_is_explored_alone(
     assert settings.model_dump(exclude={'name', 'model'}) == plain.model_dump(
         exclude={'name', 'model'}
     )
-    card = UNTRAINED.get(name.replace('_', '-'))
-    if card is not None:
+    if not name.startswith('clsclip_layers'):
+        card = UNTRAINED[name.replace('_', '-')]
         assert {key: card.config[key] for key in changed} == changed
 
 

@@ -93,6 +93,24 @@ def test_the_commands_give_a_calibrated_checkpoint(place: Path) -> None:
     assert segmenter.card.input_size == 64
 
 
+def test_the_papers_page_measures_it(
+    environment: dict[str, str], place: Path, repository: Path
+) -> None:
+    page = (repository / 'docs/papers.md').read_text()
+    command = re.search(r'python -m [^`]*?--predictions[^`]*?pillow}\'', page)[0]
+    command = command.replace('\\\n', ' ').replace('clipseg-rd64-refined', 'pc_plus.safetensors')
+    # The miniature has no picture in the split test.
+    line = command.replace('split: test', 'split: val') + ' --device cpu --output found.json'
+    done = subprocess.run(
+        ['bash', '-c', line], cwd=place, env=environment, capture_output=True, text=True,
+        timeout=250,
+    )  # fmt: skip
+    assert done.returncode == 0, f'{line}\n{done.stderr[-3000:]}'
+    assert [path.name for path in (place / 'runs/pc/masks').iterdir()] == ['21__21008.png']
+    # By the counts that the publisher's downloader brings.
+    assert 'c20' in json.loads((place / 'found.json').read_text())['subsets']
+
+
 def test_the_node_loads_it(commands: list[str], environment: dict[str, str], place: Path) -> None:
     if importlib.util.find_spec('rclpy') is None:
         pytest.skip('there is no ROS 2 here')

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 
 REMOVED_WORDS = Path(__file__).with_name('removed_words.json')
@@ -25,7 +25,29 @@ class Removal:
         """Return whether a phrase is removed."""
         if not self.words.isdisjoint(phrase.split(' ')):
             return True
-        return any(compound in phrase for compound in self.compounds)
+        # Over 1,000 compounds may be looked for in 345,000 phrases: only those that fit around a
+        # space of a phrase are compared.
+        space = phrase.find(' ')
+        while space >= 0:
+            for compound, before in self._around_space.get(phrase[space - 1 : space + 2], ()):
+                if space >= before and phrase.startswith(compound, space - before):
+                    return True
+            space = phrase.find(' ', space + 1)
+        return any(compound in phrase for compound in self._without_space)
+
+    @cached_property
+    def _without_space(self) -> list[str]:
+        return [compound for compound in self.compounds if ' ' not in compound]
+
+    @cached_property
+    def _around_space(self) -> dict[str, list[tuple[str, int]]]:
+        """Compounds and where their first space is, by it and the letters beside it."""
+        found: dict[str, list[tuple[str, int]]] = {}
+        for compound in self.compounds:
+            space = compound.find(' ')
+            if space >= 0:
+                found.setdefault(compound[space - 1 : space + 2], []).append((compound, space))
+        return found
 
 
 @cache

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import ValidationError
 
@@ -26,6 +26,8 @@ SOURCES: dict[str, tuple[str, str, str]] = {
     'tabletop+': ('tabletop_phrases', 'tabletop_plus', 'TabletopPhrases'),
     'folder': ('folder', 'FolderSettings', 'FolderData'),
 }
+#: Keys of their settings that say where files lie.
+PLACES = ('folder', 'annotations', 'images', 'labels', 'mattes', 'sbd', 'chosen')
 
 
 class SourceError(ClipsegError):
@@ -54,6 +56,20 @@ def check_source(config: Mapping[str, Any]) -> StrictSettings:
         raise SourceError(f'the settings of {name!r} are not valid: {mistakes}') from error
     except (TypeError, ValueError) as error:
         raise SourceError(f'the settings of {name!r} are not valid: {error}') from error
+
+
+def without_places(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of a data set but for where its files lie; they need not be there.
+
+    Of a data set of one's own, these are ``folder``, and what its settings declare as a path.
+    """
+    name = config.get('dataset')
+    make, _ = _classes(name)
+    places = set(PLACES) if name in SOURCES else {'folder'}
+    for key, field in getattr(make, 'model_fields', {}).items():
+        if Path in (field.annotation, *get_args(field.annotation)):
+            places.add(key)
+    return {key: value for key, value in config.items() if key not in places}
 
 
 def open_source(config: Mapping[str, Any]) -> SampleSource:

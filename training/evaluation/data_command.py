@@ -12,7 +12,7 @@ Figures of the two modes cannot be compared: there is no default, and the result
 --data takes the settings of a data set (docs/datasets.md), a YAML file with them, or a file of
 training/configs, whose validation data are used. Several processes share the work (torchrun
 --nproc_per_node 8 -m training.evaluate data …), and their sums are exact. While it runs, --output
-has what the first of them has counted so far, marked with "complete": false.
+and --csv have what the first of them has so far; --output is marked with "complete": false.
 """
 
 from __future__ import annotations
@@ -29,16 +29,14 @@ from clipseg_model.prompting.templates import TEMPLATES
 from clipseg_model.prompting.visual_prompt import METHODS
 from clipseg_model.registry import load_model
 from training.console import print_table, write_figures
-from training.datasets.phrasecut import PhraseCut
-from training.datasets.phrasecut_files.subsets import COUNTS_FILE
 from training.datasets.samples import evenly_spread
 from training.datasets.sources import open_source
 from training.evaluation import scripts
 from training.evaluation.modes import PAPER_SIZE, Evaluation, EvaluationError, evaluate
-from training.evaluation.outcomes import Outcomes, write_csv
+from training.evaluation.outcomes import Outcomes, has_counts
 from training.loop.processes import begin_accelerator
 from training.loop.run_folder import git_commit
-from training.metrics.outcomes import by_subset
+from training.metrics.outcomes import by_subset, gathered, write_csv
 from training.metrics.tally import CURVES, SCALARS, Tally
 
 TITLES = {
@@ -99,10 +97,6 @@ def print_tally(tally: Tally, thresholds: list[float], how: dict[str, Any]) -> N
         print(f'per expression (E): {tally.matting.per_expression()}')
     for kind, count in sorted(tally.skipped.items()):
         print(f'left out, {kind}: {count}')
-
-
-def _has_counts(source: PhraseCut) -> bool:
-    return (source.settings.folder / COUNTS_FILE).is_file()
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -168,7 +162,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     source = open_source(data)
     indices = evenly_spread(len(source), args.samples)
     outcomes = None
-    if args.csv or args.predictions or (isinstance(source, PhraseCut) and _has_counts(source)):
+    if args.csv or args.predictions or has_counts(source):
         outcomes = Outcomes(source, args.predictions)
     how = evaluation.described(card)
     details = {
@@ -181,11 +175,13 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
     def keep(so_far: Tally) -> None:
         if accelerator.is_main_process:
+            if args.csv and outcomes is not None:
+                write_csv(args.csv, outcomes.listed)
             report = so_far.report(args.threshold)
             write_figures(args.output, {'complete': False, **details, **report})
 
     tally = evaluate(model, card, source, evaluation, accelerator, indices, outcomes, partial=keep)
-    listed = [] if outcomes is None else outcomes.gathered(accelerator)
+    listed = [] if outcomes is None else gathered(outcomes.listed, accelerator)
     result = {**details, **tally.report(args.threshold)}
     subsets = by_subset(listed)
     if subsets:

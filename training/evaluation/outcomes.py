@@ -6,21 +6,17 @@ size, white on black.
 
 from __future__ import annotations
 
-import csv
-import io
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from accelerate import Accelerator
-from accelerate.utils import gather_object
 from numpy.typing import NDArray
 from PIL import Image
 
 from clipseg_model.errors import ClipsegError
-from clipseg_model.files.atomic_files import replacing, write_atomically
+from clipseg_model.files.atomic_files import replacing
 from training.datasets.phrasecut import PhraseCut
+from training.datasets.phrasecut_files.subsets import COUNTS_FILE
 from training.datasets.samples import Sample, SampleSource
 from training.metrics.outcomes import Outcome
 
@@ -34,23 +30,26 @@ class Outcomes:
     """What came out for the samples of this process.
 
     Attributes:
-        source: Their data set; of PhraseCut, subsets are kept.
+        source: Their data set.
         predictions: Folder for masks as PNG; none where None.
+        subsets: Of PhraseCut, keep the subsets that a sample is in.
         listed: The outcomes so far.
 
     Raises:
         OutcomeError: The data set has no task ids, which name the masks.
-        DataError: It is PhraseCut, and the file with its counts is not usable.
+        DataError: Subsets of PhraseCut are kept, and the file with its counts is not usable.
     """
 
     source: SampleSource
     predictions: Path | None = None
+    subsets: bool = True
     listed: list[Outcome] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         if isinstance(self.source, PhraseCut):
-            # Before hours of work, a file that is missing shows.
-            self.source.ranks  # noqa: B018
+            if self.subsets:
+                # Before hours of work, a file that is missing shows.
+                self.source.ranks  # noqa: B018
         elif self.predictions is not None:
             raise OutcomeError(
                 'masks are written in the form of PhraseCut, whose task ids name the files: '
@@ -70,7 +69,7 @@ class Outcomes:
     ) -> None:
         """Add a sample: its number, and mask, truth and what counts, bool (H, W)."""
         subsets: tuple[str, ...] = ()
-        if isinstance(self.source, PhraseCut):
+        if self.subsets and isinstance(self.source, PhraseCut):
             subsets = tuple(self.source.subsets(index, float(truth.mean())))
         outcome = Outcome.of(
             mask,
@@ -88,19 +87,7 @@ class Outcomes:
             with replacing(self.predictions / f'{sample.key}.png') as path:
                 Image.fromarray(mask.astype(np.uint8) * 255).save(path, format='PNG')
 
-    def gathered(self, accelerator: Accelerator) -> list[Outcome]:
-        """Return the outcomes of all processes in the order of the data set."""
-        everything = self.listed
-        if accelerator.num_processes > 1:
-            everything = gather_object(self.listed)
-        return sorted(everything, key=lambda outcome: outcome.index)
 
-
-def write_csv(path: Path, outcomes: list[Outcome]) -> None:
-    """Write a line for each sample."""
-    rows: list[dict[str, Any]] = [outcome.row() for outcome in outcomes]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]) if rows else ['index'], lineterminator='\n')
-    writer.writeheader()
-    writer.writerows(rows)
-    write_atomically(path, text.getvalue())
+def has_counts(source: SampleSource) -> bool:
+    """Return whether the subsets of a data set can be told: it is PhraseCut, with its counts."""
+    return isinstance(source, PhraseCut) and (source.settings.folder / COUNTS_FILE).is_file()

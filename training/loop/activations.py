@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from training.datasets import sources
 from training.loop.feeding import Load, Place
 from training.loop.settings import Settings
 from training.loop.shards import (
@@ -42,11 +43,14 @@ def description(
     frozen: str,
     layers: Sequence[int] | None = None,
 ) -> dict[str, Any]:
-    """Return all that activations depend on but the epochs, with the towers' fingerprint."""
+    """Return all that activations depend on but the epochs, with the towers' fingerprint.
+
+    Where the files of the data lie does not matter.
+    """
     towers = {key: config[key] for key in ('backbone', 'image_tower') if key in config}
     dumped = settings.model_dump(mode='json')
     return {
-        'data': dumped['data'],
+        'data': sources.without_places(dumped['data']),
         'prompts': dumped['prompts'],
         'seed': settings.drawn_by,
         'towers': towers,
@@ -115,6 +119,9 @@ def check_description(
         ActivationsError: They are not; says by what.
     """
     wanted = description(settings, config, frozen)
+    # Earlier caches were described with the place of the data.
+    if 'data' in stored:
+        stored = {**stored, 'data': sources.without_places(stored['data'])}
     if set(wanted['layers']) <= set(stored.get('layers', ())):
         wanted['layers'] = stored['layers']
     differ = [

@@ -17,6 +17,7 @@ from clipseg_model.files.atomic_files import write_atomically
 from training.loop.curves import draw_curves
 from training.loop.run_state import Run
 from training.loop.validation import Measured
+from training.metrics.outcomes import write_csv
 
 
 class Log:
@@ -58,11 +59,14 @@ class Log:
         self._bar.set_postfix(loss=f'{mean:.4f}')
 
     def add_validation(self, measured: Measured, is_best: bool) -> None:
-        """Write the figures and pictures of a validation."""
+        """Write the figures and pictures of a validation, and a line for each sample."""
         step, scalars = self._run.step, measured.scalars()
         line = {'validation': scalars, 'samples': measured.samples}
         self._write(line, 'validation', scalars)
         if self._writer is not None:
+            samples = self._run.folder.path / f'validation/{step:06d}.csv'
+            with self._run.folder.writing(samples):
+                write_csv(samples, measured.outcomes)
             with self._run.folder.writing(self._events):
                 for number, picture in enumerate(measured.pictures):
                     self._writer.add_image(f'validation/{number}', picture, step, dataformats='HWC')

@@ -22,10 +22,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from training.datasets import sources
 from training.datasets.samples import Sample, Support, sample_rng
 from training.loop.feeding import DrawnPictures, Load, Place
 from training.loop.prompting import PromptSettings, make_batch
-from training.loop.settings import Settings, without_places
+from training.loop.settings import Settings
 from training.loop.shards import ActivationsError, damaged
 
 KIND = 'pictures'
@@ -39,7 +40,7 @@ _DAMAGE = (KeyError, ValueError, TypeError, OSError, SyntaxError, Image.Decompre
 def describe(settings: Settings) -> dict[str, Any]:
     """Return all that the samples of a run depend on, wherever its files lie."""
     return {
-        'data': without_places(settings.model_dump(mode='json'))['data'],
+        'data': sources.without_places(settings.model_dump(mode='json')['data']),
         'seed': settings.drawn_by,
     }
 

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from clipseg_model.files.atomic_files import write_atomically
+from training.datasets import sources
 from training.loop.feeding import Place
 from training.loop.shards import ActivationsError, ShardWriter, description_of, shard_of, writing
 
@@ -110,6 +111,9 @@ class Packing(Generic[ItemT]):
         if path.exists():
             earlier = json.loads(path.read_text(encoding='utf-8'))
             now = json.loads(json.dumps(made))
+            # Earlier folders were described with the place of the data.
+            if 'data' in earlier:
+                earlier['data'] = sources.without_places(earlier['data'])
             if earlier != now:
                 keys = sorted(earlier.keys() | now.keys())
                 differ = [key for key in keys if earlier.get(key) != now.get(key)]

@@ -24,6 +24,7 @@ from pydantic import (
 from clipseg_model.errors import ClipsegError, FileError
 from clipseg_model.files import small_files
 from clipseg_model.modeling.base import ARCHITECTURES
+from training.datasets import sources
 from training.datasets.samples import StrictSettings, mistakes_in
 from training.datasets.sources import SourceError, check_source
 from training.loop.prompting import PromptSettings
@@ -265,11 +266,11 @@ def without_places(dump: Mapping[str, Any]) -> dict[str, Any]:
     for key in ('towers', 'image_tower', 'init_from', 'activations', 'shards'):
         if isinstance(bare.get(key), str) and is_path(bare[key]):
             bare[key] = None
-    bare['data'] = _data_without_places(dump['data'])
+    bare['data'] = sources.without_places(dump['data'])
     if bare.get('validation') is not None:
         bare['validation'] = {
             **bare['validation'],
-            'data': _data_without_places(bare['validation']['data']),
+            'data': sources.without_places(bare['validation']['data']),
         }
     return bare
 
@@ -277,11 +278,6 @@ def without_places(dump: Mapping[str, Any]) -> dict[str, Any]:
 def is_path(text: str) -> bool:
     """Return whether a setting that may be a name or a path is a path of this machine."""
     return '://' not in text and (os.sep in text or Path(text).suffix != '')
-
-
-def _data_without_places(data: Mapping[str, Any]) -> dict[str, Any]:
-    checked = dict(check_source(data))
-    return {key: value for key, value in data.items() if not isinstance(checked.get(key), Path)}
 
 
 def _change(values: dict[str, Any], change: str) -> None:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
+from clipseg_model.calibration import top_scores
 from training.datasets.samples import (
     BadRecord,
     DataError,
@@ -31,6 +32,7 @@ from training.loop.learner import Learner
 from training.loop.prompting import PromptSettings, make_batch
 from training.loop.settings import Validation
 from training.loop.stopping import StopRequest, leave_stopping_to_the_run
+from training.metrics.outcomes import Outcome, gathered
 from training.metrics.pixels import BINS, PixelStatistics
 
 
@@ -45,6 +47,7 @@ class Measured:
     samples: int  #: in all processes
     absent_area: float | None  #: share of pixels on for absent things; None: there are none
     pictures: list[NDArray[np.uint8]] = field(default_factory=list)
+    outcomes: list[Outcome] = field(default_factory=list)  #: of each sample, at ``threshold``
 
     def scalars(self) -> dict[str, float]:
         """Return the figures by name."""
@@ -84,15 +87,20 @@ class _Chunks(Dataset[Any]):
 
     def __getitem__(self, number: int) -> Load | None:
         prompt, (indices, of_absent) = self.settings.prompt, self.chunks[number]
-        if of_absent:
-            assert self.absent is not None
-            samples = list(absent_samples(self.absent, prompt, self.seed, indices))
-        else:
-            samples = list(self.source.each_with(prompt, self.seed, indices))
+        samples, places = [], []
+        for index in indices:
+            if of_absent:
+                assert self.absent is not None
+                found = absent_samples(self.absent, prompt, self.seed, [index])
+            else:
+                found = self.source.each_with(prompt, self.seed, [index])
+            for sample in found:
+                samples.append(sample)
+                places.append((0, index))
         if not samples:
             return None
         # With these prompts nothing is left to draw.
-        return Load([], make_batch(samples, self.prompts, np.random.default_rng(0)))
+        return Load(places, make_batch(samples, self.prompts, np.random.default_rng(0)))
 
 
 def open_absent(data: Mapping[str, Any]) -> SampleSource | None:
@@ -160,6 +168,7 @@ class Validator:
         statistics, absent = PixelStatistics(), PixelStatistics()
         total = 0.0
         shown: list[NDArray[np.uint8]] = []
+        counted_samples: list[_Counted] = []
         for load in self._loads(accelerator):
             if asked:
                 break
@@ -180,6 +189,7 @@ class Validator:
                 statistics.add(*seen)
                 if not seen[1].any():
                     absent.add(*seen)
+                counted_samples.append(_Counted.of(load, row, logits[row].numpy(), *seen))
                 if len(shown) < pictures:
                     shown.append(_picture(load, row, probability[row, 0]))
         statistics, absent, total, stopped = _reduced(
@@ -198,6 +208,7 @@ class Validator:
             samples=statistics.samples,
             absent_area=float(area) if absent.samples else None,
             pictures=shown,
+            outcomes=gathered([one.outcome(best) for one in counted_samples], accelerator),
         )
 
     def _loads(self, accelerator: Accelerator) -> Iterator[Load]:
@@ -221,6 +232,49 @@ class Validator:
             loader, 'validation', leave=False, disable=not accelerator.is_main_process, unit='batch'
         )
         return (load for load in shown if load is not None)
+
+
+@dataclass
+class _Counted:
+    """What came out for a sample, at every threshold: the best is known after the last sample."""
+
+    known: dict[str, Any]
+    counts: NDArray[np.int32]  #: (2, BINS + 1), of foreground and background
+
+    @classmethod
+    def of(
+        cls,
+        load: Load,
+        row: int,
+        logits: NDArray[np.float32],
+        probability: NDArray[np.float32],
+        truth: NDArray[np.bool_],
+    ) -> _Counted:
+        """Count the pixels of a row that count; logits are (1, S, S)."""
+        one = PixelStatistics()
+        one.add(probability, truth)
+        number = int(load.batch.class_ids[row])
+        known = {
+            'index': load.places[row][1],
+            'key': load.batch.keys[row],
+            'phrase': load.batch.texts[row],
+            'class_id': None if number < 0 else number,
+            'score': min(top_scores(logits)[0], 1.0),
+        }
+        return cls(known, np.stack([one.foreground, one.background]).astype(np.int32))
+
+    def outcome(self, threshold: int) -> Outcome:
+        """Return it at one of the thresholds."""
+        truth, others = (int(counts.sum()) for counts in self.counts)
+        both, beside = (int(counts[threshold:].sum()) for counts in self.counts)
+        return Outcome(
+            **self.known,
+            pixels=truth + others,
+            truth=truth,
+            mask=both + beside,
+            intersection=both,
+            union=truth + beside,
+        )
 
 
 def _reduced(

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from accelerate import Accelerator
+from accelerate.utils import gather_object
 from numpy.typing import NDArray
 
+from clipseg_model.files.atomic_files import write_atomically
 from training.metrics.pixels import intersection_and_union
 
 #: IoU that a mask must be above for PhraseCut's Pr@t.
@@ -23,7 +29,7 @@ class Outcome:
     key: str
     phrase: str
     class_id: int | None
-    score: float  #: presence, 0…1
+    score: float | None  #: presence, 0…1; None where classes compete for pixels
     pixels: int
     truth: int
     mask: int
@@ -64,7 +70,7 @@ class Outcome:
             'key': self.key,
             'phrase': self.phrase,
             'class': '' if self.class_id is None else self.class_id,
-            'score': round(self.score, 6),
+            'score': '' if self.score is None else round(self.score, 6),
             'pixels': self.pixels,
             'truth': self.truth,
             'mask': self.mask,
@@ -73,6 +79,22 @@ class Outcome:
             'iou': round(self.iou, 6) if self.union else '',
             'subsets': ' '.join(self.subsets),
         }
+
+
+def gathered(listed: list[Outcome], accelerator: Accelerator) -> list[Outcome]:
+    """Return the outcomes of all processes in the order of the data set."""
+    everything = listed if accelerator.num_processes == 1 else gather_object(listed)
+    return sorted(everything, key=lambda outcome: outcome.index)
+
+
+def write_csv(path: Path, outcomes: Iterable[Outcome]) -> None:
+    """Write a line for each sample."""
+    rows: list[dict[str, Any]] = [outcome.row() for outcome in outcomes]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]) if rows else ['index'], lineterminator='\n')
+    writer.writeheader()
+    writer.writerows(rows)
+    write_atomically(path, text.getvalue())
 
 
 def figures(outcomes: Sequence[Outcome]) -> dict[str, Any]:

@@ -9,12 +9,14 @@ A row is run if there is its checkpoint, RUNS/NAME/model.safetensors of training
 --model, and its data below --data. All others are listed with the reason, which for a checkpoint is
 the command that trains it. --output keeps the table as Markdown, CSV, a plot (SVG), and all figures
 (JSON), written anew after every row; finished.json keeps the figures of every checkpoint that was
-measured, and the same command goes on from there after an interruption. The rest: docs/papers.md.
+measured, and the same command goes on from there after an interruption. samples_ROW_PART.csv has a
+line for each sample, so far, while a row is measured. The rest: docs/papers.md.
 """
 
 from __future__ import annotations
 
 import argparse
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,8 +34,10 @@ from training.datasets.pascal import Pascal5i, PascalZeroShot
 from training.datasets.samples import BadRecord, evenly_spread
 from training.datasets.sources import open_source
 from training.evaluation.modes import PAPER_SIZE, Evaluation, device_of, evaluate
+from training.evaluation.outcomes import Outcomes, has_counts
 from training.loop.processes import begin_accelerator
 from training.loop.run_folder import git_commit
+from training.metrics.outcomes import Outcome, gathered, write_csv
 from training.papers.checkpoints import (
     Options,
     check_checkpoints,
@@ -60,12 +64,14 @@ class Runner:
         options: Checkpoints, data, and settings.
         accelerator: The processes.
         finished: Measurements of before that count.
+        output: Folder for what came out for each sample; None: it is not kept.
     """
 
     table: Table
     options: Options
     accelerator: Accelerator
     finished: Finished
+    output: Path | None = None
 
     def run_row(self, row: Row) -> list[Cell]:
         """Measure the cells of a row; those of a part that cannot be run get the reason."""
@@ -153,7 +159,11 @@ class Runner:
         if data['dataset'] == 'pascal-zero-shot':
             scenes = PascalZeroShot(Path(data['folder']), data['unseen'])
             model, card = load_model(checkpoint)
-            found = evaluate_zero_shot(model, card, scenes, how, self.accelerator, options.samples)
+            shown: list[Outcome] = []
+            found = evaluate_zero_shot(
+                model, card, scenes, how, self.accelerator, options.samples, shown
+            )
+            self.keep_samples(row, key, variant, gathered(shown, self.accelerator))
             return [found[str(column.metric)] for column in columns]
         source = open_source(data)
         indices: list[int] = list(range(len(source)))
@@ -165,11 +175,37 @@ class Runner:
         chosen = [indices[place] for place in evenly_spread(len(indices), options.samples)]
         # Before hours of work, a detector that is not here shows.
         zoom = row.regions and zoom_for(row.regions, options.detector, device_of(self.accelerator))
-        tally = evaluate(model, card, source, how, self.accelerator, chosen, zoom=zoom or None)
+        outcomes = None
+        if self.output is not None:
+            outcomes = Outcomes(source, subsets=has_counts(source))
+
+        def keep(_: object) -> None:
+            if outcomes is not None:
+                self.keep_samples(row, key, variant, outcomes.listed)
+
+        tally = evaluate(
+            model, card, source, how, self.accelerator, chosen, outcomes, zoom or None, keep
+        )
+        if outcomes is not None:
+            listed = gathered(outcomes.listed, self.accelerator)
+            self.keep_samples(row, key, variant, listed)
         return [
             tally.figure(str(column.metric), row.t if column.at == 'row' else column.at)
             for column in columns
         ]
+
+    def keep_samples(
+        self, row: Row, key: str, variant: dict[str, int], listed: list[Outcome]
+    ) -> None:
+        """Write what came out for each sample, in the main process."""
+        if self.output is not None and self.accelerator.is_main_process:
+            write_csv(self.output / samples_file(row.name, key, variant), listed)
+
+
+def samples_file(row: str, part: str, variant: dict[str, int]) -> str:
+    """Return the name of the file with a line for each sample of a measurement."""
+    words = re.findall(r'[\w+.-]+', row)
+    return '_'.join(['samples', *words, part, *map(str, variant.values())]) + '.csv'
 
 
 def run_table(
@@ -185,8 +221,9 @@ def run_table(
         name: ``PAPER/NUMBER``.
         options: Checkpoints, data, and settings.
         rows: Names of the rows to run; all by default.
-        output: Folder for table.md, table.csv, table.svg and table.json; and for finished.json,
-            from which an interrupted table goes on.
+        output: Folder for table.md, table.csv, table.svg and table.json; for a line for each
+            sample in samples_ROW_PART.csv; and for finished.json, from which an interrupted table
+            goes on.
         accelerator: The processes; one is begun where None.
 
     Raises:
@@ -208,7 +245,7 @@ def run_table(
     }
     report = Report(name, table, published.sources[table.source], details)
     kept = Finished(output / 'finished.json' if output else None, accelerator)
-    runner = Runner(table, options, accelerator, kept)
+    runner = Runner(table, options, accelerator, kept, output)
 
     def save() -> None:
         if output is not None and accelerator.is_main_process:

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 from accelerate import Accelerator
 from numpy.typing import NDArray
 from torch.nn import functional
+from tqdm import tqdm
 
 from clipseg_model import Segmenter, SegmentSettings
 from clipseg_model.calibration import sigmoid
 from clipseg_model.model_card import ModelCard
 from clipseg_model.modeling.base import SegmentationModel
 from clipseg_model.prompting.templates import TEMPLATES
-from training.datasets.pascal import PascalZeroShot, Scene
+from training.datasets.pascal import IGNORED, PascalZeroShot, Scene
 from training.datasets.samples import Sample, evenly_spread
 from training.evaluation.modes import Evaluation, device_of
 from training.loop.learner import Learner
 from training.loop.prompting import square
 from training.metrics.classes import ConfusionMatrix, zero_shot_classes
+from training.metrics.outcomes import Outcome
 from training.metrics.sums import sum_over_processes
 
 
@@ -30,6 +34,7 @@ def evaluate_zero_shot(
     evaluation: Evaluation,
     accelerator: Accelerator,
     pictures: int | None = None,
+    outcomes: list[Outcome] | None = None,
 ) -> dict[str, float]:
     """Evaluate a model; every process takes its share of the pictures.
 
@@ -40,6 +45,8 @@ def evaluate_zero_shot(
         evaluation: Mode and options; in paper mode pictures and classes are squeezed to a square.
         accelerator: The processes, and the device.
         pictures: Most pictures, evenly spread.
+        outcomes: Gets what came out for each class of each picture of this process that is there,
+            or was found.
 
     Returns:
         mIoU over ``seen`` and ``unseen`` classes, their ``harmonic`` mean, and ``overall``, 0…1;
@@ -54,10 +61,37 @@ def evaluate_zero_shot(
         if evaluation.mode == 'paper'
         else _Pictures(model, card, data.names, evaluation, device_of(accelerator))
     )
-    for scene in data.each(mine):
-        matrix.add(*ask(scene))
+    for index in tqdm(mine, disable=not accelerator.is_main_process, leave=False):
+        # A picture that is broken gives no scene.
+        for scene in data.each([index]):
+            predicted, labels = ask(scene)
+            matrix.add(predicted, labels)
+            if outcomes is not None:
+                outcomes += outcomes_of(index, scene.key, predicted, labels, data.names)
     total = sum_over_processes(matrix, accelerator)
     return {**total.seen_unseen(data.unseen), **as_published(total, data)}
+
+
+def outcomes_of(
+    index: int,
+    key: str,
+    predicted: NDArray[np.int64],
+    labels: NDArray[np.uint8],
+    names: list[str],
+) -> Iterator[Outcome]:
+    """Yield what came out for each class of a picture that is there, or was found."""
+    valid = labels != IGNORED
+    for number in np.union1d(labels[valid], predicted[valid]).tolist():
+        yield Outcome.of(
+            predicted == number,
+            labels == number,
+            valid,
+            index=index,
+            key=key,
+            phrase=names[number],
+            class_id=number,
+            score=None,
+        )
 
 
 def as_published(matrix: ConfusionMatrix, data: PascalZeroShot) -> dict[str, float]:

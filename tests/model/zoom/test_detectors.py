@@ -150,10 +150,49 @@ class TestCategories:
     def test_names_are_compared_without_what_is_no_difference(self) -> None:
         proposer = DetectorProposals(detections(*self.ROWS), self.NAMES)
         asked = ['the Cup', 'chairs', 'aeroplane', 'wine_glasses']
-        assert regions_of(proposer, *asked) == [[0, 80], [40], [120], [0, 40, 80, 120]]
+        # There is no wine glass.
+        assert regions_of(proposer, *asked) == [[0, 80], [40], [120], []]
         assert plain_name('bus') == 'bus'
         assert plain_name('glass') == 'glass'
         assert plain_name('a tv monitor') == plain_name('tvmonitor') == 'tv'
+
+    @pytest.mark.parametrize(
+        ('plural', 'category'),
+        [
+            ('wine glasses', 'wine glass'),
+            ('two-seat couches', 'two-seat couch'),
+            ('the buses', 'bus'),
+            ('knives', 'knife'),
+            ('loaves', 'loaf'),
+            ('strawberries', 'strawberry'),
+            ('cookies', 'cookie'),
+            ('vases', 'vase'),
+            ('horses', 'horse'),
+            ('toothbrushes', 'toothbrush'),
+            ('potatoes', 'potato'),
+            ('skis', 'skis'),
+            ('scissors', 'scissors'),
+            ('TVs', 'tv'),
+            ('sofas', 'couch'),
+        ],
+    )
+    def test_plurals(self, plural: str, category: str) -> None:
+        detect = detections((category, 0, 0.9), ('dog', 40, 0.9))
+        given = DetectorProposals(detect, [category, 'dog'])
+        assert regions_of(given, plural, category) == [[0], [0]]
+        assert regions_of(DetectorProposals(detect, [category, 'dog'], [plural]), 'red') == [[0]]
+        by_hand = DetectorProposals(detect, ['dog'], categories_of={category: 'dog'})
+        assert regions_of(by_hand, plural) == [[40]]
+
+    @pytest.mark.parametrize('word', ['bus', 'wine glass', 'tennis', 'octopus', 'dress'])
+    def test_words_that_end_like_plurals(self, word: str) -> None:
+        proposer = DetectorProposals(detections((word[:-1], 0, 0.9), (word, 40, 0.9)), [word])
+        assert regions_of(proposer, word) == [[40]]
+
+    def test_a_detector_of_any_names_is_asked_in_the_singular(self) -> None:
+        detect = detections(('wine glass', 0, 0.9))
+        assert regions_of(DetectorProposals(detect), 'the wine glasses', 'buses') == [[0], []]
+        assert detect.asked == ['bus', 'wine glass']
 
     def test_by_the_name_of_a_prompt_that_has_one(self) -> None:
         proposer = DetectorProposals(detections(*self.ROWS), self.NAMES)

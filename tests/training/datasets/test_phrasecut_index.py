@@ -58,6 +58,20 @@ def test_it_is_made_once_and_again_when_a_file_changes(folder, monkeypatch):
     assert len(made) == 4
 
 
+def test_a_large_file_shows_how_far_it_is_read(folder, monkeypatch, capsys):
+    open_index(folder, 'train')
+    assert capsys.readouterr().err == ''
+    monkeypatch.setattr(index_module, 'SHOWN', 1000)
+    os.utime(folder / 'refer_train.json', ns=(1, 1))
+    open_index(folder, 'train')
+    shown = capsys.readouterr().err
+    assert 'Reading refer_train.json, once' in shown
+    assert '100%' in shown
+    # Whoever opens it afterwards waits for nothing.
+    open_index(folder, 'train')
+    assert capsys.readouterr().err == ''
+
+
 def test_one_process_makes_it_and_others_wait(folder, monkeypatch):
     made = []
     build = index_module._build

@@ -1,8 +1,13 @@
-"""PhraseCut at its full size: how long it takes to open, and what each process holds."""
+"""PhraseCut at its full size: how long it takes to open, and what each process holds.
+
+The limits of time are for a machine that has nothing else to do; on a busy one, allow for more with
+``CLIPSEG_TEST_PATIENCE``, a factor.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,8 +19,8 @@ PHRASES = 345_486  #: of all splits
 PICTURES = 77_262
 FIRST = 1_000_001  #: picture; smaller numbers may be among those that are left out
 #: Opens the data set in a process of its own, makes phrases and masks of samples, and says what it
-#: took: seconds of a CPU, and memory that no other process shares, MB. (Clean pages of a mapped
-#: file are the system's, one copy for all processes, which it takes back when it needs them.)
+#: took: seconds, and memory that no other process shares, MB. (Clean pages of a mapped file are
+#: the system's, one copy for all processes, which it takes back when it needs them.)
 OPENING = """
 import json, sys, time
 from pathlib import Path
@@ -27,9 +32,9 @@ def own():
     parts = [line.split() for line in lines if line.startswith(('Private_Dirty', 'Swap:'))]
     return sum(int(part[1]) for part in parts) / 1024
 
-before, start = own(), time.process_time()
+before, start = own(), time.perf_counter()
 data = PhraseCut(phrasecut_plus(Path(sys.argv[1]), bad_records='skip', **json.loads(sys.argv[2])))
-seconds = time.process_time() - start
+seconds = time.perf_counter() - start
 rng = np.random.default_rng(0)
 for index in rng.integers(0, len(data), 2000).tolist():
     data.key(index)
@@ -40,6 +45,9 @@ Path(sys.argv[3]).write_text(json.dumps({
     'problems': dict(data.problems.counts),
 }))
 """
+
+
+PATIENCE = float(os.environ.get('CLIPSEG_TEST_PATIENCE', '1'))
 
 
 def write_full_size(folder: Path) -> None:
@@ -92,10 +100,9 @@ def test_opening_345000_phrases(tmp_path, repository, monkeypatch):
     write_full_size(folder)
     first = opened(folder, tmp_path)
     again = opened(folder, tmp_path)
-    without = opened(folder, tmp_path, remove='pascal5i/1')
+    without = opened(folder, tmp_path, remove='pascal5i/0')
     print(f'first {first}, again {again}, with remove {without}')
     assert first['samples'] == again['samples'] == PHRASES
     assert not again['problems']
-    assert again['seconds'] < 2
-    assert without['seconds'] < 4
+    assert max(again['seconds'], without['seconds']) <= 2 * PATIENCE
     assert max(again['own'], without['own']) < 300

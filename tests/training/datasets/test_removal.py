@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from training.datasets.removal import REMOVED_WORDS, read_removal
+from training.datasets.removal import REMOVED_WORDS, Removal, read_removal
 from training.datasets.wordnet_removal import Nouns, main, removed_words
 
 DEBIAN = Path('/usr/share/wordnet')
@@ -87,6 +88,25 @@ class TestRemoval:
     )
     def test_phrases(self, name, phrase, removed):
         assert read_removal(name).removes(phrase) is removed
+
+    @pytest.mark.parametrize('name', ['pascal5i/0', 'pascal5i/3', 'zero-shot/10'])
+    def test_compounds_are_found_anywhere(self, name):
+        removal = read_removal(name)
+        rng = np.random.default_rng(0)
+        removed = 0
+        for _ in range(3000):
+            compound = removal.compounds[rng.integers(len(removal.compounds))]
+            # Whole, within longer words, or cut off.
+            before, after = rng.choice(['', 'x', 'old ', ' ']), rng.choice(['', 's', ' z'])
+            phrase = f'{before}{compound}{after}'
+            cut = rng.integers(0, 3, 2)
+            phrase = phrase[cut[0] : len(phrase) - cut[1]]
+            known = not removal.words.isdisjoint(phrase.split(' '))
+            expected = known or any(one in phrase for one in removal.compounds)
+            assert removal.removes(phrase) == expected, phrase
+            removed += expected and not known
+        assert 100 < removed < 2900
+        assert Removal(frozenset(), ('post', 'a b')).removes('lampposts')
 
     def test_unknown_name(self):
         with pytest.raises(ValueError, match=r"'zero-shot/3'; there are pascal5i/0.*affordances"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import subprocess
@@ -271,17 +272,20 @@ class TestCommand:
                 raise KeyboardInterrupt
 
         command = ['tabletop', '--mode', 'native', '--data', self.data]
-        output = tmp_path / 'found.json'
+        output, samples = tmp_path / 'found.json', tmp_path / 'samples.csv'
+        command += ['--csv', str(samples)]
         with monkeypatch.context() as patch:
             patch.setattr(data_command, 'write_figures', then_broken_off)
             with pytest.raises(KeyboardInterrupt):
                 data_command.main([*command, '--output', str(output)])
         found = json.loads(output.read_text())
         assert (found['complete'], found['samples'], found['mode']) == (False, 2, 'native')
+        assert [row['index'] for row in csv.DictReader(samples.open())] == ['0', '1']
         data_command.main([*command, '--output', str(output)])
         found = json.loads(output.read_text())
         assert found['samples'] == 4
         assert 'complete' not in found
+        assert len(samples.read_text().splitlines()) == 1 + 4
 
     def test_a_mode_is_wanted(self, capsys):
         with pytest.raises(SystemExit):

@@ -12,7 +12,7 @@ import pytest
 import torch
 import webdataset
 
-from tests.training.tiny_runs import tiny_settings
+from tests.training.tiny_runs import stop_after, tiny_settings
 from training.cache_activations import cache
 from training.datasets.sources import open_source
 from training.loop.activations import CachedActivations
@@ -130,6 +130,29 @@ def test_members_that_are_none_of_a_sample_are_not_unpickled(tmp_path):
 def test_activations_of_another_run_are_refused(cached, tmp_path, changes, named):
     with pytest.raises(ActivationsError, match=f'another run.*{named}'):
         train(tiny_settings(activations=str(cached), **changes), tmp_path / 'run')
+
+
+def test_activations_of_data_that_moved_are_gone_on_with(cached, tmp_path, monkeypatch):
+    data = {'dataset': 'tests.training.tiny_runs:Shapes'}
+    then, now = ({**data, 'folder': f'/{when}/place'} for when in ('old', 'new'))
+    settings = tiny_settings(activations=str(cached), data=then, validation=None)
+    with monkeypatch.context() as patch:
+        stop_after(patch, 4)
+        with pytest.raises(KeyboardInterrupt):
+            train(settings, tmp_path / 'run')
+    moved = settings.model_copy(update={'data': now})
+    train(moved, tmp_path / 'run', resume=True, moved=True)
+    assert len(losses(tmp_path / 'run')) == 6
+    # A cache of before, which says where its data lay.
+    path = cached / 'activations.json'
+    text = path.read_text()
+    path.write_text(json.dumps({**json.loads(text), 'data': {**then, 'visual': True}}))
+    moved = moved.model_copy(update={'data': {**now, 'visual': True}})
+    try:
+        train(moved, tmp_path / 'other')
+        cache(moved, cached, epochs=3, shard_size=8, batch=4)
+    finally:
+        path.write_text(text)
 
 
 def test_another_decoder_may_read_them(cached, tmp_path):

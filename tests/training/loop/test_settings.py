@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from tests.training.tiny_runs import tiny, tiny_settings, write
-from training.datasets.sources import SOURCES, SourceError, check_source
+from training.datasets.sources import SOURCES, SourceError, check_source, without_places
 from training.loop.learner import begin_model
 from training.loop.settings import SettingsError, load_settings
 
@@ -121,3 +121,20 @@ def test_settings_survive_being_written_down(tmp_path):
     path = tmp_path / 'again.yaml'
     path.write_text(yaml.safe_dump(settings.model_dump(mode='json')))
     assert load_settings(path) == settings
+
+
+@pytest.mark.parametrize(
+    'data',
+    [
+        {'dataset': 'pascal-5i', 'folder': '/gone/VOC2012', 'split': 'train', 'fold': 1},
+        {'dataset': 'coco-20i', 'folder': '/gone/coco', 'split': 'train', 'fold': 1},
+        {'dataset': 'coco-20i', 'folder': '/gone', 'images': '/gone/2014', 'fold': 1},
+        {'dataset': 'coco', 'annotations': '/gone/all.json', 'images': '/gone/images'},
+        {'dataset': 'lvis', 'annotations': '/gone/lvis.json', 'images': '/gone/coco'},
+        {'dataset': 'phrasecut+', 'folder': '/gone/VGPhraseCut_v0'},
+        {'dataset': 'tests.training.tiny_runs:Shapes', 'folder': '/gone', 'samples': 3},
+    ],
+)
+def test_where_data_lie_is_told_apart_where_they_are_gone(data):
+    found = without_places(data)
+    assert found == {key: value for key, value in data.items() if '/gone' not in str(value)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from accelerate import Accelerator
 from PIL import Image
 
 from tests.training.tiny_runs import log, tiny_settings
+from training.datasets.folder import FolderData, FolderSettings
 from training.loop.learner import Learner, begin_model
 from training.loop.stopping import StopRequest
 from training.loop.validation import Validator
@@ -115,6 +117,28 @@ def test_the_curves_of_a_run_are_a_picture_beside_its_log(folder, tmp_path):
         assert picture.size[1] < whole[1]
     (tmp_path / 'bare.jsonl').write_text('')
     assert draw_curves(tmp_path / 'bare.jsonl') is None
+
+
+def test_every_sample_of_a_validation_has_a_line(folder, tmp_path):
+    data = {'dataset': 'folder', 'folder': str(folder)}
+    settings = tiny_settings(validation={'data': data, 'every': 1}, iterations=2)
+    train(settings, tmp_path / 'run')
+    for line in (line for line in log(tmp_path / 'run') if 'validation' in line):
+        path = tmp_path / f'run/validation/{line["iteration"]:06d}.csv'
+        rows = list(csv.DictReader(path.open()))
+        assert len(rows) == line['samples'] == 8 + 6
+        both, either = (sum(int(row[name]) for row in rows) for name in ('intersection', 'union'))
+        assert line['validation']['iou_fg'] == pytest.approx(both / either, abs=1e-5)
+        absent = [row for row in rows if row['truth'] == '0']
+        assert len(absent) == 6
+        area = sum(int(row['mask']) for row in absent) / sum(int(row['pixels']) for row in absent)
+        assert line['validation']['absent_area'] == pytest.approx(area, abs=1e-5)
+        # Each mask, and what a picture of one thing is asked for besides.
+        assert sorted((row['key'], row['phrase']) for row in rows if row['truth'] != '0') == sorted(
+            (sample.key, sample.phrase)
+            for sample in FolderData(FolderSettings(folder=folder)).each()
+        )
+        assert {row['phrase'] for row in absent} == {'book', 'mug'}
 
 
 def test_a_validation_shows_how_far_it_is(folder, capsys):

@@ -23,6 +23,7 @@ from tests.training.tiny_runs import tiny_settings
 from training import benchmark
 from training.datasets.pascal import VOC_NAMES, Pascal5i, PascalSettings, PascalZeroShot
 from training.datasets.phrasecut import PhraseCut, PhraseCutSettings
+from training.evaluation import modes
 from training.evaluation.modes import Evaluation, evaluate
 from training.loop.learner import begin_model
 from training.loop.settings import load_settings
@@ -30,7 +31,7 @@ from training.metrics.classes import ConfusionMatrix
 from training.metrics.tally import CURVES, SCALARS
 from training.papers import table as benchmark_table
 from training.papers.published import TableError, filled, load_published
-from training.papers.table import Options, run_table
+from training.papers.table import Options, run_table, samples_file
 
 CONFIGS = Path(__file__).parents[3] / 'training' / 'configs'
 
@@ -168,6 +169,10 @@ def test_table_3_measures_phrasecut_at_the_papers_threshold(checkpoint, data, tm
         published = sum(cells[number].published is not None for _, cells in report.rows)
         for name, count in (('published', published), ('measured', 1)):
             assert len(plot.findall(f'.//{svg}g[@id="{name} {number}"]//{svg}use')) == count
+    samples = list(csv.DictReader((tmp_path / 'out/samples_CLIPSeg_PC+_test.csv').open()))
+    assert len(samples) == tally.pixels().samples
+    of_masks = tally.report([])['mean_iou_of_masks']
+    assert np.mean([float(one['iou']) for one in samples]) == pytest.approx(of_masks, abs=1e-5)
     result = json.loads((tmp_path / 'out/table.json').read_text())
     assert result['rows'][0]['cells'][0]['measured'] == pytest.approx(100 * wanted[0], abs=1e-4)
     assert result['source']['where'] == 'Table 3'
@@ -197,6 +202,37 @@ def test_folds_are_averaged_and_the_caption_is_the_protocols(checkpoint, data, t
     assert len({tuple(figures) for figures in wanted}) == 4
     folds = [100 * figures[0] for figures in wanted]
     np.testing.assert_allclose(found, [*(100 * np.mean(wanted, axis=0)), *folds])
+
+
+def test_samples_of_every_measurement_have_a_file_of_their_own():
+    for table in load_published().tables.values():
+        names = [
+            samples_file(row.name, key, variant)
+            for row in table.rows
+            for key, part in table.parts.items()
+            for variant in part.variants()
+        ]
+        assert len(set(names)) == len(names)
+    assert samples_file('CLIPSeg (PC, D = 128)', 'folds', {'fold': 2}) == (
+        'samples_CLIPSeg_PC_D_128_folds_2.csv'
+    )
+
+
+def test_samples_so_far_are_kept_while_a_row_is_measured(checkpoint, data, tmp_path, monkeypatch):
+    monkeypatch.setattr(modes, 'PARTIAL_EVERY_S', 0.0)
+    lengths = []
+    original = benchmark_table.write_csv
+
+    def write(path, listed):
+        listed = list(listed)
+        lengths.append(len(listed))
+        original(path, listed)
+
+    monkeypatch.setattr(benchmark_table, 'write_csv', write)
+    row = 'CLIPSeg (PC+)'
+    options = Options(data, tmp_path, {row: str(checkpoint)}, ['split=train'], size=64, batch=2)
+    run_table('clipseg/3', options, [row], tmp_path / 'out', Accelerator(cpu=True))
+    assert lengths == [2, 4, 6, 7, 7]
 
 
 class TestInterrupted:
@@ -285,10 +321,12 @@ class TestOneCheckpointForAllFolds:
         assert {cell.mark for cell in cells} == {''}
 
 
-def test_zero_shot_asks_for_all_classes_at_once(checkpoint, data, tmp_path, of_folds):
+def test_zero_shot_asks_for_all_classes_at_once(checkpoint, data, tmp_path, of_folds, capsys):
     row = 'CLIPSeg (PC+)'
     options = Options(data, tmp_path, {row: of_folds.replace('{fold}', '{part}')}, size=64)
-    found = measured(run_table('clipseg/4', options, [row], None, Accelerator(cpu=True)))[row]
+    report = run_table('clipseg/4', options, [row], tmp_path / 'out', Accelerator(cpu=True))
+    found = measured(report)[row]
+    assert '/20 [' in capsys.readouterr().err
     model, _ = load_checkpoint(checkpoint)
     scenes = PascalZeroShot(data / 'VOCdevkit/VOC2012', 10)
     matrix = ConfusionMatrix.of(21)
@@ -317,6 +355,12 @@ def test_zero_shot_asks_for_all_classes_at_once(checkpoint, data, tmp_path, of_f
     for held_out in ([1, 5, 8, 9, 10, 14, 16, 18, 19, 20], [1, 10, 14, 18]):
         columns += [np.delete(ious, held_out).mean(), ious[held_out].mean()]
     np.testing.assert_allclose(found, columns)
+    rows = list(csv.DictReader((tmp_path / 'out/samples_CLIPSeg_PC+_unseen-10.csv').open()))
+    assert len({line['key'] for line in rows}) == len(scenes)
+    for number, iou in enumerate(ious):
+        lines = [line for line in rows if line['class'] == str(number)]
+        both, either = (sum(int(line[n]) for line in lines) for n in ('intersection', 'union'))
+        np.testing.assert_allclose(100 * both / either if either else np.nan, iou)
 
 
 def test_coco_is_measured_in_episodes_for_each_fold(of_folds, data, tmp_path):
