@@ -28,7 +28,8 @@ class Card:
         id: Its value in a label image; 0 until the back end has given it one.
         threshold: Its own, of pixels; None for that of all.
         presence: Its own, of scores; None for that of all.
-        weight: Share of the words, where there are words and a picture.
+        weight: Share of the words, where there are words and a picture; 0.5 unless somebody chose
+            another.
         example: Its picture, where this process has it.
         pictured: Whether there is a picture, here or at the node.
     """
@@ -67,7 +68,10 @@ class Card:
 
 Cards = tuple[Card, ...]
 
-_NUMBERS = {'threshold': (1e-3, 0.999), 'presence': (0.0, 1.0), 'weight': (0.0, 1.0)}
+LEAST_PRESENCE = 1e-3
+"""Lowest presence threshold of a prompt: in messages of the node, 0 stands for none of its own."""
+
+_NUMBERS = {'threshold': (1e-3, 0.999), 'presence': (LEAST_PRESENCE, 1.0), 'weight': (0.0, 1.0)}
 _SWITCHES = ('enabled', 'negative')
 _WORDS = ('name', 'phrase')
 
@@ -136,13 +140,19 @@ def edited(cards: Sequence[Card], name: str, changes: dict[str, Any]) -> Cards:
             raise PromptError(f'a prompt has no field {field[:40]!r}')
     if 'name' in values or 'phrase' in values:
         words = {'name': card.name, 'phrase': card.phrase, **values}
-        if card.name == card.phrase and 'name' not in values:
+        kept_at_node = card.pictured and card.example is None
+        if card.name == card.phrase and 'name' not in values and not kept_at_node:
             words['name'] = words['phrase']
         own, phrase = check_written(words['name'], words['phrase'])
         values['name'] = own or phrase or EXAMPLE
         values['phrase'] = phrase or ''
         if values['name'] != card.name:
             values['id'] = 0
+        if kept_at_node and key_of(values['name']) != card.key:
+            raise PromptError(
+                f'the picture of {card.name!r} is at the node alone, which knows it by this name: '
+                'give its picture here ("Other picture…"), and rename it then'
+            )
         if not values['phrase'] and not card.pictured:
             raise PromptError(f'{card.name!r} has no picture: it needs words')
     return _checked(replace(one, **values) if one is card else one for one in cards)

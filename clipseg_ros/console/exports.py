@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from clipseg_ros.console.back_ends.base import ConsoleError
-from clipseg_ros.console.cards import Card
+from clipseg_ros.console.cards import LEAST_PRESENCE, Card, filled
 from clipseg_ros.prompts.file import encode_prompts
 from clipseg_ros.prompts.set import ActivePrompt
 
@@ -67,7 +67,7 @@ def as_command(cards: Sequence[Card], node: str) -> tuple[str, str]:
         if card.threshold is not None:
             fields['threshold'] = card.threshold
         if card.presence is not None:
-            fields['presence_threshold'] = card.presence
+            fields['presence_threshold'] = max(card.presence, LEAST_PRESENCE)
         if not card.enabled:
             fields['enabled'] = False
         if card.negative:
@@ -83,11 +83,19 @@ def as_command(cards: Sequence[Card], node: str) -> tuple[str, str]:
     return command, said if left_out else ''
 
 
-def as_python(cards: Sequence[Card], model: str) -> tuple[str, str]:
-    """Return a script that looks for the prompts in a picture."""
+def as_python(
+    cards: Sequence[Card],
+    model: str,
+    threshold: float | None = None,
+    presence: float | None = None,
+) -> tuple[str, str]:
+    """Return a script that looks for the prompts in a picture.
+
+    ``threshold`` and ``presence`` are for prompts without their own; the model's where None.
+    """
     _need(cards)
     lines = ['from clipseg_model import Prompt, create_model']
-    on = [card for card in cards if card.enabled]
+    on = [card for card in filled(cards, threshold, presence) if card.enabled]
     if any(card.pictured for card in on):
         lines = [
             'from pathlib import Path',
@@ -98,7 +106,11 @@ def as_python(cards: Sequence[Card], model: str) -> tuple[str, str]:
             '',
             f'requests = load_prompts(Path({FILE!r}))',
             'prompts = [request.prompt for request in requests if request.enabled]',
+            *_filling('threshold', threshold),
+            *_filling('presence_threshold', presence),
         ]
+        if threshold is not None or presence is not None:
+            lines.insert(0, 'from dataclasses import replace')
         said = 'it reads prompts.yaml with the pictures beside it: save "Prompt file" for it'
     else:
         lines += ['from clipseg_model.images import read_image', '', 'prompts = [']
@@ -112,6 +124,18 @@ def as_python(cards: Sequence[Card], model: str) -> tuple[str, str]:
         '    print(result.prompt.label, result.score, result.presence, result.mask.sum())',
     ]
     return '\n'.join(lines) + '\n', said
+
+
+def _filling(field: str, value: float | None) -> list[str]:
+    """Return lines of a script that give a threshold to prompts of a file without one."""
+    if value is None:
+        return []
+    return [
+        'prompts = [',
+        f'    prompt if prompt.{field} is not None else replace(prompt, {field}={value:g})',
+        '    for prompt in prompts',
+        ']',
+    ]
 
 
 def _arguments(card: Card) -> str:

@@ -56,6 +56,7 @@ class Shot:
         found: What was found in it, or in the newest one before it.
         jpeg: The picture as it came, where it came as JPEG.
         segmented: Whether the layers are of this very picture.
+        origin: Which model segmented it, of which camera: scores of others are not mixed with its.
     """
 
     stamp: float
@@ -66,6 +67,7 @@ class Shot:
     found: Sequence[Found] = ()
     jpeg: bytes | None = None
     segmented: bool = False
+    origin: str = ''
     _made: dict[Any, Any] = field(default_factory=dict, repr=False)
     _lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -15,7 +14,8 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
 from clipseg_ros.console.back_ends.base import Answer, ConsoleError
-from clipseg_ros.console.cards import Card
+from clipseg_ros.console.back_ends.overlaps import Ask, surest
+from clipseg_ros.console.cards import LEAST_PRESENCE, Card
 from clipseg_ros.console.shots import Found, Shot, encode_heat, encode_values, fold_instances
 from clipseg_ros.images.conversion import (
     array_to_image,
@@ -41,7 +41,7 @@ def prompt_message(kind: Any, card: Card, number: int = 0) -> Any:
         name='' if card.name == card.phrase else card.name,
         phrase=card.phrase,
         threshold=card.threshold or 0.0,
-        presence_threshold=card.presence or 0.0,
+        presence_threshold=0.0 if card.presence is None else max(card.presence, LEAST_PRESENCE),
         enabled=card.enabled,
         negative=card.negative,
         weight=weight,
@@ -66,7 +66,17 @@ def card_of(message: Any, defaults: tuple[float, float], known: Mapping[str, Car
     ``defaults`` are the thresholds of prompts without their own, and ``known`` are cards whose
     pictures this process has, by their keys.
     """
-    card = Card(
+    before = known.get(key_of(message.name))
+    words, weight = bool(message.phrase), round(float(message.weight), 5)
+    if before is not None and words and weight == 1.0 and before.weight < 1.0:
+        # Somebody else has taken the picture away.
+        before = None
+    # A picture that does not count for now, with weight 1, is kept here.
+    pictured = weight < 1.0 or before is not None
+    if not (words and pictured):
+        # Words alone have weight 1 there, and a picture alone has 0: nobody chose that.
+        weight = Card.weight if before is None else before.weight
+    return Card(
         name=message.name,
         phrase=message.phrase,
         id=int(message.id),
@@ -74,14 +84,10 @@ def card_of(message: Any, defaults: tuple[float, float], known: Mapping[str, Car
         presence=own(float(message.presence_threshold), defaults[1]),
         enabled=bool(message.enabled),
         negative=bool(message.negative),
-        weight=float(message.weight),
-        pictured=message.weight < 1.0,
+        weight=weight,
+        example=None if before is None else before.example,
+        pictured=pictured,
     )
-    before = known.get(key_of(message.name))
-    if before is not None:
-        # A picture whose weight is 0 for now is kept here.
-        card = replace(card, example=before.example, pictured=True)
-    return card
 
 
 def own(value: float | None, default: float) -> float | None:
@@ -100,17 +106,24 @@ def read_chosen(value: Any) -> dict[str, str]:
     return found
 
 
-def answer_of(answer: Any, shape: Sequence[int]) -> Answer:
-    """Return what ``~/segment_once`` answers; where masks overlap, the higher score wins."""
-    labels: NDArray[np.uint8] = np.zeros(tuple(shape), np.uint8)
-    for entry in sorted(answer.masks, key=lambda one: one.score):
-        labels[image_to_array(entry.mask) > 0] = entry.id
+def masks_of(answer: Any) -> dict[str, NDArray[np.bool_]]:
+    """Return the masks of an answer of ``~/segment_once``, by keys of names, low scores first."""
+    entries = sorted(answer.masks, key=lambda one: one.score)
+    return {key_of(entry.name): image_to_array(entry.mask) > 0 for entry in entries}
+
+
+def answer_of(answer: Any, ask: Ask) -> Answer:
+    """Return what ``~/segment_once`` answers; where masks overlap, the surest prompt wins."""
+    masks = masks_of(answer)
+    ids = {key_of(entry.name): entry.id for entry in answer.masks}
+    table = np.array([0, *(ids[key] for key in masks)], np.uint8)
+    labels: NDArray[np.uint8] = table[surest(masks, ask)]
     found = tuple(
         Found(one.id, one.name, float(one.score), bool(one.presence), int(one.area))
         for one in answer.segments.segments
     )
-    masks = [image_to_array(entry.mask) > 0 for entry in answer.masks]
-    return Answer(labels, found, {'instances': partial(_parts, masks, labels.shape)})
+    parts = partial(_parts, tuple(masks.values()), labels.shape)
+    return Answer(labels, found, {'instances': parts})
 
 
 def make_shot(

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,16 +15,15 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from numpy.typing import NDArray
 from sensor_msgs.msg import CompressedImage, Image
 
-from clipseg_model.errors import ClipsegError, PromptError
-from clipseg_model.registry import get_card
+from clipseg_model.errors import PromptError
 from clipseg_ros.console.back_ends import messages
 from clipseg_ros.console.back_ends.base import Answer, Choice, ConsoleError, Status
 from clipseg_ros.console.back_ends.joining import Joiner
 from clipseg_ros.console.back_ends.node_health import Seen, troubles
+from clipseg_ros.console.back_ends.node_parameters import NodeParameters
 from clipseg_ros.console.back_ends.rates import Rates
-from clipseg_ros.console.cards import Card, Cards, ordered
+from clipseg_ros.console.cards import LEAST_PRESENCE, Card, Cards, filled, ordered
 from clipseg_ros.console.shots import Found, Shot
-from clipseg_ros.errors import NodeTimeoutError
 from clipseg_ros.ros.interfaces import MISSING, load_interfaces
 from clipseg_ros.ros.peer import Peer
 from clipseg_ros.ros.qos import latched_output, report_output, sensor_input
@@ -51,7 +50,7 @@ class RosBackEnd:
     Args:
         nodes: Names of nodes, with their namespaces; the first is looked at first. Others that are
             running are offered too.
-        image: Image topic of the camera; that which the node says where None.
+        image: Image topic of the first node's camera; that which the node says where None.
         domain_id: ROS domain; that of the environment where None.
     """
 
@@ -81,15 +80,14 @@ class RosBackEnd:
         self._diagnostics: dict[str, tuple[float, DiagnosticStatus]] = {}
         self._order: tuple[str, ...] = ()
         self._examples: dict[str, Card] = {}
-        self._defaults = (0.5, 0.5)
-        self._colours: dict[str, str] = {}
-        self._asked_for_parameters = threading.Event()
+        self._parameters = NodeParameters(self._peer, self._on_parameters)
+        # Of the node that is looked at, as its answers say it.
+        self._model = ''
         self._closed = threading.Event()
         self._watched_at = 0.0
-        self._threads = [
-            threading.Thread(target=target, name='console ros', daemon=True)
-            for target in (self._follow_camera, self._follow_parameters)
-        ]
+        self._thread = threading.Thread(
+            target=self._follow_camera, name='console camera', daemon=True
+        )
 
     def start(self, show: Callable[[Shot], None], tell: Callable[[], None]) -> None:
         """Subscribe to prompts and diagnostics; see :class:`BackEnd`."""
@@ -98,15 +96,14 @@ class RosBackEnd:
             DiagnosticArray, '/diagnostics', self._on_diagnostics, report_output()
         )
         self._attach()
-        for thread in self._threads:
-            thread.start()
+        self._parameters.start()
+        self._thread.start()
 
     def close(self) -> None:
         """End all subscriptions."""
         self._closed.set()
-        self._asked_for_parameters.set()
-        for thread in self._threads:
-            thread.join(5.0)
+        self._parameters.close()
+        self._thread.join(5.0)
         self._peer.close()
 
     def watch(self, layers: frozenset[str] | None) -> None:
@@ -133,9 +130,9 @@ class RosBackEnd:
             troubles=tuple(troubles(self._seen(said))),
             sources=tuple(Choice(name, name) for name in self._nodes()),
             source=self._node,
-            threshold=self._defaults[0],
-            presence=self._defaults[1],
-            colours=dict(self._colours),
+            threshold=self._parameters.thresholds[0],
+            presence=self._parameters.thresholds[1],
+            colours=dict(self._parameters.colours),
         )
 
     def change(self, cards: Sequence[Card]) -> str:
@@ -169,11 +166,11 @@ class RosBackEnd:
                 names = {card.key: card.name for card in self.cards}
                 text = '; '.join(f'{names.get(name, name)}={code}' for name, code in value.items())
                 self._set_parameter('overlay_colors', text)
-                self._colours = dict(value)
+                self._parameters.colours = dict(value)
             else:
                 name = {'threshold': 'threshold', 'presence': 'presence_threshold'}[key]
                 self._set_parameter(name, -1.0 if value is None else float(value))
-        self._asked_for_parameters.set()
+        self._parameters.read_soon()
         return 'changed'
 
     def choose(self, what: str, key: str) -> str:
@@ -182,7 +179,7 @@ class RosBackEnd:
             raise ConsoleError(f'there is no {what[:20]} {key[:60]!r} to choose')
         with self._lock:
             self._node = key
-            self._camera = ('', '')
+            self._camera, self._model = ('', ''), ''
             self.cards, self._order, self._examples = (), (), {}
             self._watched_at = time.monotonic()
             self._joiner.forget()
@@ -206,16 +203,31 @@ class RosBackEnd:
         on = [card for card in cards if card.enabled]
         if not any(not card.negative for card in on):
             raise PromptError('there is nothing to look for: add a prompt, or enable one')
-        request = interfaces.SegmentOnce.Request(
-            image=messages.image_message(rgb),
-            prompts=[messages.prompt_message(interfaces.Prompt, card, card.id) for card in on],
-            positions=False,
-            wait=_WAIT,
-        )
-        answer = self._call(interfaces.SegmentOnce, 'segment_once', request)
-        if not answer.success:
-            raise ConsoleError(str(answer.message))
-        return messages.answer_of(answer, rgb.shape[:2])
+        image, cut = messages.image_message(rgb), self._parameters.thresholds[0]
+
+        def ask(cards: Sequence[Card]) -> Any:
+            request = interfaces.SegmentOnce.Request(
+                image=image,
+                prompts=[
+                    messages.prompt_message(interfaces.Prompt, card, card.id) for card in cards
+                ],
+                positions=False,
+                wait=_WAIT,
+            )
+            answer = self._call(interfaces.SegmentOnce, 'segment_once', request)
+            if not answer.success:
+                raise ConsoleError(str(answer.message))
+            return answer
+
+        def ask_against(keys: Collection[str], others: Collection[str]) -> NDArray[np.bool_]:
+            asked = [card for card in filled(on, cut) if card.key in {*keys, *others}]
+            # All are present: they were in the first answer, and have pixels.
+            least = min(card.threshold or cut for card in asked)
+            change = partial(replace, threshold=least, presence=LEAST_PRESENCE)
+            answer = ask([change(card, negative=card.key in others) for card in asked])
+            return np.logical_or.reduce([*messages.masks_of(answer).values()])
+
+        return messages.answer_of(ask(on), ask_against)
 
     # What comes from the node -------------------------------------------------------------------
 
@@ -226,13 +238,13 @@ class RosBackEnd:
             self._streams['prompts'] = self._peer.node.create_subscription(
                 self._interfaces.PromptArray,
                 f'{self._node}/prompts',
-                lambda message: self._take_prompts(message.prompts),
+                self._on_prompts,
                 latched_output(),
             )
             for name in (*_LAYER_TOPICS, 'segments', 'picture'):
                 self._destroy(name)
             self._subscribe()
-        self._asked_for_parameters.set()
+        self._parameters.follow(self._node)
 
     def _subscribe(self) -> None:
         """Subscribe to what is shown, and end what is not."""
@@ -269,6 +281,7 @@ class RosBackEnd:
         self._joiner.add_picture(stamp_of(message), message)
 
     def _on_segments(self, message: Any) -> None:
+        self._model = message.model
         self._joiner.add_found(
             [
                 Found(one.id, one.name, float(one.score), bool(one.presence), int(one.area))
@@ -278,23 +291,30 @@ class RosBackEnd:
 
     def _on_shot(self, shot: Shot) -> None:
         self._rates.add(0.0, time.time() - shot.stamp)
-        self._show(shot)
+        self._show(replace(shot, origin=f'{self._node} {self._model}'))
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         for status in message.status:
             name, _, what = status.name.partition(':')
             if what.strip() == 'segmentation':
                 node = f'/{name}'
-                changed = node not in self._diagnostics
+                # It may have been started anew, with other parameters.
+                back = node == self._node and self._said() is None
                 self._diagnostics[node] = (time.monotonic(), status)
-                if changed and node == self._node:
-                    self._asked_for_parameters.set()
+                if back:
+                    self._parameters.read_soon()
         self._tell()
+
+    def _on_prompts(self, message: Any) -> None:
+        if self._said() is None:
+            # Prompts of a node that has just been started come before its diagnostics.
+            self._parameters.read_soon()
+        self._take_prompts(message.prompts)
 
     def _take_prompts(self, prompts: Sequence[Any]) -> None:
         with self._lock:
-            defaults, examples = self._defaults, self._examples
-            cards = [messages.card_of(one, defaults, examples) for one in prompts]
+            defaults = self._parameters.thresholds
+            cards = [messages.card_of(one, defaults, self._examples) for one in prompts]
             self.cards = ordered(cards, self._order)
             self._joiner.expect(any(card.enabled and not card.negative for card in self.cards))
         self._tell()
@@ -306,7 +326,8 @@ class RosBackEnd:
         while not self._closed.wait(1.0 if self._layers is None else 0.25):
             said = self._said()
             values = {} if said is None else {one.key: one.value for one in said.values}
-            topic = self._image_given or values.get('image_topic', '')
+            given = self._image_given if self._node == self._given[0] else None
+            topic = given or values.get('image_topic', '')
             kinds = dict(self._peer.node.get_topic_names_and_types()).get(topic, [])
             kind = next(iter(kinds), 'sensor_msgs/msg/Image')
             with self._lock:
@@ -315,41 +336,19 @@ class RosBackEnd:
                     self._destroy('picture')
                     self._subscribe()
 
-    def _follow_parameters(self) -> None:
-        """Read the node's parameters when something may have changed them."""
-        while not self._closed.is_set():
-            self._asked_for_parameters.wait()
-            self._asked_for_parameters.clear()
-            if self._closed.is_set():
-                return
-            with suppress(NodeTimeoutError):
-                self._read_parameters()
-                self._tell()
-
-    def _read_parameters(self) -> None:
-        read = [
-            self._peer.get_parameter(self._node, name, 3.0)
-            for name in ('threshold', 'presence_threshold', 'model', 'overlay_colors')
-        ]
-        threshold, presence, model, colours = read
-        with suppress(ClipsegError):
-            card = get_card(str(model))
-            threshold = card.threshold if threshold in (None, -1.0) else threshold
-            presence = card.presence_threshold if presence in (None, -1.0) else presence
-        self._defaults = (
-            0.5 if threshold in (None, -1.0) else float(threshold),
-            0.5 if presence in (None, -1.0) else float(presence),
-        )
-        self._colours = messages.read_chosen(colours)
+    def _on_parameters(self) -> None:
+        """Tell which thresholds are the prompts' own, now that those of all have been read."""
+        threshold, presence = self._parameters.thresholds
         with self._lock:
             self.cards = tuple(
                 replace(
                     card,
-                    threshold=messages.own(card.threshold, self._defaults[0]),
-                    presence=messages.own(card.presence, self._defaults[1]),
+                    threshold=messages.own(card.threshold, threshold),
+                    presence=messages.own(card.presence, presence),
                 )
                 for card in self.cards
             )
+        self._tell()
 
     def _said(self) -> DiagnosticStatus | None:
         """Return what the node says of itself, unless it has fallen silent."""
