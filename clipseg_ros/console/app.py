@@ -22,6 +22,7 @@ from clipseg_ros.console.back_ends.feeds import (
     open_pictures,
     open_video,
 )
+from clipseg_ros.console.back_ends.models import SpareModel
 from clipseg_ros.console.cards import added
 from clipseg_ros.console.guard import (
     Access,
@@ -80,6 +81,8 @@ class Served:
         view: Whether nobody may change anything.
         token: Whether a token is needed on this machine, too.
         allowed: Names of this machine beside those that it knows.
+        device: What a model that is compared with runs on.
+        threads: Of that model on a CPU.
     """
 
     host: str = '127.0.0.1'
@@ -87,6 +90,8 @@ class Served:
     view: bool = False
     token: bool = False
     allowed: tuple[str, ...] = ()
+    device: str = 'auto'
+    threads: int | None = None
 
 
 def import_back_end(looked: Looked) -> None:
@@ -227,7 +232,8 @@ def make_server(
     access = find_access(served)
     bound = listen(served.host, served.port)
     port = bound.getsockname()[1]
-    server = Server(back_end, access, f'clipseg_{port}', say)
+    spare = SpareModel(served.device, served.threads)
+    server = Server(back_end, access, spare, f'clipseg_{port}', say)
 
     def tell() -> None:
         for line in addresses(access, served.host, port):

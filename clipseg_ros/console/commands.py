@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -35,6 +36,8 @@ class Commands:
 
     def __init__(self, hub: Hub) -> None:
         self._hub, self._back_end = hub, hub.back_end
+        # Each runs in a thread of its own, and must not write over what another has just changed.
+        self._editing = threading.Lock()
         self.all: dict[str, Callable[[Body], str]] = {
             'add': self._add,
             'edit': self._edit,
@@ -51,37 +54,53 @@ class Commands:
         }
 
     def _add(self, body: Body) -> str:
-        return self._back_end.change(editing.added(self._back_end.cards, _text(body, 'text')))
+        text = _text(body, 'text')
+        with self._editing:
+            return self._back_end.change(editing.added(self._back_end.cards, text))
 
     def _edit(self, body: Body) -> str:
         name = _text(body, 'name')
         changes = body.get('changes')
         if not isinstance(changes, dict):
             raise ConsoleError('an edit needs changes')
-        said = self._back_end.change(editing.edited(self._back_end.cards, name, changes))
-        if changes.get('name'):
-            self._hub.history.rename(name, str(changes['name']).strip())
-        return said
+        with self._editing:
+            before = self._back_end.cards
+            cards = editing.edited(before, name, changes)
+            old = editing.find(before, name)
+            # A name may follow the words. Cards keep their places.
+            new = cards[before.index(old)]
+            if new.name == old.name:
+                return self._back_end.change(cards)
+            colours = self._back_end.status().colours
+            if new.key != old.key and old.key in colours:
+                self._back_end.set_values({'colours': {**colours, new.key: colours[old.key]}})
+            with self._hub.history.renaming(old.name, new.name):
+                return self._back_end.change(cards)
 
     def _remove(self, body: Body) -> str:
-        return self._back_end.change(editing.without(self._back_end.cards, _text(body, 'name')))
+        name = _text(body, 'name')
+        with self._editing:
+            return self._back_end.change(editing.without(self._back_end.cards, name))
 
     def _order(self, body: Body) -> str:
         names = body.get('names')
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             raise ConsoleError('an order is a list of names')
-        return self._back_end.change(editing.ordered(self._back_end.cards, names))
+        with self._editing:
+            return self._back_end.change(editing.ordered(self._back_end.cards, names))
 
     def _clear(self, body: Body) -> str:
-        return self._back_end.change(())
+        with self._editing:
+            return self._back_end.change(())
 
     def _colour(self, body: Body) -> str:
         name, colour = _text(body, 'name'), _text(body, 'colour')
         if not re.fullmatch('#[0-9a-fA-F]{6}', colour):
             raise ConsoleError(f'a colour is #rrggbb, not {colour[:20]!r}')
-        editing.find(self._back_end.cards, name)
-        chosen = {**self._back_end.status().colours, key_of(name): colour.lower()}
-        return self._back_end.set_values({'colours': chosen})
+        with self._editing:
+            editing.find(self._back_end.cards, name)
+            chosen = {**self._back_end.status().colours, key_of(name): colour.lower()}
+            return self._back_end.set_values({'colours': chosen})
 
     def _values(self, body: Body) -> str:
         values: Body = {key: body[key] for key in ('threshold', 'presence') if key in body}
@@ -106,13 +125,13 @@ class Commands:
     def _pick(self, body: Body) -> str:
         shot = self.shot(body)
         place = Place(*(_whole(body, key) for key in ('x', 'y', 'width', 'height')))
-        name = _text(body, 'name', '') or self._free_name()
+        name, phrase = _text(body, 'name', ''), _text(body, 'phrase', '')
         image = shot.pixels()
         picked = self.picked(shot, place)
-        cards = editing.pictured(
-            self._back_end.cards, name, picked.example, _text(body, 'phrase', '')
-        )
-        self._back_end.change(_within_limit(cards))
+        with self._editing:
+            name = name or self._free_name()
+            cards = editing.pictured(self._back_end.cards, name, picked.example, phrase)
+            self._back_end.change(_within_limit(cards))
         height, width = image.shape[:2]
         return f'{name!r} is {picked.how}: box {picked.box} of {width} × {height} px'
 
@@ -156,6 +175,8 @@ class Commands:
         found = next((one for one in shot.found if key_of(one.name) == key_of(name)), None)
         if found is None:
             raise ConsoleError(f'nothing is shown of {name!r} yet')
+        if shot.origin != self._hub.history.origin:
+            raise ConsoleError('that picture is of another model or camera: mark a newer one')
         said = self._hub.history.mark(found, right)
         self._hub.change_soon()
         return said
@@ -167,18 +188,21 @@ class Commands:
 
     def add_example(self, name: str, phrase: str, example: SupportImage) -> str:
         """Make a picture the example of a prompt; raises a ClipsegError."""
-        label = name or phrase or self._free_name()
-        cards = editing.pictured(self._back_end.cards, label, example, phrase)
-        self._back_end.change(_within_limit(cards))
+        with self._editing:
+            label = name or phrase or self._free_name()
+            cards = editing.pictured(self._back_end.cards, label, example, phrase)
+            self._back_end.change(_within_limit(cards))
         return f'{label!r} looks for what the picture shows'
 
     def set_mask(self, name: str, mask: Any) -> str:
         """Say what of its picture a prompt means, bool (H, W); raises a ClipsegError."""
-        card = editing.find(self._back_end.cards, name)
-        if card.example is None:
-            raise PromptError(f'{name!r} has no picture here: pick or drop one first')
-        example = SupportImage(card.example.image, mask)
-        return self._back_end.change(editing.pictured(self._back_end.cards, name, example))
+        with self._editing:
+            cards = self._back_end.cards
+            card = editing.find(cards, name)
+            if card.example is None:
+                raise PromptError(f'{name!r} has no picture here: pick or drop one first')
+            example = SupportImage(card.example.image, mask)
+            return self._back_end.change(editing.pictured(cards, name, example))
 
     def shot(self, body: Body) -> Shot:
         """Return the shot that a request names by its number; raises a ConsoleError."""
@@ -218,7 +242,8 @@ def compared(
     ids = {card.key: card.id for card in back_end.cards}
     found = tuple(replace(one, id=ids.get(key_of(one.name), one.id)) for one in answer.found)
     layers = {**answer.layers, 'labels': encode_values(answer.labels)}
-    return Shot(shot.stamp, rgb.shape[1], rgb.shape[0], lambda: rgb, layers, found, segmented=True)
+    size = rgb.shape[1], rgb.shape[0]
+    return Shot(shot.stamp, *size, lambda: rgb, layers, found, None, True, shot.origin)
 
 
 def _within_limit(cards: editing.Cards) -> editing.Cards:

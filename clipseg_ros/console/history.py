@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 import threading
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from clipseg_ros.console.shots import Found
@@ -29,40 +30,66 @@ class Track:
 
 
 class History:
-    """Scores and marks of all prompts, by name."""
+    """Scores and marks of all prompts, by name.
+
+    Attributes:
+        tracks: Replaced as a whole where prompts come or go, so any thread may read it.
+        origin: Which model they are from, and of which camera.
+    """
 
     def __init__(self) -> None:
         self.tracks: dict[str, Track] = {}
-        # Marks come from the threads of commands.
+        self.origin = ''
+        self._renamed = ''
+        # Marks and names come from the threads of commands.
         self._lock = threading.Lock()
 
-    def add(self, found: Iterable[Found], now: float) -> None:
-        """Take note of what was found at a time, seconds."""
-        for one in found:
-            track = self.tracks.setdefault(one.name, Track())
-            if not track.scores or now - track.scores[-1][0] >= PERIOD:
-                track.scores.append((now, one.score))
-            while track.scores and now - track.scores[0][0] > SECONDS:
-                track.scores.popleft()
+    def add(self, found: Iterable[Found], now: float, origin: str = '') -> None:
+        """Take note of what was found at a time, seconds; of another origin, forget what was."""
+        with self._lock:
+            if origin != self.origin:
+                self.tracks, self.origin = {}, origin
+            for one in found:
+                track = self._track(one.name)
+                if not track.scores or now - track.scores[-1][0] >= PERIOD:
+                    track.scores.append((now, one.score))
+                while track.scores and now - track.scores[0][0] > SECONDS:
+                    track.scores.popleft()
 
-    def keep(self, names: Iterable[str]) -> None:
-        """Forget all prompts but these."""
-        kept = set(names)
-        for name in set(self.tracks) - kept:
-            del self.tracks[name]
+    def keep(self, names: Callable[[], Iterable[str]]) -> None:
+        """Forget all prompts but those that are active now, whose names are asked for."""
+        with self._lock:
+            # Asked here, or a prompt might get its new name between the question and this.
+            kept = {*names(), self._renamed}
+            self.tracks = {name: track for name, track in self.tracks.items() if name in kept}
 
-    def rename(self, before: str, name: str) -> None:
-        """Keep the scores of a prompt that is called otherwise now."""
-        if before in self.tracks:
-            self.tracks[name] = self.tracks.pop(before)
+    @contextmanager
+    def renaming(self, before: str, name: str) -> Iterator[None]:
+        """Keep the scores of a prompt that gets another name meanwhile, unless that fails."""
+        self._renamed = before
+        try:
+            yield
+        except BaseException:
+            self._renamed = ''
+            raise
+        with self._lock:
+            self._renamed = ''
+            if before in self.tracks:
+                kept = {old: track for old, track in self.tracks.items() if old != before}
+                self.tracks = {**kept, name: self.tracks[before]}
 
     def mark(self, shown: Found, right: bool) -> str:
         """Take note that what is shown of a prompt is right or wrong; return that in words."""
         there = shown.presence == right
         with self._lock:
-            self.tracks.setdefault(shown.name, Track()).marks.append((shown.score, there))
+            self._track(shown.name).marks.append((shown.score, there))
         what = 'there' if there else 'not there'
         return f'{shown.name!r} is {what}, at a score of {shown.score:.2f}'
+
+    def _track(self, name: str) -> Track:
+        if name not in self.tracks:
+            self.tracks = {**self.tracks, name: Track()}
+        return self.tracks[name]
 
     def clear_marks(self, name: str) -> None:
         """Forget the marks of a prompt."""
@@ -100,4 +127,5 @@ def suggest(marks: Sequence[tuple[float, bool]]) -> float | None:
         rated = (errors, low - high, cut)
         best = rated if best is None or rated < best else best
     assert best is not None, 'there are two scores at least'
-    return round(best[2], 3)
+    # A threshold of 0 would say that nobody chose one.
+    return max(0.01, round(best[2], 3))

@@ -120,7 +120,7 @@ class Hub:
         while len(self.shots) > _KEPT_SHOTS:
             self.shots.popitem(last=False)
         if shot.segmented:
-            self.history.add(shot.found, time.time())
+            self.history.add(shot.found, time.time(), shot.origin)
         came, self._shot_came = self._shot_came, asyncio.Event()
         came.set()
 
@@ -209,7 +209,7 @@ class Hub:
         """Return everything that the page shows but shots."""
         back_end = self.back_end
         status, cards = back_end.status(), back_end.cards
-        self.history.keep(card.name for card in cards)
+        self.history.keep(lambda: [card.name for card in back_end.cards])
         prompts = []
         for card in cards:
             track = self.history.tracks.get(card.name)
@@ -239,15 +239,25 @@ class Hub:
         return {
             **told,
             'kind': back_end.kind,
+            'scored': self.history.origin,
             'prompts': prompts,
             'may_change': may_change,
             'viewers': len(self.viewers),
             'now': time.time(),
         }
 
-    def scores(self, since: float) -> dict[str, list[list[float]]]:
-        """Return the scores of all prompts that are newer than a time, (seconds, score)."""
-        return {
-            name: [[round(at, 2), round(score, 4)] for at, score in track.scores if at > since]
-            for name, track in self.history.tracks.items()
-        }
+    def scores(self, since: dict[str, float]) -> dict[str, list[list[float]]]:
+        """Return the scores of all prompts that a browser does not have yet, (seconds, score).
+
+        ``since`` says for each prompt until when it has them, and is brought up to date: one that
+        has just got another name brings all its scores with it.
+        """
+        tracks, news = self.history.tracks, {}
+        for name, track in tracks.items():
+            told = since.get(name, 0.0)
+            new = [(at, score) for at, score in tuple(track.scores) if at > told]
+            news[name] = [[round(at, 2), round(score, 4)] for at, score in new]
+            since[name] = new[-1][0] if new else told
+        for name in set(since) - set(tracks):
+            del since[name]
+        return news

@@ -48,12 +48,13 @@ class Server:
         self,
         back_end: BackEnd,
         access: Access,
+        spare: SpareModel,
         cookie: str = 'clipseg',
         say: Callable[[str], Any] = lambda _: None,
     ) -> None:
         self.hub = Hub(back_end, access.view, say)
         self._commands = Commands(self.hub)
-        self._spare = SpareModel()
+        self._spare = spare
         # One after the other: what is kept of a frozen shot is what was asked for last.
         self._comparing = asyncio.Lock()
         self._readers = 0
@@ -188,7 +189,10 @@ class Server:
         elif kind == 'ros2':
             text, said = exports.as_command(cards, node)
         elif kind == 'python':
-            text, said = exports.as_python(cards, status.model or DEFAULT_MODEL)
+            # A script has no node whose parameters say the rest.
+            on_robot = back_end.kind == 'ros'
+            given = (status.threshold, status.presence) if on_robot else (None, None)
+            text, said = exports.as_python(cards, status.model or DEFAULT_MODEL, *given)
         else:
             raise ConsoleError(f'{kind[:20]!r} is none of yaml, ros2, python')
         return JSONResponse({'text': text, 'said': said})
@@ -215,7 +219,8 @@ class Server:
             return
         may_change = socket.scope.get('role') == CHANGE
         pings = asyncio.create_task(self._answer_pings(socket))
-        told, since = '', 0.0
+        told = ''
+        since: dict[str, float] = {}
         try:
             while not (pings.done() or self.hub.ending):
                 state = self.hub.state(may_change)
@@ -229,7 +234,6 @@ class Server:
                     news = {'scores': scores, 'now': now}
                     await socket.send_json({**news, 'state': state} if text != told else news)
                     told = text
-                since = now
                 await asyncio.sleep(TICK)
                 await self.hub.next_change(1.0)
         except (WebSocketDisconnect, RuntimeError):

@@ -7,6 +7,7 @@ import io
 import shlex
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -63,6 +64,8 @@ def test_editing_and_order() -> None:
         ('cup', {'threshold': 0.0}, 'threshold'),
         ('cup', {'threshold': float('nan')}, 'threshold'),
         ('cup', {'presence': 1.5}, 'presence'),
+        # In a message of the node, 0 stands for no threshold of its own.
+        ('cup', {'presence': 0.0}, 'presence'),
         ('cup', {'weight': None}, 'weight'),
         ('cup', {'enabled': 1}, 'true or false'),
         ('cup', {'name': 'a chair'}, 'another name'),
@@ -73,6 +76,17 @@ def test_editing_and_order() -> None:
     ):
         with pytest.raises(PromptError, match=word):
             editing.edited(cards, name, changes)
+
+
+def test_a_picture_that_only_the_node_has_keeps_its_name() -> None:
+    cards = Card('thing', pictured=True), Card('a cup', 'a cup', pictured=True)
+    for name in ('thing', 'a cup'):
+        with pytest.raises(PromptError, match='at the node alone'):
+            editing.edited(cards, name, {'name': 'other'})
+    # Letter case makes no other name.
+    assert editing.edited(cards, 'thing', {'name': 'Thing'})[0].name == 'Thing'
+    # Nor does the name follow the words.
+    assert editing.edited(cards, 'a cup', {'phrase': 'a mug'})[1].name == 'a cup'
 
 
 def test_colours() -> None:
@@ -109,12 +123,24 @@ def test_history_keeps_a_minute_and_marks() -> None:
     history.mark(Found(1, 'mug', 0.2, False, 5), right=False)
     assert [there for _, there in track.marks] == [False, True]
     assert history.suggestion('mug') is not None
-    history.rename('mug', 'cup')
+    with history.renaming('mug', 'cup'):
+        # The page may be told of it before it is done.
+        history.keep(lambda: ['cup'])
     assert history.suggestion('cup') is not None
     history.clear_marks('cup')
     assert history.suggestion('cup') is None
-    history.keep(['bowl'])
+    history.keep(lambda: ['bowl'])
     assert not history.tracks
+
+
+def test_scores_of_another_model_are_not_mixed_in() -> None:
+    history = History()
+    history.add([Found(1, 'mug', 0.9, True, 5)], 1.0, 'front small')
+    history.mark(Found(1, 'mug', 0.9, True, 5), right=True)
+    history.add([Found(1, 'mug', 0.1, True, 5)], 2.0, 'front large')
+    track = history.tracks['mug']
+    assert list(track.scores) == [(2.0, 0.1)]
+    assert not track.marks
 
 
 @pytest.mark.parametrize(
@@ -189,6 +215,24 @@ def test_copies_are_commands_that_can_be_read() -> None:
     script, said = exports.as_python(pictured, 'everyday')
     ast.parse(script)
     assert 'prompts.yaml' in said
+
+
+def test_a_script_has_the_thresholds_of_the_robot(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cards = editing.edited(editing.added((), 'mug; bowl'), 'bowl', {'threshold': 0.7})
+    pictured = editing.pictured(cards, 'thing', SupportImage(RGB))
+    data, _, _ = exports.prompt_file(pictured)
+    with zipfile.ZipFile(io.BytesIO(data)) as packed:
+        packed.extractall(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    for shown in (cards, pictured):
+        script, _ = exports.as_python(shown, 'everyday', 0.3, 0.6)
+        found: dict[str, Any] = {}
+        exec(script.partition('segmenter =')[0], found)
+        thresholds = [prompt.threshold for prompt in found['prompts']]
+        assert thresholds == [0.3, 0.7, 0.3][: len(shown)]
+        assert {prompt.presence_threshold for prompt in found['prompts']} == {0.6}
 
 
 def test_a_message_of_a_shot() -> None:

@@ -337,7 +337,8 @@ class AloneBackEnd:
         }
         height, width = picture.shape[:2]
         listed = listed_of(found, told)
-        return Shot(stamp, width, height, lambda: picture, layers, listed, segmented=True)
+        origin = f'{self._opened} {found.model}'
+        return Shot(stamp, width, height, lambda: picture, layers, listed, None, True, origin)
 
 
 def answer_of(

@@ -34,10 +34,15 @@ def model_choices(current: str = '') -> tuple[Choice, ...]:
 
 
 class SpareModel:
-    """A second model, to compare with; loaded when it is first asked for, and one at a time."""
+    """A second model, to compare with; loaded when it is first asked for, and one at a time.
 
-    def __init__(self, device: str = 'auto') -> None:
-        self._device, self._name = device, ''
+    Args:
+        device: What it runs on.
+        threads: Of it on a CPU.
+    """
+
+    def __init__(self, device: str = 'auto', threads: int | None = None) -> None:
+        self._device, self._threads, self._name = device, threads, ''
         self._segmenter: Segmenter | None = None
         self.lock = threading.Lock()
 
@@ -51,5 +56,5 @@ class SpareModel:
             raise ConsoleError(f'there is no model {name[:60]!r} here to compare with')
         if self._segmenter is None or name != self._name:
             self._segmenter = None
-            self._segmenter, self._name = create_model(name, self._device), name
+            self._segmenter, self._name = create_model(name, self._device, self._threads), name
         return self._segmenter

@@ -35,7 +35,10 @@ export function Figures({state}) {
   const {values} = state;
   const {fps, silent} = rate();
   let age = '–';
-  if (shown.shot && !shown.paused && state.steps === 0) {
+  // A stamp of the future, or of long ago when its picture came, is of another clock, such as the
+  // one of a simulation: then nobody knows how old the picture is.
+  const oneClock = shown.age > -1000 && shown.age < 60000;
+  if (shown.shot && !shown.paused && state.steps === 0 && oneClock) {
     age = silent < 1000 ? `${Math.max(0, Math.round(shown.age))} ms`
       : `${((now() - shown.shot.stamp * 1000) / 1000).toFixed(1)} s`;
   }

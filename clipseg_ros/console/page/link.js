@@ -78,7 +78,11 @@ export function connect() {
       }
       return;
     }
-    if (news.state) link.state = news.state;
+    if (news.state) {
+      // Scores of another model or camera.
+      if (news.state.scored !== link.state?.scored) link.scores.clear();
+      link.state = news.state;
+    }
     if (news.scores) takeScores(news.scores, news.now);
     tell();
   };
@@ -165,21 +169,25 @@ export function uploadOf(event, state, prompt = '') {
   return upload(files, state, prompt);
 }
 
-// Calls a function with the newest arguments, at most once in so many milliseconds.
+// Calls a function with the newest arguments, at most once in so many milliseconds, and never before
+// the call before has ended: what was chosen last is what holds.
 export function paced(act, milliseconds) {
   let waiting = null;
-  let timer = 0;
-  const fire = () => {
-    timer = 0;
-    if (waiting) {
-      const values = waiting;
-      waiting = null;
-      timer = setTimeout(fire, milliseconds);
-      act(...values);
+  let works = false;
+  const run = async () => {
+    works = true;
+    try {
+      while (waiting) {
+        const values = waiting;
+        waiting = null;
+        await Promise.all([act(...values), new Promise((done) => setTimeout(done, milliseconds))]);
+      }
+    } finally {
+      works = false;
     }
   };
   return (...values) => {
     waiting = values;
-    if (!timer) fire();
+    if (!works) run();
   };
 }

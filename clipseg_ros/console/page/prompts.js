@@ -32,7 +32,8 @@ function Slider({label, value, min, max, step, disabled, change, reset, own}) {
       disabled=${disabled} aria-label=${label} onInput=${input}
       onChange=${release}/>
     <output>${shownValue.toFixed(2)}</output>
-    ${reset && html`<button class="quiet" disabled=${disabled || !own} onClick=${reset}
+    ${reset && html`<button class="quiet" disabled=${disabled || !own}
+      onClick=${() => sending.current(reset)}
       title="Take the one of all prompts" aria-label=${`${label}: take the one of all`}>↺</button>`}
   </label>`;
 }
@@ -220,7 +221,7 @@ function Card({prompt, place, state, move}) {
       <label class="check"><input type="checkbox" checked=${prompt.negative} disabled=${off}
         onChange=${(event) => edit(name, {negative: event.target.checked})}/>
         negative: takes pixels from the others, and is not shown</label>
-      ${!prompt.negative && html`<${Slider} label="Presence" min="0" max="1" step="0.01"
+      ${!prompt.negative && html`<${Slider} label="Presence" min="0.01" max="1" step="0.01"
         value=${presence} disabled=${off} own=${prompt.presence !== null}
         change=${(value) => edit(name, {presence: value})}
         reset=${() => edit(name, {presence: null})}/>
