@@ -168,7 +168,7 @@ class LookOptions:
     ] = None
     namespace: Annotated[str, typer.Option(help='Namespace of nodes without one.')] = ''
     image: Annotated[
-        str | None, typer.Option(help="The camera's topic, where the node does not say it.")
+        str | None, typer.Option(help="The first node's camera topic, where it does not say it.")
     ] = None
 
 
@@ -236,7 +236,15 @@ def console(
         threads=threads,
         prompts=tuple(prompt or ()),
     )
-    served = Served(serve.host, serve.port, serve.view, serve.token, tuple(serve.allow_host or ()))
+    served = Served(
+        host=serve.host,
+        port=serve.port,
+        view=serve.view,
+        token=serve.token,
+        allowed=tuple(serve.allow_host or ()),
+        device=device,
+        threads=threads,
+    )
 
     def say(line: str) -> None:
         out.print(escape(line), soft_wrap=True, emoji=False, highlight=False)

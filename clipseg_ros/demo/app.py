@@ -57,6 +57,11 @@ def prepare_environment(domain: int | None) -> None:
     os.environ['PYTHONUNBUFFERED'] = '1'
 
 
+def quoted(text: str) -> str:
+    """Return a text as YAML reads it as that text, whatever is in it: an apostrophe, a colon."""
+    return json.dumps(text, ensure_ascii=False)
+
+
 def start_nodes(
     stack: ExitStack,
     output: Path,
@@ -71,7 +76,7 @@ def start_nodes(
     """
     cameras = ['source:=tabletop', f'rate:={CAMERA_RATE}', *camera]
     cameras += [f'width:={WIDTH}', f'height:={HEIGHT}']
-    segments = [f"model:='{model}'", f'device:={device}', *segment]
+    segments = [f'model:={quoted(model)}', f'device:={device}', *segment]
     children = []
     for name, parameters in (('camera', cameras), ('segment', segments)):
         arguments = [word for parameter in parameters for word in ('-p', parameter)]

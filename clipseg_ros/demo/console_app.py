@@ -19,7 +19,7 @@ from rich.markup import escape
 
 from clipseg_model.errors import ClipsegError
 from clipseg_ros.console.app import Looked, Served, import_back_end, make_back_end, serve
-from clipseg_ros.demo.app import prepare_environment, start_nodes
+from clipseg_ros.demo.app import prepare_environment, quoted, start_nodes
 from clipseg_ros.process.child_process import ChildError
 from clipseg_ros.process.shared_memory import remove_orphans
 from clipseg_ros.process.start import take_signals_as_usual
@@ -60,10 +60,10 @@ def console(
             start_nodes(
                 stack, output, model, device,
                 camera=[f'motion:={motion}', f'seed:={seed}'],
-                segment=[f"prompt:='{prompt}'"],
+                segment=[f'prompt:={quoted(prompt)}'],
             )  # fmt: skip
             say(f'camera and node on ROS_DOMAIN_ID={os.environ["ROS_DOMAIN_ID"]}; logs in {output}')
-            serve(make_back_end(looked), Served(port=port), say)
+            serve(make_back_end(looked), Served(port=port, device=device), say)
     except KeyboardInterrupt:
         say('stopped')
     except (ChildError, ClipsegError) as error:

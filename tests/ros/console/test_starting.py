@@ -6,16 +6,23 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import fake_launch
 import pytest
+import rclpy
+from rclpy.context import Context
 from typer.testing import CliRunner
 
 from clipseg_ros.cli import app
 from clipseg_ros.console import app as starting
 from clipseg_ros.console.app import Looked, Served, make_back_end, split_nodes
 from clipseg_ros.console.back_ends.base import ConsoleError
+from clipseg_ros.demo import app as demo_app
+from clipseg_ros.demo import console_app as demo
 from clipseg_ros.ros.share import PROFILE_VARIABLES, profile_variable
 
 
@@ -53,6 +60,48 @@ def test_what_the_launch_file_passes_is_understood(
     [(looked, served)] = seen
     assert looked.nodes == ('/robot/clipseg',)
     assert served == Served()
+
+
+@pytest.mark.parametrize('text', ["the child's mug", '!a mug', 'grass: green grass', '7', 'a "b"'])
+def test_the_first_prompt_of_the_demo_arrives_as_it_is(
+    text: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    commands: list[list[str]] = []
+
+    @contextmanager
+    def child(_: str, command: list[str], *__: Any) -> Iterator[None]:
+        commands.append(command)
+        yield
+
+    monkeypatch.setattr(demo_app, 'ChildProcess', child)
+    monkeypatch.setattr(demo, 'prepare_environment', lambda _: None)
+    monkeypatch.setattr(demo, 'take_signals_as_usual', lambda: None)
+    monkeypatch.setattr(demo.signal, 'signal', lambda *_: None)
+    monkeypatch.setattr(demo, 'make_back_end', lambda looked: looked)
+    monkeypatch.setattr(demo, 'serve', lambda *_: None)
+    words = ['--prompt', text, '--model', "it's.pt", '--output', str(tmp_path)]
+    done = CliRunner().invoke(demo.app, words, env={'ROS_DOMAIN_ID': '7'})
+    assert done.exit_code == 0, done.output
+    context = Context()
+    rclpy.init(context=context, args=commands[-1])
+    try:
+        node = rclpy.create_node('clipseg', context=context)
+        given = [node.declare_parameter(name, '').value for name in ('prompt', 'model')]
+        node.destroy_node()
+    finally:
+        context.try_shutdown()
+    assert given == [text, "it's.pt"]
+
+
+def test_the_device_is_also_that_of_a_model_to_compare_with(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[Served] = []
+    monkeypatch.setattr(starting, 'make_back_end', lambda looked: looked)
+    monkeypatch.setattr(starting, 'serve', lambda _, served, __: seen.append(served))
+    done = CliRunner().invoke(app, ['console', '--device', 'cuda:1', '--threads', '3'])
+    assert done.exit_code == 0, done.output
+    assert seen == [Served(device='cuda:1', threads=3)]
 
 
 def test_names_of_nodes() -> None:
