@@ -331,10 +331,8 @@ class AloneBackEnd:
     ) -> Shot:
         told = [card for card in cards if not card.negative]
         labels = found.labels([card.id for card in told])
-        layers: dict[str, bytes | Callable[[], bytes]] = {
-            **_layers(found),
-            'labels': partial(encode_values, labels),
-        }
+        png: Callable[[], bytes] = partial(encode_values, labels)
+        layers = {**_layers(found), 'labels': png}
         height, width = picture.shape[:2]
         listed = listed_of(found, told)
         origin = f'{self._opened} {found.model}'
