@@ -59,6 +59,8 @@ class BadRecords:
             raise ValueError(f'broken records can be {get_args(Policy)}, not {policy!r}')
         self.policy = policy
         self.counts: Counter[str] = Counter()
+        #: Of these, what was counted while the data set was opened by name.
+        self.opening: Counter[str] = Counter()
         self.examples: dict[str, list[str]] = defaultdict(list)
 
     def note(self, kind: str, message: str) -> None:
