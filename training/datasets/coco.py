@@ -211,7 +211,7 @@ class Coco(NamedSamples):
                 large += [(picture, n) for n in numbers if pixels[n] >= max(least, 1)]
                 for number in numbers:
                     # What others hide in a painted picture is only not asked for.
-                    if not (least or pixels[number] or self._covered(picture, number)):
+                    if not (least or pixels[number] or self._covers(picture, number)):
                         self.problems.found(self._empty(picture, number))
         return large
 
@@ -224,17 +224,27 @@ class Coco(NamedSamples):
         )
 
     def _pixels(self, picture: int, numbers: list[int]) -> dict[int, int]:
-        """Return how many pixels each of some classes fills in a picture."""
+        """Return how many pixels each of some classes fills; where none is asked for, whether."""
         if self.settings.overlaps == 'painted':
             counts = np.bincount(self._painted(picture).ravel(), minlength=len(self._places) + 1)
             return {number: int(counts[self._places[number]]) for number in numbers}
-        return {number: self._covered(picture, number) for number in numbers}
+        if not self.settings.min_pixels:
+            return {number: int(self._covers(picture, number)) for number in numbers}
+        pixels = {}
+        for number in numbers:
+            entries = [e for e in self._entries[picture, number] if not e.get('iscrowd')]
+            runs = run_lengths.merge([self._encoded(entry, picture) for entry in entries])
+            pixels[number] = int(run_lengths.area(runs))
+        return pixels
 
-    def _covered(self, picture: int, number: int) -> int:
-        """Return how many pixels the annotations of a class cover, whatever lies over them."""
-        entries = [e for e in self._entries[picture, number] if not e.get('iscrowd')]
-        runs = run_lengths.merge([self._encoded(entry, picture) for entry in entries])
-        return int(run_lengths.area(runs))
+    def _covers(self, picture: int, number: int) -> bool:
+        """Return whether annotations of a class cover any pixel, whatever lies over them."""
+        # Mostly the first one does, which saves drawing the others.
+        return any(
+            run_lengths.area(self._encoded(entry, picture))
+            for entry in self._entries[picture, number]
+            if not entry.get('iscrowd')
+        )
 
     def _painted(self, picture: int) -> NDArray[np.int32]:
         """Return the place of each pixel's class among all classes, from 1; 0 for none.
