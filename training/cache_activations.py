@@ -24,7 +24,7 @@ from torch import Tensor
 from clipseg_model.errors import ClipsegError
 from clipseg_model.modeling.base import SegmentationModel
 from clipseg_model.runtime.devices import resolve_device
-from training.datasets.sources import open_source
+from training.datasets.sources import open_source, tell_left_out
 from training.loop.activations import KIND, description, taps_of
 from training.loop.feeding import DrawnPictures, Load, join
 from training.loop.learner import Learner, begin_model, follow_card
@@ -71,6 +71,7 @@ def cache(
     device = torch.device(str(resolve_device('auto')))
     learner = Learner(model).to(device).eval()
     source = open_source(settings.data)
+    tell_left_out(source)
     drawn = DrawnPictures(source, settings.prompts, settings.drawn_by)
     made = description(settings, model.config(), frozen_fingerprint(model), layers)
     kind = {'fp16': torch.float16, 'bf16': torch.bfloat16, 'no': torch.float32}

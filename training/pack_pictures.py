@@ -16,7 +16,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from clipseg_model.errors import ClipsegError
-from training.datasets.sources import open_source
+from training.datasets.sources import open_source, tell_left_out
 from training.loop.feeding import DrawnPictures, Place
 from training.loop.packed_pictures import KIND, describe, pack
 from training.loop.packing import Packing, packing_parser, read_part
@@ -47,6 +47,7 @@ def pack_pictures(
         DataError: The data set, or a record of it, is broken.
     """
     source = open_source(settings.data)
+    tell_left_out(source)
     drawn = DrawnPictures(source, settings.prompts, settings.drawn_by)
     Packing(
         folder,

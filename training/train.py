@@ -32,7 +32,7 @@ from clipseg_model.model_card import ModelCard
 from clipseg_model.modeling.base import SegmentationModel
 from clipseg_model.weights.checkpoints import save_checkpoint
 from training.console import write_figures
-from training.datasets.sources import open_source
+from training.datasets.sources import open_source, tell_left_out
 from training.loop.activations import CachedActivations
 from training.loop.feeding import Drawn, DrawnPictures, Load, Order, feed
 from training.loop.learner import Learner, begin_model, follow_card, ground_name
@@ -101,6 +101,11 @@ def _train(
         accelerator.num_processes,
     )
     validator = open_validator(settings, order.part)
+    if accelerator.is_main_process:
+        if isinstance(drawn, DrawnPictures):
+            tell_left_out(drawn.source)
+        if validator is not None:
+            tell_left_out(validator.source, 'records of validation')
     optimizer = torch.optim.AdamW(
         learner.trained().values(), lr=settings.schedule.rate, weight_decay=settings.weight_decay
     )
@@ -112,6 +117,8 @@ def _train(
     run = Run(settings, folder, accelerator, learner, optimizer, samples, frozen, asked=asked)
     if state is not None:
         run.restore(state)
+    elif isinstance(drawn, DrawnPictures):
+        run.skipped.update(drawn.source.problems.opening)
     length = settings.length(samples)
     with Log(run, length) as log:
         accelerator.wait_for_everyone()

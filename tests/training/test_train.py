@@ -14,12 +14,13 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from phrasecut_files import write_phrasecut
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from clipseg_model import create_model
 from clipseg_model.weights.checkpoints import load_card, load_checkpoint
-from tests.training.tiny_runs import log, losses, tiny, tiny_settings, write
+from tests.training.tiny_runs import log, losses, stop_after, tiny, tiny_settings, write
 from training.loop.learner import follow_card
 from training.loop.run_folder import RunError
 from training.train import main, train
@@ -146,6 +147,31 @@ def test_broken_records_are_skipped_counted_and_reported(tmp_path, capsys):
     errors = capsys.readouterr().err
     assert 'shape 2 is not there' in errors
     assert 'broken records that were skipped' in errors
+
+
+def test_records_that_are_broken_when_the_data_are_opened_are_told_and_counted(tmp_path, capsys):
+    folder = write_phrasecut(tmp_path)
+    for split, number in (('train', 1), ('val', 0)):
+        path = folder / f'refer_{split}.json'
+        records = json.loads(path.read_text())
+        records.insert(0, {**records[number], 'Polygons': [5]})
+        path.write_text(json.dumps(records))
+    data = {'dataset': 'phrasecut', 'folder': str(folder), 'bad_records': 'skip'}
+    validation = {'data': {**data, 'split': 'val', 'crop': 'none'}, 'every': 9}
+    settings = tiny_settings(data=data, validation=validation, iterations=2)
+    with pytest.MonkeyPatch.context() as patch:
+        stop_after(patch, 2)
+        with pytest.raises(KeyboardInterrupt):
+            train(settings, tmp_path / 'run')
+    train(settings, tmp_path / 'run', resume=True)
+    errors = capsys.readouterr().err
+    assert 'broken records, left out:\nbad polygon: 1, for example' in errors
+    assert 'broken records of validation, left out:\nbad polygon: 1, for example' in errors
+    assert 'task 11__11001__11002, has' in errors
+    assert 'broken records that were skipped: 1 bad polygon' in errors
+    # Counted once, although the data were opened twice.
+    card = load_card(tmp_path / 'run/model.safetensors')
+    assert card.details['skipped'] == {'bad polygon': 1}
 
 
 def test_broken_records_end_the_run_where_the_settings_say_so(tmp_path):

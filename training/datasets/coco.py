@@ -10,6 +10,7 @@ docs/papers.md.)
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ from numpy.typing import NDArray
 from pycocotools import mask as run_lengths
 from pydantic import Field
 
+from training.datasets.coco_masks import check_polygons, check_runs, coco_mask, coco_runs
 from training.datasets.named import NamedSamples, NamedSettings
 from training.datasets.samples import (
     BadRecord,
@@ -113,6 +115,7 @@ class Coco(NamedSamples):
                 f'{self.path} has no class {", ".join(sorted(unknown))}; it has '
                 f'{", ".join(sorted(names.values()))}'
             )
+        self._class_names = {number: plain_name(name) for number, name in names.items()}
         self.sizes: dict[int, tuple[int, int]] = {}
         self.files: dict[int, str] = {}
         self._entries: dict[tuple[int, int], list[dict[str, Any]]] = defaultdict(list)
@@ -121,6 +124,8 @@ class Coco(NamedSamples):
         #: All annotations of each picture, crowds included, in the order of the file.
         self._of_picture: dict[int, list[dict[str, Any]]] = defaultdict(list)
         self._all_shown: dict[int, set[int]] = defaultdict(set)
+        #: (picture, class) with an annotation that says nothing usable of where the class is.
+        self._unknown: set[tuple[int, int]] = set()
         self.images: dict[int, dict[str, Any]] = {}
         for number, record in enumerate(data['images']):
             with self.problems.counted():
@@ -133,11 +138,14 @@ class Coco(NamedSamples):
             for number in self._fold(sorted(names))
             if settings.classes is None or names[number] in settings.classes
         }
-        items = [key for key in sorted(self._entries) if key[1] in wanted and self._is_asked(*key)]
-        if settings.min_pixels:
-            items = self._large(items)
-        plain = {number: plain_name(name) for number, name in names.items()}
-        self.index(items, plain, self.path)
+        spoilt = {picture for picture, _ in self._unknown if settings.overlaps == 'painted'}
+        items = [
+            key
+            for key in sorted(self._entries.keys() - self._unknown)
+            if key[1] in wanted and key[0] not in spoilt and self._is_asked(*key)
+        ]
+        items = self._large(items)
+        self.index(items, self._class_names, self.path)
 
     def picture_name(self, picture: int) -> str:
         """Return the picture's file name."""
@@ -160,14 +168,11 @@ class Coco(NamedSamples):
         for entry in self._entries[picture, number]:
             if entry.get('iscrowd') or self.settings.overlaps == 'both':
                 target = crowd if entry.get('iscrowd') else mask
-                target |= run_lengths.decode(self._encoded(entry, picture)).astype(bool)
+                target |= self._decoded(entry, picture)
         if self.settings.overlaps == 'painted':
             mask = self._painted(picture) == self._places[number]
         if not mask.any():
-            raise BadRecord(
-                'empty mask',
-                f'{self.path}: {self.names[number]!r} covers no pixel of {self.files[picture]}',
-            )
+            raise self._empty(picture, number)
         return image, mask, ~(crowd & ~mask) if crowd.any() else None
 
     @contextmanager
@@ -186,8 +191,15 @@ class Coco(NamedSamples):
         with self._usable(entry, picture):
             return coco_runs(entry['segmentation'], *self.sizes[picture])
 
+    def _decoded(self, entry: dict[str, Any], picture: int) -> NDArray[np.bool_]:
+        with self._usable(entry, picture):
+            return coco_mask(entry['segmentation'], *self.sizes[picture])
+
     def _large(self, items: list[tuple[int, int]]) -> list[tuple[int, int]]:
-        """Return the items whose class fills enough pixels, counted on the masks themselves."""
+        """Return the items whose class fills enough pixels, counted on the masks themselves.
+
+        Without a least number, those whose annotations cover none are broken.
+        """
         least = self.settings.min_pixels
         asked: dict[int, list[int]] = defaultdict(list)
         for picture, number in items:
@@ -196,20 +208,43 @@ class Coco(NamedSamples):
         for picture, numbers in asked.items():
             with self.problems.counted():
                 pixels = self._pixels(picture, numbers)
-                large += [(picture, number) for number in numbers if pixels[number] >= least]
+                large += [(picture, n) for n in numbers if pixels[n] >= max(least, 1)]
+                for number in numbers:
+                    # What others hide in a painted picture is only not asked for.
+                    if not (least or pixels[number] or self._covers(picture, number)):
+                        self.problems.found(self._empty(picture, number))
         return large
 
+    def _empty(self, picture: int, number: int) -> BadRecord:
+        entry = self._entries[picture, number][0]
+        return BadRecord(
+            'empty mask',
+            f'{self.path}, annotation {entry.get("id")}: {self._class_names[number]!r} covers no '
+            f'pixel of {self.files[picture]}',
+        )
+
     def _pixels(self, picture: int, numbers: list[int]) -> dict[int, int]:
-        """Return how many pixels each of some classes fills in a picture."""
+        """Return how many pixels each of some classes fills; where none is asked for, whether."""
         if self.settings.overlaps == 'painted':
             counts = np.bincount(self._painted(picture).ravel(), minlength=len(self._places) + 1)
             return {number: int(counts[self._places[number]]) for number in numbers}
+        if not self.settings.min_pixels:
+            return {number: int(self._covers(picture, number)) for number in numbers}
         pixels = {}
         for number in numbers:
             entries = [e for e in self._entries[picture, number] if not e.get('iscrowd')]
             runs = run_lengths.merge([self._encoded(entry, picture) for entry in entries])
             pixels[number] = int(run_lengths.area(runs))
         return pixels
+
+    def _covers(self, picture: int, number: int) -> bool:
+        """Return whether annotations of a class cover any pixel, whatever lies over them."""
+        # Mostly the first one does, which saves drawing the others.
+        return any(
+            run_lengths.area(self._encoded(entry, picture))
+            for entry in self._entries[picture, number]
+            if not entry.get('iscrowd')
+        )
 
     def _painted(self, picture: int) -> NDArray[np.int32]:
         """Return the place of each pixel's class among all classes, from 1; 0 for none.
@@ -223,11 +258,8 @@ class Coco(NamedSamples):
                 continue
             place = self._places[entry['category_id']]
             if isinstance(entry['segmentation'], dict):
-                runs = self._encoded(entry, picture)
-                labels[run_lengths.decode(runs).astype(bool)] = place
+                labels[self._decoded(entry, picture)] = place
                 continue
-            with self._usable(entry, picture):
-                check_polygons(entry['segmentation'])
             for points in entry['segmentation']:
                 corners = np.reshape(np.asarray(points, np.float64), (-1, 2)).astype(np.int32)
                 cv2.fillPoly(labels, [corners], place)
@@ -272,57 +304,37 @@ class Coco(NamedSamples):
             if picture in self.files:
                 return  # Its picture is missing, which was counted once.
             raise BadRecord('unknown image', f'{where} is of image {picture}, which is not listed')
+        # Even where nobody can tell where it is, the picture does not lack it.
+        self._all_shown[picture].add(number)
+        try:
+            self._check(record, picture, where)
+        except BadRecord:
+            self._unknown.add((picture, number))
+            raise
+        self._entries[picture, number].append(record)
+        self._of_picture[picture].append(record)
+
+    def _check(self, record: dict[str, Any], picture: int, where: str) -> None:
+        """Raise BadRecord where an annotation does not say where its class is, or how large."""
         segmentation = field(record, 'segmentation', (list, dict), where)
         if not segmentation:
             raise BadRecord('bad polygon', f'{where} has an empty segmentation')
-        self._entries[picture, number].append(record)
-        self._of_picture[picture].append(record)
-        self._all_shown[picture].add(number)
+        with self._usable(record, picture):
+            if isinstance(segmentation, list):
+                check_polygons(segmentation)
+            else:
+                check_runs(segmentation, *self.sizes[picture])
+        if self.settings.min_area and not record.get('iscrowd'):
+            area = field(record, 'area', (int, float), where)
+            if not 0 <= area < math.inf:
+                raise BadRecord('malformed record', f"{where} has {area} as 'area'")
 
     def _is_asked(self, picture: int, number: int) -> bool:
         entries = self._entries[picture, number]
         height, width = self.sizes[picture]
-        area = sum(float(entry.get('area', 0)) for entry in entries if not entry.get('iscrowd'))
-        least = self.settings.min_area
-        enough = not least or area >= least * height * width
-        return enough and not all(entry.get('iscrowd') for entry in entries)
-
-
-def coco_mask(
-    segmentation: list[list[float]] | dict[str, Any], height: int, width: int
-) -> NDArray[np.bool_]:
-    """Return the bool (height, width) mask of polygons or run lengths; ValueError if neither."""
-    return np.asarray(run_lengths.decode(coco_runs(segmentation, height, width))).astype(bool)
-
-
-def coco_runs(
-    segmentation: list[list[float]] | dict[str, Any], height: int, width: int
-) -> dict[str, Any]:
-    """Return COCO's compressed run lengths of polygons or run lengths; ValueError if neither."""
-    encoded: dict[str, Any]
-    if isinstance(segmentation, list):
-        check_polygons(segmentation)
-        encoded = run_lengths.merge(run_lengths.frPyObjects(segmentation, height, width))
-        return encoded
-    if list(segmentation['size']) != [height, width]:
-        raise ValueError(f'run lengths are for {segmentation["size"]}, not {[height, width]}')
-    if not isinstance(segmentation['counts'], list):
-        return segmentation
-    if sum(segmentation['counts']) != height * width:
-        raise ValueError(f'run lengths add up to {sum(segmentation["counts"])} pixels')
-    encoded = run_lengths.frPyObjects(segmentation, height, width)
-    return encoded
-
-
-def check_polygons(segmentation: list[list[float]]) -> None:
-    """Raise ValueError unless these are polygons: lists of three x, y or more, all numbers."""
-    short = [points for points in segmentation if len(points) < 6 or len(points) % 2]
-    if short or not segmentation:
-        raise ValueError(f'{(short or segmentation)!r:.60} is no polygon of three x, y or more')
-    if not np.isfinite(
-        np.concatenate([np.asarray(points, float) for points in segmentation])
-    ).all():
-        raise ValueError('a polygon has corners that are no numbers')
+        things = [entry for entry in entries if not entry.get('iscrowd')]
+        least = self.settings.min_area * height * width
+        return bool(things) and (not least or sum(entry['area'] for entry in things) >= least)
 
 
 def coco_folder(annotations: Path) -> Path:

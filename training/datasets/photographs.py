@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from training.datasets.coco import coco_mask, plain_name
+from training.datasets.coco import plain_name
+from training.datasets.coco_masks import coco_mask
 from training.datasets.samples import DataError, read_pixels
 
 HELD_OUT = Path(__file__).with_name('test_photos.json')

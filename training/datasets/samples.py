@@ -59,6 +59,8 @@ class BadRecords:
             raise ValueError(f'broken records can be {get_args(Policy)}, not {policy!r}')
         self.policy = policy
         self.counts: Counter[str] = Counter()
+        #: Of these, what was counted while the data set was opened by name.
+        self.opening: Counter[str] = Counter()
         self.examples: dict[str, list[str]] = defaultdict(list)
 
     def note(self, kind: str, message: str) -> None:
@@ -289,6 +291,7 @@ def check_phrase(phrase: str, where: str) -> None:
     Every architecture of the papers reads phrases through that tower. Without this check, a phrase
     that is too long would end a run at the step that draws it.
     """
+    check_text(phrase, 'phrase', where)
     # No token is shorter than a byte.
     if len(phrase.encode()) + LONGEST_CAPTION <= CLIP_TOKENS:
         return
@@ -299,6 +302,18 @@ def check_phrase(phrase: str, where: str) -> None:
             f'{where} has a phrase of {tokens} tokens with its caption, and the text tower takes '
             f'{CLIP_TOKENS}: {phrase[:60]!r}',
         )
+
+
+def check_text(text: str, name: str, where: str) -> None:
+    """Raise BadRecord where a text has half of a character, which JSON can express."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise BadRecord(
+            'malformed record',
+            f'{where} has {text[:60]!r} as {name!r}, with half of a character at place '
+            f'{error.start}',
+        ) from error
 
 
 def field(record: Any, name: str, kind: type | tuple[type, ...], where: str) -> Any:
@@ -312,4 +327,6 @@ def field(record: Any, name: str, kind: type | tuple[type, ...], where: str) -> 
             'malformed record',
             f'{where} has {type(value).__name__} {str(value)[:60]!r} as {name!r}',
         )
+    if isinstance(value, str):
+        check_text(value, name, where)
     return value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
@@ -83,7 +84,14 @@ def open_source(config: Mapping[str, Any]) -> SampleSource:
         raise SourceError(
             f'the settings of {config["dataset"]!r} do not fit its files: {error}'
         ) from error
+    opened.problems.opening = opened.problems.counts.copy()
     return opened
+
+
+def tell_left_out(source: SampleSource, what: str = 'records') -> None:
+    """Say on stderr what was found broken while a data set opened, with an example of each kind."""
+    if source.problems.opening:
+        print(f'broken {what}, left out:\n{source.problems.summary()}', file=sys.stderr)
 
 
 def _classes(name: Any) -> tuple[Any, Any]:

@@ -30,7 +30,7 @@ from clipseg_model.prompting.visual_prompt import METHODS
 from clipseg_model.registry import load_model
 from training.console import print_table, write_figures
 from training.datasets.samples import evenly_spread
-from training.datasets.sources import open_source
+from training.datasets.sources import open_source, tell_left_out
 from training.evaluation import scripts
 from training.evaluation.modes import PAPER_SIZE, Evaluation, EvaluationError, evaluate
 from training.evaluation.outcomes import Outcomes, has_counts
@@ -160,6 +160,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     accelerator = begin_accelerator(device=args.device)
     model, card = load_model(args.model)
     source = open_source(data)
+    if accelerator.is_main_process:
+        tell_left_out(source)
     indices = evenly_spread(len(source), args.samples)
     outcomes = None
     if args.csv or args.predictions or has_counts(source):

@@ -140,13 +140,16 @@ def evaluate(
     chosen = range(len(source)) if indices is None else indices
     groups = grouped(source, chosen)[accelerator.process_index :: accelerator.num_processes]
     data, device = _Groups(source, groups, evaluation), device_of(accelerator)
+    mine = Tally(card.threshold)
+    if accelerator.is_main_process:
+        # Every process found the same when it opened the data set.
+        mine.skipped.update(source.problems.opening)
     if evaluation.mode == 'native':
-        counting = _native(model, card, data, device, outcomes, zoom)
+        counting = _native(model, card, data, device, mine, outcomes, zoom)
     elif zoom is None:
-        counting = _paper(model, card, data, device, outcomes)
+        counting = _paper(model, card, data, device, mine, outcomes)
     else:
         raise EvaluationError('zoom needs the pictures at their own size: native mode')
-    mine = Tally(card.threshold)
     told = time.monotonic()
     steps = len(groups) if evaluation.mode == 'native' else -(-len(groups) // evaluation.batch)
     shown = tqdm(counting, total=steps, disable=not accelerator.is_main_process, leave=False)
@@ -263,14 +266,14 @@ def _paper(
     card: ModelCard,
     data: _Groups,
     device: torch.device,
+    tally: Tally,
     outcomes: Outcomes | None,
 ) -> Iterator[Tally]:
-    """Yield the counts, which grow from batch to batch."""
+    """Yield the tally, which grows from batch to batch."""
     how = data.evaluation
     learner = Learner(model).to(device).eval()
     flat = _Groups(data.source, [[index] for group in data.groups for index in group], how)
     batches = _Batches(flat, paper_prompts(card, model, how), how.batch)
-    tally = Tally(card.threshold)
     for load, samples, left_out in _loader(batches, how.workers):
         tally.skipped.update(left_out)
         if load is None:
@@ -296,13 +299,13 @@ def _native(
     card: ModelCard,
     data: _Groups,
     device: torch.device,
+    tally: Tally,
     outcomes: Outcomes | None,
     zoom: Callable[[Sample], Refiner] | None = None,
 ) -> Iterator[Tally]:
-    """Yield the counts, which grow from picture to picture."""
+    """Yield the tally, which grows from picture to picture."""
     how = data.evaluation
     segmenter = Segmenter(model, card, device, SegmentSettings(how.template, how.method))
-    tally = Tally(card.threshold)
     for samples, left_out in _loader(data, how.workers):
         tally.skipped.update(left_out)
         errors: list[MattingErrors] = []

@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipseg_model.images import IMAGE_SUFFIXES, read_image
-from training.datasets.coco import coco_folder, coco_mask, plain_name
+from training.datasets.coco import coco_folder, plain_name
+from training.datasets.coco_masks import coco_mask
 from training.datasets.tabletop import SURFACES, TabletopViews
 
 

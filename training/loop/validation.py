@@ -34,6 +34,7 @@ from training.loop.settings import Validation
 from training.loop.stopping import StopRequest, leave_stopping_to_the_run
 from training.metrics.outcomes import Outcome, gathered
 from training.metrics.pixels import BINS, PixelStatistics
+from training.metrics.sums import sum_over_processes
 
 
 @dataclass
@@ -285,17 +286,10 @@ def _reduced(
     accelerator: Accelerator,
 ) -> tuple[PixelStatistics, PixelStatistics, float, bool]:
     """Sum over all processes; counts are integers, and so exact."""
-    device = accelerator.device
-    whole = (statistics, absent)
-    rows = [[one.foreground, one.background, [one.samples]] for one in whole]
-    counts = np.concatenate([*rows[0], *rows[1], [stopped]]).astype(np.int64)
-    summed = accelerator.reduce(torch.from_numpy(counts).to(device), 'sum').cpu().numpy()
-    losses = accelerator.reduce(torch.tensor([total], dtype=torch.float64, device=device), 'sum')
-    first, second = (
-        PixelStatistics(part[: BINS + 1], part[BINS + 1 : -1], int(part[-1]))
-        for part in np.split(summed[:-1], 2)
-    )
-    return first, second, float(losses[0]), bool(summed[-1])
+    first, second = (sum_over_processes(one, accelerator) for one in (statistics, absent))
+    both = torch.tensor([total, stopped], dtype=torch.float64, device=accelerator.device)
+    loss, stops = accelerator.reduce(both, 'sum').tolist()
+    return first, second, loss, bool(stops)
 
 
 def _picture(load: Load, row: int, probability: NDArray[np.float32]) -> NDArray[np.uint8]:

@@ -16,8 +16,11 @@ BINS = 200
 #: Thresholds of CLIPSeg's published code are every so many of these.
 PUBLISHED_STEP = 4
 
-#: Steps of recall at which the precision-recall curve is read for its integral.
-RECALLS = 1001
+#: For average precision, levels are steps of the logit: so many to each unit, up to this one. What
+#: a model is unsure of lies close above 0, where equal steps of probability would tell too little.
+LOGIT_STEPS = 64
+MOST_LOGIT = 16
+LEVELS = 2 * MOST_LOGIT * LOGIT_STEPS + 1
 
 
 @dataclass
@@ -25,11 +28,14 @@ class PixelStatistics(Counts):
     """Histograms of predicted probability, of foreground and of background pixels.
 
     They hold all that thresholding needs: memory does not grow with the data, and every threshold
-    is evaluated at once.
+    is evaluated at once. ``foreground`` and ``background`` are by the thresholds,
+    ``ranked_foreground`` and ``ranked_background`` by steps of the logit.
     """
 
     foreground: NDArray[np.int64] = field(default_factory=lambda: np.zeros(BINS + 1, np.int64))
     background: NDArray[np.int64] = field(default_factory=lambda: np.zeros(BINS + 1, np.int64))
+    ranked_foreground: NDArray[np.int64] = field(default_factory=lambda: np.zeros(LEVELS, np.int64))
+    ranked_background: NDArray[np.int64] = field(default_factory=lambda: np.zeros(LEVELS, np.int64))
     samples: int = 0
 
     def add(
@@ -63,6 +69,9 @@ class PixelStatistics(Counts):
         level = np.clip(probability * BINS, 0, BINS).astype(np.int64)
         self.foreground += np.bincount(level[truth], minlength=BINS + 1)
         self.background += np.bincount(level[~truth], minlength=BINS + 1)
+        rank = _ranks(probability)
+        self.ranked_foreground += np.bincount(rank[truth], minlength=LEVELS)
+        self.ranked_background += np.bincount(rank[~truth], minlength=LEVELS)
         self.samples += 1
 
     def true_positives(self) -> NDArray[np.int64]:
@@ -111,23 +120,17 @@ class PixelStatistics(Counts):
         return float(np.abs(true - claimed).sum() / max(counts.sum(), 1))
 
     def average_precision(self) -> float:
-        """Return the area under the precision-recall curve, 0…1, integrated by Simpson's rule.
+        """Return the average precision, 0…1, as scikit-learn defines it.
 
-        The rule is applied at equal steps of recall; the curve is linear between thresholds. This
-        agrees with average precision as others define it, and not with
-        :meth:`published_average_precision`.
+        This is the sum over the levels, from the surest down, of what each adds to the recall times
+        the precision there. Pixels of one level count as equally sure, which is the only difference
+        from scikit-learn's figure of the single pixels.
         """
-        positives = self.true_positives()
-        predicted = positives + self.false_positives()
-        used = predicted > 0
-        precision = np.append(positives[used] / predicted[used], 1.0)[::-1]
-        recall = np.append(positives[used] / max(self.foreground.sum(), 1), 0.0)[::-1]
-        # Of thresholds with equal recall keep the best.
-        distinct, first = np.unique(recall, return_index=True)
-        best = np.maximum.reduceat(precision, first)
-        # Recall that no threshold reaches has precision 0.
-        grid = np.linspace(0, 1, RECALLS)
-        return float(simpson(np.interp(grid, distinct, best, right=0.0), x=grid))
+        positives = self.ranked_foreground[::-1].cumsum()
+        predicted = positives + self.ranked_background[::-1].cumsum()
+        precision = positives / np.maximum(predicted, 1)
+        found = np.dot(self.ranked_foreground[::-1], precision)
+        return float(found / max(self.ranked_foreground.sum(), 1))
 
     def published_average_precision(self) -> float:
         """Return the "AP" of CLIPSeg's published code, with which its tables were made.
@@ -153,6 +156,14 @@ class PixelStatistics(Counts):
         distinct = np.unique(recall)
         best = np.array([precision[recall == value].max() for value in distinct])
         return _simpson_of_points(best, distinct)
+
+
+def _ranks(probability: NDArray[np.float32]) -> NDArray[np.int64]:
+    """Return the levels of average precision, 0 … LEVELS - 1, of probabilities."""
+    with np.errstate(divide='ignore'):
+        logit = np.log(probability) - np.log1p(-probability)
+    steps = np.clip(logit, -MOST_LOGIT, MOST_LOGIT) * LOGIT_STEPS
+    return np.rint(steps).astype(np.int64) + MOST_LOGIT * LOGIT_STEPS
 
 
 def _simpson_of_points(y: NDArray[np.float64], x: NDArray[np.float64]) -> float:

@@ -32,7 +32,7 @@ from training.console import write_figures
 from training.datasets.named import NamedSamples
 from training.datasets.pascal import Pascal5i, PascalZeroShot
 from training.datasets.samples import BadRecord, evenly_spread
-from training.datasets.sources import open_source
+from training.datasets.sources import open_source, tell_left_out
 from training.evaluation.modes import PAPER_SIZE, Evaluation, device_of, evaluate
 from training.evaluation.outcomes import Outcomes, has_counts
 from training.loop.processes import begin_accelerator
@@ -166,6 +166,8 @@ class Runner:
             self.keep_samples(row, key, variant, gathered(shown, self.accelerator))
             return [found[str(column.metric)] for column in columns]
         source = open_source(data)
+        if self.accelerator.is_main_process:
+            tell_left_out(source)
         indices: list[int] = list(range(len(source)))
         if part.draw == 'protocol' and isinstance(source, Pascal5i):
             indices = source.protocol(seed)

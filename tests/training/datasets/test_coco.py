@@ -12,7 +12,8 @@ from pycocotools import mask as run_lengths
 from pydantic import ValidationError
 from test_phrasecut import crossing_number_mask
 
-from training.datasets.coco import Coco, CocoSettings, coco_20i, coco_mask
+from training.datasets.coco import Coco, CocoSettings, coco_20i
+from training.datasets.coco_masks import coco_mask, decompressed
 from training.datasets.samples import BadRecord, DataError, sample_rng
 
 SQUARE = [[4.0, 4.0, 14.0, 4.0, 14.0, 14.0, 4.0, 14.0]]
@@ -104,11 +105,26 @@ class TestMasks:
             ([[1, 2, 3, 4, 5, 6, 7]], 'no polygon of three'),
             ({'size': [3, 2], 'counts': [6]}, r'are for \[3, 2\]'),
             ({'size': [2, 3], 'counts': [5]}, 'add up to 5'),
+            ({'size': [2, 3], 'counts': [7, -1]}, 'or some are negative'),
+            ({'size': [2, 3], 'counts': '5'}, 'add up to 5'),
+            ({'size': [2, 3], 'counts': '5ü'}, 'no compressed text'),
+            ({'size': [2, 3], 'counts': 'XXXX'}, 'no compressed text'),
+            ([[1, 2, 3, 4, 5, float('inf')]], 'no numbers'),
+            ([[1, 2, 3, 4, 5, 1e9]], 'beyond 100,000 pixels'),
         ],
     )
     def test_what_is_no_mask(self, segmentation, message):
         with pytest.raises(ValueError, match=message):
             coco_mask(segmentation, 2, 3)
+
+    @pytest.mark.parametrize('seed', range(8))
+    def test_compressed_run_lengths_are_those_of_the_mask(self, seed):
+        rng = np.random.default_rng(seed)
+        mask = rng.random(rng.integers(1, 90, 2)) < rng.choice([0.0, 0.001, 0.02, 0.5, 1.0])
+        flat = mask.ravel(order='F').astype(np.int8)
+        changes = np.flatnonzero(np.diff(flat, prepend=0, append=2))
+        encoded = run_lengths.encode(np.asfortranarray(mask, np.uint8))['counts']
+        assert decompressed(encoded).tolist() == np.diff(changes, prepend=0).tolist()
 
 
 class TestReading:
@@ -311,15 +327,21 @@ class TestCoco20i:
 
 class TestBadInput:
     @pytest.mark.parametrize(
-        ('entry', 'kind', 'message'),
+        ('entry', 'left', 'kind', 'message'),
         [
-            (annotation(9, 1, 77), 'unknown class', 'category 77'),
-            (annotation(9, 88, 1), 'unknown image', 'image 88'),
-            ({'id': 9, 'image_id': 1, 'category_id': 1}, 'malformed record', "no 'segmentation'"),
-            (annotation(9, 1, 1, segmentation=[]) | {'segmentation': []}, 'bad polygon', 'empty'),
+            (annotation(9, 1, 77), 4, 'unknown class', 'category 77'),
+            (annotation(9, 88, 1), 4, 'unknown image', 'image 88'),
+            # Of a cup in the first picture nobody can tell where it is.
+            (
+                {'id': 9, 'image_id': 1, 'category_id': 1},
+                3,
+                'malformed record',
+                "no 'segmentation'",
+            ),
+            (annotation(9, 1, 1) | {'segmentation': []}, 3, 'bad polygon', 'empty'),
         ],
     )
-    def test_broken_annotations(self, mini, entry, kind, message):
+    def test_broken_annotations(self, mini, entry, left, kind, message):
         content = json.loads(mini.read_text())
         content['annotations'].append(entry)
         mini.write_text(json.dumps(content))
@@ -327,7 +349,54 @@ class TestBadInput:
             opened(mini)
         data = opened(mini, bad_records='skip')
         assert data.problems.counts == {kind: 1}
-        assert len(data) == 4
+        assert len(data) == left
+
+    @pytest.mark.parametrize(
+        ('segmentation', 'kind', 'message'),
+        [
+            ([[1, 2, 3]], 'bad polygon', 'no polygon of three'),
+            ([5], 'bad polygon', 'no usable segmentation'),
+            ([[1, 2, 3, 4, 5, float('nan')]], 'bad polygon', 'no numbers'),
+            ([['1', '2', '3', '4', '5', '6']], 'bad polygon', 'no usable segmentation'),
+            ({'size': [30, 20], 'counts': [600]}, 'bad polygon', r'are for \[30, 20\]'),
+            ({'size': [20, 30], 'counts': 7}, 'bad polygon', 'no usable segmentation'),
+            ({'size': [20, 30]}, 'bad polygon', 'no usable segmentation'),
+            # Sound, and nothing of it is in the picture.
+            ([[40, 4, 50, 4, 50, 14]], 'empty mask', "'cup' covers no pixel"),
+            ([[4.1, 4.1, 4.2, 4.1, 4.2, 4.2]], 'empty mask', "'cup' covers no pixel"),
+            ({'size': [20, 30], 'counts': [600]}, 'empty mask', "'cup' covers no pixel"),
+        ],
+    )
+    def test_what_says_nothing_of_where_a_class_is(self, mini, segmentation, kind, message):
+        content = json.loads(mini.read_text())
+        content['annotations'][3]['segmentation'] = segmentation
+        mini.write_text(json.dumps(content))
+        with pytest.raises(BadRecord, match=rf'annotation 4( of 000000000002\.jpg|:).*{message}'):
+            opened(mini)
+        data = opened(mini, bad_records='skip', negatives=1)
+        assert data.problems.counts == {kind: 1}
+        assert [data.key(i)[11] for i in range(len(data))] == ['1', '1', '3']
+        # The second picture is not known to lack a cup.
+        assert 1 not in data.absent(2)
+
+    def test_what_others_hide_is_no_fault(self, mini):
+        content = json.loads(mini.read_text())
+        content['annotations'] += [annotation(7, 3, 1), annotation(8, 3, 3)]
+        mini.write_text(json.dumps(content))
+        keys = [sample.key for sample in opened(mini, overlaps='painted').each()]
+        assert keys[-1] == '000000000003.jpg#fire truck'
+        assert len(keys) == 4
+
+    @pytest.mark.parametrize('area', [None, 'large', float('nan'), -1.0])
+    def test_areas_are_read_where_they_count(self, mini, area):
+        content = json.loads(mini.read_text())
+        content['annotations'][3]['area'] = area
+        mini.write_text(json.dumps(content))
+        assert len(opened(mini)) == 4
+        with pytest.raises(BadRecord, match=r"annotation 3, has .* 'area'"):
+            opened(mini, min_area=0.1)
+        data = opened(mini, min_area=0.1, bad_records='skip')
+        assert (data.problems.counts, len(data)) == ({'malformed record': 1}, 3)
 
     def test_missing_pictures_are_counted_once(self, mini):
         (mini.parent.parent / 'images' / '000000000001.jpg').unlink()
@@ -336,16 +405,11 @@ class TestBadInput:
         data = opened(mini, bad_records='skip')
         assert (data.problems.counts, len(data)) == ({'missing image': 1}, 2)
 
-    def test_pictures_and_polygons_that_do_not_fit(self, mini):
-        content = json.loads(mini.read_text())
-        content['annotations'][3]['segmentation'] = [[1, 2, 3]]
-        mini.write_text(json.dumps(content))
+    def test_pictures_that_do_not_fit(self, mini):
         Image.new('RGB', (31, 20)).save(mini.parent.parent / 'images' / '000000000003.jpg')
         data = opened(mini, bad_records='skip')
-        assert [sample.key[11] for sample in data.each()] == ['1', '1']
-        assert data.problems.counts == {'bad polygon': 1, 'wrong image size': 1}
-        with pytest.raises(BadRecord, match=r'annotation 4 of 000000000002\.jpg'):
-            list(opened(mini).each())
+        assert [sample.key[11] for sample in data.each()] == ['1', '1', '2']
+        assert data.problems.counts == {'wrong image size': 1}
 
     def test_files_that_are_not_coco(self, tmp_path):
         path = tmp_path / 'x.json'

@@ -269,6 +269,15 @@ class TestBadInput:
             ({'phrase': 'very ' * 80 + 'red wheel'}, 'a phrase of 90 tokens with its caption'),
             ({'phrase': '🚗' * 75}, 'tokens with its caption, and the text tower takes 77'),
             ({'instance_boxes': [[1, 2]]}, 'no usable boxes'),
+            ({'instance_boxes': []}, r'no usable boxes: \[\] fill no part'),
+            ({'instance_boxes': [[1, 2, float('nan'), 3]]}, 'fill no part of the picture'),
+            ({'instance_boxes': [[1, 2, -5, 3]]}, 'fill no part of the picture'),
+            ({'instance_boxes': [[1, 2, -5, -3]]}, 'fill no part of the picture'),
+            ({'instance_boxes': [[1, 2, float('inf'), 3]]}, 'fill no part of the picture'),
+            ({'instance_boxes': [{}]}, 'no usable boxes'),
+            # Half of a character: valid JSON, and no text.
+            ({'phrase': 'red \ud83d'}, r"'red \\ud83d' as 'phrase', with half of a character"),
+            ({'task_id': 'a\udc00'}, r"as 'task_id', with half of a character"),
         ],
     )
     def test_broken_records(self, folder, change, message):
@@ -280,6 +289,11 @@ class TestBadInput:
         assert sum(data.problems.counts.values()) == 1
         assert 'wheel' not in data.phrases
         assert len(data) == 6
+
+    def test_names_with_half_of_a_character_lose_it(self, folder):
+        edit(folder, 1, phrase_structure={'name': 'whe\ud83d', 'attributes': ['\udc00']})
+        structure = opened(folder).structure(1)
+        assert (structure.name, structure.attributes) == ('whe?', ('?',))
 
     @pytest.mark.parametrize(
         ('polygon', 'fault'),

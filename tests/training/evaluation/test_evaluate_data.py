@@ -262,6 +262,26 @@ class TestCommand:
         assert native['best']['iou_fg']['value'] >= native['at']['0.3']['iou_fg']
         assert 'native mode' in capsys.readouterr().out
 
+    @pytest.mark.parametrize('mode', ['paper', 'native'])
+    def test_records_that_are_broken_when_the_data_are_opened_are_told(
+        self, tmp_path, capsys, mode
+    ):
+        folder = write_phrasecut(tmp_path)
+        path = folder / 'refer_train.json'
+        records = json.loads(path.read_text())
+        path.write_text(json.dumps([{**records[1], 'Polygons': [5]}, *records[2:5]]))
+        data = f'{{dataset: phrasecut, folder: {folder}, crop: none, bad_records: skip}}'
+        output = tmp_path / 'found.json'
+        data_command.main(
+            ['tabletop', '--mode', mode, '--data', data, '--output', str(output)]
+            + (['--size', '64'] if mode == 'paper' else [])
+        )
+        found = json.loads(output.read_text())
+        assert (found['skipped'], found['samples']) == ({'bad polygon': 1}, 3)
+        told = capsys.readouterr()
+        assert 'left out, bad polygon: 1' in told.out
+        assert 'task 11__11001__11002, has' in told.err
+
     def test_an_evaluation_that_breaks_off_leaves_what_it_had(self, tmp_path, monkeypatch):
         monkeypatch.setattr('training.evaluation.modes.PARTIAL_EVERY_S', -1.0)
         kept = data_command.write_figures

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -97,12 +98,25 @@ def read_task(
     instances = field(record, 'Polygons', list, where)
     known['polygons'] = polygons = list(_polygons(instances, where))
     boxes = field(record, 'instance_boxes', list, where)
-    try:
-        known['share'] = sum(float(box[2]) * float(box[3]) for box in boxes) / (height * width)
-    except (TypeError, ValueError, IndexError, ZeroDivisionError) as error:
-        raise BadRecord('malformed record', f'{where} has no usable boxes: {error}') from error
+    known['share'] = _share(boxes, height * width, where)
     if not shows_pixel(polygons, height, width):
         raise EmptyMask(where, height, width, polygons)
+
+
+def _share(boxes: list[Any], pixels: int, where: str) -> float:
+    """Return the share of a picture that boxes fill together, above 0; BadRecord without one."""
+    try:
+        sides = [(float(box[2]), float(box[3])) for box in boxes]
+    except (TypeError, ValueError, IndexError, KeyError, OverflowError) as error:
+        raise BadRecord('malformed record', f'{where} has no usable boxes: {error}') from error
+    share = sum(width * height for width, height in sides) / pixels
+    # What is no number is not above 0 either.
+    if not (0 < share < math.inf and all(min(pair) >= 0 for pair in sides)):
+        raise BadRecord(
+            'malformed record',
+            f'{where} has no usable boxes: {str(boxes)[:60]} fill no part of the picture',
+        )
+    return share
 
 
 class EmptyMask(BadRecord):
