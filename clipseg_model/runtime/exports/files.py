@@ -196,7 +196,7 @@ def _complete(export: OnnxExport, path: Path) -> OnnxExport:
     try:
         for part in (ENCODER, DECODER, TEXT, PROMPT):
             export.names(part)
-            if export.part(part).name not in export.manifest['files']:
+            if export.manifest['parts'][part]['file'] not in export.manifest['files']:
                 raise KeyError(part)
         _ = export.traits, export.manifest['tokenizer'], export.manifest['card']
     except (KeyError, TypeError, ValueError, IndexError) as error:

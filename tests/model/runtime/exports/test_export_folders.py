@@ -5,6 +5,7 @@ torch's exporter takes a minute: here it is replaced by the graphs that are bund
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +23,7 @@ from clipseg_model.prompts import Prompt
 from clipseg_model.registry import WEIGHTS_FOLDER, create_model, load_model
 from clipseg_model.runtime import split
 from clipseg_model.runtime.exporting import ensure_onnx
-from clipseg_model.runtime.exports.files import ONNX, ExportSource, find_export
+from clipseg_model.runtime.exports.files import MANIFEST, ONNX, ExportSource, find_export, open_onnx
 from clipseg_model.runtime.split import weights_digest
 
 onnx = pytest.importorskip('onnx')
@@ -83,6 +84,17 @@ def test_what_is_damaged_is_refused(folder: Path, tmp_path: Path) -> None:
     weights.write_bytes(weights.read_bytes()[:-10])
     with pytest.raises(ExportError, match='truncated or was changed'):
         create_model(OTHER, runtime='onnxruntime', exports=copy)
+
+
+@pytest.mark.parametrize('place', ['../encoder.onnx', '../../onnx/encoder.onnx'])
+def test_parts_elsewhere_are_refused(folder: Path, tmp_path: Path, place: str) -> None:
+    copy = Path(shutil.copytree(folder, tmp_path / 'copy')) / ONNX
+    shutil.copy(copy / 'encoder.onnx', copy.parent)
+    manifest = json.loads((copy / MANIFEST).read_text())
+    manifest['parts']['encoder']['file'] = place
+    (copy / MANIFEST).write_text(json.dumps(manifest))
+    with pytest.raises(ExportError, match='is damaged'):
+        open_onnx(copy.parent, None, None)
 
 
 def test_is_found_in_the_cache_by_its_checkpoint(
