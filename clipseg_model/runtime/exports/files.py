@@ -251,6 +251,28 @@ def _digest_of(checkpoint: Path) -> str:
     )
 
 
+def check_replaceable(folder: Path) -> None:
+    """Make sure that a folder is missing, empty, or an older variant and nothing else.
+
+    Raises:
+        ExportError: It holds what no export put there.
+    """
+    if not os.path.lexists(folder):
+        return
+    try:
+        found = {entry.name for entry in folder.iterdir()} if not folder.is_symlink() else {''}
+        manifest = read_json(folder / MANIFEST) if found else {}
+        ours = {MANIFEST, *manifest['files']} if found and manifest['format'] == _FORMAT else set()
+        foreign = sorted(found - ours)
+    except (OSError, FileError, KeyError, TypeError):
+        foreign = ['']
+    if foreign:
+        raise ExportError(
+            f'{folder / foreign[0]} is there already, and of no export: name another folder, or '
+            'give --overwrite'
+        )
+
+
 def write_variant(
     folder: Path,
     card: ModelCard,
