@@ -55,10 +55,10 @@ help:
 	@echo 'make clean   removes what was built; the environment stays'
 
 demo: interfaces
-	@$(IN_ROS) && python -m clipseg_ros.demo $(ARGS)
+	@$(IN_ROS) && python -m clipseg_ros.demo --overwrite $(ARGS)
 
 console: interfaces
-	@$(IN_ROS) && python -m clipseg_ros.demo.console $(ARGS)
+	@$(IN_ROS) && python -m clipseg_ros.demo.console --overwrite $(ARGS)
 
 ifeq ($(ROS),kilted)
 # Checks and build side by side: either keeps one core busy for a minute.

@@ -92,8 +92,6 @@ def refusal_of(error: Exception) -> str:
     text = str(error)
     if asked := re.search(r'GLOBAL (\S+)', text):
         return f'it asks for {asked[1]} when it is opened, which is no weight and could run code'
-    if 'TorchScript' in text:
-        return 'it is a TorchScript archive, which is a program: save its state_dict() alone'
     advice = re.compile(r'weights_only|torch\.load|trust|https?://|Please')
     lines = [line.strip() for line in text.splitlines() if line.strip() and not advice.search(line)]
     return (lines or [type(error).__name__])[0][:200]

@@ -22,6 +22,9 @@ MAX_PROMPTS = 254
 MAX_PROMPT_CHARS = 1000
 """Longest phrase, in characters."""
 
+MAX_TEXT_CHARS = MAX_PROMPTS * (2 * MAX_PROMPT_CHARS + 10)
+"""Longest text of prompts, in characters: names and phrases, and some for what separates them."""
+
 # A colon between digits belongs to the phrase (a clock that shows 12:30).
 _NAME_COLON = re.compile(r'(?<!\d):|:(?!\d)')
 
@@ -127,10 +130,15 @@ def parse_prompts(text: str) -> list[Prompt]:
     Raises:
         PromptError: A phrase is too long, a name stands without a phrase or a phrase without its
             name, two different phrases have the same name, one is negative and not, or there are
-            more than :data:`MAX_PROMPTS`.
+            more than :data:`MAX_PROMPTS`; or the text is longer than :data:`MAX_TEXT_CHARS`.
     """
     if not isinstance(text, str):
         raise PromptError(f'Prompts are written as text, not {type(text).__name__}')
+    if len(text) > MAX_TEXT_CHARS:
+        raise PromptError(
+            f'A text of {len(text)} characters is longer than any of {MAX_PROMPTS} prompts '
+            f'({MAX_TEXT_CHARS}): shorten it'
+        )
     prompts: dict[str, Prompt] = {}
     for part in re.split(r'[;\r\n]', text):
         if not part.strip():

@@ -85,6 +85,12 @@ def export(
     ] = 'onnxruntime',
     precision: PrecisionOption = 'fp32',
     device: DeviceOption = 'auto',
+    overwrite: Annotated[
+        bool,
+        typer.Option(
+            '--overwrite', help='Replace what is in that folder already and is no older export.'
+        ),
+    ] = False,
 ) -> None:
     """Write a model as a runtime needs it: ONNX, OpenVINO IR, or an engine of TensorRT.
 
@@ -95,7 +101,7 @@ def export(
     wrong command line.
     """
     try:
-        written = write_export(model, folder, runtime, precision, device, calibration)
+        written = write_export(model, folder, runtime, precision, device, calibration, overwrite)
     except ClipsegError as error:
         fail(str(error))
     out.print(escape(f'Written to {written}'), soft_wrap=True)
@@ -116,6 +122,7 @@ def write_export(
     precision: str = 'fp32',
     device: str = 'auto',
     calibration: CalibrationOptions | None = None,
+    overwrite: bool = False,
 ) -> Path:
     """Write a model as a runtime needs it; arguments are those of :func:`export`.
 
@@ -131,7 +138,7 @@ def write_export(
     from clipseg_model.runtime import runtime_class
     from clipseg_model.runtime.devices import resolve_device
     from clipseg_model.runtime.exported import Exporting
-    from clipseg_model.runtime.exports.files import exports_folder
+    from clipseg_model.runtime.exports.files import ONNX, check_replaceable, exports_folder
     from clipseg_model.runtime.split import check_exportable, weights_digest
 
     begin_work()
@@ -145,6 +152,9 @@ def write_export(
         'cpu' if device == 'auto' and 'cuda' not in kind.device_types else device
     )
     kind.check(place, precision)
+    if folder is not None and not overwrite:
+        for variant in (ONNX, kind.variant(place, precision)):
+            check_replaceable(folder / variant)
     loaded, card = load_model(model)
     check_exportable(loaded)
     digest = weights_digest(loaded)

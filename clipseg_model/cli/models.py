@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -170,6 +171,9 @@ def convert(
     without_towers: Annotated[
         bool, typer.Option('--without-towers', help='Store the decoder alone.')
     ] = False,
+    overwrite: Annotated[
+        bool, typer.Option('--overwrite', help='Replace a .safetensors file that is there already.')
+    ] = False,
 ) -> None:
     """Convert weights: any kind to a .safetensors file, or to a Hugging Face folder.
 
@@ -188,6 +192,10 @@ def convert(
         if not own and (half or without_towers):
             raise CheckpointError(
                 f'--half and --without-towers are for .safetensors files, unlike {target}'
+            )
+        if own and os.path.lexists(target) and not overwrite:
+            raise CheckpointError(
+                f'{target} is there already: name another file, or give --overwrite'
             )
         begin_work()
         model, card = load_model(source, towers, None if layers is None else _numbers(layers))

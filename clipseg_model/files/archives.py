@@ -15,7 +15,7 @@ def check_archive(path: Path) -> None:
     ones too, and several entries may share their bytes. Older files, which are none, pass.
 
     Raises:
-        CheckpointError: It is such an archive, or a damaged one.
+        CheckpointError: It unpacks to more, is a program (TorchScript), or damaged.
     """
     try:
         with path.open('rb') as file:
@@ -26,7 +26,9 @@ def check_archive(path: Path) -> None:
     except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError) as error:
         raise CheckpointError(f'{path} is damaged, or cut off ({error}): get it anew') from error
     if any(entry.filename.endswith('/constants.pkl') for entry in entries):
-        return  # A program (TorchScript), which torch does not load as weights and has a word for.
+        raise CheckpointError(
+            f'{path} is a TorchScript archive, which is a program: save its state_dict() alone'
+        )
     packed = [entry.filename for entry in entries if entry.compress_type != zipfile.ZIP_STORED]
     if packed or sum(entry.file_size for entry in entries) > path.stat().st_size:
         what = f'{packed[0][:60]!r} is compressed' if packed else 'its parts are larger than it is'

@@ -111,12 +111,18 @@ def parse_json(text: str, what: str) -> Any:
         raise FileError(f'{what} is not usable: it holds {error}') from None
 
 
-def parse_yaml(text: str, what: str) -> Any:
-    """Return what a YAML text holds, of plain types; ``what`` is how messages call the text.
+def parse_yaml(text: str, what: str, max_depth: int = MAX_DEPTH) -> Any:
+    """Return what a YAML text holds, of plain types.
+
+    Args:
+        text: The text.
+        what: How messages call it.
+        max_depth: Deepest nesting of lists and mappings. With 0, the text is one scalar, and of
+            another one nothing is read but the beginning.
 
     Raises:
-        FileError: It is not YAML, has aliases, or nests deeper or has longer numbers than any that
-            is meant.
+        FileError: It is not YAML, has aliases or several documents, or nests deeper or has longer
+            numbers than any that is meant.
     """
     # Not at the top: of what imports this module, little reads YAML.
     import yaml
@@ -125,15 +131,18 @@ def parse_yaml(text: str, what: str) -> Any:
     # Both kinds may be written in parts of 60, each of which multiplies a number without an end.
     for kind, build in (('int', loader.construct_yaml_int), ('float', loader.construct_yaml_float)):
         loader.add_constructor(f'tag:yaml.org,2002:{kind}', _limited(build))
-    depth = 0
+    depth = documents = 0
     try:
         for event in yaml.parse(text, Loader=loader):
             if isinstance(event, yaml.AliasEvent):
                 raise FileError(f'{what} has aliases (*), which are not read: write it out')
             if isinstance(event, yaml.CollectionStartEvent):
                 depth += 1
-                _check_depth(depth, what)
+                _check_depth(depth, what, max_depth)
             depth -= isinstance(event, yaml.CollectionEndEvent)
+            documents += isinstance(event, yaml.DocumentStartEvent)
+            if documents > 1:
+                raise FileError(f'{what} holds several documents (---): make it one')
         return yaml.load(text, Loader=loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
@@ -177,6 +186,6 @@ def _check_brackets(text: str, what: str) -> None:
         _check_depth(depth, what)
 
 
-def _check_depth(depth: int, what: str) -> None:
-    if depth > MAX_DEPTH:
-        raise FileError(f'{what} nests more than {MAX_DEPTH} levels deep, and no such file does')
+def _check_depth(depth: int, what: str, most: int = MAX_DEPTH) -> None:
+    if depth > most:
+        raise FileError(f'{what} nests more than {most} levels deep, and no such file does')

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
+import sys
 from binascii import crc32
 from collections import Counter
 from collections.abc import Collection, Iterator
@@ -27,7 +28,7 @@ _MCAP_MAGIC, _SQLITE_MAGIC = b'\x89MCAP0\r\n', b'SQLite format 3\0'
 _FOOTER, _SCHEMA, _CHANNEL, _MESSAGE, _CHUNK, _STATISTICS = 0x02, 0x03, 0x04, 0x05, 0x06, 0x0B
 _SUFFIXES = ('.mcap', '.db3', '.mcap.zstd', '.db3.zstd')
 MAX_CHUNK = 2**29
-"""Largest chunk of a file and largest message that are unpacked, bytes; chunks have a few MB."""
+"""Largest chunk and largest message that are read, bytes, packed or not; chunks have a few MB."""
 
 MAX_METADATA = 16_000_000
 """Largest metadata.yaml that is read, bytes."""
@@ -119,6 +120,8 @@ def _records(stream: BinaryIO, total: int, inside: bool = False) -> Iterator[tup
         # A chunk that ends in another record has all its messages before that.
         if size > total - stream.tell() and (known or not inside):
             raise EOFError(f'a record of {size} bytes goes beyond the end')
+        if known and size > MAX_CHUNK:
+            raise ValueError(f'a record has {size} bytes, more than {MAX_CHUNK}')
         if opcode == _CHUNK and inside:
             raise ValueError('there is a chunk in a chunk')
         if opcode == _CHUNK:
@@ -168,9 +171,9 @@ class SqliteFile:
         # Of other kinds, each row may be a program that never ends.
         tables = database.execute(
             "SELECT count(*) FROM sqlite_master WHERE name IN ('topics', 'messages') AND "
-            "type = 'table' AND sql LIKE 'CREATE TABLE%' AND sql NOT LIKE '%GENERATED%'"
+            "type = 'table' AND sql LIKE 'CREATE TABLE%'"
         )
-        if tables.fetchone() != (2,):
+        if tables.fetchone() != (2,) or self._computes('topics') or self._computes('messages'):
             raise ValueError('it has no plain tables of topics and messages')
         database.text_factory = lambda text: text.decode(errors='replace')
         rows = database.execute(
@@ -178,6 +181,11 @@ class SqliteFile:
             'FROM topics LEFT JOIN messages ON topics.id = messages.topic_id GROUP BY topics.id'
         )
         self.topics = [Topic(key, str(name), *others) for key, name, *others in rows]
+
+    def _computes(self, table: str) -> bool:
+        """Return whether a table computes columns: a row of some bytes may become megabytes."""
+        columns = self._database.execute(f'PRAGMA table_xinfo({table})')
+        return any(hidden for *_, hidden in columns)
 
     def messages(self, ids: Collection[int]) -> Iterator[tuple[int, Any, Any]]:
         """Yield topic, time of recording (ns) and data of the messages of some topics, by time."""
@@ -272,4 +280,6 @@ def _connect(path: Path, stack: ExitStack) -> sqlite3.Connection:
     mode = '' if journals else '?immutable=1'
     database = sqlite3.connect(f'{path.absolute().as_uri()}{mode}', uri=True)
     stack.callback(database.close)
+    if sys.version_info >= (3, 11):  # Before, SQLite's own limit of 1 GB holds.
+        database.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_CHUNK)
     return database

@@ -18,13 +18,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
-import cv2
 import numpy as np
 import typer
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.markup import escape
 
+from clipseg_model.cli.result_folder import ResultFolder
 from clipseg_model.errors import ClipsegError
 from clipseg_ros.client import Frame
 from clipseg_ros.demo.client import DemoClient
@@ -49,6 +49,14 @@ CAMERA_RATE = 10.0
 FRAMES = 10
 """Masks per prompt, for latency and frame rate."""
 START_TIMEOUT = 120.0
+LOGS = ('camera.log', 'segment.log')
+
+OverwriteOption = Annotated[
+    bool,
+    typer.Option(
+        '--overwrite', help='Replace files of the same names that are in that folder already.'
+    ),
+]
 
 
 def prepare_environment(domain: int | None) -> None:
@@ -64,24 +72,27 @@ def quoted(text: str) -> str:
 
 def start_nodes(
     stack: ExitStack,
-    output: Path,
+    output: ResultFolder,
     model: str,
     device: str,
     camera: Sequence[str] = ('motion:=still',),
     segment: Sequence[str] = (),
 ) -> list[ChildProcess]:
-    """Start the camera and the node, which log to the folder ``output`` and end with the stack.
+    """Start the camera and the node, which log to a folder and end with the stack.
 
-    ``camera`` and ``segment`` are further parameters of the two.
+    ``camera`` and ``segment`` are further parameters of the two. Raises an ImageError where there
+    are logs already that may not be replaced.
     """
     cameras = ['source:=tabletop', f'rate:={CAMERA_RATE}', *camera]
     cameras += [f'width:={WIDTH}', f'height:={HEIGHT}']
     segments = [f'model:={quoted(model)}', f'device:={device}', *segment]
     children = []
+    output.check(*LOGS)
     for name, parameters in (('camera', cameras), ('segment', segments)):
         arguments = [word for parameter in parameters for word in ('-p', parameter)]
         command = [sys.executable, '-m', f'clipseg_ros.{name}_node', '--ros-args', *arguments]
-        child = ChildProcess(name, command, output / f'{name}.log', os.environ)
+        output.open(f'{name}.log').close()
+        child = ChildProcess(name, command, output.path / f'{name}.log', os.environ)
         children.append(stack.enter_context(child))
     return children
 
@@ -100,7 +111,7 @@ def explained(console: Console, children: list[ChildProcess]) -> Iterator[None]:
 
 
 def ask_scene(
-    client: DemoClient, scene: DemoScene, output: Path
+    client: DemoClient, scene: DemoScene, output: ResultFolder
 ) -> tuple[list[Answer], list[NDArray[np.bool_]]]:
     """Ask prompt by prompt, then all at once for the overlay; return answers and masks."""
     client.show(scene.seed, scene.rgb)
@@ -112,7 +123,7 @@ def ask_scene(
         masks.append(frames[-1]['mask'])
     client.set_prompts([question.text for question in scene.questions])
     overlay = client.overlay(client.wait_for('mask').stamp)
-    write_picture(output / f'scene_{scene.seed}.png', overlay)
+    output.write_image(f'scene_{scene.seed}.png', overlay)
     return answers, masks
 
 
@@ -144,14 +155,8 @@ def draw_row(scene: DemoScene, answers: list[Answer], masks: list[NDArray[np.boo
     return row
 
 
-def write_picture(path: Path, rgb: NDArray[np.uint8]) -> None:
-    """Write an RGB picture; raises an OSError if it cannot be written."""
-    if not cv2.imwrite(str(path), cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)):
-        raise OSError(f'cannot write {path}')
-
-
 def run_demo(
-    console: Console, seeds: list[int], model: str, device: str, output: Path
+    console: Console, seeds: list[int], model: str, device: str, output: ResultFolder
 ) -> list[Answer]:
     """Run the demo and write its files; print why it fails, if it does, and raise that."""
     answers: list[Answer] = []
@@ -176,9 +181,10 @@ def run_demo(
                 given, masks = ask_scene(client, scene, output)
             answers += given
             rows.append(draw_row(scene, given, masks))
-    write_picture(output / 'contact_sheet.png', contact_sheet(rows))
     results = {'mean_iou': mean_iou(answers), 'answers': [asdict(answer) for answer in answers]}
-    (output / 'results.json').write_text(json.dumps(results, indent=2) + '\n', encoding='utf-8')
+    with explained(console, []):
+        output.write_image('contact_sheet.png', contact_sheet(rows))
+        output.write('results.json', (json.dumps(results, indent=2) + '\n').encode())
     return answers
 
 
@@ -198,6 +204,7 @@ def demo(
     domain: Annotated[
         int | None, typer.Option(help='ROS_DOMAIN_ID, to look on with other tools.')
     ] = None,
+    overwrite: OverwriteOption = False,
 ) -> None:
     """Run a camera and the node, and compare the masks with the truth."""
     take_signals_as_usual()
@@ -205,12 +212,16 @@ def demo(
     prepare_environment(domain)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
-    output.mkdir(parents=True, exist_ok=True)
-    console.print(
-        f'camera and node on ROS_DOMAIN_ID={os.environ["ROS_DOMAIN_ID"]}; logs in {output}'
-    )
+    seeds = list(seed or SEEDS)
     try:
-        answers = run_demo(console, list(seed or SEEDS), model, device, output)
+        with explained(console, []):
+            folder = ResultFolder(output, overwrite)
+            pictures = [f'scene_{number}.png' for number in seeds]
+            folder.check(*LOGS, *pictures, 'contact_sheet.png', 'results.json')
+        console.print(
+            f'camera and node on ROS_DOMAIN_ID={os.environ["ROS_DOMAIN_ID"]}; logs in {output}'
+        )
+        answers = run_demo(console, seeds, model, device, folder)
     except KeyboardInterrupt:
         console.print('stopped')
         raise typer.Exit(INTERRUPTED) from None

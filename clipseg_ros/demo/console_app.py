@@ -17,9 +17,10 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from clipseg_model.cli.result_folder import ResultFolder
 from clipseg_model.errors import ClipsegError
 from clipseg_ros.console.app import Looked, Served, import_back_end, make_back_end, serve
-from clipseg_ros.demo.app import prepare_environment, quoted, start_nodes
+from clipseg_ros.demo.app import OverwriteOption, prepare_environment, quoted, start_nodes
 from clipseg_ros.process.child_process import ChildError
 from clipseg_ros.process.shared_memory import remove_orphans
 from clipseg_ros.process.start import take_signals_as_usual
@@ -41,6 +42,7 @@ def console(
     domain: Annotated[
         int | None, typer.Option(help='ROS_DOMAIN_ID, to look on with other tools.')
     ] = None,
+    overwrite: OverwriteOption = False,
 ) -> None:
     """Run a simulated camera, the node and the console, until Ctrl-C."""
     looked = Looked(nodes=(NODE,))
@@ -58,7 +60,7 @@ def console(
         with ExitStack() as stack:
             stack.callback(remove_orphans)
             start_nodes(
-                stack, output, model, device,
+                stack, ResultFolder(output, overwrite), model, device,
                 camera=[f'motion:={motion}', f'seed:={seed}'],
                 segment=[f'prompt:={quoted(prompt)}'],
             )  # fmt: skip

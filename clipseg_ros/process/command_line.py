@@ -14,6 +14,9 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from clipseg_model.errors import FileError
+from clipseg_model.files.small_files import parse_yaml, read_text
+
 # rcl reads with libyaml. PyYAML's own parser, where that is not in it, differs in rare cases.
 _LOADER: Any = getattr(yaml, 'CLoader', yaml.Loader)
 _RESOLVER = yaml.resolver.Resolver()
@@ -61,10 +64,9 @@ def explain_unread(command_line: Sequence[str]) -> str:
         if not text.strip():
             return f'{value} has no value: an empty one is written -p {name}:="\'\'"'
         try:
-            read = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            problem = getattr(error, 'problem', None) or 'it is not YAML'
-            return f'{value}: YAML cannot read this value ({problem}). {_remedy(name, text)}'
+            read = parse_yaml(text, 'it')
+        except FileError as error:
+            return f'{value}: YAML cannot read this value ({error}). {_remedy(name, text)}'
         if isinstance(read, dict):
             return (
                 f'{value}: YAML takes this value for a mapping, for its colon with a blank. '
@@ -142,9 +144,9 @@ def _is_text(event: Any) -> bool:
 
 def _text_of(path: Path) -> str:
     try:
-        return path.read_text(encoding='utf-8')
-    except (OSError, UnicodeDecodeError):
-        return ''  # rcl will say so.
+        return read_text(path)
+    except FileError:
+        return ''  # rcl will say so; and a pipe can be read but once.
 
 
 def _loss(kind: str, part: str, rest: str, event: Any) -> _Loss:

@@ -10,9 +10,12 @@ is an orphan if nobody holds that lock and no process has it mapped.
 from __future__ import annotations
 
 import fcntl
+import os
 import re
+import stat
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 SHARED_MEMORY = Path('/dev/shm')
@@ -24,6 +27,8 @@ _CONTAINER = ('/.dockerenv', '/run/.containerenv')
 
 def remove_orphans(folder: Path = SHARED_MEMORY, least_age: float = 0.0) -> list[str]:
     """Remove Fast DDS files without an owner; files in use, or of other users, stay.
+
+    So does what has such a name and is no file: a folder, a pipe, a link.
 
     Args:
         folder: Where they lie.
@@ -48,32 +53,51 @@ def remove_orphans(folder: Path = SHARED_MEMORY, least_age: float = 0.0) -> list
     mapped = _mapped_files(folder)
     removed = []
     for name in sorted(names - mapped):
-        lock = folder / f'{name}_el'
-        try:
-            if lock.exists():
-                with lock.open() as file:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    _remove(folder, name)
-            else:
+        # In use, somebody else's, no such file, or removed by its owner since the listing.
+        with suppress(OSError):
+            with _locked(folder / f'{name}_el'):
                 _remove(folder, name)
-        except (BlockingIOError, PermissionError, FileNotFoundError):
-            # In use, somebody else's, or removed by its owner between the listing and now.
-            continue
-        removed.append(name)
+            removed.append(name)
     return removed
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold the lock of a companion, if it is there; raises an OSError if its owner lives."""
+    try:
+        # Anybody may put a pipe or a link here, under any name.
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        yield
+        return
+    try:
+        _check_regular(path, os.fstat(handle))
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(handle)
 
 
 def _made(path: Path) -> float:
     """Return when a file was made; never, if it is gone. Fast DDS writes to it by memory alone."""
     try:
-        return path.stat().st_mtime
-    except FileNotFoundError:
+        return path.lstat().st_mtime
+    except OSError:
         return 0.0
 
 
 def _remove(folder: Path, name: str) -> None:
-    for path in (folder / name, folder / f'sem.{name}_mutex', folder / f'{name}_el'):
+    paths = [folder / name, folder / f'sem.{name}_mutex', folder / f'{name}_el']
+    there = [path for path in paths if os.path.lexists(path)]
+    for path in there:
+        _check_regular(path, path.lstat())
+    for path in there:
         path.unlink(missing_ok=True)
+
+
+def _check_regular(path: Path, status: os.stat_result) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(f'{path} is no file of Fast DDS')
 
 
 def _mapped_files(folder: Path) -> set[str]:
@@ -82,7 +106,7 @@ def _mapped_files(folder: Path) -> set[str]:
     names: set[str] = set()
     for maps in Path('/proc').glob('[0-9]*/maps'):
         # Processes of other users cannot be looked into, nor their files be removed.
-        with suppress(PermissionError, FileNotFoundError, ProcessLookupError):
+        with suppress(OSError):
             names.update(pattern.findall(maps.read_text(errors='replace')))
     return names
 

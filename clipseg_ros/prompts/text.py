@@ -6,10 +6,9 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import yaml
-
-from clipseg_model.errors import PromptError
-from clipseg_model.prompts import Prompt, parse_prompts
+from clipseg_model.errors import FileError, PromptError
+from clipseg_model.files.small_files import parse_yaml, shorten
+from clipseg_model.prompts import MAX_TEXT_CHARS, Prompt, parse_prompts
 
 # As clipseg_model.prompts takes it: a colon between digits belongs to the phrase.
 _NAME_COLON = re.compile(r'(?<!\d):|:(?!\d)')
@@ -24,7 +23,7 @@ def check_texts(value: Any) -> Texts:
         return value
     if isinstance(value, (list, tuple)) and all(isinstance(item, str) for item in value):
         return tuple(value)
-    raise PromptError(f'{value!r} is neither a text nor a list of texts')
+    raise PromptError(f'{shorten(value)} is neither a text nor a list of texts')
 
 
 def read_prompts(value: str | Sequence[str]) -> list[Prompt]:
@@ -55,15 +54,18 @@ def survive_yaml(text: str) -> str:
 
     Tools read values of parameters as YAML, ``ros2 param load`` those of a dump too: a text that
     begins with ``!`` loses its first word, and ``name: phrase`` is a mapping. ``;`` at the start
-    and colons without a blank are no YAML. What YAML reads as a number or a bool stays.
+    and colons without a blank are no YAML. What YAML reads as a number or a bool stays, and so
+    does a text that is too long, which :func:`read_prompts` refuses.
     """
-    read = _read_yaml(text)
+    if len(text) > MAX_TEXT_CHARS:
+        return text
+    read = _read_scalar(text)
     if not text.strip() or read == text.strip() or isinstance(read, (bool, int, float)):
         return text
     parts = (_with_close_colon(part.strip()) for part in re.split(r'[;\r\n]', text))
     plain = '; '.join(part for part in parts if part)
     for candidate in (plain, f';{plain}'):
-        if _read_yaml(candidate) == candidate:
+        if _read_scalar(candidate) == candidate:
             return candidate
     return text
 
@@ -84,10 +86,11 @@ def _with_close_colon(part: str) -> str:
     return f'{name}{between}{phrase}'
 
 
-def _read_yaml(text: str) -> Any:
+def _read_scalar(text: str) -> Any:
+    """Return the one scalar that a text is to YAML; None where it is anything else."""
     try:
-        return yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError):
+        return parse_yaml(text, 'the text', max_depth=0)
+    except FileError:
         return None
 
 

@@ -16,10 +16,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
-import yaml
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.parameter import Parameter
 
+from clipseg_model.errors import FileError
+from clipseg_model.files.small_files import parse_yaml
 from clipseg_ros.errors import ParameterError
 from clipseg_ros.ros.parameters import Declaration, declarations_of
 
@@ -28,6 +29,8 @@ _QOS = re.compile(
     r'qos_overrides\./.+\.(publisher|subscription)(_\w+)?\.'
     r'(deadline|depth|durability|history|lifespan|liveliness|liveliness_lease_duration|reliability)'
 )
+
+_LONGEST_REREAD = 1000  # Characters.
 
 
 def declare(node: Any, settings: type[Any]) -> None:
@@ -132,10 +135,14 @@ def _typed(declaration: Declaration, given: Parameter, current: Any) -> Paramete
 
 
 def _reread(text: str) -> Any:
+    """Return what YAML makes of a text; the text itself where that is not to be known."""
+    # Any peer may have set it, and what is no text to YAML is short.
+    if len(text) > _LONGEST_REREAD:
+        return text
     try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:
-        return None
+        return parse_yaml(text, 'the text')
+    except FileError:
+        return text
 
 
 def _plain(value: Any) -> Any:

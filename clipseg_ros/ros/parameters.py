@@ -19,6 +19,7 @@ from typing import Any, Literal, TypeVar
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 
 from clipseg_model.errors import ClipsegError
+from clipseg_model.files.small_files import shorten
 from clipseg_ros.errors import ParameterError
 
 _DECLARATION, _GROUP = 'declaration', 'group'
@@ -130,7 +131,7 @@ class Declaration:
         if isinstance(value, float) and not math.isfinite(value):
             return f'{self.name} is {value}: give a finite number'
         if self.choices and value not in self.choices:
-            return f'{self.name}: {value!r} is not one of {", ".join(self.choices)}'
+            return f'{self.name}: {shorten(value)} is not one of {", ".join(self.choices)}'
         try:
             self.read(value)
         except ClipsegError as error:
@@ -186,7 +187,7 @@ def _is_empty(value: Any) -> bool:
 def _shown(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
-    return repr(value)
+    return shorten(value)
 
 
 def _declaration(entry: Field[Any]) -> Declaration:

@@ -41,7 +41,7 @@ from clipseg_ros.ros.parameters import find_problem, read_settings
 from clipseg_ros.ros.timing import create_steady_timer
 from clipseg_ros.segment.loading import NodeSegmenter, check_representable, load_segmenter
 from clipseg_ros.segment.memory_relief import give_back_memory
-from clipseg_ros.segment.model_choice import find_choice_problem
+from clipseg_ros.segment.model_choice import CHOICES, find_choice_problem
 from clipseg_ros.segment.parameters import DECLARATIONS, Settings
 from clipseg_ros.segment.report import NodeReport, NodeState
 from clipseg_ros.segment.services import NodeServices
@@ -103,12 +103,13 @@ class SegmentNode(GivenParameters, LifecycleNode):
             self._check_prompts,
         )
         # Anything may be chosen at start.
-        self._model_at_start: str | None = None
+        self._models_at_start: tuple[str, ...] | None = None
         self.add_on_set_parameters_callback(self._validate_parameters)
         declare(self, Settings)
         self._prompt_server.start()
         self._settings = read_settings(Settings, self)
-        self._model_at_start = self._settings.model
+        started = (getattr(self._settings, name) for name in CHOICES)
+        self._models_at_start = tuple(one for one in started if one)
         self.follow_parameters(self._apply_parameters)
         self._report = NodeReport(self, self._look)
         self._enable_service = self.create_service(SetBool, '~/enable', self._on_enable)
@@ -280,8 +281,9 @@ class SegmentNode(GivenParameters, LifecycleNode):
         for parameter in parameters:
             name, value = parameter.name, parameter.value
             problem = find_problem(DECLARATIONS, name, value, configured=self._stream is not None)
-            if not problem and name == 'model' and self._model_at_start is not None:
-                problem = find_choice_problem(value, self._model_at_start)
+            if not problem and name in CHOICES and self._models_at_start is not None:
+                wish = DECLARATIONS[name].read(value)
+                problem = find_choice_problem(name, wish, self._models_at_start)
             if not problem and name == 'prompt':
                 problem = self._prompt_server.find_problem(parameter)
             if not problem and name in ('template', 'visual_method', 'reuse_below', 'zoom'):

@@ -8,31 +8,35 @@ answers which there are.
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from pathlib import Path
 
 from clipseg_model.files.user_folders import expanded
 from clipseg_model.registry import list_models
 from clipseg_model.weights import store
 
+CHOICES = ('model', 'zoom_detector')
+"""The parameters that name models."""
 
-def find_choice_problem(wish: str, at_start: str) -> str:
+
+def find_choice_problem(name: str, wish: str | None, at_start: Collection[str]) -> str:
     """Return why a model may not be chosen while the node runs; empty where it may.
 
     Args:
-        wish: The value of the parameter ``model``.
-        at_start: The one that the node was started with.
+        name: One of :data:`CHOICES`.
+        wish: Its value; None for no model.
+        at_start: The models that the node was started with.
     """
-    if wish == at_start or not _is_path(wish):
+    if wish is None or wish in at_start or not _is_path(wish):
         return ''
     allowed = [store.models_folder().resolve()]
-    if _is_path(at_start):
-        allowed.append(expanded(at_start).resolve().parent)
+    allowed += [expanded(one).resolve().parent for one in at_start if _is_path(one)]
     if any(expanded(wish).resolve().is_relative_to(each) for each in allowed):
         return ''
     return (
-        'model is neither a name that is known nor in a folder that is open to choices while the '
-        f'node runs ({", ".join(map(str, allowed))}): choose one of {", ".join(list_models())}, or '
-        'start the node with the path'
+        f'{name} is neither a name that is known nor in a folder that is open to choices while '
+        f'the node runs ({", ".join(map(str, allowed))}): choose one of '
+        f'{", ".join(list_models())}, or start the node with the path'
     )
 
 

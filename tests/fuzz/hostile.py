@@ -29,10 +29,17 @@ from tests.fuzz.mutations import EXTREMES, mutate_bytes
 
 Rng = np.random.Generator
 
+MERGES = ', '.join(
+    ['[&a0 {mug: mug}', *(f'&a{n} {{<<: [{", ".join([f"*a{n - 1}"] * 9)}]}}' for n in range(1, 9))]
+)
+"""YAML whose last mapping is merged of nine to the power of eight."""
+
 NAMES = [*DECLARATIONS, 'use_sim_time', 'x', '', 'start_type_description_service']
 WORDS = (
     '', ';', '!', ':', 'the mug', 'red bowl', '!the mug', 'mug: the mug', '\n', 'ü', '\x01',
     '☕' * 20, 'x' * 1001, 'a;' * 300, 'mug ' * 70_000, '{', '[', '&a', '%', '../..',
+    '[' * 3000, '[' + 'a,' * 50_000 + ']', f'{MERGES}]', '---\n' * 80_000, '9' * 5000,
+    'x: !!bool maybe', 'x: !!timestamp maybe', '2020-13-45',
 )  # fmt: skip
 NUMBERS = (0.0, -1.0, 1.0, 0.5, 1e308, -1e308, float('nan'), float('inf'), float('-inf'), 1e-320)
 
@@ -40,7 +47,8 @@ NUMBERS = (0.0, -1.0, 1.0, 0.5, 1e308, -1e308, float('nan'), float('inf'), float
 def text(rng: Rng) -> str:
     if rng.random() < 0.2:
         return rng.bytes(int(rng.integers(0, 200))).decode('latin-1').replace('\0', '')
-    return ''.join(rng.choice(WORDS, int(rng.integers(1, 4))))
+    # Not by choice(), which makes an array of them all, each as long as the longest.
+    return ''.join(WORDS[n] for n in rng.integers(0, len(WORDS), int(rng.integers(1, 4))))
 
 
 def number(rng: Rng) -> float:

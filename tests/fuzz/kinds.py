@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -24,6 +25,7 @@ from clipseg_model.modeling.backbone import OpenClipBackbone
 from clipseg_model.modeling.clipseg import CLIPSeg
 from clipseg_model.prompts import Prompt
 from clipseg_model.runtime.exports.files import read_variant, write_variant
+from clipseg_model.runtime.exports.text_tokens import WORD_PIECES, open_tokenizer
 from clipseg_model.weights import huggingface
 from clipseg_model.weights.checkpoints import load_card, load_checkpoint, save_checkpoint
 from clipseg_model.weights.official import read_official
@@ -31,6 +33,7 @@ from clipseg_ros.prompts.file import load_prompts, save_prompts
 from clipseg_ros.prompts.set import ActivePrompt, PromptSet
 
 FRAMES = 10
+_PIECES = ('[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]', 'mug')
 TOWERS: dict[str, Any] = {
     'embed_dim': 8,
     'vision_cfg': {'image_size': 32, 'layers': 3, 'width': 16, 'patch_size': 16, 'head_width': 8},
@@ -107,14 +110,19 @@ def read_video(path: Path, scratch: Path) -> None:
 def make_exports(folder: Path) -> None:
     def write(made: Path) -> dict[str, Any]:
         (made / 'encoder.onnx').write_bytes(b'an export')
-        return {'parts': 3}
+        packed = zlib.compress('\n'.join(_PIECES).encode())
+        (made / 'vocabulary.bin').write_bytes(packed)
+        tokenizer = {'kind': WORD_PIECES, 'pieces': len(_PIECES), 'most': 9}
+        place = {'file': 'vocabulary.bin', 'offset': 0, 'bytes': len(packed)}
+        return {'parts': 3, 'tokenizer': {**tokenizer, **place}}
 
     card = ModelCard('tiny', 'clipseg', {}, 64)
     write_variant(folder / 'onnx', card, 'ab' * 32, {'torch': '2'}, write)
 
 
 def read_export(path: Path, _: Path) -> None:
-    read_variant(path, 'ab' * 32, {'torch': '2'})
+    manifest = read_variant(path, 'ab' * 32, {'torch': '2'})
+    open_tokenizer(manifest.get('tokenizer'), path)  # type: ignore[arg-type]
 
 
 def make_checkpoints(folder: Path) -> None:

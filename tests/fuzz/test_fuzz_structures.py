@@ -37,7 +37,12 @@ thorough = settings(
 )
 
 numbers = st.integers() | st.floats()
-words = st.text(max_size=60) | st.sampled_from(['the mug', 'a;b', 'x: y', '!z', '\n', '', ' '])
+marks = st.text(alphabet='[]{}:,-&*!?|>#"\' \n0123456789abe.~', max_size=80)
+words = (
+    st.text(max_size=60)
+    | st.sampled_from(['the mug', 'a;b', 'x: y', '!z', '\n', '', ' ', '2020-13-45', '!!bool x'])
+    | marks
+)
 scalars = st.none() | st.booleans() | numbers | words
 values = scalars | st.lists(scalars, max_size=5)
 trees = st.recursive(
@@ -144,7 +149,7 @@ def test_messages_of_prompts(fields: list[dict[str, Any]]) -> None:
 
 
 @thorough
-@given(text=st.text(alphabet='[]{}:,-&*!?|>#"\' \n0123456789abe.~', max_size=80))
+@given(text=marks)
 def test_small_files(text: str) -> None:
     for parse in (parse_yaml, parse_json):
         _, refused = attempt(parse, text, 'the file')

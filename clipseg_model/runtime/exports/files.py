@@ -196,7 +196,7 @@ def _complete(export: OnnxExport, path: Path) -> OnnxExport:
     try:
         for part in (ENCODER, DECODER, TEXT, PROMPT):
             export.names(part)
-            if export.part(part).name not in export.manifest['files']:
+            if export.manifest['parts'][part]['file'] not in export.manifest['files']:
                 raise KeyError(part)
         _ = export.traits, export.manifest['tokenizer'], export.manifest['card']
     except (KeyError, TypeError, ValueError, IndexError) as error:
@@ -249,6 +249,28 @@ def _digest_of(checkpoint: Path) -> str:
     return (
         digests[0] if len(digests) == 1 else hashlib.sha256(''.join(digests).encode()).hexdigest()
     )
+
+
+def check_replaceable(folder: Path) -> None:
+    """Make sure that a folder is missing, empty, or an older variant and nothing else.
+
+    Raises:
+        ExportError: It holds what no export put there.
+    """
+    if not os.path.lexists(folder):
+        return
+    try:
+        found = {entry.name for entry in folder.iterdir()} if not folder.is_symlink() else {''}
+        manifest = read_json(folder / MANIFEST) if found else {}
+        ours = {MANIFEST, *manifest['files']} if found and manifest['format'] == _FORMAT else set()
+        foreign = sorted(found - ours)
+    except (OSError, FileError, KeyError, TypeError):
+        foreign = ['']
+    if foreign:
+        raise ExportError(
+            f'{folder / foreign[0]} is there already, and of no export: name another folder, or '
+            'give --overwrite'
+        )
 
 
 def write_variant(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipseg_model.errors import ExportError, PromptError
+from clipseg_model.files.small_files import shorten
 from clipseg_model.modeling.bundled.word_pieces import tokenize, unpack_tokenizer
 
 ReadTexts = Callable[[Sequence[str]], dict[str, NDArray[Any]]]
 """Returns the inputs of a text tower by their names, each (P, T)."""
 
 WORD_PIECES, CLIP = 'word pieces', 'clip'
+
+_MOST_BYTES = 1 << 24  # Of a packed vocabulary, or of the file of a tokenizer.
 
 
 def open_tokenizer(entry: Mapping[str, Any], folder: Path) -> ReadTexts:
@@ -31,23 +35,36 @@ def open_tokenizer(entry: Mapping[str, Any], folder: Path) -> ReadTexts:
         CheckpointError: The vocabulary is damaged.
     """
     try:
-        kind, path = entry['kind'], folder / entry['file']
+        kind, path = entry['kind'], _beside(folder, entry['file'])
         if kind == WORD_PIECES:
+            offset, size = int(entry['offset']), int(entry['bytes'])
+            if offset < 0 or not 0 < size <= _MOST_BYTES:
+                raise ValueError(f'no vocabulary has {size} bytes from {offset} on')
             with path.open('rb') as file:
-                file.seek(int(entry['offset']))
-                packed = file.read(int(entry['bytes']))
+                file.seek(offset)
+                packed = file.read(size)
             return _word_pieces(packed, int(entry['pieces']), int(entry['most']))
         if kind == CLIP:
+            if path.stat().st_size > _MOST_BYTES:
+                raise ValueError(f'{path.name} is larger than any tokenizer')
             return _clip(path, int(entry['most']))
-    except (KeyError, TypeError, ValueError, OSError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, OSError) as error:
         raise ExportError(
             f'What the export in {folder} says of its tokenizer is damaged '
             f'({type(error).__name__}: {error}): export the model again (clipseg export)'
         ) from error
     raise ExportError(
-        f'The export in {folder} has a tokenizer of the kind {kind!r}, which this version does not '
-        'know: update the program, or export the model again (clipseg export)'
+        f'The export in {folder} has a tokenizer of the kind {shorten(kind)}, which this version '
+        'does not know: update the program, or export the model again (clipseg export)'
     )
+
+
+def _beside(folder: Path, name: Any) -> Path:
+    """Return a file of a folder; raises a ValueError for any other, which a manifest may name."""
+    path = folder / str(name)
+    if Path(str(name)).name != name or not os.path.isfile(path):
+        raise ValueError(f'{shorten(name)} is no file beside it')
+    return path
 
 
 def _word_pieces(packed: bytes, pieces: int, most: int) -> ReadTexts:

@@ -102,6 +102,23 @@ class TestConvert:
         before, after = load_file(checkpoint), load_file('a.safetensors')
         assert all(torch.equal(after[key], value) for key, value in before.items())
 
+    @pytest.mark.parametrize('link', [False, True])
+    def test_a_file_that_is_there_stays(self, checkpoint: Path, work: Path, link: bool) -> None:
+        mine = work / 'mine.safetensors'
+        if link:
+            mine.symlink_to(work / 'elsewhere')
+        else:
+            mine.write_text('mine')
+        result = clipseg('convert', checkpoint, 'mine.safetensors')
+        assert result.exit_code == 1
+        assert 'mine.safetensors is there already' in squeezed(result.stderr)
+        assert os.listdir(work) == ['mine.safetensors']
+        assert link or mine.read_text() == 'mine'
+        result = clipseg('convert', checkpoint, 'mine.safetensors', '--overwrite')
+        assert result.exit_code == 0, result.output
+        assert not mine.is_symlink()
+        assert load_file(mine)
+
     @pytest.mark.parametrize('command', ['download', 'convert', 'export'])
     def test_exit_statuses_are_told(self, command: str) -> None:
         text = squeezed(clipseg(command, '--help').output)

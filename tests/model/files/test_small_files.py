@@ -46,6 +46,10 @@ def test_what_is_meant_is_read(tmp_path: Path) -> None:
     assert read_text(link) == path.read_text(encoding='utf-8')
     assert parse_json(nested(MAX_DEPTH), 'it') is not None
     assert parse_yaml(nested(MAX_DEPTH), 'it') is not None
+    assert parse_yaml('1:30', 'it', max_depth=0) == 90
+    for more in ('[a]', 'a: b', '- a', 'a: [' + 'b,' * 400_000):
+        with guarded(1), pytest.raises(FileError, match='0 levels'):
+            parse_yaml(more, 'it', max_depth=0)
 
 
 @pytest.mark.parametrize('read', [read_json, read_yaml])

@@ -242,6 +242,18 @@ class TestPickles:
         with guarded(5, 300 * MEGABYTE), pytest.raises(CheckpointError, match='is compressed'):
             read(path)
 
+    def test_compressed_zeros_beside_a_mark_of_programs(self, whole: Path) -> None:
+        path = whole.with_name('bomb.pth')
+        with (
+            zipfile.ZipFile(whole) as source,
+            zipfile.ZipFile(path, 'w', zipfile.ZIP_DEFLATED) as target,
+        ):
+            for name in source.namelist():
+                target.writestr(name, source.read(name))
+            target.writestr('whole/x/constants.pkl', b'')
+        with pytest.raises(CheckpointError, match='is a program'):
+            read_official(path)
+
     def test_entries_that_share_their_bytes(self, tmp_path: Path) -> None:
         path = tmp_path / 'shared.pth'
         with zipfile.ZipFile(path, 'w') as archive:

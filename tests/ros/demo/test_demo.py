@@ -19,6 +19,7 @@ import psutil
 import pytest
 from rich.console import Console
 
+from clipseg_model.cli.result_folder import ResultFolder
 from clipseg_model.prompts import parse_prompts
 from clipseg_ros.demo import app as demo
 from clipseg_ros.demo import scenes as demo_scenes
@@ -125,10 +126,6 @@ class TestPictures:
         assert sheet.shape[0] > 2 * 75
         assert (sheet == 7).all(axis=2).sum() == 4 * 100 * 75
 
-    def test_a_folder_that_is_missing_is_an_error(self, tmp_path: Path) -> None:
-        with pytest.raises(OSError, match='cannot write'):
-            demo.write_picture(tmp_path / 'none' / 'x.png', np.zeros((2, 2, 3), np.uint8))
-
 
 @pytest.fixture
 def oracle(
@@ -143,13 +140,16 @@ def oracle(
     monkeypatch.setenv('PYTHONPATH', str(repository))
     start = demo.start_nodes
 
-    def start_oracle(stack: ExitStack, output: Path, model: str, device: str) -> list[ChildProcess]:
+    def start_oracle(
+        stack: ExitStack, output: ResultFolder, model: str, device: str
+    ) -> list[ChildProcess]:
         children = start(stack, output, model, device)
         children.pop().stop()
         script = Path(__file__).parents[1] / 'processes' / 'oracle_node.py'
         command = [sys.executable, str(script), model]
         arguments = [str(number) for number in (*SIZE, *SEEDS)]
-        child = ChildProcess('segment', [*command, *arguments], output / 'segment.log', os.environ)
+        log = output.path / 'segment.log'
+        child = ChildProcess('segment', [*command, *arguments], log, os.environ)
         return [*children, stack.enter_context(child)]
 
     monkeypatch.setattr(demo, 'start_nodes', start_oracle)
@@ -159,7 +159,7 @@ def oracle(
 @pytest.mark.usefixtures('oracle')
 class TestOverTopics:
     def test_the_truth_passes(self, tmp_path: Path) -> None:
-        answers = demo.run_demo(Console(quiet=True), SEEDS, 'right', 'cpu', tmp_path)
+        answers = demo.run_demo(Console(quiet=True), SEEDS, 'right', 'cpu', ResultFolder(tmp_path))
         assert len(answers) == len(SEEDS) * 5
         assert {answer.iou for answer in answers} == {1.0, None}
         assert all(answer.share == 0 for answer in answers if answer.iou is None)
@@ -172,7 +172,9 @@ class TestOverTopics:
             assert cv2.imread(str(tmp_path / f'{name}.png')) is not None
 
     def test_wrong_masks_are_found(self, tmp_path: Path) -> None:
-        answers = demo.run_demo(Console(quiet=True), SEEDS[:1], 'everything', 'cpu', tmp_path)
+        answers = demo.run_demo(
+            Console(quiet=True), SEEDS[:1], 'everything', 'cpu', ResultFolder(tmp_path)
+        )
         for answer, question in zip(
             answers, demo_scenes.make_scene(1, *SIZE).questions, strict=True
         ):
@@ -185,7 +187,7 @@ class TestOverTopics:
     def test_a_node_that_ends_is_told_with_its_log(self, tmp_path: Path, answer: str) -> None:
         console = Console(record=True, width=200, file=io.StringIO())
         with pytest.raises(ChildError, match='exit status 1'):
-            demo.run_demo(console, SEEDS[:1], answer, 'cpu', tmp_path)
+            demo.run_demo(console, SEEDS[:1], answer, 'cpu', ResultFolder(tmp_path))
         text = as_text(console)
         assert 'failed: segment has ended (exit status 1)' in text
         assert 'the oracle has had enough' in text
@@ -196,12 +198,34 @@ def run_command(output: Path, repository: Path, domain: int, *arguments: str) ->
     return [sys.executable, '-m', 'clipseg_ros.demo', *words]
 
 
+@pytest.mark.parametrize('module', ['demo', 'demo.console'])
+@pytest.mark.parametrize('link', [False, True])
+def test_files_that_are_there_stay(
+    tmp_path: Path, repository: Path, own_domain: int, module: str, link: bool
+) -> None:
+    mine, other = tmp_path / 'segment.log', tmp_path / 'other'
+    if link:
+        mine.symlink_to(other)
+    else:
+        mine.write_text('mine')
+    command = run_command(tmp_path, repository, own_domain)
+    command[2] = f'clipseg_ros.{module}'
+    done = subprocess.run(
+        command, cwd=repository, capture_output=True, text=True, timeout=100, check=False
+    )
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert 'is there already, and not of this run' in ' '.join(done.stdout.split())
+    assert os.listdir(tmp_path) == ['segment.log']
+    assert link or mine.read_text() == 'mine'
+
+
 def test_an_unknown_model_is_told_at_once(
     tmp_path: Path, repository: Path, own_domain: int
 ) -> None:
     begin = time.monotonic()
+    (tmp_path / 'segment.log').write_text('of an earlier run')
     done = subprocess.run(
-        run_command(tmp_path, repository, own_domain, '--model', 'tabeltop'),
+        run_command(tmp_path, repository, own_domain, '--model', 'tabeltop', '--overwrite'),
         cwd=repository,
         capture_output=True,
         text=True,

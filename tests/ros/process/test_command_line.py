@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from rclpy.context import Context
 
 from clipseg_ros.process.command_line import explain_unread, find_eaten
 from clipseg_ros.process.runner import run_node
+from tests.fuzz.mutations import guarded
 
 ANY = ParameterDescriptor(dynamic_typing=True)
 
@@ -127,6 +129,28 @@ def test_only_ros_arguments_count(tmp_path: Path) -> None:
     assert find_eaten(['x', '--ros-args', '-p']) == ''
     assert find_eaten(['x', '--ros-args', '--param', 'prompt:=!the vase']) != ''
     assert find_eaten(['x', '--ros-args', '--params-file', str(tmp_path / 'none')]) == ''
+
+
+@pytest.mark.parametrize('kind', ['pipe', 'zero', 'large', 'bytes'])
+def test_a_file_that_is_none_is_left_to_rcl(tmp_path: Path, kind: str) -> None:
+    file = tmp_path / 'a'
+    if kind == 'pipe':
+        os.mkfifo(file)
+    elif kind == 'zero':
+        file.symlink_to('/dev/zero')
+    elif kind == 'large':
+        with file.open('wb') as opened:
+            opened.truncate(1 << 34)
+    else:
+        file.write_bytes(b'\xff\xfe!x y')
+    with guarded(2, 300 << 20):
+        assert find_eaten(['x', '--ros-args', '--params-file', str(file)]) == ''
+
+
+@pytest.mark.parametrize('text', ['x: !!bool maybe', '!!timestamp x', '[' * 3000, '2020-13-45'])
+def test_values_that_break_readers_of_yaml_are_explained(text: str) -> None:
+    with guarded(2, 300 << 20):
+        assert 'YAML cannot read this value' in explain_unread(words(f'prompt:={text}'))
 
 
 def test_a_file(tmp_path: Path) -> None:

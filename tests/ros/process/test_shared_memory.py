@@ -16,6 +16,7 @@ from ros_peers import shared_memory_files
 from clipseg_ros.process import shared_memory
 from clipseg_ros.process.child_process import ChildProcess
 from clipseg_ros.process.shared_memory import SHARED_MEMORY, remove_orphans
+from tests.fuzz.mutations import guarded
 
 pytestmark = pytest.mark.every_ros
 
@@ -78,6 +79,30 @@ def test_a_port_without_a_companion_goes_unless_it_is_mapped(tmp_path: Path) -> 
         assert ports[0][0].exists()
     assert remove_orphans(tmp_path) == ['fastdds_port7000']
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize('suffix', ['', '_el'])
+@pytest.mark.parametrize('kind', ['folder', 'pipe', 'link', 'loop'])
+def test_what_is_no_file_of_the_middleware_stays_and_stops_nothing(
+    tmp_path: Path, kind: str, suffix: str
+) -> None:
+    folder = tmp_path / 'shm'
+    folder.mkdir()
+    orphan = make_segment(folder, 'fastdds_b')
+    other, place = tmp_path / 'other', folder / f'fastdds_a{suffix}'
+    other.write_text('mine')
+    if kind == 'folder':
+        place.mkdir()
+    elif kind == 'pipe':
+        os.mkfifo(place)
+    else:
+        place.symlink_to(other if kind == 'link' else place)
+    with guarded(5):
+        assert remove_orphans(folder) == ['fastdds_b']
+        assert remove_orphans(folder, least_age=-60.0) == []
+    assert not any(file.exists() for file in orphan)
+    assert os.listdir(folder) == [place.name]
+    assert other.read_text() == 'mine'
 
 
 def test_a_killed_node_leaves_files_that_are_recognised(own_domain: int) -> None:

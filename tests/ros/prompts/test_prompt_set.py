@@ -6,6 +6,9 @@ from clipseg_model.errors import PromptError
 from clipseg_model.prompts import Prompt
 from clipseg_ros.prompts.set import PromptRequest, PromptSet
 from clipseg_ros.prompts.text import read_prompts, survive_yaml, write_prompts
+from clipseg_ros.segment.parameters import DECLARATIONS
+from tests.fuzz.hostile import MERGES
+from tests.fuzz.mutations import guarded
 
 
 def replace(prompts: PromptSet, text: str) -> dict[str, int]:
@@ -159,6 +162,35 @@ def test_prompts_in_a_parameter_survive_yaml(text: str, written: str) -> None:
     assert survive_yaml(written) == written
     if text[-1:] != ' ':
         assert read_prompts(written) == read_prompts(text)
+
+
+@pytest.mark.parametrize(
+    ('text', 'refused'),
+    [
+        ('[' * 3000, 'at most 1000 are'),
+        ('[' * 500_000, 'at most 1000 are'),
+        ('[' + 'a,' * 50_000 + ']', 'at most 1000 are'),
+        (f'{MERGES}]', ''),
+        ('9' * 5000, 'at most 1000 are'),
+        ('a: b\n' * 50_000, ''),
+        ('---\n' * 80_000, ''),
+        ('x: !!bool maybe', ''),
+        ('!!timestamp maybe', ''),
+        ('2020-13-45', ''),
+        ('mug\n' * 5_000_000, 'longer than any of 254 prompts'),
+    ],
+    ids=lambda value: value[:20],
+)
+def test_a_text_of_a_peer_is_read_or_refused_at_once(text: str, refused: str) -> None:
+    # Nothing else is done while a parameter is set.
+    with guarded(2, 300 << 20):
+        typed = DECLARATIONS['prompt'].typed(text)
+        if not refused:
+            assert len(read_prompts(typed)) == 1
+            return
+        with pytest.raises(PromptError, match=refused) as caught:
+            read_prompts(typed)
+        assert len(str(caught.value)) < 300
 
 
 def test_a_pure_image_prompt_is_not_written() -> None:

@@ -111,6 +111,18 @@ def test_a_text_that_yaml_takes_for_something_else_has_to_be_quoted(start: Start
             start('clipseg', '-p', given)
 
 
+@pytest.mark.parametrize('text', ['2020-13-45', '!!bool maybe', '[' * 3000, 'a, ' * 900_000])
+def test_what_a_text_of_before_is_to_yaml_does_not_matter(start: Start, text: str) -> None:
+    node = start('clipseg')
+    assert node.set_parameters([Parameter('target_frame', value=text)])[0].successful
+    [result] = node.set_parameters([Parameter('target_frame', value=5)])
+    assert not result.successful
+    assert 'quote it twice' in result.reason
+    [result] = node.set_parameters([Parameter('target_frame', value=None)])
+    assert result.successful
+    assert node.get_parameter('target_frame').value == ''
+
+
 def test_whole_floats_are_integers(start: Start) -> None:
     node = start('clipseg', '-p', 'min_area:=1e3', '-p', 'roi:=[0.0, 0.0, 8.0, 9.0]')
     assert node.get_parameter('min_area').value == 1000

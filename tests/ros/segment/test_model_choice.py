@@ -5,8 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import rclpy
+from rclpy.context import Context
+from rclpy.parameter import Parameter
 
-from clipseg_ros.segment.model_choice import find_choice_problem
+from clipseg_ros.segment.lifecycle import SegmentNode
+from clipseg_ros.segment.model_choice import CHOICES, find_choice_problem
 
 
 @pytest.fixture
@@ -32,7 +36,9 @@ def test_names_and_the_folder_of_the_start_are_open(files: Path) -> None:
         str(files.parent / 'downloads' / 'x.safetensors'),
         'tabeltop',  # Configuring says which name is meant.
     ):
-        assert find_choice_problem(wish, start) == '', wish
+        assert find_choice_problem('model', wish, [start]) == '', wish
+        assert find_choice_problem('zoom_detector', wish, ['tabletop', start]) == '', wish
+    assert find_choice_problem('zoom_detector', None, [start]) == ''
 
 
 @pytest.mark.parametrize('start', ['tabletop', 'mine/a.safetensors'])
@@ -52,10 +58,31 @@ def test_names_and_the_folder_of_the_start_are_open(files: Path) -> None:
 def test_other_files_are_not_whether_they_are_there_or_not(
     files: Path, start: str, wish: str
 ) -> None:
-    problem = find_choice_problem(wish, start)
+    problem = find_choice_problem('model', wish, [start])
+    assert problem.startswith('model is neither')
     assert 'start the node with the path' in problem
     assert wish not in problem
 
 
 def test_a_name_leaves_no_folder_open(files: Path) -> None:
-    assert find_choice_problem(str(files / 'a.safetensors'), 'tabletop')
+    assert find_choice_problem('model', str(files / 'a.safetensors'), ['tabletop'])
+
+
+def test_a_node_asks_for_every_parameter_that_names_a_model(files: Path, domain: int) -> None:
+    context = Context()
+    rclpy.init(context=context, domain_id=domain)
+    try:
+        start = {'autostart': False, 'model': str(files / 'a.safetensors'), 'zoom_detector': 'any'}
+        overrides = [Parameter(name, value=value) for name, value in start.items()]
+        node = SegmentNode(context=context, parameter_overrides=overrides)
+        for name in CHOICES:
+            for wish in ('/any/x.safetensors', str(files.parent / 'secret'), ' /etc/x '):
+                [result] = node.set_parameters([Parameter(name, value=wish)])
+                assert not result.successful
+                assert result.reason.startswith(f'{name} is neither a name')
+            for wish in ('tabletop', str(files / 'b.safetensors')):
+                assert node.set_parameters([Parameter(name, value=wish)])[0].successful
+        assert node.set_parameters([Parameter('zoom_detector', value='')])[0].successful
+        node.destroy_node()
+    finally:
+        context.try_shutdown()

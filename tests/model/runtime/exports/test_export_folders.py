@@ -5,7 +5,9 @@ torch's exporter takes a minute: here it is replaced by the graphs that are bund
 
 from __future__ import annotations
 
+import json
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,15 @@ from clipseg_model.prompts import Prompt
 from clipseg_model.registry import WEIGHTS_FOLDER, create_model, load_model
 from clipseg_model.runtime import split
 from clipseg_model.runtime.exporting import ensure_onnx
-from clipseg_model.runtime.exports.files import ONNX, ExportSource, find_export
+from clipseg_model.runtime.exports.files import (
+    MANIFEST,
+    ONNX,
+    ExportSource,
+    check_replaceable,
+    find_export,
+    open_onnx,
+)
+from clipseg_model.runtime.onnx_runtime import OnnxRuntime
 from clipseg_model.runtime.split import weights_digest
 
 onnx = pytest.importorskip('onnx')
@@ -83,6 +93,53 @@ def test_what_is_damaged_is_refused(folder: Path, tmp_path: Path) -> None:
     weights.write_bytes(weights.read_bytes()[:-10])
     with pytest.raises(ExportError, match='truncated or was changed'):
         create_model(OTHER, runtime='onnxruntime', exports=copy)
+
+
+@pytest.mark.parametrize('place', ['../encoder.onnx', '../../onnx/encoder.onnx'])
+def test_parts_elsewhere_are_refused(folder: Path, tmp_path: Path, place: str) -> None:
+    copy = Path(shutil.copytree(folder, tmp_path / 'copy')) / ONNX
+    shutil.copy(copy / 'encoder.onnx', copy.parent)
+    manifest = json.loads((copy / MANIFEST).read_text())
+    manifest['parts']['encoder']['file'] = place
+    (copy / MANIFEST).write_text(json.dumps(manifest))
+    with pytest.raises(ExportError, match='is damaged'):
+        open_onnx(copy.parent, None, None)
+
+
+@pytest.mark.parametrize(
+    'make',
+    [
+        lambda variant: (variant / 'notes').write_text('mine'),
+        lambda variant: (variant / MANIFEST).write_text('{"format": "another"}'),
+        lambda variant: (variant / MANIFEST).write_text('{"format": '),
+        lambda variant: variant.rmdir() or variant.write_text('mine'),
+        lambda variant: variant.rmdir() or variant.symlink_to(variant.parent),
+        lambda variant: shutil.copy(WEIGHTS_FOLDER / 'tabletop.safetensors', variant),
+    ],
+)
+def test_what_is_of_no_export_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: Callable[[Path], Any]
+) -> None:
+    made: list[Path] = []
+    monkeypatch.setattr(OnnxRuntime, 'export', lambda *given: made.append(given[3]))
+    (tmp_path / ONNX).mkdir()
+    assert clipseg('export', 'tabletop', str(tmp_path)).exit_code == 0, 'an empty folder'
+    make(tmp_path / ONNX)
+    refused = clipseg('export', 'tabletop', str(tmp_path))
+    assert refused.exit_code == 1
+    assert 'is there already, and of no export' in ' '.join(refused.stderr.split())
+    assert len(made) == 1
+    assert clipseg('export', 'tabletop', str(tmp_path), '--overwrite').exit_code == 0
+    assert len(made) == 2
+
+
+def test_an_older_export_is_replaced_unless_there_is_more(folder: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(folder / ONNX, tmp_path / 'copy'))
+    (copy / 'weights.bin').write_bytes(b'damaged')
+    check_replaceable(copy)
+    (copy / 'notes').write_text('mine')
+    with pytest.raises(ExportError, match='notes is there already'):
+        check_replaceable(copy)
 
 
 def test_is_found_in_the_cache_by_its_checkpoint(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ from safetensors.numpy import save_file
 
 from clipseg_model.errors import ExportError, PromptError
 from clipseg_model.runtime.exports.onnx_files import Checkpoint, NewShelf, store_weights
-from clipseg_model.runtime.exports.text_tokens import CLIP, open_tokenizer
+from clipseg_model.runtime.exports.text_tokens import CLIP, WORD_PIECES, open_tokenizer
+from tests.fuzz.mutations import guarded
 
 onnx = pytest.importorskip('onnx')
 ort = pytest.importorskip('onnxruntime')
@@ -144,8 +146,33 @@ class TestTokenizer:
             ours(['mug ' * 80])
 
     @pytest.mark.parametrize(
-        'entry', [{}, {'kind': CLIP, 'file': 'no.json', 'most': 77}, {'kind': 'x', 'file': 'y'}]
+        ('entry', 'words'),
+        [
+            ({}, 'damaged'),
+            ({'kind': CLIP, 'file': 'no.json', 'most': 77}, 'no file beside'),
+            ({'kind': CLIP, 'file': 'large', 'most': 77}, 'larger than any'),
+            ({'kind': 'x', 'file': 'y'}, 'kind .x.'),
+            ({'file': '../secret'}, 'no file beside'),
+            ({'file': '/dev/zero'}, 'no file beside'),
+            ({'file': 'zero'}, 'no file beside'),
+            ({'file': ['y']}, 'no file beside'),
+            ({'bytes': -1}, 'no vocabulary has'),
+            ({'bytes': 1 << 30}, 'no vocabulary has'),
+            ({'bytes': float('inf')}, 'damaged'),
+            ({'offset': -1}, 'no vocabulary has'),
+        ],
     )
-    def test_what_a_manifest_may_say_wrong(self, entry: dict[str, Any], tmp_path: Path) -> None:
-        with pytest.raises(ExportError, match=r'export the model again'):
-            open_tokenizer(json.loads(json.dumps(entry)), tmp_path)
+    def test_what_a_manifest_may_say_wrong(
+        self, entry: dict[str, Any], words: str, tmp_path: Path
+    ) -> None:
+        good = {'kind': WORD_PIECES, 'file': 'y', 'offset': 0, 'bytes': 9, 'pieces': 1, 'most': 9}
+        folder = tmp_path / 'export'
+        folder.mkdir()
+        (tmp_path / 'secret').write_bytes(b'secret')
+        (folder / 'y').write_bytes(b'vocabulary')
+        (folder / 'zero').symlink_to('/dev/zero')
+        with (folder / 'large').open('wb') as file:
+            file.truncate(1 << 34)
+        with guarded(5, 300 << 20), pytest.raises(ExportError, match='the model again') as caught:
+            open_tokenizer(json.loads(json.dumps({**good, **entry} if entry else {})), folder)
+        assert re.search(words, str(caught.value))
