@@ -50,7 +50,7 @@ EXTRAS = {
     r'weights\.(checkpoints|files|filling|huggingface|huggingface_config|official))': ('torch',),
     # All else is the light installation, without torch.
     r'clipseg_model|clipseg_ros\.(cli|bag)': (),
-    r'clipseg_ros\.console\.back_ends\.(ros|messages)': ('console', 'ros'),
+    r'clipseg_ros\.console\.back_ends\.(ros|messages|node_parameters)': ('console', 'ros'),
     r'clipseg_ros\.console': ('console',),
     r'clipseg_ros\.demo': ('console', 'ros', 'world'),
     r'clipseg_ros': ('ros',),
