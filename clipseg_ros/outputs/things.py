@@ -5,7 +5,7 @@ A thing keeps its id from frame to frame while its mask overlaps what it was bef
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +20,9 @@ LAST_ID = 65_535
 
 _LEAST_OVERLAP = 0.1  # Intersection over union from which on it may be the same thing.
 _PATIENCE = 10  # Frames for which a thing that is not seen is remembered.
+# Seconds between two frames after which what was seen is forgotten: of any camera, and of one that
+# takes so many times less from frame to frame.
+_GAP, _LONGEST_GAP, _SLOWER = 1.0, 10.0, 3.0
 
 
 @dataclass(frozen=True)
@@ -53,20 +56,35 @@ class ThingTracker:
     def __init__(self) -> None:
         self._tracks: list[_Track] = []
         self._last = 0
+        self._stamp: float | None = None
+        self._step = 0.0
+        self._view: tuple[int, int, Hashable] | None = None
 
     def update(
-        self, found: Segmentation, prompts: Sequence[ActivePrompt], min_area: int
+        self,
+        found: Segmentation,
+        prompts: Sequence[ActivePrompt],
+        min_area: int,
+        stamp: float = 0.0,
+        region: Hashable = None,
     ) -> tuple[Thing, ...]:
         """Return the things of the next frame, by prompts, the largest of each first.
+
+        What was seen before is forgotten if that was long ago by the stamps, or if the image has
+        another size or region. Long is more than 1 s, or, of a slow camera, three times as long as
+        the frame before took, up to 10 s; in either direction.
 
         Args:
             found: What was found in it.
             prompts: Those of its results.
             min_area: Least area of a thing, pixels.
+            stamp: Of the frame, seconds.
+            region: The part of the image that was looked at.
 
         Raises:
             RegionError: ``min_area`` is less than 1.
         """
+        self._follow(stamp, (found.height, found.width, region))
         parts = [
             (entry, instance)
             for entry, result in zip(prompts, found.results, strict=True)
@@ -89,6 +107,13 @@ class ThingTracker:
     def forget(self) -> None:
         """Forget what was seen; ids are not given again."""
         self._tracks.clear()
+
+    def _follow(self, stamp: float, view: tuple[int, int, Hashable]) -> None:
+        """Forget what was seen unless this frame follows on the last one."""
+        step = 0.0 if self._stamp is None else stamp - self._stamp
+        if abs(step) > min(max(_GAP, _SLOWER * self._step), _LONGEST_GAP) or view != self._view:
+            self.forget()
+        self._stamp, self._step, self._view = stamp, step if step > 0 else self._step, view
 
     def _match(self, parts: Sequence[tuple[ActivePrompt, Instance]]) -> dict[int, _Track]:
         """Return the track of each part that has one, the most similar pairs first."""

@@ -123,6 +123,7 @@ class SegmentationPipeline:
         self._reading: tuple[str | None, str | None, Roi | None] = (None, '', None)
         self._scratch = Scratch()
         self._tracker = ThingTracker()
+        self._things_are_old = False
 
     def segment(self, request: FrameRequest) -> StartedFrame:
         """Segment a frame; on a GPU, start to.
@@ -174,7 +175,13 @@ class SegmentationPipeline:
         if not wanted & _OF_THINGS:
             return result
         # In this thread, which sees every frame, and in their order.
-        things = self._tracker.update(found, prompts, request.settings.detection_min_area)
+        if self._things_are_old:
+            self._things_are_old = False
+            self._tracker.forget()
+        settings = request.settings
+        things = self._tracker.update(
+            found, prompts, settings.detection_min_area, stamp_of(result) * 1e-9, settings.roi
+        )
         if INSTANCES in wanted:
             write_instances(things, pixels.labels(), outputs.open_image(INSTANCES, result))
             outputs.publish_image(INSTANCES)
@@ -225,6 +232,10 @@ class SegmentationPipeline:
         if isinstance(answer, PendingSegmentation):
             answer = answer.result()
         return self._apply(Steadier(), request, answer)
+
+    def forget_things(self) -> None:
+        """Have the next frame's things get new ids; from any thread."""
+        self._things_are_old = True
 
     def release_scratch(self) -> None:
         """Forget the memory that frames were computed in; a frame in work keeps its own."""

@@ -155,6 +155,25 @@ def test_instances_keep_their_ids_and_go_with_the_result() -> None:
     assert seen[1] == seen[2] == seen[0]
 
 
+def test_what_forgets_things() -> None:
+    pipeline, _ = make(FakeOutputs('instances'))
+
+    def seen(rgb: NDArray[np.uint8], second: float, **changed: Any) -> set[int]:
+        message = array_to_image(rgb, 'rgb8', Header())
+        message.header.stamp.sec = int(second)
+        message.header.stamp.nanosec = round(second % 1 * 1e9)
+        settings = replace(SETTINGS, detection_min_area=5, **changed)
+        asked = FrameRequest.of(message, image_to_rgb(message), PROMPTS, settings)
+        return {thing.id for thing in pipeline.publish(pipeline.segment(asked)).things}
+
+    assert seen(RGB, 10.0) == seen(RGB, 10.5) == {1, 2}
+    pipeline.forget_things()
+    assert seen(RGB, 10.6) == seen(RGB, 10.7) == {3, 4}, 'as the images were forgotten'
+    assert seen(RGB, 13.0) == {5, 6}, 'a gap'
+    assert seen(RGB[:40], 13.1) == {7, 8}, 'another size'
+    assert seen(RGB[:40], 13.2, roi=(0, 0, 60, 39)) == {9, 10}, 'another region'
+
+
 def test_nobody_looks_for_things_that_nobody_wants(monkeypatch: pytest.MonkeyPatch) -> None:
     def update(*_: Any) -> Any:
         raise AssertionError('not wanted')
