@@ -28,7 +28,7 @@ class ImageBackendError(ClipsegError):
 class DepthError(KindError):
     """An image has no points, because depth, calibration or transform are missing or wrong.
 
-    Its kind is size, frame, calibration, distortion, stamp, silence or transform.
+    Its kind is size, frame, calibration, distortion, stamp, silence, transform or closed.
     """
 
 

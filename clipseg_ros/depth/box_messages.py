@@ -7,6 +7,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+from builtin_interfaces.msg import Duration
 from geometry_msgs.msg import Point, Pose, Quaternion, Vector3
 from numpy.typing import NDArray
 from std_msgs.msg import ColorRGBA, Header
@@ -16,7 +17,28 @@ from clipseg_ros.depth.boxes import Box3D
 from clipseg_ros.outputs.things import Thing
 
 _ALPHA = 0.4
+_INTERVALS, _LEAST_LIFE, _MOST_LIFE = 3, 1.0, 10.0  # Of markers; seconds.
 _TEXT_SHARE, _LEAST_TEXT = 0.25, 0.02  # Height of a name, of the box's and metres.
+
+
+class MarkerLife:
+    """How long markers are shown unless others come: three times as long as those took last.
+
+    At least 1 s, so that a late frame does not make them blink, and at most 10 s.
+    """
+
+    def __init__(self) -> None:
+        self._last: float | None = None
+
+    def next(self, now: float) -> float:
+        """Return the seconds for markers of ``now``, a time in seconds by the node's clock."""
+        took = 0.0 if self._last is None else now - self._last
+        self._last = now
+        return float(np.clip(_INTERVALS * took, _LEAST_LIFE, _MOST_LIFE))
+
+    def forget(self) -> None:
+        """Forget the last markers: the next ones come after a pause."""
+        self._last = None
 
 
 def detection_3d_array(
@@ -59,13 +81,16 @@ def marker_array(
     things: Sequence[Thing],
     boxes: Sequence[Box3D | None],
     palette: NDArray[np.uint8] = PALETTE,
+    life: float = _LEAST_LIFE,
 ) -> Any:
     """Return ``visualization_msgs/MarkerArray``: a box and a name for each thing.
 
-    It replaces what was shown before. Arguments as in :func:`detection_3d_array`; ``palette`` is
-    RGB uint8 (256, 3), by the ids of prompts.
+    It replaces what was shown before, and is shown for ``life`` seconds if no other comes.
+    Arguments as in :func:`detection_3d_array`; ``palette`` is RGB uint8 (256, 3), by the ids of
+    prompts.
     """
     kinds = messages.Marker
+    lifetime = Duration(sec=int(life), nanosec=int(life % 1.0 * 1e9))
     markers = [kinds(header=header, action=kinds.DELETEALL)]
     for thing, box in zip(things, boxes, strict=True):
         if box is None:
@@ -81,6 +106,7 @@ def marker_array(
                 pose=pose_of(box),
                 scale=_vector(np.maximum(box.size, 1e-3)),
                 color=ColorRGBA(r=red, g=green, b=blue, a=_ALPHA),
+                lifetime=lifetime,
             )
         )
         height = max(_LEAST_TEXT, _TEXT_SHARE * float(box.size[2]))
@@ -95,6 +121,7 @@ def marker_array(
                 pose=Pose(position=_point(above), orientation=Quaternion(w=1.0)),
                 scale=Vector3(z=height),
                 color=ColorRGBA(r=red, g=green, b=blue, a=1.0),
+                lifetime=lifetime,
                 text=f'{thing.prompt.name} {thing.id}',
             )
         )

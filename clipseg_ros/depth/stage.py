@@ -12,13 +12,13 @@ from typing import Any
 
 from std_msgs.msg import Header
 
-from clipseg_ros.depth.box_messages import detection_3d_array, marker_array
+from clipseg_ros.depth.box_messages import MarkerLife, detection_3d_array, marker_array
 from clipseg_ros.depth.clouds import point_cloud
 from clipseg_ros.depth.inputs import DepthInputs
 from clipseg_ros.depth.parameters import DepthSettings
 from clipseg_ros.depth.points import PointMaker, PointsInSpace, add_positions
 from clipseg_ros.depth.stamp_matching import Match
-from clipseg_ros.depth.transforms import TF2_MISSING, RigidTransform, TransformLookup
+from clipseg_ros.depth.transforms import CLOSED, TF2_MISSING, RigidTransform, TransformLookup
 from clipseg_ros.errors import DepthError, ImageConversionError
 from clipseg_ros.outputs.publishers import SegmentOutputs
 from clipseg_ros.outputs.result import IN_SPACE, FrameResult
@@ -29,6 +29,7 @@ from clipseg_ros.ros.timing import create_steady_timer, stamp_of
 _PERIOD = 0.2
 # Seconds from subscribing until a publisher that is there can be expected to be heard.
 _SETTLING = 2.0
+_TRANSFORM_PATIENCE = 0.1  # Seconds that a transform may be late.
 _OUTPUTS = ('points', *sorted(IN_SPACE))
 
 
@@ -57,10 +58,11 @@ class DepthStage:
         self._lookup = TransformLookup(node)
         self._maker = PointMaker(self._find_transform)
         self._told_missing = False
+        self._marker_life = MarkerLife()
         self.takes_segments = False
         self._fault = self._transform_fault = ''
         self._published = 0
-        self._claims = 0
+        self._claims = self._transform_claims = 0
         self._thread: threading.Thread | None = None
         self._paused = False
         self._timer = create_steady_timer(node, _PERIOD, self._update)
@@ -102,15 +104,15 @@ class DepthStage:
         listened = any(outputs.wants(name) for name in (*_OUTPUTS, 'segments'))
         wanted = self._claims > 0 or (listened and not self._paused)
         needed = self._thread is not None and settings.enabled and wanted
-        if not needed:
-            self._close()
-            return
-        self._inputs.open()
-        self.takes_segments = outputs.wants('segments') and not self._inputs.find_unpublished()
-        if not settings.target_frame:
-            self._lookup.close()
+        if needed:
+            self._inputs.open()
+            self.takes_segments = outputs.wants('segments') and not self._inputs.find_unpublished()
         else:
+            self._close_inputs()
+        if settings.target_frame and (needed or self._transform_claims > 0):
             self._lookup.open()
+        else:
+            self._lookup.close()
 
     def pause(self, wish: bool) -> None:
         """Unsubscribe, or go on as is needed."""
@@ -126,14 +128,19 @@ class DepthStage:
         if result.segments_wait or not result.wanted.isdisjoint(_OUTPUTS):
             self._inputs.put(result, self._settings)
 
-    def claim(self) -> None:
-        """Subscribe to depth for somebody, until :meth:`release`; in the executor's thread."""
-        self._claims += 1
+    def claim(self, own_depth: bool = False) -> None:
+        """Subscribe for somebody, until :meth:`release`; in the executor's thread.
+
+        To depth and transforms; of who has their ``own_depth``, to transforms alone.
+        """
+        self._transform_claims += 1
+        self._claims += not own_depth
         self._update()
 
-    def release(self) -> None:
+    def release(self, own_depth: bool = False) -> None:
         """Take a claim back; in the executor's thread."""
-        self._claims -= 1
+        self._transform_claims -= 1
+        self._claims -= not own_depth
 
     def unavailable(self) -> str:
         """Return why no depth can be had; empty where it can be expected."""
@@ -145,14 +152,31 @@ class DepthStage:
         """Return depth and calibration of an image, by stream, as far as they are there."""
         return self._inputs.find(stamp, self._settings.slop)
 
-    def locate(self, result: FrameResult, depth: Any, info: Any) -> PointsInSpace:
-        """Return the surfaces of a frame; for threads other than the executor's.
+    def locate(
+        self, result: FrameResult, depth: Any, info: Any, until: float
+    ) -> tuple[PointsInSpace, str]:
+        """Return the surfaces of a frame, and why they are not in the target frame, or nothing.
+
+        For threads other than the executor's, after :meth:`claim`. A transform is waited for as
+        long as its publisher may be unheard yet, up to ``until``, of ``time.monotonic``.
 
         Raises:
             ImageConversionError, DepthError: As :meth:`PointMaker.make`.
         """
-        maker = PointMaker(self._find_transform)
-        return maker.make(result, depth, info, self._settings, cloud=False, surfaces=True)
+        faults: list[str] = []
+
+        def find(target: str, source: str, stamp: Any) -> RigidTransform | None:
+            settled = min(until, self._lookup.opened + _SETTLING)
+            patience = max(_TRANSFORM_PATIENCE, settled - time.monotonic())
+            try:
+                return self._lookup.find(target, source, stamp, patience)
+            except DepthError as error:
+                faults.append(self._stay(source, error))
+                return None
+
+        maker = PointMaker(find)
+        points = maker.make(result, depth, info, self._settings, cloud=False, surfaces=True)
+        return points, '; '.join(faults)
 
     def fault(self) -> str:
         """Return why there are no points, or not in the target frame; empty where all is well.
@@ -172,10 +196,16 @@ class DepthStage:
         return {'points_published': str(self._published)} | counts
 
     def _close(self) -> None:
+        self._close_inputs()
+        self._lookup.close()
+
+    def _close_inputs(self) -> None:
         self.takes_segments = False
         self._fault = self._transform_fault = ''
+        # Who listens next hears it again.
+        self._told_missing = False
+        self._marker_life.forget()
         self._inputs.close()
-        self._lookup.close()
 
     def _work(self) -> None:
         while (match := self._inputs.take()) is not None:
@@ -208,8 +238,10 @@ class DepthStage:
             )
             self._fault = ''
         except (DepthError, ImageConversionError) as error:
-            # What was sent before this node had subscribed is not missing.
-            if not (match.missing and time.monotonic() - self._inputs.opened < _SETTLING):
+            # What was sent before this node had subscribed is not missing, nor is what nobody
+            # listens to any more.
+            early = match.missing and time.monotonic() - self._inputs.opened < _SETTLING
+            if not (early or error.kind == CLOSED):
                 unreadable = isinstance(error, ImageConversionError)
                 self._fault = f'bad depth image: {error}' if unreadable else str(error)
                 self._log.warning(f'points {error.kind}', f'image without points: {self._fault}')
@@ -231,7 +263,9 @@ class DepthStage:
         if 'detections_3d' in result.wanted:
             outputs.publish('detections_3d', detection_3d_array(outputs.vision, *found))
         if 'markers' in result.wanted:
-            outputs.publish('markers', marker_array(outputs.markers, *found, result.palette))
+            life = self._marker_life.next(self._node.get_clock().now().nanoseconds * 1e-9)
+            markers = marker_array(outputs.markers, *found, result.palette, life)
+            outputs.publish('markers', markers)
 
     def _find_transform(self, target: str, source: str, stamp: Any) -> RigidTransform | None:
         """Return the transform; None, after a report, where there is none and none is demanded.
@@ -242,11 +276,22 @@ class DepthStage:
         try:
             return self._lookup.find(target, source, stamp)
         except DepthError as error:
-            if self._settings.strict_frame:
-                raise DepthError(error.kind, f'strict_frame: {error}') from error
-            self._transform_fault = f'points stay in {source}: {error}'
-            # Once: nothing is installed while this process lives.
+            fault = self._stay(source, error)
+            if error.kind == CLOSED:
+                return None
+            self._transform_fault = fault
+            # Once for those who listen now: nothing is installed while this process lives.
             if str(error) != TF2_MISSING or not self._told_missing:
                 self._told_missing |= str(error) == TF2_MISSING
-                self._log.warning(f'points {error.kind}', self._transform_fault)
+                self._log.warning(f'points {error.kind}', fault)
             return None
+
+    def _stay(self, source: str, error: DepthError) -> str:
+        """Return that points stay in the frame of the image, and why.
+
+        Raises:
+            DepthError: ``strict_frame`` is on.
+        """
+        if self._settings.strict_frame:
+            raise DepthError(error.kind, f'strict_frame: {error}') from error
+        return f'points stay in {source}: {error}'

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,9 @@ TF2_MISSING = (
     'target_frame is set, but tf2_ros is not installed here (pip has none). Remedy: '
     '`apt install ros-$ROS_DISTRO-tf2-ros-py` and start again'
 )
+
+CLOSED = 'closed'
+"""Kind of the error where nobody needs transforms any more, or not yet: no fault of theirs."""
 
 _PATIENCE = 0.1  # Seconds that a transform may be late.
 # Quaternions travel in messages as they were written; rounding to six digits is harmless.
@@ -66,18 +70,24 @@ class RigidTransform:
 
 
 class TransformLookup:
-    """Subscribes to /tf and /tf_static while it is open, where tf2_ros is ``installed``."""
+    """Subscribes to /tf and /tf_static while it is open, where tf2_ros is ``installed``.
+
+    Attributes:
+        opened: When it was last opened, seconds of the monotonic clock.
+    """
 
     def __init__(self, node: Any) -> None:
         self._node = node
         self._buffer: Any = None
         self._listener: Any = None
+        self.opened = 0.0
         self.installed = importlib.util.find_spec('tf2_ros') is not None
 
     def open(self) -> None:
         """Subscribe, unless tf2 is missing or it is open already."""
         if self.installed and self._listener is None:
             tf2_ros = importlib.import_module('tf2_ros')
+            self.opened = time.monotonic()
             self._buffer = tf2_ros.Buffer()
             self._listener = tf2_ros.TransformListener(self._buffer, self._node)
 
@@ -87,22 +97,27 @@ class TransformLookup:
             self._listener.unregister()
         self._buffer = self._listener = None
 
-    def find(self, target: str, source: str, stamp: Any) -> RigidTransform:
+    def find(
+        self, target: str, source: str, stamp: Any, patience: float = _PATIENCE
+    ) -> RigidTransform:
         """Return the transform between two TF frames at a ``builtin_interfaces/Time``.
 
-        Waits a tenth of a second for one that is late. Do not call it in the executor's thread,
+        Waits ``patience`` seconds for one that is late. Do not call it in the executor's thread,
         which receives the transforms.
 
         Raises:
-            DepthError: tf2 is not installed, or has no such transform.
+            DepthError: tf2 is not installed, or has no such transform; of the kind :data:`CLOSED`
+                where the lookup is not open.
         """
         buffer = self._buffer
-        if buffer is None:
+        if not self.installed:
             raise DepthError('transform', TF2_MISSING)
+        if buffer is None:
+            raise DepthError(CLOSED, 'transforms are not listened to, as nobody needs them')
         tf2_ros = importlib.import_module('tf2_ros')
         try:
             found = buffer.lookup_transform(
-                target, source, Time.from_msg(stamp), Duration(seconds=_PATIENCE)
+                target, source, Time.from_msg(stamp), Duration(seconds=patience)
             )
         except tf2_ros.TransformException as error:
             raise DepthError(

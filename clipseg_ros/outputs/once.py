@@ -66,7 +66,7 @@ class OnceAnswer:
     Attributes:
         result: The segmented image.
         place: Writes positions into its ``clipseg_ros/SegmentArray``; None where there are none.
-        remark: Why there are none, if some were wanted.
+        remark: Why there are none, if some were wanted, or why they are in another frame.
     """
 
     result: FrameResult
@@ -160,7 +160,8 @@ class OnceServer:
             f'{len(response.masks)} prompt(s) in an image of {found.width} × {found.height} px'
         )
         if answer.remark:
-            response.message += f', without positions: {answer.remark}'
+            where = '' if answer.place is not None else 'without positions: '
+            response.message += f', {where}{answer.remark}'
 
     def _settle(self) -> None:
         """Let the requests that are over send their answers."""

@@ -12,7 +12,7 @@ from typing import Any
 from clipseg_model.errors import PromptError
 from clipseg_model.outputs.frame_outputs import Scratch
 from clipseg_model.segmentation import Segmentation
-from clipseg_ros.depth.points import PointsInSpace, add_positions
+from clipseg_ros.depth.points import add_positions
 from clipseg_ros.errors import DepthError, ImageConversionError, OnceError
 from clipseg_ros.images.conversion import image_to_rgb
 from clipseg_ros.outputs.once import OnceAnswer, OnceRequest
@@ -100,9 +100,10 @@ class OneShot:
         if image is None:
             stream.images.claim()
             claims.callback(stream.images.release)
-        if request.positions and image is None:
-            stream.depth.claim()
-            claims.callback(stream.depth.release)
+        if request.positions and (image is None or depth is not None):
+            # Of depth of the request's own, positions may have to be moved to another frame.
+            stream.depth.claim(own_depth=depth is not None)
+            claims.callback(stream.depth.release, own_depth=depth is not None)
         return OnceRequest(
             image,
             depth,
@@ -165,9 +166,9 @@ class OneShot:
             if seen and now > min(patience, request.until - _LOOK):
                 return newest, {}
             if now > request.until:
-                fault = stream.faults.newest
-                reason = fault or '/diagnostics says why'
-                raise OnceError(f'no image arrived within {request.wait:g} s: {reason}')
+                raise OnceError(
+                    f'no image arrived within {request.wait:g} s: /diagnostics says why'
+                )
             self._working()
             time.sleep(_LOOK)
 
@@ -223,10 +224,10 @@ class OneShot:
             )
             return OnceAnswer(result, remark=missing)
         try:
-            points: PointsInSpace = stream.depth.locate(result, depth, info)
+            points, fault = stream.depth.locate(result, depth, info, request.until)
         except (DepthError, ImageConversionError) as error:
             return OnceAnswer(result, remark=str(error))
-        return OnceAnswer(result, lambda message: add_positions(message, points))
+        return OnceAnswer(result, lambda message: add_positions(message, points), fault)
 
 
 class _Errand:

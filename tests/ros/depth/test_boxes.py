@@ -9,12 +9,18 @@ import numpy as np
 import pytest
 from geometry_msgs.msg import Pose, PoseWithCovariance
 from numpy.typing import NDArray
+from rclpy.time import Time
 from std_msgs.msg import Header
 
 from clipseg_model.instances import Instance, find_instances
 from clipseg_model.prompts import Prompt
 from clipseg_ros.camera.node import camera_info
-from clipseg_ros.depth.box_messages import detection_3d_array, marker_array, pose_of
+from clipseg_ros.depth.box_messages import (
+    MarkerLife,
+    detection_3d_array,
+    marker_array,
+    pose_of,
+)
 from clipseg_ros.depth.boxes import Box3D, Plane, clean_mask, measure_box, thing_box
 from clipseg_ros.depth.parameters import DepthSettings
 from clipseg_ros.depth.pinhole import Pinhole
@@ -223,6 +229,26 @@ def test_markers_replace_those_of_before() -> None:
     assert len(marker_array(MESSAGES, HEADER, [], []).markers) == 1, 'nothing is there any more'
 
 
+def test_markers_go_by_themselves_once_no_others_come() -> None:
+    """An RViz that gets none any more would show the last ones for good."""
+    for life, sec, nanosec in ((1.0, 1, 0), (2.25, 2, 250_000_000)):
+        _, *rest = marker_array(MESSAGES, HEADER, THINGS, [BOX, BOX], life=life).markers
+        assert len(rest) == 4
+        assert [(one.lifetime.sec, one.lifetime.nanosec) for one in rest] == [(sec, nanosec)] * 4
+
+
+def test_markers_live_until_the_next_can_be_expected() -> None:
+    life = MarkerLife()
+    assert life.next(100.0) == 1.0
+    assert life.next(100.03) == 1.0, 'a fast camera'
+    assert life.next(102.03) == pytest.approx(6.0), 'a slow one, or a slow model'
+    assert life.next(302.03) == 10.0, 'at most'
+    assert life.next(9.0) == 1.0, 'the clock of a bag begins again'
+    life.next(50.0)
+    life.forget()
+    assert life.next(70.0) == 1.0, 'after a pause'
+
+
 @pytest.mark.parametrize('turn', [np.eye(3), TURN, TURN @ TURN, np.diag([1.0, -1.0, -1.0])])
 def test_poses_have_the_rotation(turn: NDArray[np.float64]) -> None:
     pose = pose_of(Box3D(np.zeros(3), np.ones(3), turn, True))
@@ -268,13 +294,16 @@ def test_boxes_go_to_who_wants_them(wanted: tuple[str, ...]) -> None:
     published: dict[str, Any] = {}
     stage = object.__new__(DepthStage)
     outputs: Any = SimpleNamespace(vision=MESSAGES, markers=MESSAGES, publish=published.__setitem__)
-    stage._outputs = outputs
+    stage._outputs, stage._marker_life = outputs, MarkerLife()
+    node: Any = SimpleNamespace(get_clock=lambda: SimpleNamespace(now=lambda: Time(seconds=7)))
+    stage._node = node
     result = frame_of(view(LOW, HIGH)[0], Header(frame_id='lens'), *wanted)
     stage._publish_boxes(result, PointsInSpace('base', None, (), (BOX,)))
     assert tuple(published) == wanted
     if 'markers' in wanted:
         color = published['markers'].markers[1].color
         np.testing.assert_allclose([color.r, color.g, color.b], [1.0, 0.0, 0.2])
+        assert published['markers'].markers[1].lifetime.sec == 1
     for message in published.values():
         header = message.markers[0].header if hasattr(message, 'markers') else message.header
         assert header.frame_id == 'base'

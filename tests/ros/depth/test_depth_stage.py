@@ -14,6 +14,7 @@ from ros_peers import wait_until
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
+from clipseg_ros.depth import stage as stage_module
 from clipseg_ros.depth.inputs import STREAMS
 from clipseg_ros.depth.parameters import DepthSettings
 from clipseg_ros.depth.stage import DepthStage
@@ -199,7 +200,7 @@ def test_strict_frames_have_no_points_and_say_why(
         stage._find_transform('map', 'lens', Header().stamp)
 
     monkeypatch.setattr(stage._maker, 'make', make)
-    monkeypatch.setattr(stage._lookup, '_buffer', None)  # As where tf2 is not installed.
+    monkeypatch.setattr(stage._lookup, 'installed', False)
     for stream in STREAMS:
         with stage._inputs._condition:
             stage._inputs._matcher.add(stream, 3 * 10**9, 'new')
@@ -207,3 +208,108 @@ def test_strict_frames_have_no_points_and_say_why(
     wait_until(lambda: rig.outputs.published)
     assert rig.outputs.published == ['segments of 3'], 'without positions'
     assert stage.fault().startswith('strict_frame: target_frame is set, but tf2_ros')
+
+
+@pytest.mark.parametrize('strict', [False, True])
+def test_who_left_meanwhile_hears_nothing_of_transforms(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, strict: bool
+) -> None:
+    """The last listener leaves, and transforms are let go of, while a frame is in work."""
+    rig.camera()
+    stage = rig.stage
+    monkeypatch.setattr(stage._lookup, 'installed', True)
+    monkeypatch.setattr(stage._lookup, 'open', lambda: None)
+    rig.listen('points')
+    stage.set_parameters(DepthSettings(target_frame='map', strict_frame=strict))
+    done: list[str] = []
+
+    def make(*_: Any) -> None:
+        try:
+            assert stage._find_transform('map', 'lens', Header().stamp) is None
+        finally:
+            done.append('made')
+
+    monkeypatch.setattr(stage._maker, 'make', make)
+    for stream in STREAMS:
+        with stage._inputs._condition:
+            stage._inputs._matcher.add(stream, 3 * 10**9, 'new')
+    rig.put(3)
+    wait_until(lambda: done)
+    time.sleep(0.1)
+    assert rig.lines == []
+    assert stage.fault() == ''
+
+
+def test_that_tf2_is_missing_is_told_once_to_those_who_listen(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage, stamp = rig.stage, Header().stamp
+    monkeypatch.setattr(stage._lookup, 'installed', False)
+    for told in (1, 2):
+        rig.listen('points')
+        for _ in range(3):
+            assert stage._find_transform('map', 'lens', stamp) is None
+            assert 'tf2_ros is not installed' in stage.fault() + stage._transform_fault
+        assert len(rig.lines) == told
+        rig.listen()
+
+
+@pytest.mark.parametrize('enabled', [True, False])
+def test_a_claim_has_transforms_and_depth_listened_to(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, enabled: bool
+) -> None:
+    stage, open_now = rig.stage, [False]
+    monkeypatch.setattr(stage._lookup, 'open', lambda: open_now.__setitem__(0, True))
+    monkeypatch.setattr(stage._lookup, 'close', lambda: open_now.__setitem__(0, False))
+    stage.set_parameters(DepthSettings(target_frame='map', enabled=enabled))
+
+    def listened() -> tuple[bool, bool]:
+        stage._update()
+        return open_now[0], stage._inputs.is_open
+
+    assert listened() == (False, False)
+    stage.claim(own_depth=True)
+    assert listened() == (True, False), 'who brings depth needs no other'
+    stage.claim()
+    assert listened() == (True, enabled)
+    stage.release()
+    assert listened() == (True, False)
+    stage.release(own_depth=True)
+    assert listened() == (False, False)
+
+
+@pytest.mark.parametrize('strict', [False, True])
+def test_who_asks_once_hears_why_positions_are_not_moved(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, strict: bool
+) -> None:
+    """And nobody else does: it is no fault of the stream."""
+    stage, patient = rig.stage, []
+    stage.set_parameters(DepthSettings(target_frame='map', strict_frame=strict))
+    stage._lookup.opened = time.monotonic()
+
+    def refuse(target: str, source: str, stamp: Any, patience: float) -> None:
+        patient.append(patience)
+        raise DepthError('transform', f'no transform from {source} to {target}')
+
+    class Maker:
+        def __init__(self, find: Any) -> None:
+            self.find = find
+
+        def make(self, *_: Any, **__: Any) -> str:
+            assert self.find('map', 'lens', Header().stamp) is None
+            return 'points'
+
+    monkeypatch.setattr(stage_module, 'PointMaker', Maker)
+    stage._lookup.find = refuse  # type: ignore[method-assign, assignment]
+    said, unread = 'points stay in lens: no transform from lens to map', SimpleNamespace()
+    asked: Any = unread, unread, unread
+    if strict:
+        with pytest.raises(DepthError, match=r'^strict_frame: no transform from lens to map'):
+            stage.locate(*asked, until=time.monotonic() + 60.0)
+    else:
+        assert stage.locate(*asked, until=time.monotonic() + 60.0) == ('points', said)
+        stage.locate(*asked, until=time.monotonic())
+        assert patient.pop() == 0.1, 'not beyond the time of the request'
+    assert patient[0] > 1.0, 'the publisher may be unheard yet'
+    assert stage._transform_fault == ''
+    assert rig.lines == []

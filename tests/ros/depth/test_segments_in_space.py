@@ -82,6 +82,20 @@ def test_until_tf2_supplies_it_points_stay_where_they_are(seen: dict[str, Any]) 
     assert 'points stay in lens: no transform from lens to base_link' in seen['log']
 
 
+def test_who_asks_once_has_positions_there_too_though_nobody_listens(seen: dict[str, Any]) -> None:
+    once = seen['once in base_link']
+    assert once['frame'] == 'base_link', once['message']
+    assert once['message'].endswith('px'), 'no remark'
+    for found, placed in zip(once['segments'], seen['in base_link']['segments'], strict=True):
+        assert found[:2] == placed[:2]
+        np.testing.assert_allclose(found[2], placed[2], atol=1e-5)
+    once = seen['once in elsewhere']
+    assert once['frame'] == 'lens'
+    said = 'px, points stay in lens: no transform from lens to elsewhere'
+    assert said in once['message']
+    assert 'tf2_ros is not installed' not in seen['log']
+
+
 def test_silent_depth_delays_an_image_and_no_more(seen: dict[str, Any]) -> None:
     assert 0.2 < seen['waited'] < 2.0
     assert seen['in order']

@@ -18,8 +18,9 @@ from std_msgs.msg import Header
 
 from clipseg_ros.camera.node import camera_info
 from clipseg_ros.images.conversion import array_to_image
-from clipseg_ros.msg import SegmentArray
+from clipseg_ros.msg import Prompt, SegmentArray
 from clipseg_ros.ros.qos import image_output
+from clipseg_ros.srv import SegmentOnce
 
 HEIGHT, WIDTH = 100, 140
 K = np.array([[120.0, 0.0, 69.5], [0.0, 120.0, 49.5], [0.0, 0.0, 1.0]])
@@ -88,20 +89,37 @@ def main() -> int:
     assert peer.set_parameter('/clipseg', 'target_frame', 'base_link').successful
     transforms = peer.publisher(TransformStamped, '/tf_stand_in', 10)
     seen['no transform yet'] = space_of(wait_until(placed))
-    transforms.publish(
-        TransformStamped(
-            header=Header(frame_id='base_link'),
-            child_frame_id='lens',
-            transform=Transform(
-                translation=Vector3(x=0.2, z=1.0),
-                rotation=Quaternion(x=-0.5, y=0.5, z=-0.5, w=0.5),
-            ),
-        )
+    moved = TransformStamped(
+        header=Header(frame_id='base_link'),
+        child_frame_id='lens',
+        transform=Transform(
+            translation=Vector3(x=0.2, z=1.0),
+            rotation=Quaternion(x=-0.5, y=0.5, z=-0.5, w=0.5),
+        ),
     )
+    transforms.publish(moved)
     seen['in base_link'] = space_of(
         wait_until(lambda: next((a for a in [placed()] if a.points_frame == 'base_link'), None))
     )
     wait_until(lambda: placed() and clouds and clouds[-1].header.frame_id == 'base_link')
+
+    # Nobody listens to anything in space any more: whoever asks once hears transforms all the same.
+    for subscription in list(peer.node.subscriptions):
+        if subscription.topic_name in ('/clipseg/segments', '/clipseg/points'):
+            peer.node.destroy_subscription(subscription)
+    wait_until(lambda: not depth.get_subscription_count(), what='the node lets go of depth')
+    peer.node.create_timer(0.1, lambda: transforms.publish(moved))
+    for target in ('base_link', 'elsewhere'):
+        assert peer.set_parameter('/clipseg', 'target_frame', target).successful
+        image = peer.stamped(picture(HEIGHT, WIDTH, seed=3), frame='lens')
+        request = SegmentOnce.Request(
+            image=image,
+            depth=array_to_image(depth_of_the_test(), '32FC1', image.header),
+            camera_info=camera_info(image.header, WIDTH, HEIGHT, K),
+            prompts=[Prompt(phrase=text) for text in ('the mug', 'red bowl')],
+        )
+        answer = peer.call(SegmentOnce, '/clipseg/segment_once', request)
+        seen[f'once in {target}'] = {**space_of(answer.segments), 'message': answer.message}
     peer.close()
     print(json.dumps(seen))
     return 0
