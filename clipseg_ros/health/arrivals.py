@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clipseg_model.errors import PromptError
 from clipseg_ros.outputs.result import FrameResult
 from clipseg_ros.prompts.pick_server import PickFrame
 from clipseg_ros.prompts.set import ActivePrompt
@@ -63,27 +62,34 @@ class NewestImage:
         self.result = self._skipped = None
         return message
 
-    def read(self, with_labels: bool) -> PickFrame:
+    def read(self, with_labels: bool) -> PickFrame | None:
         """Return the newest image; with labels the newest that was segmented, if not too old.
 
+        None where no image has come, or none since somebody last needed one.
+
         Raises:
-            PromptError: No image has come.
             ImageConversionError: It cannot be read.
         """
         message, result = self.message, self.result
         if message is None:
-            raise PromptError(
-                'there is no frame to cut from: no image has arrived, or none since somebody last '
-                'needed one. Images are received from now on: try again in a moment, or subscribe '
-                'to an output'
-            )
-        age = time.monotonic() - self._arrived
-        if with_labels and result is not None:
-            lag = (stamp_of(message) - stamp_of(result)) * 1e-9
-            if 0 <= lag <= _MAX_LAG:
-                found, ids = result.segmentation, [entry.id for entry in result.prompts]
-                return PickFrame(result.rgb, age + lag, lambda: found.labels(ids))
-        return PickFrame(self._to_rgb(message), age)
+            return None
+        if with_labels and result is not None and 0 <= self._lag(result) <= _MAX_LAG:
+            return self.frame_of(result)
+        return PickFrame(self._to_rgb(message), self._age())
+
+    def frame_of(self, result: FrameResult) -> PickFrame:
+        """Return a result as a frame with labels, however old it is."""
+        found, ids = result.segmentation, [entry.id for entry in result.prompts]
+        age = self._age() + max(0.0, self._lag(result))
+        return PickFrame(result.rgb, age, lambda: found.labels(ids))
+
+    def _age(self) -> float:
+        return time.monotonic() - self._arrived
+
+    def _lag(self, result: FrameResult) -> float:
+        """Return by how many seconds a result is older than the newest image."""
+        message = self.message
+        return 0.0 if message is None else (stamp_of(message) - stamp_of(result)) * 1e-9
 
 
 class LostImages:

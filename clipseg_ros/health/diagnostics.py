@@ -111,7 +111,7 @@ def find_rest(now: Situation) -> Verdict | None:
             Level.WARN, f'{now.state}: nothing is published. ros2 lifecycle set {now.node} {step}'
         )
     if not now.enabled:
-        return Verdict(Level.OK, f'disabled: call {now.node}/enable with true')
+        return Verdict(Level.OK, disabled(now.node))
     if not now.prompts:
         return Verdict(Level.WARN, no_prompt(now.node, now.negative, now.disabled))
     return None
@@ -137,9 +137,9 @@ def _judge_alone(now: Situation) -> Verdict:
     # Nobody misses images that nobody needs; that there is no camera can be told all the same.
     if now.watchdog and now.idle > now.watchdog and (now.receives or not now.camera_count):
         return Verdict(Level.ERROR, no_images(now))
-    # Of images that come now: the fault of the last one says nothing once they have stopped.
-    if now.frame_fault and now.idle <= (now.watchdog or _FRESH):
-        return Verdict(Level.ERROR, now.frame_fault)
+    fault = present_fault(now.frame_fault, now.idle, now.watchdog)
+    if fault:
+        return Verdict(Level.ERROR, fault)
     depth_fault = now.depth_fault and f'3D: {now.depth_fault}'
     for warning in (now.callback_fault, now.loss, *now.mismatches, depth_fault, now.memory_warning):
         if warning:
@@ -147,6 +147,19 @@ def _judge_alone(now: Situation) -> Verdict:
     if not now.outputs:
         return Verdict(Level.OK, 'nobody subscribes to an output, so nothing is computed')
     return Verdict(Level.OK, f'{", ".join(now.prompts)[:200]} at {now.rate:.1f} frames a second')
+
+
+def present_fault(fault: str, idle: float, watchdog: float) -> str:
+    """Return the fault of the newest image; empty once images have stopped.
+
+    It says nothing of now then. ``idle`` is the time since the last image, seconds.
+    """
+    return fault if idle <= (watchdog or _FRESH) else ''
+
+
+def disabled(node: str) -> str:
+    """Return the sentence for a node that is disabled."""
+    return f'disabled: call {node}/enable with true'
 
 
 def no_prompt(node: str, negative: int = 0, disabled: int = 0) -> str:

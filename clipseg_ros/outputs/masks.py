@@ -68,16 +68,8 @@ class MaskServer:
         finally:
             self._waiting -= 1
         if frame is None:
-            return self._refuse(response, self._explain(wait))
+            return self._refuse(response, self._frames.look().explain(wait))
         return self._fill(response, frame, {key_of(name) for name in request.names})
-
-    def _explain(self, wait: float) -> str:
-        source = self._frames.look()
-        if source.rest:
-            return source.rest
-        if source.header is None:
-            return f'no image arrived within {wait:g} s: /diagnostics says why'
-        return f'no image was segmented within {wait:g} s: {source.fault or "the model is busy"}'
 
     def _fill(self, response: Any, frame: FrameResult, keys: set[str]) -> Any:
         response.masks = prompt_masks(self._interfaces, frame, keys)

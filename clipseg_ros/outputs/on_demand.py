@@ -33,7 +33,8 @@ class FrameSource:
 
     Attributes:
         rest: Why no image is segmented now; empty where images are.
-        fault: What was wrong with the newest frame; empty if nothing.
+        fault: Why the newest images are not segmented, or that none come any more; empty if
+            neither.
         prompts: The active prompts that are reported.
         header: Of the newest image; None where none has arrived.
         result: The newest result, smoothed; None where the newest image was not segmented.
@@ -52,11 +53,22 @@ class FrameSource:
         current = result is not None and not self.rest and result.prompts == self.prompts
         return result if current else None
 
+    def explain(self, wait: float) -> str:
+        """Return why there is no result after ``wait`` seconds."""
+        if self.rest:
+            return self.rest
+        if self.header is None:
+            return f'no image arrived within {wait:g} s: /diagnostics says why'
+        return f'no image was segmented within {wait:g} s: {self.fault or "the model is busy"}'
+
 
 @dataclass
 class _Waiting:
+    """Somebody who waits for a result, or for an ``image`` alone."""
+
     done: Future[FrameResult | None]
     until: float
+    image: bool = False
 
 
 def find_wait_problem(wait: float, default: float) -> str:
@@ -102,7 +114,12 @@ class FramesOnDemand:
 
     @property
     def asked(self) -> bool:
-        """Whether somebody waits for a frame, or reads the newest one soon."""
+        """Whether somebody waits for a segmented frame, or reads the newest one soon."""
+        return bool(self._due) or any(not waiting.image for waiting in self._waiting)
+
+    @property
+    def needs_images(self) -> bool:
+        """Whether somebody waits for a frame, segmented or not."""
         return bool(self._waiting or self._due)
 
     def notice(self) -> None:
@@ -121,7 +138,14 @@ class FramesOnDemand:
         frame = source.answer
         if frame is not None and frame.header is source.header:
             return frame
-        waiting = _Waiting(Future(), time.monotonic() + wait)
+        return await self._wait(_Waiting(Future(), time.monotonic() + wait))
+
+    async def image(self, wait: float) -> None:
+        """Wait up to ``wait`` seconds for an image where none has come; nothing is segmented."""
+        if self.look().header is None:
+            await self._wait(_Waiting(Future(), time.monotonic() + wait, image=True))
+
+    async def _wait(self, waiting: _Waiting) -> FrameResult | None:
         self._waiting.append(waiting)
         self._again()
         if self._timer.is_canceled():
@@ -140,14 +164,18 @@ class FramesOnDemand:
             if self._due:
                 self._next_turn = now + _PERIOD
                 self._timer.reset()
-        if not self.asked:
+        if not self.needs_images:
             self._timer.cancel()
 
     def _find_due(self) -> None:
         source, now = self.look(), time.monotonic()
         frame = source.answer
         for waiting in list(self._waiting):
-            if frame is not None or source.rest or now > waiting.until:
+            if waiting.image:
+                over = source.header is not None
+            else:
+                over = frame is not None or bool(source.rest)
+            if over or now > waiting.until:
                 self._waiting.remove(waiting)
                 self._due.append((waiting.done, frame))
         if self._waiting:

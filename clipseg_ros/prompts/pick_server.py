@@ -35,26 +35,30 @@ class PickFrame:
 
 
 _MOST_WAITING = 16
-"""Points that wait for the masks of their frame at the same time; more are refused."""
+"""Picks that wait for their frame, or its masks, at the same time; more are refused."""
 
 
 class PickServer(PromptEntry):
     """``~/pick``, ``~/pick_point`` and ``~/pick_box``: make prompts of parts of a frame.
 
-    A point needs the masks of the frame, which is segmented for it where nobody subscribes.
+    Where nobody subscribes to an output, an image is waited for, and segmented for a point.
 
-    ``frame`` returns it, or raises a PromptError; its argument says whether labels help.
-    ``segment`` has the newest one segmented, if it can be.
+    Args:
+        frame: Returns the frame, None where none has come yet, or raises a PromptError where none
+            will; its argument says whether labels help.
+        wait: Waits for it, and for its masks where its argument says so; raises a PromptError where
+            those take too long.
+        entry: As :class:`PromptEntry` takes them.
     """
 
     def __init__(
         self,
-        frame: Callable[[bool], PickFrame],
-        segment: Callable[[], Awaitable[None]],
+        frame: Callable[[bool], PickFrame | None],
+        wait: Callable[[bool], Awaitable[PickFrame | None]],
         *entry: Any,
     ) -> None:
         super().__init__(*entry)
-        self._frame, self._segment = frame, segment
+        self._frame, self._wait = frame, wait
         self._waiting = 0
 
     def open(self, watch: QosWatch) -> None:
@@ -92,31 +96,45 @@ class PickServer(PromptEntry):
         if not (np.isfinite(message.x) and np.isfinite(message.y)):
             raise PromptError(f'the point ({message.x}, {message.y}) is not finite')
         place = Place(int(np.floor(message.x)), int(np.floor(message.y)))
-        frame = self._frame(True)
-        if frame.labels is not None:
+        self._take(place, 'pick_point')
+
+    def _take(self, place: Place, topic: str) -> None:
+        """Make the prompt of a place, now or when its frame is there."""
+        frame = self._find_frame(place)
+        if frame is not None:
             self._pick(place, frame)
         else:
-            self._node.executor.create_task(self._pick_soon(place))
+            self._node.executor.create_task(self._pick_soon(place, topic))
 
-    async def _wait_for_masks(self) -> None:
+    def _find_frame(self, place: Place) -> PickFrame | None:
+        """Return the frame for a place; None where it, or its masks, have to be waited for."""
+        frame = self._frame(place.is_point)
+        lacks_masks = place.is_point and frame is not None and frame.labels is None
+        return None if lacks_masks else frame
+
+    async def _wait_for_frame(self, place: Place) -> PickFrame:
         if self._waiting >= _MOST_WAITING:
             raise PromptError(
-                f'{self._waiting} points wait for the masks of their frame, and no more are taken: '
-                'try again when one is answered'
+                f'{self._waiting} picks wait for their frame, and no more are taken: try again '
+                'when one is answered'
             )
         self._waiting += 1
         try:
-            await self._segment()
+            frame = await self._wait(place.is_point)
         finally:
             self._waiting -= 1
+        if frame is None:
+            raise PromptError(
+                'there is no frame to cut from: no image arrived in time, /diagnostics says why'
+            )
+        return frame
 
-    async def _pick_soon(self, place: Place) -> None:
-        """Make the prompt of a point when the frame has been segmented."""
+    async def _pick_soon(self, place: Place, topic: str) -> None:
+        """Make the prompt of a place that came by a topic, when its frame is there."""
         try:
-            await self._wait_for_masks()
-            self._pick(place, self._frame(True))
+            self._pick(place, await self._wait_for_frame(place))
         except (ClipsegError, ImageConversionError) as error:
-            self._refuse('pick_point', error)
+            self._refuse(topic, error)
 
     def _take_box(self, message: RegionOfInterest) -> None:
         if not (message.width and message.height):
@@ -125,15 +143,12 @@ class PickServer(PromptEntry):
                 'least, or publish a point on ~/pick_point'
             )
         place = Place(message.x_offset, message.y_offset, message.width, message.height)
-        self._pick(place, self._frame(False))
+        self._take(place, 'pick_box')
 
     async def _answer(self, request: Any, response: Any) -> str:
         name, phrase = check_written(request.name, request.phrase)
         place = Place(request.x, request.y, request.width, request.height)
-        frame = self._frame(place.is_point)
-        if place.is_point and frame.labels is None:
-            await self._wait_for_masks()
-            frame = self._frame(True)
+        frame = self._find_frame(place) or await self._wait_for_frame(place)
         entry, picked, said = self._pick(place, frame, name, phrase, request.weight)
         [response.prompt] = self._server.messages([entry])
         x, y, width, height = picked.box

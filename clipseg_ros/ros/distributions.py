@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from rclpy.node import NodeNameNonExistentError
 from rclpy.subscription import Subscription
 
 try:
@@ -30,28 +29,12 @@ __all__ = [
     'PublisherEventCallbacks',
     'SubscriptionEventCallbacks',
     'UnsupportedEventTypeError',
-    'count_clients',
     'count_matched_publishers',
     'with_message_info',
 ]
 
 _TELLS_INFO = hasattr(Subscription, 'CallbackType')
 """Whether callbacks of subscriptions may take a second argument."""
-
-
-def count_clients(node: Any, service: str) -> int:
-    """Return how many clients a service has, given its resolved name."""
-    if hasattr(node, 'count_clients'):
-        return int(node.count_clients(service))
-    count = 0
-    for name, namespace in node.get_node_names_and_namespaces():
-        try:
-            clients = node.get_client_names_and_types_by_node(name, namespace)
-        except NodeNameNonExistentError:
-            # It has ended since.
-            continue
-        count += sum(found == service for found, _ in clients)
-    return count
 
 
 def count_matched_publishers(node: Any, subscription: Any) -> int:

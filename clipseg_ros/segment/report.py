@@ -20,6 +20,7 @@ from clipseg_ros.health.diagnostics import (
     judge,
     namesake,
     no_images,
+    present_fault,
 )
 from clipseg_ros.health.loss import explain_loss
 from clipseg_ros.health.memory_watch import MemoryWatch
@@ -242,7 +243,7 @@ def _values(now: NodeState, counts: WorkerStatistics | None) -> dict[str, str]:
             'failed': str(counts.failed),
             'refused': str(stream.faults.refused),
             'prompts_at_once': str((memory.warning() and memory.at_once) or 'all'),
-            'last_error': stream.faults.newest,
+            'last_error': present_fault(stream.faults.newest, counts.idle, now.settings.watchdog),
         }
         if now.settings.reuse_below:
             still = segmenter.still

@@ -7,7 +7,7 @@ from typing import Any
 
 from clipseg_model.errors import PromptError
 from clipseg_model.prompts import Prompt
-from clipseg_ros.health.diagnostics import Situation, find_rest
+from clipseg_ros.health.diagnostics import Situation, disabled, find_rest
 from clipseg_ros.outputs.masks import MaskServer
 from clipseg_ros.outputs.on_demand import FramesOnDemand, FrameSource
 from clipseg_ros.outputs.once import OnceServer
@@ -22,7 +22,9 @@ from clipseg_ros.ros.qos import QosWatch
 from clipseg_ros.segment.once import OneShot
 from clipseg_ros.segment.report import NodeState
 
-_PICK_WAIT = 2.0  # Seconds for the masks of the frame that somebody points at.
+# Seconds for an image where none has come yet, and for the masks of one that somebody points at: a
+# model may take seconds for it.
+_IMAGE_WAIT, _MASKS_WAIT = 5.0, 10.0
 
 
 class NodeServices:
@@ -56,7 +58,7 @@ class NodeServices:
         self.prompt_files = PromptFiles(*entry)
         self._entries = (
             PromptTopics(*entry),
-            PickServer(self._image_to_pick_from, self._segment_for_pick, *entry),
+            PickServer(self._image_to_pick_from, self._wait_for_image, *entry),
             self.prompt_files,
         )
         self._masks = MaskServer(node, interfaces, self.demand)
@@ -92,16 +94,29 @@ class NodeServices:
             return FrameSource(said, '', prompts, None, None)
         message, result = stream.newest.message, stream.newest.result
         header = message.header if message is not None else None
-        return FrameSource(said, stream.faults.newest, prompts, header, result)
+        return FrameSource(said, stream.fault(), prompts, header, result)
 
-    def _image_to_pick_from(self, with_labels: bool) -> PickFrame:
-        stream = self._look().stream
-        if stream is None:
+    def _image_to_pick_from(self, with_labels: bool) -> PickFrame | None:
+        now = self._look()
+        if now.stream is None:
             raise PromptError('there is no frame to cut from: configure the node first')
-        return stream.newest.read(with_labels)
+        frame = now.stream.newest.read(with_labels)
+        if frame is None and not now.enabled:
+            raise PromptError(f'there is no frame to cut from: {disabled(self._node.full_name)}')
+        return frame
 
-    async def _segment_for_pick(self) -> None:
-        await self.demand.newest(_PICK_WAIT)
+    async def _wait_for_image(self, masks: bool) -> PickFrame | None:
+        await self.demand.image(_IMAGE_WAIT)
+        source = self.demand.look()
+        # Where no image is segmented, as without a prompt, there are no masks.
+        if masks and source.header is not None and not source.rest:
+            result, stream = await self.demand.newest(_MASKS_WAIT), self._look().stream
+            if result is not None and stream is not None:
+                return stream.newest.frame_of(result)
+            source = self.demand.look()
+            if not source.rest:
+                raise PromptError(source.explain(_MASKS_WAIT))
+        return self._image_to_pick_from(masks)
 
     def _segment_again(self) -> None:
         stream = self._look().stream

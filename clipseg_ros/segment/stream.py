@@ -14,7 +14,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from clipseg_model.errors import ClipsegError
 from clipseg_ros.depth.stage import DepthStage
 from clipseg_ros.health.arrivals import LostImages, NewestImage
-from clipseg_ros.health.diagnostics import FrameFaults
+from clipseg_ros.health.diagnostics import FrameFaults, present_fault
 from clipseg_ros.health.loss import LossWatch
 from clipseg_ros.health.wire_watch import WireWatch, hears_images
 from clipseg_ros.images.backend import ImageBackend
@@ -201,6 +201,14 @@ class CameraStream:
         wanted = self.enabled and bool(self._prompts.reported) and bool(self.outputs.wanted())
         return wanted and worker is not None and worker.statistics().idle < idle
 
+    def fault(self) -> str:
+        """Return what is wrong with the images that come, or that they have stopped; else empty."""
+        fault, worker = self.faults.newest, self.worker
+        idle = worker.statistics().idle if fault and worker is not None else 0.0
+        if present_fault(fault, idle, self.settings.watchdog) != fault:
+            return f'no image has come for {idle:.0f} s: /diagnostics says why'
+        return fault
+
     def _on_image(self, message: Any, info: Mapping[str, Any]) -> None:
         self.newest.put(message)
         self.lost.see(info, self.images.publishers())
@@ -212,7 +220,7 @@ class CameraStream:
             self.worker.put(message)
 
     def _is_needed(self) -> bool:
-        return bool(self._demand.asked or self.outputs.wanted())
+        return bool(self._demand.needs_images or self.outputs.wanted())
 
     def _begin_to_receive(self) -> None:
         self.lost.pause()
@@ -228,6 +236,7 @@ class CameraStream:
     def _forget_images(self) -> None:
         """Forget what came last: the camera sees other things by now."""
         self.newest.forget()
+        self.pipeline.forget_things()
         self.faults.clear()
         if self.worker is not None:
             # In the thread that owns the model: its last image may be in work.

@@ -10,15 +10,15 @@ from collections.abc import Callable
 from typing import Any
 
 from clipseg_ros.ros.callback_groups import forget_dead_entities
-from clipseg_ros.ros.distributions import count_clients, count_matched_publishers
+from clipseg_ros.ros.distributions import count_matched_publishers
 from clipseg_ros.ros.qos import QosWatch, sensor_input
 from clipseg_ros.ros.timing import create_steady_timer
 
 _PERIOD = 0.1
 # Seconds that images are still received after they were needed last: listeners come back.
 _LINGER = 5.0
-# Whoever can ask for a part of the newest image, or for its masks, needs it before it does.
-_SERVICES = ('~/pick', '~/get_masks', '~/segment_once')
+# Who publishes on these points at what the camera sees at that moment. Who calls a service waits
+# for an image, and may keep a client without calling.
 _TOPICS = ('~/pick_point', '~/pick_box')
 
 
@@ -32,7 +32,7 @@ class ImageSubscription:
         topic: Their resolved name.
         take: Gets each message, with rclpy's information on it.
         lose: Gets the number of images that the middleware has lost since ``opened``.
-        needed: Whether somebody needs images, besides those who may ask for one.
+        needed: Whether somebody needs images, besides those who may point at one.
         opened: Called when images are received from now on.
         closed: Called when they are no longer.
 
@@ -56,7 +56,6 @@ class ImageSubscription:
         self._node, self._watch, self._message_type, self._topic = node, watch, message_type, topic
         self._take, self._lose = take, lose
         self._needed, self._opened, self._closed = needed, opened, closed
-        self._services = [node.resolve_service_name(name) for name in _SERVICES]
         self._topics = [node.resolve_topic_name(name) for name in _TOPICS]
         self._enabled = True
         self._claims = 0
@@ -103,7 +102,7 @@ class ImageSubscription:
     def update(self) -> None:
         """Subscribe or unsubscribe, as is needed now."""
         now = time.monotonic()
-        if self._enabled and (self._needed() or self._may_be_asked()):
+        if self._enabled and (self._claims > 0 or self._needed() or self._may_be_pointed_at()):
             self._needed_at = now
         wanted = self._claims > 0 or (self._enabled and now - self._needed_at <= _LINGER)
         if wanted and not self.is_open:
@@ -124,11 +123,8 @@ class ImageSubscription:
         self._node.destroy_timer(self._timer)
         self._close()
 
-    def _may_be_asked(self) -> bool:
-        node = self._node
-        return any(count_clients(node, name) for name in self._services) or any(
-            node.count_publishers(name) for name in self._topics
-        )
+    def _may_be_pointed_at(self) -> bool:
+        return any(self._node.count_publishers(name) for name in self._topics)
 
     def _open(self) -> None:
         self._subscription, self.counts_losses = self._watch.create_counting_subscription(

@@ -242,6 +242,23 @@ def test_it_goes_with_its_cause(
         bench.report._faults = 0
 
 
+def test_the_last_error_is_of_images_that_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench(monkeypatch)
+
+    def last_error() -> str:
+        bench.told()
+        values = {one.key: one.value for one in bench.report._watch.statuses[-1].values}
+        return values['last_error']
+
+    assert last_error() == ''
+    bench.stream.faults.newest = 'bad image: rgb9'
+    assert last_error() == 'bad image: rgb9'
+    bench.counts.idle = 23.0
+    assert last_error() == '', 'the camera has stopped'
+    bench.counts.idle = 0.0
+    assert last_error() == 'bad image: rgb9'
+
+
 def first_of(name: str) -> tuple[str, Do, Do]:
     return FAULTS[name][0]
 

@@ -33,12 +33,17 @@ RGB = picture(120, 160, seed=3)
 class Bench:
     def __init__(self, node: NodeProcess, peer: Peer) -> None:
         self.node, self.peer = node, peer
-        # Nobody listens: the node receives images as somebody may ask.
         self.client = peer.node.create_client(INTERFACES.GetMasks, '/masks/clipseg/get_masks')
-        self.images = peer.publisher(Image, '/masks/image', image_output())
+        self.images = peer.node.create_publisher(Image, '/masks/image', image_output())
         self.diagnostics = peer.collect(DiagnosticArray, '/diagnostics', 50)
 
+    def wake(self) -> None:
+        """Has the node receive images for some seconds, as somebody asks for one."""
+        self.ask(wait=0.01)
+        wait_until(self.images.get_subscription_count)
+
     def show(self, rgb: Any = RGB) -> Image:
+        self.wake()
         image = self.peer.stamped(rgb)
         self.images.publish(image)
         time.sleep(0.3)  # It is there, or lost: nothing answers it.
@@ -190,11 +195,17 @@ def test_while_there_is_nothing_to_segment_it_says_why(bench: Bench) -> None:
     bench.prompt('the mug')
     bad = bench.peer.stamped(RGB)
     bad.encoding = 'nonsense'
+    bench.wake()
     bench.images.publish(bad)
     time.sleep(0.3)
     answer = bench.ask(wait=1.0)
     assert not answer.success
     assert "'nonsense' is not known" in answer.message
+    # The camera stops meanwhile: for longer than the watchdog waits.
+    answer = bench.ask(wait=6.0)
+    assert not answer.success
+    assert 'no image has come for' in answer.message
+    assert 'nonsense' not in answer.message
     answer = bench.ask(wait=-1.0)
     assert 'wait is -1 s' in answer.message
 
@@ -214,6 +225,7 @@ def test_the_client(bench: Bench, domain: int, tiny_model: Path) -> None:
 
 
 def test_one_who_waits_does_not_keep_others(bench: Bench) -> None:
+    bench.wake()
     bench.prompt('a chair')
     bad = bench.peer.stamped(RGB)
     bad.encoding = 'nonsense'

@@ -41,8 +41,9 @@ ROOT = Path(__file__).parents[3]
 RGB = picture(60, 80)
 
 
-async def not_segmented() -> None:
-    """Nothing is segmented here."""
+async def frame_as_it_is(masks: bool) -> PickFrame:
+    """The frame, without labels: nothing is segmented here."""
+    return PickFrame(RGB, 0.1)
 
 
 class Rig:
@@ -59,7 +60,7 @@ class Rig:
         node.declare_parameter('prompt_file', '')
         entry = node, None, self.server, ThrottledLog(node.get_logger())
         self.topics, self.files = PromptTopics(*entry), PromptFiles(*entry)
-        self.picks = PickServer(lambda labels: PickFrame(RGB, 0.1), not_segmented, *entry)
+        self.picks = PickServer(lambda labels: PickFrame(RGB, 0.1), frame_as_it_is, *entry)
         for one in (self.topics, self.files, self.picks):
             one.open(SimpleNamespace(create_subscription=self.subscribe))  # type: ignore[arg-type]
 

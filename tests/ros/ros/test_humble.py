@@ -10,7 +10,6 @@ from diagnostic_msgs.msg import DiagnosticArray
 from ros_peers import NodeProcess, Peer, picture, ros_arguments, running_node, until_answered
 from sensor_msgs.msg import Image
 from std_msgs.msg import String
-from std_srvs.srv import Trigger
 
 from clipseg_ros.ros.qos import command_input, image_output
 
@@ -58,16 +57,6 @@ def test_it_segments_and_takes_prompts_and_parameters(humble: NodeProcess, human
 
 def test_it_is_the_api_of_humble(humble: NodeProcess) -> None:
     assert humble.count('Humble: no add_post_set_parameters_callback, no sequence numbers') == 1
-
-
-def test_services_still_need_images(humble: NodeProcess, human: Peer) -> None:
-    """Clients are counted one node at a time."""
-    client = human.node.create_client(Trigger, '/clipseg/get_masks')
-    try:
-        camera = human.node.create_publisher(Image, '/image', image_output())
-        assert human.wait_until(camera.get_subscription_count, 10.0)
-    finally:
-        human.node.destroy_client(client)
 
 
 def test_the_camera_changes_its_rate(own_domain: int, human: Peer) -> None:

@@ -37,7 +37,7 @@ class Rig:
     def __init__(self, node: LifecycleNode) -> None:
         self.prompts, self.model = PromptSet(), CountingModel()
         self.read: list[Image] = []
-        self.masks = SimpleNamespace(asked=False, notice=lambda: None)
+        self.masks = SimpleNamespace(asked=False, needs_images=False, notice=lambda: None)
         model: Any = self.model
         masks: Any = self.masks
         log = ThrottledLog(node.get_logger())
@@ -173,6 +173,23 @@ def test_a_fault_ends_with_its_cause(rig: Rig) -> None:
     assert faults.newest == ''
 
 
+def test_the_fault_of_the_last_image_is_none_once_images_have_stopped(rig: Rig) -> None:
+    stream, worker = rig.stream, SimpleNamespace(idle=1.0)
+    worker.statistics = lambda: worker
+    fake: Any = worker
+    stream.worker = fake
+    assert stream.fault() == ''
+    stream.faults.add(ImageConversionError('encoding', 'rgb9'))
+    assert stream.fault() == 'bad image: rgb9'
+    worker.idle = 23.0
+    assert stream.fault() == 'no image has come for 23 s: /diagnostics says why'
+    worker.idle = 0.0
+    assert stream.fault() == 'bad image: rgb9', 'they come again, and are as bad'
+    stream.faults.clear()
+    assert stream.fault() == ''
+    stream.worker = None
+
+
 def test_disabled_it_does_not_receive_and_forgets_what_it_saw(rig: Rig) -> None:
     stream = rig.stream
     assert stream.images.is_open, 'somebody may come'
@@ -193,7 +210,7 @@ def test_who_asks_for_masks_has_images_received(rig: Rig, monkeypatch: pytest.Mo
     monkeypatch.setattr(subscription_module, '_LINGER', 0.0)
     rig.stream.images.update()
     assert not rig.stream.images.is_open
-    rig.masks.asked = True
+    rig.masks.asked = rig.masks.needs_images = True
     rig.stream.segment_again()
     assert rig.stream.images.is_open
 
@@ -223,7 +240,7 @@ def test_memory_is_given_back_when_nobody_listens_any_more(monkeypatch: pytest.M
     stream.faults = SimpleNamespace(clear=note('faults'))
     runtime = SimpleNamespace(release_prompt_towers=note('towers'))
     stream.segmenter = SimpleNamespace(runtime=runtime, release_caches=note('caches'))
-    stream.pipeline = SimpleNamespace(release_scratch=note('scratch'))
+    stream.pipeline = SimpleNamespace(release_scratch=note('scratch'), forget_things=note('things'))
     stream.worker = SimpleNamespace(run=lambda act: act())
     stream._forget_images()
-    assert done == ['newest', 'faults', 'caches', 'towers', 'scratch', 'all']
+    assert done == ['newest', 'things', 'faults', 'caches', 'towers', 'scratch', 'all']

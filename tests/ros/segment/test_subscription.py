@@ -83,24 +83,52 @@ def test_disabled_at_once_and_whoever_listens(rig: Rig) -> None:
 
 
 @pytest.mark.usefixtures('hasty')
-@pytest.mark.parametrize('asker', ['pick', 'get_masks', 'pick_point', 'pick_box'])
-def test_who_may_ask_for_a_part_of_the_newest_image_needs_it(rig: Rig, asker: str) -> None:
+@pytest.mark.parametrize(('topic', 'kind'), [('pick_point', Point), ('pick_box', RegionOfInterest)])
+def test_who_may_point_at_the_newest_image_needs_it(rig: Rig, topic: str, kind: Any) -> None:
     rig.images.update()
     assert not rig.images.is_open
-    node, name = rig.node, f'/seen/seer/{asker}'
-    if asker.startswith('pick_'):
-        kind: Any = Point if asker == 'pick_point' else RegionOfInterest
-        made, remove = node.create_publisher(kind, name, 1), node.destroy_publisher
-    else:
-        made, remove = node.create_client(Trigger, name), node.destroy_client
+    made = rig.node.create_publisher(kind, f'/seen/seer/{topic}', 1)
 
     def is_open() -> bool:
         rig.images.update()
         return rig.images.is_open
 
     wait_until(is_open)
-    remove(made)
+    rig.node.destroy_publisher(made)
     wait_until(lambda: not is_open())
+
+
+@pytest.mark.usefixtures('hasty')
+@pytest.mark.parametrize('service', ['pick', 'get_masks', 'segment_once'])
+def test_who_keeps_a_client_without_calling_needs_no_image(rig: Rig, service: str) -> None:
+    """A behaviour tree makes its clients at start, and lives as long as the robot."""
+    name = f'/seen/seer/{service}'
+    client = rig.node.create_client(Trigger, name)
+    wait_until(lambda: rig.node.count_clients(name))
+    rig.images.update()
+    assert not rig.images.is_open
+    rig.node.destroy_client(client)
+
+
+def test_a_claim_is_a_need_and_holds_while_disabled(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig.images.enabled = False
+    rig.images.claim()
+    assert rig.images.is_open
+    rig.images.release()
+    rig.images.update()
+    assert not rig.images.is_open, 'at once'
+    monkeypatch.setattr(module, '_LINGER', 0.0)
+    rig.images.enabled = True
+    rig.images.update()
+    assert not rig.images.is_open
+    monkeypatch.setattr(module, '_LINGER', 60.0)
+    rig.images._needed_at = -100.0
+    rig.images.claim()
+    rig.images.release()
+    rig.images.update()
+    assert rig.images.is_open, 'who has asked may ask again'
 
 
 @pytest.mark.usefixtures('hasty')
