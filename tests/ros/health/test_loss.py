@@ -146,13 +146,20 @@ def test_a_camera_without_the_profile(
         return [status for status in found if status.name.startswith('lossy/')]
 
     try:
-        # Losses are counted from here on.
         node.wait_for('active: tiny')
-        started = time.monotonic()
-        first = wait_until(lambda: [s for s in statuses() if said in s.message], 60.0, 'a warning')
-        took = time.monotonic() - started
-        print(f'told after {took:.1f} s, {len(masks)} masks')
-        assert took <= TOLD_WITHIN * find_patience()
+        started = shown = time.monotonic()
+
+        def told() -> list[Any]:
+            nonlocal shown
+            # A gap shows when two images have come, and of thirty one comes, whenever that is.
+            if len(masks) < 2:
+                shown = time.monotonic()
+            return [status for status in statuses() if said in status.message]
+
+        first = wait_until(told, 60.0, 'a warning')
+        now = time.monotonic()
+        print(f'told {now - started:.1f} s after activation, {now - shown:.1f} s after a gap')
+        assert now - shown <= TOLD_WITHIN * find_patience()
         assert first[0].level == b'\x01'
         assert f'{profile_variable(os.environ)}={PROFILE}' in first[0].message
         line = node.wait_for(said)
