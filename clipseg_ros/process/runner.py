@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import signal
 import sys
-import traceback
 from collections.abc import Callable, Sequence
-from textwrap import shorten
 from typing import Any
 
 import rclpy
 from rclpy.exceptions import InvalidParameterException, InvalidParameterValueException
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.executors import ExternalShutdownException
 from rclpy.signals import uninstall_signal_handlers
 
 from clipseg_ros.errors import InterfacesError, ParameterError, SourceError
 from clipseg_ros.process.command_line import explain_unread, find_eaten
+from clipseg_ros.process.guarded_executor import GuardedExecutor, WaitError
 from clipseg_ros.process.shared_memory import SHARED_MEMORY, remove_orphans
 from clipseg_ros.process.start import ENDING_SIGNALS
 from clipseg_ros.ros.log import ThrottledLog
@@ -62,83 +61,32 @@ def interrupt_once() -> Callable[[], None]:
     return end
 
 
-class GuardedExecutor(SingleThreadedExecutor):
-    """An executor that outlives messages which rclpy cannot take.
-
-    A peer may send a text that is not UTF-8, or more than there is memory for. rclpy raises where
-    it makes the message, leaves the topic or service out of all further waiting, and ends the spin.
-
-    Attributes:
-        faults: Messages that could not be taken, and callbacks that failed, so far.
-    """
-
-    # What rclpy's own end of an executor looks at, which a signal may have kept from being made.
-    _sigint_gc: Any = None
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
-        self.faults = 0
-        self._fault_log: ThrottledLog | None = None
-
-    def report_faults(self, log: ThrottledLog) -> None:
-        """Log messages that cannot be taken there."""
-        self._fault_log = log
-
-    # These are rclpy's own names (7.1, Jazzy, and 9.1, Kilted); what they return is run.
-
-    def _take_subscription(self, sub: Any) -> Any:
-        return self._guarded(super()._take_subscription, sub, f'a message on {sub.topic_name}')
-
-    def _take_service(self, srv: Any) -> Any:
-        return self._guarded(super()._take_service, srv, f'a request of {srv.srv_name}')
-
-    def _take_client(self, client: Any) -> Any:
-        return self._guarded(super()._take_client, client, f'an answer of {client.srv_name}')
-
-    def _guarded(self, take: Callable[[Any], Any], entity: Any, what: str) -> Any:
-        try:
-            return take(entity)
-        except Exception as error:
-            self.faults += 1
-            if self._fault_log is not None:
-                reason = shorten(f'{type(error).__name__}: {error}', 200)
-                self._fault_log.error(what, f'{what} was dropped, as it cannot be read: {reason}')
-            return None
-
-
-def spin(executor: Any, logger: Any, is_over: Callable[[], bool] = lambda: False) -> None:
+def spin(
+    executor: GuardedExecutor, logger: Any, is_over: Callable[[], bool] = lambda: False
+) -> None:
     """Run callbacks until a signal shuts the context down, and return soon after.
 
     ``is_over`` is asked between callbacks, and ends it too.
 
-    An exception of a callback is logged and ends nothing: any peer may send what rclpy itself fails
-    at, such as a parameter of a type that there is not. A service that fails does not answer. Other
-    exceptions, of the middleware, end the process. A :class:`GuardedExecutor` counts and outlives
-    messages that cannot be read as well.
+    An exception of a callback is logged and counted, and ends nothing: any peer may send what rclpy
+    itself fails at, such as a parameter of a type that there is not. A service answers that it
+    failed.
+
+    Raises:
+        WaitError: The middleware has failed for too long.
     """
-    log = ThrottledLog(logger)
-    if isinstance(executor, GuardedExecutor):
-        executor.report_faults(log)
+    executor.report_faults(ThrottledLog(logger))
     while rclpy.ok() and not is_over():
         try:
             executor.spin_once(timeout_sec=_LONGEST_WAIT)
         except (KeyboardInterrupt, ExternalShutdownException):
             return
+        except WaitError:
+            raise
         except Exception as error:
-            # A signal may shut the context down while the executor sets up its wait, which then
-            # fails.
             if not rclpy.ok():
                 return
-            places = traceback.extract_tb(error.__traceback__)
-            if all(place.name != 'await_or_execute' for place in places):
-                # Not of a callback: the executor may never look at this topic or service again.
-                raise
-            if isinstance(executor, GuardedExecutor):
-                executor.faults += 1
-            place = places[-1]
-            reason = shorten(f'{type(error).__name__}: {error}', 300)
-            where = f'{place.filename}:{place.lineno}'
-            log.error(where, f'a callback failed, and the node lives on: {reason} ({where})')
+            executor.callback_failed(error)
 
 
 def run_node(make_node: Callable[[], Any], args: list[str] | None = None) -> int:
@@ -159,7 +107,8 @@ def run_nodes(make_nodes: Callable[[], Sequence[Any]], args: list[str] | None = 
         args: Command line; that of the process where None.
 
     Returns:
-        Exit status: 0 after a signal, 1 where a node could not be made or gave up.
+        Exit status: 0 after a signal, 1 where a node could not be made or gave up, or the
+        middleware failed for too long.
     """
     command_line = sys.argv if args is None else args
     eaten = find_eaten(command_line)
@@ -206,6 +155,7 @@ def _spin_to_the_end(nodes: Sequence[Any], end: Callable[[], None]) -> int:
         return any(getattr(node, 'gave_up', False) for node in nodes)
 
     executor: GuardedExecutor | None = None
+    failed = False
     try:
         executor = GuardedExecutor()
         for node in nodes:
@@ -213,6 +163,9 @@ def _spin_to_the_end(nodes: Sequence[Any], end: Callable[[], None]) -> int:
         spin(executor, nodes[0].get_logger(), gave_up)
     except KeyboardInterrupt:
         pass  # Before or after the spin.
+    except WaitError as error:
+        failed = True
+        print(f'ended: {error}', file=sys.stderr)
     finally:
         end()
         for node in nodes:
@@ -221,7 +174,7 @@ def _spin_to_the_end(nodes: Sequence[Any], end: Callable[[], None]) -> int:
             executor.shutdown()
         for node in nodes:
             node.destroy_node()
-    return 1 if gave_up() else 0
+    return 1 if failed or gave_up() else 0
 
 
 def _interrupted() -> int:

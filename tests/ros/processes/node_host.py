@@ -15,7 +15,8 @@ def main() -> int:
     tune_process()
     import rclpy
 
-    from clipseg_ros.process.runner import GuardedExecutor, spin
+    from clipseg_ros.process.guarded_executor import GuardedExecutor
+    from clipseg_ros.process.runner import spin
     from clipseg_ros.segment.lifecycle import SegmentNode
 
     rclpy.init()

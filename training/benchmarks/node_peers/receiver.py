@@ -18,9 +18,9 @@ from pathlib import Path
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
-from rclpy.executors import SingleThreadedExecutor
 from sensor_msgs.msg import Image
 
+from clipseg_ros.process.guarded_executor import GuardedExecutor
 from clipseg_ros.process.runner import spin
 from clipseg_ros.process.tuning import keep_large_buffers
 from clipseg_ros.ros.qos import image_output
@@ -92,7 +92,7 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         receiver = Receiver(options.topics)
         receiver.wait_until_matched()
-        executor = SingleThreadedExecutor()
+        executor = GuardedExecutor()
         executor.add_node(receiver.node)
         print('receiver ready', flush=True)
         spin(executor, receiver.node.get_logger())
