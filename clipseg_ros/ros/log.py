@@ -9,8 +9,11 @@ from typing import Any
 LONGEST = 1000
 """Most characters of a line: a peer may send a megabyte, and have it quoted."""
 
-_BURST = 8
-_BURST_PERIOD = 1.0
+# Lines of a key in so many seconds, where each tells of something else: two in any second, though a
+# line is written, and its time noted, a moment after it has passed here.
+_BURST = 2
+_BURST_PERIOD = 1.25
+_SOON = 0.05  # Least seconds that a line waits for its turn.
 _MOST_KEYS = 200
 
 
@@ -20,17 +23,17 @@ class ThrottledLog:
     rclpy throttles by the line of code that logs; this throttles by what happened, which ``key``
     names, so that a wrong encoding is not hidden by a wrong step a second ago. A key holds nothing
     that a peer chooses, who could then have a line for each message. Where each line tells of
-    something else, as of refusals and of what somebody has changed, ``each`` lets eight of a key
-    pass, and then one a second, the newest of which comes late rather than never: it tells what is
-    true now. The same warning again waits as any other. Lines are cut at :data:`LONGEST`
+    something else, as of refusals and of what somebody has changed, ``each`` lets two of a key pass
+    in a second at most, the newest of which comes late rather than never: it tells what is true
+    now. The same warning again waits as any other. Lines are cut at :data:`LONGEST`
     characters. Thread-safe.
     """
 
     def __init__(self, logger: Any, period: float = 5.0) -> None:
         self._logger, self._period = logger, period
         self._lock = threading.Lock()
-        # Lines that may pass, when that was so, and lines that did not since the last that did.
-        self._buckets: dict[str, tuple[float, float, int]] = {}
+        # When the last lines of a key passed, when one came, and lines that have not passed since.
+        self._passed: dict[str, tuple[tuple[float, ...], float, int]] = {}
         # The last line of a key, and when it passed.
         self._last: dict[str, tuple[str, float]] = {}
         # The newest line of a key that had to wait, with how severe it is, and who lets it pass.
@@ -69,14 +72,15 @@ class ThrottledLog:
         now = time.monotonic()
         message = cut(message)
         with self._lock:
-            lines, before, repeats = self._buckets.get(key, (float(most), now, 0))
-            lines = min(float(most), lines + (now - before) / max(period, 1e-9))
+            passed, _, repeats = self._passed.get(key, ((), now, 0))
+            full = len(passed) >= most and now - passed[-most] < period
             said, at = self._last.get(key, ('', now))
             again = once and said == message and now - at < self._period
-            passes = lines >= 1.0 and not again
-            if key not in self._buckets and len(self._buckets) >= _MOST_KEYS:
+            passes = not full and not again
+            if key not in self._passed and len(self._passed) >= _MOST_KEYS:
                 self._forget()
-            self._buckets[key] = (lines - 1.0, now, 0) if passes else (lines, now, repeats + 1)
+            times = (*passed, now)[-_BURST:] if passes else passed
+            self._passed[key] = times, now, 0 if passes else repeats + 1
             if passes:
                 self._last[key] = message, now
                 self._waiting.pop(key, None)
@@ -91,7 +95,9 @@ class ThrottledLog:
                 return
             self._waiting[key] = severity, message
             if self._timer is None:
-                self._timer = threading.Timer(_BURST_PERIOD, self._let_pass)
+                passed = self._passed[key][0]
+                left = passed[0] + _BURST_PERIOD - time.monotonic() if passed else 0.0
+                self._timer = threading.Timer(max(left, _SOON), self._let_pass)
                 self._timer.daemon = True
                 self._timer.start()
 
@@ -100,16 +106,16 @@ class ThrottledLog:
             self._timer, waiting, self._waiting = None, self._waiting, {}
             for key in waiting:
                 # It is said now, and is none of those in between.
-                lines, before, repeats = self._buckets.get(key, (0.0, time.monotonic(), 1))
-                self._buckets[key] = lines, before, max(0, repeats - 1)
+                passed, came, repeats = self._passed.get(key, ((), time.monotonic(), 1))
+                self._passed[key] = passed, came, max(0, repeats - 1)
         for key, (severity, message) in waiting.items():
             getattr(self, severity)(key, message, each=True)
 
     def _forget(self) -> None:
         """Keep the newer half: what was long ago is new where it comes again."""
-        by_age = sorted(self._buckets.items(), key=lambda item: item[1][1])
-        self._buckets = dict(by_age[_MOST_KEYS // 2 :])
-        self._last = {key: last for key, last in self._last.items() if key in self._buckets}
+        by_age = sorted(self._passed.items(), key=lambda item: item[1][1])
+        self._passed = dict(by_age[_MOST_KEYS // 2 :])
+        self._last = {key: last for key, last in self._last.items() if key in self._passed}
 
 
 def cut(message: str, longest: int = LONGEST) -> str:

@@ -228,7 +228,7 @@ def told_of_prompts(
     Returns:
         That line; empty where nothing has changed.
     """
-    earliest = time.monotonic() + 1.0
+    earliest = time.monotonic() + 2.0  # A line may wait for its turn.
 
     def taken() -> tuple[str, ...]:
         lines = [line for line in node.lines[since:] if expected in line]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from types import SimpleNamespace
 
+import pytest
+
 from clipseg_ros.ros.log import ThrottledLog
 
 
@@ -13,13 +15,27 @@ def test_the_newest_line_of_a_flood_is_said_in_the_end() -> None:
     log = ThrottledLog(SimpleNamespace(info=lines.append))
     for number in range(100):
         log.info('state', f'state {number}', each=True)
-    assert lines == [f'state {number}' for number in range(8)]
+    assert lines == ['state 0', 'state 1']
     deadline = time.monotonic() + 5
-    while len(lines) < 9 and time.monotonic() < deadline:
+    while len(lines) < 3 and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert lines[8:] == ['state 99 (91 more like it in between)']
-    time.sleep(1.2)
-    assert len(lines) == 9, 'once'
+    assert lines[2:] == ['state 99 (97 more like it in between)']
+    time.sleep(1.5)
+    assert len(lines) == 3, 'once'
+
+
+def test_no_second_of_a_flood_has_more_than_two_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither at its begin, nor after a pause, nor where lines wait for their turn."""
+    now = 1000.0
+    monkeypatch.setattr(time, 'monotonic', lambda: now)
+    times: list[float] = []
+    log = ThrottledLog(SimpleNamespace(info=lambda line: times.append(now)))
+    monkeypatch.setattr(log, '_wait', lambda *line: None)
+    for step in range(6000):
+        now += 0.01 if step % 1000 else 5.0
+        log.info('state', f'state {step}', each=True)
+    assert len(times) > 40
+    assert all(later - first > 1.0 for first, later in zip(times, times[2:], strict=False))
 
 
 def test_what_has_just_been_said_does_not_wait() -> None:
@@ -27,5 +43,5 @@ def test_what_has_just_been_said_does_not_wait() -> None:
     log = ThrottledLog(SimpleNamespace(warning=lines.append))
     for _ in range(20):
         log.warning('state', 'the same', each=True)
-    time.sleep(1.5)
+    time.sleep(1.8)
     assert lines == ['the same']
