@@ -31,6 +31,8 @@ from clipseg_ros.ros.viewers import layout
 
 _RESPAWN_DELAY = 2.0  # Seconds.
 
+_EXIT = 'exit_on_failure'
+
 TOPICS = ('image', 'depth', 'camera_info')
 
 _PARAMETER_OF = {'use_depth': 'depth'}
@@ -67,7 +69,7 @@ SEGMENT_ARGUMENTS = {
     ),
     'use_sim_time': ('false', 'Whether time comes from /clock: true in a simulation.'),
     'log_level': ('info', 'Least severe messages to log: debug, info, warn, error or fatal.'),
-    'respawn': ('false', 'Whether a node that ends is started again, after 2 s.'),
+    'respawn': ('true', 'Whether a node that ends is started again, after 2 s.'),
     'image': ('image', "The camera's image topic."),
     'depth': ('depth', 'Its depth topic, registered to the image: for ~/points and positions.'),
     'camera_info': ('camera_info', 'Its calibration topic: for the same.'),
@@ -77,6 +79,7 @@ SEGMENT_ARGUMENTS = {
     'prompt': ('', 'What to segment; `;` separates several. Empty: as in params_file.'),
     'model': ('', 'Name of a model, or path of a checkpoint. Empty: as in params_file.'),
     'device': ('', 'auto, cpu, cuda or cuda:N. Empty: as in params_file.'),
+    _EXIT: ('', 'The parameter. Empty: true with respawn, and else as in params_file.'),
 }
 """Argument of `segment.launch.py` → default, description; the other launch files add to them."""
 
@@ -155,11 +158,15 @@ def make_node(
         options: Those of ``launch_ros.actions.Node``.
     """
     # By type: YAML would read a prompt `no` as false, and a model `7` as a number.
-    given = {
+    given: dict[str, Any] = {
         _PARAMETER_OF.get(name, name): ParameterValue(LaunchConfiguration(name), value_type=kind)
         for name, kind in parameters.items()
         if value[name]
     }
+    respawn = _is_true('respawn', value['respawn'])
+    if respawn and _EXIT in parameters:
+        # A node that cannot help itself is of no use to whoever would start it again.
+        given.setdefault(_EXIT, True)
     words = options.pop('arguments', ())
     return Node(
         package='clipseg_ros',
@@ -169,7 +176,7 @@ def make_node(
         arguments=[*words, '--ros-args', '--log-level', value['log_level']],
         output='screen',
         emulate_tty=True,
-        respawn=_is_true('respawn', value['respawn']),
+        respawn=respawn,
         respawn_delay=_RESPAWN_DELAY,
         **options,
     )

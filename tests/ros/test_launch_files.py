@@ -138,12 +138,13 @@ def test_the_node_gets_what_was_asked_for(launch_folder: Path) -> None:
         'model': '7',
         'device': 'cuda:1',
         'target_frame': 'base_link',
+        'exit_on_failure': True,
     }
 
 
 def test_what_was_not_given_stays_as_in_the_file(launch_folder: Path) -> None:
     node = the_node(fake_launch.run(launch_folder / 'segment.launch.py', {}), 'segment')
-    assert set(overrides_of(node)) == {'use_sim_time', 'autostart'}
+    assert set(overrides_of(node)) == {'use_sim_time', 'autostart', 'exit_on_failure'}
     assert files_of(node) == [launch_folder.parent / 'config' / 'segment.yaml']
     # A later entry wins in ROS 2: the arguments come after the file.
     assert isinstance(node.parameters[-1], dict)
@@ -299,14 +300,36 @@ def test_a_misspelt_argument_is_named(launch_folder: Path, file: str) -> None:
     assert 'did you mean image?' in lines[0]
 
 
-def test_respawn(launch_folder: Path) -> None:
-    path = launch_folder / 'segment.launch.py'
-    [node] = fake_launch.run(path, {}).nodes
-    assert node.respawn is False
-    [node] = fake_launch.run(path, {'respawn': 'True'}).nodes
-    assert (node.respawn, node.respawn_delay) == (True, 2.0)
+@pytest.mark.parametrize(
+    ('given', 'respawn', 'ends'),
+    [
+        ({}, True, True),
+        ({'respawn': 'True', 'exit_on_failure': 'false'}, True, False),
+        ({'respawn': 'false'}, False, None),
+        ({'respawn': 'false', 'exit_on_failure': 'true'}, False, True),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize('file', FILES)
+def test_respawn(
+    launch_folder: Path, file: str, given: dict[str, str], respawn: bool, ends: bool | None
+) -> None:
+    """By default nodes are started again, and end where that is what they need."""
+    launched = fake_launch.run(launch_folder / file, given)
+    nodes = launched.nodes
+    for location, passed in launched.includes.items():
+        nodes += fake_launch.run(Path(location), {**launched.values, **passed}).nodes
+    nodes = [node for node in nodes if node.package == 'clipseg_ros']
+    assert nodes
+    for node in nodes:
+        assert (node.respawn, node.respawn_delay) == (respawn, 2.0)
+        found = overrides_of(node).get('exit_on_failure')
+        assert found is (ends if node.executable.startswith('segment') else None)
+
+
+def test_what_is_no_answer_to_respawn(launch_folder: Path) -> None:
     with pytest.raises(ValueError, match='respawn:=maybe'):
-        fake_launch.run(path, {'respawn': 'maybe'})
+        fake_launch.run(launch_folder / 'segment.launch.py', {'respawn': 'maybe'})
 
 
 def test_several_cameras_share_one_process(launch_folder: Path) -> None:

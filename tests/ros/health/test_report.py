@@ -259,6 +259,23 @@ def test_the_last_error_is_of_images_that_come(monkeypatch: pytest.MonkeyPatch) 
     assert last_error() == 'bad image: rgb9'
 
 
+@pytest.mark.parametrize('exits', [False, True])
+def test_a_node_that_hears_no_images_ends_where_it_is_started_again(
+    monkeypatch: pytest.MonkeyPatch, exits: bool
+) -> None:
+    bench = Bench(monkeypatch)
+    bench.change(settings=Settings(exit_on_failure=exits))
+    bench.node.gave_up = False
+    bench.counts.idle = 9.0
+    bench.told()
+    assert not bench.node.gave_up, 'nobody hears them'
+    bench.on_wire = True
+    bench.told()
+    assert bench.node.gave_up is exits
+    told = [line for line in bench.lines if 'its connection to the middleware is broken' in line]
+    assert len(told) == 1
+
+
 def first_of(name: str) -> tuple[str, Do, Do]:
     return FAULTS[name][0]
 
