@@ -25,7 +25,8 @@ from rich.console import Console
 from rich.markup import escape
 
 from clipseg_model.cli.result_folder import ResultFolder
-from clipseg_model.errors import ClipsegError
+from clipseg_model.errors import ClipsegError, ImageError
+from clipseg_model.images import native_name
 from clipseg_ros.client import Frame
 from clipseg_ros.demo.client import DemoClient
 from clipseg_ros.demo.picture import Tile, contact_sheet, draw_mask
@@ -207,6 +208,10 @@ def demo(
     overwrite: OverwriteOption = False,
 ) -> None:
     """Run a camera and the node, and compare the masks with the truth."""
+    try:
+        native_name(output)
+    except ImageError as error:
+        raise typer.BadParameter(str(error), param_hint='--output') from None
     take_signals_as_usual()
     console = Console(width=None if sys.stdout.isatty() else 110)
     prepare_environment(domain)

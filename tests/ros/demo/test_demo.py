@@ -18,6 +18,7 @@ import numpy as np
 import psutil
 import pytest
 from rich.console import Console
+from typer.testing import CliRunner
 
 from clipseg_model.cli.result_folder import ResultFolder
 from clipseg_model.prompts import parse_prompts
@@ -125,6 +126,15 @@ class TestPictures:
         assert sheet.shape[1] > 3 * 100
         assert sheet.shape[0] > 2 * 75
         assert (sheet == 7).all(axis=2).sum() == 4 * 100 * 75
+
+
+def test_a_folder_whose_name_is_not_text_is_refused_at_once(tmp_path: Path) -> None:
+    """OpenCV and the terminal would fail at it later."""
+    words = ['--output', f'{tmp_path}/a\udcff']
+    result = CliRunner().invoke(demo.app, words, env={'COLUMNS': '200'})
+    assert result.exit_code == 2
+    assert 'is not UTF-8' in result.output
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.fixture
