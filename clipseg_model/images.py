@@ -30,8 +30,10 @@ MAX_PIXELS = 100_000_000
 LARGEST = 178_956_970
 """Most pixels that Pillow reads, and so the largest limit there is."""
 
-# Progressive ones have about ten scans, and previews inside a file have some of their own.
-_JPEG, _MOST_SCANS = ('JPEG', 'MPO'), 200
+# Progressive ones have about ten scans, and previews inside a file have some of their own. Each
+# scan goes over all pixels, so that a large picture may have fewer of them.
+_JPEG_START, _JPEG_SCAN = b'\xff\xd8', b'\xff\xda'
+_MOST_SCANS, _MOST_SCANS_OF_THE_LARGEST = 200, 20
 
 # Of a file beside its pixels: profiles, previews, further pages. A pixel has 8 bytes at most.
 _MORE_BYTES = 1 << 26
@@ -102,9 +104,27 @@ def check_encoded(
             pixels, or would take long to decode for its size. ``what`` is how the message calls it.
     """
     with _opened(io.BytesIO(data), what) as opened:
-        check_pixels(*opened.size, max_pixels, what)
-        _check_scans(opened, bytes(data), what)
-        return opened.size
+        width, height = opened.size
+        check_pixels(width, height, max_pixels, what)
+        check_scans(bytes(data), width * height, max_pixels, what)
+        return width, height
+
+
+def check_scans(
+    data: bytes, pixels: int, max_pixels: int = MAX_PIXELS, what: str = 'The picture'
+) -> None:
+    """Raise ImageError for a JPEG that goes over its pixels again and again, for a few bytes each.
+
+    Twenty times ``max_pixels`` may be gone over, and 200 scans may be made. Other formats pass.
+    """
+    # Two bytes that the coded values never hold.
+    scans = data.count(_JPEG_SCAN) if data.startswith(_JPEG_START) else 0
+    most = min(_MOST_SCANS, _MOST_SCANS_OF_THE_LARGEST * max_pixels // max(1, pixels))
+    if scans > most:
+        raise ImageError(
+            f'{what} is a JPEG of {pixels} pixels in {scans} scans, and at most {most} are read: '
+            'save it anew'
+        )
 
 
 def read_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
@@ -136,7 +156,7 @@ def read_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> NDArray[np.uin
     # From memory: a chunk that claims gigabytes makes the reader of a file ask for as many.
     with _opened(io.BytesIO(data), str(path)) as opened:
         check_pixels(*opened.size, max_pixels, str(path))
-        _check_scans(opened, data, str(path))
+        check_scans(data, opened.width * opened.height, max_pixels, str(path))
         mode = opened.mode
         if not mode.startswith(('I', 'F')):
             ImageOps.exif_transpose(opened, in_place=True)
@@ -167,15 +187,6 @@ def native_name(path: str | Path) -> str:
     except UnicodeEncodeError as error:
         raise ImageError(f'The name {name!r} is not UTF-8: rename the file') from error
     return name
-
-
-def _check_scans(opened: Image.Image, data: bytes, what: str) -> None:
-    """Refuse a JPEG that goes over all of its pixels again and again, each time for a few bytes."""
-    # Two bytes that the coded values never hold.
-    if opened.format in _JPEG and (scans := data.count(b'\xff\xda')) > _MOST_SCANS:
-        raise ImageError(
-            f'{what} is a JPEG of {scans} scans, and at most {_MOST_SCANS} are read: save it anew'
-        )
 
 
 @contextmanager

@@ -28,6 +28,7 @@ from clipseg_model.cli.options import (
     grouped,
 )
 from clipseg_model.errors import ClipsegError, PromptError
+from clipseg_model.images import LARGEST, MAX_PIXELS
 
 if TYPE_CHECKING:
     from clipseg_ros.bag.runner import BagOutput
@@ -80,6 +81,14 @@ class BagOptions:
         str, typer.Option(help='Node whose topics are written: /clipseg/mask and so on.')
     ] = '/clipseg'
     storage: Annotated[str, typer.Option(help='mcap or sqlite3.')] = 'mcap'
+    max_pixels: Annotated[
+        int,
+        typer.Option(
+            help='Most pixels of an image; larger ones are reported and left out.',
+            min=1,
+            max=LARGEST,
+        ),
+    ] = MAX_PIXELS
 
     def target(self) -> BagOutput:
         """Return the new bag as the runner takes it."""
@@ -128,7 +137,7 @@ def bag(
                 reuse_below=execution.reuse_below,
             )
             show_notice(segmenter.card)
-            runner = BagRunner(segmenter, prompts, target, bags.threshold)
+            runner = BagRunner(segmenter, prompts, target, bags.threshold, bags.max_pixels)
             with show_progress() as progress:
                 task = progress.add_task(escape(camera.topic), total=camera.total)
                 done = runner.run(camera, lambda: progress.advance(task))

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipseg_model.errors import ImageError
-from clipseg_model.images import native_name
+from clipseg_model.images import MAX_PIXELS, check_pixels, native_name
 
 
 class NewestFrames:
@@ -20,32 +20,45 @@ class NewestFrames:
 
     Args:
         device: Number of a camera, or the path of a video device.
+        max_pixels: Most of a frame.
 
     Attributes:
         dropped: Frames that came and went while another was worked on.
 
     Raises:
-        ImageError: There is no such camera, or it gives no picture.
+        ImageError: There is no such camera, or it gives no picture, or one of more pixels.
     """
 
-    def __init__(self, device: str) -> None:
+    def __init__(self, device: str, max_pixels: int = MAX_PIXELS) -> None:
         self.name = f'camera{device}' if device.isdecimal() else Path(device).stem
         self.dropped = 0
         self._endless = not Path(device).is_file()
         self._reader = cv2.VideoCapture(int(device) if device.isdecimal() else native_name(device))
-        read, frame = self._reader.read()
-        if not read:
+        try:
+            self._first(device, max_pixels)
+        except ImageError:
             self._reader.release()
-            raise ImageError(
-                f'The camera {device!r} gives no picture: is it plugged in, free and readable '
-                '(on Linux: ls /dev/video*)?'
-            )
+            raise
         self.began = time.monotonic()
-        self._frame: NDArray[np.uint8] | None = np.asarray(frame, dtype=np.uint8)
         self._ended = False
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._read, name='camera', daemon=True)
         self._thread.start()
+
+    def _first(self, device: str, max_pixels: int) -> None:
+        what = f'A frame of the camera {device!r}'
+        width = int(self._reader.get(cv2.CAP_PROP_FRAME_WIDTH))
+        height = int(self._reader.get(cv2.CAP_PROP_FRAME_HEIGHT))
+        if width > 0 and height > 0:
+            check_pixels(width, height, max_pixels, what)
+        read, frame = self._reader.read()
+        if not read:
+            raise ImageError(
+                f'The camera {device!r} gives no picture: is it plugged in, free and readable '
+                '(on Linux: ls /dev/video*)?'
+            )
+        check_pixels(frame.shape[1], frame.shape[0], max_pixels, what)
+        self._frame: NDArray[np.uint8] | None = np.asarray(frame, dtype=np.uint8)
 
     def _read(self) -> None:
         read = True

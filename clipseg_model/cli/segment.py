@@ -319,7 +319,7 @@ def _run_camera(runner: FileRunner, device: str) -> None:
     """Segment a camera until it ends or Ctrl-C, and print a table."""
     from clipseg_model.cli.camera import NewestFrames
 
-    camera = NewestFrames(device)
+    camera = NewestFrames(device, runner.max_pixels)
     err.print(f'Writing to {escape(str(runner.output.path))} until Ctrl-C.', soft_wrap=True)
     table = _table()
     _add_rows(table, Path(camera.name), runner.run_camera(camera))

@@ -49,6 +49,8 @@ class Video:
         read, self._first = self._reader.read()
         if not read:
             raise ImageError(f'{path} cannot be read as a video: it is none, or damaged')
+        # Where the header does not tell. Later frames are scaled to the size of the first.
+        check_pixels(self._first.shape[1], self._first.shape[0], max_pixels, f'A frame of {path}')
         self.rate = rate if 0 < rate < 1e4 else 25.0
         off = np.abs(packets * self.rate - np.arange(len(packets)))
         self.regular = bool((off < 0.5).all())

@@ -20,11 +20,11 @@ from clipseg_ros.images.conversion import compressed_to_rgb, image_to_rgb
 if TYPE_CHECKING:
     from rosbags.typesys.store import Typestore
 
-CONVERTERS: dict[str, Callable[[Any], NDArray[np.uint8]]] = {
+CONVERTERS: dict[str, Callable[[Any, int], NDArray[np.uint8]]] = {
     'sensor_msgs/msg/Image': image_to_rgb,
     'sensor_msgs/msg/CompressedImage': compressed_to_rgb,
 }
-"""Type of message → conversion to RGB uint8 (H, W, 3)."""
+"""Type of message → conversion of one, of so many pixels at most, to RGB uint8 (H, W, 3)."""
 
 
 class Camera(NamedTuple):

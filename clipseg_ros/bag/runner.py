@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from clipseg_model.images import MAX_PIXELS
 from clipseg_model.outputs.frame_outputs import Scratch
 from clipseg_model.outputs.palette import Colours, check_used
 from clipseg_model.prompts import Prompt
@@ -94,8 +95,9 @@ class BagRunner:
     """Segments the images of one topic of a bag.
 
     Prompts get the ids 1, 2, 3 … as the node gives them. A pixel is on above the threshold, None
-    for the model's. ``problems`` counts what was wrong with images that could not be read, and
-    those that the bag counts and does not have.
+    for the model's. Images of more than ``max_pixels`` pixels are left out. ``problems`` counts
+    what was wrong with images that could not be read, and those that the bag counts and does not
+    have.
 
     Raises:
         BagError: The messages of clipseg_ros are not installed.
@@ -109,9 +111,11 @@ class BagRunner:
         prompts: Sequence[Prompt],
         output: BagOutput,
         threshold: float | None = None,
+        max_pixels: int = MAX_PIXELS,
     ) -> None:
         self.problems: Counter[str] = Counter()
         self._segmenter, self._output, self._threshold = segmenter, output, threshold
+        self._max_pixels = max_pixels
         self._asked = PromptSet().replace([PromptRequest(prompt) for prompt in prompts])
         self._prompts = reported(self._asked)
         check_used(output.colours, [(entry.id, entry.name) for entry in self._prompts])
@@ -162,7 +166,7 @@ class BagRunner:
     def _segment(self, writer: Writer, camera: Camera, kind: str, data: Any, time: int) -> bool:
         try:
             message = camera.read(kind, data)
-            rgb = CONVERTERS[kind](message)
+            rgb = CONVERTERS[kind](message, self._max_pixels)
         except ImageConversionError as error:
             self.problems[f'{error.kind}: {error}'] += 1
             return False

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from clipseg_model.errors import ImageError
 from clipseg_model.files.user_folders import expanded
-from clipseg_model.images import IMAGE_SUFFIXES, native_name, read_image
+from clipseg_model.images import IMAGE_SUFFIXES, MAX_PIXELS, native_name, read_image
 from clipseg_ros.errors import SourceError
 
 TABLETOP = 'tabletop'
@@ -127,7 +127,7 @@ class CaptureSource:
     """A video file, or a camera of this machine: ``/dev/videoN`` or its number.
 
     Pictures are resized to (width, height), which a camera is asked for; a 0 keeps its own. Raises
-    a SourceError where it cannot be opened.
+    a SourceError where it cannot be opened, or states more than :data:`MAX_PIXELS` pixels.
     """
 
     def __init__(self, device: str, size: tuple[int, int], loop: bool) -> None:
@@ -146,6 +146,9 @@ class CaptureSource:
         if self._live and all(size):
             self._capture.set(cv2.CAP_PROP_FRAME_WIDTH, size[0])
             self._capture.set(cv2.CAP_PROP_FRAME_HEIGHT, size[1])
+        # Before the first is decoded.
+        told = (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT)
+        self._check(*(self._capture.get(side) for side in told))
 
     def frame(self, elapsed: float) -> CameraFrame | None:
         """Read the next frame; see :class:`Source`."""
@@ -157,8 +160,17 @@ class CaptureSource:
             if self._live or self._loop:
                 raise SourceError(f'{self._device} gives no picture')
             return None
+        # What a driver gives may be other than it states.
+        self._check(picture.shape[1], picture.shape[0])
         rgb = cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
         return CameraFrame(_resized(np.asarray(rgb, dtype=np.uint8), self._size))
+
+    def _check(self, width: float, height: float) -> None:
+        if width * height > MAX_PIXELS:
+            raise SourceError(
+                f'{self._device} has pictures of {width:.0f} × {height:.0f} pixels, and at most '
+                f'{MAX_PIXELS} are read: convert it to a smaller one'
+            )
 
     def close(self) -> None:
         """Release the device or file."""

@@ -18,13 +18,14 @@ from numpy.typing import NDArray
 from clipseg_model.errors import ImageError
 from clipseg_model.images import LARGEST, check_encoded
 from clipseg_ros.errors import ImageConversionError
+from clipseg_ros.images.conversion import MOST_OF_TOPICS
 
 if TYPE_CHECKING:
     from sensor_msgs.msg import CompressedImage
 
 _CONFIG = struct.Struct('<iff')
 _SIZE = struct.Struct('<II')
-_MOST_PIXELS = 100_000_000
+_MOST_PIXELS = MOST_OF_TOPICS
 _PNG_START, _PNG_END = b'\x89PNG\r\n\x1a\n', b'IEND\xaeB`\x82'
 # A difference of two 16-bit values takes 17 bits, a number of pixels up to 30; a nibble has 3.
 _MOST_NIBBLES = 10

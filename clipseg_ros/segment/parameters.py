@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from clipseg_model.errors import ColourError
-from clipseg_model.images import LARGEST, MAX_PIXELS
+from clipseg_model.images import LARGEST
 from clipseg_model.outputs.palette import Colours, read_colours
 from clipseg_model.prompting.templates import find_captions
 from clipseg_model.prompting.visual_prompt import METHODS, find_method
@@ -20,6 +20,7 @@ from clipseg_model.video.still import MAX_REUSES
 from clipseg_ros.depth.parameters import DepthSettings
 from clipseg_ros.errors import ParameterError
 from clipseg_ros.images.backend import BACKENDS, BUILTIN
+from clipseg_ros.images.conversion import MOST_OF_TOPICS
 from clipseg_ros.outputs.parameters import OutputSettings
 from clipseg_ros.prompts.text import Texts, check_texts, survive_yaml_texts
 from clipseg_ros.ros.parameters import declarations_of, group, parameter
@@ -149,9 +150,10 @@ class Settings:
         link='#reading-images-with-cv_bridge',
     )
     max_pixels: int = parameter(
-        MAX_PIXELS,
+        MOST_OF_TOPICS,
         'Most pixels of an image. One that states more, compressed or not, is refused before '
-        'memory is taken for it.',
+        'memory is taken for it, and a JPEG that goes over twenty times as many in its scans. The '
+        'default takes cameras of 26 million pixels; one of 8K needs more.',
         low=1,
         high=LARGEST,
     )

@@ -210,8 +210,19 @@ class TestBombs:
         path = tmp_path / 'a.jpg'
         path.write_bytes(jpeg(9000, 9000, 4000))
         for read in (read_image, lambda path: check_encoded(path.read_bytes())):
-            with guarded(2, 100 << 20), pytest.raises(ImageError, match=r'JPEG of 40\d\d scans'):
+            with guarded(2, 100 << 20), pytest.raises(ImageError, match=r'in 40\d\d scans'):
                 read(path)
+        # A picture of the largest size has fewer, for as much work.
+        path.write_bytes(jpeg(9000, 9000, 30))
+        with (
+            guarded(2, 100 << 20),
+            pytest.raises(ImageError, match=r'in 4\d scans, and at most 24'),
+        ):
+            check_encoded(path.read_bytes())
+        path.write_bytes(jpeg(9000, 9000, 12))
+        assert check_encoded(path.read_bytes()) == (9000, 9000)
+        with pytest.raises(ImageError, match=r'in 2\d scans, and at most 20'):
+            check_encoded(path.read_bytes(), 81_000_000)
         path.write_bytes(jpeg(8, 8, 50))
         assert read_image(path).shape == (8, 8, 3)
 

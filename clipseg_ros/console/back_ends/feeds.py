@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipseg_model.errors import ClipsegError, ImageError
-from clipseg_model.images import IMAGE_SUFFIXES, native_name, read_image
+from clipseg_model.images import IMAGE_SUFFIXES, MAX_PIXELS, native_name, read_image
 from clipseg_ros.camera.sources import CaptureSource
 from clipseg_ros.console.back_ends.base import ConsoleError
 from clipseg_ros.errors import ImageConversionError, SourceError
@@ -304,7 +304,7 @@ def open_bag(path: Path, topic: str | None) -> Moving:
                     due = shift + (stamp - first) / 1e9
 
                     def load(kind: str = kind, data: object = data) -> Picture:
-                        return np.array(CONVERTERS[kind](camera.read(kind, data)))
+                        return np.array(CONVERTERS[kind](camera.read(kind, data), MAX_PIXELS))
 
                     yield due, load
                 if due is None:

@@ -28,6 +28,16 @@ def test_bad_images_are_left_out_and_counted(tmp_path: Path, tiny_model: Path) -
     assert [message.header.stamp.sec for _, message in read(out)['/clipseg/mask']] == [100, 102]
 
 
+def test_images_of_too_many_pixels_are_left_out(
+    bag: Path, tmp_path: Path, tiny_model: Path
+) -> None:
+    words = ['bag', bag, '-p', 'mug', '-m', tiny_model, '-o', tmp_path / 'out']
+    result = clipseg(*words, '--max-pixels', 100)
+    assert result.exit_code == 1
+    assert 'and at most 100 are read' in result.stderr
+    assert '--max-pixels' in result.stderr
+
+
 @pytest.fixture
 def two_cameras(tmp_path: Path) -> Path:
     return record(tmp_path / 'two', [('/left', stamped(0)), ('/right', stamped(1))])

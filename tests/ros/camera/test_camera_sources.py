@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from std_msgs.msg import Header
 
 from clipseg_model.images import IMAGE_SUFFIXES
+from clipseg_ros.camera import sources
 from clipseg_ros.camera.node import camera_info
 from clipseg_ros.camera.sources import open_source
 from clipseg_ros.errors import SourceError
@@ -103,6 +104,19 @@ def test_video_with_and_without_loop(video: Path) -> None:
     assert frames[3] is not None
     np.testing.assert_allclose(frames[3].rgb[..., 0].mean(), 0, atol=8)
     again.close()
+
+
+def test_videos_of_too_many_pixels(video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, 'MAX_PIXELS', 48 * 64 - 1)
+    with pytest.raises(SourceError, match='64 × 48 pixels, and at most 3071 are read'):
+        open_source(str(video))
+    # Where a driver gives what it has not stated.
+    monkeypatch.setattr(sources, 'MAX_PIXELS', 48 * 64)
+    source = open_source(str(video))
+    assert source.frame(0.0) is not None
+    monkeypatch.setattr(sources, 'MAX_PIXELS', 48 * 64 - 1)
+    with pytest.raises(SourceError, match='64 × 48 pixels, and at most 3071 are read'):
+        source.frame(0.1)
 
 
 def test_sources_that_cannot_be_opened(tmp_path: Path) -> None:

@@ -135,7 +135,7 @@ AS_RVL, AS_PNG = '16UC1; compressedDepth rvl', '16UC1; compressedDepth png'
         (RVL[:18], AS_RVL, 'data', ['RVL']),
         (CONFIG + struct.pack('<II', 2**31, 2**31), AS_RVL, 'size', ['2147483648']),
         (CONFIG + struct.pack('<III', 2, 2, 0xFFFFFFFF) + b'\xff' * 40, AS_RVL, 'data', ['RVL']),
-        (CONFIG + struct.pack('<II', 9_000, 9_000) + bytes(64), AS_RVL, 'data', ['9000']),
+        (CONFIG + struct.pack('<II', 5_000, 5_000) + bytes(64), AS_RVL, 'data', ['5000']),
         (PNG, '32FC1; compressedDepth png', 'data', ['parameters 0 and 0']),
         (struct.pack('<iff', 0, np.nan, 0) + PNG[12:], '32FC1; compressedDepth', 'data', ['nan']),
     ],

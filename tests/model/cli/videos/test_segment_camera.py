@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from clipseg_command import segment, squeezed
@@ -58,3 +59,14 @@ def test_a_camera_that_goes_away_is_a_failure(
             list(camera.frames())
     finally:
         camera.close()
+
+
+def test_frames_of_too_many_pixels(
+    checkpoint: Path, video: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(2):
+        result = segment(checkpoint, '--camera', video, '--max-pixels', 100, '-p', 'mug')
+        assert result.exit_code == 1
+        assert 'and at most 100 are read' in squeezed(result.stderr)
+        # Where the driver tells nothing, by the first frame.
+        monkeypatch.setattr(cv2, 'CAP_PROP_FRAME_WIDTH', -1)

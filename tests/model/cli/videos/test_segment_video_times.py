@@ -185,8 +185,12 @@ def test_without_room_for_temporary_files(
     assert len(small_videos.read(Path('out/a:b%03d_overlay.mp4').absolute())) == 4
 
 
-def test_frames_of_too_many_pixels(work: Path) -> None:
+def test_frames_of_too_many_pixels(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = small_videos.write(work / 'v.mp4', 'mp4v', 2)
+    with pytest.raises(ImageError, match='120 × 90 pixels, and at most 10000 are read'):
+        Video(path, 10_000)
+    # Where the header tells nothing, of the first frame.
+    monkeypatch.setattr(cv2, 'CAP_PROP_FRAME_WIDTH', -1)
     with pytest.raises(ImageError, match='120 × 90 pixels, and at most 10000 are read'):
         Video(path, 10_000)
 
