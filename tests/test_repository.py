@@ -30,7 +30,7 @@ ROSDEP_KEYS = {
     *('python3-numpy', 'python3-opencv', 'python3-pil', 'python3-psutil', 'python3-pytest'),
     *('python3-rich', 'python3-yaml'),
 }
-PAGES = ('README.md', 'CONTRIBUTING.md', 'SECURITY.md', 'docs/*.md')
+PAGES = ('README.md', 'CONTRIBUTING.md', 'RELEASING.md', 'SECURITY.md', 'docs/*.md')
 
 
 @pytest.fixture(scope='module')
