@@ -32,12 +32,25 @@ def test_what_a_storm_leaves_goes_within_a_minute() -> None:
     assert process.asked == 1
 
 
+def test_what_is_freed_after_the_peak_goes_too() -> None:
+    """In the peak it was in use, and the memory has not grown since."""
+    process = Process()
+    process.look(30)
+    process.used = 1100
+    process.look(20)
+    assert process.asked == 1
+    process.used, process.kept = 500, 550
+    assert process.look(45) == 500
+
+
 def test_what_is_in_use_is_not_asked_for_again_and_again() -> None:
     process = Process()
     process.look(30)
     process.used = 900
     process.look(600)
-    assert process.asked == 1
+    assert process.asked <= 6
+    process.kept = 300
+    assert process.look(30) == 900, 'it has grown again'
     process.used = 500
     process.look(30)
     process.kept = 300
