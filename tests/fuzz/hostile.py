@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import cv2
 import numpy as np
 from geometry_msgs.msg import Point
 from lifecycle_msgs.srv import ChangeState
+from PIL import Image as Picture
 from rcl_interfaces.msg import Parameter, ParameterValue
 from rcl_interfaces.srv import (
     DescribeParameters,
@@ -41,6 +44,9 @@ WORDS = (
     '[' * 3000, '[' + 'a,' * 50_000 + ']', f'{MERGES}]', '---\n' * 80_000, '9' * 5000,
     'x: !!bool maybe', 'x: !!timestamp maybe', '2020-13-45',
 )  # fmt: skip
+_LARGE = 0.02
+"""Share of images that are as large as a node takes them, or larger."""
+
 NUMBERS = (0.0, -1.0, 1.0, 0.5, 1e308, -1e308, float('nan'), float('inf'), float('-inf'), 1e-320)
 
 
@@ -62,7 +68,13 @@ def integer(rng: Rng, bits: int) -> int:
 
 
 def image(rng: Rng) -> Image:
-    """Valid, or with one or several fields that are not."""
+    """Valid, or with one or several fields that are not; now and then a large one."""
+    if rng.random() < _LARGE:
+        width, height = (
+            int(side) for side in rng.choice([(3840, 2160), (6000, 5000), (6000, 5001)])
+        )
+        data = bytes(width * height)
+        return Image(height=height, width=width, encoding='mono8', step=width, data=data)
     encoding = str(rng.choice(list(ENCODINGS)))
     height, width = (int(side) for side in rng.integers(1, 40, 2))
     known = ENCODINGS[encoding]
@@ -92,6 +104,8 @@ def image(rng: Rng) -> Image:
 
 
 def compressed(rng: Rng) -> CompressedImage:
+    if rng.random() < _LARGE:
+        return CompressedImage(format='jpeg', data=rng.choice(large_pictures()))
     kind = str(rng.choice(['.jpg', '.png', '.webp', '.bmp', '.tiff', '.ras', '.ppm']))
     pixels = rng.integers(0, 256, (int(rng.integers(1, 40)), int(rng.integers(1, 40)), 3), np.uint8)
     data = cv2.imencode(kind, pixels)[1].tobytes()
@@ -99,6 +113,32 @@ def compressed(rng: Rng) -> CompressedImage:
         data = mutate_bytes(data, rng)
     formats = ('jpeg', 'png', 'rgb8; jpeg compressed bgr8', '16UC1; compressedDepth png', text(rng))
     return CompressedImage(format=str(rng.choice(formats)), data=data)
+
+
+@cache
+def large_pictures() -> list[bytes]:
+    """Small files of many pixels, the first four of which the node takes by default."""
+
+    def encoded(kind: str, width: int, height: int, **how: Any) -> bytes:
+        buffer = io.BytesIO()
+        Picture.new('RGB', (width, height), (90, 80, 70)).save(buffer, kind, **how)
+        return buffer.getvalue()
+
+    def scans(data: bytes, most: int) -> bytes:
+        last = data.rindex(b'\xff\xda')
+        return data[:last] + data[last:-2] * (1 + most - data.count(b'\xff\xda')) + data[-2:]
+
+    jpeg = encoded('JPEG', 6000, 5000, progressive=True)
+    at = jpeg.index(b'\xff\xc2') + 5
+    return [
+        scans(jpeg, 20),
+        encoded('JPEG', 6000, 5000),
+        encoded('PNG', 6000, 5000),
+        encoded('WEBP', 6000, 5000),
+        scans(jpeg, 200),
+        scans(encoded('JPEG', 4000, 3000, progressive=True), 180),
+        *(jpeg[:at] + size.to_bytes(2, 'big') * 2 + jpeg[at + 4 :] for size in (10_000, 32_000)),
+    ]
 
 
 def value(rng: Rng) -> ParameterValue:
@@ -132,6 +172,7 @@ class Hostile:
         self._node, self._interfaces, self._rng = node, interfaces, rng
         self.sent: dict[str, int] = {}
         self.calls: list[tuple[str, Any]] = []
+        large_pictures()  # Made once, and not while others wait.
         name = f'{namespace}/clipseg'
         topics: dict[str, tuple[Any, Callable[[Rng], Any]]] = {
             f'{namespace}/image': (Image, image),
