@@ -44,8 +44,12 @@ WORDS = (
     '[' * 3000, '[' + 'a,' * 50_000 + ']', f'{MERGES}]', '---\n' * 80_000, '9' * 5000,
     'x: !!bool maybe', 'x: !!timestamp maybe', '2020-13-45',
 )  # fmt: skip
-_LARGE = 0.02
-"""Share of images that are as large as a node takes them, or larger."""
+_LARGE = 0.1
+"""Share of a camera's images that are as large as a node takes them, or larger.
+
+Not of other topics: the middleware keeps the memory of the largest messages, as many as the history
+of a topic is deep, which is no leak of the node.
+"""
 
 NUMBERS = (0.0, -1.0, 1.0, 0.5, 1e308, -1e308, float('nan'), float('inf'), float('-inf'), 1e-320)
 
@@ -67,9 +71,9 @@ def integer(rng: Rng, bits: int) -> int:
     return int(value) % (1 << (bits - 1)) * (-1 if rng.random() < 0.2 else 1)
 
 
-def image(rng: Rng) -> Image:
+def image(rng: Rng, large: float = 0.0) -> Image:
     """Valid, or with one or several fields that are not; now and then a large one."""
-    if rng.random() < _LARGE:
+    if large and rng.random() < large:
         width, height = (
             int(side) for side in rng.choice([(3840, 2160), (6000, 5000), (6000, 5001)])
         )
@@ -175,7 +179,7 @@ class Hostile:
         large_pictures()  # Made once, and not while others wait.
         name = f'{namespace}/clipseg'
         topics: dict[str, tuple[Any, Callable[[Rng], Any]]] = {
-            f'{namespace}/image': (Image, image),
+            f'{namespace}/image': (Image, lambda rng: image(rng, _LARGE)),
             f'{namespace}/image/compressed': (CompressedImage, compressed),
             f'{namespace}/depth': (Image, image),
             f'{namespace}/camera_info': (CameraInfo, self._info),
@@ -239,6 +243,14 @@ class Hostile:
         if client.service_is_ready():
             self.calls.append((service, client.call_async(make(rng))))
             self._count(service)
+
+    def fill(self) -> None:
+        """Send a few of the largest images, whose memory the middleware keeps for later ones."""
+        width, height = 6000, 5001
+        largest = Image(height=height, width=width, encoding='mono8', step=width)
+        largest.data = bytes(width * height)
+        for _ in range(8):
+            self._publishers[0][1].publish(largest)
 
     def _count(self, kind: str) -> None:
         self.sent[kind] = self.sent.get(kind, 0) + 1
