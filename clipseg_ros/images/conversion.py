@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from sensor_msgs.msg import CompressedImage, Image
     from std_msgs.msg import Header
 
+# What is wrong with an image is said here. OpenCV says it too, in a line for each that a peer sends.
+(getattr(cv2, 'setLogLevel', None) or cv2.utils.logging.setLogLevel)(0)  # OpenCV 4, or 5.
+
 MOST_OF_TOPICS = 30_000_000
 """Most pixels of an image that a peer sends, unless the node's user says otherwise.
 

@@ -9,8 +9,8 @@ from typing import Any
 LONGEST = 1000
 """Most characters of a line: a peer may send a megabyte, and have it quoted."""
 
-# Lines of a key in so many seconds, where each tells of something else: two in any second, though a
-# line is written, and its time noted, a moment after it has passed here.
+# Lines of a key in so many seconds, where each tells of something else: two in any second, though
+# the times in the log are taken a moment before or after those here.
 _BURST = 2
 _BURST_PERIOD = 1.25
 _SOON = 0.05  # Least seconds that a line waits for its turn.
@@ -47,6 +47,7 @@ class ThrottledLog:
         due = self._due(key, message, each)
         if due:
             self._logger.info(due)
+            self._note(key)
         elif each:
             self._wait('info', key, message)
 
@@ -55,6 +56,7 @@ class ThrottledLog:
         due = self._due(key, message, each, once=not again)
         if due:
             self._logger.warning(due)
+            self._note(key)
         elif each:
             self._wait('warning', key, message)
 
@@ -63,6 +65,7 @@ class ThrottledLog:
         due = self._due(key, message, each)
         if due:
             self._logger.error(due)
+            self._note(key)
         elif each:
             self._wait('error', key, message)
 
@@ -87,6 +90,13 @@ class ThrottledLog:
         if not passes:
             return ''
         return f'{message} ({repeats} more like it in between)' if repeats else message
+
+    def _note(self, key: str) -> None:
+        """Count from when a line has been written, which on a busy machine is later."""
+        with self._lock:
+            passed, came, repeats = self._passed.get(key, ((), 0.0, 0))
+            if passed:
+                self._passed[key] = (*passed[:-1], time.monotonic()), came, repeats
 
     def _wait(self, severity: str, key: str, message: str) -> None:
         """Let a line pass when it may, unless a newer one does before or it has just been said."""

@@ -45,3 +45,23 @@ def test_what_has_just_been_said_does_not_wait() -> None:
         log.warning('state', 'the same', each=True)
     time.sleep(1.8)
     assert lines == ['the same']
+
+
+def test_a_line_counts_from_when_it_has_been_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy machine that is a while after it was let pass."""
+    now = 1000.0
+    monkeypatch.setattr(time, 'monotonic', lambda: now)
+    times: list[float] = []
+
+    def write(line: str) -> None:
+        nonlocal now
+        now += 0.4
+        times.append(now)
+
+    log = ThrottledLog(SimpleNamespace(info=write))
+    monkeypatch.setattr(log, '_wait', lambda *line: None)
+    for step in range(1000):
+        now += 0.01
+        log.info('state', f'state {step}', each=True)
+    assert len(times) > 5
+    assert all(later - first > 1.0 for first, later in zip(times, times[2:], strict=False))
