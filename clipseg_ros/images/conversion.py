@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from sensor_msgs.msg import CompressedImage, Image
     from std_msgs.msg import Header
 
-# What is wrong with an image is said here. OpenCV says it too, in a line for each that a peer sends.
+# What is wrong with an image is said here. OpenCV would say it too, in a line for each image.
 (getattr(cv2, 'setLogLevel', None) or cv2.utils.logging.setLogLevel)(0)  # OpenCV 4, or 5.
 
 MOST_OF_TOPICS = 30_000_000
