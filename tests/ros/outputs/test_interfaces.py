@@ -179,8 +179,12 @@ def test_no_prompts_stop(seen: dict[str, Any]) -> None:
 def test_without_a_build_the_node_says_so_once(segment: NodeProcess, peer: Peer) -> None:
     assert segment.count('the messages of clipseg_ros are not built') == 1
     wait_until(lambda: 'clipseg' in peer.node.get_node_names())
-    services = {name for name, _ in peer.node.get_service_names_and_types_by_node('clipseg', '/')}
-    assert '/clipseg/enable' in services
-    assert '/clipseg/set_prompts' not in services
+
+    def services() -> set[str]:
+        found = peer.node.get_service_names_and_types_by_node('clipseg', '/')
+        return {name for name, _ in found}
+
+    wait_until(lambda: '/clipseg/enable' in services(), what=str(services()))
+    assert '/clipseg/set_prompts' not in services()
     assert peer.node.count_publishers('/clipseg/prompts') == 0
     assert peer.node.count_publishers('/clipseg/mask') == 1
