@@ -55,23 +55,23 @@ class Terminal:
         for one in troubles:
             if one.level not in _WORDS:
                 continue
-            known = self._known.setdefault(
-                _NUMBER.sub('#', one.text), _Said(one.text, one.level, now, now)
-            )
+            key = _NUMBER.sub('#', one.text)
+            known = self._known.setdefault(key, _Said(one.text, one.level, now, now))
             known.text, known.level, known.last = one.text, one.level, now
             if not known.told and now - known.since >= SETTLED:
                 known.told = True
-                self._say(f'{_WORDS[one.level]}: {one.text}')
+                self._say(key, f'{_WORDS[one.level]}: {one.text}')
         for key, known in list(self._known.items()):
             if now - known.last >= SETTLED:
                 del self._known[key]
                 if known.told:
                     # What was to be done has been done.
-                    self._say(f'No longer: {known.text.partition(": ")[0]}')
+                    self._say(key, f'No longer: {known.text.partition(": ")[0]}')
 
-    def _say(self, line: str) -> None:
-        # One key: the end of a trouble must not come before its beginning.
-        self._log.warning('trouble', _plain(line), each=True, again=True)
+    def _say(self, trouble: str, line: str) -> None:
+        # A key for each trouble, so that several at once are all said; and one for its beginning
+        # and end, so that the end does not come first.
+        self._log.warning(trouble, _plain(line), each=True, again=True)
 
     def refused(self, error: object) -> None:
         """Say why something that a browser asked for was refused."""
