@@ -57,6 +57,8 @@ REASONS = {
     r'clipseg bag': 'tests/ros/bag run it on bags that they write',
     r'ros2 run rqt_image_view|ros2 launch foxglove_bridge': 'of other packages',
     r'ros2 run clipseg_ros camera .*/dev/video0': 'needs a webcam',
+    r'(export )?ROS_SECURITY_|ros2 security |POLICY=|ros2 run .*--enclave':
+        'needs SROS 2: tests/ros/test_security_policy.py compares the policy with the node',
     r'ros2 run clipseg_ros .*runtime:=openvino': 'exports a model first, which takes minutes',
 }  # fmt: skip
 """Beginning of commands → why tests/ros/test_docs_commands.py does not execute them."""
