@@ -19,6 +19,7 @@ from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.context import Context
 from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.executors import SingleThreadedExecutor
+from rclpy.task import Future
 from ros_peers import CALLBACK_FAULT, NodeProcess, wait_until
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
@@ -93,7 +94,7 @@ def host(domain: int) -> Iterator[Host]:
 
 def test_a_service_that_fails_answers_so(host: Host) -> None:
     """Whatever it fails at: at once, after a wait, or with an answer that cannot be sent."""
-    ready = host.executor.create_future()
+    ready: Future = Future(executor=host.executor)
 
     def fail(request: Any, response: Any) -> Any:
         response.success, response.message = True, 'half done'
