@@ -221,8 +221,8 @@ def test_a_frozen_picture_is_compared(mug: Page) -> None:
     right = page.drawn(MUG)[0]
     assert right.any()
     slider.fill('1')
-    left = page.drawn(MUG)[0]
-    assert left[:, :-4].sum() > right.sum()
+    # It is drawn with the browser's next frame.
+    page.wait_for(lambda: page.drawn(MUG)[0][:, :-4].sum() > right.sum(), what='the larger mask')
     assert page.drawn(MUG)[1]['number'] == number
     page.page.get_by_role('button', name='Freeze').click()
     page.wait_for(lambda: page.drawn(MUG)[1]['number'] > number, what='a newer picture')
