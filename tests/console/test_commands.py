@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -71,6 +72,18 @@ def commands(hub: Hub) -> Commands:
     return Commands(hub)
 
 
+def run_while_busy(back_end: BusyStandIn, calls: Sequence[Callable[[], Any]]) -> None:
+    """Makes calls in threads, begun one after the other; none ends before all have begun."""
+    back_end.free.clear()
+    threads = [threading.Thread(target=call) for call in calls]
+    for thread in threads:
+        thread.start()
+        time.sleep(0.05)
+    back_end.free.set()
+    for thread in threads:
+        thread.join(10)
+
+
 def names(back_end: BusyStandIn) -> list[str]:
     return [card.name for card in back_end.cards]
 
@@ -108,32 +121,19 @@ def test_no_edit_is_lost_to_another(kind: str, commands: Commands, back_end: Bus
     add = EDITS['add another'][0]
     # Either may come first; the model has something else to do meanwhile.
     for order in ((act, add), (add, act)):
-        back_end.free.clear()
-        threads = [threading.Thread(target=one, args=(commands,)) for one in order]
-        for thread in threads:
-            thread.start()
-            time.sleep(0.05)
-        back_end.free.set()
-        for thread in threads:
-            thread.join(10)
+        run_while_busy(back_end, [partial(one, commands) for one in order])
         assert 'a bowl' in names(back_end)
         assert is_done(back_end)
         back_end.change(editing.pictured(editing.added((), 'a mug'), 'thing', SupportImage(RGB)))
 
 
 def test_no_colour_is_lost_to_another(commands: Commands, back_end: BusyStandIn) -> None:
-    back_end.free.clear()
     wanted = {'a mug': '#010203', 'thing': '#040506'}
-    threads = [
-        threading.Thread(target=commands.all['colour'], args=({'name': name, 'colour': code},))
-        for name, code in wanted.items()
-    ]
-    for thread in threads:
-        thread.start()
-        time.sleep(0.05)
-    back_end.free.set()
-    for thread in threads:
-        thread.join(10)
+    colour = commands.all['colour']
+    run_while_busy(
+        back_end,
+        [partial(colour, {'name': name, 'colour': code}) for name, code in wanted.items()],
+    )
     assert back_end.colours == wanted
 
 
