@@ -189,3 +189,9 @@ def _check_brackets(text: str, what: str) -> None:
 def _check_depth(depth: int, what: str, most: int = MAX_DEPTH) -> None:
     if depth > most:
         raise FileError(f'{what} nests more than {most} levels deep, and no such file does')
+
+
+def is_file_beside(folder: Path, name: object) -> bool:
+    """Return whether a name, such as a manifest gives, is that of a file right in a folder."""
+    text = str(name)
+    return Path(text).name == name and os.path.isfile(folder / text)

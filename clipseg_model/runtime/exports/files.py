@@ -20,7 +20,7 @@ from typing import Any
 from clipseg_model.errors import CheckpointError, ExportError, FileError
 from clipseg_model.features import ModelTraits
 from clipseg_model.files.atomic_files import replacing
-from clipseg_model.files.small_files import read_json, shorten
+from clipseg_model.files.small_files import is_file_beside, read_json, shorten
 from clipseg_model.files.user_folders import cache_folder
 from clipseg_model.model_card import ModelCard
 
@@ -395,7 +395,7 @@ def _check_files(folder: Path, files: Mapping[str, Any]) -> None:
     for name, expected in files.items():
         file = folder / name
         # No link: it may lead to anything, which a runtime would then open.
-        if Path(name).name != name or os.path.islink(file) or not os.path.isfile(file):
+        if os.path.islink(file) or not is_file_beside(folder, name):
             raise ExportError(f'{folder / name[:255]} is missing: {_REMEDY}')
         if file.stat().st_size > _MOST_BYTES:
             raise ExportError(f'{file} is larger than any export: {_REMEDY}')

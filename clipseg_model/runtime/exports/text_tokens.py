@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipseg_model.errors import ExportError, PromptError
-from clipseg_model.files.small_files import shorten
+from clipseg_model.files.small_files import is_file_beside, shorten
 from clipseg_model.modeling.bundled.word_pieces import tokenize, unpack_tokenizer
 
 ReadTexts = Callable[[Sequence[str]], dict[str, NDArray[Any]]]
@@ -61,10 +60,9 @@ def open_tokenizer(entry: Mapping[str, Any], folder: Path) -> ReadTexts:
 
 def _beside(folder: Path, name: Any) -> Path:
     """Return a file of a folder; raises a ValueError for any other, which a manifest may name."""
-    path = folder / str(name)
-    if Path(str(name)).name != name or not os.path.isfile(path):
+    if not is_file_beside(folder, name):
         raise ValueError(f'{shorten(name)} is no file beside it')
-    return path
+    return folder / str(name)
 
 
 def _word_pieces(packed: bytes, pieces: int, most: int) -> ReadTexts:
